@@ -1,0 +1,32 @@
+"""What a provider says about itself without doing any work."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Capability = Literal["chat", "vision", "tools", "thinking", "image", "edit", "embed"]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """A model a provider offers. `capabilities` is what the provider declared: an empty set proves nothing.
+
+    `loaded` is True or False where the backend tells, else None; `state` is the backend's own word.
+    """
+
+    id: str
+    capabilities: frozenset[Capability] = frozenset()
+    loaded: bool | None = None
+    state: str = ""
+    description: str = ""
+    raw: Any = field(default=None, repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """Whether a backend answered, learnt without generating or loading anything. `latency` in seconds."""
+
+    ok: bool
+    message: str = ""
+    latency: float | None = None

@@ -1,0 +1,71 @@
+"""Pictures: requests, options, results, events, and what a model and a provider promise. Values only; nothing here talks."""
+
+from majordomo.errors import CallWarning
+from majordomo.imagegen.events import Done, ImageEvent, Preview, Step
+from majordomo.imagegen.model import ImageSource, Model, ModelInfo, Provider, Stream, SyncStream
+from majordomo.imagegen.options import (
+    Option,
+    with_background,
+    with_cfg_scale,
+    with_extra,
+    with_image_count,
+    with_image_size,
+    with_images,
+    with_mask,
+    with_negative_prompt,
+    with_output_format,
+    with_previews,
+    with_quality,
+    with_random_seed,
+    with_sampler,
+    with_scheduler,
+    with_seed,
+    with_steps,
+    with_strength,
+)
+from majordomo.imagegen.request import Overrides, Request
+from majordomo.imagegen.result import ImageDetails, Result, Usage
+from majordomo.media import ImagePart
+from majordomo.progress import Loading, Queued
+
+Image = ImagePart
+
+__all__ = [
+    "CallWarning",
+    "Done",
+    "Image",
+    "ImageDetails",
+    "ImageEvent",
+    "ImageSource",
+    "Loading",
+    "Model",
+    "ModelInfo",
+    "Option",
+    "Overrides",
+    "Preview",
+    "Provider",
+    "Queued",
+    "Request",
+    "Result",
+    "Step",
+    "Stream",
+    "SyncStream",
+    "Usage",
+    "with_background",
+    "with_cfg_scale",
+    "with_extra",
+    "with_image_count",
+    "with_image_size",
+    "with_images",
+    "with_mask",
+    "with_negative_prompt",
+    "with_output_format",
+    "with_previews",
+    "with_quality",
+    "with_random_seed",
+    "with_sampler",
+    "with_scheduler",
+    "with_seed",
+    "with_steps",
+    "with_strength",
+]

@@ -1,0 +1,94 @@
+"""One option per field of a Request, for presets: `provider.image_model("sdxl", with_steps(20))`. Calls read better with keywords."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from majordomo.imagegen.request import Request
+from majordomo.media import ImagePart
+from majordomo.options import with_extra, with_random_seed, with_seed
+
+__all__ = [
+    "Option",
+    "with_background",
+    "with_cfg_scale",
+    "with_extra",
+    "with_image_count",
+    "with_image_size",
+    "with_images",
+    "with_mask",
+    "with_negative_prompt",
+    "with_output_format",
+    "with_previews",
+    "with_quality",
+    "with_random_seed",
+    "with_sampler",
+    "with_scheduler",
+    "with_seed",
+    "with_steps",
+    "with_strength",
+]
+
+Option = Callable[[Request], Request]
+
+
+def _set(**changes: Any) -> Option:
+    return lambda request: request.override(**changes)
+
+
+def with_image_count(n: int | None) -> Option:
+    return _set(n=n)
+
+
+def with_image_size(size: str | None) -> Option:
+    return _set(size=size)
+
+
+def with_steps(steps: int | None) -> Option:
+    return _set(steps=steps)
+
+
+def with_cfg_scale(cfg_scale: float | None) -> Option:
+    return _set(cfg_scale=cfg_scale)
+
+
+def with_negative_prompt(negative_prompt: str | None) -> Option:
+    return _set(negative_prompt=negative_prompt)
+
+
+def with_sampler(sampler: str | None) -> Option:
+    return _set(sampler=sampler)
+
+
+def with_scheduler(scheduler: str | None) -> Option:
+    return _set(scheduler=scheduler)
+
+
+def with_images(*images: ImagePart) -> Option:
+    return _set(images=images)
+
+
+def with_mask(mask: ImagePart | None) -> Option:
+    """Greyscale, white = repaint."""
+    return _set(mask=mask)
+
+
+def with_strength(strength: float | None) -> Option:
+    return _set(strength=strength)
+
+
+def with_output_format(output_format: str | None) -> Option:
+    return _set(output_format=output_format)
+
+
+def with_quality(quality: str | None) -> Option:
+    return _set(quality=quality)
+
+
+def with_background(background: str | None) -> Option:
+    return _set(background=background)
+
+
+def with_previews(previews: int | None) -> Option:
+    return _set(previews=previews)

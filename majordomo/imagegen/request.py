@@ -1,0 +1,146 @@
+"""What a caller wants drawn, and the checks that need no backend."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, TypedDict
+
+from majordomo.errors import InvalidRequestError
+from majordomo.media import ImagePart, check_size
+from majordomo.settings import Limits
+from majordomo.words import check_number, check_text
+
+_SIZE = re.compile(r"([1-9][0-9]{0,5})x([1-9][0-9]{0,5})")
+SEEDS = 2**63
+SENDABLE = ("image/png", "image/jpeg", "image/webp")
+
+
+class Overrides(TypedDict, total=False):
+    """The fields of a Request that a call may set by keyword; None unsets."""
+
+    n: int | None
+    size: str | None
+    steps: int | None
+    cfg_scale: float | None
+    negative_prompt: str | None
+    sampler: str | None
+    seed: int | None
+    scheduler: str | None
+    images: Sequence[ImagePart] | None
+    mask: ImagePart | None
+    strength: float | None
+    output_format: str | None
+    quality: str | None
+    background: str | None
+    previews: int | None
+    extra: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a caller wants drawn. A field at its default leaves the choice to the backend and is never on the wire.
+
+    n pictures (0: the backend's default, usually 1), size "WIDTHxHEIGHT" in pixels, steps 1 to 1,000, cfg_scale 0 to 1,000 (how
+    strongly the prompt rules), seed 0 to 2**63-1, strength 0 to 1 (how much of `images` may change), mask greyscale (white =
+    repaint), output_format "png", "jpeg" or "webp", previews: how many unfinished pictures a stream should show.
+    0, 0.0 are values and are sent; None and "" are not.
+    """
+
+    prompt: str
+    n: int = 0
+    size: str = ""
+    steps: int | None = None
+    cfg_scale: float | None = None
+    negative_prompt: str = ""
+    sampler: str = ""
+    seed: int | None = None
+    scheduler: str = ""
+    images: tuple[ImagePart, ...] = ()
+    mask: ImagePart | None = None
+    strength: float | None = None
+    output_format: str = ""
+    quality: str = ""
+    background: str = ""
+    previews: int = 0
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "images", (self.images,) if isinstance(self.images, ImagePart) else tuple(self.images))
+
+    def apply(self, *options: Callable[[Request], Request]) -> Request:
+        """The request changed by each option in turn; this one stays as it is."""
+        request = self
+        for option in options:
+            request = option(request)
+        return request
+
+    def override(self, **changes: Any) -> Request:
+        """The request with these fields set; None puts a field back to its default. An unknown name is a TypeError."""
+        return replace(self, **{name: _DEFAULTS.get(name) if value is None else value for name, value in changes.items()})
+
+    def over(self, options: Sequence[Callable[[Request], Request]]) -> Request:
+        """This request's own fields over what `options` (given when the model was made) set. An option may rewrite the prompt."""
+        if not options:
+            return self
+        below = Request(self.prompt).apply(*options)
+        ours = {name: getattr(self, name) for name in _DEFAULTS if getattr(self, name) != _DEFAULTS[name]}
+        return replace(below, **ours)
+
+    @property
+    def pixels(self) -> tuple[int, int] | None:
+        """Width and height asked for, or None. Raises InvalidRequestError (field `size`) when `size` is no size."""
+        if not self.size:
+            return None
+        found = _SIZE.fullmatch(self.size) if isinstance(self.size, str) else None
+        if found is None:
+            raise InvalidRequestError('size is "WIDTHxHEIGHT" in pixels, for example "1024x768"', field="size")
+        return int(found[1]), int(found[2])
+
+
+_DEFAULTS: dict[str, Any] = {f.name: getattr(Request(""), f.name) for f in fields(Request) if f.name != "prompt"}
+
+
+def fields_set(request: Request) -> tuple[str, ...]:
+    """The names of the fields, other than the prompt, that are not at their default."""
+    return tuple(name for name, default in _DEFAULTS.items() if getattr(request, name) != default)
+
+
+def check_request(request: Request, limits: Limits) -> None:
+    """Raise InvalidRequestError, naming the field, for anything no backend can take. Nothing has been sent then."""
+    check_text(request.prompt, "prompt", limits.prompt)
+    if not request.prompt.strip():
+        raise InvalidRequestError("prompt is empty", field="prompt")
+    check_number("n", request.n, 0, limits.images, whole=True)
+    if (size := request.pixels) and (max(size) > limits.side or size[0] * size[1] > limits.pixels):
+        raise InvalidRequestError(f"size {request.size} is more than the limit of {limits.pixels:,} pixels or {limits.side:,} a side", field="size")
+    check_number("steps", request.steps, 1, 1000, whole=True)
+    check_number("cfg_scale", request.cfg_scale, 0, 1000)
+    check_number("seed", request.seed, 0, SEEDS - 1, whole=True)
+    check_number("strength", request.strength, 0, 1)
+    check_number("previews", request.previews, 0, 100, whole=True)
+    check_text(request.negative_prompt, "negative_prompt", limits.prompt)
+    for name in ("sampler", "scheduler", "quality", "background"):
+        value = getattr(request, name)
+        check_text(value, name, 100)
+        if not value.isprintable():
+            raise InvalidRequestError(f"{name} holds a control character", field=name)
+    if request.output_format not in ("", "png", "jpeg", "webp"):
+        raise InvalidRequestError("output_format is png, jpeg or webp", field="output_format")
+    if len(request.images) > limits.images:
+        raise InvalidRequestError(f"at most {limits.images} images", field="images")
+    for picture in request.images:
+        _check_picture(picture, "images", limits)
+    if request.mask is not None:
+        _check_picture(request.mask, "mask", limits)
+        if not request.images:
+            raise InvalidRequestError("a mask needs a picture to repaint: set images too", field="mask")
+
+
+def _check_picture(picture: object, name: str, limits: Limits) -> None:
+    if not isinstance(picture, ImagePart):
+        raise InvalidRequestError(f"{name} holds ImagePart values, not {type(picture).__name__}", field=name)
+    check_size(picture, max_pixels=limits.pixels, max_side=limits.side, max_bytes=limits.picture, field=name)
+    if picture.mime not in SENDABLE:
+        raise InvalidRequestError(f"{name} holds a {picture.mime}; PNG, JPEG and WebP are sent", field=name)

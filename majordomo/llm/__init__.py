@@ -1,0 +1,96 @@
+"""Chat: parts, messages, requests, replies, events, and what a model and a provider promise. Values only; nothing here talks."""
+
+from majordomo.errors import CallWarning
+from majordomo.llm.events import (
+    ChatEvent,
+    Done,
+    ImageReady,
+    TextDelta,
+    ThinkingDelta,
+    ToolCall,
+    ToolCallDelta,
+    ToolCallStarted,
+)
+from majordomo.llm.messages import (
+    Message,
+    assistant,
+    dump_messages,
+    load_messages,
+    system,
+    tool_result,
+    user,
+    user_parts,
+)
+from majordomo.llm.model import ChatSource, Model, ModelInfo, Provider, Stream, SyncStream
+from majordomo.llm.options import (
+    Option,
+    with_extra,
+    with_max_tokens,
+    with_output,
+    with_reasoning,
+    with_seed,
+    with_stop,
+    with_temperature,
+    with_tool_choice,
+    with_tools,
+    with_top_k,
+    with_top_p,
+)
+from majordomo.llm.parts import FilePart, ImagePart, Part, TextPart, ThinkingPart, ToolCallPart, ToolResultPart
+from majordomo.llm.reply import FinishReason, Reply, Usage
+from majordomo.llm.request import Overrides, Request
+from majordomo.llm.tools import Tool
+from majordomo.progress import Loading, Queued
+
+__all__ = [
+    "CallWarning",
+    "ChatEvent",
+    "ChatSource",
+    "Done",
+    "FilePart",
+    "FinishReason",
+    "ImagePart",
+    "ImageReady",
+    "Loading",
+    "Message",
+    "Model",
+    "ModelInfo",
+    "Option",
+    "Overrides",
+    "Part",
+    "Provider",
+    "Queued",
+    "Reply",
+    "Request",
+    "Stream",
+    "SyncStream",
+    "TextDelta",
+    "TextPart",
+    "ThinkingDelta",
+    "ThinkingPart",
+    "Tool",
+    "ToolCall",
+    "ToolCallDelta",
+    "ToolCallPart",
+    "ToolCallStarted",
+    "ToolResultPart",
+    "Usage",
+    "assistant",
+    "dump_messages",
+    "load_messages",
+    "system",
+    "tool_result",
+    "user",
+    "user_parts",
+    "with_extra",
+    "with_max_tokens",
+    "with_output",
+    "with_reasoning",
+    "with_seed",
+    "with_stop",
+    "with_temperature",
+    "with_tool_choice",
+    "with_tools",
+    "with_top_k",
+    "with_top_p",
+]

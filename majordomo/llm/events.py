@@ -1,0 +1,59 @@
+"""What a chat stream tells, in order: Loading or Queued first if at all, `Done` last and exactly once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from majordomo.llm.parts import ImagePart, ToolCallPart
+from majordomo.llm.reply import Reply
+from majordomo.progress import Loading, Queued
+
+
+@dataclass(frozen=True, slots=True)
+class TextDelta:
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ThinkingDelta:
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallStarted:
+    """The model begins a tool call; `index` counts the calls of this reply from 0."""
+
+    index: int
+    id: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallDelta:
+    """A further piece of the arguments' JSON text."""
+
+    index: int
+    arguments_json: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A tool call is whole."""
+
+    index: int
+    call: ToolCallPart
+
+
+@dataclass(frozen=True, slots=True)
+class ImageReady:
+    image: ImagePart
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The end; `reply` is the whole answer."""
+
+    reply: Reply
+
+
+ChatEvent = TextDelta | ThinkingDelta | ToolCallStarted | ToolCallDelta | ToolCall | ImageReady | Loading | Queued | Done

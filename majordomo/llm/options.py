@@ -1,0 +1,67 @@
+"""One option per field of a Request, for presets: `provider.model("m", with_temperature(0.2))`. Calls read better with keywords."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from majordomo.llm.request import Reasoning, Request
+from majordomo.llm.tools import Tool
+from majordomo.options import with_extra, with_seed
+
+__all__ = [
+    "Option",
+    "with_extra",
+    "with_max_tokens",
+    "with_output",
+    "with_reasoning",
+    "with_seed",
+    "with_stop",
+    "with_temperature",
+    "with_tool_choice",
+    "with_tools",
+    "with_top_k",
+    "with_top_p",
+]
+
+Option = Callable[[Request], Request]
+
+
+def _set(**changes: Any) -> Option:
+    return lambda request: request.override(**changes)
+
+
+def with_tools(*tools: Tool | Callable[..., Any]) -> Option:
+    return _set(tools=tools)
+
+
+def with_tool_choice(choice: str | None) -> Option:
+    return _set(tool_choice=choice)
+
+
+def with_output(output: Any) -> Option:
+    return _set(output=output)
+
+
+def with_temperature(temperature: float | None) -> Option:
+    return _set(temperature=temperature)
+
+
+def with_top_p(top_p: float | None) -> Option:
+    return _set(top_p=top_p)
+
+
+def with_top_k(top_k: int | None) -> Option:
+    return _set(top_k=top_k)
+
+
+def with_max_tokens(max_tokens: int | None) -> Option:
+    return _set(max_tokens=max_tokens)
+
+
+def with_stop(*stop: str) -> Option:
+    return _set(stop=stop)
+
+
+def with_reasoning(reasoning: Reasoning | None) -> Option:
+    return _set(reasoning=reasoning)

@@ -1,0 +1,286 @@
+"""ImagePart, the one picture type of the library, and what a picture's header tells without decoding it.
+
+Kind and size come from the bytes: PNG (W3C PNG, IHDR), JPEG (ITU T.81, SOFn), WebP (RFC 9649, VP8/VP8L/VP8X) and GIF
+(GIF89a logical screen). Whatever a caller or a backend claims about the kind is not believed.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import os
+import re
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from majordomo.errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as PillowImage
+
+SUFFIXES = {"image/png": ".png", "image/jpeg": ".jpg", "image/webp": ".webp", "image/gif": ".gif"}
+PILLOW_FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
+_TEXT_LIMIT = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What the first bytes of a picture say."""
+
+    mime: str
+    width: int
+    height: int
+
+
+def sniff(data: bytes) -> Header | None:
+    """Kind and size in pixels of the picture in `data`, or None when it is none of the four kinds."""
+    try:
+        if data.startswith(b"\x89PNG\r\n\x1a\n"):
+            header = _png(data)
+        elif data.startswith(b"\xff\xd8\xff"):
+            header = _jpeg(data)
+        elif data.startswith((b"GIF87a", b"GIF89a")):
+            header = Header("image/gif", *struct.unpack_from("<HH", data, 6))
+        elif data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+            header = _webp(data)
+        else:
+            return None
+    except (struct.error, IndexError):
+        return None
+    return header if header is not None and header.width > 0 and header.height > 0 else None
+
+
+def _png(data: bytes) -> Header | None:
+    if data[12:16] != b"IHDR":
+        return None
+    return Header("image/png", *struct.unpack_from(">II", data, 16))
+
+
+def _jpeg(data: bytes) -> Header | None:
+    at = 2
+    while at < len(data):
+        if data[at] != 0xFF:
+            return None
+        while data[at] == 0xFF:  # any number of fill bytes may stand before a marker (T.81, B.1.1.2)
+            at += 1
+        marker = data[at]
+        at += 1
+        if marker == 0x01 or 0xD0 <= marker <= 0xD8:
+            continue
+        length = int(struct.unpack_from(">H", data, at)[0])
+        # SOF0..SOF15, of which C4 (tables), C8 (reserved) and CC (arithmetic conditioning) are not frames
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            height, width = struct.unpack_from(">HH", data, at + 3)
+            return Header("image/jpeg", width, height)
+        if marker in (0xD9, 0xDA) or length < 2:
+            return None
+        at += length
+    return None
+
+
+def _webp(data: bytes) -> Header | None:
+    kind = data[12:16]
+    if kind == b"VP8X":
+        width = int.from_bytes(data[24:27], "little") + 1
+        height = int.from_bytes(data[27:30], "little") + 1
+        return Header("image/webp", width, height) if len(data) >= 30 else None
+    if kind == b"VP8L" and data[20] == 0x2F:
+        bits = int(struct.unpack_from("<I", data, 21)[0])
+        return Header("image/webp", (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1)
+    if kind == b"VP8 " and data[23:26] == b"\x9d\x01\x2a":
+        width, height = struct.unpack_from("<HH", data, 26)
+        return Header("image/webp", width & 0x3FFF, height & 0x3FFF)
+    return None
+
+
+def png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """(kind, body) of each whole chunk of a PNG, in order, without checking their sums."""
+    at = 8
+    while at + 12 <= len(data):
+        (length,) = struct.unpack_from(">I", data, at)
+        if at + 12 + length > len(data):
+            return
+        yield data[at + 4 : at + 8], data[at + 8 : at + 8 + length]
+        at += 12 + length
+
+
+def png_text(data: bytes) -> dict[str, str]:
+    """The text chunks (tEXt, zTXt, iTXt) before and after the pixels of a PNG; at most 1 MiB of each, broken ones left out."""
+    found: dict[str, str] = {}
+    if not data.startswith(b"\x89PNG"):
+        return found
+    for kind, body in png_chunks(data):
+        if kind not in (b"tEXt", b"zTXt", b"iTXt") or b"\0" not in body:
+            continue
+        key, rest = body.split(b"\0", 1)
+        try:
+            if kind == b"tEXt":
+                text = rest[:_TEXT_LIMIT].decode("latin-1")
+            elif kind == b"zTXt":
+                text = _inflate(rest[1:]).decode("latin-1")
+            else:
+                packed, _, rest = rest[0], rest[1], rest[2:]
+                _language, _translated, content = rest.split(b"\0", 2)
+                text = (_inflate(content) if packed else content[:_TEXT_LIMIT]).decode("utf-8", "replace")
+        except (zlib.error, ValueError, IndexError):
+            continue
+        found[key.decode("latin-1")] = text
+    return found
+
+
+def _inflate(packed: bytes) -> bytes:
+    return zlib.decompressobj().decompress(packed, _TEXT_LIMIT)
+
+
+@dataclass(frozen=True, slots=True, repr=False, init=False)
+class ImagePart:
+    """A picture held as its encoded bytes: PNG, JPEG, WebP or GIF.
+
+    `mime` may be a claim; what the bytes say wins. `width` and `height` are pixels, read from the header, not by decoding.
+    Equal when the bytes are equal. Size limits act when a picture is sent, received or decoded, not here.
+
+    Raises InvalidRequestError (field `data`) for bytes that are no picture.
+    """
+
+    data: bytes
+    mime: str = field(compare=False)
+    width: int = field(compare=False)
+    height: int = field(compare=False)
+
+    def __init__(self, data: bytes, mime: str | None = None) -> None:
+        if not isinstance(data, (bytes, bytearray, memoryview)):
+            raise InvalidRequestError(f"an ImagePart holds bytes, not {type(data).__name__}", field="data")
+        whole = bytes(data)
+        header = sniff(whole)
+        if header is None:
+            raise InvalidRequestError(f"these {len(whole)} bytes are no PNG, JPEG, WebP or GIF picture", field="data", code="NOT_A_PICTURE")
+        object.__setattr__(self, "data", whole)
+        object.__setattr__(self, "mime", header.mime)
+        object.__setattr__(self, "width", header.width)
+        object.__setattr__(self, "height", header.height)
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike[str]) -> ImagePart:
+        """Read a picture file. Raises OSError as `open` does."""
+        return cls(Path(path).read_bytes())
+
+    @classmethod
+    def from_base64(cls, text: str | bytes) -> ImagePart:
+        """From standard base64; line breaks are allowed."""
+        raw = text.encode("ascii", "replace") if isinstance(text, str) else text
+        try:
+            return cls(binascii.a2b_base64(b"".join(raw.split()), strict_mode=True))
+        except binascii.Error:
+            raise InvalidRequestError("this is no base64 text", field="data", code="NOT_A_PICTURE") from None
+
+    @classmethod
+    def from_data_url(cls, url: str) -> ImagePart:
+        """From `data:image/...;base64,...`. Any other kind of URL is refused: nothing is ever fetched."""
+        head, comma, body = url.partition(",")
+        if not comma or not head.lower().startswith("data:") or not head.lower().endswith(";base64"):
+            raise InvalidRequestError("not a base64 data URL; remote pictures are never fetched", field="url", code="NOT_A_PICTURE")
+        return cls.from_base64(body)
+
+    @classmethod
+    def from_pil(cls, image: PillowImage, format: str = "PNG") -> ImagePart:  # noqa: A002 (Pillow's own word)
+        """Encode a Pillow image as PNG, JPEG, WEBP or GIF."""
+        import io
+
+        if format.upper() not in PILLOW_FORMATS:
+            raise InvalidRequestError(f"format must be one of {', '.join(PILLOW_FORMATS)}", field="format")
+        held = io.BytesIO()
+        image.save(held, format.upper())
+        return cls(held.getvalue())
+
+    @property
+    def sha256(self) -> str:
+        """Hexadecimal digest of the bytes."""
+        return hashlib.sha256(self.data).hexdigest()
+
+    def to_base64(self) -> str:
+        return base64.b64encode(self.data).decode("ascii")
+
+    def to_data_url(self) -> str:
+        return f"data:{self.mime};base64,{self.to_base64()}"
+
+    def to_pil(self, *, max_pixels: int = 40_000_000, max_side: int = 16_384) -> PillowImage:
+        """Decode to a Pillow image. Raises InvalidRequestError when the header claims more than the limits or the pixels are broken."""
+        import io
+
+        from PIL import Image
+
+        check_size(self, max_pixels=max_pixels, max_side=max_side)
+        try:
+            image = Image.open(io.BytesIO(self.data), formats=PILLOW_FORMATS)
+            image.load()
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, EOFError, struct.error, zlib.error) as error:
+            raise InvalidRequestError(
+                f"the {self.mime} picture cannot be decoded: {type(error).__name__}", field="data", code="NOT_A_PICTURE"
+            ) from None
+        return image
+
+    def save(self, path: str | os.PathLike[str], overwrite: bool = False) -> Path:
+        """Write the bytes to `path`, with the suffix of the kind when `path` has none; returns the path written.
+
+        Raises FileExistsError unless `overwrite`.
+        """
+        target = Path(path)
+        if not target.suffix:
+            target = target.with_name(target.name + SUFFIXES[self.mime])
+        if overwrite:
+            target.write_bytes(self.data)
+            return target
+        with target.open("xb") as file:
+            file.write(self.data)
+        return target
+
+    def save_in(self, folder: str | os.PathLike[str], name: str) -> Path:
+        """Write into `folder` under a name a stranger may have chosen: it never leaves the folder and never overwrites.
+
+        The name keeps its letters, digits, `-`, `_` and inner dots, loses any folder, gets the suffix of the kind, and a number
+        when it is taken. Returns the path written.
+        """
+        stem = re.sub(r"[^\w.-]+", "_", re.split(r"[/\\]", name)[-1])
+        suffix = SUFFIXES[self.mime]
+        stem = stem.removesuffix(suffix).strip("._-")[:80] or "picture"
+        if stem.split(".")[0].upper() in _RESERVED:
+            stem = f"picture_{stem}"
+        for number in range(1, 100_000):
+            target = Path(folder) / (f"{stem}{suffix}" if number == 1 else f"{stem}-{number}{suffix}")
+            try:
+                with target.open("xb") as file:
+                    file.write(self.data)
+            except FileExistsError:
+                continue
+            return target
+        raise FileExistsError(f"no free name for {stem}{suffix}")
+
+    def __repr__(self) -> str:
+        return f"<ImagePart {self.mime} {self.width}x{self.height}, {len(self.data):,} bytes>"
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, bytes]:
+        """Jupyter shows the picture itself."""
+        return {self.mime: self.data}
+
+
+# Names that Windows reserves in every folder, whatever the suffix
+_RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"COM{n}" for n in range(1, 10)), *(f"LPT{n}" for n in range(1, 10))}
+
+
+def check_size(picture: ImagePart, *, max_pixels: int, max_side: int, max_bytes: int | None = None, field: str = "data") -> None:
+    """Raise InvalidRequestError when a picture is larger than the limits, judged from its header alone."""
+    if max_bytes is not None and len(picture.data) > max_bytes:
+        raise InvalidRequestError(
+            f"the picture has {len(picture.data):,} bytes, more than the limit of {max_bytes:,}", field=field, code="PICTURE_TOO_LARGE"
+        )
+    if max(picture.width, picture.height) > max_side or picture.width * picture.height > max_pixels:
+        raise InvalidRequestError(
+            f"the picture is {picture.width}x{picture.height}, more than the limit of {max_pixels:,} pixels and {max_side:,} a side",
+            field=field,
+            code="PICTURE_TOO_LARGE",
+        )

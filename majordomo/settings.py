@@ -1,0 +1,93 @@
+"""What a provider may be told about time, trying again and sizes. Pure values; a None leaves the backend's default."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+
+from majordomo.errors import ConfigurationError
+
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Timeout:
+    """Limits in seconds, one per phase of a call; None leaves the backend's default, `math.inf` means no limit.
+
+    connect: TCP and TLS together. queue: waiting here for a free slot. load: waiting for the backend to load the model.
+    first_byte: from the request to the first byte of the answer. idle: between two pieces of the answer. total: the whole call.
+    """
+
+    connect: float | None = None
+    queue: float | None = None
+    load: float | None = None
+    first_byte: float | None = None
+    idle: float | None = None
+    total: float | None = None
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if value is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value) or value <= 0:
+                raise ConfigurationError(f"timeout.{item.name} must be a number of seconds above 0, or None", details={"field": item.name})
+
+    def over(self, defaults: Timeout) -> Timeout:
+        """These limits, with `defaults` wherever this one says nothing."""
+        return Timeout(**{f.name: ours if (ours := getattr(self, f.name)) is not None else getattr(defaults, f.name) for f in fields(self)})
+
+
+@dataclass(frozen=True, slots=True)
+class Retries:
+    """How often and how patiently the same backend is asked again. `attempts` counts all tries, so 1 never repeats.
+
+    The wait before try n+1 is random between 0 and min(`cap`, `base` * 2**(n-1)) seconds; a wait the backend asks for is
+    honoured up to `longest_wait`. `budget` bounds repeats across all calls of a provider: each costs 1, each success returns 0.1.
+    """
+
+    attempts: int = 3
+    base: float = 0.5
+    cap: float = 8.0
+    longest_wait: float = 120.0
+    budget: float = 40.0
+
+    def __post_init__(self) -> None:
+        if isinstance(self.attempts, bool) or not isinstance(self.attempts, int) or not 1 <= self.attempts <= 100:
+            raise ConfigurationError("retries.attempts must be a whole number from 1 to 100", details={"field": "attempts"})
+        for name in ("base", "cap", "longest_wait", "budget"):
+            value = getattr(self, name)
+            if not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+                raise ConfigurationError(f"retries.{name} must be a number from 0", details={"field": name})
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Sizes beyond which something is refused with a typed error instead of filling the memory.
+
+    Bytes: `reply` (decoded, no picture expected), `picture_reply` (pictures can arrive), `event` and `picture_event` (one event of
+    a stream), `error_body` (read of an error reply), `picture` (one encoded picture). Pixels: `pixels` (area), `side`.
+    `images` per request or reply; `prompt` in characters; `depth` of nested JSON.
+    """
+
+    reply: int = 16 * MIB
+    picture_reply: int = 128 * MIB
+    event: int = 4 * MIB
+    picture_event: int = 48 * MIB
+    error_body: int = 64 * 1024
+    picture: int = 32 * MIB
+    pixels: int = 40_000_000
+    side: int = 16_384
+    images: int = 16
+    prompt: int = 1_000_000
+    depth: int = 64
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ConfigurationError(f"limits.{item.name} must be a whole number above 0", details={"field": item.name})
+
+
+HOSTED = Timeout(connect=5, queue=math.inf, load=math.inf, first_byte=120, idle=60, total=600)
+LOCAL = Timeout(connect=5, queue=math.inf, load=300, first_byte=600, idle=120, total=1800)

@@ -1,0 +1,40 @@
+"""Text from strangers: what no backend can take, said before anything is sent."""
+
+from __future__ import annotations
+
+import math
+
+from majordomo.errors import InvalidRequestError
+
+
+def check_text(text: object, field: str, limit: int) -> None:
+    """Raise InvalidRequestError for anything but a str of at most `limit` characters without NUL and lone surrogates."""
+    if not isinstance(text, str):
+        raise InvalidRequestError(f"{field} is text, not {type(text).__name__}", field=field)
+    if len(text) > limit:
+        raise InvalidRequestError(f"{field} has {len(text):,} characters, more than the limit of {limit:,}", field=field)
+    if "\0" in text:
+        raise InvalidRequestError(f"{field} holds a NUL character", field=field)
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise InvalidRequestError(f"{field} holds a lone surrogate, which is no text", field=field) from None
+
+
+def check_name(name: object, field: str) -> str:
+    """A model id, as it may stand in a path or a body: 1 to 512 printable characters, no `..`. Returns it."""
+    check_text(name, field, 512)
+    assert isinstance(name, str)
+    if not name or not name.isprintable() or ".." in name or name != name.strip():
+        raise InvalidRequestError(f"{field} is 1 to 512 printable characters without '..'", field=field)
+    return name
+
+
+def check_number(name: str, value: object, low: float, high: float, *, whole: bool = False) -> None:
+    """Raise InvalidRequestError, naming the field, unless `value` is None or a finite number from `low` to `high`."""
+    if value is None:
+        return
+    kinds = int if whole else (int, float)
+    if isinstance(value, bool) or not isinstance(value, kinds) or not math.isfinite(value) or not low <= value <= high:
+        raise InvalidRequestError(f"{name} is a {'whole number' if whole else 'number'} from {low} to {high}", field=name)
