@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import random
+import secrets
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeVar
 
@@ -37,7 +37,7 @@ def with_seed(seed: int | None) -> SharedOption:
     return _set(lambda: {"seed": seed})
 
 
-def with_random_seed(source: Callable[[int], int] = random.SystemRandom().randrange) -> SharedOption:
+def with_random_seed(source: Callable[[int], int] = secrets.randbelow) -> SharedOption:
     """Draw a seed from 0 to 2**31-1 here at every call, send it and report it. `source(n)` gives a number from 0 to n-1."""
     return _set(lambda: {"seed": source(SAFE_SEEDS)})
 

@@ -74,7 +74,9 @@ class Model(ABC):
     def generate_sync(self, prompt: str | Request, *options: Option, **overrides: Unpack[Overrides]) -> Result: ...
 
     @abstractmethod
-    def stream_sync(self, prompt: str | Request, *options: Option, **overrides: Unpack[Overrides]) -> AbstractContextManager[SyncStream]: ...
+    def stream_sync(
+        self, prompt: str | Request, *options: Option, **overrides: Unpack[Overrides]
+    ) -> AbstractContextManager[SyncStream]: ...
 
     @abstractmethod
     async def aclose(self) -> None:

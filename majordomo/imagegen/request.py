@@ -78,7 +78,8 @@ class Request:
 
     def override(self, **changes: Any) -> Request:
         """The request with these fields set; None puts a field back to its default. An unknown name is a TypeError."""
-        return replace(self, **{name: _DEFAULTS.get(name) if value is None else value for name, value in changes.items()})
+        known: dict[str, Any] = {name: _DEFAULTS.get(name) if value is None else value for name, value in changes.items()}
+        return replace(self, **known)
 
     def over(self, options: Sequence[Callable[[Request], Request]]) -> Request:
         """This request's own fields over what `options` (given when the model was made) set. An option may rewrite the prompt."""
@@ -114,7 +115,9 @@ def check_request(request: Request, limits: Limits) -> None:
         raise InvalidRequestError("prompt is empty", field="prompt")
     check_number("n", request.n, 0, limits.images, whole=True)
     if (size := request.pixels) and (max(size) > limits.side or size[0] * size[1] > limits.pixels):
-        raise InvalidRequestError(f"size {request.size} is more than the limit of {limits.pixels:,} pixels or {limits.side:,} a side", field="size")
+        raise InvalidRequestError(
+            f"size {request.size} is more than the limit of {limits.pixels:,} pixels or {limits.side:,} a side", field="size"
+        )
     check_number("steps", request.steps, 1, 1000, whole=True)
     check_number("cfg_scale", request.cfg_scale, 0, 1000)
     check_number("seed", request.seed, 0, SEEDS - 1, whole=True)

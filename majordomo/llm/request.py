@@ -70,8 +70,8 @@ class Request:
 
     def override(self, **changes: Any) -> Request:
         """The request with these fields set; None puts a field back to its default. An unknown name is a TypeError."""
-        defaults = _DEFAULTS
-        return replace(self, **{name: defaults.get(name) if value is None else value for name, value in changes.items()})
+        known: dict[str, Any] = {name: _DEFAULTS.get(name) if value is None else value for name, value in changes.items()}
+        return replace(self, **known)
 
     def over(self, options: Sequence[Callable[[Request], Request]]) -> Request:
         """This request's own fields over what `options` (given when the model was made) set."""
@@ -108,7 +108,9 @@ def check_request(request: Request, limits: Limits) -> None:
     if len(set(names)) != len(names):
         raise InvalidRequestError("two tools have the same name", field="tools")
     if request.tool_choice is not None and request.tool_choice not in ("auto", "none", "required", *names):
-        raise InvalidRequestError(f"tool_choice is auto, none, required or the name of a tool given, not {request.tool_choice!r}", field="tool_choice")
+        raise InvalidRequestError(
+            f"tool_choice is auto, none, required or the name of a tool given, not {request.tool_choice!r}", field="tool_choice"
+        )
 
 
 def _check_part(part: Part, limits: Limits) -> None:
@@ -128,4 +130,3 @@ def _check_part(part: Part, limits: Limits) -> None:
             check_text(part.call_id + part.name, "messages", limits.prompt)
             for piece in part.parts:
                 _check_part(piece, limits)
-
