@@ -1,0 +1,224 @@
+"""majordomo: chat and pictures from any backend, through one interface.
+
+Importing this module costs next to nothing: every name is loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# Where each public name lives. A test pins this table.
+_HOME = {
+    "majordomo.errors": (
+        "AuthenticationError BackendError BadResponseError CallWarning ChainExhaustedError ConfigurationError ConnectionFailedError "
+        "ContentRefusedError DeadlineExceededError InvalidRequestError JobCancelledError JobLostError MajordomoError NoImageError "
+        "NotFoundError OverloadedError PermissionDeniedError RateLimitError StreamBrokenError UnsupportedError"
+    ),
+    "majordomo.settings": "Limits Retries Timeout",
+    "majordomo.catalog": "Health ModelInfo",
+    "majordomo.llm": (
+        "FilePart ImagePart Message Reply TextPart ThinkingPart Tool ToolCallPart ToolResultPart assistant dump_messages load_messages "
+        "system tool_result user user_parts with_max_tokens with_output with_reasoning with_stop with_temperature with_tool_choice "
+        "with_tools with_top_k with_top_p"
+    ),
+    "majordomo.imagegen": (
+        "with_background with_cfg_scale with_extra with_image_count with_image_size with_images with_mask with_negative_prompt "
+        "with_output_format with_previews with_quality with_random_seed with_sampler with_scheduler with_seed with_steps with_strength"
+    ),
+    "majordomo.routing.registry": "image_model model",
+    "majordomo.providers.llamaswap": "LlamaSwap",
+    "majordomo.providers.offline": "Offline",
+    "majordomo.providers.openaicompatible": "OpenAICompatible",
+}
+_NAMES = {name: (home, name) for home, names in _HOME.items() for name in names.split()}
+_NAMES |= {
+    "ImageModel": ("majordomo.imagegen", "Model"),
+    "ImageOption": ("majordomo.imagegen", "Option"),
+    "ImageProvider": ("majordomo.imagegen", "Provider"),
+    "ImageRequest": ("majordomo.imagegen", "Request"),
+    "ImageResult": ("majordomo.imagegen", "Result"),
+}
+_PACKAGES = ("imagegen", "llm")
+
+__all__ = [
+    "AuthenticationError",
+    "BackendError",
+    "BadResponseError",
+    "CallWarning",
+    "ChainExhaustedError",
+    "ConfigurationError",
+    "ConnectionFailedError",
+    "ContentRefusedError",
+    "DeadlineExceededError",
+    "FilePart",
+    "Health",
+    "ImageModel",
+    "ImageOption",
+    "ImagePart",
+    "ImageProvider",
+    "ImageRequest",
+    "ImageResult",
+    "InvalidRequestError",
+    "JobCancelledError",
+    "JobLostError",
+    "Limits",
+    "LlamaSwap",
+    "MajordomoError",
+    "Message",
+    "ModelInfo",
+    "NoImageError",
+    "NotFoundError",
+    "Offline",
+    "OpenAICompatible",
+    "OverloadedError",
+    "PermissionDeniedError",
+    "RateLimitError",
+    "Reply",
+    "Retries",
+    "StreamBrokenError",
+    "TextPart",
+    "ThinkingPart",
+    "Timeout",
+    "Tool",
+    "ToolCallPart",
+    "ToolResultPart",
+    "UnsupportedError",
+    "assistant",
+    "dump_messages",
+    "image_model",
+    "imagegen",
+    "llm",
+    "load_messages",
+    "model",
+    "system",
+    "tool_result",
+    "user",
+    "user_parts",
+    "with_background",
+    "with_cfg_scale",
+    "with_extra",
+    "with_image_count",
+    "with_image_size",
+    "with_images",
+    "with_mask",
+    "with_max_tokens",
+    "with_negative_prompt",
+    "with_output",
+    "with_output_format",
+    "with_previews",
+    "with_quality",
+    "with_random_seed",
+    "with_reasoning",
+    "with_sampler",
+    "with_scheduler",
+    "with_seed",
+    "with_steps",
+    "with_stop",
+    "with_strength",
+    "with_temperature",
+    "with_tool_choice",
+    "with_tools",
+    "with_top_k",
+    "with_top_p",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PACKAGES:
+        return importlib.import_module(f"majordomo.{name}")
+    if name not in _NAMES:
+        raise AttributeError(f"module 'majordomo' has no attribute {name!r}")
+    home, real = _NAMES[name]
+    value = getattr(importlib.import_module(home), real)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+if TYPE_CHECKING:
+    from majordomo import imagegen, llm
+    from majordomo.catalog import Health, ModelInfo
+    from majordomo.errors import (
+        AuthenticationError,
+        BackendError,
+        BadResponseError,
+        CallWarning,
+        ChainExhaustedError,
+        ConfigurationError,
+        ConnectionFailedError,
+        ContentRefusedError,
+        DeadlineExceededError,
+        InvalidRequestError,
+        JobCancelledError,
+        JobLostError,
+        MajordomoError,
+        NoImageError,
+        NotFoundError,
+        OverloadedError,
+        PermissionDeniedError,
+        RateLimitError,
+        StreamBrokenError,
+        UnsupportedError,
+    )
+    from majordomo.imagegen import Model as ImageModel
+    from majordomo.imagegen import Option as ImageOption
+    from majordomo.imagegen import Provider as ImageProvider
+    from majordomo.imagegen import Request as ImageRequest
+    from majordomo.imagegen import Result as ImageResult
+    from majordomo.imagegen import (
+        with_background,
+        with_cfg_scale,
+        with_extra,
+        with_image_count,
+        with_image_size,
+        with_images,
+        with_mask,
+        with_negative_prompt,
+        with_output_format,
+        with_previews,
+        with_quality,
+        with_random_seed,
+        with_sampler,
+        with_scheduler,
+        with_seed,
+        with_steps,
+        with_strength,
+    )
+    from majordomo.llm import (
+        FilePart,
+        ImagePart,
+        Message,
+        Reply,
+        TextPart,
+        ThinkingPart,
+        Tool,
+        ToolCallPart,
+        ToolResultPart,
+        assistant,
+        dump_messages,
+        load_messages,
+        system,
+        tool_result,
+        user,
+        user_parts,
+        with_max_tokens,
+        with_output,
+        with_reasoning,
+        with_stop,
+        with_temperature,
+        with_tool_choice,
+        with_tools,
+        with_top_k,
+        with_top_p,
+    )
+    from majordomo.providers.llamaswap import LlamaSwap
+    from majordomo.providers.offline import Offline
+    from majordomo.providers.openaicompatible import OpenAICompatible
+    from majordomo.routing.registry import image_model, model
+    from majordomo.settings import Limits, Retries, Timeout

@@ -98,14 +98,15 @@ def _webp(data: bytes) -> Header | None:
     return None
 
 
-def png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """(kind, body) of each whole chunk of a PNG, in order, without checking their sums."""
+def png_chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
+    """(kind, body) of each whole chunk of a PNG, in order, without checking their sums; nothing is copied."""
+    view = memoryview(data)
     at = 8
     while at + 12 <= len(data):
         (length,) = struct.unpack_from(">I", data, at)
         if at + 12 + length > len(data):
             return
-        yield data[at + 4 : at + 8], data[at + 8 : at + 8 + length]
+        yield data[at + 4 : at + 8], view[at + 8 : at + 8 + length]
         at += 12 + length
 
 
@@ -114,19 +115,20 @@ def png_text(data: bytes) -> dict[str, str]:
     found: dict[str, str] = {}
     if not data.startswith(b"\x89PNG"):
         return found
-    for kind, body in png_chunks(data):
-        if kind not in (b"tEXt", b"zTXt", b"iTXt") or b"\0" not in body:
+    for kind, view in png_chunks(data):
+        if kind not in (b"tEXt", b"zTXt", b"iTXt"):
             continue
-        key, rest = body.split(b"\0", 1)
+        key, nul, rest = bytes(view).partition(b"\0")
+        if not nul:
+            continue
         try:
             if kind == b"tEXt":
                 text = rest[:_TEXT_LIMIT].decode("latin-1")
             elif kind == b"zTXt":
                 text = _inflate(rest[1:]).decode("latin-1")
             else:
-                packed, _, rest = rest[0], rest[1], rest[2:]
-                _language, _translated, content = rest.split(b"\0", 2)
-                text = (_inflate(content) if packed else content[:_TEXT_LIMIT]).decode("utf-8", "replace")
+                _language, _translated, content = rest[2:].split(b"\0", 2)
+                text = (_inflate(content) if rest[0] else content[:_TEXT_LIMIT]).decode("utf-8", "replace")
         except (zlib.error, ValueError, IndexError):
             continue
         found[key.decode("latin-1")] = text

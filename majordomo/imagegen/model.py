@@ -20,7 +20,8 @@ Option = Callable[[Request], Request]
 class ImageSource(Protocol):
     """Where a stream's events come from, in batches."""
 
-    result: Result | None
+    @property
+    def result(self) -> Result | None: ...
 
     async def next_events(self) -> Sequence[ImageEvent]:
         """The next events, at least one; an empty sequence only after `Done`. Raises typed errors."""

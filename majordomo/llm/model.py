@@ -22,7 +22,10 @@ Messages = str | Message | Sequence[Message]
 class ChatSource(Protocol):
     """Where a stream's events come from: in batches, one per piece of network, so that nothing is paid per event."""
 
-    reply: Reply
+    @property
+    def reply(self) -> Reply:
+        """What has arrived so far; whole after Done."""
+        ...
 
     async def next_events(self) -> Sequence[ChatEvent]:
         """The next events, at least one; an empty sequence only after `Done`. Raises typed errors."""

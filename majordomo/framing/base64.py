@@ -1,0 +1,82 @@
+"""base64 while it travels: pictures are encoded as they leave and decoded as they arrive, never held as text.
+
+`pybase64` is used when it is installed; the answer is the same.
+"""
+
+from __future__ import annotations
+
+import binascii
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from io import BytesIO
+
+from majordomo.errors import BadResponseError
+from majordomo.llm.parts import FilePart, ImagePart
+
+_encode: Callable[[bytes], bytes]
+_decode: Callable[[bytes], bytes]
+try:
+    import pybase64
+
+    _encode, _decode = pybase64.b64encode, partial(pybase64.b64decode, validate=True)
+except ImportError:
+    _encode, _decode = partial(binascii.b2a_base64, newline=False), partial(binascii.a2b_base64, strict_mode=True)
+
+PIECE = 48 * 1024  # a multiple of 3, so that pieces join without padding; 64 KiB when encoded
+
+
+class SplicedBody:
+    """A body of JSON bytes with pictures between them, encoded while they leave. Its length is known before."""
+
+    __slots__ = ("_segments", "length")
+
+    def __init__(self, segments: Sequence[bytes | ImagePart | FilePart]) -> None:
+        self._segments = segments
+        self.length = sum(len(s) if isinstance(s, bytes) else (len(s.data) + 2) // 3 * 4 for s in segments)
+
+    def pieces(self) -> Iterator[bytes]:
+        for segment in self._segments:
+            if isinstance(segment, bytes):
+                if segment:
+                    yield segment
+                continue
+            view = memoryview(segment.data)
+            for at in range(0, len(view), PIECE):
+                yield _encode(bytes(view[at : at + PIECE]))
+
+
+class Base64Sink:
+    """base64 text in any slicing into bytes. White space is no part of it."""
+
+    __slots__ = ("_carry", "_ended", "_held", "_limit")
+
+    def __init__(self, limit: int) -> None:
+        self._carry = b""
+        self._ended = False
+        self._held = BytesIO()
+        self._limit = limit
+
+    def write(self, text: bytes) -> None:
+        """Raises ValueError for text that is no base64, and has then taken none of it; BadResponseError beyond the limit."""
+        if self._carry:
+            text = self._carry + text
+        whole = len(text) & ~3
+        if whole:
+            if self._ended:
+                raise ValueError("text after the padding")
+            decoded = _decode(text[:whole] if whole < len(text) else text)
+            if self._held.tell() + len(decoded) > self._limit:
+                raise BadResponseError(f"a picture in the answer has more than {self._limit:,} bytes", code="PICTURE_TOO_LARGE")
+            self._ended = text[whole - 1] == 61  # "="
+            self._held.write(decoded)
+        self._carry = text[whole:]
+
+    def close(self) -> bytes:
+        """The bytes. Raises ValueError when the text ended within a group of four."""
+        if self._carry:
+            raise ValueError("incomplete base64")
+        return self._held.getvalue()  # shares its buffer: nothing is copied
+
+    def text(self) -> bytes:
+        """The text written so far, made again; for when it turns out not to be what it seemed."""
+        return _encode(self._held.getvalue()) + self._carry

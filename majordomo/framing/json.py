@@ -1,0 +1,75 @@
+"""JSON both ways. Reading never lets anything but BadResponseError out, whatever the bytes are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from pydantic_core import PydanticSerializationError, from_json, to_json
+
+from majordomo.errors import BadResponseError, InvalidRequestError
+
+
+def decode_json(raw: bytes, depth: int = 64) -> Any:
+    """The value in `raw`. Raises BadResponseError for anything that is no JSON, or nested deeper than `depth`."""
+    try:
+        value = from_json(raw)
+    except (ValueError, RecursionError, OverflowError):
+        raise BadResponseError(f"the answer is no JSON{_glimpse(raw)}", code="NOT_JSON") from None
+    # Only a text with more brackets than `depth` can be nested deeper
+    if raw.count(b"[") + raw.count(b"{") > depth and _depth(value) > depth:
+        raise BadResponseError(f"the answer is nested deeper than {depth} levels", code="TOO_DEEP")
+    return value
+
+
+def decode_object(raw: bytes, depth: int = 64) -> dict[str, Any]:
+    """The JSON object in `raw`. Raises BadResponseError for anything else, an empty answer included."""
+    if not raw.strip():
+        raise BadResponseError("the answer is empty", code="EMPTY")
+    value = decode_json(raw, depth)
+    if not isinstance(value, dict):
+        raise BadResponseError(f"the answer is a JSON {type(value).__name__}, not an object", code="NOT_JSON")
+    return value
+
+
+def encode_json(value: Any, fallback: Callable[[Any], Any] | None = None) -> bytes:
+    """Compact JSON. Raises InvalidRequestError (field `extra`) for what JSON cannot hold: NaN, other objects, lone surrogates.
+
+    `fallback` gives the replacement for a value of a type that JSON does not know.
+    """
+    try:
+        _finite(value)
+        return to_json(value, fallback=fallback)
+    except (PydanticSerializationError, UnicodeError, RecursionError):
+        raise InvalidRequestError("the request holds a value that JSON cannot", field="extra") from None
+
+
+def _finite(value: Any) -> None:
+    if isinstance(value, float):
+        if value - value != 0.0:
+            raise InvalidRequestError("the request holds NaN or an infinite number", field="extra")
+    elif isinstance(value, dict):
+        for item in value.values():
+            _finite(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            _finite(item)
+
+
+def _depth(value: Any) -> int:
+    level, deepest = [value], 0
+    while level:
+        below: list[Any] = []
+        for item in level:
+            if isinstance(item, dict):
+                below.extend(item.values())
+            elif isinstance(item, list):
+                below.extend(item)
+        deepest += any(isinstance(item, (dict, list)) for item in level)
+        level = below
+    return deepest
+
+
+def _glimpse(raw: bytes) -> str:
+    start = raw[:80].decode("utf-8", "replace").strip()
+    return f"; it begins with {start!r}" if start else ""

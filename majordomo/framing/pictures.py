@@ -1,0 +1,100 @@
+"""A JSON answer with pictures in it, taken apart while it arrives.
+
+The text of a picture is cut out where `"b64_json"` is followed by a string, and decoded at once; what stays is small JSON with a
+number in the picture's place. In valid JSON these bytes cannot be anything but that key: inside a string the quotes would be escaped.
+Any surprise (an escape or white space within the text, no base64) puts the text back, and the whole is parsed as plain JSON.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from majordomo.errors import BadResponseError
+from majordomo.framing.base64 import Base64Sink
+from majordomo.framing.json import decode_object
+
+_OPENING = re.compile(rb'"b64_json"[ \t\r\n]*:[ \t\r\n]*"')
+_LONGEST_OPENING = 64  # with more white space than this the key is left to the plain parse
+_PLAIN = re.compile(rb'["\\ \t\r\n]')
+
+
+class PictureReplyDecoder:
+    """`feed` bytes in any slicing, then `finish`: the parsed object, in which `b64_json` is an int index into `pictures`."""
+
+    __slots__ = ("_depth", "_kept", "_limit", "_open", "_picture_limit", "_seen", "_sink", "pictures")
+
+    def __init__(self, *, limit: int, picture_limit: int, depth: int = 64) -> None:
+        self._limit = limit
+        self._picture_limit = picture_limit
+        self._depth = depth
+        self._seen = 0
+        self._kept: list[bytes] = []
+        self._open = b""  # bytes outside a picture, not yet searched through
+        self._sink: Base64Sink | None = None
+        self.pictures: list[bytes] = []
+
+    def feed(self, chunk: bytes) -> None:
+        """Raises BadResponseError beyond the limits."""
+        self._seen += len(chunk)
+        if self._seen > self._limit:
+            raise BadResponseError(f"the answer is larger than the limit of {self._limit:,} bytes", code="TOO_LARGE")
+        while chunk:
+            chunk = self._inside(chunk) if self._sink is not None else self._outside(chunk)
+
+    def finish(self) -> dict[str, Any]:
+        """The answer's object. Raises BadResponseError when it is none."""
+        if self._sink is not None:
+            self._put_back()
+        self._kept.append(self._open)
+        return decode_object(b"".join(self._kept), self._depth)
+
+    def _outside(self, chunk: bytes) -> bytes:
+        text = self._open + chunk if self._open else chunk
+        found = _OPENING.search(text)
+        if found is None:
+            # The key may be cut by the end of the chunk: keep back as much as an opening can be long
+            self._open = text[-_LONGEST_OPENING:]
+            self._kept.append(text[:-_LONGEST_OPENING])
+            return b""
+        if text[max(0, found.start() - 1) : found.start()] == b"\\":
+            self._kept.append(text[: found.end()])
+            self._open = b""
+            return text[found.end() :]
+        self._kept.append(text[: found.end() - 1])
+        self._open = b""
+        self._sink = Base64Sink(self._picture_limit)
+        return text[found.end() :]
+
+    def _inside(self, chunk: bytes) -> bytes:
+        sink = self._sink
+        assert sink is not None
+        end = _PLAIN.search(chunk)
+        text = chunk if end is None else chunk[: end.start()]
+        try:
+            sink.write(text)
+        except ValueError:
+            self._put_back()
+            return chunk
+        if end is None:
+            return b""
+        try:
+            data = sink.close() if end.group() == b'"' else None
+        except ValueError:
+            data = None
+        if data is None:
+            self._put_back()
+            return chunk[end.start() :]
+        self._sink = None
+        if data:
+            self._kept.append(b"%d" % len(self.pictures))
+            self.pictures.append(data)
+        else:
+            self._kept.append(b'""')
+        return chunk[end.end() :]
+
+    def _put_back(self) -> None:
+        """It was no plain picture: its text goes back where it came from."""
+        assert self._sink is not None
+        self._kept.append(b'"' + self._sink.text())
+        self._sink = None

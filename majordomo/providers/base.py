@@ -1,0 +1,157 @@
+"""What all providers share: the common keywords, and the questions that are free."""
+
+from __future__ import annotations
+
+import ssl
+import time
+from collections.abc import Mapping
+from typing import Any, Self, TypedDict
+
+from majordomo import imagegen, llm
+from majordomo.catalog import Health, ModelInfo
+from majordomo.errors import ConfigurationError, MajordomoError, UnsupportedError
+from majordomo.flows import portal
+from majordomo.flows.call import Caller, Watch
+from majordomo.secret import Redactor, Secret, seal
+from majordomo.settings import HOSTED, LOCAL, Limits, Retries, Timeout
+from majordomo.transport import Address, open_room
+from majordomo.wire import WireRequest
+
+ASKING = Timeout(connect=5, queue=30, first_byte=10, idle=10, total=15)  # a question about the backend: it is free, so it is quick
+
+
+class Common(TypedDict, total=False):
+    """Keywords of every provider.
+
+    timeout: limits per phase, or seconds for the whole call. retries: tries in all, and how patient. max_concurrency: calls at once,
+    the others queue here. strict: what the backend cannot honour is an error instead of a warning. limits: sizes. proxy: URL of
+    an HTTP proxy (none is ever taken from the environment). tls: file of CA certificates, or an ssl.SSLContext. headers: sent with every
+    request. transport: any httpx.AsyncClient or httpx.AsyncBaseTransport instead of our own sockets.
+    """
+
+    timeout: Timeout | float | None
+    retries: Retries | None
+    max_concurrency: int | None
+    strict: bool
+    limits: Limits | None
+    proxy: str | None
+    tls: str | ssl.SSLContext | None
+    headers: Mapping[str, str] | None
+    transport: Any
+
+
+class Provider(llm.Provider, imagegen.Provider):
+    """A provider may lack anything: what it does not override, it refuses."""
+
+    name = ""
+
+    def model(self, id: str, *options: llm.Option) -> llm.Model:  # noqa: A002 (the word of the design)
+        raise UnsupportedError(f"{self.name} serves no chat models", provider=self.name, model=id)
+
+    def image_model(self, id: str, *options: imagegen.Option) -> imagegen.Model:  # noqa: A002
+        raise UnsupportedError(f"{self.name} serves no picture models", provider=self.name, model=id)
+
+    def embedding_model(self, id: str) -> Any:  # noqa: A002
+        raise UnsupportedError(f"{self.name} serves no embedding models", provider=self.name, model=id)
+
+    def models_sync(self) -> list[ModelInfo]:
+        return portal.run(self.models)
+
+    def health_sync(self) -> Health:
+        return portal.run(self.health)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.aclose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections of the blocking calls, and refuse further calls."""
+        portal.run(self.aclose)
+
+
+class HTTPProvider(Provider):
+    """A provider behind an address."""
+
+    local = True  # waits for models to load; a hosted one does not
+
+    def __init__(
+        self,
+        base_url: str,
+        key: Secret | None = None,
+        *,
+        timeout: Timeout | float | None = None,
+        retries: Retries | None = None,
+        max_concurrency: int | None = None,
+        strict: bool = False,
+        limits: Limits | None = None,
+        proxy: str | None = None,
+        tls: str | ssl.SSLContext | None = None,
+        headers: Mapping[str, str] | None = None,
+        transport: Any = None,
+    ) -> None:
+        sealed = {name: seal(value) or Secret("") for name, value in (headers or {}).items()}
+        headers = None  # a traceback with locals must not show them
+        if key is not None:
+            if not key.fits_header():
+                raise ConfigurationError(
+                    "api_key holds characters no header has, or is empty", provider=self.name, details={"field": "api_key"}
+                )
+            sealed.update(self._key_headers(key))
+        if max_concurrency is not None and (
+            isinstance(max_concurrency, bool) or not isinstance(max_concurrency, int) or max_concurrency < 1
+        ):
+            raise ConfigurationError("max_concurrency is a whole number above 0", details={"field": "max_concurrency"})
+        if timeout is not None and not isinstance(timeout, Timeout):
+            timeout = Timeout(total=timeout)
+        self.address = Address.parse(base_url)
+        self._strict = strict
+        self._timeout = (timeout or Timeout()).over(LOCAL if self.local else HOSTED)
+        self._picture_timeout = (timeout or Timeout()).over(
+            Timeout(total=None if self.local else 900).over(LOCAL if self.local else HOSTED)
+        )
+        self._caller = Caller(
+            self.name,
+            open_room(self.address, headers=sealed, tls=tls, proxy=proxy, max_concurrency=max_concurrency, transport=transport),
+            retries or Retries(),
+            limits or Limits(),
+            Redactor(sealed.values()) if key is None else Redactor([key, *sealed.values()]),
+            watch=self._watch(),
+        )
+
+    def _key_headers(self, key: Secret) -> dict[str, Secret]:
+        return {"Authorization": Secret(f"Bearer {key.reveal()}")}
+
+    def _watch(self) -> Watch | None:
+        """What tells loading from hanging while a first byte is awaited; None where nothing does."""
+        return None
+
+    async def _ask(self, path: str, *, method: str = "GET", rooted: bool = False) -> bytes:
+        """The answer to a question about the backend. Never queues behind the work."""
+        return await self._caller.ask(WireRequest(method, path, control=True, rooted=rooted), ASKING)
+
+    async def _healthy(self, path: str, *, rooted: bool = False) -> Health:
+        began = time.monotonic()
+        try:
+            await self._caller.fetch(WireRequest("GET", path, control=True, rooted=rooted), self._caller.deadline(ASKING), 1 << 20)
+        except MajordomoError as error:
+            return Health(False, error.message)
+        return Health(True, "answers", time.monotonic() - began)
+
+    async def aclose(self) -> None:
+        """Close this event loop's connections, and those of the blocking calls; further calls are refused."""
+        await self._caller.port.aclose()
+        if portal.is_running() and not portal.is_portal_thread():
+            from anyio import to_thread
+
+            await to_thread.run_sync(portal.run, self._caller.port.aclose)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.address.origin}{self.address.path}>"

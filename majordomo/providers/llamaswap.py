@@ -1,0 +1,106 @@
+"""llama-swap: one address for many local models, chat and pictures, loaded when asked for. Facts: llama-swap at 0bdb372."""
+
+from __future__ import annotations
+
+from typing import Literal, Unpack
+from urllib.parse import quote
+
+from majordomo import env, imagegen, llm
+from majordomo.catalog import Health, ModelInfo
+from majordomo.dialects.openai_chat import OpenAIChat
+from majordomo.dialects.openai_images import OpenAIImages
+from majordomo.dialects.openai_models import decode_models, decode_running
+from majordomo.errors import ConfigurationError, MajordomoError
+from majordomo.flows import portal
+from majordomo.flows.call import Watch
+from majordomo.flows.chat import HTTPChatModel
+from majordomo.flows.picture import HTTPImageModel
+from majordomo.providers.base import ASKING, Common, HTTPProvider
+from majordomo.secret import Secret, seal
+from majordomo.wire import Deadline, WireRequest
+from majordomo.words import check_name
+
+
+class LlamaSwap(HTTPProvider):
+    """Models that take turns on one machine. A call for one that is not loaded waits for it: `timeout.load` says how long.
+
+    The key comes from `api_key`, else from LLAMA_SWAP_API_KEY; without one none is sent. `images` says what stands behind the picture route:
+    "openai+tag" a stable-diffusion.cpp server, which reads settings only from a tag in the prompt (they are sent both ways);
+    "openai" any other. Raises ConfigurationError for an address or key that cannot be one.
+    """
+
+    name = "llamaswap"
+
+    def __init__(
+        self,
+        base_url: str = "http://localhost:8080",
+        api_key: str | Secret | None = None,
+        *,
+        images: Literal["openai+tag", "openai"] = "openai+tag",
+        **common: Unpack[Common],
+    ) -> None:
+        api_key = seal(api_key or env.variable("LLAMA_SWAP_API_KEY"))
+        if images not in ("openai+tag", "openai"):
+            raise ConfigurationError('images is "openai+tag" or "openai"', provider=self.name, details={"field": "images"})
+        self._chat = OpenAIChat(owner=self.name, path="/v1/chat/completions", loading_chunks=True)
+        self._images = OpenAIImages(tag=images == "openai+tag")
+        self._seen: tuple[float, dict[str, str]] = (-1e9, {})
+        super().__init__(base_url, api_key, **common)
+
+    def model(self, id: str, *options: llm.Option) -> HTTPChatModel:  # noqa: A002 (the word of the design)
+        return HTTPChatModel(self._caller, self._chat, check_name(id, "model"), options, timeout=self._timeout, strict=self._strict)
+
+    def image_model(self, id: str, *options: imagegen.Option) -> HTTPImageModel:  # noqa: A002
+        return HTTPImageModel(
+            self._caller, self._images, check_name(id, "model"), options, timeout=self._picture_timeout, strict=self._strict
+        )
+
+    async def models(self) -> list[ModelInfo]:
+        """Everything configured, with what is in memory now. Loads nothing."""
+        listed = await self._ask("/v1/models")
+        return decode_models(listed, self._caller.limits, await self._running())
+
+    async def running(self) -> list[ModelInfo]:
+        """What is in memory: `state` is starting, ready or stopping, `loaded` is True when ready."""
+        return [ModelInfo(name, loaded=state == "ready", state=state) for name, state in (await self._running()).items()]
+
+    async def unload(self, id: str | None = None) -> None:  # noqa: A002
+        """Stop one model, or all of them. Whatever they are working on, for anybody, is lost."""
+        path = "/api/models/unload" if id is None else f"/api/models/unload/{quote(check_name(id, 'model'), safe='/:')}"
+        await self._ask(path, method="POST")
+
+    def running_sync(self) -> list[ModelInfo]:
+        return portal.run(self.running)
+
+    def unload_sync(self, id: str | None = None) -> None:  # noqa: A002
+        return portal.run(lambda: self.unload(id))
+
+    async def health(self) -> Health:
+        """Whether `GET /health` answers; it needs no key and loads nothing."""
+        return await self._healthy("/health")
+
+    async def _running(self) -> dict[str, str]:
+        return decode_running(await self._ask("/running"), self._caller.limits)
+
+    def _watch(self) -> Watch:
+        """While a first byte is awaited, `/running` tells loading from work. One look a second serves all waiting calls."""
+
+        async def look(model: str, deadline: Deadline) -> None:
+            caller = self._caller
+            now = caller.clock()
+            when, states = self._seen
+            if now - when >= 1.0:
+                self._seen = (now, states)
+                try:
+                    request = WireRequest("GET", "/running", control=True)
+                    states = decode_running(await caller.fetch(request, caller.deadline(ASKING), 1 << 20), caller.limits)
+                except MajordomoError:
+                    return  # the question failed, not the call
+                self._seen = (now, states)
+            state = states.get(model)
+            # An alias is not listed under its own name: then only a start or stop of something else can be what we wait for
+            waits = state != "ready" if state is not None else any(other in ("starting", "stopping") for other in states.values())
+            if waits or deadline.phase == "load":
+                deadline.enter("load" if waits else "first_byte")
+
+        return look

@@ -1,0 +1,48 @@
+"""Any server that speaks OpenAI's chat completions: llama.cpp, vLLM, LM Studio, OpenRouter, Groq, DeepSeek, Mistral and many more."""
+
+from __future__ import annotations
+
+from typing import Literal, Unpack
+
+from majordomo import env, llm
+from majordomo.catalog import Health, ModelInfo
+from majordomo.dialects.openai_chat import OpenAIChat
+from majordomo.dialects.openai_models import decode_models
+from majordomo.flows.chat import HTTPChatModel
+from majordomo.providers.base import Common, HTTPProvider
+from majordomo.secret import Secret, seal
+from majordomo.words import check_name
+
+
+class OpenAICompatible(HTTPProvider):
+    """`base_url` includes the version path: `http://localhost:8000/v1`.
+
+    The key comes from `api_key`, else from OPENAI_COMPATIBLE_API_KEY; without one none is sent. `json_output` says how a structured answer
+    is asked for: "json_schema" is OpenAI's form, "json_object" the one llama-cpp-python knows. Waits for models to load, as local
+    servers need; see Common for the other keywords. Raises ConfigurationError for an address or key that cannot be one.
+    """
+
+    name = "openaicompatible"
+
+    def __init__(
+        self,
+        base_url: str = "http://localhost:8080/v1",
+        api_key: str | Secret | None = None,
+        *,
+        json_output: Literal["json_schema", "json_object"] = "json_schema",
+        **common: Unpack[Common],
+    ) -> None:
+        api_key = seal(api_key or env.variable("OPENAI_COMPATIBLE_API_KEY"))
+        self._chat = OpenAIChat(owner=self.name, schema_form=json_output)
+        super().__init__(base_url, api_key, **common)
+
+    def model(self, id: str, *options: llm.Option) -> HTTPChatModel:  # noqa: A002 (the word of the design)
+        return HTTPChatModel(self._caller, self._chat, check_name(id, "model"), options, timeout=self._timeout, strict=self._strict)
+
+    async def models(self) -> list[ModelInfo]:
+        """What `GET /models` lists."""
+        return decode_models(await self._ask("/models"), self._caller.limits)
+
+    async def health(self) -> Health:
+        """Whether `GET /models` answers."""
+        return await self._healthy("/models")

@@ -1,0 +1,141 @@
+"""One socket: all waiting and all time limits are here, one scope per wait, none open while anything else runs."""
+
+from __future__ import annotations
+
+import select
+import socket
+import ssl
+from typing import Any
+
+import anyio
+import anyio.abc
+from anyio.streams.tls import TLSAttribute
+
+from majordomo.transport.carrier import httpcore
+from majordomo.wire import Deadline
+
+HOLD = 64 * 1024
+READ = 64 * 1024
+
+
+class Wire(httpcore.AsyncNetworkStream):
+    """What httpcore's connection reads from and writes to. httpcore's own time-outs stay unset; `deadline` is asked before every wait."""
+
+    def __init__(self, stream: anyio.abc.ByteStream, deadline: Deadline, *, secure: bool) -> None:
+        self._stream = stream
+        self._secure = secure
+        self.deadline = deadline
+        self._held: list[bytes] = []
+        self._held_size = 0
+        self._filled = False
+        self._closed = False
+        self.sent = False  # whether bytes of the present request have left
+        self.replied = False  # whether bytes of its answer have arrived
+        raw: socket.socket = stream.extra(anyio.abc.SocketAttribute.raw_socket)
+        self._poll = select.poll()
+        self._poll.register(raw.fileno(), select.POLLIN)
+        self._ssl: Any = stream.extra(TLSAttribute.ssl_object, None)
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        """The next bytes, b"" at the end. Sends what is held first."""
+        if self._held:
+            await self._flush()
+        deadline = self.deadline
+        while True:
+            data = None
+            wait = deadline.wait()
+            try:
+                with anyio.move_on_after(wait if deadline.watch is None else min(wait, deadline.tick)):
+                    data = await self._stream.receive(READ)
+            except anyio.EndOfStream:
+                return b""
+            except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
+                raise httpcore.ReadError("connection lost") from None
+            if data is not None:
+                break
+            if deadline.watch is None or wait <= deadline.tick:
+                raise deadline.exceeded()  # ours, and typed: it passes through httpcore untouched
+            await deadline.watch()
+        # anyio hands out what it has up to READ bytes: a full piece may have more behind it, above the socket
+        self._filled = len(data) >= READ
+        self.replied = True
+        return data
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        """Held until 64 KiB or the next read, so that head and small body leave in one packet."""
+        self._held.append(buffer)
+        self._held_size += len(buffer)
+        if self._held_size >= HOLD:
+            await self._flush()
+
+    async def _flush(self) -> None:
+        # A server that answers before it has the whole body (413) may reset the connection, and the answer would be lost:
+        # look before each further piece. Not on TLS, where session tickets look like an answer.
+        if self.sent and not self._secure and self._poll.poll(0):
+            self._held, self._held_size = [], 0
+            raise httpcore.WriteError("the server already answers")
+        data = self._held[0] if len(self._held) == 1 else b"".join(self._held)
+        self._held, self._held_size = [], 0
+        self.sent = True
+        try:
+            with anyio.move_on_after(self.deadline.wait()) as scope:
+                await self._stream.send(data)
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
+            raise httpcore.WriteError("connection lost") from None
+        if scope.cancelled_caught:
+            raise self.deadline.exceeded()
+
+    def begin(self, deadline: Deadline) -> None:
+        """A new request starts on this socket."""
+        self.deadline = deadline
+        self.sent = self.replied = False
+        self._held, self._held_size = [], 0
+
+    @property
+    def drained(self) -> bool:
+        """Whether nothing can wait above the socket: the last read did not fill its buffer."""
+        return not self._filled
+
+    def is_silent(self) -> bool:
+        """Whether nothing at all has come since: no bytes, no end, no unread TLS record."""
+        if self._closed or self._poll.poll(0):
+            return False
+        if self._ssl is None:
+            return True
+        try:
+            self._ssl.read(1)
+        except ssl.SSLWantReadError:
+            return True
+        except (ssl.SSLError, OSError, ValueError):
+            return False
+        return False
+
+    async def aclose(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        with anyio.CancelScope(shield=True):
+            await anyio.aclose_forcefully(self._stream)
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._ssl if info == "ssl_object" else None
+
+
+async def dial(host: str, port: int) -> anyio.abc.ByteStream:
+    """A TCP connection that notices, in time, when the other side is gone: models load for minutes."""
+    stream = await anyio.connect_tcp(host, port)
+    raw: socket.socket = stream.extra(anyio.abc.SocketAttribute.raw_socket)
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    return stream
+
+
+async def secure(stream: anyio.abc.ByteStream, host: str, context: ssl.SSLContext) -> anyio.abc.ByteStream:
+    """TLS over `stream`, which is closed when that fails or is cancelled."""
+    from anyio.streams.tls import TLSStream
+
+    try:
+        return await TLSStream.wrap(stream, server_side=False, hostname=host, ssl_context=context, standard_compatible=False)
+    except BaseException:
+        with anyio.CancelScope(shield=True):
+            await anyio.aclose_forcefully(stream)
+        raise
