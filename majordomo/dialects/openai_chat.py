@@ -159,9 +159,8 @@ def _encode_messages(messages: tuple[Message, ...], splices: Splices, warnings: 
     moved: list[dict[str, Any]] = []
     for message in messages:
         if message.role == "tool":
-            for part in message.parts:
-                if isinstance(part, ToolResultPart):
-                    encoded.append({"role": "tool", "tool_call_id": part.call_id, "content": _tool_text(part, splices, moved)})
+            results = [part for part in message.parts if isinstance(part, ToolResultPart)]
+            encoded += [{"role": "tool", "tool_call_id": r.call_id, "content": _tool_text(r, splices, moved)} for r in results]
             continue
         if moved and message.role != "user":
             encoded.append({"role": "user", "content": moved})

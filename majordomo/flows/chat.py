@@ -215,7 +215,8 @@ class _HTTPChatSource:
         except MajordomoError as error:
             if isinstance(error, StreamBrokenError) and isinstance(error.partial, llm.Reply):
                 error.partial = self._named(error.partial)
-            raise self._caller.named(error, self._model)
+            self._caller.named(error, self._model)
+            raise
 
     async def _open(self) -> Loading | None:
         """Open the stream, or tell that the model loads; the next call then tries again."""

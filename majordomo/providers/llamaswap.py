@@ -24,8 +24,8 @@ from majordomo.words import check_name
 class LlamaSwap(HTTPProvider):
     """Models that take turns on one machine. A call for one that is not loaded waits for it: `timeout.load` says how long.
 
-    The key comes from `api_key`, else from LLAMA_SWAP_API_KEY; without one none is sent. `images` says what stands behind the picture route:
-    "openai+tag" a stable-diffusion.cpp server, which reads settings only from a tag in the prompt (they are sent both ways);
+    The key comes from `api_key`, else from LLAMA_SWAP_API_KEY; without one none is sent. `images` says what stands behind the
+    picture route: "openai+tag" a stable-diffusion.cpp server, which reads settings only from a tag in the prompt (they are sent both ways);
     "openai" any other. Raises ConfigurationError for an address or key that cannot be one.
     """
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import pkgutil
-from typing import Any
+from typing import Any, cast
 
 from majordomo import imagegen, llm, providers
 from majordomo.errors import ConfigurationError
@@ -39,15 +39,13 @@ def provider(name: str | ModelName) -> Provider:
     wanted = parse(name) if isinstance(name, str) else name
     kind: Any = provider_class(wanted.provider)
     if not wanted.base_url:
-        made: Provider = kind()
-        return made
+        return cast("Provider", kind())
     if not hasattr(kind, "local"):
         raise ConfigurationError(f"{wanted.provider} has no address", details={"field": "model"})
     base_url = wanted.base_url
     if wanted.provider == "openaicompatible" and base_url.count("/") == 2:
         base_url += "/v1"
-    made = kind(base_url, wanted.key)
-    return made
+    return cast("Provider", kind(base_url, wanted.key))
 
 
 def model(name: str, *options: llm.Option) -> llm.Model:

@@ -9,8 +9,6 @@ import h11
 from majordomo.transport.carrier import httpcore
 from majordomo.transport.socket import Wire
 
-_KNOWS_TRAILING_DATA = hasattr(h11.Connection, "trailing_data")
-
 
 class Connection:
     """One wire under httpcore's HTTP/1.1 connection."""
@@ -25,7 +23,7 @@ class Connection:
 
     def is_clean(self) -> bool:
         """Whether the last exchange is over and nothing is left of it: httpcore says idle, h11 holds no trailing data, and the last
-        read did not fill its buffer. When h11's state cannot be seen the connection is not clean, which costs keep-alive, never an answer."""
+        read did not fill its buffer. When h11's state cannot be seen it is not clean: that costs keep-alive, never an answer."""
         if not self.protocol.is_idle() or not self.wire.drained:
             return False
         state: Any = getattr(self.protocol, "_h11_state", None)
