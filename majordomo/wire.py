@@ -83,7 +83,7 @@ class Deadline:
     clock: Callable[[], float] = time.monotonic
     watch: Callable[[], Awaitable[None]] | None = None
     tick: float = 1.0
-    phase: Phase = "queue"
+    phase: Phase = "total"
     began: float = field(init=False)
     _total: float = field(init=False)
     _end: float = field(init=False, default=math.inf)

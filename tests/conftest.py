@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+
+import pytest
+from loopback import Handler, Loopback
+from PIL import Image
+
+from majordomo import ImagePart
+
+
+@pytest.fixture(params=["asyncio", "trio"])
+def anyio_backend(request: pytest.FixtureRequest) -> str:
+    """Every async test runs on both event loops."""
+    return str(request.param)
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[Handler], Loopback]]:
+    """`serve(handler)` starts a server on a free port of this machine; `handler(peer)` is called for each connection."""
+    running: list[Loopback] = []
+
+    def start(handler: Handler) -> Loopback:
+        running.append(Loopback(handler))
+        return running[-1]
+
+    yield start
+    for server in running:
+        server.close()
+
+
+@pytest.fixture
+def picture() -> Callable[..., ImagePart]:
+    """`picture(width, height, colour, format)` makes a plain picture."""
+
+    def make(width: int = 64, height: int = 48, colour: str = "navy", kind: str = "PNG", mode: str = "RGB") -> ImagePart:
+        held = io.BytesIO()
+        Image.new(mode, (width, height), colour).save(held, kind)
+        return ImagePart(held.getvalue())
+
+    return make

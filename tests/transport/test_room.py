@@ -1,0 +1,589 @@
+"""The HTTP room against a server that sees every byte, on both event loops."""
+
+from __future__ import annotations
+
+import gzip
+import logging
+import socket
+import ssl
+import threading
+import time
+import zlib
+from collections.abc import Callable
+
+import anyio
+import pytest
+import trustme
+from loopback import Handler, Loopback, Peer, always, whole
+
+import majordomo as md
+from majordomo.secret import Secret
+from majordomo.settings import Timeout
+from majordomo.transport import Address, Room
+from majordomo.wire import Deadline, WireRequest, WireStream
+
+pytestmark = pytest.mark.anyio
+Serve = Callable[[Handler], Loopback]
+QUICK = Timeout(connect=2, queue=2, first_byte=2, idle=2, total=5)
+
+
+def room(server: Loopback | str, **settings: object) -> Room:
+    url = server if isinstance(server, str) else server.url
+    return Room(Address.parse(url), headers={"Authorization": Secret("Bearer sk-key")}, **settings)  # type: ignore[arg-type]
+
+
+def get(path: str = "/", **more: object) -> WireRequest:
+    return WireRequest("GET", path, **more)  # type: ignore[arg-type]
+
+
+async def body_of(reply: WireStream) -> bytes:
+    pieces = []
+    while piece := await reply.read():
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+async def fetch(port: Room, request: WireRequest | None = None, timeout: Timeout = QUICK) -> tuple[int, bytes]:
+    reply = await port.open(request or get(), Deadline(timeout))
+    try:
+        return reply.status, await body_of(reply)
+    finally:
+        await reply.aclose()
+
+
+async def test_it_keeps_a_connection_for_the_next_call(serve: Serve) -> None:
+    server = serve(always(whole("one"), whole("two")))
+    port = room(server)
+    assert [await fetch(port), await fetch(port)] == [(200, b"one"), (200, b"two")]
+    assert server.connections == 1
+    await port.aclose()
+
+
+async def test_it_sends_head_and_small_body_in_one_packet(serve: Serve) -> None:
+    packets: list[bytes] = []
+
+    def handler(peer: Peer) -> None:
+        packets.append(peer.socket.recv(1 << 20))
+        peer.reply("ok")
+
+    port = room(serve(handler))
+    await fetch(port, WireRequest("POST", "/x?y=1", b'{"a":1}', "application/json"))
+    assert packets[0].startswith(b"POST /x?y=1 HTTP/1.1\r\n")
+    assert packets[0].endswith(b'\r\n\r\n{"a":1}')
+    head = packets[0].decode().lower()
+    for line in ("authorization: bearer sk-key", "content-type: application/json", "content-length: 7", "accept-encoding: gzip", "accept: application/json"):
+        assert f"\r\n{line}\r\n" in head
+    assert "cookie" not in head and "origin:" not in head
+    await port.aclose()
+
+
+async def test_it_sends_a_length_with_an_empty_post(serve: Serve) -> None:
+    server = serve(always(whole("ok")))
+    port = room(server)
+    await fetch(port, WireRequest("POST", "/unload"))
+    assert server.seen[0].headers["content-length"] == "0"
+    await port.aclose()
+
+
+@pytest.mark.parametrize(
+    "unasked",
+    [
+        whole("poison"),
+        b"HTTP/1.1 200 OK\r\n\r\n",
+        b"x",
+        b"HTTP/1.1 100 Continue\r\n\r\n",
+        b"\r\n",
+    ],
+)
+@pytest.mark.parametrize("together", [True, False], ids=["same packet", "later"])
+async def test_it_never_takes_an_answer_nobody_asked_for(serve: Serve, unasked: bytes, together: bool) -> None:
+    arrived = threading.Event()
+
+    def handler(peer: Peer) -> None:
+        if peer.request() is None:
+            return
+        if peer.number == 0:
+            if together:
+                peer.send(whole("one") + unasked)
+            else:
+                peer.send(whole("one"))
+                peer.send(unasked)
+            arrived.set()
+            if peer.request() is not None:
+                peer.reply("from the poisoned connection")
+        else:
+            peer.reply("two")
+
+    server = serve(handler)
+    port = room(server)
+    assert await fetch(port) == (200, b"one")
+    await anyio.to_thread.run_sync(arrived.wait)
+    await anyio.sleep(0.02)  # the loopback delivers what was sent
+    assert await fetch(port) == (200, b"two")
+    await port.aclose()
+
+
+async def test_it_does_not_reuse_a_connection_whose_last_read_filled_its_buffer(serve: Serve) -> None:
+    # bytes may wait above the socket then, where no poll sees them
+    head = b"HTTP/1.1 200 X\r\ncontent-length: %d\r\n\r\n"
+    size = 65536 - len(head % 65000)
+    server = serve(always(head % size + b"x" * size))
+    port = room(server)
+    status, body = await fetch(port)
+    assert (status, len(body)) == (200, size)
+    await fetch(port)
+    filled = server.connections
+    assert filled in (1, 2)  # one read may have come in two pieces; the answer is right either way
+    await port.aclose()
+
+
+async def test_it_takes_a_fresh_connection_when_the_kept_one_was_closed(serve: Serve) -> None:
+    closed = threading.Event()
+
+    def handler(peer: Peer) -> None:
+        if peer.request() is not None:
+            peer.reply(f"{peer.number}")
+        peer.close()
+        closed.set()
+
+    server = serve(handler)
+    port = room(server)
+    assert (await fetch(port))[1] == b"0"
+    await anyio.to_thread.run_sync(closed.wait)
+    await anyio.sleep(0.02)
+    assert (await fetch(port))[1] == b"1"
+    await port.aclose()
+
+
+async def test_it_says_who_does_not_listen() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        free = taken.getsockname()[1]
+    with pytest.raises(md.ConnectionFailedError, match=f"cannot connect to 127.0.0.1:{free}") as caught:
+        await fetch(room(f"http://127.0.0.1:{free}"))
+    assert isinstance(caught.value, ConnectionError)
+    assert caught.value.details["sent"] is False
+
+
+@pytest.mark.parametrize(
+    ("name", "handler"),
+    [
+        ("first_byte", lambda peer: peer.request() and peer.wait_for_close()),
+        ("first_byte", lambda peer: _drip(peer, b"HTTP/1.1 200 OK\r\nx-a: " + b"a" * 500)),
+        ("first_byte", lambda peer: _forever(peer, b"HTTP/1.1 100 Continue\r\n\r\n")),
+        ("idle", lambda peer: (peer.request(), peer.begin(), peer.chunk(b"x"), peer.wait_for_close())),
+        ("total", lambda peer: (peer.request(), peer.begin(), _forever(peer, b"1\r\nx\r\n"))),
+    ],
+    ids=["silence", "dripping head", "endless 1xx", "stalled body", "dripping body"],
+)
+async def test_it_ends_on_time_whatever_the_server_does(serve: Serve, name: str, handler: Handler) -> None:
+    port = room(serve(handler))
+    began = time.monotonic()
+    with pytest.raises(md.DeadlineExceededError) as caught:
+        await fetch(port, timeout=Timeout(connect=1, queue=1, first_byte=0.3, idle=0.3, total=0.6))
+    assert caught.value.phase == name
+    assert isinstance(caught.value, TimeoutError)
+    assert time.monotonic() - began < 0.8
+    await port.aclose()
+
+
+def _drip(peer: Peer, data: bytes) -> None:
+    peer.request()
+    for byte in data:
+        peer.send(bytes([byte]))
+        if peer.closed_by_client.wait(0.02):
+            return
+
+
+def _forever(peer: Peer, data: bytes) -> None:
+    if not peer.server.seen:
+        peer.request()
+    for _ in range(300):
+        peer.send(data)
+        if peer.closed_by_client.wait(0.01):
+            return
+
+
+async def test_it_limits_connecting_with_tcp_and_tls_together(serve: Serve) -> None:
+    port = room(serve(lambda peer: peer.wait_for_close()).url.replace("http", "https"))
+    with pytest.raises(md.DeadlineExceededError) as caught:
+        await fetch(port, timeout=Timeout(connect=0.3, total=5))
+    assert caught.value.phase == "connect"
+
+
+async def test_it_queues_for_a_place_and_says_when_it_took_too_long(serve: Serve) -> None:
+    port = room(serve(lambda peer: (peer.request(), peer.wait_for_close())), max_concurrency=1)
+    first = None
+    async with anyio.create_task_group() as group:
+
+        async def occupy() -> None:
+            with pytest.raises(md.DeadlineExceededError):
+                await fetch(port, timeout=Timeout(first_byte=0.6))
+
+        group.start_soon(occupy)
+        await anyio.sleep(0.05)
+        with pytest.raises(md.DeadlineExceededError) as caught:
+            await fetch(port, timeout=Timeout(queue=0.2, total=5))
+        first = caught.value.phase
+    assert first == "queue"
+    await port.aclose()
+
+
+async def test_a_question_about_the_backend_does_not_queue_behind_the_work(serve: Serve) -> None:
+    def handler(peer: Peer) -> None:
+        seen = peer.request()
+        if seen is not None and seen.path == "/running":
+            peer.reply("here")
+        else:
+            peer.wait_for_close()
+
+    port = room(serve(handler), max_concurrency=1)
+    async with anyio.create_task_group() as group:
+
+        async def occupy() -> None:
+            with pytest.raises(md.DeadlineExceededError):
+                await fetch(port, timeout=Timeout(first_byte=0.5))
+
+        group.start_soon(occupy)
+        await anyio.sleep(0.05)
+        assert await fetch(port, get("/running", control=True)) == (200, b"here")
+    await port.aclose()
+
+
+async def test_cancelling_closes_the_socket_at_once_and_loses_no_place(serve: Serve) -> None:
+    waiting: list[Peer] = []
+
+    def handler(peer: Peer) -> None:
+        while (seen := peer.request()) is not None:
+            if seen.path == "/quick":
+                peer.reply("ok")
+            else:
+                waiting.append(peer)
+                peer.wait_for_close()
+                return
+
+    server = serve(handler)
+    port = room(server, max_concurrency=3)
+    for turns in range(8):  # each wave is cancelled a few turns of the loop after its start
+        async with anyio.create_task_group() as group:
+            for _ in range(12):
+                group.start_soon(fetch, port, get("/slow"))
+            for _ in range(turns):
+                await anyio.lowlevel.checkpoint()
+            group.cancel_scope.cancel()
+    async with anyio.create_task_group() as group:
+        for _ in range(12):
+            group.start_soon(fetch, port, get("/slow"))
+        await anyio.sleep(0.1)
+        began = time.monotonic()
+        group.cancel_scope.cancel()
+    assert time.monotonic() - began < 0.1
+    with anyio.fail_after(1):
+        while not all(peer.closed_by_client.is_set() for peer in waiting):
+            await anyio.sleep(0.01)
+    for _ in range(6):
+        assert await fetch(port, get("/quick")) == (200, b"ok")
+    await port.aclose()
+
+
+async def test_streams_left_early_or_cancelled_cost_no_place(serve: Serve) -> None:
+    def handler(peer: Peer) -> None:
+        while peer.request() is not None:
+            peer.begin()
+            for _ in range(200):
+                peer.chunk(b"data: x\n\n")
+                if peer.closed_by_client.wait(0.005):
+                    return
+
+    port = room(serve(handler), max_concurrency=2)
+    for number in range(6):
+        reply = await port.open(get(stream=True), Deadline(QUICK))
+        if number % 2:
+            await reply.read()
+        with anyio.CancelScope() as scope:
+            if number % 3 == 0:
+                scope.cancel()
+            await reply.aclose()
+            await reply.aclose()
+    reply = await port.open(get(stream=True), Deadline(QUICK))
+    assert await reply.read()
+    await reply.aclose()
+    await port.aclose()
+
+
+async def test_it_reads_to_the_end_after_the_dialects_end_mark(serve: Serve) -> None:
+    def handler(peer: Peer) -> None:
+        while peer.request() is not None:
+            peer.begin()
+            peer.chunk(b"data: [DONE]\n\n")
+            time.sleep(0.02)  # the last chunk comes in a packet of its own
+            peer.end()
+
+    server = serve(handler)
+    port = room(server)
+    for _ in range(3):
+        reply = await port.open(get(stream=True), Deadline(QUICK))
+        assert await reply.read() == b"data: [DONE]\n\n"
+        await reply.finish()
+    assert server.connections == 1
+    await port.aclose()
+
+
+async def test_it_does_not_wait_for_a_server_that_never_ends_its_stream(serve: Serve) -> None:
+    def handler(peer: Peer) -> None:
+        peer.request()
+        peer.begin()
+        peer.chunk(b"data: [DONE]\n\n")
+        peer.wait_for_close()
+
+    server = serve(handler)
+    port = room(server)
+    reply = await port.open(get(stream=True), Deadline(QUICK))
+    await reply.read()
+    began = time.monotonic()
+    await reply.finish()
+    assert time.monotonic() - began < 1
+    with anyio.fail_after(1):
+        while not server.peers[0].closed_by_client.is_set():
+            await anyio.sleep(0.01)
+    await port.aclose()
+
+
+class Endless:
+    """A body of many pieces that says how much of it was taken."""
+
+    def __init__(self, pieces: int) -> None:
+        self.length = pieces * 65536
+        self.taken = 0
+        self._pieces = pieces
+
+    def pieces(self):  # type: ignore[no-untyped-def]
+        for _ in range(self._pieces):
+            self.taken += 1
+            yield b"x" * 65536
+
+
+async def test_it_reads_the_answer_to_a_body_the_server_does_not_want(serve: Serve) -> None:
+    def handler(peer: Peer) -> None:
+        peer.socket.recv(1000)
+        peer.reply({"error": "too large"}, 413)
+        time.sleep(0.3)
+        peer.reset()
+
+    body = Endless(400)
+    port = room(serve(handler))
+    status, answer = await fetch(port, WireRequest("POST", "/x", body, "application/json"))
+    assert (status, answer) == (413, b'{"error": "too large"}')
+    assert body.taken < 400
+    await port.aclose()
+
+
+async def test_it_sends_a_body_piece_by_piece_with_a_known_length(serve: Serve) -> None:
+    server = serve(always(whole("ok")))
+    port = room(server)
+    await fetch(port, WireRequest("POST", "/x", Endless(20), "application/json"))
+    assert server.seen[0].body == b"x" * 20 * 65536
+    assert "transfer-encoding" not in server.seen[0].headers
+    await port.aclose()
+
+
+async def test_it_decodes_gzip_and_refuses_other_codings(serve: Serve) -> None:
+    packed = gzip.compress(b"hello " * 100)
+    server = serve(
+        always(
+            whole(packed, headers={"content-encoding": "gzip"}),
+            whole(zlib.compress(b"x"), headers={"content-encoding": "deflate"}),
+            whole(packed, headers={"content-encoding": "gzip, gzip"}),
+            whole(b"no gzip at all", headers={"content-encoding": "gzip"}),
+            whole(packed[:-9], headers={"content-encoding": "gzip"}),
+            whole("fine"),
+        )
+    )
+    port = room(server)
+    assert (await fetch(port))[1] == b"hello " * 100
+    for _ in range(3):
+        with pytest.raises(md.BadResponseError, match="gzip"):
+            await fetch(port)
+    with pytest.raises(md.ConnectionFailedError, match="gzip"):
+        await fetch(port)
+    assert (await fetch(port))[1] == b"fine"
+    await port.aclose()
+
+
+async def test_a_bomb_comes_in_small_pieces(serve: Serve) -> None:
+    bomb = gzip.compress(b"\0" * (64 << 20))
+    port = room(serve(always(whole(bomb, headers={"content-encoding": "gzip"}))))
+    reply = await port.open(get(), Deadline(QUICK))
+    assert {len(await reply.read()) for _ in range(50)} == {65536}
+    await reply.aclose()
+    await port.aclose()
+
+
+async def test_it_follows_no_redirect_and_keeps_no_cookie(serve: Serve) -> None:
+    server = serve(always(whole(b"", 307, {"location": "/elsewhere", "set-cookie": "a=b"}), whole("ok")))
+    port = room(server)
+    assert (await fetch(port))[0] == 307
+    await fetch(port)
+    assert [seen.path for seen in server.seen] == ["/", "/"]
+    assert "cookie" not in server.seen[1].headers
+    await port.aclose()
+
+
+async def test_it_ignores_proxies_of_the_environment(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    port = room(serve(always(whole("direct"))))
+    assert (await fetch(port))[1] == b"direct"
+    await port.aclose()
+
+
+async def test_it_goes_through_a_proxy_that_was_asked_for(serve: Serve) -> None:
+    proxy = serve(always(whole("by proxy")))
+    port = room("http://backend.test:81/base", proxy=proxy.url)
+    assert (await fetch(port, get("/x")))[1] == b"by proxy"
+    assert proxy.seen[0].path == "http://backend.test:81/base/x"
+    assert proxy.seen[0].headers["host"] == "backend.test:81"
+    await port.aclose()
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+def secured(authority: trustme.CA, handler: Handler) -> Loopback:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1", "localhost").configure_cert(context)
+    return Loopback(handler, context)
+
+
+async def test_it_verifies_certificates(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> None:
+    server = secured(authority, always(whole("secure")))
+    trusted = tmp_path_factory.mktemp("tls") / "ca.pem"
+    authority.cert_pem.write_to_path(str(trusted))
+    port = room(server, tls=str(trusted))
+    assert await fetch(port) == (200, b"secure")
+    assert await fetch(port) == (200, b"secure")
+    assert server.connections == 1
+    with pytest.raises(md.ConnectionFailedError, match="no TLS") as caught:
+        await fetch(room(server))
+    assert caught.value.retryable is False
+    await port.aclose()
+    server.close()
+
+
+async def test_an_unasked_tls_record_never_becomes_an_answer(authority: trustme.CA) -> None:
+    sent = threading.Event()
+
+    def handler(peer: Peer) -> None:
+        if peer.request() is None:
+            return
+        peer.reply(f"{peer.number}")
+        if peer.number == 0:
+            peer.send(whole("poison"))
+            sent.set()
+            peer.wait_for_close()
+
+    server = secured(authority, handler)
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    port = room(server, tls=context)
+    assert (await fetch(port))[1] == b"0"
+    await anyio.to_thread.run_sync(sent.wait)
+    await anyio.sleep(0.02)
+    assert (await fetch(port))[1] == b"1"
+    await port.aclose()
+    server.close()
+
+
+async def test_it_tunnels_tls_through_a_proxy(authority: trustme.CA, serve: Serve) -> None:
+    server = secured(authority, always(whole("through")))
+    asked: list[bytes] = []
+
+    def handler(peer: Peer) -> None:
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            head += peer.socket.recv(1)
+        asked.append(head)
+        with socket.create_connection(("127.0.0.1", server.port)) as far:
+            peer.send(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            back = threading.Thread(target=_pump, args=(far, peer.socket))
+            back.start()
+            _pump(peer.socket, far)
+            back.join()
+
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    port = room(server, tls=context, proxy=serve(handler).url)
+    assert (await fetch(port))[1] == b"through"
+    assert asked[0].startswith(f"CONNECT 127.0.0.1:{server.port} HTTP/1.1\r\n".encode())
+    assert b"sk-key" not in asked[0]
+    await port.aclose()
+    server.close()
+
+
+def _pump(source: socket.socket, target: socket.socket) -> None:
+    try:
+        while data := source.recv(65536):
+            target.sendall(data)
+        target.shutdown(socket.SHUT_WR)
+    except OSError:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (b"", md.ConnectionFailedError),
+        (b"SSH-2.0-OpenSSH\r\n", md.BadResponseError),
+        (b"HTTP/1.1 abc\r\n\r\n", md.BadResponseError),
+        (b"HTTP/1.1 200 OK\r\n" + b"x: " + b"y" * 200_000, md.BadResponseError),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nhello", md.BadResponseError),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nshort", md.ConnectionFailedError),
+        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n", md.ConnectionFailedError),
+    ],
+    ids=["nothing", "no HTTP", "bad status", "endless head", "two lengths", "cut body", "bad chunk"],
+)
+async def test_broken_http_is_a_typed_error_and_the_next_call_works(serve: Serve, answer: bytes, error: type[Exception]) -> None:
+    def handler(peer: Peer) -> None:
+        if peer.request() is None:
+            return
+        peer.send(answer if peer.number == 0 else whole("fine"))
+
+    port = room(serve(handler))
+    with pytest.raises(error) as caught:
+        await fetch(port)
+    assert isinstance(caught.value, md.MajordomoError)
+    assert caught.value.__cause__ is None
+    assert await fetch(port) == (200, b"fine")
+    await port.aclose()
+
+
+async def test_a_closed_room_refuses_calls(serve: Serve) -> None:
+    port = room(serve(always(whole("ok"))))
+    await fetch(port)
+    await port.aclose()
+    with pytest.raises(md.ConfigurationError, match="closed"):
+        await fetch(port)
+
+
+async def test_the_log_names_the_call_and_no_secret(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    port = room(serve(always(whole("ok"))))
+    await fetch(port, get("/v1/models?token=abc"))
+    assert any("GET http://127.0.0.1" in line and "/v1/models -> 200" in line for line in caplog.messages)
+    assert "sk-key" not in caplog.text
+    await port.aclose()
+
+
+async def test_a_thousand_at_once_all_arrive(serve: Serve) -> None:
+    port = room(serve(always(whole("ok"))))
+    arrived: list[bytes] = []
+    async with anyio.create_task_group() as group:
+
+        async def one() -> None:
+            arrived.append((await fetch(port, timeout=Timeout(connect=5, queue=30, first_byte=30, idle=30, total=60)))[1])
+
+        for _ in range(1000):
+            group.start_soon(one)
+    assert arrived == [b"ok"] * 1000
+    await port.aclose()
