@@ -312,7 +312,7 @@ class Answer:
                 self._take_text(content, events)
         elif isinstance(content, list):
             self._take_parts(content, events)
-        if len(delta) > 1:
+        if len(delta) > 1 or "content" not in delta:
             self._take_rest(delta, events)
 
     def _take_rest(self, delta: dict[str, Any], events: list[ChatEvent]) -> None:

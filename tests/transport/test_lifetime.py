@@ -112,9 +112,17 @@ def test_addresses_are_read_once_and_strictly() -> None:
     assert Address.parse("http://gpu-box:8080/base/").path == "/base"
     assert Address.parse("https://[::1]").authority == "[::1]"
     assert Address.parse("http://bücher.test").host == "xn--bcher-kva.test"
-    for bad in ("gpu-box:8080", "ftp://x", "http://", "http://x:99999", "http://u:sk-secret@x", "http://x/?q=1", "http://x\r\ny", "http://a b", 5):
+    for bad in (
+        "gpu-box:8080",
+        "ftp://x",
+        "http://",
+        "http://x:99999",
+        "http://u:sk-secret@x",
+        "http://x/?q=1",
+        "http://x\r\ny",
+        "http://a b",
+        5,
+    ):
         with pytest.raises(ConfigurationError) as caught:
             Address.parse(bad)  # type: ignore[arg-type]
         assert "sk-secret" not in str(caught.value)
-
-

@@ -71,7 +71,13 @@ async def test_it_sends_head_and_small_body_in_one_packet(serve: Serve) -> None:
     assert packets[0].startswith(b"POST /x?y=1 HTTP/1.1\r\n")
     assert packets[0].endswith(b'\r\n\r\n{"a":1}')
     head = packets[0].decode().lower()
-    for line in ("authorization: bearer sk-key", "content-type: application/json", "content-length: 7", "accept-encoding: gzip", "accept: application/json"):
+    for line in (
+        "authorization: bearer sk-key",
+        "content-type: application/json",
+        "content-length: 7",
+        "accept-encoding: gzip",
+        "accept: application/json",
+    ):
         assert f"\r\n{line}\r\n" in head
     assert "cookie" not in head and "origin:" not in head
     await port.aclose()

@@ -1,0 +1,434 @@
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from loopback import DONE, chat, delta
+from pydantic import BaseModel
+
+import majordomo as md
+from majordomo import llm
+from majordomo.dialects.openai_chat import OpenAIChat
+from majordomo.llm import Done, ImageReady, Loading, Request, TextDelta, ThinkingDelta, ToolCall, ToolCallDelta, ToolCallStarted
+from majordomo.settings import Limits
+from majordomo.wire import WireRequest
+
+DOOR = OpenAIChat(owner="here")
+LIMITS = Limits()
+
+
+def sent(wire: WireRequest) -> Any:
+    return json.loads(wire.body if isinstance(wire.body, bytes) else b"".join(wire.body.pieces()))
+
+
+def body(messages: Any, **fields: Any) -> Any:
+    given_messages = (messages,) if isinstance(messages, llm.Message) else tuple(messages)
+    wire, warnings = DOOR.encode("m", Request(given_messages, **fields))
+    assert warnings == []
+    return sent(wire)
+
+
+def read(document: dict[str, Any], request: Request | None = None) -> md.Reply:
+    return DOOR.decode(json.dumps(document).encode(), request or Request((md.user("hi"),)), LIMITS)
+
+
+def stream(data: bytes, size: int = 10**9, door: OpenAIChat = DOOR, request: Request | None = None) -> list[llm.ChatEvent]:
+    decoder = door.stream_decoder(request or Request((md.user("hi"),)), LIMITS)
+    events: list[llm.ChatEvent] = []
+    for at in range(0, len(data), size):
+        events += decoder.feed(data[at : at + size])
+    return events + decoder.finish()
+
+
+def test_it_sends_nothing_that_is_not_set() -> None:
+    assert body(md.user("hi")) == {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+
+
+def test_it_sends_every_field_that_is_set() -> None:
+    got = body(md.user("hi"), temperature=0.0, top_p=0.5, top_k=3, max_tokens=7, stop="END", seed=0, reasoning="off", extra={"x": {"y": 1}})
+    del got["messages"], got["model"]
+    assert got == {
+        "temperature": 0.0,
+        "top_p": 0.5,
+        "top_k": 3,
+        "max_tokens": 7,
+        "stop": ["END"],
+        "seed": 0,
+        "reasoning_effort": "none",
+        "x": {"y": 1},
+    }
+
+
+def test_extra_is_merged_deeply() -> None:
+    wire, _ = DOOR.encode("m", Request((md.user("hi"),), extra={"stream_options": {"a": 1}, "model": "other"}), stream=True)
+    assert sent(wire)["stream_options"] == {"include_usage": True, "a": 1}
+    assert sent(wire)["model"] == "other"
+
+
+def test_a_token_budget_for_reasoning_is_a_warning() -> None:
+    _, warnings = DOOR.encode("m", Request((md.user("hi"),), reasoning=1000))
+    assert [(w.code, w.field) for w in warnings] == [("UNSUPPORTED_FIELD", "reasoning")]
+
+
+def test_a_whole_conversation_with_tools_and_pictures_keeps_the_order_the_api_demands(picture: Callable[..., md.ImagePart]) -> None:
+    one, two = picture(), picture(colour="red")
+    calls = [md.ToolCallPart("a", "draw", '{"x":1}'), md.ToolCallPart("b", "look", "")]
+    got = body(
+        [
+            md.system("be brief"),
+            md.user("draw", one),
+            llm.assistant("sure", *calls),
+            md.tool_result(calls[0], "done", two),
+            md.tool_result(calls[1], "nothing", is_error=True),
+            llm.assistant("here", two),
+            md.user("thanks"),
+        ]
+    )["messages"]
+    assert [message["role"] for message in got] == ["system", "user", "assistant", "tool", "tool", "user", "assistant", "user"]
+    assert got[1]["content"] == [{"type": "text", "text": "draw"}, {"type": "image_url", "image_url": {"url": one.to_data_url()}}]
+    assert got[2]["content"] == "sure"
+    assert got[2]["tool_calls"][1] == {"id": "b", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+    assert got[3]["content"] == "done (see attachment 1 of tool draw)"
+    assert got[4] == {"role": "tool", "tool_call_id": "b", "content": "error: nothing"}
+    assert got[5]["content"][1]["image_url"]["url"] == two.to_data_url()
+    assert got[7]["content"][-1] == {"type": "text", "text": "thanks"}
+    assert got[7]["content"][1]["image_url"]["url"] == two.to_data_url()
+
+
+def test_a_file_is_a_data_url() -> None:
+    part = md.FilePart(b"%PDF-1.4", "application/pdf", "a.pdf")
+    assert body(md.user(part))["messages"][0]["content"] == [
+        {"type": "file", "file": {"filename": "a.pdf", "file_data": "data:application/pdf;base64," + base64.b64encode(part.data).decode()}}
+    ]
+
+
+def test_thinking_is_not_shown_again() -> None:
+    got = body([md.user("a"), llm.assistant(md.ThinkingPart("secret", "elsewhere"), "b"), md.user("c")])
+    assert "secret" not in json.dumps(got)
+
+
+def test_tools_and_their_choice() -> None:
+    def weather(city: str, days: int = 1) -> str:
+        """Tell the weather.
+
+        Args:
+            city: where
+        """
+        return city + str(days)
+
+    got = body(md.user("hi"), tools=[weather], tool_choice="weather")
+    function = got["tools"][0]["function"]
+    assert (function["name"], function["description"]) == ("weather", "Tell the weather.")
+    assert function["parameters"]["properties"]["city"]["description"] == "where"
+    assert function["parameters"]["required"] == ["city"]
+    assert got["tool_choice"] == {"type": "function", "function": {"name": "weather"}}
+    assert body(md.user("hi"), tools=[weather], tool_choice="required")["tool_choice"] == "required"
+
+
+class Mood(BaseModel):
+    mood: str
+    score: int
+
+
+@pytest.mark.parametrize("form", ["json_schema", "json_object"])
+def test_structured_output_is_asked_for_and_validated(form: Any) -> None:
+    door = OpenAIChat(schema_form=form)
+    request = Request((md.user("hi"),), output=Mood)
+    wire, _ = door.encode("m", request)
+    asked = sent(wire)["response_format"]
+    assert asked["type"] == form
+    assert (asked["schema"] if form == "json_object" else asked["json_schema"]["schema"])["required"] == ["mood", "score"]
+    assert read(chat('{"mood":"calm","score":3}'), request).output == Mood(mood="calm", score=3)
+    assert read(chat('```json\n{"mood":"calm","score":3}\n```'), request).output == Mood(mood="calm", score=3)
+    for bad in ("calm", '{"mood":"calm"}', '{"mood":"calm","score":"x"}'):
+        with pytest.raises(md.BadResponseError, match="answer") as caught:
+            read(chat(bad), request)
+        assert caught.value.code == "BAD_OUTPUT"
+
+
+def test_a_reply_is_read_whole() -> None:
+    reply = read(
+        chat(
+            "hello",
+            usage={
+                "prompt_tokens": 9,
+                "completion_tokens": 5,
+                "prompt_tokens_details": {"cached_tokens": 4},
+                "completion_tokens_details": {"reasoning_tokens": 2},
+            },
+        )
+    )
+    assert (reply.text, reply.finish_reason, reply.model) == ("hello", "stop", "m-2026")
+    assert reply.usage == llm.Usage(9, 5, 4, 2)
+    assert reply.new_messages == (llm.assistant("hello"),)
+
+
+@pytest.mark.parametrize(
+    ("message", "thinking", "text"),
+    [
+        ({"content": "a", "reasoning_content": "t"}, "t", "a"),
+        ({"content": "a", "reasoning": "t", "reasoning_content": "t"}, "t", "a"),
+        ({"content": "a", "reasoning_details": [{"type": "reasoning.text", "text": "t"}]}, "t", "a"),
+        ({"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "t"}]}, {"type": "text", "text": "a"}]}, "t", "a"),
+        ({"content": "<think>t</think>\n\na"}, "t", "a"),
+        ({"content": "\n<think>t"}, "t", ""),
+        ({"content": "a <think>b</think>"}, "", "a <think>b</think>"),
+        ({"content": "<thin"}, "", "<thin"),
+        ({"content": None, "reasoning": ""}, "", ""),
+    ],
+)
+def test_thinking_is_told_apart_wherever_servers_put_it(message: dict[str, Any], thinking: str, text: str) -> None:
+    document = chat("")
+    document["choices"][0]["message"] = message
+    reply = read(document)
+    assert (reply.thinking, reply.text) == (thinking, text)
+
+
+@pytest.mark.parametrize("raw", ["stop", "eos", "length", "model_length", "tool_calls", "content_filter", "weird", "", None])
+def test_finish_reasons_are_normalised_and_the_raw_one_kept(raw: str | None) -> None:
+    document = chat("a")
+    document["choices"][0]["finish_reason"] = raw
+    expected = {"eos": "stop", "model_length": "length", "weird": "unknown", "": "stop", None: "stop"}
+    reply = read(document)
+    assert reply.finish_reason == expected.get(raw, raw)
+    assert reply.raw_finish_reason == (raw or None)
+
+
+@pytest.mark.parametrize(
+    ("document", "error"),
+    [
+        ({}, md.BadResponseError),
+        ({"choices": []}, md.BadResponseError),
+        ({"choices": None}, md.BadResponseError),
+        ({"choices": [{"message": "x"}]}, md.BadResponseError),
+        ({"error": {"code": 429, "message": "slow"}}, md.RateLimitError),
+        ({"error": "boom", "choices": None}, md.BackendError),
+    ],
+)
+def test_an_answer_without_a_message_is_an_error(document: dict[str, Any], error: type[Exception]) -> None:
+    with pytest.raises(error):
+        read(document)
+
+
+def test_pictures_in_answers_become_parts_and_links_are_not_fetched(picture: Callable[..., md.ImagePart]) -> None:
+    document = chat("")
+    link = {"type": "image_url", "image_url": {"url": "https://evil.test/x.png"}}
+    document["choices"][0]["message"]["images"] = [{"type": "image_url", "image_url": {"url": picture().to_data_url()}}, link]
+    reply = read(document)
+    assert reply.images == (picture(),)
+    assert [warning.code for warning in reply.warnings] == ["PICTURE_MISSING"]
+    assert picture().to_base64() not in json.dumps(reply.raw)
+    document["choices"][0]["message"]["images"] = [{"image_url": {"url": "data:image/png;base64,PGh0bWw+"}, "type": "image_url"}]
+    with pytest.raises(md.BadResponseError):
+        read(document)
+
+
+def call(index: int | None = 0, identity: str | None = None, name: str | None = None, arguments: Any = None) -> dict[str, Any]:
+    function = {key: value for key, value in (("name", name), ("arguments", arguments)) if value is not None}
+    return {"tool_calls": [{k: v for k, v in (("index", index), ("id", identity), ("function", function)) if v is not None}]}
+
+
+TOOL_STREAMS: dict[str, tuple[list[dict[str, Any]], list[tuple[str, str, str]]]] = {
+    "openai": ([call(0, "a", "f", ""), call(0, arguments='{"x"'), call(0, arguments=":1}")], [("a", "f", '{"x":1}')]),
+    "parallel": ([call(0, "a", "f", "{}"), call(1, "b", "g", "{}")], [("a", "f", "{}"), ("b", "g", "{}")]),
+    "every chunk repeats id and name": ([call(0, "a", "f", '{"x"'), call(0, "a", "f", ":1}")], [("a", "f", '{"x":1}')]),
+    "same index, other id": ([call(0, "a", "f", "{}"), call(0, "b", "f", "{}")], [("a", "f", "{}"), ("b", "f", "{}")]),
+    "no index, no id": ([call(None, "", "f", "{}"), call(None, "", "g", "{}")], [("call_0", "f", "{}"), ("call_1", "g", "{}")]),
+    "arguments as an object": ([call(0, "a", "f", {"x": 1})], [("a", "f", '{"x":1}')]),
+    "no arguments": ([call(0, "a", "f")], [("a", "f", "{}")]),
+    "continued without index": ([call(None, "a", "f", '{"x"'), call(None, None, None, ":1}")], [("a", "f", '{"x":1}')]),
+}
+
+
+@pytest.mark.parametrize(("deltas", "calls"), TOOL_STREAMS.values(), ids=TOOL_STREAMS.keys())
+@pytest.mark.parametrize("size", [1, 10_000])
+def test_tool_calls_come_together_from_every_kind_of_stream(
+    deltas: list[dict[str, Any]], calls: list[tuple[str, str, str]], size: int
+) -> None:
+    data = b"".join(delta(piece) for piece in deltas) + delta({}, "stop") + DONE
+    events = stream(data, size)
+    assert isinstance(events[-1], Done)
+    assert [(c.id, c.name, c.arguments_json) for c in events[-1].reply.tool_calls] == calls
+    assert events[-1].reply.finish_reason == "tool_calls"
+    assert [(e.call.id, e.call.name, e.call.arguments_json) for e in events if isinstance(e, ToolCall)] == calls
+    assert [e.id for e in events if isinstance(e, ToolCallStarted)] == [identity for identity, _, _ in calls]
+    for index, (_, _, text) in enumerate(calls):
+        assert "".join(e.arguments_json for e in events if isinstance(e, ToolCallDelta) and e.index == index) in (text, "")
+
+
+def texts(events: list[llm.ChatEvent]) -> str:
+    return "".join(event.text for event in events if isinstance(event, TextDelta))
+
+
+FRAME = delta("Good ") + delta("evening") + delta({}, "stop")
+USAGE = b'data: {"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":2}}\n\n'
+WHOLE = {
+    "openai": FRAME + USAGE + DONE,
+    "no DONE": FRAME + USAGE,
+    "no end at all": (FRAME + USAGE).rstrip(),
+    "CRLF and comments": (b": PROCESSING\n\n" * 5 + FRAME + USAGE + DONE).replace(b"\n", b"\r\n"),
+    "usage on the finish chunk": delta("Good ") + delta("evening", "stop", usage={"prompt_tokens": 3, "completion_tokens": 2}) + DONE,
+    "groq usage": delta("Good evening") + delta({}, "stop", x_groq={"usage": {"prompt_tokens": 3, "completion_tokens": 2}}) + DONE,
+    "null usage before": delta("Good ", usage=None) + delta("evening", usage=None) + delta({}, "stop") + USAGE + DONE,
+    "role and null content": delta({"role": "assistant", "content": None}) + FRAME + USAGE + DONE,
+    "finish reason repeated": delta("Good ", "stop") + delta("evening", "stop") + USAGE + DONE,
+    "data after DONE": FRAME + USAGE + DONE + delta("more"),
+    "content as parts": delta({"content": [{"type": "text", "text": "Good evening"}]}) + delta({}, "stop") + USAGE + DONE,
+}
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 10_000])
+@pytest.mark.parametrize("data", WHOLE.values(), ids=WHOLE.keys())
+def test_every_shape_of_a_whole_stream_gives_the_same_reply(data: bytes, size: int) -> None:
+    events = stream(data, size)
+    assert texts(events) == "Good evening"
+    assert isinstance(events[-1], Done)
+    assert sum(isinstance(event, Done) for event in events) == 1
+    reply = events[-1].reply
+    assert (reply.text, reply.finish_reason, reply.usage.output_tokens) == ("Good evening", "stop", 2)
+
+
+@given(st.integers(0, len(FRAME)), st.integers(1, 50))
+def test_any_truncation_gives_the_whole_reply_or_exactly_the_prefix(cut: int, size: int) -> None:
+    data = FRAME[:cut]
+    try:
+        events = stream(data, size)
+    except md.StreamBrokenError as error:
+        assert error.partial.text in ("", "Good ", "Good evening")
+        assert error.partial.text == "Good evening"[: len(error.partial.text)]
+    except md.BadResponseError:
+        assert b"Good" not in data or not data.startswith(delta("Good "))
+    else:
+        assert texts(events) == "Good evening"
+
+
+@pytest.mark.parametrize(
+    ("data", "error", "partial"),
+    [
+        (delta("Good "), md.StreamBrokenError, "Good "),
+        (delta("Good ") + DONE, md.StreamBrokenError, "Good "),
+        (b"", md.StreamBrokenError, ""),
+        (delta("Good ") + b'data: {"error":{"message":"boom","code":500}}\n\n', md.StreamBrokenError, "Good "),
+        (
+            delta("Good ") + b'data: {"error":{"message":"boom"},"choices":[{"delta":{"content":"x"},"index":0}]}\n\n',
+            md.StreamBrokenError,
+            "Good ",
+        ),
+        (b'data: {"error":{"message":"boom","code":429}}\n\n', md.RateLimitError, None),
+        (b'event: error\ndata: {"error":"boom"}\n\n', md.BackendError, None),
+        (delta("Good ") + b"data: {nonsense\n\n", md.StreamBrokenError, "Good "),
+        (delta("Good ") + b'{"src":"llama-swap","error":{"message":"boom while loading"}}', md.StreamBrokenError, "Good "),
+        (b"data: [1,2]\n\n", md.BadResponseError, None),
+    ],
+)
+def test_a_stream_that_breaks_says_so_with_what_had_arrived(data: bytes, error: type[Exception], partial: str | None) -> None:
+    for size in (1, 10_000):
+        with pytest.raises(error) as caught:
+            stream(data, size)
+        if partial is not None:
+            assert caught.value.partial.text == partial  # type: ignore[attr-defined]
+        if b"boom" in data:
+            assert "boom" in str(caught.value)
+
+
+def test_thinking_streams_apart_from_text() -> None:
+    data = (
+        delta({"reasoning_content": "hm "}) + delta({"content": "<th"}) + delta("ink>x</thi") + delta("nk>\nyes") + delta({}, "stop") + DONE
+    )
+    for size in (1, 10_000):
+        events = stream(data, size)
+        assert "".join(e.text for e in events if isinstance(e, ThinkingDelta)) == "hm x"
+        assert texts(events) == "yes"
+        assert isinstance(events[-1], Done)
+        assert events[-1].reply.message.parts == (md.ThinkingPart("hm x", "here"), md.TextPart("yes"))
+
+
+def test_the_gateways_loading_text_is_an_event_and_no_thinking() -> None:
+    data = b'data: {"choices":[{"delta":{"reasoning_content":"loading qwen3 ...\\n"}}]}\n\n' + FRAME + DONE
+    events = stream(data, door=OpenAIChat(loading_chunks=True))
+    assert events[0] == Loading("loading qwen3 ...")
+    assert isinstance(events[-1], Done)
+    assert events[-1].reply.thinking == ""
+
+
+def test_a_streamed_picture_is_an_event(picture: Callable[..., md.ImagePart]) -> None:
+    data = delta({"images": [{"type": "image_url", "image_url": {"url": picture().to_data_url()}}]}) + delta({}, "stop") + DONE
+    events = stream(data, request=Request((md.user("hi"),), extra={"modalities": ["image", "text"]}))
+    assert ImageReady(picture()) in events
+
+
+def test_text_without_end_is_refused() -> None:
+    decoder = DOOR.stream_decoder(Request((md.user("hi"),)), Limits(reply=1000))
+    with pytest.raises(md.BadResponseError, match="larger"):
+        for _ in range(100):
+            decoder.feed(delta("x" * 100))
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda c: (
+        st.lists(c, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                [
+                    "choices",
+                    "delta",
+                    "content",
+                    "tool_calls",
+                    "function",
+                    "name",
+                    "arguments",
+                    "index",
+                    "id",
+                    "usage",
+                    "error",
+                    "message",
+                    "finish_reason",
+                    "images",
+                    "image_url",
+                    "url",
+                    "reasoning",
+                    "reasoning_details",
+                    "x_groq",
+                    "thinking",
+                    "type",
+                    "text",
+                ]
+            ),
+            c,
+            max_size=4,
+        )
+    ),
+    max_leaves=30,
+)
+
+
+@given(st.lists(JSON, max_size=5))
+def test_any_events_give_a_reply_or_a_typed_error(values: list[Any]) -> None:
+    data = b"".join(b"data: " + json.dumps(value).encode() + b"\n\n" for value in values)
+    for piece in (data, data + delta({}, "stop") + DONE):
+        try:
+            events = stream(piece)
+        except md.MajordomoError:
+            continue
+        assert isinstance(events[-1], Done)
+
+
+@given(JSON)
+def test_any_document_gives_a_reply_or_a_typed_error(value: Any) -> None:
+    for document in (
+        value,
+        {"choices": value},
+        {"choices": [{"message": value}]},
+        {"choices": [{"message": {"content": value, "tool_calls": value, "images": value}}], "usage": value},
+    ):
+        try:
+            reply = DOOR.decode(json.dumps(document).encode(), Request((md.user("hi"),)), LIMITS)
+        except md.MajordomoError:
+            continue
+        assert isinstance(reply, md.Reply)
