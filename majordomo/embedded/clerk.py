@@ -141,4 +141,6 @@ def _small_talk(question: str) -> str:
     if not said:
         return "I am majordomo's offline clerk: I answer by rules, not by a model. Show me a picture, or name a tool."
     shown = said if len(said) <= 200 else said[:199] + "…"
-    return f'You said: "{shown}". I am majordomo\'s offline clerk and answer by rules, not by a model; I can look at pictures and call tools.'
+    return (
+        f'You said: "{shown}". I am majordomo\'s offline clerk and answer by rules, not by a model; I can look at pictures and call tools.'
+    )

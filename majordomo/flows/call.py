@@ -79,11 +79,15 @@ class Caller:
         reply = await self.port.open(request, deadline)
         if 200 <= reply.status < 300:
             return reply
+        # Made elsewhere, so that the body, which may quote a key, is no local of a frame in the traceback
+        raise await self._error_of(reply)
+
+    async def _error_of(self, reply: WireStream) -> MajordomoError:
         try:
             body = await self._error_body(reply)
         finally:
             await reply.aclose()
-        raise error_from_reply(reply.status, reply.headers, body, now=self.wall_clock(), hide=self.hide)
+        return error_from_reply(reply.status, reply.headers, body, now=self.wall_clock(), hide=self.hide)
 
     async def _error_body(self, reply: WireStream) -> bytes:
         """As much of an error's body as tells the reason; what goes wrong while reading it is not the news."""

@@ -36,8 +36,16 @@ class Common(TypedDict, total=False):
     limits: Limits | None
     proxy: str | None
     tls: str | ssl.SSLContext | None
-    headers: Mapping[str, str] | None
+    headers: Mapping[str, str | Secret] | None
     transport: Any
+
+
+def sealed(common: Common) -> Common:
+    """The same keywords with the values of `headers` sealed: they may be keys, and a traceback may show a constructor's locals."""
+    headers = common.get("headers")
+    if headers is None:
+        return common
+    return {**common, "headers": {name: seal(value) or Secret("") for name, value in headers.items()}}
 
 
 class Provider(llm.Provider, imagegen.Provider):
@@ -94,17 +102,16 @@ class HTTPProvider(Provider):
         limits: Limits | None = None,
         proxy: str | None = None,
         tls: str | ssl.SSLContext | None = None,
-        headers: Mapping[str, str] | None = None,
+        headers: Mapping[str, str | Secret] | None = None,
         transport: Any = None,
     ) -> None:
-        sealed = {name: seal(value) or Secret("") for name, value in (headers or {}).items()}
-        headers = None  # a traceback with locals must not show them
+        headers = secrets = {name: seal(value) or Secret("") for name, value in (headers or {}).items()}
         if key is not None:
             if not key.fits_header():
                 raise ConfigurationError(
                     "api_key holds characters no header has, or is empty", provider=self.name, details={"field": "api_key"}
                 )
-            sealed.update(self._key_headers(key))
+            secrets.update(self._key_headers(key))
         if max_concurrency is not None and (
             isinstance(max_concurrency, bool) or not isinstance(max_concurrency, int) or max_concurrency < 1
         ):
@@ -119,10 +126,10 @@ class HTTPProvider(Provider):
         )
         self._caller = Caller(
             self.name,
-            open_room(self.address, headers=sealed, tls=tls, proxy=proxy, max_concurrency=max_concurrency, transport=transport),
+            open_room(self.address, headers=secrets, tls=tls, proxy=proxy, max_concurrency=max_concurrency, transport=transport),
             retries or Retries(),
             limits or Limits(),
-            Redactor(sealed.values()) if key is None else Redactor([key, *sealed.values()]),
+            Redactor([key, *secrets.values()]),
             watch=self._watch(),
         )
 
@@ -154,4 +161,5 @@ class HTTPProvider(Provider):
             await to_thread.run_sync(portal.run, self._caller.port.aclose)
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.address.origin}{self.address.path}>"
+        where = getattr(self, "address", None)  # absent when the constructor has failed, and a traceback shows its locals
+        return f"<{type(self).__name__} {where.origin}{where.path}>" if where else f"<{type(self).__name__}>"

@@ -15,7 +15,7 @@ from majordomo.flows import portal
 from majordomo.flows.call import Watch
 from majordomo.flows.chat import HTTPChatModel
 from majordomo.flows.picture import HTTPImageModel
-from majordomo.providers.base import ASKING, Common, HTTPProvider
+from majordomo.providers.base import ASKING, Common, HTTPProvider, sealed
 from majordomo.secret import Secret, seal
 from majordomo.wire import Deadline, WireRequest
 from majordomo.words import check_name
@@ -39,6 +39,7 @@ class LlamaSwap(HTTPProvider):
         images: Literal["openai+tag", "openai"] = "openai+tag",
         **common: Unpack[Common],
     ) -> None:
+        common = sealed(common)
         api_key = seal(api_key or env.variable("LLAMA_SWAP_API_KEY"))
         if images not in ("openai+tag", "openai"):
             raise ConfigurationError('images is "openai+tag" or "openai"', provider=self.name, details={"field": "images"})

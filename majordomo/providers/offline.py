@@ -110,7 +110,9 @@ class OfflinePainter(ImageModel):
         return source.result
 
     def watch(self, request: imagegen.Request) -> imagegen.ImageSource:
-        warnings = [] if not request.extra else [CallWarning(UNSUPPORTED, "extra has no effect: the renderer has no other settings", "extra")]
+        warnings = (
+            [] if not request.extra else [CallWarning(UNSUPPORTED, "extra has no effect: the renderer has no other settings", "extra")]
+        )
         try:
             refuse_unsupported(warnings, self._offline._strict)
         except MajordomoError as error:
@@ -282,9 +284,7 @@ class _Speech:
 
     def _reply(self, message: llm.Message, reason: llm.FinishReason, output: Any = None) -> llm.Reply:
         note = {"engine": "majordomo offline clerk", "neural_network": False, "note": clerk.NOTE}
-        return llm.Reply(
-            message, reason, model=self._model, provider=self._offline.name, output=output, warnings=self._warnings, raw=note
-        )
+        return llm.Reply(message, reason, model=self._model, provider=self._offline.name, output=output, warnings=self._warnings, raw=note)
 
     async def aclose(self) -> None:
         """Nothing is open between two batches."""

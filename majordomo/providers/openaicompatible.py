@@ -9,7 +9,7 @@ from majordomo.catalog import Health, ModelInfo
 from majordomo.dialects.openai_chat import OpenAIChat
 from majordomo.dialects.openai_models import decode_models
 from majordomo.flows.chat import HTTPChatModel
-from majordomo.providers.base import Common, HTTPProvider
+from majordomo.providers.base import Common, HTTPProvider, sealed
 from majordomo.secret import Secret, seal
 from majordomo.words import check_name
 
@@ -32,6 +32,7 @@ class OpenAICompatible(HTTPProvider):
         json_output: Literal["json_schema", "json_object"] = "json_schema",
         **common: Unpack[Common],
     ) -> None:
+        common = sealed(common)
         api_key = seal(api_key or env.variable("OPENAI_COMPATIBLE_API_KEY"))
         self._chat = OpenAIChat(owner=self.name, schema_form=json_output)
         super().__init__(base_url, api_key, **common)

@@ -1,0 +1,360 @@
+"""What hostile input and broken backends do to a call, with the library's default limits; and that the next call works."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import logging
+import pickle
+import struct
+import time
+import tracemalloc
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from loopback import DONE, Handler, Loopback, Peer, always, chat, delta, images, whole
+
+import majordomo as md
+
+pytestmark = pytest.mark.anyio
+Serve = Callable[[Handler], Loopback]
+Picture = Callable[..., md.ImagePart]
+KEY = "sk-very/secret+key="
+
+
+def once_then(first: Callable[[Peer], None], fine: bytes) -> Handler:
+    """The first request gets `first`, every later one the fine answer."""
+
+    def handler(peer: Peer) -> None:
+        while peer.request() is not None:
+            if len(peer.server.seen) == 1:
+                first(peer)
+            else:
+                peer.send(fine)
+
+    return handler
+
+
+def chunk_of(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def huge_png(width: int = 50_000, height: int = 50_000) -> bytes:
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk_of(b"IHDR", header) + chunk_of(b"IDAT", zlib.compress(b"\0" * 100)) + chunk_of(b"IEND", b"")
+
+
+BAD_REQUESTS: dict[str, tuple[str, dict[str, Any], str]] = {
+    "no prompt": ("", {}, "prompt"),
+    "only space": (" \n", {}, "prompt"),
+    "NUL": ("a\0b", {}, "prompt"),
+    "lone surrogate": ("a\ud800b", {}, "prompt"),
+    "endless": ("x" * 1_000_001, {}, "prompt"),
+    "NUL in the negative prompt": ("a", {"negative_prompt": "\0"}, "negative_prompt"),
+    "size axb": ("a", {"size": "axb"}, "size"),
+    "size -1x0": ("a", {"size": "-1x0"}, "size"),
+    "size 0x64": ("a", {"size": "0x64"}, "size"),
+    "size 99999x99999": ("a", {"size": "99999x99999"}, "size"),
+    "size 1024×1024": ("a", {"size": "1024\u00d71024"}, "size"),
+    "size with line end": ("a", {"size": "64x64\n"}, "size"),
+    "n 10**9": ("a", {"n": 10**9}, "n"),
+    "n -1": ("a", {"n": -1}, "n"),
+    "n true": ("a", {"n": True}, "n"),
+    "cfg NaN": ("a", {"cfg_scale": float("nan")}, "cfg_scale"),
+    "cfg infinite": ("a", {"cfg_scale": float("inf")}, "cfg_scale"),
+    "cfg below 0": ("a", {"cfg_scale": -1.0}, "cfg_scale"),
+    "steps 0": ("a", {"steps": 0}, "steps"),
+    "steps 1.5": ("a", {"steps": 1.5}, "steps"),
+    "seed 2**63": ("a", {"seed": 2**63}, "seed"),
+    "seed -1": ("a", {"seed": -1}, "seed"),
+    "strength 2": ("a", {"strength": 2.0}, "strength"),
+    "sampler with CR LF": ("a", {"sampler": "euler\r\nx: y"}, "sampler"),
+    "format exe": ("a", {"output_format": "exe"}, "output_format"),
+    "extra with NaN": ("a", {"extra": {"x": float("nan")}}, "extra"),
+    "images of bytes": ("a", {"images": [b"x"]}, "images"),
+}
+
+
+@pytest.mark.parametrize(("prompt", "fields", "field"), BAD_REQUESTS.values(), ids=BAD_REQUESTS.keys())
+async def test_a_bad_picture_request_names_its_field_and_sends_nothing(
+    serve: Serve, prompt: str, fields: dict[str, Any], field: str
+) -> None:
+    server = serve(always(whole(b"never")))
+    async with md.LlamaSwap(server.url) as provider:
+        with pytest.raises(md.InvalidRequestError) as caught:
+            await provider.image_model("sdxl").generate(prompt, **fields)
+    assert caught.value.field == field
+    assert caught.value.details["field"] == field
+    assert (caught.value.provider, caught.value.model) == ("llamaswap", "sdxl")
+    assert server.seen == []
+
+
+async def test_n_of_zero_is_the_backends_default(serve: Serve, picture: Picture) -> None:
+    server = serve(always(whole(images(picture().data))))
+    async with md.LlamaSwap(server.url) as provider:
+        await provider.image_model("sdxl").generate("a", n=0, seed=2**63 - 1)
+    assert "n" not in server.seen[0].json
+    assert server.seen[0].json["seed"] == 2**63 - 1
+
+
+BAD_CHATS: dict[str, tuple[Any, dict[str, Any], str]] = {
+    "no messages": ([], {}, "messages"),
+    "NUL": ("a\0", {}, "messages"),
+    "surrogate": ("\udfff", {}, "messages"),
+    "no message": (["x"], {}, "messages"),
+    "temperature": ("a", {"temperature": float("nan")}, "temperature"),
+    "max_tokens": ("a", {"max_tokens": 0}, "max_tokens"),
+    "seed": ("a", {"seed": 2**64}, "seed"),
+    "reasoning": ("a", {"reasoning": "very"}, "reasoning"),
+    "tool_choice": ("a", {"tool_choice": "nobody"}, "tool_choice"),
+    "stop": ("a", {"stop": [""]}, "stop"),
+    "tool name": ("a", {"tools": [lambda: 1]}, "tools"),
+}
+
+
+@pytest.mark.parametrize(("messages", "fields", "field"), BAD_CHATS.values(), ids=BAD_CHATS.keys())
+async def test_a_bad_chat_request_names_its_field_and_sends_nothing(
+    serve: Serve, messages: Any, fields: dict[str, Any], field: str
+) -> None:
+    server = serve(always(whole(b"never")))
+    async with md.OpenAICompatible(server.url + "/v1") as provider:
+        with pytest.raises(md.InvalidRequestError) as caught:
+            await provider.model("m").generate(messages, **fields)
+        with pytest.raises(md.InvalidRequestError):
+            async with provider.model("m").stream(messages, **fields):
+                pass
+    assert caught.value.field == field
+    assert server.seen == []
+
+
+async def test_a_picture_too_large_to_send_can_be_held_but_not_sent(serve: Serve) -> None:
+    server = serve(always(whole(b"never")))
+    part = md.ImagePart(huge_png())
+    assert (part.width, part.height) == (50_000, 50_000)
+    async with md.OpenAICompatible(server.url + "/v1") as provider:
+        with pytest.raises(md.InvalidRequestError, match="50000x50000"):
+            await provider.model("m").generate(md.user("look", part))
+    with pytest.raises(md.InvalidRequestError, match="50000x50000"):
+        part.to_pil()
+    assert server.seen == []
+
+
+@pytest.mark.parametrize("name", ["", "..", "a/../b", "a\r\nb", "a\0", " a", "a" * 513, "\ud800", 5], ids=repr)
+def test_a_model_id_that_cannot_be_one_is_refused(name: Any) -> None:
+    provider = md.LlamaSwap()
+    for make in (provider.model, provider.image_model):
+        with pytest.raises(md.InvalidRequestError) as caught:
+            make(name)
+        assert caught.value.field == "model"
+
+
+def test_a_key_with_a_newline_is_refused_and_shown_nowhere() -> None:
+    for make in (md.LlamaSwap, md.OpenAICompatible):
+        for settings in ({"api_key": f"{KEY}\nx"}, {"headers": {"x-key": f"{KEY}\nx"}}):
+            with pytest.raises(md.ConfigurationError) as caught:
+                make("http://127.0.0.1:9/v1", **settings)  # type: ignore[arg-type]
+            assert KEY not in f"{caught.value!r} {caught.value} {caught.value.to_dict()} {_library_locals(caught.value)}"
+
+
+def _library_locals(error: BaseException) -> str:
+    """The locals of every frame of the library in a traceback, as a log with locals would show them."""
+    shown = []
+    trace = error.__traceback__
+    while trace is not None:
+        if "majordomo" in trace.tb_frame.f_code.co_filename and "/tests/" not in trace.tb_frame.f_code.co_filename:
+            shown.append(repr(trace.tb_frame.f_locals))
+        trace = trace.tb_next
+    return "".join(shown)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        whole({"error": f"key {KEY} is wrong"}, 401),
+        whole(f"{base64.b64encode(KEY.encode()).decode()} sk-very%2Fsecret%2Bkey%3D", 500),
+        b"garbage\r\n\r\n",
+    ],
+)
+async def test_a_key_is_in_no_error_log_or_traceback(serve: Serve, reply: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    server = serve(always(reply))
+    provider = md.LlamaSwap(server.url, api_key=KEY, headers={"x-extra": "other-secret"}, retries=md.Retries(attempts=1))
+    with pytest.raises(md.MajordomoError) as caught:
+        await provider.image_model("sdxl").generate("a")
+    await provider.aclose()
+    error = caught.value
+    shown = (
+        f"{error!r} {error} {error.to_dict()} {provider!r} {pickle.dumps(error)!r} {caplog.text} {_library_locals(error)} {vars(provider)}"
+    )
+    for shape in (KEY, "sk-very%2Fsecret%2Bkey%3D", base64.b64encode(KEY.encode()).decode(), "other-secret"):
+        assert shape not in shown
+    assert server.seen[0].headers["authorization"] == f"Bearer {KEY}"
+
+
+def bodies(picture: Picture) -> dict[str, tuple[bytes, type[md.MajordomoError]]]:
+    good = picture().data
+    return {
+        "empty": (b"", md.BadResponseError),
+        "web page": (whole("<html>hi</html>", headers={"content-type": "text/html"}), md.BadResponseError),
+        "truncated JSON": (whole(json.dumps(images(good))[:-3]), md.BadResponseError),
+        "invalid base64": (whole({"data": [{"b64_json": "%%%"}]}), md.BadResponseError),
+        "base64 of a web page": (whole({"data": [{"b64_json": "PGh0bWw+"}]}), md.BadResponseError),
+        "truncated picture": (whole(images(good[:-20])), md.BadResponseError),
+        "GIF": (whole(images(picture(kind="GIF").data)), md.BadResponseError),
+        "huge dimensions": (whole(images(huge_png())), md.BadResponseError),
+        "empty list": (whole({"data": []}), md.NoImageError),
+        "no list": (whole({"created": 1}), md.BadResponseError),
+        "null": (whole(b"null"), md.BadResponseError),
+        "a url": (whole({"data": [{"url": "http://127.0.0.1:9/x.png"}]}), md.NoImageError),
+        "entries of other kinds": (whole({"data": [1, None, "x", {}]}), md.NoImageError),
+        "a number for a picture": (whole({"data": [{"b64_json": 7}]}), md.BadResponseError),
+        "an error with status 200": (whole({"error": {"message": "boom"}}), md.BackendError),
+        "deep JSON": (whole(b'{"data":' * 3000 + b"1" + b"}" * 3000), md.BadResponseError),
+    }
+
+
+@pytest.mark.parametrize("name", list(bodies(lambda *a, **k: md.ImagePart(huge_png(2, 2)))))
+async def test_a_bad_picture_answer_is_a_typed_error_and_the_next_call_works(serve: Serve, picture: Picture, name: str) -> None:
+    answer, error = bodies(picture)[name]
+    server = serve(once_then(lambda peer: peer.send(answer or whole(b"")), whole(images(picture().data))))
+    async with md.LlamaSwap(server.url) as provider:
+        model = provider.image_model("sdxl")
+        with pytest.raises(error) as caught:
+            await model.generate("a")
+        assert type(caught.value) is error
+        assert len(server.seen) == 1, "a picture job is never sent twice"
+        assert (await model.generate("a")).image == picture()
+
+
+async def test_fewer_pictures_and_another_size_are_warnings(serve: Serve, picture: Picture) -> None:
+    data = images(picture().data)
+    data["data"].append({"url": "http://127.0.0.1:9/x.png"})
+    async with md.LlamaSwap(serve(always(whole(data))).url) as provider:
+        result = await provider.image_model("sdxl").generate("a", n=3, size="512x512", seed=1)
+    assert len(result.images) == 1
+    assert [warning.code for warning in result.warnings] == ["PICTURE_MISSING", "COUNT_DIFFERS", "SIZE_DIFFERS"]
+    assert (result.details[0].size_asked, result.details[0].size_got) == ((512, 512), (64, 48))
+
+
+async def test_a_200_mb_answer_is_refused_in_bounded_memory(serve: Serve, picture: Picture) -> None:
+    def flood(peer: Peer) -> None:
+        peer.send(b'HTTP/1.1 200 X\r\ncontent-type: application/json\r\ncontent-length: 209715200\r\n\r\n{"data":[{"b64_json":"')
+        for _ in range(200):
+            peer.send(b"A" * (1 << 20))
+
+    async with md.LlamaSwap(serve(once_then(flood, whole(images(picture().data)))).url) as provider:
+        model = provider.image_model("sdxl")
+        tracemalloc.start()
+        with pytest.raises(md.BadResponseError) as caught:
+            await model.generate("a")
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert caught.value.code == "PICTURE_TOO_LARGE"
+        assert peak < 100 << 20
+        assert (await model.generate("a")).image == picture()
+
+
+@pytest.mark.parametrize("kind", ["chat", "picture"])
+async def test_a_compressed_bomb_is_refused_in_bounded_memory(serve: Serve, picture: Picture, kind: str) -> None:
+    packer = zlib.compressobj(9, zlib.DEFLATED, 31)
+    bomb = b"".join(packer.compress(b"{" + b" " * (1 << 20)) for _ in range(256)) + packer.flush()
+    fine = whole(images(picture().data) if kind == "picture" else chat("ok"))
+    server = serve(once_then(lambda peer: peer.send(whole(bomb, headers={"content-encoding": "gzip"})), fine))
+    async with md.LlamaSwap(server.url) as provider:
+        model: Any = provider.image_model("m") if kind == "picture" else provider.model("m")
+        tracemalloc.start()
+        began = time.monotonic()
+        with pytest.raises(md.BadResponseError, match="larger than the limit"):
+            await model.generate("a")
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert time.monotonic() - began < 20
+        assert peak < (200 << 20 if kind == "picture" else 64 << 20)
+        assert await model.generate("a")
+
+
+async def test_gzip_is_understood(serve: Serve) -> None:
+    packed = gzip.compress(json.dumps(chat("small")).encode())
+    async with md.OpenAICompatible(serve(always(whole(packed, headers={"content-encoding": "gzip"}))).url + "/v1") as provider:
+        assert (await provider.model("m").generate("hi")).text == "small"
+
+
+async def test_a_stalled_picture_answer_ends_on_time_and_is_not_sent_again(serve: Serve, picture: Picture) -> None:
+    def stall(peer: Peer) -> None:
+        peer.send(b'HTTP/1.1 200 X\r\ncontent-length: 1000\r\n\r\n{"data"')
+        peer.wait_for_close()
+
+    server = serve(once_then(stall, whole(images(picture().data))))
+    async with md.LlamaSwap(server.url, timeout=md.Timeout(idle=0.3)) as provider:
+        model = provider.image_model("sdxl")
+        with pytest.raises(md.DeadlineExceededError) as caught:
+            await model.generate("a")
+        assert (caught.value.phase, caught.value.provider, len(server.seen)) == ("idle", "llamaswap", 1)
+        assert (await model.generate("a")).image == picture()
+
+
+STREAM_FAULTS: dict[str, tuple[Callable[[Peer], None], type[md.MajordomoError], str]] = {
+    "cut": (lambda peer: (peer.begin(), peer.chunk(delta("Good ")), peer.close()), md.StreamBrokenError, "Good "),
+    "reset": (lambda peer: (peer.begin(), peer.chunk(delta("Good ")), time.sleep(0.1), peer.reset()), md.StreamBrokenError, "Good "),
+    "ended early": (lambda peer: (peer.begin(), peer.chunk(delta("Good ")), peer.end()), md.StreamBrokenError, "Good "),
+    "DONE without a finish reason": (
+        lambda peer: (peer.begin(), peer.chunk(delta("Good ") + DONE), peer.close()),
+        md.StreamBrokenError,
+        "Good ",
+    ),
+    "stalled": (lambda peer: (peer.begin(), peer.chunk(delta("Good ")), peer.wait_for_close()), md.DeadlineExceededError, "Good "),
+    "endless comments": (lambda peer: (peer.begin(), _repeat(peer, b": still here\n\n")), md.DeadlineExceededError, ""),
+    "endless line": (lambda peer: (peer.begin(), _repeat(peer, b"data: " + b"x" * (1 << 20), 0)), md.BadResponseError, ""),
+    "web page": (lambda peer: peer.send(whole("<html>", headers={"content-type": "text/html"})), md.BadResponseError, ""),
+}
+
+
+def _repeat(peer: Peer, data: bytes, pause: float = 0.02) -> None:
+    for _ in range(200):
+        peer.chunk(data)
+        if peer.closed_by_client.wait(pause):
+            return
+
+
+@pytest.mark.parametrize(("fault", "error", "partial"), STREAM_FAULTS.values(), ids=STREAM_FAULTS.keys())
+async def test_a_broken_stream_is_a_typed_error_and_the_next_call_works(
+    serve: Serve, fault: Callable[[Peer], None], error: type[md.MajordomoError], partial: str
+) -> None:
+    server = serve(once_then(fault, whole(chat("fine"))))
+    async with md.OpenAICompatible(server.url + "/v1", timeout=md.Timeout(idle=0.4, total=1.5)) as provider:
+        model = provider.model("m")
+        with pytest.raises(error) as caught:
+            async with model.stream("hi") as stream:
+                async for _ in stream:
+                    pass
+        assert type(caught.value) is error
+        assert stream.reply.text == partial
+        if isinstance(caught.value, md.StreamBrokenError):
+            assert caught.value.partial.text == partial
+            assert caught.value.partial.provider == "openaicompatible"
+        assert (await model.generate("hi")).text == "fine"
+
+
+async def test_a_finish_reason_makes_an_answer_whole_whatever_happens_then(serve: Serve) -> None:
+    def handler(peer: Peer) -> None:
+        peer.request()
+        peer.begin()
+        peer.chunk(delta("Good evening") + delta({}, "stop"))
+        time.sleep(0.1)
+        peer.reset()
+
+    async with md.OpenAICompatible(serve(handler).url + "/v1") as provider, provider.model("m").stream("hi") as stream:
+        events = [event async for event in stream]
+    assert stream.reply.text == "Good evening"
+    assert len(events) == 2
+
+
+async def test_a_server_that_ignores_streaming_still_gives_its_events(serve: Serve) -> None:
+    async with md.OpenAICompatible(serve(always(whole(chat("all at once")))).url + "/v1") as provider:
+        async with provider.model("m").stream("hi") as stream:
+            events = [type(event).__name__ async for event in stream]
+    assert events == ["TextDelta", "Done"]
+    assert stream.reply.text == "all at once"

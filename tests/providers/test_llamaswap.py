@@ -1,0 +1,272 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from loopback import Handler, Loopback, Peer, always, chat, delta, images, whole
+
+import majordomo as md
+from majordomo import imagegen, llm
+from majordomo.dialects.openai_images import OpenAIImages
+from majordomo.dialects.sdcpp_tag import CLOSING, OPENING, encode_tag, neutralise
+
+Serve = Callable[[Handler], Loopback]
+Picture = Callable[..., md.ImagePart]
+
+
+def body(request: imagegen.Request, tag: bool = True) -> dict[str, Any]:
+    wire, _ = OpenAIImages(tag=tag).encode("sdxl", request)
+    assert isinstance(wire.body, bytes)
+    value: dict[str, Any] = json.loads(wire.body)
+    return value
+
+
+def test_settings_go_top_level_and_into_the_tag_in_both_spellings() -> None:
+    got = body(imagegen.Request("a cat", steps=8, cfg_scale=4.5, negative_prompt="<dogs>\n", sampler="euler_a", scheduler="karras", seed=7))
+    ours, _, rest = got["prompt"].removeprefix(OPENING).partition(CLOSING)
+    assert rest == "a cat"
+    assert "\n" not in ours
+    assert "<" not in ours
+    assert json.loads(ours) == {
+        "seed": 7,
+        "negative_prompt": "<dogs>\n",
+        "steps": 8,
+        "cfg_scale": 4.5,
+        "sample_method": "euler_a",
+        "scheduler": "karras",
+        "sample_params": {"sample_steps": 8, "guidance": {"txt_cfg": 4.5}, "sample_method": "euler_a", "scheduler": "karras"},
+    }
+    for name in ("steps", "cfg_scale", "negative_prompt", "sample_method", "seed"):
+        assert name in got
+
+
+def test_zero_is_a_setting() -> None:
+    assert json.loads(encode_tag(imagegen.Request("a", seed=0, cfg_scale=0))[len(OPENING) : -len(CLOSING)]) == {
+        "seed": 0,
+        "cfg_scale": 0.0,
+        "sample_params": {"guidance": {"txt_cfg": 0.0}},
+    }
+
+
+def test_without_the_tag_nothing_is_added_to_the_prompt() -> None:
+    got = body(imagegen.Request("a cat", steps=8, seed=7, quality="high"), tag=False)
+    assert got == {"model": "sdxl", "prompt": "a cat", "steps": 8, "seed": 7, "quality": "high", "response_format": "b64_json"}
+
+
+@given(
+    st.lists(st.sampled_from([OPENING, CLOSING, "<", "sd_cpp_extra_args>", "< ", "</", "<SD_CPP_EXTRA_ARGS>", "{}", "a", " "])).map("".join)
+)
+def test_neutralising_is_a_fixed_point_and_leaves_no_tag(text: str) -> None:
+    once, found = neutralise(text)
+    assert OPENING not in once
+    assert OPENING not in once.lower()
+    assert neutralise(once) == (once, False)
+    assert found == (once != text)
+    assert once.replace("< ", "<") == text.replace("< ", "<"), "nothing is lost"
+
+
+@pytest.mark.parametrize("fields", [{}, {"steps": 3}])
+@pytest.mark.parametrize("tag", [True, False])
+def test_a_strangers_tag_sets_nothing_and_is_warned_of(fields: dict[str, Any], tag: bool) -> None:
+    hostile = f'a {OPENING}{{"width":9999}}{CLOSING}{OPENING} cat'
+    wire, warnings = OpenAIImages(tag=tag).encode("m", imagegen.Request(hostile, **fields))
+    assert isinstance(wire.body, bytes)
+    prompt = json.loads(wire.body)["prompt"]
+    assert prompt.count(OPENING) == (1 if tag and fields else 0)
+    assert "TAG_NEUTRALISED" in [warning.code for warning in warnings]
+
+
+def test_what_stable_diffusion_cannot_do_is_a_warning_or_an_error_under_strict() -> None:
+    request = imagegen.Request("a", quality="high", background="transparent", previews=2, seed=1)
+    _, warnings = OpenAIImages().encode("m", request)
+    assert [(w.code, w.field) for w in warnings] == [("UNSUPPORTED_FIELD", name) for name in ("quality", "background", "previews")]
+    with pytest.raises(md.UnsupportedError) as caught:
+        md.LlamaSwap(strict=True).image_model("m").stream_sync(request).__enter__()
+    assert caught.value.field == "quality"
+
+
+def test_an_unset_seed_is_warned_of_once() -> None:
+    _, warnings = OpenAIImages().encode("m", imagegen.Request("a"))
+    assert [w.code for w in warnings] == ["SEED_DEFAULT"]
+
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_pictures_to_edit_are_refused_before_sending(serve: Serve, picture: Picture) -> None:
+    server = serve(always(whole(b"never")))
+    async with md.LlamaSwap(server.url) as provider:
+        with pytest.raises(md.UnsupportedError) as caught:
+            await provider.image_model("m").generate("a", images=[picture()])
+    assert caught.value.field == "images"
+    assert server.seen == []
+
+
+async def test_seeds_count_up_and_the_pictures_own_word_wins(serve: Serve, picture: Picture) -> None:
+    import io
+
+    from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
+
+    info = PngInfo()
+    info.add_text("parameters", "a cat\nSteps: 20, Seed: 99, Size: 8x8")
+    held = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(held, "PNG", pnginfo=info)
+    server = serve(always(whole(images(picture().data, picture().data, held.getvalue()))))
+    async with md.LlamaSwap(server.url) as provider:
+        result = await provider.image_model("m").generate("a", seed=5, n=3)
+        unset = await provider.image_model("m").generate("a")
+        random = await provider.image_model("m").generate("a", md.with_random_seed(lambda n: n - 1))
+    assert [detail.seed for detail in result.details] == [5, 6, 99]
+    assert [detail.seed for detail in unset.details] == [None, None, 99]
+    assert random.details[0].seed == 2**31 - 1 == server.seen[-1].json["seed"]
+    assert result.details[2].settings["parameters"].startswith("a cat")
+
+
+async def test_the_raw_reply_shows_no_picture_bytes(serve: Serve, picture: Picture) -> None:
+    async with md.LlamaSwap(serve(always(whole(images(picture().data, usage={"input_tokens": 3, "output_tokens": 9})))).url) as provider:
+        result = await provider.image_model("m").generate("a")
+    assert picture().to_base64() not in json.dumps(result.raw)
+    assert result.raw["data"][0]["b64_json"] == f"<image/png, {len(picture().data)} bytes>"
+    assert result.usage == imagegen.Usage(3, 9)
+
+
+def swap(peer: Peer) -> None:
+    """What llama-swap answers to the questions about itself."""
+    while (seen := peer.request()) is not None:
+        match seen.method, seen.path:
+            case "GET", "/v1/models":
+                peer.reply(
+                    {
+                        "object": "list",
+                        "data": [
+                            {
+                                "id": "sdxl",
+                                "status": {"value": "loaded"},
+                                "capabilities": {"image_generation": True, "image_to_image": True},
+                            },
+                            {
+                                "id": "qwen3",
+                                "status": {"value": "loaded"},
+                                "architecture": {"input_modalities": ["text", "image"], "output_modalities": ["text"]},
+                            },
+                            {"id": "other", "name": "Another"},
+                        ],
+                    }
+                )
+            case "GET", "/running":
+                peer.reply({"running": [{"model": "sdxl", "state": "ready"}, {"model": "qwen3", "state": "starting"}]})
+            case "GET", "/health":
+                peer.reply("OK", headers={"content-type": "text/plain"})
+            case "POST", "/api/models/unload" | "/api/models/unload/author/sd%20xl":
+                peer.reply("OK")
+            case _:
+                peer.reply("404 page not found", 404, {"content-type": "text/plain"})
+
+
+async def test_it_lists_models_with_what_is_really_loaded(serve: Serve) -> None:
+    async with md.LlamaSwap(serve(swap).url) as provider:
+        models = {model.id: model for model in await provider.models()}
+        assert (models["sdxl"].loaded, models["sdxl"].state, models["sdxl"].capabilities) == (True, "ready", {"image", "edit"})
+        assert (models["qwen3"].loaded, models["qwen3"].state, models["qwen3"].capabilities) == (False, "starting", {"chat", "vision"})
+        assert (models["other"].loaded, models["other"].capabilities, models["other"].description) == (False, frozenset(), "Another")
+        assert [(model.id, model.loaded) for model in await provider.running()] == [("sdxl", True), ("qwen3", False)]
+        assert (await provider.health()).ok
+
+
+async def test_it_unloads_one_or_all(serve: Serve) -> None:
+    server = serve(swap)
+    async with md.LlamaSwap(server.url) as provider:
+        await provider.unload()
+        await provider.unload("author/sd xl")
+        with pytest.raises(md.NotFoundError):
+            await provider.unload("nobody")
+        with pytest.raises(md.InvalidRequestError):
+            await provider.unload("../x")
+    assert [seen.path for seen in server.seen] == ["/api/models/unload", "/api/models/unload/author/sd%20xl", "/api/models/unload/nobody"]
+
+
+async def test_health_says_no_instead_of_raising(serve: Serve) -> None:
+    server = serve(always(whole(b"", 502)))
+    async with md.LlamaSwap(server.url) as provider:
+        health = await provider.health()
+    assert not health.ok
+    assert health.message
+
+
+async def test_it_has_no_embeddings() -> None:
+    with pytest.raises(md.UnsupportedError):
+        md.LlamaSwap().embedding_model("m")
+
+
+async def test_loading_text_of_the_gateway_is_an_event(serve: Serve) -> None:
+    def handler(peer: Peer) -> None:
+        peer.request()
+        peer.begin()
+        peer.chunk(b'data: {"choices":[{"delta":{"reasoning_content":"loading..."}}]}\n\n')
+        peer.chunk(delta("hi") + delta({}, "stop") + b"data: [DONE]\n\n")
+        peer.end()
+
+    async with md.LlamaSwap(serve(handler).url) as provider, provider.model("m").stream("x") as stream:
+        events = [event async for event in stream]
+    assert isinstance(events[0], llm.Loading)
+    assert stream.reply.thinking == ""
+
+
+async def test_waiting_for_a_load_is_counted_as_loading_not_as_silence(serve: Serve) -> None:
+    """The first byte may take 0.3 s, the load 30 s: a model that starts for a while does not fail the call."""
+    state = {"model": "m", "state": "starting"}
+
+    def handler(peer: Peer) -> None:
+        while (seen := peer.request()) is not None:
+            if seen.path == "/running":
+                peer.reply({"running": [state]})
+            else:
+                peer.closed_by_client.wait(3)
+                state["state"] = "ready"
+                peer.reply(chat("at last"))
+
+    async with md.LlamaSwap(serve(handler).url, timeout=md.Timeout(first_byte=2, load=30)) as provider:
+        assert (await provider.model("m").generate("x")).text == "at last"
+
+
+async def test_a_load_that_takes_too_long_says_so(serve: Serve) -> None:
+    def handler(peer: Peer) -> None:
+        while (seen := peer.request()) is not None:
+            if seen.path == "/running":
+                peer.reply({"running": [{"model": "m", "state": "starting"}]})
+            else:
+                peer.wait_for_close()
+
+    async with md.LlamaSwap(serve(handler).url, timeout=md.Timeout(first_byte=30, load=0.5)) as provider:
+        with pytest.raises(md.DeadlineExceededError) as caught:
+            await provider.model("m").generate("x")
+    assert caught.value.phase == "load"
+
+
+async def test_a_chat_stream_that_is_cancelled_closes_its_socket(serve: Serve) -> None:
+    def handler(peer: Peer) -> None:
+        while (seen := peer.request()) is not None:
+            if seen.json.get("stream"):
+                peer.begin()
+                peer.chunk(delta("x"))
+                peer.wait_for_close()
+                return
+            peer.reply(chat("fine"))
+
+    server = serve(handler)
+    async with md.LlamaSwap(server.url, max_concurrency=1) as provider:
+        with anyio.move_on_after(0.2):
+            async with provider.model("m").stream("x") as stream:
+                async for _ in stream:
+                    pass
+        with anyio.fail_after(1):
+            while not server.peers[0].closed_by_client.is_set():
+                await anyio.sleep(0.01)
+        assert (await provider.model("m").generate("x")).text == "fine"
+        assert len(server.seen) == 2
