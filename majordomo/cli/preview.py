@@ -1,0 +1,20 @@
+"""A picture in a terminal: two pixels per character, the upper half block in front of the lower pixel's colour."""
+
+from __future__ import annotations
+
+from rich.style import Style
+from rich.text import Text
+
+from majordomo.imaging.shrink import rows
+from majordomo.media import ImagePart
+
+
+def half_blocks(picture: ImagePart, columns: int) -> Text:
+    """The picture as coloured text, `columns` characters wide."""
+    text = Text()
+    pixels = rows(picture, columns)
+    for upper, lower in zip(pixels[::2], pixels[1::2], strict=False):
+        for above, below in zip(upper, lower, strict=True):
+            text.append("▀", Style(color=f"rgb{above}".replace(" ", ""), bgcolor=f"rgb{below}".replace(" ", "")))
+        text.append("\n")
+    return text
