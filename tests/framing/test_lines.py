@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -28,7 +29,7 @@ STREAMS = {
 def sliced(decoder: EventDecoder | JSONLinesDecoder, data: bytes, cuts: list[int]) -> list[bytes]:
     frames: list[bytes] = []
     edges = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in pairwise(edges):
         frames += decoder.feed(data[start:end])
     return frames + decoder.finish()
 

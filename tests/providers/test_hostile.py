@@ -353,8 +353,8 @@ async def test_a_finish_reason_makes_an_answer_whole_whatever_happens_then(serve
 
 
 async def test_a_server_that_ignores_streaming_still_gives_its_events(serve: Serve) -> None:
-    async with md.OpenAICompatible(serve(always(whole(chat("all at once")))).url + "/v1") as provider:
-        async with provider.model("m").stream("hi") as stream:
-            events = [type(event).__name__ async for event in stream]
+    server = serve(always(whole(chat("all at once"))))
+    async with md.OpenAICompatible(server.url + "/v1") as provider, provider.model("m").stream("hi") as stream:
+        events = [type(event).__name__ async for event in stream]
     assert events == ["TextDelta", "Done"]
     assert stream.reply.text == "all at once"

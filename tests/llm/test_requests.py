@@ -1,0 +1,103 @@
+"""Options, precedence and checks, the same for chat and for pictures."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import pytest
+
+import majordomo as md
+from majordomo import imagegen, llm
+from majordomo.imagegen.request import check_request
+from majordomo.settings import Limits
+
+FIELDS = [field.name for field in dataclasses.fields(imagegen.Request) if field.name != "prompt"]
+PART = md.ImagePart(b"GIF89a\x01\0\x01\0;")
+OPTIONS = {
+    "n": (md.with_image_count, 2), "size": (md.with_image_size, "8x8"), "steps": (md.with_steps, 3), "cfg_scale": (md.with_cfg_scale, 0.0),
+    "negative_prompt": (md.with_negative_prompt, "x"), "sampler": (md.with_sampler, "euler"), "seed": (md.with_seed, 0),
+    "scheduler": (md.with_scheduler, "karras"), "images": (md.with_images, PART), "mask": (md.with_mask, PART), "strength": (md.with_strength, 0.5),
+    "output_format": (md.with_output_format, "png"), "quality": (md.with_quality, "low"), "background": (md.with_background, "opaque"),
+    "previews": (md.with_previews, 1), "extra": (md.with_extra, {"a": 1}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_there_is_one_option_per_field(name: str) -> None:
+    option, value = OPTIONS[name]
+    request = imagegen.Request("a").apply(option(value))
+    expected = (value,) if name == "images" else value
+    assert getattr(request, name) == expected
+    assert request.override(**{name: None}) == imagegen.Request("a"), "None unsets"
+
+
+CHAT_OPTIONS: dict[str, tuple[Callable[..., llm.Option], object]] = {
+    "tools": (md.with_tools, md.Tool("f")), "tool_choice": (md.with_tool_choice, "auto"), "output": (md.with_output, {"type": "object"}),
+    "temperature": (md.with_temperature, 0.0), "top_p": (md.with_top_p, 0.1), "top_k": (md.with_top_k, 5), "max_tokens": (md.with_max_tokens, 9),
+    "stop": (md.with_stop, "x"), "seed": (md.with_seed, 0), "reasoning": (md.with_reasoning, "low"), "extra": (md.with_extra, {"a": 1}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(llm.Request) if field.name != "messages"])
+def test_there_is_one_option_per_chat_field(name: str) -> None:
+    option, value = CHAT_OPTIONS[name]
+    request = llm.Request().apply(option(value))
+    assert getattr(request, name) == ((value,) if name in ("tools", "stop") else value)
+    assert request.override(**{name: None}) == llm.Request()
+
+
+def test_a_requests_own_fields_win_over_the_models_options() -> None:
+    preset = [md.with_steps(4), md.with_sampler("euler"), lambda r: dataclasses.replace(r, prompt=r.prompt + ", oil painting")]
+    request = imagegen.Request("a cat", steps=5, seed=0).over(preset)
+    assert (request.steps, request.sampler, request.seed, request.prompt) == (5, "euler", 0, "a cat, oil painting")
+
+
+def test_an_unknown_field_is_a_type_error() -> None:
+    for request in (imagegen.Request("a"), llm.Request()):
+        with pytest.raises(TypeError):
+            request.override(stpes=3)
+
+
+def test_a_random_seed_is_drawn_at_every_call() -> None:
+    option = md.with_random_seed()
+    seeds = {imagegen.Request("a").apply(option).seed for _ in range(20)}
+    assert len(seeds) > 15
+    assert all(seed is not None and 0 <= seed < 2**31 for seed in seeds)
+
+
+def test_the_limits_are_settings() -> None:
+    request = imagegen.Request("a", size="100x100", n=3)
+    check_request(request, Limits())
+    for limits in (Limits(side=99), Limits(pixels=9999), Limits(images=2)):
+        with pytest.raises(md.InvalidRequestError):
+            check_request(request, limits)
+
+
+def test_a_mask_needs_a_picture_and_gif_is_not_sent() -> None:
+    for fields in ({"mask": PART}, {"images": (PART,)}):
+        with pytest.raises(md.InvalidRequestError):
+            check_request(imagegen.Request("a", **fields), Limits())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: md.Timeout(total=0),
+        lambda: md.Timeout(idle=float("nan")),
+        lambda: md.Retries(attempts=0),
+        lambda: md.Retries(base=-1),
+        lambda: md.Limits(reply=0),
+        lambda: md.LlamaSwap(max_concurrency=0),
+        lambda: md.LlamaSwap("nowhere"),
+        lambda: md.LlamaSwap(images="x"),
+    ],
+)  # type: ignore[arg-type]
+def test_bad_settings_are_configuration_errors(make: Callable[[], object]) -> None:
+    with pytest.raises(md.ConfigurationError):
+        make()
+
+
+def test_a_result_always_has_a_picture() -> None:
+    with pytest.raises(md.NoImageError):
+        md.ImageResult(())

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import majordomo as md
+from majordomo.routing.names import parse
+from majordomo.routing.registry import provider_names
+
+NAMES: dict[str, tuple[str, str, str, str | None, dict[str, Any]]] = {
+    "llamaswap/qwen3": ("llamaswap", "qwen3", "", None, {}),
+    "llamaswap:qwen3:8b": ("llamaswap", "qwen3:8b", "", None, {}),
+    "llama-swap/author/qwen3": ("llamaswap", "author/qwen3", "", None, {}),
+    "LlamaSwap/Qwen": ("llamaswap", "Qwen", "", None, {}),
+    "offline": ("offline", "", "", None, {}),
+    "llamaswap://gpu-box:8080/sdxl": ("llamaswap", "sdxl", "http://gpu-box:8080", None, {}),
+    "llamaswap+https://gpu-box/author/sdxl:q8": ("llamaswap", "author/sdxl:q8", "https://gpu-box", None, {}),
+    "llamaswap://user-key@gpu-box:8080/sdxl": ("llamaswap", "sdxl", "http://gpu-box:8080", "user-key", {}),
+    "llamaswap://u:p%40ss@gpu-box/sdxl": ("llamaswap", "sdxl", "http://gpu-box", "p@ss", {}),
+    "llamaswap://[::1]:8080/sdxl?steps=20&sampler=euler": (
+        "llamaswap",
+        "sdxl",
+        "http://[::1]:8080",
+        None,
+        {"steps": 20, "sampler": "euler"},
+    ),
+    "openaicompatible://x/m?base_path=/api/v1": ("openaicompatible", "m", "http://x/api/v1", None, {}),
+    "llamaswap://x/a%20b": ("llamaswap", "a b", "http://x", None, {}),
+}
+
+
+@pytest.mark.parametrize(("name", "expected"), NAMES.items(), ids=NAMES.keys())
+def test_a_string_names_a_model(name: str, expected: tuple[Any, ...]) -> None:
+    found = parse(name)
+    assert (found.provider, found.model, found.base_url, found.key and found.key.reveal(), found.options) == expected
+
+
+@pytest.mark.parametrize(
+    "name", ["", " ", "llamaswap/", "/x", "x y/z", "llamaswap://", "llamaswap://:80/x", "llamaswap://x:99999/m", "a\nb", "9/x", 5]
+)
+def test_what_names_no_model_is_refused(name: Any) -> None:
+    with pytest.raises(md.ConfigurationError):
+        parse(name)
+
+
+@given(st.text())
+def test_any_text_is_a_name_or_a_typed_error(text: str) -> None:
+    for name in (text, f"llamaswap://{text}", f"llamaswap/{text}"):
+        with contextlib.suppress(md.ConfigurationError):
+            assert parse(name).provider.isalnum()
+
+
+def test_keys_are_masked() -> None:
+    name = parse("llamaswap://sk-secret@gpu-box:8080/sdxl")
+    assert str(name) == "llamaswap://***@gpu-box:8080/sdxl"
+    assert "sk-secret" not in f"{name!r} {name}"
+    assert "sk-secret" not in repr(md.image_model("llamaswap://sk-secret@gpu-box:8080/sdxl"))
+
+
+def test_models_are_made_by_name() -> None:
+    model = md.model("llamaswap/qwen3")
+    assert (model.provider, model.id) == ("llamaswap", "qwen3")
+    painter = md.image_model("llamaswap://gpu-box:8080/author/sdxl:q8?steps=20", md.with_sampler("euler"))
+    assert (painter.provider, painter.id) == ("llamaswap", "author/sdxl:q8")
+    assert painter.prepare("a", (), {}).steps == 20  # type: ignore[attr-defined]
+    assert painter.prepare("a", (), {}).sampler == "euler"  # type: ignore[attr-defined]
+
+
+def test_a_miss_suggests_what_may_have_been_meant() -> None:
+    with pytest.raises(md.ConfigurationError, match="did you mean llamaswap"):
+        md.model("lamaswap/x")
+    with pytest.raises(md.ConfigurationError, match="there are "):
+        md.model("zzz/x")
+    with pytest.raises(md.ConfigurationError, match="which model"):
+        md.model("llamaswap")
+    with pytest.raises(md.ConfigurationError, match="stpes"):
+        md.image_model("llamaswap://x/m?stpes=3")
+    with pytest.raises(md.ConfigurationError, match="no address"):
+        md.model("offline://x/m")
+
+
+def test_providers_are_found_by_their_files() -> None:
+    assert provider_names() == ["llamaswap", "offline", "openaicompatible"]
+
+
+@pytest.mark.anyio
+async def test_a_model_made_by_name_closes_its_provider() -> None:
+    async with md.model("llamaswap/x") as model:
+        pass
+    with pytest.raises(md.ConfigurationError, match="closed"):
+        await model.generate("hi")

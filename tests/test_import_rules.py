@@ -1,0 +1,92 @@
+"""The rooms of the house: imports point down, and some things are known to one room only."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent / "majordomo"
+FLOORS = [
+    {"errors", "media", "env", "progress", "settings", "options", "catalog", "secret", "words"},
+    {"llm", "imagegen", "wire"},
+    {"dialects", "framing"},
+    {"transport", "imaging"},
+    {"flows", "embedded"},
+    {"providers"},
+    {"routing"},
+    {"cli"},
+]
+FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+# On one floor, who may see whom. Everything else on a floor is a stranger.
+NEIGHBOURS = {("dialects", "framing"), *((a, b) for a in FLOORS[0] for b in FLOORS[0])}
+FILES = sorted(ROOT.rglob("*.py"))
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def imports(path: Path) -> Iterator[tuple[str, int]]:
+    """Every imported module or name with its line, imports inside functions included; `from majordomo import x` is majordomo.x."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0, "imports are absolute"
+            if node.module == "majordomo":
+                yield from ((f"majordomo.{alias.name}", node.lineno) for alias in node.names)
+            else:
+                yield node.module, node.lineno
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in FILES if path.parent != ROOT or path.name not in ("__init__.py",)], ids=lambda p: str(p.relative_to(ROOT))
+)
+def test_imports_point_down(path: Path) -> None:
+    here = room_of(path)
+    assert here in FLOOR, f"{here} stands on no floor"
+    for name, line in imports(path):
+        if not name.startswith("majordomo."):
+            continue
+        there = name.split(".")[1]
+        assert there in FLOOR, f"{path}:{line} imports {name}, which stands on no floor"
+        if there != here:
+            allowed = FLOOR[there] < FLOOR[here] or (here, there) in NEIGHBOURS
+            assert allowed, f"{path.name}:{line} in {here} imports {name}: imports point down"
+
+
+ONLY = {
+    "httpx": {"transport"},
+    "httpcore": {"transport"},
+    "httpcore2": {"transport"},
+    "h11": {"transport"},
+    "PIL": {"imaging", "media"},
+    "typer": {"cli"},
+    "rich": {"cli"},
+}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_some_things_are_known_to_one_room(path: Path) -> None:
+    for name, line in imports(path):
+        rooms = ONLY.get(name.partition(".")[0])
+        assert rooms is None or room_of(path) in rooms, f"{path}:{line} imports {name}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_only_env_reads_the_environment(path: Path) -> None:
+    if path.name == "env.py":
+        return
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "os":
+            assert node.attr not in ("environ", "getenv", "environb"), f"{path}:{node.lineno}"
+
+
+def test_a_provider_does_not_import_another() -> None:
+    for path in (ROOT / "providers").glob("*.py"):
+        for name, line in imports(path):
+            if name.startswith("majordomo.providers."):
+                assert name == "majordomo.providers.base", f"{path}:{line}"

@@ -1,0 +1,230 @@
+"""The public surface, pinned: a name that comes or goes is a decision, and stands in the change log."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import majordomo as md
+from majordomo import imagegen, llm
+
+ROOT = [
+    "AuthenticationError",
+    "BackendError",
+    "BadResponseError",
+    "CallWarning",
+    "ChainExhaustedError",
+    "ConfigurationError",
+    "ConnectionFailedError",
+    "ContentRefusedError",
+    "DeadlineExceededError",
+    "FilePart",
+    "Health",
+    "ImageModel",
+    "ImageOption",
+    "ImagePart",
+    "ImageProvider",
+    "ImageRequest",
+    "ImageResult",
+    "InvalidRequestError",
+    "JobCancelledError",
+    "JobLostError",
+    "Limits",
+    "LlamaSwap",
+    "MajordomoError",
+    "Message",
+    "ModelInfo",
+    "NoImageError",
+    "NotFoundError",
+    "Offline",
+    "OpenAICompatible",
+    "OverloadedError",
+    "PermissionDeniedError",
+    "RateLimitError",
+    "Reply",
+    "Retries",
+    "StreamBrokenError",
+    "TextPart",
+    "ThinkingPart",
+    "Timeout",
+    "Tool",
+    "ToolCallPart",
+    "ToolResultPart",
+    "UnsupportedError",
+    "assistant",
+    "dump_messages",
+    "image_model",
+    "imagegen",
+    "llm",
+    "load_messages",
+    "model",
+    "system",
+    "tool_result",
+    "user",
+    "user_parts",
+    "with_background",
+    "with_cfg_scale",
+    "with_extra",
+    "with_image_count",
+    "with_image_size",
+    "with_images",
+    "with_mask",
+    "with_max_tokens",
+    "with_negative_prompt",
+    "with_output",
+    "with_output_format",
+    "with_previews",
+    "with_quality",
+    "with_random_seed",
+    "with_reasoning",
+    "with_sampler",
+    "with_scheduler",
+    "with_seed",
+    "with_steps",
+    "with_stop",
+    "with_strength",
+    "with_temperature",
+    "with_tool_choice",
+    "with_tools",
+    "with_top_k",
+    "with_top_p",
+]
+LLM = [
+    "CallWarning",
+    "ChatEvent",
+    "ChatSource",
+    "Done",
+    "FilePart",
+    "FinishReason",
+    "ImagePart",
+    "ImageReady",
+    "Loading",
+    "Message",
+    "Model",
+    "ModelInfo",
+    "Option",
+    "Overrides",
+    "Part",
+    "Provider",
+    "Queued",
+    "Reply",
+    "Request",
+    "Stream",
+    "SyncStream",
+    "TextDelta",
+    "TextPart",
+    "ThinkingDelta",
+    "ThinkingPart",
+    "Tool",
+    "ToolCall",
+    "ToolCallDelta",
+    "ToolCallPart",
+    "ToolCallStarted",
+    "ToolResultPart",
+    "Usage",
+    "assistant",
+    "dump_messages",
+    "load_messages",
+    "system",
+    "tool_result",
+    "user",
+    "user_parts",
+    "with_extra",
+    "with_max_tokens",
+    "with_output",
+    "with_reasoning",
+    "with_seed",
+    "with_stop",
+    "with_temperature",
+    "with_tool_choice",
+    "with_tools",
+    "with_top_k",
+    "with_top_p",
+]
+IMAGEGEN = [
+    "CallWarning",
+    "Done",
+    "Image",
+    "ImageDetails",
+    "ImageEvent",
+    "ImageSource",
+    "Loading",
+    "Model",
+    "ModelInfo",
+    "Option",
+    "Overrides",
+    "Preview",
+    "Provider",
+    "Queued",
+    "Request",
+    "Result",
+    "Step",
+    "Stream",
+    "SyncStream",
+    "Usage",
+    "with_background",
+    "with_cfg_scale",
+    "with_extra",
+    "with_image_count",
+    "with_image_size",
+    "with_images",
+    "with_mask",
+    "with_negative_prompt",
+    "with_output_format",
+    "with_previews",
+    "with_quality",
+    "with_random_seed",
+    "with_sampler",
+    "with_scheduler",
+    "with_seed",
+    "with_steps",
+    "with_strength",
+]
+
+
+@pytest.mark.parametrize(("module", "names"), [(md, ROOT), (llm, LLM), (imagegen, IMAGEGEN)], ids=["majordomo", "llm", "imagegen"])
+def test_the_names_are_these(module: object, names: list[str]) -> None:
+    assert sorted(module.__all__) == sorted(names)  # type: ignore[attr-defined]
+    for name in names:
+        assert getattr(module, name) is not None
+    assert set(names) <= set(dir(module))
+
+
+def test_the_shared_types_are_one() -> None:
+    assert imagegen.Image is llm.ImagePart is md.ImagePart
+    assert imagegen.Loading is llm.Loading
+    assert imagegen.Queued is llm.Queued
+    assert imagegen.with_seed is llm.with_seed is md.with_seed
+
+
+def test_what_type_checkers_see_is_what_is_there() -> None:
+    tree = ast.parse(Path(md.__file__).read_text())
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    seen = {alias.asname or alias.name for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    assert seen == set(md.__all__)
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="nobody"):
+        md.nobody  # noqa: B018
+
+
+HEAVY = ("httpx", "httpcore", "pydantic", "pydantic_core", "anyio", "asyncio", "PIL", "trio", "typer", "rich", "majordomo.providers")
+
+
+def loaded_by(code: str) -> set[str]:
+    check = f"import sys; {code}; print(' '.join(sys.modules))"
+    return set(subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True).stdout.split())
+
+
+def test_importing_the_root_loads_nothing_heavy() -> None:
+    assert not loaded_by("import majordomo") & set(HEAVY)
+
+
+def test_building_a_provider_loads_neither_httpx_nor_pillow_nor_another_provider() -> None:
+    loaded = loaded_by("import majordomo as md; md.LlamaSwap('http://x').image_model('m')")
+    assert not loaded & {"httpx", "PIL", "pydantic", "typer", "rich", "majordomo.providers.offline", "majordomo.imaging"}
