@@ -142,7 +142,7 @@ class OpenAIChat:
         answer.model = _word(document.get("model")) or ""
         answer.usage = _usage(document)
         answer.close(events)
-        return answer.reply(whole=True, raw=_without_pictures(document))
+        return answer.reply(whole=True, raw=_without_pictures(document) if b"data:" in body else document)
 
     def stream_decoder(self, request: Request, limits: Limits) -> OpenAIChatStream:
         return OpenAIChatStream(request, limits, owner=self.owner, loading_chunks=self.loading_chunks)

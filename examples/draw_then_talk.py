@@ -1,0 +1,20 @@
+"""The main job: draw a picture, then talk about it. Runs offline; another backend is another constructor or another string."""
+
+import asyncio
+import sys
+
+import majordomo as md
+
+
+async def main(prompt: str) -> None:
+    painter = md.Offline().image_model("sketch")
+    chat = md.Offline().model("clerk")
+
+    result = await painter.generate(prompt, md.with_random_seed(), size="384x256", steps=12)
+    print(f"drawn from seed {result.details[0].seed}: {result.image!r}")
+
+    reply = await chat.generate([md.user("What mood is this?", result.image)])
+    print(reply.text)
+
+
+asyncio.run(main(" ".join(sys.argv[1:]) or "a lighthouse at dusk"))

@@ -1,0 +1,32 @@
+"""Show people what happens while a picture is drawn, and stop when they lose patience."""
+
+import asyncio
+import os
+import sys
+
+import majordomo as md
+from majordomo import imagegen
+
+
+async def main(prompt: str) -> None:
+    async with md.image_model(os.environ.get("MAJORDOMO_IMAGE_MODEL", "offline")) as painter:
+        try:
+            async with asyncio.timeout(300), painter.stream(prompt, steps=8, previews=2) as stream:
+                async for event in stream:
+                    match event:
+                        case imagegen.Queued(position):
+                            print(f"waiting, number {position}")
+                        case imagegen.Loading():
+                            print("the model loads")
+                        case imagegen.Step(step, total):
+                            print(f"step {step} of {total}")
+                        case imagegen.Preview(image):
+                            print(f"so far: {image!r}")
+            print(f"done: {stream.result.image!r}")
+        except md.ContentRefusedError:
+            print("the backend will not draw this")
+        except md.MajordomoError as error:
+            print(f"sorry: {error} ({error.code}{', worth another try' if error.retryable else ''})")
+
+
+asyncio.run(main(" ".join(sys.argv[1:]) or "a boat on a quiet lake in the morning"))

@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.py"))
+SAYS = {
+    "bot.py": ["seed ", "<ImagePart image/png 256x256", "main colours are", "sorry: these 23 bytes are no PNG"],
+    "draw_then_talk.py": ["drawn from seed ", "<ImagePart image/png 384x256", "The picture looks "],
+    "watch_a_picture.py": ["step 1 of 8", "step 8 of 8", "so far: <ImagePart", "done: <ImagePart image/png 512x512"],
+}
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+def test_every_example_runs_and_says_what_it_should(path: Path, tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-W", "error", str(path)], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    for words in SAYS[path.name]:
+        assert words in done.stdout
