@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from loopback import DONE, Handler, Loopback, Peer, always, delta, images, whole
+
+import majordomo as md
+
+Serve = Callable[[Handler], Loopback]
+
+
+def run(folder: Path, *arguments: str, text: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAJORDOMO_")}
+    command = [sys.executable, "-W", "error", "-c", "from majordomo.cli.main import main; main()", *arguments]
+    return subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, input=text, timeout=60, env={**environment, "COLUMNS": "120", **variables}
+    )
+
+
+def test_it_draws_and_answers_offline(tmp_path: Path) -> None:
+    done = run(tmp_path, "draw", "a lighthouse at dusk", "-o", "x.png", "--size", "96x64", "--steps", "4", "--ask", "How big is it?")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "offline/sketch (no --model and no MAJORDOMO_IMAGE_MODEL)" in done.stdout
+    assert "no neural network drew this" in done.stdout
+    assert "The picture is 96 x 64 pixels, PNG." in done.stdout
+    picture = md.ImagePart.from_file(tmp_path / "x.png")
+    assert (picture.width, picture.height) == (96, 64)
+
+
+def test_the_seed_it_prints_draws_the_same_picture_again(tmp_path: Path) -> None:
+    first = run(tmp_path, "draw", "a tree", "-o", "a.png", "--size", "64x64", "--steps", "3")
+    found = re.search(r"a\.png  64x64, seed (\d+)", first.stdout)
+    assert found is not None
+    run(tmp_path, "draw", "a tree", "-o", "b.png", "--size", "64x64", "--steps", "3", "--seed", found[1])
+    run(tmp_path, "draw", "a tree", "-o", "c.png", "--size", "64x64", "--steps", "3", "--seed", str(int(found[1]) + 1))
+    a, b, c = ((tmp_path / name).read_bytes() for name in ("a.png", "b.png", "c.png"))
+    assert a == b != c
+
+
+def test_every_setting_arrives(serve: Serve, picture: Callable[[], md.ImagePart], tmp_path: Path) -> None:
+    server = serve(always(whole(images(picture().data, picture().data))))
+    done = run(
+        tmp_path, "draw", "a cat", "--model", f"llamaswap://127.0.0.1:{server.port}/sdxl", "--n", "2", "--size", "64x48", "--steps", "8",
+        "--cfg", "4.5", "--negative", "dogs", "--sampler", "euler_a", "--seed", "7",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    expected = {"n": 2, "size": "64x48", "steps": 8, "cfg_scale": 4.5, "negative_prompt": "dogs", "sample_method": "euler_a", "seed": 7}
+    assert expected.items() <= server.seen[0].json.items()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a-cat-2.png", "a-cat.png"]
+    assert "warning" not in done.stdout
+
+
+def test_models_come_from_variables_and_it_says_so(serve: Serve, tmp_path: Path, picture: Callable[[], md.ImagePart]) -> None:
+    picture().save(tmp_path / "in.png")
+
+    def handler(peer: Peer) -> None:
+        while peer.request() is not None:
+            peer.begin()
+            peer.chunk(delta("a [bold]blue[/bold] ") + delta("square") + delta({}, "stop") + DONE)
+            peer.end()
+
+    server = serve(handler)
+    name = f"openaicompatible://127.0.0.1:{server.port}/m"
+    done = run(tmp_path, "chat", "what is this?", "--image", "in.png", MAJORDOMO_CHAT_MODEL=name)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "openaicompatible/m (from MAJORDOMO_CHAT_MODEL)" in done.stdout
+    assert "a [bold]blue[/bold] square" in done.stdout
+    assert server.seen[0].path == "/v1/chat/completions"
+    assert server.seen[0].json["messages"][0]["content"][1]["image_url"]["url"] == picture().to_data_url()
+
+
+def test_chat_reads_a_pipe(tmp_path: Path) -> None:
+    done = run(tmp_path, "chat", text="hello\nthere")
+    assert 'You said: "hello there"' in done.stdout
+
+
+def test_it_lists_models(tmp_path: Path) -> None:
+    done = run(tmp_path, "models")
+    assert "offline/sketch" in done.stdout
+    assert "edit image" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["draw", "a", "--model", "nobody/x"], "there is no provider 'nobody'"),
+        (["draw", "a", "--model", "llamaswap://127.0.0.1:9/x"], "llamaswap/x: cannot connect to 127.0.0.1:9"),
+        (["draw", "a", "--size", "axb"], "size is"),
+        (["draw", "a", "--steps", "0"], "steps is"),
+        (["draw", " "], "prompt is empty"),
+        (["chat", "x", "--image", "missing.png"], "missing.png: No such file"),
+        (["chat", "x", "--image", "text.png"], "no PNG, JPEG, WebP or GIF"),
+        (["models", "llamaswap://127.0.0.1:9"], "cannot connect"),
+    ],
+)
+def test_an_error_is_one_clear_line_and_status_1(tmp_path: Path, arguments: list[str], words: str) -> None:
+    (tmp_path / "text.png").write_text("no picture")
+    done = run(tmp_path, *arguments)
+    assert done.returncode == 1
+    assert done.stderr.startswith("majordomo: ")
+    assert words in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["draw"],
+        ["draw", "a", "--stpes", "3"],
+        ["paint"],
+        ["draw", "a", "-o", "x.exe"],
+        ["draw", "a", "-o", "here.png"],
+        ["draw", "a", "-o", "no/where.png"],
+    ],
+)
+def test_wrong_usage_is_status_2(tmp_path: Path, arguments: list[str]) -> None:
+    (tmp_path / "here.png").write_text("taken")
+    assert run(tmp_path, *arguments).returncode == 2
+    assert (tmp_path / "here.png").read_text() == "taken"
+
+
+def test_force_overwrites_and_the_suffix_chooses_the_format(tmp_path: Path) -> None:
+    (tmp_path / "here.jpg").write_text("taken")
+    assert run(tmp_path, "draw", "a", "-o", "here.jpg", "--force", "--size", "32x32", "--steps", "1").returncode == 0
+    assert md.ImagePart.from_file(tmp_path / "here.jpg").mime == "image/jpeg"
+
+
+def test_ctrl_c_stops_the_work_and_exits_130(serve: Serve, tmp_path: Path) -> None:
+    server = serve(lambda peer: (peer.request(), peer.wait_for_close(20)))
+    command = [
+        sys.executable,
+        "-c",
+        "from majordomo.cli.main import main; main()",
+        "draw",
+        "a",
+        "--model",
+        f"llamaswap://127.0.0.1:{server.port}/x",
+    ]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        until = time.monotonic() + 20
+        while not server.seen and time.monotonic() < until:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        shown, _ = process.communicate(timeout=10)
+    assert process.returncode == 130
+    assert "Traceback" not in shown
+    assert server.peers[0].closed_by_client.wait(1)
+
+
+def test_without_the_extra_it_says_what_to_install(tmp_path: Path) -> None:
+    code = "import sys; sys.modules['typer'] = None; from majordomo.cli.main import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "pip install 'majordomo-client[cli]'" in done.stderr
