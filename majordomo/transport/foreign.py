@@ -7,7 +7,7 @@ it does to its pool when a call is cancelled, or when a server answers what nobo
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from typing import Any
 
 import anyio
@@ -122,7 +122,10 @@ class ForeignReply:
 
     async def aclose(self) -> None:
         with anyio.move_on_after(1, shield=True):
-            self._pieces = None
+            # a generator left half way would be left to the collector, and trio warns of it
+            pieces, self._pieces = self._pieces, None
+            if isinstance(pieces, AsyncGenerator):
+                await pieces.aclose()
             await self._response.aclose()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import select
 import socket
 import ssl
@@ -34,32 +35,41 @@ class Wire(httpcore.AsyncNetworkStream):
         raw: socket.socket = stream.extra(anyio.abc.SocketAttribute.raw_socket)
         self._poll = select.poll()
         self._poll.register(raw.fileno(), select.POLLIN)
+        self._poll_both = select.poll()
+        self._poll_both.register(raw.fileno(), select.POLLIN | select.POLLOUT)
+        self._early = b""  # what was read while a body was still being sent
         self._ssl: Any = stream.extra(TLSAttribute.ssl_object, None)
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """The next bytes, b"" at the end. Sends what is held first."""
         if self._held:
-            await self._flush()
+            with contextlib.suppress(httpcore.WriteError):  # an answer may be there all the same, and says more
+                await self._flush()
+        if self._early:
+            data, self._early = self._early, b""
+            self._filled = len(data) >= READ
+            self.replied = True
+            return data
         deadline = self.deadline
         while True:
-            data = None
+            received: bytes | None = None
             wait = deadline.wait()
             try:
                 with anyio.move_on_after(wait if deadline.watch is None else min(wait, deadline.tick)):
-                    data = await self._stream.receive(READ)
+                    received = await self._stream.receive(READ)
             except anyio.EndOfStream:
                 return b""
             except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
                 raise httpcore.ReadError("connection lost") from None
-            if data is not None:
+            if received is not None:
                 break
             if deadline.watch is None or wait <= deadline.tick:
                 raise deadline.exceeded()  # ours, and typed: it passes through httpcore untouched
             await deadline.watch()
         # anyio hands out what it has up to READ bytes: a full piece may have more behind it, above the socket
-        self._filled = len(data) >= READ
+        self._filled = len(received) >= READ
         self.replied = True
-        return data
+        return received
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
         """Held until 64 KiB or the next read, so that head and small body leave in one packet."""
@@ -69,26 +79,56 @@ class Wire(httpcore.AsyncNetworkStream):
             await self._flush()
 
     async def _flush(self) -> None:
-        # A server that answers before it has the whole body (413) may reset the connection, and the answer would be lost:
-        # look before each further piece. Not on TLS, where session tickets look like an answer.
-        if self.sent and not self._secure and self._poll.poll(0):
-            self._held, self._held_size = [], 0
-            raise httpcore.WriteError("the server already answers")
         data = self._held[0] if len(self._held) == 1 else b"".join(self._held)
         self._held, self._held_size = [], 0
+        watched = False
+        # A server that answers before it has the whole body (413) may reset the connection, and its answer would be lost:
+        # look before each further piece. Not on TLS, where session tickets look like an answer.
+        if self.sent and not self._secure:
+            ready = self._poll_both.poll(0)
+            if ready and ready[0][1] & ~select.POLLOUT:
+                raise httpcore.WriteError("the server already answers")
+            watched = not ready  # the socket is full: the server does not read, it may be about to answer
         self.sent = True
         try:
             with anyio.move_on_after(self.deadline.wait()) as scope:
-                await self._stream.send(data)
+                await (self._send_watching(data) if watched else self._stream.send(data))
         except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
             raise httpcore.WriteError("connection lost") from None
         if scope.cancelled_caught:
             raise self.deadline.exceeded()
+        if self._early:
+            raise httpcore.WriteError("the server already answers")
+
+    async def _send_watching(self, data: bytes) -> None:
+        """Send while listening. What the server says meanwhile is kept for the next read, and ends the sending."""
+        async with anyio.create_task_group() as group:
+
+            async def listen() -> None:
+                try:
+                    self._early = await self._stream.receive(READ)
+                except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
+                    return  # the next write or read meets it too
+                group.cancel_scope.cancel()
+
+            async def send() -> None:
+                try:
+                    await self._stream.send(data)
+                except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
+                    broken.append(True)
+                group.cancel_scope.cancel()
+
+            broken: list[bool] = []
+            group.start_soon(listen)
+            group.start_soon(send)
+        if broken and not self._early:
+            raise anyio.BrokenResourceError
 
     def begin(self, deadline: Deadline) -> None:
         """A new request starts on this socket."""
         self.deadline = deadline
         self.sent = self.replied = False
+        self._early = b""
         self._held, self._held_size = [], 0
 
     @property
