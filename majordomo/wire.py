@@ -60,7 +60,7 @@ class WireStream(Protocol):
 class Transport(Protocol):
     """How bytes travel; the only thing between a flow and a network. It never repeats a request by itself."""
 
-    async def open(self, request: WireRequest, deadline: Deadline) -> WireStream:
+    def open(self, request: WireRequest, deadline: Deadline) -> Awaitable[WireStream]:
         """Send, and wait for the head of the answer, whatever its status.
 
         ConnectionFailedError has in `details` what a decision to repeat needs: `reused`, `sent`, `replied`.

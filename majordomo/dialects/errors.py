@@ -13,7 +13,6 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 from majordomo.errors import (
@@ -269,6 +268,8 @@ def retry_after(headers: Mapping[str, str], said: ErrorBody | None = None, now: 
     if header is not None:
         seconds = _seconds(header)
         if seconds is None:
+            from email.utils import parsedate_to_datetime  # rare, and slow to load
+
             try:
                 seconds = parsedate_to_datetime(header.strip()).timestamp() - now
             except (ValueError, TypeError, OverflowError, IndexError):

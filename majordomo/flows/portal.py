@@ -9,16 +9,17 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Future
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-import anyio
-import anyio.from_thread
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from anyio.from_thread import BlockingPortal
 
 T = TypeVar("T")
 
 _lock = threading.Lock()
-_portal: anyio.from_thread.BlockingPortal | None = None
+_portal: BlockingPortal | None = None
 _thread: threading.Thread | None = None
 
 
@@ -43,22 +44,27 @@ def is_running() -> bool:
     return _portal is not None
 
 
-def _started() -> anyio.from_thread.BlockingPortal:
+def _started() -> BlockingPortal:
     global _portal, _thread
+    from concurrent.futures import Future  # not before the first blocking call
+
     if is_portal_thread():
         raise RuntimeError("a blocking call inside the blocking call's own event loop; use the async one")
     with _lock:
         if _portal is None:
-            ready: Future[anyio.from_thread.BlockingPortal] = Future()
+            ready: Future[BlockingPortal] = Future()
             _thread = threading.Thread(target=_serve, args=(ready,), name="majordomo-portal", daemon=True)
             _thread.start()
             _portal = ready.result()
         return _portal
 
 
-def _serve(ready: Future[anyio.from_thread.BlockingPortal]) -> None:
+def _serve(ready: Future[BlockingPortal]) -> None:
+    import anyio
+    from anyio.from_thread import BlockingPortal
+
     async def main() -> None:
-        async with anyio.from_thread.BlockingPortal() as portal:
+        async with BlockingPortal() as portal:
             ready.set_result(portal)
             await portal.sleep_until_stopped()
 

@@ -1,11 +1,13 @@
-"""A base URL, read once."""
+"""A base URL and the headers that go with it, read once."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from majordomo.errors import ConfigurationError
+from majordomo.secret import Secret
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,3 +67,32 @@ def _trouble(url: object) -> str | None:
     if len(url) > 2000 or not url.isprintable() or any(c.isspace() for c in url.strip()) or "\\" in url:
         return "it holds characters that no URL has"
     return None
+
+
+Headers = Sequence[tuple[bytes, bytes]]
+
+
+def encode_headers(address: Address, headers: Mapping[str, Secret]) -> Headers:
+    """Host and the headers of every request. Raises ConfigurationError, naming the header but not its value."""
+    encoded = [(b"Host", address.authority.encode("ascii")), (b"User-Agent", b"majordomo")]
+    for name, value in headers.items():
+        if not name.isascii() or not name.replace("-", "").replace("_", "").isalnum() or name.lower() in _OURS:
+            raise ConfigurationError(f"header {name!r} cannot be set", details={"field": "headers"})
+        if not value.fits_header():
+            raise ConfigurationError(f"the value of header {name!r} holds characters no header has", details={"field": "headers"})
+        encoded.append((name.encode(), value.reveal().encode()))
+    return encoded
+
+
+_OURS = {
+    "host",
+    "content-length",
+    "transfer-encoding",
+    "connection",
+    "accept",
+    "accept-encoding",
+    "content-type",
+    "upgrade",
+    "te",
+    "trailer",
+}

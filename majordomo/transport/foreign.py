@@ -7,29 +7,27 @@ it does to its pool when a call is cancelled, or when a server answers what nobo
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from typing import Any
 
 import anyio
 
 from majordomo.errors import ConfigurationError, ConnectionFailedError, DeadlineExceededError, MajordomoError, Phase
-from majordomo.secret import Secret
-from majordomo.transport.address import Address
+from majordomo.transport.address import Address, Headers
 from majordomo.transport.reply import header_map, inflater
-from majordomo.transport.room import encode_headers
 from majordomo.wire import Deadline, Upload, WireRequest, WireStream
 
 
 class ForeignRoom:
     """Transport over `carrier`, which stays the caller's to close."""
 
-    def __init__(self, address: Address, headers: Mapping[str, Secret], carrier: Any, max_concurrency: int | None) -> None:
+    def __init__(self, address: Address, headers: Headers, carrier: Any, max_concurrency: int | None) -> None:
         if not hasattr(carrier, "handle_async_request") and not (hasattr(carrier, "send") and hasattr(carrier, "aclose")):
             raise ConfigurationError("transport is an httpx.AsyncClient or httpx.AsyncBaseTransport", details={"field": "transport"})
         if max_concurrency is not None:
             raise ConfigurationError("with transport=, concurrency is its business", details={"field": "max_concurrency"})
         self.address = address
-        self._headers = encode_headers(address, headers)
+        self._headers = headers
         self._carrier = carrier
         self._httpx = _library_of(carrier)
         self._closed = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -12,15 +12,14 @@ import anyio
 from anyio.lowlevel import RunVar
 
 from majordomo.errors import BadResponseError, ConfigurationError, ConnectionFailedError, InvalidRequestError, MajordomoError
-from majordomo.secret import Secret
-from majordomo.transport.address import Address
+from majordomo.transport.address import Address, Headers
 from majordomo.transport.carrier import httpcore
 from majordomo.transport.connection import Connection
 from majordomo.transport.pool import Pool
 from majordomo.transport.reply import Reply
 from majordomo.transport.socket import Wire, dial, secure
 from majordomo.transport.tls import context_for
-from majordomo.wire import Deadline, Transport, Upload, WireRequest, WireStream
+from majordomo.wire import Deadline, Upload, WireRequest, WireStream
 
 log = logging.getLogger("majordomo.transport")
 
@@ -34,18 +33,18 @@ class Room:
         self,
         address: Address,
         *,
-        headers: Mapping[str, Secret],
+        headers: Headers,
         tls: str | ssl.SSLContext | None = None,
-        proxy: str | None = None,
+        proxy: Address | None = None,
         max_concurrency: int | None = None,
     ) -> None:
         self.address = address
         self._tls = tls
-        self._proxy = Address.parse(proxy, "proxy") if proxy is not None else None
+        self._proxy = proxy
         self._work = max_concurrency
         self._closed = False
         self._origin = httpcore.Origin(address.scheme.encode(), address.host.encode(), address.port)
-        self._headers = encode_headers(address, headers)
+        self._headers = headers
 
     async def open(self, request: WireRequest, deadline: Deadline) -> WireStream:
         """Send, and wait for the head of the answer. Raises ConnectionFailedError, DeadlineExceededError, BadResponseError."""
@@ -189,32 +188,6 @@ def _reason(error: BaseException) -> str:
     return type(found).__name__
 
 
-def encode_headers(address: Address, headers: Mapping[str, Secret]) -> list[tuple[bytes, bytes]]:
-    """Host and the headers of every request. Raises ConfigurationError, naming the header but not its value."""
-    encoded = [(b"Host", address.authority.encode("ascii")), (b"User-Agent", b"majordomo")]
-    for name, value in headers.items():
-        if not name.isascii() or not name.replace("-", "").replace("_", "").isalnum() or name.lower() in _OURS:
-            raise ConfigurationError(f"header {name!r} cannot be set", details={"field": "headers"})
-        if not value.fits_header():
-            raise ConfigurationError(f"the value of header {name!r} holds characters no header has", details={"field": "headers"})
-        encoded.append((name.encode(), value.reveal().encode()))
-    return encoded
-
-
-_OURS = {
-    "host",
-    "content-length",
-    "transfer-encoding",
-    "connection",
-    "accept",
-    "accept-encoding",
-    "content-type",
-    "upgrade",
-    "te",
-    "trailer",
-}
-
-
 class _Pieces:
     """An upload as httpcore wants it: an iterator object. (httpcore 1.0 leaves an async generator behind when it fails half way.)"""
 
@@ -229,25 +202,3 @@ class _Pieces:
         if piece is None:
             raise StopAsyncIteration
         return piece
-
-
-def open_room(
-    address: Address,
-    *,
-    headers: Mapping[str, Secret],
-    tls: str | ssl.SSLContext | None = None,
-    proxy: str | None = None,
-    max_concurrency: int | None = None,
-    transport: Any = None,
-) -> Transport:
-    """The way to a backend: sockets of our own, or `transport`, which is a Transport or any httpx client or transport."""
-    if transport is None:
-        return Room(address, headers=headers, tls=tls, proxy=proxy, max_concurrency=max_concurrency)
-    if hasattr(transport, "open") and hasattr(transport, "aclose"):
-        port: Transport = transport
-        return port
-    if tls is not None or proxy is not None:
-        raise ConfigurationError("with transport=, tls and proxy are its business", details={"field": "transport"})
-    from majordomo.transport.foreign import ForeignRoom
-
-    return ForeignRoom(address, headers, transport, max_concurrency)

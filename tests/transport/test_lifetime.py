@@ -11,11 +11,18 @@ import pytest
 from loopback import Handler, Loopback, always, whole
 
 from majordomo.settings import Timeout
-from majordomo.transport import Address, Room
+from majordomo.transport import Address
+from majordomo.transport.address import encode_headers
 from majordomo.transport.connection import Connection
+from majordomo.transport.room import Room
 from majordomo.wire import Deadline, WireRequest
 
 Serve = Callable[[Handler], Loopback]
+
+
+def plain_room(server: Loopback) -> Room:
+    address = Address.parse(server.url)
+    return Room(address, headers=encode_headers(address, {}))
 
 
 async def fetch(port: Room) -> bytes:
@@ -41,7 +48,7 @@ def sockets() -> int:
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_two_runs_without_a_close_leave_no_socket_and_warn_of_nothing(serve: Serve, backend: str) -> None:
     server = serve(always(whole("ok")))
-    port = Room(Address.parse(server.url), headers={})
+    port = plain_room(server)
     for _ in range(2):
         assert anyio.run(fetch, port, backend=backend) == b"ok"
         assert server.peers[-1].closed_by_client.wait(2)
@@ -55,7 +62,7 @@ def test_a_hundred_rooms_leave_no_file_descriptor(serve: Serve, backend: str) ->
 
     async def main() -> None:
         for _ in range(100):
-            port = Room(Address.parse(server.url), headers={})
+            port = plain_room(server)
             await fetch(port)
             await port.aclose()
 
@@ -78,7 +85,7 @@ def test_a_connection_whose_protocol_state_cannot_be_seen_is_not_used_again(serv
     server = serve(always(whole("ok")))
 
     async def twice() -> None:
-        port = Room(Address.parse(server.url), headers={})
+        port = plain_room(server)
         await fetch(port)
         await fetch(port)
         await port.aclose()

@@ -19,7 +19,9 @@ from loopback import Handler, Loopback, Peer, always, whole
 import majordomo as md
 from majordomo.secret import Secret
 from majordomo.settings import Timeout
-from majordomo.transport import Address, Room
+from majordomo.transport import Address
+from majordomo.transport.address import encode_headers
+from majordomo.transport.room import Room
 from majordomo.wire import Deadline, WireRequest, WireStream
 
 pytestmark = pytest.mark.anyio
@@ -29,7 +31,10 @@ QUICK = Timeout(connect=2, queue=2, first_byte=2, idle=2, total=5)
 
 def room(server: Loopback | str, **settings: object) -> Room:
     url = server if isinstance(server, str) else server.url
-    return Room(Address.parse(url), headers={"Authorization": Secret("Bearer sk-key")}, **settings)  # type: ignore[arg-type]
+    address = Address.parse(url)
+    proxy = settings.pop("proxy", None)
+    through = Address.parse(proxy) if isinstance(proxy, str) else None
+    return Room(address, headers=encode_headers(address, {"Authorization": Secret("Bearer sk-key")}), proxy=through, **settings)  # type: ignore[arg-type]
 
 
 def get(path: str = "/", **more: object) -> WireRequest:

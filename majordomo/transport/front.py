@@ -1,0 +1,70 @@
+"""The front door: all is checked when a provider is made; the room itself, and httpcore with it, is loaded at the first call."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from majordomo.errors import ConfigurationError
+from majordomo.secret import Secret
+from majordomo.transport.address import Address, encode_headers
+from majordomo.wire import Deadline, Transport, WireRequest, WireStream
+
+if TYPE_CHECKING:
+    import ssl
+
+
+class Front:
+    """A Transport that is made when it is first used, once, whichever thread comes first."""
+
+    def __init__(self, make: Callable[[], Transport]) -> None:
+        self._make = make
+        self._port: Transport | None = None
+        self._lock = threading.Lock()
+
+    def open(self, request: WireRequest, deadline: Deadline) -> Awaitable[WireStream]:
+        """See Transport. No coroutine of its own: the port's is handed on."""
+        return (self._port or self._made()).open(request, deadline)
+
+    async def aclose(self) -> None:
+        await self._made().aclose()
+
+    def _made(self) -> Transport:
+        with self._lock:
+            if self._port is None:
+                self._port = self._make()
+            return self._port
+
+
+def open_room(
+    address: Address,
+    *,
+    headers: Mapping[str, Secret],
+    tls: str | ssl.SSLContext | None = None,
+    proxy: str | None = None,
+    max_concurrency: int | None = None,
+    transport: Any = None,
+) -> Transport:
+    """The way to a backend: sockets of our own, or `transport`, which is a Transport or any httpx client or transport.
+
+    Raises ConfigurationError for headers, a proxy or a combination that cannot be.
+    """
+    encoded = encode_headers(address, headers)
+    if transport is None:
+        through = Address.parse(proxy, "proxy") if proxy is not None else None
+
+        def make() -> Transport:
+            from majordomo.transport.room import Room  # not before the first call: it costs 20 ms
+
+            return Room(address, headers=encoded, tls=tls, proxy=through, max_concurrency=max_concurrency)
+
+        return Front(make)
+    if hasattr(transport, "open") and hasattr(transport, "aclose"):
+        port: Transport = transport
+        return port
+    if tls is not None or proxy is not None:
+        raise ConfigurationError("with transport=, tls and proxy are its business", details={"field": "transport"})
+    from majordomo.transport.foreign import ForeignRoom  # imports httpx
+
+    return ForeignRoom(address, encoded, transport, max_concurrency)
