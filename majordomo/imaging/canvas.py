@@ -105,6 +105,12 @@ class Canvas:
         part.paste(lit, (0, 0), mask)
         self.image.paste(part, box)
 
+    def arc(self, x: float, y: float, rx: float, ry: float, width: float, fill: RGB, alpha: int) -> None:
+        """The upper half of a ring, `width` wide inwards. Never solid."""
+        mask = Image.new("L", (self.width, max(1, min(self.height, round(y)))))
+        ImageDraw.Draw(mask).arc((x - rx, y - ry, x + rx, y + ry), 180, 360, fill=alpha, width=max(1, round(width)))
+        self.cover(fill, mask, (0, 0))
+
     def cover(self, fill: RGB, mask: Image.Image, at: tuple[int, int]) -> None:
         """One colour through a mask whose upper left corner lies at `at`."""
         self.image.paste(fill, (at[0], at[1], at[0] + mask.width, at[1] + mask.height), mask)

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from PIL import Image
 
 from majordomo.imaging import scenery, things
-from majordomo.imaging.palette import RGB, dice, lighter, mix
+from majordomo.imaging.palette import dice, lighter, mix
+from majordomo.imaging.scene import Thing
 from majordomo.imaging.stage import WATERY, Stage
 from majordomo.imaging.things import KINDS, Spot
 
@@ -26,15 +27,15 @@ def layers_of(stage: Stage) -> list[Layer]:
     layers += [scenery.stars, scenery.luminary, scenery.clouds, _back]
     if "mountains" not in scene.absent or scene.place != "mountains":
         layers.append(_solid(scenery.far_land))
-    if scene.place in WATERY:
+    if scene.place == "city":
+        layers.append(_solid(scenery.skyline))
+    if scene.place in (*WATERY, "city"):
         layers.append(scenery.water)
     layers.append(scenery.haze)
     if scene.place == "forest":
         layers += [_solid(_forest(0)), _solid(_forest(1))]
-    if scene.place == "city":
-        layers.append(_solid(scenery.skyline))
-    on_land = any(KINDS[name].where == "land" for name, _ in scene.things if name in KINDS)
-    if scene.place != "sea" or on_land:
+    on_land = any(KINDS[thing.name].where == "land" for thing in scene.things if thing.name in KINDS)
+    if scene.place not in ("sea", "city") or on_land:
         layers.append(_solid(scenery.near_land))
     layers += [_things(True, False), _things(False, True), _solid(scenery.foreground), scenery.weather]
     return layers
@@ -74,7 +75,7 @@ def _shapes(part: int) -> Layer:
     def paint(stage: Stage) -> None:
         canvas, palette, chance = stage.canvas, stage.palette, stage.dice(f"shapes {part}")
         unit = canvas.unit
-        wheel = [*palette.sky, palette.accent, palette.land, palette.water, palette.near, palette.sun]
+        wheel = [*stage.scene.colours * 3, *palette.sky, palette.accent, palette.land, palette.water, palette.near, palette.sun]
         canvas.marking = True
         for _ in range(stage.count(7 + 3 * part)):
             colour, other = chance.choice(wheel), chance.choice(wheel)
@@ -110,11 +111,11 @@ def _things(behind: bool, before: bool) -> Layer:
         canvas = stage.canvas
         plain = canvas.image.copy() if opacity < 1 else None
         canvas.marking = True
-        for order, (name, colour) in enumerate(stage.scene.things):
-            kind = KINDS.get(name)
+        for order, thing in enumerate(stage.scene.things):
+            kind = KINDS.get(thing.name)
             if kind is None or kind.where == "back" or (kind.where == "land") != before:
                 continue
-            for spot in sorted(_spots(stage, name, colour, order), key=lambda spot: spot.y):
+            for spot in sorted(_spots(stage, thing, order), key=lambda spot: spot.y):
                 kind.paint(spot)
         canvas.marking = False
         if plain is not None:
@@ -124,13 +125,14 @@ def _things(behind: bool, before: bool) -> Layer:
     return paint
 
 
-def _spots(stage: Stage, name: str, colour: RGB | None, order: int) -> Iterator[Spot]:
+def _spots(stage: Stage, thing: Thing, order: int) -> Iterator[Spot]:
     """Where the things of one name go. The first thing of the scene has the best place, the others keep out of its way."""
+    name = thing.name
     kind, chance = KINDS[name], stage.dice(f"spots {name}")
     canvas, unit = stage.canvas, stage.canvas.unit
-    count = kind.crowd if kind.crowd > 1 else stage.scene.more
+    count = max(kind.crowd, 3 if thing.many else 1)
     scale = (1.0 if order == 0 else 0.72) * (0.82 + 0.18 * min(2.0, stage.literal)) * (1.15 if stage.scene.place == "abstract" else 1)
-    firm = [other for other, _ in stage.scene.things if other in KINDS and KINDS[other].where == "land"]
+    firm = any(KINDS[other.name].where == "land" for other in stage.scene.things if other.name in KINDS)
     for index in range(count):
         own = dice(*stage.root, "thing", name, index)
         size = unit * kind.height * scale * (1 if index == 0 else own.uniform(0.55, 0.9))
@@ -151,7 +153,7 @@ def _spots(stage: Stage, name: str, colour: RGB | None, order: int) -> Iterator[
             y = stage.ground(x) + unit * (0.012 + own.random() * (0.16 if kind.crowd > 3 else 0.06))
         if stage.scene.place == "abstract":
             y = canvas.height * 0.62 + size * 0.5
-        yield Spot(stage, x, y, size, own, colour)
+        yield Spot(stage, x, y, size, own, thing.colour)
 
 
 def _range(stage: Stage) -> tuple[float, float]:

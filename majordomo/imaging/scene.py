@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -94,6 +95,15 @@ FILLERS = frozenset("a an the at in on of and or with by to from over under near
 
 
 @dataclass(frozen=True, slots=True)
+class Thing:
+    """Something to be seen in the picture, with the colour said just before it; `many` for a plural."""
+
+    name: str
+    colour: RGB | None = None
+    many: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Scene:
     """One reading of a prompt, complete: whatever it did not say has been decided by chance from its words."""
 
@@ -101,13 +111,14 @@ class Scene:
     weather: str
     season: str
     place: str
-    things: tuple[tuple[str, RGB | None], ...]  # in the order named, each with the colour said just before it
+    things: tuple[Thing, ...]  # in the order named
+    colours: tuple[RGB, ...]  # named for the picture as a whole
     absent: frozenset[str]  # meanings the negative prompt rules out
     palette: Palette
-    more: int  # how many the prompt seems to want: 1, or more for a plural
 
-    def has(self, thing: str) -> bool:
-        return any(name == thing for name, _ in self.things)
+    def has(self, name: str) -> bool:
+        """Whether such a thing is to be seen."""
+        return any(thing.name == name for thing in self.things)
 
 
 def read_scene(prompt: str, negative: str, seed: int, background: str = "", literal: float = 1.0) -> Scene:
@@ -116,15 +127,15 @@ def read_scene(prompt: str, negative: str, seed: int, background: str = "", lite
     unwanted = _split(negative)
     absent = frozenset(meaning for word in unwanted for table in (TIMES, WEATHER, PLACES, THINGS) if (meaning := _look_up(table, word)))
     # every decision rolls its own dice, so that ruling one thing out leaves the others as they were
-    things, plural = _things(words, absent)
+    things = _things(words, absent)
     colours = _loose_colours(words)
-    named = [name for name, _ in _things(words, frozenset())[0]]
+    named = [thing.name for thing in _things(words, frozenset())]
     place = _first(PLACES, words, absent) or next((HOMES[name] for name in named if HOMES.get(name, "") not in ("", *absent)), "")
     if not place:
         places = ["hills", "mountains", "lake"] if named else ["hills", "mountains", "lake", "forest", "abstract", "sea"]
         place = _pick("place", places, absent, prompt, seed)
     hour = _first(TIMES, words, absent)
-    if not hour and any(name in ("moon", "star") for name, _ in things):
+    if not hour and (place == "space" or any(thing.name in ("moon", "star") for thing in things)):
         hour = "night"
     hour = hour or _pick("hour", ["dawn", "morning", "day", "golden", "sunset", "dusk"], absent, prompt, seed)
     weather = _first(WEATHER, words, absent) or ("clear" if "clouds" in absent else _pick("weather", ["fair", "fair", "clouds"], absent, prompt, seed))
@@ -136,7 +147,7 @@ def read_scene(prompt: str, negative: str, seed: int, background: str = "", lite
     if tone is not None:
         palette = palette.mapped(lambda colour: mix(colour, tone, 0.12))
         palette = replace(palette, sky=(tone, mix(tone, palette.sky[1], 0.1), lighter(tone, 0.12), lighter(tone, 0.25)))
-    return Scene(hour, weather, season, place, things, absent, palette, plural)
+    return Scene(hour, weather, season, place, things, tuple(colours), absent, palette)
 
 
 def _pick(what: str, choices: list[str], absent: frozenset[str], prompt: str, seed: int) -> str:
@@ -158,17 +169,14 @@ def _first(table: Mapping[str, str], words: list[str], absent: frozenset[str]) -
     return next((meaning for word in words if (meaning := _look_up(table, word)) and meaning not in absent), "")
 
 
-def _things(words: list[str], absent: frozenset[str]) -> tuple[tuple[tuple[str, RGB | None], ...], int]:
-    found: dict[str, RGB | None] = {}
-    plural = 1
+def _things(words: list[str], absent: frozenset[str]) -> tuple[Thing, ...]:
+    found: dict[str, Thing] = {}
     for index, word in enumerate(words):
         name = _look_up(THINGS, word)
-        if not name or name in absent:
-            continue
-        if word.endswith("s") and word not in THINGS:
-            plural = 3
-        found.setdefault(name, colour_named(words[index - 1]) if index else None)
-    return tuple(found.items())[:8], plural
+        if name and name not in absent:
+            colour = colour_named(words[index - 1]) if index else None
+            found.setdefault(name, Thing(name, colour, many=word.endswith("s") and word not in THINGS))
+    return tuple(found.values())[:8]
 
 
 def _loose_colours(words: list[str]) -> list[RGB]:
@@ -192,8 +200,9 @@ def _palette(
         share = {"rain": 0.45, "storm": 0.55, "fog": 0.5}[weather]
         light = 0.35 + 0.65 * palette.daylight
         palette = palette.mapped(lambda colour: mix(turned(colour, 0, 0.6), lighter(grey, light - 1), share))
-    for colour in colours:
-        palette = palette.mapped(lambda own, colour=colour: tinted(own, colour, 0.5 / len(colours) * min(1.6, 0.3 + 0.7 * literal)))
+    if colours:
+        turn = itertools.cycle(colours)  # several colours share the picture instead of mixing to mud
+        palette = palette.mapped(lambda own: tinted(own, next(turn), min(0.85, 0.15 + 0.45 * literal)))
     known = (TIMES, WEATHER, SEASONS, PLACES, THINGS)
     unknown = [word for word in words if word not in FILLERS and colour_named(word) is None and not any(_look_up(t, word) for t in known)]
     drift = 0.0
@@ -222,7 +231,7 @@ def _seasoned(palette: Palette, season: str, place: str) -> Palette:
         return palette
     tint, share = tints[key]
     light = 0.32 + 0.68 * palette.daylight
-    land = mix(palette.land, mix(palette.sky[0], tint, light), share)
+    land = mix(palette.land, mix(mix(palette.near, palette.sky[2], 0.35), tint, light), share)
     near = mix(palette.near, lighter(land, -0.55), 0.6)
     return replace(palette, land=land, near=near)
 

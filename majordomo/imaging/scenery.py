@@ -6,7 +6,7 @@ import math
 import random
 from collections.abc import Callable
 
-from PIL import Image, ImageChops, ImageFilter
+from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
 from majordomo.imaging.canvas import Point, gradient, levels, noise
 from majordomo.imaging.palette import RGB, lighter, mix
@@ -43,7 +43,7 @@ def stars(stage: Stage) -> None:
 def luminary(stage: Stage) -> None:
     """The sun, or the moon, and the light around it."""
     scene, canvas, palette = stage.scene, stage.canvas, stage.palette
-    moon = (palette.moon or scene.has("moon")) and "moon" not in scene.absent
+    moon = (palette.moon or scene.has("moon")) and "moon" not in scene.absent and not scene.has("planet")
     sun = not palette.moon and "sun" not in scene.absent and scene.weather not in ("rain", "storm", "fog") and scene.place != "space"
     x, y, unit = stage.light_x, stage.light_y, canvas.unit
     if sun:
@@ -77,6 +77,9 @@ def clouds(stage: Stage) -> None:
     weather = stage.scene.weather
     if weather == "clear" or stage.scene.place == "space":
         return
+    if stage.palette.sun_height > 0.35 and not stage.palette.moon and weather in ("fair", "clouds", "snow"):
+        _heaps(stage, 11 if weather == "clouds" else 5)
+        return
     canvas, palette, chance = stage.canvas, stage.palette, stage.dice("clouds")
     heavy = {"clouds": 0.85, "storm": 1.0, "rain": 0.95, "snow": 0.8, "fog": 0.4}.get(weather, 0.55)
     low_sun = palette.sun_height < 0.35
@@ -101,8 +104,33 @@ def clouds(stage: Stage) -> None:
     canvas.cover(lit, under.point([min(230, level * 3) for level in range(256)]), (0, 0))
 
 
+def _heaps(stage: Stage, count: int) -> None:
+    """Fair-weather clouds: heaps of balls on a flat foot, small ones low and far, large ones high and near."""
+    canvas, palette, chance, unit = stage.canvas, stage.palette, stage.dice("heaps"), stage.canvas.unit
+    count = min(60, round(count * max(1.0, canvas.width / unit)))
+    for index in range(count):
+        near = 1 - index / count if count > 1 else 1.0
+        x, foot = chance.random() * canvas.width, stage.horizon * (0.78 - 0.62 * (1 - near) ** 0.8 * chance.uniform(0.6, 1))
+        size = unit * (0.06 + 0.16 * (1 - foot / max(1.0, stage.horizon))) * chance.uniform(0.7, 1.3)
+        box = (int(x - 2.3 * size) - 2, int(foot - 1.6 * size) - 2, int(x + 2.3 * size) + 3, int(foot + 0.3 * size) + 3)
+        mask = Image.new("L", (box[2] - box[0], box[3] - box[1]))
+        pen = ImageDraw.Draw(mask)
+        for _ in range(6 + stage.count(20)):
+            spread = chance.gauss(0, 0.75)
+            radius = size * chance.uniform(0.24, 0.5) * max(0.35, 1 - 0.3 * abs(spread))
+            dx, dy = x + spread * size * 0.9 - box[0], foot - radius * chance.uniform(0.6, 1.7 - 0.4 * min(2.0, abs(spread))) - box[1]
+            pen.ellipse((dx - radius, dy - radius, dx + radius, dy + radius), fill=255)
+        pen.rectangle((0, foot - box[1], mask.width, mask.height), fill=0)
+        mask = mask.filter(ImageFilter.GaussianBlur(max(0.6, size * 0.045)))
+        # lit from above, and fainter with distance
+        bright = gradient([(0.0, lighter(palette.cloud, 0.6)), (1.0, mix(palette.cloud, mix(palette.sky[1], palette.far, 0.5), 0.5))], mask.height)
+        sheet = bright.resize(mask.size, Image.Resampling.NEAREST)
+        alpha = 0.5 + 0.42 * (1 - foot / max(1.0, stage.horizon))
+        canvas.image.paste(sheet, box, mask.point([round(level * alpha) for level in range(256)]))
+
+
 def ridge(chance: random.Random, stage: Stage, base: float, height: float, waves: float, rough: float) -> list[Point]:
-    """The upper edge of a range of hills: sines of falling strength; `rough` makes mountains of it."""
+    """The upper edge of a range of hills: sines of falling strength, the finer ones stronger the more `rough`."""
     width = stage.canvas.width
     unit = max(1.0, stage.canvas.unit)
     octaves = 2 + round(4 * stage.detail * min(1.0, 0.4 + rough))
@@ -115,8 +143,7 @@ def ridge(chance: random.Random, stage: Stage, base: float, height: float, waves
         x = width * index / steps
         value = 0.0
         for frequency, phase, share in parts:
-            wave = math.sin(phase + frequency * x / unit * 2)
-            value += share * ((1 - 2 * abs(wave)) if rough > 0.5 else wave)
+            value += share * math.sin(phase + frequency * x / unit * 2)
         points.append((x, base - height * (0.5 + 0.5 * value)))
     return points
 
@@ -132,12 +159,8 @@ def far_land(stage: Stage) -> None:
         return
     chance, unit = stage.dice("far"), canvas.unit
     if place == "mountains":
-        for index, distance in enumerate((0.85, 0.6, 0.32)):
-            tall = unit * (0.44 - 0.09 * index)
-            edge = ridge(chance, stage, stage.horizon + unit * (0.02 + 0.03 * index), tall, 1.3 + index, 0.9)
-            body = stage.faded(mix(palette.land, palette.near, 0.4), distance)
-            _fill(stage, edge, stage.horizon + unit * 0.2, body, mix(body, palette.far, 0.55))
-            _peaks(stage, edge, tall, body, chance)
+        for index, distance in enumerate((0.86, 0.62, 0.34)):
+            _mountains(stage, chance, stage.horizon + unit * (0.01 + 0.03 * index), unit * (0.46 - 0.09 * index), distance)
         return
     heights = {"sea": 0.07, "beach": 0.07, "lake": 0.26, "desert": 0.16, "city": 0.1}
     tall = unit * heights.get(place, 0.2)
@@ -147,34 +170,67 @@ def far_land(stage: Stage) -> None:
         _fill(stage, edge, stage.horizon + unit * 0.03, body, mix(body, palette.sky[3], 0.35))
 
 
-def _peaks(stage: Stage, edge: list[Point], tall: float, body: RGB, chance: random.Random) -> None:
-    """Shadow on the side of each peak that looks away from the sun, snow on its top."""
+def _mountains(stage: Stage, chance: random.Random, base: float, tall: float, distance: float) -> None:
+    """One range: straight flanks roughened by chance, shadow on the side away from the sun, snow on the highest."""
+    canvas, palette, unit = stage.canvas, stage.palette, max(1.0, stage.canvas.unit)
+    peaks: list[tuple[float, float, float]] = []
+    x = -unit * 0.1
+    while x < canvas.width + unit * 0.2:
+        peaks.append((x, tall * chance.uniform(0.45, 1.0), chance.uniform(0.75, 1.25)))
+        x += unit * chance.uniform(0.16, 0.36)
+    steps = min(1200, max(12, canvas.width // 4))
+    rough = [(chance.uniform(18, 120), chance.uniform(0, 6.28), chance.uniform(0.2, 1.0)) for _ in range(2 + round(6 * stage.detail))]
+    edge: list[Point] = []
+    owners: list[int] = []
+    nearby = 0
+    for index in range(steps + 1):
+        x = canvas.width * index / steps
+        while nearby < len(peaks) - 1 and peaks[nearby + 1][0] < x:
+            nearby += 1
+        some = range(max(0, nearby - 3), min(len(peaks), nearby + 5))
+        owner = max(some, key=lambda at: peaks[at][1] - peaks[at][2] * abs(x - peaks[at][0]))
+        height = max(tall * 0.12, peaks[owner][1] - peaks[owner][2] * abs(x - peaks[owner][0]))
+        height += tall * 0.016 * sum(share * math.sin(phase + rate * x / unit) * 30 / rate for rate, phase, share in rough)
+        edge.append((x, base - height))
+        owners.append(owner)
+    body = stage.faded(mix(palette.land, palette.near, 0.35), distance)
+    _fill(stage, edge, stage.horizon + unit * 0.2, body, mix(body, palette.far, 0.6))
+    for at in range(len(peaks)):
+        flank = [point for point, owner in zip(edge, owners, strict=True) if owner == at]
+        if len(flank) > 3:
+            _peak(stage, chance, flank, base, body, tall)
+
+
+def _peak(stage: Stage, chance: random.Random, flank: list[Point], base: float, body: RGB, tall: float) -> None:
     canvas, palette = stage.canvas, stage.palette
-    snow = mix(mix((244, 246, 252), palette.sky[3], 0.25), palette.far, 0.25 + 0.35 * (1 - palette.daylight))
-    reach = max(2, len(edge) // 26)
-    for index in range(reach, len(edge) - reach):
-        x, y = edge[index]
-        around = [point[1] for point in edge[index - reach : index + reach + 1]]
-        if y > min(around) or max(around) - y < tall * 0.06:
-            continue
-        away = 1 if x > stage.light_x else -1
-        slope = [point for point in (edge[index : index + reach * 2] if away > 0 else edge[max(0, index - reach * 2) : index + 1][::-1])]
-        if len(slope) < 2:
-            continue
-        inner = [(x + away * t * tall * 0.16 + chance.uniform(-1, 1) * tall * 0.02, y + t * tall * 0.5) for t in (0.75, 0.5, 0.25)]
-        canvas.polygon([(x, y), *slope[1:], *inner], lighter(body, -0.25), 110)
-        if "snow" in stage.scene.absent:
-            continue
-        depth = tall * chance.uniform(0.1, 0.17)
-        cap = [point for point in edge[max(0, index - reach * 2) : index + reach * 2] if point[1] < y + depth]
-        if len(cap) > 2:
-            left, right = cap[0], cap[-1]
-            teeth = max(2, round(3 + 5 * stage.detail))
-            hem = [
-                (right[0] + (left[0] - right[0]) * t / teeth, max(left[1], right[1]) + depth * (0.5 * (t % 2) - 0.25))
-                for t in range(1, teeth)
-            ]
-            canvas.polygon([*cap, *hem], snow, 225)
+    top = min(flank, key=lambda point: point[1])
+    away = 1 if top[0] > stage.light_x else -1
+    shadow = [point for point in flank if (point[0] - top[0]) * away >= 0]
+    if away < 0:
+        shadow.reverse()
+    if len(shadow) > 1:
+        foot = max(y for _, y in shadow)
+        spine = [(top[0] + away * tall * (0.05 * t + chance.uniform(-0.03, 0.03)), top[1] + (foot - top[1]) * t) for t in (0.9, 0.7, 0.5, 0.3, 0.15)]
+        canvas.polygon([top, *shadow, *spine], lighter(body, -0.4), 95)
+    height = base - top[1]
+    if "snow" in stage.scene.absent or height < tall * 0.5:
+        return
+    depth = height * chance.uniform(0.22, 0.36)
+    cap = [point for point in flank if point[1] < top[1] + depth]
+    if len(cap) < 3:
+        return
+    teeth = 3 + round(6 * stage.detail)
+    left, right = cap[0], cap[-1]
+    hem = []
+    for t in range(1, teeth):
+        share = t / teeth
+        x, y = right[0] + (left[0] - right[0]) * share, right[1] + (left[1] - right[1]) * share
+        hem.append((x, y + depth * ((0.16 if t % 2 else -0.26) + chance.uniform(-0.12, 0.12))))
+    snow = mix(mix((248, 250, 255), palette.sky[3], 0.2), palette.far, 0.1 + 0.4 * (1 - palette.daylight))
+    canvas.polygon([*cap, *hem], snow, 235)
+    shaded = [point for point in [*cap, *hem] if (point[0] - top[0]) * away >= 0]
+    if len(shaded) > 2:
+        canvas.polygon([top, *shaded], mix(snow, body, 0.45), 120)
 
 
 def skyline(stage: Stage) -> None:
@@ -185,8 +241,8 @@ def skyline(stage: Stage) -> None:
         while x < canvas.width:
             wide = unit * chance.uniform(0.05, 0.11) * (1 + 0.25 * index)
             tall = unit * (chance.uniform(0.16, 0.56) - 0.1 * index) * (0.7 + 0.3 * math.sin(3.1 * x / canvas.width))
-            top = stage.horizon + unit * 0.03 * index - tall
-            floor = canvas.height if index == 2 else stage.horizon + unit * 0.12
+            top = stage.horizon - tall
+            floor = max(stage.horizon, top + 1) + unit * 0.01
             corners = [(x, floor), (x, top), (x + wide, top), (x + wide, floor)]
             shape = chance.randrange(4)
             if shape == 1:

@@ -32,7 +32,7 @@ class Stage:
     def __post_init__(self) -> None:
         chance = self.dice("frame")
         width, height = self.canvas.width, self.canvas.height
-        low = {"mountains": 0.7, "city": 0.78, "forest": 0.74, "space": 0.86, "desert": 0.66}.get(self.scene.place, 0.64)
+        low = {"mountains": 0.7, "city": 0.72, "forest": 0.74, "space": 0.86, "desert": 0.66}.get(self.scene.place, 0.64)
         self.horizon = height * (low + chance.uniform(-0.03, 0.03))
         side = chance.choice([-1, 1])
         self.focus = width * (0.5 + side * chance.uniform(0.15, 0.23))

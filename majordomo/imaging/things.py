@@ -451,12 +451,9 @@ def planet(spot: Spot) -> None:
 def rainbow(spot: Spot) -> None:
     canvas = spot.stage.canvas
     bands: list[RGB] = [(226, 62, 60), (242, 150, 50), (250, 226, 80), (80, 180, 90), (70, 130, 220), (130, 80, 190)]
-    was, canvas.marking = canvas.marking, False
     for index, colour in enumerate(bands):
-        radius = spot.size * (1.0 - 0.035 * index)
-        arc = [(spot.x + radius * 1.15 * math.cos(t * math.pi / 60), spot.y - radius * math.sin(t * math.pi / 60)) for t in range(61)]
-        canvas.line(arc, colour, spot.size * 0.04, 105)
-    canvas.marking = was
+        outer, wide = spot.size * (1.0 - 0.04 * index), spot.size * 0.05
+        canvas.arc(spot.x, spot.y, outer * 1.15, outer, wide, colour, 84)
 
 
 @dataclass(frozen=True, slots=True)
