@@ -30,7 +30,9 @@ def hatching(image: Image.Image, chance: random.Random) -> Image.Image:
         image.paste(ImageChops.multiply(image, Image.new("RGB", image.size, (128, 124, 140))), (0, 0), mask)
     light = _lines(image.size, angle + 0.7, _cell(image) * 1.3, 0.3)
     image.paste(
-        ImageChops.screen(image, Image.new("RGB", image.size, (46, 44, 40))), (0, 0), ImageChops.multiply(light, tone.point(levels(90, 220)))
+        ImageChops.screen(image, Image.new("RGB", image.size, (46, 44, 40))),
+        (0, 0),
+        ImageChops.multiply(light, tone.point(levels(90, 220))),
     )
     return image
 
@@ -57,7 +59,7 @@ def strokes(image: Image.Image, chance: random.Random) -> Image.Image:
     """Short brush strokes that follow one wind."""
     wind = chance.uniform(-0.5, 0.5)
     drawing = image
-    for share, cell, alpha in ((1.9, _cell(image) * 2.0, 0.7), (1.3, _cell(image) * 1.1, 0.65)):
+    for share, cell, alpha in ((1.9, _cell(image) * 1.25, 0.6), (1.5, _cell(image) * 0.7, 0.6)):
         small = _sampled(image, cell)
         pixels = small.load()
         assert pixels is not None
@@ -135,7 +137,15 @@ BRUSHES: dict[str, Brush] = {
     "watercolour": watercolour,
 }
 # Samplers people name most often, each with a hand of its own; any other name finds one by its hash.
-SAMPLERS = {"euler": "soft", "euler_a": "strokes", "heun": "hatching", "dpm2": "ink", "ddim": "facets", "lcm": "dots", "dpmpp2m": "watercolour"}
+SAMPLERS = {
+    "euler": "soft",
+    "euler_a": "strokes",
+    "heun": "hatching",
+    "dpm2": "ink",
+    "ddim": "facets",
+    "lcm": "dots",
+    "dpmpp2m": "watercolour",
+}
 SAMPLERS |= {"euler_ancestral": "strokes", "dpmpp_2m": "watercolour", "dpm++2m": "watercolour", "unipc": "facets"}
 
 

@@ -56,7 +56,9 @@ class Canvas:
         ImageDraw.Draw(mask).polygon([(x - left, y - top) for x, y in points], fill=255)
         span = size[0] if across else size[1]
         ramp = gradient([(0.0, first), (1.0, last)], span)
-        self.image.paste((ramp.transpose(Image.Transpose.ROTATE_90) if across else ramp).resize(size, Image.Resampling.NEAREST), found, mask)
+        self.image.paste(
+            (ramp.transpose(Image.Transpose.ROTATE_90) if across else ramp).resize(size, Image.Resampling.NEAREST), found, mask
+        )
         if self.solid is not None and self.marking:
             self.solid.paste(255, found, mask)
 

@@ -45,7 +45,6 @@ def look_at(picture: ImagePart) -> Look:
     """Decode a picture and describe it. Raises InvalidRequestError when it cannot be decoded or is larger than the limits."""
     image = picture.to_pil()
     has_alpha = "A" in image.getbands() or "transparency" in image.info
-    image.draft("RGB", (SAMPLE * 2, SAMPLE * 2))
     # alpha is multiplied in while shrinking, so that colours hidden by transparency do not leak into the sample
     sample = image.convert("RGBA" if has_alpha else "RGB").resize(_sample_size(image.size), Image.Resampling.BOX)
     visible = sample.getchannel("A").point(lambda level: 255 if level > 127 else 0) if has_alpha else None
@@ -112,7 +111,7 @@ def _read(text: str | None) -> _Told:
     """Prompt, then "Negative prompt: ...", then one last line of pairs; each of the three may be missing."""
     if text is None:
         return _Told()
-    lines = text.strip().split("\n")
+    lines = text.replace("\r\n", "\n").strip().split("\n")
     pairs = _pairs(lines[-1])
     if pairs:
         lines.pop()

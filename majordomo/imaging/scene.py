@@ -6,6 +6,7 @@ import itertools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 from majordomo.imaging.palette import HOURS, RGB, Palette, colour_named, dice, lighter, mix, tinted, turned
 
@@ -91,7 +92,9 @@ THINGS = _words("""
 HOMES = {"lighthouse": "sea", "boat": "sea", "ship": "sea", "whale": "sea", "palm": "beach", "cactus": "desert", "bridge": "lake"}
 HOMES |= {"castle": "mountains", "pine": "mountains", "tent": "mountains", "deer": "forest", "fox": "forest", "mushroom": "forest"}
 HOMES |= {"rocket": "space", "planet": "space"}
-FILLERS = frozenset("a an the at in on of and or with by to from over under near some very its is are for into as".split())
+FILLERS = frozenset(
+    ("a", "an", "the", "at", "in", "on", "of", "and", "or", "with", "by", "to", "from", "over", "under", "near", "some", "very")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +141,9 @@ def read_scene(prompt: str, negative: str, seed: int, background: str = "", lite
     if not hour and (place == "space" or any(thing.name in ("moon", "star") for thing in things)):
         hour = "night"
     hour = hour or _pick("hour", ["dawn", "morning", "day", "golden", "sunset", "dusk"], absent, prompt, seed)
-    weather = _first(WEATHER, words, absent) or ("clear" if "clouds" in absent else _pick("weather", ["fair", "fair", "clouds"], absent, prompt, seed))
+    weather = _first(WEATHER, words, absent) or (
+        "clear" if "clouds" in absent else _pick("weather", ["fair", "fair", "clouds"], absent, prompt, seed)
+    )
     season = _first(SEASONS, words, absent) or ("winter" if weather == "snow" else "summer")
     palette = _palette(hour, weather, season, place, colours, words, unwanted, seed, literal)
     tone = colour_named(background.lower().strip())
@@ -213,8 +218,9 @@ def _palette(
     drift += dice("hue", seed).uniform(-9, 9)
     drift += (1 - min(1.0, literal)) * dice("loose", *words, seed).uniform(-70, 70)
     palette = palette.mapped(lambda colour: turned(colour, drift))
-    for colour in (found for word in unwanted if (found := colour_named(word)) is not None):
-        palette = palette.mapped(lambda own, colour=colour: _without(own, colour))
+    for word in unwanted:
+        if (colour := colour_named(word)) is not None:
+            palette = palette.mapped(partial(_without, colour))
     return palette
 
 
@@ -236,7 +242,7 @@ def _seasoned(palette: Palette, season: str, place: str) -> Palette:
     return replace(palette, land=land, near=near)
 
 
-def _without(own: RGB, unwanted: RGB) -> RGB:
+def _without(unwanted: RGB, own: RGB) -> RGB:
     """A colour that no longer leans the unwanted way: what the two share in hue is turned away and greyed."""
     mean = sum(unwanted) / 3
     lean = [channel - mean for channel in unwanted]

@@ -43,8 +43,9 @@ def stars(stage: Stage) -> None:
 def luminary(stage: Stage) -> None:
     """The sun, or the moon, and the light around it."""
     scene, canvas, palette = stage.scene, stage.canvas, stage.palette
-    moon = (palette.moon or scene.has("moon")) and "moon" not in scene.absent and not scene.has("planet")
-    sun = not palette.moon and "sun" not in scene.absent and scene.weather not in ("rain", "storm", "fog") and scene.place != "space"
+    clear = scene.weather not in ("rain", "storm", "fog")
+    moon = (palette.moon or scene.has("moon")) and "moon" not in scene.absent and clear and not scene.has("planet")
+    sun = not palette.moon and "sun" not in scene.absent and clear and scene.place != "space"
     x, y, unit = stage.light_x, stage.light_y, canvas.unit
     if sun:
         size = unit * (0.05 if palette.sun_height > 0.3 else 0.066)
@@ -123,7 +124,9 @@ def _heaps(stage: Stage, count: int) -> None:
         pen.rectangle((0, foot - box[1], mask.width, mask.height), fill=0)
         mask = mask.filter(ImageFilter.GaussianBlur(max(0.6, size * 0.045)))
         # lit from above, and fainter with distance
-        bright = gradient([(0.0, lighter(palette.cloud, 0.6)), (1.0, mix(palette.cloud, mix(palette.sky[1], palette.far, 0.5), 0.5))], mask.height)
+        bright = gradient(
+            [(0.0, lighter(palette.cloud, 0.6)), (1.0, mix(palette.cloud, mix(palette.sky[1], palette.far, 0.5), 0.5))], mask.height
+        )
         sheet = bright.resize(mask.size, Image.Resampling.NEAREST)
         alpha = 0.5 + 0.42 * (1 - foot / max(1.0, stage.horizon))
         canvas.image.paste(sheet, box, mask.point([round(level * alpha) for level in range(256)]))
@@ -135,7 +138,8 @@ def ridge(chance: random.Random, stage: Stage, base: float, height: float, waves
     unit = max(1.0, stage.canvas.unit)
     octaves = 2 + round(4 * stage.detail * min(1.0, 0.4 + rough))
     parts = [
-        (waves * 1.9**octave, chance.uniform(0, 6.28), (0.42 + 0.16 * rough) ** octave * chance.uniform(0.7, 1.2)) for octave in range(octaves)
+        (waves * 1.9**octave, chance.uniform(0, 6.28), (0.42 + 0.16 * rough) ** octave * chance.uniform(0.7, 1.2))
+        for octave in range(octaves)
     ]
     steps = min(1200, max(8, width // 5))
     points = []
@@ -210,7 +214,10 @@ def _peak(stage: Stage, chance: random.Random, flank: list[Point], base: float, 
         shadow.reverse()
     if len(shadow) > 1:
         foot = max(y for _, y in shadow)
-        spine = [(top[0] + away * tall * (0.05 * t + chance.uniform(-0.03, 0.03)), top[1] + (foot - top[1]) * t) for t in (0.9, 0.7, 0.5, 0.3, 0.15)]
+        spine = [
+            (top[0] + away * tall * (0.05 * t + chance.uniform(-0.03, 0.03)), top[1] + (foot - top[1]) * t)
+            for t in (0.9, 0.7, 0.5, 0.3, 0.15)
+        ]
         canvas.polygon([top, *shadow, *spine], lighter(body, -0.4), 95)
     height = base - top[1]
     if "snow" in stage.scene.absent or height < tall * 0.5:
@@ -286,7 +293,9 @@ def water(stage: Stage) -> None:
     calm = 5 if stage.scene.place == "lake" else 14
     narrow = above.resize((max(1, canvas.width // calm), depth), Image.Resampling.BILINEAR)
     mirror = narrow.resize((canvas.width, depth), Image.Resampling.BILINEAR)
-    body = gradient([(0.0, mix(palette.water, palette.sky[3], 0.55)), (0.35, palette.water), (1.0, mix(palette.water, palette.near, 0.7))], depth)
+    body = gradient(
+        [(0.0, mix(palette.water, palette.sky[3], 0.55)), (0.35, palette.water), (1.0, mix(palette.water, palette.near, 0.7))], depth
+    )
     surface = Image.blend(body.resize(mirror.size, Image.Resampling.NEAREST), mirror, 0.58)
     canvas.image.paste(surface, (0, line))
     if canvas.solid is not None:
@@ -420,7 +429,9 @@ def _rocks(stage: Stage, edge: list[Point], foot: float, chance: random.Random, 
         size = min(unit * chance.uniform(0.012, 0.045), low - y)
         lit = chance.random() < 0.4
         colour = mix(palette.land, palette.sun, 0.4) if lit else palette.near
-        shape = [(x + dx * size, middle + dy * size) for dx, dy in ((-0.05, -0.7), (0.22 * side, -0.3), (0.3 * side, 0.8), (-0.18 * side, 0.4))]
+        shape = [
+            (x + dx * size, middle + dy * size) for dx, dy in ((-0.05, -0.7), (0.22 * side, -0.3), (0.3 * side, 0.8), (-0.18 * side, 0.4))
+        ]
         if all(py > y for _, py in shape):
             canvas.polygon(shape, colour, 40 if lit else 70)
 
@@ -501,5 +512,5 @@ def blossom(stage: Stage) -> None:
     """Light that spills over edges: a blurred copy screened over the picture, faintly."""
     image = stage.canvas.image
     small = image.resize((max(1, image.width // 8), max(1, image.height // 8)), Image.Resampling.BOX)
-    soft = small.point(list(levels(120, 255, 120)(level) for level in range(256)) * 3).filter(ImageFilter.GaussianBlur(4))
+    soft = small.point([levels(120, 255, 120)(level) for level in range(256)] * 3).filter(ImageFilter.GaussianBlur(4))
     stage.canvas.image = ImageChops.screen(image, soft.resize(image.size, Image.Resampling.BILINEAR))

@@ -71,7 +71,7 @@ def lighthouse(spot: Spot) -> None:
 
     def half(height: float) -> float:  # the wall leans in, more at the foot
         t = min(1.0, max(0.0, height / 0.74))
-        return top + (foot - top) * (1 - t) ** 1.35
+        return top + (foot - top) * math.pow(1 - t, 1.35)
 
     def band(low: float, high: float) -> list[Point]:
         rows = [low + (high - low) * t / 5 for t in range(6)]
@@ -206,7 +206,9 @@ def pine(spot: Spot) -> None:
     for index in range(tiers):
         t = index / tiers
         low, half, tip = 0.1 + 0.78 * t, 0.25 * (1 - t) + 0.03, 0.1 + 0.78 * t + 0.3 * (1 - 0.55 * t)
-        spot.block(spot.at((-half, low), (-half * 0.4, low + 0.03), (0, tip), (half * 0.4, low + 0.03), (half, low), (0, low + 0.025)), green)
+        spot.block(
+            spot.at((-half, low), (-half * 0.4, low + 0.03), (0, tip), (half * 0.4, low + 0.03), (half, low), (0, low + 0.025)), green
+        )
         if spot.stage.scene.season == "winter" and "snow" not in spot.stage.scene.absent:
             spot.flat(spot.at((-half * 0.62, low + 0.07), (0, tip), (half * 0.3, low + 0.12)), spot.lit((240, 244, 250)), 190)
 
@@ -228,14 +230,15 @@ def palm(spot: Spot) -> None:
 
 def cactus(spot: Spot) -> None:
     green = spot.lit(spot.colour or (70, 122, 76))
-    for column in (
+    columns: tuple[list[Point], ...] = (
         [(0, -0.03), (0, 0.9)],
         [(0, 0.34), (-0.2, 0.36), (-0.22, 0.45), (-0.22, 0.66)],
         [(0, 0.46), (0.18, 0.48), (0.2, 0.56), (0.2, 0.8)],
-    ):
+    )
+    for column in columns:
         wide = 0.14 if len(column) == 2 else 0.09
         spot.stroke(spot.at(*column), green, wide)
-        spot.disc(*column[-1], wide / 2, wide / 2, green)
+        spot.disc(column[-1][0], column[-1][1], wide / 2, wide / 2, green)
         spot.stroke(spot.at(*((x + 0.02, y) for x, y in column)), mix(green, spot.stage.palette.near, 0.35), wide * 0.25)
 
 
@@ -326,7 +329,9 @@ def _four_legged(fur: RGB, neck: float, ears: str, tail: str) -> Callable[[Spot]
         if ears == "antlers":
             for lean in (-0.12, 0.12):
                 for fork in (0.0, 0.1):
-                    spot.stroke(spot.at((0.36, head + 0.06), (0.36 + lean, head + 0.26), (0.36 + lean * 1.6 + fork, head + 0.42)), dark, 0.018)
+                    spot.stroke(
+                        spot.at((0.36, head + 0.06), (0.36 + lean, head + 0.26), (0.36 + lean * 1.6 + fork, head + 0.42)), dark, 0.018
+                    )
         elif ears == "mane":
             spot.flat(spot.at((0.12, 0.56), (0.26, head + 0.12), (0.34, head + 0.06), (0.24, 0.58)), dark)
 
@@ -388,7 +393,9 @@ def balloon(spot: Spot) -> None:
     main, other = spot.lit(spot.colour or palette.accent), spot.lit((252, 236, 200))
     for index, half in enumerate((0.36, 0.27, 0.17, 0.065)):
         body = [(half * math.cos(t * math.pi / 12), 0.66 + 0.34 * math.sin(t * math.pi / 12)) for t in range(13)]
-        spot.block(spot.at(*body, (-half * 0.86, 0.52), (-half * 0.25, 0.25), (half * 0.25, 0.25), (half * 0.86, 0.52)), (main, other)[index % 2])
+        spot.block(
+            spot.at(*body, (-half * 0.86, 0.52), (-half * 0.25, 0.25), (half * 0.25, 0.25), (half * 0.86, 0.52)), (main, other)[index % 2]
+        )
     for dx in (-0.06, 0.06):
         spot.stroke(spot.at((dx, 0.25), (dx * 0.9, 0.12)), palette.near, 0.01)
     spot.block(spot.at((-0.075, 0.12), (-0.06, 0.0), (0.06, 0.0), (0.075, 0.12)), spot.lit((140, 96, 60)))
@@ -409,7 +416,9 @@ def rocket(spot: Spot) -> None:
 
 def tent(spot: Spot) -> None:
     cloth = spot.lit(spot.colour or (230, 130, 50))
-    spot.stage.canvas.glow(spot.x, spot.y - spot.size * 0.3, spot.size * 1.1, spot.stage.palette.lamp, 0.5 * (1 - spot.stage.palette.daylight))
+    spot.stage.canvas.glow(
+        spot.x, spot.y - spot.size * 0.3, spot.size * 1.1, spot.stage.palette.lamp, 0.5 * (1 - spot.stage.palette.daylight)
+    )
     spot.block(spot.at((-0.75, -0.02), (0, 0.85), (0.75, -0.02)), cloth)
     spot.flat(spot.at((-0.2, -0.02), (0, 0.6), (0.2, -0.02)), mix(cloth, spot.stage.palette.lamp, 0.7 - 0.5 * spot.stage.palette.daylight))
 
@@ -426,7 +435,9 @@ def mushroom(spot: Spot) -> None:
 def bridge(spot: Spot) -> None:
     stone = spot.lit(spot.colour or (150, 134, 126))
     for side in (-1, 1):
-        spot.block(spot.at((side * 0.95 - 0.07, -0.25), (side * 0.95 - 0.06, 1.0), (side * 0.95 + 0.06, 1.0), (side * 0.95 + 0.07, -0.25)), stone)
+        spot.block(
+            spot.at((side * 0.95 - 0.07, -0.25), (side * 0.95 - 0.06, 1.0), (side * 0.95 + 0.06, 1.0), (side * 0.95 + 0.07, -0.25)), stone
+        )
     cable = [(t / 8 * 0.95, 0.42 + 0.55 * (t / 8) ** 2) for t in range(-8, 9)]
     spot.stroke(spot.at(*cable), stone, 0.03)
     for dx, dy in cable:
