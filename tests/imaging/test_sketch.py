@@ -254,7 +254,7 @@ def test_it_draws_whatever_the_prompt_says(prompt: str) -> None:
 @pytest.mark.parametrize("name", sorted(KINDS))
 def test_it_paints_each_thing_it_knows(name: str) -> None:
     stage = Stage(Canvas(96, 64, keep_solid=True), read_scene("hills at noon", "", 7), ("root",), detail=1.0, literal=1.0)
-    stage.canvas.image.paste((90, 120, 160))
+    stage.canvas.image.paste((90, 120, 160), (0, 0, 96, 64))
     before = stage.canvas.image.copy()
     KINDS[name].paint(Spot(stage, 48, 56, 40, dice("spot"), None))
     changed = ImageChops.difference(before, stage.canvas.image).convert("L").point(lambda level: 255 if level > 24 else 0)
