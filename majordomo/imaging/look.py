@@ -1,0 +1,194 @@
+"""What can honestly be said about a picture without a neural network: its size, light, colours, and the text stored in it."""
+
+from __future__ import annotations
+
+import colorsys
+import json
+import re
+from dataclasses import dataclass, field
+
+from PIL import Image, ImageStat
+
+from majordomo.imaging.palette import NAMED, RGB
+from majordomo.media import ImagePart, png_text
+
+SAMPLE = 64  # pixels a side: enough for shares of colours, and a large picture costs no more than a small one
+_PAIR = re.compile(r'\s*(\w[\w \-/]{0,60}):\s*("(?:\\.|[^"\\])*"|[^,]*)(?:,|$)')
+_NEGATIVE = "Negative prompt:"
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One look at a picture. Shares and levels run from 0 to 1, `warmth` from -1 (blue) to 1 (orange).
+
+    `palette` has plain colour names with their share of the visible pixels, largest first; a wholly transparent picture has
+    none. `prompt`, `negative_prompt`, `seed` and `parameters` are what the picture's own text claims; None and empty without it.
+    """
+
+    width: int
+    height: int
+    mime: str
+    brightness: float
+    contrast: float
+    palette: tuple[tuple[str, float], ...]
+    warmth: float
+    mood: str
+    transparent: bool
+    texts: dict[str, str] = field(default_factory=dict)
+    prompt: str | None = None
+    negative_prompt: str | None = None
+    seed: int | None = None
+    parameters: dict[str, str] = field(default_factory=dict)
+
+
+def look_at(picture: ImagePart) -> Look:
+    """Decode a picture and describe it. Raises InvalidRequestError when it cannot be decoded or is larger than the limits."""
+    image = picture.to_pil()
+    has_alpha = "A" in image.getbands() or "transparency" in image.info
+    # alpha is multiplied in while shrinking, so that colours hidden by transparency do not leak into the sample
+    sample = image.convert("RGBA" if has_alpha else "RGB").resize(_sample_size(image.size), Image.Resampling.BOX)
+    visible = sample.getchannel("A").point(lambda level: 255 if level > 127 else 0) if has_alpha else None
+    transparent = has_alpha and image.convert("RGBA").getchannel("A").getextrema()[0] != 255
+    colours = sample.convert("RGB")
+    shown = visible is None or visible.getbbox() is not None
+    levels = ImageStat.Stat(colours.convert("L"), visible if shown else None)
+    brightness = levels.mean[0] / 255 if shown else 0.0
+    contrast = min(1.0, levels.stddev[0] / 127.5) if shown else 0.0
+    mean = ImageStat.Stat(colours, visible if shown else None).mean
+    warmth = max(-1.0, min(1.0, (mean[0] - mean[2]) / 128)) if shown else 0.0
+    palette = _palette(colours, visible) if shown else ()
+    told = _read(_text_of(picture))
+    return Look(
+        width=picture.width,
+        height=picture.height,
+        mime=picture.mime,
+        brightness=round(brightness, 3),
+        contrast=round(contrast, 3),
+        palette=palette,
+        warmth=round(warmth, 3),
+        mood=_mood(brightness, contrast, warmth, palette),
+        transparent=transparent,
+        texts=png_text(picture.data),
+        prompt=told.prompt,
+        negative_prompt=told.negative_prompt,
+        seed=told.seed,
+        parameters=told.pairs,
+    )
+
+
+def parameters_of(picture: ImagePart) -> dict[str, str]:
+    """The settings that image programs store as the PNG text "parameters", without decoding a pixel.
+
+    Keys are "prompt" (several lines, perhaps), "negative_prompt", and the names of the pairs as written, such as "Steps" and
+    "Seed". Empty when the picture holds no such text. The text is a claim: whoever saved the picture may have written anything.
+    """
+    told = _read(_text_of(picture))
+    found = dict(told.pairs)
+    if told.prompt is not None:
+        found["prompt"] = told.prompt
+    if told.negative_prompt is not None:
+        found["negative_prompt"] = told.negative_prompt
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    prompt: str | None = None
+    negative_prompt: str | None = None
+    pairs: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def seed(self) -> int | None:
+        digits = self.pairs.get("Seed", "")
+        return int(digits) if re.fullmatch(r"[0-9]{1,20}", digits) else None
+
+
+def _text_of(picture: ImagePart) -> str | None:
+    return png_text(picture.data).get("parameters")
+
+
+def _read(text: str | None) -> _Told:
+    """Prompt, then "Negative prompt: ...", then one last line of pairs; each of the three may be missing."""
+    if text is None:
+        return _Told()
+    lines = text.replace("\r\n", "\n").strip().split("\n")
+    pairs = _pairs(lines[-1])
+    if pairs:
+        lines.pop()
+    start = next((index for index, line in enumerate(lines) if line.startswith(_NEGATIVE)), len(lines))
+    negative = "\n".join(lines[start:])[len(_NEGATIVE) :].strip()
+    return _Told("\n".join(lines[:start]).strip(), negative or None, pairs)
+
+
+def _pairs(line: str) -> dict[str, str]:
+    """The pairs of a line that consists of pairs from end to end and counts steps; any other line belongs to the prompt."""
+    found: dict[str, str] = {}
+    at = 0
+    while at < len(line):
+        match = _PAIR.match(line, at)
+        if match is None:
+            return {}
+        found[match[1].strip()] = _unquoted(match[2].strip())
+        at = match.end()
+    return found if "Steps" in found else {}
+
+
+def _unquoted(value: str) -> str:
+    if value.startswith('"'):
+        try:
+            return str(json.loads(value))
+        except ValueError:
+            return value
+    return value
+
+
+def _sample_size(size: tuple[int, int]) -> tuple[int, int]:
+    scale = min(1.0, SAMPLE / max(size))
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def _palette(colours: Image.Image, visible: Image.Image | None) -> tuple[tuple[str, float], ...]:
+    counts: dict[str, int] = {}
+    seen = zip(_pixels(colours), visible.tobytes() if visible is not None else b"\xff" * (colours.width * colours.height), strict=True)
+    nearest: dict[RGB, str] = {}
+    for pixel, alpha in seen:
+        if alpha:
+            rough = (pixel[0] & 0xF8, pixel[1] & 0xF8, pixel[2] & 0xF8)
+            name = nearest.get(rough) or nearest.setdefault(rough, _name_of(pixel))
+            counts[name] = counts.get(name, 0) + 1
+    total = sum(counts.values())
+    order = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return tuple((name, round(count / total, 3)) for name, count in order[:5])
+
+
+def _pixels(image: Image.Image) -> list[RGB]:
+    data = image.tobytes()
+    return [(data[at], data[at + 1], data[at + 2]) for at in range(0, len(data), 3)]
+
+
+def _name_of(colour: RGB) -> str:
+    """The nearest plain name: near in lightness, and, the more colourful it is, near in hue."""
+
+    def distance(name: str) -> float:
+        other = NAMED[name]
+        plain = sum((a - b) ** 2 for a, b in zip(colour, other, strict=True)) / 3
+        hue, light, _ = colorsys.rgb_to_hls(*(channel / 255 for channel in colour))
+        its_hue, its_light, _ = colorsys.rgb_to_hls(*(channel / 255 for channel in other))
+        apart = abs(hue - its_hue)
+        colourful = min(max(colour) - min(colour), max(other) - min(other))
+        return plain + (min(apart, 1 - apart) * 4 * colourful) ** 2 + (60 * (light - its_light)) ** 2
+
+    return min(NAMED, key=distance)
+
+
+def _mood(brightness: float, contrast: float, warmth: float, palette: tuple[tuple[str, float], ...]) -> str:
+    if not palette:
+        return "nothing to see, wholly transparent"
+    motion = "calm" if contrast < 0.28 else "lively" if contrast < 0.5 else "dramatic"
+    light = "dark" if brightness < 0.33 else "softly lit" if brightness < 0.62 else "bright"
+    tone = ", warm" if warmth > 0.18 else ", cool" if warmth < -0.18 else ""
+    name, share = palette[0]
+    amount = "all" if share > 0.95 else "mostly" if share > 0.4 else "much"
+    if amount == "much" and len(palette) > 1:
+        return f"{motion} and {light}{tone}, {name} and {palette[1][0]}"
+    return f"{motion} and {light}{tone}, {amount} {name}"
