@@ -1,0 +1,492 @@
+"""An answer of the chat completions dialect as it grows, from one message or from a stream of deltas.
+
+Every field is optional, unknown ones are harmless; see `openai_chat` for the sources.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic_core import from_json
+
+from majordomo.dialects.errors import ErrorBody, build_error, error_value
+from majordomo.dialects.pictures import received
+from majordomo.errors import (
+    BadResponseError,
+    CallWarning,
+    InvalidRequestError,
+    MajordomoError,
+    StreamBrokenError,
+    plain_text,
+)
+from majordomo.framing.json import decode_json, encode_json
+from majordomo.framing.lines import EventDecoder
+from majordomo.llm import (
+    ChatEvent,
+    Done,
+    ImagePart,
+    ImageReady,
+    Loading,
+    Message,
+    Part,
+    Reply,
+    Request,
+    TextDelta,
+    TextPart,
+    ThinkingDelta,
+    ThinkingPart,
+    ToolCall,
+    ToolCallDelta,
+    ToolCallPart,
+    ToolCallStarted,
+    Usage,
+)
+from majordomo.llm.reply import FinishReason
+from majordomo.llm.tools import read_output
+from majordomo.settings import Limits
+
+_FINISH: dict[str, FinishReason] = {
+    "stop": "stop",
+    "eos": "stop",
+    "end_turn": "stop",
+    "length": "length",
+    "max_tokens": "length",
+    "model_length": "length",
+    "tool_calls": "tool_calls",
+    "function_call": "tool_calls",
+    "content_filter": "content_filter",
+    "safety": "content_filter",
+    "error": "error",
+}
+
+
+@dataclass(slots=True)
+class _Call:
+    id: str
+    name: str
+    arguments: list[str] = field(default_factory=list)
+    whole: bool = False
+
+    def part(self) -> ToolCallPart:
+        return ToolCallPart(self.id, self.name, "".join(self.arguments) or "{}")
+
+
+class ThinkTags:
+    """`<think>…</think>` at the very beginning of the text, as servers without a field for it send it. Takes any slicing."""
+
+    __slots__ = ("_held", "_state")
+
+    def __init__(self) -> None:
+        self._state = "start"
+        self._held = ""
+
+    def feed(self, text: str) -> Iterator[tuple[bool, str]]:
+        """(is it thinking, text), in order, nothing empty."""
+        if self._state == "text":
+            yield False, text
+            return
+        held = self._held + text
+        self._held = ""
+        if self._state == "start":
+            seen = held.lstrip()
+            if seen.startswith("<think>"):
+                self._state, held = "thinking", seen[7:]
+            elif "<think>".startswith(seen):
+                self._held = held
+                return
+            else:
+                self._state = "text"
+                yield False, held
+                return
+        thought, end, rest = held.partition("</think>")
+        if end:
+            self._state = "text"
+            if thought:
+                yield True, thought
+            if rest := rest.lstrip("\n"):
+                yield False, rest
+            return
+        keep = next((n for n in range(min(7, len(held)), 0, -1) if "</think>".startswith(held[-n:])), 0)
+        self._held = held[len(held) - keep :]
+        if thought := held[: len(held) - keep]:
+            yield True, thought
+
+    def finish(self) -> Iterator[tuple[bool, str]]:
+        if self._held:
+            yield self._state == "thinking", self._held
+        self._held = ""
+
+
+class Answer:
+    """An answer as it grows, from one message or from many deltas."""
+
+    def __init__(self, request: Request, limits: Limits, owner: str) -> None:
+        self._request = request
+        self._limits = limits
+        self._owner = owner
+        self._text: list[str] = []
+        self._thinking: list[str] = []
+        self._size = 0
+        self._tags = ThinkTags()
+        self._plain = False  # the tags are decided: text needs no further look
+        self._calls: list[_Call] = []
+        self._at: dict[int, int] = {}
+        self._images: list[ImagePart] = []
+        self.finish_reason: str | None = None
+        self.usage = Usage()
+        self.model = ""
+        self.warnings: list[CallWarning] = []
+
+    @property
+    def started(self) -> bool:
+        return bool(self._text or self._thinking or self._calls or self._images)
+
+    def take(self, delta: dict[str, Any], events: list[ChatEvent]) -> None:
+        """A message, or a delta of one."""
+        content = delta.get("content")
+        if type(content) is str:
+            if content:
+                self._take_text(content, events)
+        elif isinstance(content, list):
+            self._take_parts(content, events)
+        if len(delta) > 1 or "content" not in delta:
+            self._take_rest(delta, events)
+
+    def _take_rest(self, delta: dict[str, Any], events: list[ChatEvent]) -> None:
+        # Some send the same thought under two names: the first that holds any
+        for name in ("reasoning_content", "reasoning"):
+            if isinstance(thought := delta.get(name), str) and thought:
+                self._think(thought, events)
+                break
+        else:
+            details = delta.get("reasoning_details")
+            for detail in details if isinstance(details, list) else ():
+                if isinstance(detail, dict) and isinstance(thought := detail.get("text") or detail.get("summary"), str) and thought:
+                    self._think(thought, events)
+        if isinstance(refusal := delta.get("refusal"), str) and refusal:
+            self._take_text(refusal, events)
+            self.finish_reason = "content_filter"
+        calls = delta.get("tool_calls")
+        for call in calls if isinstance(calls, list) else ():
+            if isinstance(call, dict):
+                self._take_call(call, events)
+        images = delta.get("images")
+        if isinstance(images, list):
+            self._take_parts(images, events)
+
+    def _take_text(self, text: str, events: list[ChatEvent]) -> None:
+        if self._plain:
+            self._text.append(text)
+            self._size += len(text)
+            if self._size > self._limits.reply:
+                raise self._too_large()
+            events.append(TextDelta(text))
+            return
+        for is_thought, piece in self._tags.feed(text):
+            if is_thought:
+                self._think(piece, events)
+            else:
+                self._plain = True
+                self._take_text(piece, events)
+
+    def _think(self, text: str, events: list[ChatEvent]) -> None:
+        self._size += len(text)
+        if self._size > self._limits.reply:
+            raise self._too_large()
+        self._thinking.append(text)
+        events.append(ThinkingDelta(text))
+
+    def _too_large(self) -> BadResponseError:
+        return BadResponseError(f"the answer is larger than the limit of {self._limits.reply:,} characters", code="TOO_LARGE")
+
+    def _take_parts(self, parts: list[Any], events: list[ChatEvent]) -> None:
+        for part in parts:
+            if not isinstance(part, dict):
+                continue
+            kind = part.get("type")
+            if isinstance(text := part.get("text"), str) and text:
+                self._take_text(text, events)
+            elif kind == "thinking":  # Mistral: a list of text chunks
+                pieces = part.get("thinking")
+                for piece in pieces if isinstance(pieces, list) else ():
+                    if isinstance(piece, dict) and isinstance(thought := piece.get("text"), str) and thought:
+                        self._think(thought, events)
+            elif kind == "image_url":
+                link = part.get("image_url")
+                url = link.get("url") if isinstance(link, dict) else link
+                if isinstance(url, str):
+                    self._take_picture(url, events)
+
+    def _take_picture(self, url: str, events: list[ChatEvent]) -> None:
+        if not url.startswith("data:"):
+            self.warnings.append(CallWarning("PICTURE_MISSING", "the answer links to a picture; links are never fetched"))
+            return
+        try:
+            picture = received(ImagePart.from_data_url(url).data, self._limits)
+        except InvalidRequestError as error:
+            raise BadResponseError(f"the answer's picture is unusable: {error.message}", code="NOT_A_PICTURE") from None
+        self._size += len(picture.data)
+        if self._size > self._limits.picture_reply:
+            raise self._too_large()
+        self._images.append(picture)
+        events.append(ImageReady(picture))
+
+    def _take_call(self, call: dict[str, Any], events: list[ChatEvent]) -> None:
+        function = call.get("function")
+        function = function if isinstance(function, dict) else {}
+        name = word_of(function.get("name")) or ""
+        identity = word_of(call.get("id")) or ""
+        arguments = function.get("arguments")
+        if isinstance(arguments, (dict, list)):
+            arguments = encode_json(arguments).decode()
+        index = call.get("index")
+        place = self._at.get(index) if isinstance(index, int) else (len(self._calls) - 1 if self._calls and not name else None)
+        if place is None and isinstance(index, int) is False and identity:
+            place = next((i for i, known in enumerate(self._calls) if known.id == identity), None)
+        # A new id at a known index is another call: two glued into one would be nobody's wish
+        if place is not None and identity and self._calls[place].id != identity and name:
+            place = None
+        if place is None:
+            place = len(self._calls)
+            if place >= 1000:
+                raise BadResponseError("the answer calls more than 1,000 tools", code="TOO_LARGE")
+            self._close_call(place - 1, events)
+            # An id is needed to answer the call; where the server gives none, its place in the answer is one
+            self._calls.append(_Call(identity or f"call_{place}", name))
+            events.append(ToolCallStarted(place, self._calls[place].id, name))
+            if isinstance(index, int):
+                self._at[index] = place
+        elif name and not self._calls[place].name:
+            self._calls[place].name = name  # servers repeat the name or send it late
+        if isinstance(arguments, str) and arguments:
+            self._size += len(arguments)
+            if self._size > self._limits.reply:
+                raise self._too_large()
+            self._calls[place].arguments.append(arguments)
+            events.append(ToolCallDelta(place, arguments))
+
+    def _close_call(self, place: int, events: list[ChatEvent]) -> None:
+        if place >= 0 and not self._calls[place].whole:
+            self._calls[place].whole = True
+            events.append(ToolCall(place, self._calls[place].part()))
+
+    def close(self, events: list[ChatEvent]) -> None:
+        """Nothing more comes."""
+        for is_thought, piece in self._tags.finish():
+            if is_thought:
+                self._think(piece, events)
+            else:
+                self._plain = True
+                self._take_text(piece, events)
+        for place in range(len(self._calls)):
+            self._close_call(place, events)
+
+    def reply(self, *, whole: bool, raw: Any = None) -> Reply:
+        """The reply so far; a whole one has its output validated."""
+        text = "".join(self._text)
+        parts: list[Part] = []
+        if self._thinking:
+            parts.append(ThinkingPart("".join(self._thinking), self._owner))
+        if text or not (self._calls or self._images or self._thinking):
+            parts.append(TextPart(text))
+        parts += self._images
+        parts += [call.part() for call in self._calls]
+        reason: FinishReason = _FINISH.get(self.finish_reason or "", "unknown")
+        if whole:
+            if self._calls and reason in ("stop", "unknown"):
+                reason = "tool_calls"
+            elif reason == "unknown" and not self.finish_reason and text:
+                reason = "stop"
+        warnings = list(self.warnings)
+        if whole and self._request.tool_choice not in (None, "auto", "none") and not self._calls:
+            warnings.append(CallWarning("TOOL_NOT_CALLED", "a tool call was required, and the model made none", "tool_choice"))
+        output = None
+        if whole and self._request.output is not None and not self._calls:
+            output = read_output(self._request.output, text)
+        return Reply(
+            Message("assistant", tuple(parts)),
+            reason,
+            self.usage,
+            self.model,
+            output=output,
+            warnings=tuple(warnings),
+            raw=raw,
+            raw_finish_reason=self.finish_reason,
+        )
+
+
+class OpenAIChatStream:
+    """The events in a streamed answer, however its bytes are sliced.
+
+    A stream is whole when a finish reason was seen; `[DONE]` without one is a cut stream (llama-cpp-python ends an interrupted
+    one that way). Usage may come after the finish reason, so the end is `[DONE]` or the end of the bytes.
+    """
+
+    def __init__(self, request: Request, limits: Limits, *, owner: str = "", loading_chunks: bool = False) -> None:
+        self._answer = Answer(request, limits, owner)
+        self._frames = EventDecoder(limits.event if not wants_pictures(request) else limits.picture_event)
+        self._loading_chunks = loading_chunks
+        self._depth = limits.depth
+        self.ended = False
+
+    @property
+    def reply(self) -> Reply:
+        return self._answer.reply(whole=False)
+
+    @property
+    def complete(self) -> bool:
+        """A finish reason was seen: whatever happens to the connection now, the answer is whole."""
+        return self._answer.finish_reason is not None
+
+    def feed(self, chunk: bytes) -> list[ChatEvent]:
+        """The events that these bytes complete; the last is Done. Raises StreamBrokenError or what the stream says went wrong."""
+        events: list[ChatEvent] = []
+        for data in self._frames.feed(chunk):
+            if self.ended:
+                break
+            self._take(data, events)
+        return events
+
+    def finish(self) -> list[ChatEvent]:
+        """The bytes have ended."""
+        if self.ended:
+            return []
+        events: list[ChatEvent] = []
+        for data in self._frames.finish():
+            if not self.ended:
+                self._take(data, events)
+        if not self.ended:
+            self._end(events)
+        return events
+
+    def _take(self, data: bytes, events: list[ChatEvent]) -> None:
+        try:
+            document = from_json(data)
+            choices = document["choices"]
+            delta = choices[0]["delta"]
+        except (ValueError, LookupError, TypeError, RecursionError):
+            self._take_odd(data, events)
+            return
+        if len(choices) != 1 or not isinstance(delta, dict) or "error" in document:
+            self._take_odd(data, events)
+            return
+        if self._loading_chunks and "id" not in document and "object" not in document and "model" not in document:
+            # "chunks … with no id, model, index, object or created, full of progress text": the gateway speaks, not the model
+            if isinstance(word := delta.get("reasoning_content"), str) and (word := plain_text(word)):
+                events.append(Loading(word))
+            return
+        answer = self._answer
+        answer.take(delta, events)
+        if reason := choices[0].get("finish_reason"):
+            answer.finish_reason = word_of(reason) or answer.finish_reason
+        if document.get("usage") or "x_groq" in document:
+            answer.usage = usage_of(document)
+        if not answer.model:
+            answer.model = word_of(document.get("model")) or ""
+
+    def _take_odd(self, data: bytes, events: list[ChatEvent]) -> None:
+        """Everything but one choice with a delta: the end, usage alone, an error, or what nobody can read."""
+        if data.strip() == b"[DONE]":
+            self._end(events)
+            return
+        if not data.strip():
+            return
+        try:
+            document = decode_json(data, self._depth)
+        except BadResponseError as error:
+            raise self._broken(error) from None
+        if not isinstance(document, dict):
+            raise self._broken(BadResponseError("an event of the stream is no JSON object"))
+        if document.get("error"):
+            raise self._broken(build_error(status_within(document), error_value(document), {}))
+        choice = first_choice(document)
+        if choice is not None:
+            if isinstance(choice.get("delta"), dict):
+                self._answer.take(choice["delta"], events)
+            elif isinstance(choice.get("message"), dict):  # a whole answer in one event
+                self._answer.take(choice["message"], events)
+            self._answer.finish_reason = word_of(choice.get("finish_reason")) or self._answer.finish_reason
+        if document.get("usage") or "x_groq" in document:
+            self._answer.usage = usage_of(document)
+        self._answer.model = self._answer.model or word_of(document.get("model")) or ""
+
+    def _end(self, events: list[ChatEvent]) -> None:
+        if not self.complete:
+            stray = self._frames.stray
+            said = error_value(decode_json(stray)) if stray.startswith(b"{") and stray.rstrip().endswith(b"}") else ErrorBody()
+            reason = f": {said.message or plain_text(stray.decode('utf-8', 'replace'), 200)}" if stray else ""
+            raise StreamBrokenError(f"the stream ended before the answer did{reason}", partial=self.reply)
+        self.ended = True
+        self._answer.close(events)
+        events.append(Done(self._answer.reply(whole=True)))
+
+    def _broken(self, error: MajordomoError) -> MajordomoError:
+        """Before anything was said, the error itself; after, a broken stream with what had arrived."""
+        if not self._answer.started:
+            return error
+        return StreamBrokenError(
+            f"the stream broke off: {error.message}", partial=self.reply, code=error.code, status=error.status, details=error.details
+        )
+
+
+def wants_pictures(request: Request) -> bool:
+    """Whether the caller asked this dialect for pictures (OpenRouter's `modalities`), so that larger answers are expected."""
+    modalities = request.extra.get("modalities")
+    return isinstance(modalities, (list, tuple)) and "image" in modalities
+
+
+def first_choice(document: dict[str, Any]) -> dict[str, Any] | None:
+    choices = document.get("choices")
+    if isinstance(choices, list):
+        for choice in choices:
+            if isinstance(choice, dict) and choice.get("index") in (0, None):
+                return choice
+    return None
+
+
+def word_of(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _count(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+def usage_of(document: dict[str, Any]) -> Usage:
+    usage = document.get("usage")
+    if not isinstance(usage, dict):
+        groq = document.get("x_groq")
+        usage = groq.get("usage") if isinstance(groq, dict) else None
+    if not isinstance(usage, dict):
+        return Usage()
+    read = usage.get("prompt_tokens_details")
+    written = usage.get("completion_tokens_details")
+    cached = _count(read.get("cached_tokens")) if isinstance(read, dict) else None
+    if cached is None:  # DeepSeek, Mistral
+        cached = _count(usage.get("prompt_cache_hit_tokens", usage.get("num_cached_tokens")))
+    return Usage(
+        _count(usage.get("prompt_tokens")),
+        _count(usage.get("completion_tokens")),
+        cached,
+        _count(written.get("reasoning_tokens")) if isinstance(written, dict) else None,
+    )
+
+
+def status_within(document: dict[str, Any]) -> int:
+    """The status an error within a 200 names: OpenRouter and llama.cpp give it as a numeric code."""
+    error = document.get("error")
+    code = error.get("code", error.get("status_code")) if isinstance(error, dict) else None
+    return code if isinstance(code, int) and not isinstance(code, bool) and 400 <= code < 600 else 200
+
+
+def without_pictures(value: Any) -> Any:
+    """The answer with the text of its pictures elided."""
+    if isinstance(value, dict):
+        return {key: without_pictures(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [without_pictures(item) for item in value]
+    if isinstance(value, str) and value.startswith("data:") and len(value) > 100:
+        return f"<{value[5:].partition(';')[0]}, {len(value)} characters>"
+    return value
