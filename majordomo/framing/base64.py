@@ -13,7 +13,7 @@ from io import BytesIO
 from majordomo.errors import BadResponseError
 from majordomo.llm.parts import FilePart, ImagePart
 
-_encode: Callable[[bytes], bytes]
+_encode: Callable[[bytes | memoryview], bytes]
 _decode: Callable[[bytes], bytes]
 try:
     import pybase64
@@ -42,7 +42,7 @@ class SplicedBody:
                 continue
             view = memoryview(segment.data)
             for at in range(0, len(view), PIECE):
-                yield _encode(bytes(view[at : at + PIECE]))
+                yield _encode(view[at : at + PIECE])
 
 
 class Base64Sink:

@@ -55,6 +55,11 @@ class LineDecoder:
             return [line[:-1] if line.endswith(b"\r") else line for line in pieces]
         return pieces
 
+    @property
+    def empty(self) -> bool:
+        """Whether nothing of the bytes so far is held back, or waits to be told what it was."""
+        return not self._tail and not self._was_cr
+
     def finish(self) -> bytes:
         """The last line, when it had no end."""
         rest = b"".join(self._tail)
@@ -89,7 +94,12 @@ class EventDecoder:
 
     def feed(self, chunk: bytes) -> list[bytes]:
         """The data of the events that `chunk` completes. Raises BadResponseError for an event longer than the limit."""
-        events: list[bytes] = []
+        if chunk.endswith(b"\n\n") and chunk.startswith(b"data: ") and not self._data and self._lines.empty and b"\r" not in chunk:
+            # Nearly every piece of network is one or more whole events of one line each
+            events = chunk[6:-2].split(b"\n\ndata: ")
+            if len(chunk) <= self._limit and not any(b"\n" in event for event in events):
+                return events
+        events = []
         data = self._data
         for line in self._lines.feed(chunk):
             if not line:

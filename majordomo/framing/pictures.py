@@ -16,7 +16,6 @@ from majordomo.framing.json import decode_object
 
 _OPENING = re.compile(rb'"b64_json"[ \t\r\n]*:[ \t\r\n]*"')
 _LONGEST_OPENING = 64  # with more white space than this the key is left to the plain parse
-_PLAIN = re.compile(rb'["\\ \t\r\n]')
 
 
 class PictureReplyDecoder:
@@ -69,29 +68,27 @@ class PictureReplyDecoder:
     def _inside(self, chunk: bytes) -> bytes:
         sink = self._sink
         assert sink is not None
-        end = _PLAIN.search(chunk)
-        text = chunk if end is None else chunk[: end.start()]
+        end = chunk.find(b'"')
+        text = chunk if end < 0 else chunk[:end]
         try:
-            sink.write(text)
+            sink.write(text)  # refuses an escape and white space as it refuses anything else
         except ValueError:
             self._put_back()
             return chunk
-        if end is None:
+        if end < 0:
             return b""
         try:
-            data = sink.close() if end.group() == b'"' else None
+            data = sink.close()
         except ValueError:
-            data = None
-        if data is None:
             self._put_back()
-            return chunk[end.start() :]
+            return chunk[end:]
         self._sink = None
         if data:
             self._kept.append(b"%d" % len(self.pictures))
             self.pictures.append(data)
         else:
             self._kept.append(b'""')
-        return chunk[end.end() :]
+        return chunk[end + 1 :]
 
     def _put_back(self) -> None:
         """It was no plain picture: its text goes back where it came from."""

@@ -70,6 +70,8 @@ class Request:
 
     def override(self, **changes: Any) -> Request:
         """The request with these fields set; None puts a field back to its default. An unknown name is a TypeError."""
+        if not changes:
+            return self
         known: dict[str, Any] = {name: _DEFAULTS.get(name) if value is None else value for name, value in changes.items()}
         return replace(self, **known)
 

@@ -75,11 +75,10 @@ class Reply:
         if self._done:
             return
         self._done = True
-        with anyio.CancelScope(shield=True):
-            try:
-                await self._stream.aclose()
-            finally:
-                await self._give_back(self._connection)
+        try:
+            await self._stream.aclose()
+        finally:  # cancelled meanwhile, the connection is not clean: giving it back closes it under a shield of its own
+            await self._give_back(self._connection)
 
     async def finish(self) -> None:
         """The dialect has its end mark: read the little that may still come, else the connection is lost to the next call."""

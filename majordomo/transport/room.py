@@ -69,7 +69,8 @@ class Room:
             # Of theirs only the class is kept: h11 quotes a bad header's value, and that may be a key
             raise self._failed(error, connection) from None
         deadline.enter("idle")
-        log.debug("%s %s%s -> %d", request.method, self.address.origin, request.path.partition("?")[0], reply.status)
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("%s %s%s -> %d", request.method, self.address.origin, request.path.partition("?")[0], reply.status)
         return reply
 
     def _request(self, request: WireRequest) -> httpcore.Request:
