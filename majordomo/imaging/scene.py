@@ -71,7 +71,7 @@ THINGS = _words("""
     cat: kitten kitty
     dog: puppy wolf
     fox: vixen
-    horse: pony unicorn
+    horse: pony
     deer: stag elk moose
     sheep: lamb
     rabbit: bunny hare
