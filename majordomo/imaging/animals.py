@@ -10,6 +10,7 @@ from majordomo.imaging.spot import Spot, oval
 
 
 def whale(spot: Spot) -> None:
+    """Its back, tail and spout above the water."""
     body = spot.lit(spot.colour or (62, 84, 116))
     arc = [(0.9 * math.cos(math.pi * t / 14), 0.42 * math.sin(math.pi * t / 14)) for t in range(15)]
     spot.block(spot.at(*arc), body)
@@ -22,6 +23,7 @@ def whale(spot: Spot) -> None:
 
 
 def bird(spot: Spot) -> None:
+    """Two wings, seen from afar."""
     ink = spot.colour or mix(spot.stage.palette.near, spot.stage.palette.sky[1], 0.2)
     flap = spot.chance.uniform(0.25, 0.6)
     for side in (-1, 1):
@@ -30,6 +32,7 @@ def bird(spot: Spot) -> None:
 
 
 def cat(spot: Spot) -> None:
+    """Sitting, looking at you."""
     fur = spot.lit(spot.colour or spot.chance.choice([(60, 56, 62), (220, 140, 70), (150, 140, 136)]))
     spot.stroke(spot.at((0.22, 0.08), (0.42, 0.1), (0.46, 0.3), (0.4, 0.4)), fur, 0.07)
     spot.block([(spot.x + dx * spot.size, spot.y - dy * spot.size) for dx, dy in oval(0, 0.28, 0.25, 0.32)], fur)
@@ -79,6 +82,7 @@ def four_legged(fur: RGB, neck: float, ears: str, tail: str) -> Callable[[Spot],
 
 
 def sheep(spot: Spot) -> None:
+    """A ball of wool."""
     wool, dark = spot.lit(spot.colour or (244, 240, 230)), spot.lit((60, 54, 54))
     for dx in (-0.22, -0.1, 0.14, 0.26):
         spot.stroke(spot.at((dx, 0), (dx, 0.35)), dark, 0.06)
@@ -91,6 +95,7 @@ def sheep(spot: Spot) -> None:
 
 
 def rabbit(spot: Spot) -> None:
+    """Sitting, looking right."""
     fur = spot.lit(spot.colour or (178, 150, 126))
     for dx in (-0.07, 0.05):
         spot.flat(spot.at(*oval(dx + 0.12, 0.86, 0.045, 0.17)), lighter(fur, -0.1))
@@ -103,6 +108,7 @@ def rabbit(spot: Spot) -> None:
 
 
 def person(spot: Spot) -> None:
+    """Standing, in a coat."""
     coat, dark = spot.lit(spot.colour or spot.stage.palette.accent), mix(spot.stage.palette.near, (40, 36, 44), 0.4)
     for dx in (-0.06, 0.06):
         spot.flat(spot.at((dx - 0.045, 0), (dx - 0.04, 0.46), (dx + 0.04, 0.46), (dx + 0.045, 0)), dark)

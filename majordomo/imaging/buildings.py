@@ -10,6 +10,7 @@ from majordomo.imaging.spot import Spot
 
 
 def lighthouse(spot: Spot) -> None:
+    """A striped tower with gallery, lantern and the house of its keeper; lit, with beams, when it gets dark."""
     stage, palette = spot.stage, spot.stage.palette
     chance = spot.chance
     stripe = spot.lit(spot.colour or palette.accent)
@@ -76,6 +77,7 @@ def _keepers_house(spot: Spot) -> None:
 
 
 def house(spot: Spot) -> None:
+    """A wall, a roof, a door and two windows; snow on the roof in winter."""
     chance = spot.chance
     wall = spot.lit(spot.colour or chance.choice([(240, 230, 212), (226, 208, 180), (214, 190, 170), (236, 232, 226)]))
     roof = spot.lit(chance.choice([(150, 62, 50), (110, 66, 58), (86, 84, 100)]))
@@ -91,6 +93,7 @@ def house(spot: Spot) -> None:
 
 
 def castle(spot: Spot) -> None:
+    """Four towers behind a wall with battlements."""
     stone = spot.lit(spot.colour or (176, 168, 170))
     roof = spot.lit(spot.stage.palette.accent)
     towers = [(-0.34, 0.1, 0.52), (0.34, 0.1, 0.58), (-0.13, 0.09, 0.8), (0.14, 0.08, 0.68)]
@@ -108,6 +111,7 @@ def castle(spot: Spot) -> None:
 
 
 def windmill(spot: Spot) -> None:
+    """Its sails stand at an angle of their own."""
     wall, cap = spot.lit(spot.colour or (236, 226, 208)), spot.lit((120, 70, 52))
     spot.block(spot.at((-0.17, -0.04), (-0.1, 0.62), (0.1, 0.62), (0.17, -0.04)), wall)
     spot.block(spot.at((-0.13, 0.61), (-0.06, 0.76), (0.06, 0.76), (0.13, 0.61)), cap)
@@ -123,6 +127,7 @@ def windmill(spot: Spot) -> None:
 
 
 def tower(spot: Spot) -> None:
+    """Slender, with a pointed roof."""
     wall = spot.lit(spot.colour or (206, 190, 170))
     spot.block(spot.at((-0.11, -0.04), (-0.11, 0.66), (0.11, 0.66), (0.11, -0.04)), wall)
     spot.block(spot.at((-0.14, 0.65), (0, 1.0), (0.14, 0.65)), spot.lit((104, 74, 84)))
@@ -131,6 +136,7 @@ def tower(spot: Spot) -> None:
 
 
 def boat(spot: Spot) -> None:
+    """Two sails over a small hull and its reflection."""
     palette = spot.stage.palette
     hull, sail = spot.lit(spot.colour or palette.accent), spot.lit((250, 246, 236))
     for index in range(5):  # its reflection, broken by ripples
@@ -143,6 +149,7 @@ def boat(spot: Spot) -> None:
 
 
 def ship(spot: Spot) -> None:
+    """A steamer with two funnels and a row of portholes."""
     hull, white = spot.lit(spot.colour or (56, 62, 84)), spot.lit((240, 238, 232))
     for index in range(4):
         spot.disc(0, -0.04 - 0.06 * index, 0.8 - 0.12 * index, 0.012, mix(hull, spot.stage.palette.near, 0.4), 110 - 20 * index)
@@ -156,6 +163,7 @@ def ship(spot: Spot) -> None:
 
 
 def balloon(spot: Spot) -> None:
+    """Striped, with a basket."""
     palette = spot.stage.palette
     main, other = spot.lit(spot.colour or palette.accent), spot.lit((252, 236, 200))
     for index, half in enumerate((0.36, 0.27, 0.17, 0.065)):
@@ -169,6 +177,7 @@ def balloon(spot: Spot) -> None:
 
 
 def rocket(spot: Spot) -> None:
+    """In flight, on its flame."""
     hull, fin = spot.lit(spot.colour or (236, 236, 240)), spot.lit(spot.stage.palette.accent)
     spot.stage.canvas.glow(spot.x, spot.y - spot.size * 0.02, spot.size * 0.5, (255, 190, 90), 0.8)
     spot.flat(spot.at((-0.09, 0.14), (0, -0.2), (0.09, 0.14)), (255, 170, 60))
@@ -182,6 +191,7 @@ def rocket(spot: Spot) -> None:
 
 
 def tent(spot: Spot) -> None:
+    """Lit from inside when it is dark."""
     cloth = spot.lit(spot.colour or (230, 130, 50))
     spot.stage.canvas.glow(
         spot.x, spot.y - spot.size * 0.3, spot.size * 1.1, spot.stage.palette.lamp, 0.5 * (1 - spot.stage.palette.daylight)
@@ -191,6 +201,7 @@ def tent(spot: Spot) -> None:
 
 
 def bridge(spot: Spot) -> None:
+    """Hung from two towers; it runs out of its place on both sides."""
     stone = spot.lit(spot.colour or (150, 134, 126))
     for side in (-1, 1):
         spot.block(

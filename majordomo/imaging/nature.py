@@ -10,6 +10,7 @@ from majordomo.imaging.spot import Spot, oval
 
 
 def tree(spot: Spot) -> None:
+    """Its crown follows the season: blossom, leaves, autumn colours, snow."""
     season, chance, palette = spot.stage.scene.season, spot.chance, spot.stage.palette
     leaf: RGB = {"spring": (246, 178, 200), "autumn": (216, 112, 40), "winter": (214, 222, 232)}.get(season, (70, 132, 60))
     leaf = spot.lit(spot.colour or leaf)
@@ -26,6 +27,7 @@ def tree(spot: Spot) -> None:
 
 
 def pine(spot: Spot) -> None:
+    """Tiers of branches, with snow on them in winter."""
     green = spot.lit(spot.colour or (44, 96, 70))
     spot.block(spot.at((-0.03, -0.04), (-0.03, 0.2), (0.03, 0.2), (0.03, -0.04)), spot.lit((84, 60, 46)))
     tiers = 4 + round(3 * spot.stage.detail)
@@ -40,6 +42,7 @@ def pine(spot: Spot) -> None:
 
 
 def palm(spot: Spot) -> None:
+    """A leaning trunk and nine fronds."""
     lean, chance = spot.chance.choice([-1, 1]) * spot.chance.uniform(0.12, 0.25), spot.chance
     trunk = [(lean * t * t, 0.78 * t) for t in (0, 0.25, 0.5, 0.75, 1)]
     spot.stroke(spot.at(*trunk), spot.lit((132, 96, 66)), 0.045)
@@ -55,6 +58,7 @@ def palm(spot: Spot) -> None:
 
 
 def cactus(spot: Spot) -> None:
+    """A column with two arms."""
     green = spot.lit(spot.colour or (70, 122, 76))
     columns: tuple[list[Point], ...] = (
         [(0, -0.03), (0, 0.9)],
@@ -69,6 +73,7 @@ def cactus(spot: Spot) -> None:
 
 
 def flower(spot: Spot) -> None:
+    """A stalk, two leaves and a few petals."""
     chance = spot.chance
     petals = spot.lit(spot.colour or chance.choice([(226, 60, 70), (250, 196, 60), (238, 130, 180), (160, 110, 220), (250, 246, 240)]))
     green = spot.lit((66, 124, 60))
@@ -84,6 +89,7 @@ def flower(spot: Spot) -> None:
 
 
 def mushroom(spot: Spot) -> None:
+    """A dotted cap on a white foot."""
     cap = spot.lit(spot.colour or (204, 50, 46))
     spot.block(spot.at((-0.12, -0.03), (-0.08, 0.5), (0.08, 0.5), (0.12, -0.03)), spot.lit((240, 228, 206)))
     dome = [(0.42 * math.cos(t * math.pi / 12), 0.46 + 0.44 * math.sin(t * math.pi / 12)) for t in range(13)]
@@ -93,6 +99,7 @@ def mushroom(spot: Spot) -> None:
 
 
 def planet(spot: Spot) -> None:
+    """Banded, with a ring that passes behind and before it."""
     body = spot.colour or spot.chance.choice([(214, 150, 96), (110, 160, 210), (190, 120, 170)])
     tilt = 0.3
     ring = [(0.85 * math.cos(t), 0.5 + 0.16 * math.sin(t) + tilt * 0.4 * math.cos(t)) for t in (i * math.pi / 20 for i in range(41))]
@@ -105,6 +112,7 @@ def planet(spot: Spot) -> None:
 
 
 def rainbow(spot: Spot) -> None:
+    """An arc of six colours as high as its size."""
     canvas = spot.stage.canvas
     bands: list[RGB] = [(226, 62, 60), (242, 150, 50), (250, 226, 80), (80, 180, 90), (70, 130, 220), (130, 80, 190)]
     for index, colour in enumerate(bands):

@@ -122,6 +122,7 @@ def _peak(stage: Stage, chance: random.Random, flank: list[Point], base: float, 
 
 
 def skyline(stage: Stage) -> None:
+    """Three rows of houses, the nearest darkest, with lit windows in the evening."""
     canvas, palette, chance, unit = stage.canvas, stage.palette, stage.dice("skyline"), stage.canvas.unit
     for index, distance in enumerate((0.8, 0.5, 0.12)):
         x = -unit * 0.05 * chance.random()

@@ -12,6 +12,7 @@ from majordomo.imaging.stage import Stage
 
 
 def sky(stage: Stage) -> None:
+    """The gradient of the hour, brighter around a sun."""
     a, b, c, d = stage.palette.sky
     canvas = stage.canvas
     end = min(0.99, stage.horizon / canvas.height)
@@ -23,6 +24,7 @@ def sky(stage: Stage) -> None:
 
 
 def stars(stage: Stage) -> None:
+    """Many faint ones, a few with a halo; none by day or under a covered sky."""
     dark = 1 - stage.palette.daylight
     if stage.scene.place == "space":
         dark = 1.0
@@ -65,6 +67,7 @@ def luminary(stage: Stage) -> None:
 
 
 def nebula(stage: Stage) -> None:
+    """Clouds of light, for space."""
     canvas, chance = stage.canvas, stage.dice("nebula")
     size = (canvas.width, canvas.height)
     for colour in (stage.palette.accent, (70, 90, 210), (190, 90, 200)):
@@ -73,6 +76,7 @@ def nebula(stage: Stage) -> None:
 
 
 def clouds(stage: Stage) -> None:
+    """Bands when the sun is low, heaps when it is high, a cover in bad weather; lit from where the light is."""
     weather = stage.scene.weather
     if weather == "clear" or stage.scene.place == "space":
         return

@@ -43,12 +43,15 @@ class Spot:
         self.stage.canvas.shade(points, *((bright, dark) if self.away else (dark, bright)), across=True)
 
     def flat(self, points: list[Point], colour: RGB, alpha: int = 255) -> None:
+        """One colour all over."""
         self.stage.canvas.polygon(points, colour, alpha)
 
     def disc(self, dx: float, dy: float, rx: float, ry: float, colour: RGB, alpha: int = 255) -> None:
+        """An ellipse around a point in heights of the thing."""
         self.stage.canvas.ellipse(self.x + dx * self.size, self.y - dy * self.size, rx * self.size, ry * self.size, colour, alpha)
 
     def stroke(self, points: list[Point], colour: RGB, width: float) -> None:
+        """A line; its width is in heights of the thing."""
         self.stage.canvas.line(points, colour, width * self.size)
 
     def window(self, dx: float, dy: float, wide: float, tall: float) -> None:
