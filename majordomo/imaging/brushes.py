@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
@@ -27,10 +27,10 @@ def hatching(image: Image.Image, chance: random.Random) -> Image.Image:
     for turn, threshold in ((angle, 150), (angle + 1.3, 85)):
         lines = _lines(image.size, turn, _cell(image) * 0.9, 0.42)
         mask = ImageChops.multiply(lines, tone.point([255 - level for level in map(levels(threshold - 70, threshold + 60), range(256))]))
-        image.paste(ImageChops.multiply(image, Image.new("RGB", image.size, (128, 124, 140))), (0, 0), mask)
+        image.paste(ImageChops.multiply(image, Image.new("RGB", image.size, (150, 146, 162))), (0, 0), mask)
     light = _lines(image.size, angle + 0.7, _cell(image) * 1.3, 0.3)
     image.paste(
-        ImageChops.screen(image, Image.new("RGB", image.size, (46, 44, 40))),
+        ImageChops.screen(image, Image.new("RGB", image.size, (26, 24, 22))),
         (0, 0),
         ImageChops.multiply(light, tone.point(levels(90, 220))),
     )
@@ -59,7 +59,7 @@ def strokes(image: Image.Image, chance: random.Random) -> Image.Image:
     """Short brush strokes that follow one wind."""
     wind = chance.uniform(-0.5, 0.5)
     drawing = image
-    for share, cell, alpha in ((1.9, _cell(image) * 1.25, 0.6), (1.5, _cell(image) * 0.7, 0.6)):
+    for share, cell, alpha in ((1.9, _cell(image) * 1.25, 0.6), (1.3, _cell(image) * 0.6, 0.5)):
         small = _sampled(image, cell)
         pixels = small.load()
         assert pixels is not None
@@ -173,16 +173,25 @@ def tiled(image: Image.Image, steps: int) -> Image.Image:
 
 
 def grained(image: Image.Image, chance: random.Random, strength: float = 0.016) -> Image.Image:
-    """Fine grain, which also hides the steps of long gradients. One tile of it repeats, too large to be noticed."""
+    """Fine grain, which also hides the steps of long gradients. One tile of it repeats, too large to be noticed. Changes `image`."""
     side = 256
-    tile = Image.frombytes("L", (side, side), chance.randbytes(side * side)).resize((side, side))
+    tile = Image.frombytes("L", (side, side), chance.randbytes(side * side))
     tile = tile.point([round(128 + (level - 128) * strength * 2) for level in range(256)])
-    sheet = Image.new("L", image.size)
-    for top in range(0, image.height, side):
-        for left in range(0, image.width, side):
-            sheet.paste(tile, (left, top))
-    # adding (grain - 128): one addition with an offset does it
-    return ImageChops.add(image, Image.merge("RGB", (sheet, sheet, sheet)), 1.0, -128)
+    strip = Image.new("L", (image.width, side))
+    for left in range(0, image.width, side):
+        strip.paste(tile, (left, 0))
+    sheet = Image.merge("RGB", (strip, strip, strip))
+    for box in bands(image.size, side):  # band by band, since a large picture three times over would fill the memory
+        part = image.crop(box)
+        # adding (grain - 128): one addition with an offset does it
+        image.paste(ImageChops.add(part, sheet.crop((0, 0, *part.size)), 1.0, -128), box)
+    return image
+
+
+def bands(size: tuple[int, int], height: int) -> Iterator[tuple[int, int, int, int]]:
+    """The boxes of a picture cut into horizontal bands."""
+    for top in range(0, size[1], height):
+        yield (0, top, size[0], min(size[1], top + height))
 
 
 def _mottled(image: Image.Image, chance: random.Random, strength: float) -> Image.Image:

@@ -24,23 +24,27 @@ class Canvas:
         self.marking = False  # whether what is painted now stands before the sky
 
     def polygon(self, points: Sequence[Point], fill: RGB, alpha: int = 255) -> None:
+        """Fill it; `alpha` below 255 lets what is there shine through."""
         self._pen().polygon(points, fill=(*fill, alpha))
         if mask := self._mask():
             mask.polygon(points, fill=255)
 
     def ellipse(self, x: float, y: float, rx: float, ry: float, fill: RGB, alpha: int = 255) -> None:
+        """Fill it around its middle."""
         box = (x - rx, y - ry, x + rx, y + ry)
         self._pen().ellipse(box, fill=(*fill, alpha))
         if mask := self._mask():
             mask.ellipse(box, fill=255)
 
     def rectangle(self, x: float, y: float, width: float, height: float, fill: RGB, alpha: int = 255) -> None:
+        """Fill it from its upper left corner."""
         box = (x, y, x + max(0.0, width), y + max(0.0, height))
         self._pen().rectangle(box, fill=(*fill, alpha))
         if mask := self._mask():
             mask.rectangle(box, fill=255)
 
     def line(self, points: Sequence[Point], fill: RGB, width: float, alpha: int = 255) -> None:
+        """Draw it, never thinner than a pixel."""
         self._pen().line(points, fill=(*fill, alpha), width=max(1, round(width)), joint="curve" if len(points) > 2 else None)
         if mask := self._mask():
             mask.line(points, fill=255, width=max(1, round(width)))

@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator
 
 from PIL import Image
 
-from majordomo.imaging import scenery, things
+from majordomo.imaging import nature, scenery, sky
 from majordomo.imaging.palette import dice, lighter, mix
 from majordomo.imaging.scene import Thing
+from majordomo.imaging.spot import Spot
 from majordomo.imaging.stage import WATERY, Stage
-from majordomo.imaging.things import KINDS, Spot
+from majordomo.imaging.things import KINDS
 
 Layer = Callable[[Stage], None]
 
@@ -20,24 +21,24 @@ def layers_of(stage: Stage) -> list[Layer]:
     """The layers from the sky to the foreground."""
     scene = stage.scene
     if scene.place == "abstract":
-        return [scenery.sky, _shapes(0), _shapes(1), _shapes(2), _things(True, False), _things(False, True)]
-    layers: list[Layer] = [scenery.sky]
+        return [sky.sky, _shapes(0), _shapes(1), _shapes(2), _things(True, False), _things(False, True)]
+    layers: list[Layer] = [sky.sky]
     if scene.place == "space":
-        layers.append(scenery.nebula)
-    layers += [scenery.stars, scenery.luminary, scenery.clouds, _back]
+        layers.append(sky.nebula)
+    layers += [sky.stars, sky.luminary, sky.clouds, _back]
     if "mountains" not in scene.absent or scene.place != "mountains":
         layers.append(_solid(scenery.far_land))
     if scene.place == "city":
         layers.append(_solid(scenery.skyline))
     if scene.place in (*WATERY, "city"):
         layers.append(scenery.water)
-    layers.append(scenery.haze)
+    layers.append(sky.haze)
     if scene.place == "forest":
         layers += [_solid(_forest(0)), _solid(_forest(1))]
     on_land = any(KINDS[thing.name].where == "land" for thing in scene.things if thing.name in KINDS)
-    if scene.place not in ("sea", "city") or on_land:
+    if scene.place not in ("sea", "lake", "city") or on_land:
         layers.append(_solid(scenery.near_land))
-    layers += [_things(True, False), _things(False, True), _solid(scenery.foreground), scenery.weather]
+    layers += [_things(True, False), _things(False, True), _solid(scenery.foreground), sky.weather]
     return layers
 
 
@@ -53,7 +54,7 @@ def _solid(layer: Layer) -> Layer:
 def _back(stage: Stage) -> None:
     if stage.scene.has("rainbow"):
         spot = Spot(stage, stage.canvas.width / 2, stage.horizon, stage.canvas.unit * 0.55, stage.dice("rainbow"), None)
-        things.rainbow(spot)
+        nature.rainbow(spot)
 
 
 def _forest(row: int) -> Layer:
@@ -63,7 +64,7 @@ def _forest(row: int) -> Layer:
         while x < canvas.width + unit * 0.1:
             tall = unit * chance.uniform(0.2, 0.36) * (1 + 0.4 * row)
             colour = stage.faded(mix((58, 104, 72), stage.palette.land, 0.5), 0.75 - 0.4 * row)
-            things.pine(Spot(stage, x, stage.horizon + unit * 0.06 * (row + 1), tall, chance, colour))
+            nature.pine(Spot(stage, x, stage.horizon + unit * 0.06 * (row + 1), tall, chance, colour))
             x += tall * chance.uniform(0.16, 0.4) / (0.4 + 0.6 * stage.detail)
 
     return paint
@@ -159,6 +160,6 @@ def _spots(stage: Stage, thing: Thing, order: int) -> Iterator[Spot]:
 def _range(stage: Stage) -> tuple[float, float]:
     """The part of the width that is land."""
     width = stage.canvas.width
-    if stage.scene.place != "sea":
+    if stage.scene.place not in ("sea", "lake"):
         return width * 0.06, width * 0.94
     return (stage.focus + width * 0.02, width * 0.98) if stage.focus > width / 2 else (width * 0.02, stage.focus - width * 0.02)

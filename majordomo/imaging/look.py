@@ -175,8 +175,9 @@ def _name_of(colour: RGB) -> str:
         hue, light, _ = colorsys.rgb_to_hls(*(channel / 255 for channel in colour))
         its_hue, its_light, _ = colorsys.rgb_to_hls(*(channel / 255 for channel in other))
         apart = abs(hue - its_hue)
-        colourful = min(max(colour) - min(colour), max(other) - min(other))
-        return plain + (min(apart, 1 - apart) * 4 * colourful) ** 2 + (60 * (light - its_light)) ** 2
+        chroma, its_chroma = max(colour) - min(colour), max(other) - min(other)
+        wrong_hue = min(apart, 1 - apart) * 4 * min(chroma, its_chroma)
+        return plain + wrong_hue**2 + (0.6 * (chroma - its_chroma)) ** 2 + (60 * (light - its_light)) ** 2
 
     return min(NAMED, key=distance)
 

@@ -37,13 +37,16 @@ NAMED: dict[str, RGB] = {
     "navy": (24, 34, 84),
     "indigo": (68, 52, 136),
     "purple": (128, 62, 160),
+    "plum": (88, 58, 112),
+    "mauve": (152, 108, 150),
+    "slate": (84, 98, 124),
     "lavender": (190, 172, 224),
     "magenta": (210, 50, 150),
     "pink": (246, 166, 190),
     "rose": (204, 104, 132),
 }
 _OTHER_NAMES = {"gray": "grey", "golden": "gold", "crimson": "red", "scarlet": "red", "azure": "sky blue", "cyan": "turquoise"}
-_OTHER_NAMES |= {"violet": "purple", "emerald": "green", "amber": "gold", "ivory": "cream", "peach": "coral", "mauve": "lavender"}
+_OTHER_NAMES |= {"violet": "purple", "emerald": "green", "amber": "gold", "ivory": "cream", "peach": "coral"}
 
 
 def dice(*parts: object) -> random.Random:

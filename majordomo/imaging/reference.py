@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from PIL import Image, ImageOps, ImageStat
 
-from majordomo.imaging.brushes import brushed
+from majordomo.imaging.brushes import bands, brushed
 from majordomo.imaging.canvas import noise
 from majordomo.imaging.palette import dice
 from majordomo.media import ImagePart
+
+PAINTED_PIXELS = 4_400_000  # a larger picture is painted over in a smaller copy
 
 
 def picture_in(part: ImagePart, size: tuple[int, int]) -> Image.Image:
@@ -35,7 +38,7 @@ def palette_moved(image: Image.Image, parts: Sequence[ImagePart], share: float) 
     sheet = Image.new("RGB", (48, 48 * len(samples)))
     for index, sample in enumerate(samples):
         sheet.paste(sample, (0, 48 * index))
-    return _moved(image, sheet, share)
+    return image.point(_table(image, sheet, share))
 
 
 def reworked(init: Image.Image, drawing: Image.Image, strength: float, sampler: str, root: tuple[object, ...]) -> Image.Image:
@@ -47,25 +50,51 @@ def reworked(init: Image.Image, drawing: Image.Image, strength: float, sampler: 
         return init
     if strength >= 1:
         return drawing
-    mode = "RGBA" if "RGBA" in (init.mode, drawing.mode) else "RGB"
-    colours = init.convert("RGB")
-    toned = _moved(drawing.convert("RGB"), colours.resize((64, 64), Image.Resampling.BOX), 1 - strength)
-    painted = Image.blend(colours, brushed(colours.copy(), sampler, root), min(1.0, 1.6 * strength))
-    patches = noise(dice(*root, "patches"), init.size, (5, 5), 4)
+    sample = init.convert("RGB").resize((64, 64), Image.Resampling.BOX)
+    table = _table(drawing, sample, 1 - strength)
+    scale = min(1.0, math.sqrt(PAINTED_PIXELS / (init.width * init.height)))
+    small = (max(1, round(init.width * scale)), max(1, round(init.height * scale)))
+    painted = brushed(init.convert("RGB").resize(small, Image.Resampling.BOX), sampler, root)
     # 0 everywhere at strength 0, 255 everywhere at strength 1, and cloudy between
-    through = patches.point([round(min(255.0, max(0.0, 255 * 1.6 * strength - 0.6 * level))) for level in range(256)])
-    result = Image.composite(toned, painted, through)
-    if mode == "RGBA":
-        result.putalpha(Image.composite(drawing.convert("RGBA").getchannel("A"), init.convert("RGBA").getchannel("A"), through))
+    reveal = [round(min(255.0, max(0.0, 255 * 1.6 * strength - 0.6 * level))) for level in range(256)]
+    patches = noise(dice(*root, "patches"), small, (5, 5), 4).point(reveal)
+    mode = "RGBA" if "RGBA" in (init.mode, drawing.mode) else "RGB"
+    result = Image.new(mode, init.size)
+    for box in bands(init.size, 512):  # band by band, since half a dozen large pictures at once would fill the memory
+        part = (box[2] - box[0], box[3] - box[1])
+        source = (0.0, box[1] * small[1] / init.height, float(small[0]), box[3] * small[1] / init.height)
+        before, after = init.crop(box), drawing.crop(box)
+        colours = before.convert("RGB")
+        kept = Image.blend(colours, painted.resize(part, Image.Resampling.BILINEAR, box=source), min(1.0, 1.6 * strength))
+        through = patches.resize(part, Image.Resampling.BILINEAR, box=source)
+        mixed = Image.composite(after.convert("RGB").point(table), kept, through)
+        if mode == "RGBA":
+            mixed.putalpha(Image.composite(_alpha(after), _alpha(before), through))
+        result.paste(mixed, box)
     return result
 
 
+def masked(init: Image.Image, result: Image.Image, mask: Image.Image) -> Image.Image:
+    """The result where the mask is white, the first picture, to the bit, where it is black."""
+    mode = "RGBA" if "RGBA" in (result.mode, init.mode) else "RGB"
+    final = Image.new(mode, init.size)
+    for box in bands(init.size, 512):
+        final.paste(Image.composite(result.crop(box).convert(mode), init.crop(box).convert(mode), mask.crop(box)), box)
+    return final
+
+
+def _alpha(image: Image.Image) -> Image.Image:
+    return image.getchannel("A") if image.mode == "RGBA" else Image.new("L", image.size, 255)
+
+
 def _plain(image: Image.Image) -> Image.Image:
-    return image.convert("RGBA" if "A" in image.getbands() or "transparency" in image.info else "RGB")
+    mode = "RGBA" if "A" in image.getbands() or "transparency" in image.info else "RGB"
+    return image if image.mode == mode and "transparency" not in image.info else image.convert(mode)
 
 
-def _moved(image: Image.Image, sample: Image.Image, share: float) -> Image.Image:
-    own = ImageStat.Stat(image.resize((64, 64), Image.Resampling.BOX))
+def _table(image: Image.Image, sample: Image.Image, share: float) -> list[int]:
+    """For each channel, what each level becomes when middle and spread move towards those of the sample."""
+    own = ImageStat.Stat(image.resize((64, 64), Image.Resampling.BOX).convert("RGB"))
     other = ImageStat.Stat(sample)
     table: list[int] = []
     for channel in range(3):
@@ -74,4 +103,4 @@ def _moved(image: Image.Image, sample: Image.Image, share: float) -> Image.Image
             round(min(255.0, max(0.0, level + share * ((level - own.mean[channel]) * spread + other.mean[channel] - level))))
             for level in range(256)
         ]
-    return image.point(table)
+    return table

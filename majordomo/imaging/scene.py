@@ -71,7 +71,7 @@ THINGS = _words("""
     cat: kitten kitty
     dog: puppy wolf
     fox: vixen
-    horse: pony unicorn
+    horse: pony
     deer: stag elk moose
     sheep: lamb
     rabbit: bunny hare
@@ -217,7 +217,8 @@ def _palette(
         drift += dice("away", *unwanted).choice([-1, 1]) * dice("far", *unwanted).uniform(7, 13)
     drift += dice("hue", seed).uniform(-9, 9)
     drift += (1 - min(1.0, literal)) * dice("loose", *words, seed).uniform(-70, 70)
-    palette = palette.mapped(lambda colour: turned(colour, drift))
+    accent = turned(palette.accent, drift / 4)  # what stands out should stay what it is: a red stripe does not turn brown
+    palette = replace(palette.mapped(lambda colour: turned(colour, drift)), accent=accent)
     for word in unwanted:
         if (colour := colour_named(word)) is not None:
             palette = palette.mapped(partial(_without, colour))

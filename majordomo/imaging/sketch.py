@@ -17,12 +17,12 @@ from PIL.PngImagePlugin import PngInfo
 
 from majordomo import imagegen
 from majordomo.errors import InvalidRequestError
-from majordomo.imaging import scenery
+from majordomo.imaging import sky
 from majordomo.imaging.brushes import brushed, grained, tiled
 from majordomo.imaging.canvas import Canvas
 from majordomo.imaging.composition import layers_of
 from majordomo.imaging.palette import dice
-from majordomo.imaging.reference import mask_of, palette_moved, picture_in, reworked
+from majordomo.imaging.reference import mask_of, masked, palette_moved, picture_in, reworked
 from majordomo.imaging.scene import read_scene
 from majordomo.imaging.stage import Stage
 from majordomo.media import ImagePart
@@ -87,11 +87,11 @@ class Sketch:
         picture = self._picture
         scale = min(1.0, PREVIEW_SIDE / max(self._size))
         size = (max(1, round(self._size[0] * scale)), max(1, round(self._size[1] * scale)))
-        small = picture.convert("RGB").resize(size, Image.Resampling.BOX)
+        small = picture.resize(size, Image.Resampling.BOX).convert("RGB")
         left = 1 - self._done / self.total
         if left > 0:
             if self._init is not None:
-                small = Image.blend(small, self._init.convert("RGB").resize(size, Image.Resampling.BOX), max(left, 1 - self._strength))
+                small = Image.blend(small, self._init.resize(size, Image.Resampling.BOX).convert("RGB"), max(left, 1 - self._strength))
             chance = dice(*self._root, "preview", self._done)
             cloud = Image.frombytes("RGB", size, chance.randbytes(size[0] * size[1] * 3))
             small = Image.blend(small, cloud, 0.75 * left**1.5)
@@ -126,8 +126,8 @@ class Sketch:
         return paint
 
     def _light(self) -> None:
-        scenery.blossom(self._stage)
-        scenery.vignette(self._stage, self._corners)
+        sky.blossom(self._stage)
+        sky.vignette(self._stage, self._corners)
         self._picture = self._stage.canvas.image
 
     def _texture(self) -> None:
@@ -135,11 +135,13 @@ class Sketch:
 
     def _develop(self) -> None:
         """From the canvas to the size of the picture: colours by cfg_scale, then grain, which every other field has a part in."""
-        picture = self._picture
-        if picture.size != self._size:
-            picture = picture.resize(self._size, Image.Resampling.BOX if picture.width > self._size[0] else Image.Resampling.BICUBIC)
+        picture, fine = self._picture, self._picture.width > self._size[0]
+        if fine:
+            picture = picture.resize(self._size, Image.Resampling.BOX)
         picture = ImageEnhance.Color(picture).enhance(0.35 + 0.65 * self._literal)
         picture = ImageEnhance.Contrast(picture).enhance(0.8 + 0.2 * self._literal)
+        if not fine:
+            picture = picture.resize(self._size, Image.Resampling.BICUBIC)
         request = self._request
         fields = (self.total, request.negative_prompt, request.quality, request.scheduler, request.background, request.cfg_scale)
         self._picture = grained(picture, dice(*self._root, "grain", *fields))
@@ -160,8 +162,7 @@ class Sketch:
             drawing.putalpha(self._alpha)
         result = reworked(self._init, drawing, self._strength, self._request.sampler, self._root)
         if self._mask is not None:
-            mode = "RGBA" if "RGBA" in (result.mode, self._init.mode) else "RGB"
-            result = Image.composite(result.convert(mode), self._init.convert(mode), self._mask)
+            result = masked(self._init, result, self._mask)
         self._picture = result
 
     def _encode(self) -> ImagePart:

@@ -42,6 +42,7 @@ class Stage:
 
     @property
     def palette(self) -> Palette:
+        """The colours of the scene."""
         return self.scene.palette
 
     def dice(self, name: str) -> random.Random:

@@ -13,8 +13,9 @@ from majordomo.imaging.canvas import Canvas
 from majordomo.imaging.palette import dice
 from majordomo.imaging.scene import THINGS, read_scene
 from majordomo.imaging.sketch import MODEL, Sketch
+from majordomo.imaging.spot import Spot
 from majordomo.imaging.stage import Stage
-from majordomo.imaging.things import KINDS, Spot
+from majordomo.imaging.things import KINDS
 from majordomo.media import ImagePart, png_text
 
 PROMPT = "a lighthouse at dusk"
@@ -254,10 +255,10 @@ def test_it_draws_whatever_the_prompt_says(prompt: str) -> None:
 @pytest.mark.parametrize("name", sorted(KINDS))
 def test_it_paints_each_thing_it_knows(name: str) -> None:
     stage = Stage(Canvas(96, 64, keep_solid=True), read_scene("hills at noon", "", 7), ("root",), detail=1.0, literal=1.0)
-    stage.canvas.image.paste((90, 120, 160), (0, 0, 96, 64))
+    stage.canvas.image.paste((230, 60, 190), (0, 0, 96, 64))
     before = stage.canvas.image.copy()
     KINDS[name].paint(Spot(stage, 48, 56, 40, dice("spot"), None))
-    changed = ImageChops.difference(before, stage.canvas.image).convert("L").point(lambda level: 255 if level > 24 else 0)
+    changed = ImageChops.difference(before, stage.canvas.image).convert("L").point(lambda level: 255 if level > 12 else 0)
     assert ImageStat.Stat(changed).sum[0] / 255 > 60
 
 
