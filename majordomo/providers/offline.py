@@ -113,6 +113,8 @@ class OfflinePainter(ImageModel):
         warnings = (
             [] if not request.extra else [CallWarning(UNSUPPORTED, "extra has no effect: the renderer has no other settings", "extra")]
         )
+        if request.background == "transparent" and request.output_format == "jpeg":
+            warnings.append(CallWarning(UNSUPPORTED, "background has no effect: a JPEG cannot be transparent", "background"))
         try:
             refuse_unsupported(warnings, self._offline._strict)
         except MajordomoError as error:

@@ -50,6 +50,8 @@ async def test_what_it_cannot_do_is_a_warning_or_an_error_under_strict() -> None
     with pytest.raises(md.UnsupportedError) as caught:
         await md.Offline(strict=True).image_model("sketch").generate("a", extra={"x": 1})
     assert caught.value.field == "extra"
+    opaque = await md.Offline().image_model("sketch").generate("a", background="transparent", output_format="jpeg", **SMALL)  # type: ignore[arg-type]
+    assert [warning.field for warning in opaque.warnings] == ["background"]
     reply = await md.Offline().model("clerk").generate("hi", temperature=0.5)
     assert [warning.field for warning in reply.warnings] == ["temperature"]
     with pytest.raises(md.UnsupportedError):
