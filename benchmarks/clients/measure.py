@@ -1,0 +1,98 @@
+"""Measures one scenario in this process and prints one JSON line.
+
+Only `sys` and `time` are imported before the clock starts: what an import costs is part of what is measured.
+"""
+
+import sys
+import time
+
+
+class Measurement:
+    """CPU and wall time between `start` and `stop`, and how far memory rose above its level at the start."""
+
+    def start(self):
+        self._level = _forget_peak()
+        self._wall = time.perf_counter()
+        self._cpu = time.process_time()
+        return self
+
+    def stop(self):
+        self.cpu_seconds = time.process_time() - self._cpu
+        self.wall_seconds = time.perf_counter() - self._wall
+        self.peak_bytes = _peak() - self._level
+        return self
+
+    def show(self, units, failures=0, example=None):
+        import json
+
+        figures = {
+            "cpu_seconds": self.cpu_seconds,
+            "wall_seconds": self.wall_seconds,
+            "peak_bytes": self.peak_bytes,
+            "units": units,
+            "failures": failures,
+            "first_failure": example,
+        }
+        print(json.dumps(figures))
+
+
+def _forget_peak():
+    """Reset the high-water mark where the system can, and return the level now."""
+    try:
+        with open("/proc/self/clear_refs", "w") as file:
+            file.write("5")
+    except OSError:
+        return _peak()
+    return _status("VmRSS:")
+
+
+def _peak():
+    try:
+        return _status("VmHWM:")
+    except OSError:
+        import resource
+
+        scale = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
+
+
+def _status(field):
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) * 1024 for line in file if line.startswith(field))
+
+
+def main(load, client, image_model=None):
+    """Run the scenario named on the command line.
+
+    `load` imports the library. `client(url)` has `reply`, and what else the scenario needs: `deltas`, `picture`, `turn`, `aclose`.
+    `image_model(url)`, when there is one, imports and builds a picture model.
+    """
+    scenario, url = sys.argv[1:]
+    if scenario == "import":
+        _measure_once(load)
+    elif scenario == "image-model":
+        _measure_once(lambda: image_model(url))
+    elif scenario == "first-reply":
+        _measure_once(lambda: _first_reply(client, url))
+    else:
+        import asyncio
+
+        from workload import run
+
+        asyncio.run(run(scenario, client, url))
+
+
+def _measure_once(work):
+    measurement = Measurement().start()
+    work()
+    measurement.stop().show(units=1)
+
+
+def _first_reply(client, url):
+    import asyncio
+
+    async def ask():
+        async with client(url) as built:
+            await built.reply("m")
+
+    asyncio.run(ask())

@@ -1,0 +1,54 @@
+"""openai: the official client, told not to retry and given all the time it wants; pictures as its users send them."""
+
+import measure
+
+
+def load():
+    import openai  # noqa: F401
+
+
+class Client:
+    def __init__(self, url):
+        import base64
+
+        import openai
+
+        self._client = openai.AsyncOpenAI(base_url=url + "/v1", api_key="none", max_retries=0, timeout=600)
+        self._base64 = base64
+
+    async def __aenter__(self):
+        return self
+
+    async def __aexit__(self, *raised):
+        await self._client.close()
+
+    async def _ask(self, model, content):
+        reply = await self._client.chat.completions.create(model=model, messages=[{"role": "user", "content": content}])
+        return reply.choices[0].message.content
+
+    async def reply(self, model):
+        return await self._ask(model, "hi")
+
+    async def deltas(self, model):
+        words = []
+        messages = [{"role": "user", "content": "hi"}]
+        async for event in await self._client.chat.completions.create(model=model, messages=messages, stream=True):
+            text = event.choices[0].delta.content
+            if text:
+                words.append(text)
+        return len(words)
+
+    async def picture(self, model):
+        reply = await self._client.images.generate(model=model, prompt="a cat")
+        return len(self._base64.b64decode(reply.data[0].b64_json))
+
+    async def turn(self, pictures):
+        content = [{"type": "text", "text": "look"}]
+        for picture in pictures:
+            url = f"data:image/png;base64,{self._base64.b64encode(picture).decode()}"
+            content.append({"type": "image_url", "image_url": {"url": url}})
+        return await self._ask("m", content)
+
+
+if __name__ == "__main__":
+    measure.main(load, Client)

@@ -1,0 +1,203 @@
+"""A fake chat and picture server with replies made in advance, so that what is measured is the client.
+
+It prints its port, serves until its standard input ends, and knows by the model's name how to answer:
+`latency-50` waits 50 ms, `live` streams one event a millisecond, `coalesced` puts many events into one HTTP chunk,
+`small` draws a small picture; any other model is answered at once.
+"""
+
+import asyncio
+import base64
+import json
+import re
+import sys
+
+from clients.agreed import ANSWER, DELTAS, LIVE_DELTAS, PICTURE_BYTES
+from clients.png import made_up_png
+
+MODEL = re.compile(rb'"model"\s*:\s*"([^"]*)"')
+STREAM = re.compile(rb'"stream"\s*:\s*true')
+LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d+)", re.IGNORECASE)
+KEPT = 4096  # of a body, at each end: enough to find the model's name without holding the pictures
+BATCH = 64 * 1024
+LAST_CHUNK = b"0\r\n\r\n"
+
+
+def whole(body, kind=b"application/json", status=b"200 OK"):
+    return b"HTTP/1.1 %s\r\ncontent-type: %s\r\ncontent-length: %d\r\n\r\n" % (status, kind, len(body)) + body
+
+
+def chunk(data):
+    return b"%x\r\n%s\r\n" % (len(data), data)
+
+
+def stream_head(kind):
+    return b"HTTP/1.1 200 OK\r\ncontent-type: %s\r\ncache-control: no-cache\r\ntransfer-encoding: chunked\r\n\r\n" % kind
+
+
+def packed(pieces, size):
+    """The same bytes in fewer, larger pieces."""
+    held = bytearray()
+    for piece in pieces:
+        held += piece
+        if len(held) >= size:
+            yield bytes(held)
+            held.clear()
+    if held:
+        yield bytes(held)
+
+
+def completion():
+    message = {"role": "assistant", "content": ANSWER, "refusal": None}
+    return encoded(
+        {
+            "id": "chatcmpl-1",
+            "object": "chat.completion",
+            "created": 1700000000,
+            "model": "m",
+            "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}],
+            "usage": {"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 12},
+        }
+    )
+
+
+def completion_events(count):
+    def event(delta, finish=None):
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
+        head = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1700000000, "model": "m"}
+        return b"data: %s\n\n" % encoded(head | {"choices": [choice]})
+
+    words = [event({"content": f" word{number}"}) for number in range(count)]
+    return [event({"role": "assistant", "content": ""}), *words, event({}, "stop"), b"data: [DONE]\n\n"]
+
+
+def ollama_reply(content=ANSWER, done=True):
+    reply = {"model": "m", "created_at": "2026-01-01T00:00:00.000000Z", "message": {"role": "assistant", "content": content}, "done": done}
+    if done:
+        reply |= {"done_reason": "stop", "total_duration": 5000000, "prompt_eval_count": 9, "eval_count": 3}
+    return encoded(reply)
+
+
+def ollama_lines(count):
+    return [ollama_reply(f" word{number}", done=False) + b"\n" for number in range(count)] + [ollama_reply("") + b"\n"]
+
+
+def drawing(size):
+    text = base64.b64encode(made_up_png(size)).decode()
+    return encoded({"created": 1700000000, "data": [{"b64_json": text}], "output_format": "png"})
+
+
+def encoded(value):
+    return json.dumps(value, separators=(",", ":")).encode()
+
+
+class Replies:
+    """Every reply, as bytes: a whole one is one piece; a stream is written in pieces."""
+
+    def __init__(self):
+        events, lines = completion_events(DELTAS), ollama_lines(DELTAS)
+        self.chat = whole(completion())
+        self.ollama = whole(ollama_reply())
+        self.models = whole(encoded({"object": "list", "data": [{"id": "m", "object": "model", "created": 0, "owned_by": "nobody"}]}))
+        self.picture = whole(drawing(PICTURE_BYTES))
+        self.small_picture = whole(drawing(1024))
+        self.not_found = whole(b'{"error":{"message":"not here"}}', status=b"404 Not Found")
+        self.length_required = whole(b"", status=b"411 Length Required")
+        self.sse_head = stream_head(b"text/event-stream")
+        self.sse = list(packed(map(chunk, events), BATCH))
+        self.sse_coalesced = [chunk(piece) for piece in packed(events, BATCH // 4)]
+        self.sse_live = [chunk(event) for event in completion_events(LIVE_DELTAS)]
+        self.ndjson_head = stream_head(b"application/x-ndjson")
+        self.ndjson = list(packed(map(chunk, lines), BATCH))
+
+
+class Connection(asyncio.Protocol):
+    def __init__(self, replies):
+        self._replies = replies
+        self._held = b""
+        self._path = None  # of the request whose body is still arriving
+        self._missing = 0
+        self._body = bytearray()
+
+    def connection_made(self, transport):
+        self._transport = transport
+        self._loop = asyncio.get_running_loop()
+
+    def data_received(self, data):
+        if self._path is None:
+            data = self._held + data
+            head, blank, data = data.partition(b"\r\n\r\n")
+            if not blank:
+                self._held = head
+                return
+            self._held = b""
+            self._path = head.split(b" ", 2)[1]
+            length = LENGTH.search(head)
+            if length is None and not head.startswith(b"GET"):
+                self._transport.write(self._replies.length_required)
+                self._transport.close()
+                return
+            self._missing = int(length[1]) if length else 0
+        self._missing -= len(data)
+        self._body += data
+        if len(self._body) > 16 * KEPT:
+            del self._body[KEPT:-KEPT]
+        if self._missing <= 0:
+            self._answer(self._path, bytes(self._body))
+            self._path = None
+            self._body.clear()
+
+    def _answer(self, path, body):
+        found = MODEL.search(body)
+        model = found[1] if found else b""
+        if model.startswith(b"latency-"):
+            self._loop.call_later(int(model[8:]) / 1000, self._write, path, body, model)
+        else:
+            self._write(path, body, model)
+
+    def _write(self, path, body, model):
+        replies = self._replies
+        if path == b"/v1/chat/completions" and STREAM.search(body):
+            if model == b"live":
+                self._transport.write(replies.sse_head)
+                self._live(iter(replies.sse_live), self._loop.time())
+            else:
+                self._stream(replies.sse_head, replies.sse_coalesced if model == b"coalesced" else replies.sse)
+        elif path == b"/v1/chat/completions":
+            self._transport.write(replies.chat)
+        elif path == b"/v1/images/generations":
+            self._transport.write(replies.small_picture if model == b"small" else replies.picture)
+        elif path == b"/api/chat" and not re.search(rb'"stream"\s*:\s*false', body):
+            self._stream(replies.ndjson_head, replies.ndjson)
+        elif path == b"/api/chat":
+            self._transport.write(replies.ollama)
+        elif path == b"/v1/models":
+            self._transport.write(replies.models)
+        else:
+            self._transport.write(replies.not_found)
+
+    def _stream(self, head, pieces):
+        self._transport.write(head)
+        for piece in pieces:
+            self._transport.write(piece)
+        self._transport.write(LAST_CHUNK)
+
+    def _live(self, pieces, due):
+        piece = next(pieces, None)
+        self._transport.write(piece or LAST_CHUNK)
+        if piece and not self._transport.is_closing():
+            due += 0.001
+            self._loop.call_at(due, self._live, pieces, due)
+
+
+async def serve():
+    replies = Replies()
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: Connection(replies), "127.0.0.1", 0, backlog=4096)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    ended = asyncio.Event()
+    loop.add_reader(sys.stdin.fileno(), ended.set)
+    await ended.wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(serve())
