@@ -28,7 +28,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 Phase = Literal["connect", "queue", "load", "first_byte", "idle", "total"]
 
@@ -93,6 +93,12 @@ class MajordomoError(Exception):
     @property
     def message(self) -> str:
         return str(self.args[0])
+
+    def about(self, provider: str, model: str = "") -> Self:
+        """This error, saying whom the call was for where it did not say so yet."""
+        self.provider = self.provider or provider
+        self.model = self.model or model or None
+        return self
 
     def __str__(self) -> str:
         return self.message

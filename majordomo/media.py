@@ -19,11 +19,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from majordomo.errors import InvalidRequestError
+from majordomo.settings import Limits
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
 
 SUFFIXES = {"image/png": ".png", "image/jpeg": ".jpg", "image/webp": ".webp", "image/gif": ".gif"}
+SENDABLE = ("image/png", "image/jpeg", "image/webp")
 PILLOW_FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
 _TEXT_LIMIT = 1 << 20
 
@@ -286,3 +288,10 @@ def check_size(picture: ImagePart, *, max_pixels: int, max_side: int, max_bytes:
             field=field,
             code="PICTURE_TOO_LARGE",
         )
+
+
+def check_sendable(picture: ImagePart, limits: Limits, field: str) -> None:
+    """Raise InvalidRequestError for a picture that is not sent: larger than the limits, or a GIF."""
+    check_size(picture, max_pixels=limits.pixels, max_side=limits.side, max_bytes=limits.picture, field=field)
+    if picture.mime not in SENDABLE:
+        raise InvalidRequestError(f"{field} holds a {picture.mime}; PNG, JPEG and WebP are sent", field=field, code="NOT_SENDABLE")

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from majordomo.errors import BadResponseError, InvalidRequestError
-from majordomo.imagegen.request import SENDABLE
-from majordomo.media import ImagePart, check_size, png_chunks
+from majordomo.media import SENDABLE, ImagePart, check_size, png_chunks
 from majordomo.settings import Limits
 
 

@@ -122,16 +122,10 @@ class Caller:
             try:
                 result = await work()
             except MajordomoError as error:
-                await tries.after(self.named(error, tries.model))
+                await tries.after(error.about(self.provider, tries.model))
             else:
                 self.budget.success()
                 return result
-
-    def named(self, error: MajordomoError, model: str = "") -> MajordomoError:
-        """The error, saying whom it was about."""
-        error.provider = error.provider or self.provider
-        error.model = error.model or model or None
-        return error
 
 
 @dataclass(slots=True)
@@ -178,7 +172,7 @@ class Tries:
         self.deadline.enter("load")
         left = self.deadline.left()
         if left <= 0:
-            raise self.caller.named(self.deadline.exceeded(), self.model) from error
+            raise self.deadline.exceeded().about(self.caller.provider, self.model) from error
         return min(max(error.retry_after or LOADING_PAUSE, 0.05), left)
 
     def _was_stale(self, error: MajordomoError) -> bool:

@@ -93,7 +93,7 @@ class ChatModel(llm.Model):
         try:
             check_request(request, self._limits)
         except MajordomoError as error:
-            error.provider, error.model = self.provider, self.id
+            error.about(self.provider, self.id)
             raise
         return request
 
@@ -149,7 +149,7 @@ class HTTPChatModel(ChatModel):
             wire, warnings = self._door.encode(self.id, request, stream=stream)
             refuse_unsupported(warnings, self._strict)
         except MajordomoError as error:
-            raise self._caller.named(error, self.id) from None
+            raise error.about(self.provider, self.id) from None
         return wire, warnings
 
     def _named(self, reply: llm.Reply, warnings: Sequence[CallWarning]) -> llm.Reply:
@@ -215,7 +215,7 @@ class _HTTPChatSource:
         except MajordomoError as error:
             if isinstance(error, StreamBrokenError) and isinstance(error.partial, llm.Reply):
                 error.partial = self._named(error.partial)
-            self._caller.named(error, self._model)
+            error.about(self._caller.provider, self._model)
             raise
 
     async def _open(self) -> Loading | None:
@@ -229,7 +229,7 @@ class _HTTPChatSource:
             try:
                 self._stream = await self._caller.open(self._wire, self._deadline)
             except MajordomoError as error:
-                self._pause = self._tries.decide(self._caller.named(error, self._model))
+                self._pause = self._tries.decide(error.about(self._caller.provider, self._model))
                 if error.code == "MODEL_LOADING":
                     return Loading(error.message, self._deadline.elapsed())
             else:

@@ -66,7 +66,7 @@ class ImageModel(imagegen.Model):
         try:
             check_request(request, self._limits)
         except MajordomoError as error:
-            error.provider, error.model = self.provider, self.id
+            error.about(self.provider, self.id)
             raise
         return request
 
@@ -126,7 +126,7 @@ class HTTPImageModel(ImageModel):
             wire, warnings = self._door.encode(self.id, request)
             refuse_unsupported(warnings, self._strict)
         except MajordomoError as error:
-            raise self._caller.named(error, self.id) from None
+            raise error.about(self.provider, self.id) from None
         return wire, warnings
 
     async def _once(self, wire: WireRequest, request: imagegen.Request, deadline: Deadline, warnings: list[CallWarning]) -> imagegen.Result:
@@ -181,7 +181,7 @@ class _OneAnswerSource:
             try:
                 self.result = await self._model._once(self._wire, self._request, self._deadline, self._warnings)
             except MajordomoError as error:
-                self._pause = self._tries.decide(self._model._caller.named(error, self._model.id))
+                self._pause = self._tries.decide(error.about(self._model.provider, self._model.id))
                 if error.code == "MODEL_LOADING":
                     return [Loading(error.message, self._deadline.elapsed())]
             else:

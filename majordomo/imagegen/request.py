@@ -8,13 +8,12 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypedDict
 
 from majordomo.errors import InvalidRequestError
-from majordomo.media import ImagePart, check_size
+from majordomo.media import ImagePart, check_sendable
 from majordomo.settings import Limits
 from majordomo.words import check_number, check_text
 
 _SIZE = re.compile(r"([1-9][0-9]{0,5})x([1-9][0-9]{0,5})")
 SEEDS = 2**63
-SENDABLE = ("image/png", "image/jpeg", "image/webp")
 
 
 class Overrides(TypedDict, total=False):
@@ -146,6 +145,4 @@ def check_request(request: Request, limits: Limits) -> None:
 def _check_picture(picture: object, name: str, limits: Limits) -> None:
     if not isinstance(picture, ImagePart):
         raise InvalidRequestError(f"{name} holds ImagePart values, not {type(picture).__name__}", field=name)
-    check_size(picture, max_pixels=limits.pixels, max_side=limits.side, max_bytes=limits.picture, field=name)
-    if picture.mime not in SENDABLE:
-        raise InvalidRequestError(f"{name} holds a {picture.mime}; PNG, JPEG and WebP are sent", field=name)
+    check_sendable(picture, limits, name)

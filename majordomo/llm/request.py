@@ -10,7 +10,7 @@ from majordomo.errors import InvalidRequestError
 from majordomo.llm.messages import Message
 from majordomo.llm.parts import FilePart, ImagePart, Part, TextPart, ThinkingPart, ToolCallPart, ToolResultPart
 from majordomo.llm.tools import Tool, as_tool
-from majordomo.media import check_size
+from majordomo.media import check_sendable
 from majordomo.settings import Limits
 from majordomo.words import check_number, check_text
 
@@ -120,7 +120,7 @@ def _check_part(part: Part, limits: Limits) -> None:
         case TextPart() | ThinkingPart():
             check_text(part.text, "messages", limits.prompt)
         case ImagePart():
-            check_size(part, max_pixels=limits.pixels, max_side=limits.side, max_bytes=limits.picture, field="messages")
+            check_sendable(part, limits, "messages")
         case FilePart():
             if len(part.data) > limits.picture:
                 raise InvalidRequestError(f"the file has more than {limits.picture:,} bytes", field="messages")

@@ -118,7 +118,7 @@ class OfflinePainter(ImageModel):
         try:
             refuse_unsupported(warnings, self._offline._strict)
         except MajordomoError as error:
-            error.provider, error.model = self.provider, self.id
+            error.about(self.provider, self.id)
             raise
         return _Painting(self._offline, self.id, request, warnings)
 
@@ -151,7 +151,7 @@ class _Painting:
                 return [imagegen.Done(self.result)]
             return await self._offline.work(self._step, self._deadline)
         except MajordomoError as error:
-            error.provider, error.model = self._offline.name, self._model
+            error.about(self._offline.name, self._model)
             raise
 
     def _step(self) -> list[imagegen.ImageEvent]:
@@ -216,7 +216,7 @@ class OfflineChat(ChatModel):
         try:
             refuse_unsupported(warnings, self._offline._strict)
         except MajordomoError as error:
-            error.provider, error.model = self.provider, self.id
+            error.about(self.provider, self.id)
             raise
         return _Speech(self._offline, self.id, request, warnings)
 
@@ -252,7 +252,7 @@ class _Speech:
                     return self._called(answer.call)
                 self._words = iter(self._cut(answer.text))
         except MajordomoError as error:
-            error.provider, error.model = self._offline.name, self._model
+            error.about(self._offline.name, self._model)
             raise
         word = next(self._words, None)
         if word is not None:

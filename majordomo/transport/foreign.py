@@ -14,7 +14,7 @@ import anyio
 
 from majordomo.errors import ConfigurationError, ConnectionFailedError, DeadlineExceededError, MajordomoError, Phase
 from majordomo.transport.address import Address, Headers
-from majordomo.transport.reply import header_map, inflater
+from majordomo.transport.reply import DecodedReply, header_map
 from majordomo.wire import Deadline, Upload, WireRequest, WireStream
 
 
@@ -39,7 +39,11 @@ class ForeignRoom:
         deadline.enter("first_byte")
         response = await self._guarded(self._send(request), deadline)
         deadline.enter("idle")
-        return ForeignReply(response, deadline, self)
+        try:
+            return ForeignReply(response, deadline, self)
+        except MajordomoError:
+            await response.aclose()
+            raise
 
     async def _send(self, request: WireRequest) -> Any:
         url = self.address.origin + ("" if request.rooted else self.address.path) + request.path
@@ -80,30 +84,16 @@ class ForeignRoom:
         self._closed = True
 
 
-class ForeignReply:
+class ForeignReply(DecodedReply):
     """An answer over a foreign client, decoded and limited as ours are."""
 
     def __init__(self, response: Any, deadline: Deadline, room: ForeignRoom) -> None:
+        super().__init__(header_map(response.headers.raw))
         self.status: int = response.status_code
-        self.headers = header_map(response.headers.raw)
         self._response = response
         self._deadline = deadline
         self._room = room
         self._pieces: AsyncIterator[bytes] | None = response.stream.__aiter__()
-        self._inflate = inflater(self.headers)
-
-    async def read(self) -> bytes:
-        inflate = self._inflate
-        while True:
-            if inflate is not None and (piece := inflate.more()):
-                return piece
-            raw = await self._raw()
-            if inflate is None:
-                return raw
-            if raw:
-                inflate.feed(raw)
-            else:
-                return inflate.end()
 
     async def _raw(self) -> bytes:
         while self._pieces is not None:

@@ -21,6 +21,7 @@ class Front:
     def __init__(self, make: Callable[[], Transport]) -> None:
         self._make = make
         self._port: Transport | None = None
+        self._closed = False
         self._lock = threading.Lock()
 
     def open(self, request: WireRequest, deadline: Deadline) -> Awaitable[WireStream]:
@@ -28,10 +29,15 @@ class Front:
         return (self._port or self._made()).open(request, deadline)
 
     async def aclose(self) -> None:
-        await self._made().aclose()
+        with self._lock:
+            self._closed = True
+        if self._port is not None:
+            await self._port.aclose()
 
     def _made(self) -> Transport:
         with self._lock:
+            if self._closed:
+                raise ConfigurationError("the provider is closed", code="CLOSED")
             if self._port is None:
                 self._port = self._make()
             return self._port

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
@@ -17,23 +18,14 @@ DRAIN_SECONDS = 0.25
 INFLATE = 64 * 1024
 
 
-class Reply:
-    """Status, headers and decoded pieces. Not a generator: it can be left at any point, and closed twice."""
+class DecodedReply(ABC):
+    """Reads pieces of an answer through its content coding; whoever carries the answer gives them raw."""
 
-    __slots__ = ("_connection", "_done", "_give_back", "_inflate", "_pieces", "_stream", "headers", "status")
+    __slots__ = ("_inflate", "headers")
 
-    def __init__(
-        self, response: httpcore.Response, connection: Connection, give_back: Callable[[Connection], Awaitable[None]], streamed: bool
-    ) -> None:
-        self.status = response.status
-        self.headers = header_map(response.headers)
-        stream: Any = response.stream
-        self._stream = stream
-        self._pieces: AsyncIterator[bytes] | None = stream.__aiter__()
-        self._connection = connection
-        self._give_back = give_back
-        self._done = False
-        self._inflate = inflater(self.headers)
+    def __init__(self, headers: Mapping[str, str]) -> None:
+        self.headers = headers
+        self._inflate = inflater(headers)
 
     async def read(self) -> bytes:
         """The next decoded piece, never empty; b"" at the end. Raises typed errors, after which the connection is gone."""
@@ -48,6 +40,26 @@ class Reply:
                 inflate.feed(raw)
             else:
                 return inflate.end()
+
+    @abstractmethod
+    async def _raw(self) -> bytes:
+        """The next piece as it came, b"" at the end."""
+
+
+class Reply(DecodedReply):
+    """Status, headers and decoded pieces. Not a generator: it can be left at any point, and closed twice."""
+
+    __slots__ = ("_connection", "_done", "_give_back", "_pieces", "_stream", "status")
+
+    def __init__(self, response: httpcore.Response, connection: Connection, give_back: Callable[[Connection], Awaitable[None]]) -> None:
+        super().__init__(header_map(response.headers))
+        self.status = response.status
+        stream: Any = response.stream
+        self._stream = stream
+        self._pieces: AsyncIterator[bytes] | None = stream.__aiter__()
+        self._connection = connection
+        self._give_back = give_back
+        self._done = False
 
     async def _raw(self) -> bytes:
         if self._pieces is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import ssl
 from collections.abc import Iterator
 from typing import Any
@@ -59,7 +60,7 @@ class Room:
 
         try:
             response = await connection.protocol.handle_async_request(self._request(request))
-            reply = Reply(response, connection, give_back, request.stream)
+            reply = Reply(response, connection, give_back)
         except BaseException as error:
             with anyio.CancelScope(shield=True):
                 await connection.aclose()
@@ -185,7 +186,8 @@ def _reason(error: BaseException) -> str:
         cause = cause.exceptions[0]
     found = cause if isinstance(cause, OSError) else error
     if isinstance(found, OSError):
-        return found.strerror or str(found) or type(found).__name__
+        # asyncio puts a sentence of its own into strerror
+        return (os.strerror(found.errno) if found.errno and found.errno > 0 else found.strerror) or type(found).__name__
     return type(found).__name__
 
 

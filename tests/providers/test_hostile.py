@@ -142,6 +142,15 @@ async def test_a_picture_too_large_to_send_can_be_held_but_not_sent(serve: Serve
     assert server.seen == []
 
 
+async def test_a_gif_can_be_held_but_is_not_sent(serve: Serve, picture: Picture) -> None:
+    server = serve(always(whole(b"never")))
+    async with md.OpenAICompatible(server.url + "/v1") as provider:
+        with pytest.raises(md.InvalidRequestError, match="image/gif") as caught:
+            await provider.model("m").generate(md.user("look", picture(kind="GIF")))
+    assert caught.value.field == "messages"
+    assert server.seen == []
+
+
 @pytest.mark.parametrize("name", ["", "..", "a/../b", "a\r\nb", "a\0", " a", "a" * 513, "\ud800", 5], ids=repr)
 def test_a_model_id_that_cannot_be_one_is_refused(name: Any) -> None:
     provider = md.LlamaSwap()
