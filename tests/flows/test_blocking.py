@@ -157,7 +157,8 @@ def test_a_forked_child_has_a_thread_of_its_own(serve: Serve) -> None:
     server = serve(always(whole(chat("hi"))))
     status, shown = run(
         f"""
-        import os, sys, majordomo as md
+        import os, sys, warnings, majordomo as md
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of any fork beside a thread: that is what is tried here
         def say(who):  # in one write: two processes share the pipe
             os.write(1, f"{{who}} {{md.LlamaSwap({server.url!r}).model('m').generate_sync('x').text}}\\n".encode())
         say("parent")
