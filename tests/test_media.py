@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import copy
 import io
 import os
+import pickle
 import random
 import struct
 from collections.abc import Callable
@@ -83,6 +85,7 @@ def test_it_goes_everywhere_and_comes_back(picture: Picture, tmp_path: Path) -> 
     assert {part, md.ImagePart(part.data)} == {part}
     assert part != picture(colour="red")
     assert part.sha256 == md.ImagePart(part.data).sha256 != picture(colour="red").sha256
+    assert pickle.loads(pickle.dumps(part)) == copy.deepcopy(part) == part
     assert part._repr_mimebundle_() == {"image/png": part.data}
     assert repr(part) == f"<ImagePart image/png 64x48, {len(part.data)} bytes>"
 

@@ -54,8 +54,9 @@ class Wire(httpcore.AsyncNetworkStream):
         while True:
             received: bytes | None = None
             wait = deadline.wait()
+            watch = deadline.watch if deadline.phase != "idle" else None
             try:
-                with anyio.move_on_after(wait if deadline.watch is None else min(wait, deadline.tick)):
+                with anyio.move_on_after(wait if watch is None else min(wait, deadline.tick)):
                     received = await self._stream.receive(READ)
             except anyio.EndOfStream:
                 return b""
@@ -63,9 +64,10 @@ class Wire(httpcore.AsyncNetworkStream):
                 raise httpcore.ReadError("connection lost") from None
             if received is not None:
                 break
-            if deadline.watch is None or wait <= deadline.tick:
+            if watch is not None:
+                await watch()  # even when the limit has passed: it may have been the wrong one, the model loads
+            if watch is None or deadline.left() <= 0:
                 raise deadline.exceeded()  # ours, and typed: it passes through httpcore untouched
-            await deadline.watch()
         # anyio hands out what it has up to READ bytes: a full piece may have more behind it, above the socket
         self._filled = len(received) >= READ
         self.replied = True

@@ -235,6 +235,30 @@ async def test_waiting_for_a_load_is_counted_as_loading_not_as_silence(serve: Se
         assert (await provider.model("m").generate("x")).text == "at last"
 
 
+async def test_a_first_byte_limit_shorter_than_a_look_still_lets_a_model_load(serve: Serve) -> None:
+    def handler(peer: Peer) -> None:
+        while (seen := peer.request()) is not None:
+            if seen.path == "/running":
+                peer.reply({"running": [{"model": "m", "state": "starting"}]})
+            else:
+                peer.closed_by_client.wait(1)
+                peer.reply(chat("at last"))
+
+    async with md.LlamaSwap(serve(handler).url, timeout=md.Timeout(first_byte=0.3, load=30)) as provider:
+        assert (await provider.model("m").generate("x")).text == "at last"
+
+
+async def test_a_stream_that_stalls_is_not_mistaken_for_a_load(serve: Serve) -> None:
+    server = serve(lambda peer: (peer.request(), peer.begin(), peer.chunk(delta("x")), peer.wait_for_close()))
+    async with md.LlamaSwap(server.url, timeout=md.Timeout(idle=1.3)) as provider:
+        with anyio.fail_after(4), pytest.raises(md.DeadlineExceededError) as caught:
+            async with provider.model("m").stream("x") as stream:
+                async for _ in stream:
+                    pass
+    assert caught.value.phase == "idle"
+    assert [seen.path for seen in server.seen] == ["/v1/chat/completions"]
+
+
 async def test_a_load_that_takes_too_long_says_so(serve: Serve) -> None:
     def handler(peer: Peer) -> None:
         while (seen := peer.request()) is not None:
