@@ -123,7 +123,8 @@ def _picture(item: Any, cut: Sequence[bytes], limits: Limits) -> ImagePart | Non
 
 def _details(picture: ImagePart, item: Mapping[str, Any], request: Request, index: int, *, counted: bool) -> ImageDetails:
     written = png_text(picture.data) if picture.mime == "image/png" else {}
-    told = _SEED.search(written.get("parameters", ""))
+    # The settings are the last line of the text; the prompt before it may say "Seed: 5" as well
+    told = _SEED.search(written.get("parameters", "").rpartition("\nSteps: ")[2])
     # Batch item i is drawn from seed + i (stable-diffusion.cpp)
     sent = request.seed + index if request.seed is not None and counted else request.seed
     revised = item.get("revised_prompt")

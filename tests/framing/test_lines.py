@@ -17,6 +17,8 @@ STREAMS = {
     "mixed ends": (b"data: a\r\n\ndata: b\n\r\n", [b"a", b"b"]),
     "no space": (b"data:a\n\ndata:  b\n\n", [b"a", b" b"]),
     "several data lines": (b"data: a\ndata: b\n\n", [b"a\nb"]),
+    "several data lines, CRLF": (b"data: a\r\ndata: b\r\n\r\n", [b"a\nb"]),
+    "several data lines, CR": (b"data: a\rdata: b\r\r", [b"a\nb"]),
     "comments, names, ids, hints": (b": hi\nevent: x\nid: 1\nretry: 5\ndata: a\n\n:\n\n", [b"a"]),
     "no final newline": (b"data: a\n\ndata: b", [b"a", b"b"]),
     "no final empty line": (b"data: a\n\ndata: b\n", [b"a", b"b"]),

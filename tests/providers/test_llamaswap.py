@@ -114,7 +114,7 @@ async def test_seeds_count_up_and_the_pictures_own_word_wins(serve: Serve, pictu
     from PIL.PngImagePlugin import PngInfo
 
     info = PngInfo()
-    info.add_text("parameters", "a cat\nSteps: 20, Seed: 99, Size: 8x8")
+    info.add_text("parameters", "a cat, Seed: 1\nNegative prompt: Seed: 2\nSteps: 20, Seed: 99, Size: 8x8")
     held = io.BytesIO()
     Image.new("RGB", (8, 8)).save(held, "PNG", pnginfo=info)
     server = serve(always(whole(images(picture().data, picture().data, held.getvalue()))))
@@ -125,7 +125,7 @@ async def test_seeds_count_up_and_the_pictures_own_word_wins(serve: Serve, pictu
     assert [detail.seed for detail in result.details] == [5, 6, 99]
     assert [detail.seed for detail in unset.details] == [None, None, 99]
     assert random.details[0].seed == 2**31 - 1 == server.seen[-1].json["seed"]
-    assert result.details[2].settings["parameters"].startswith("a cat")
+    assert result.details[2].settings["parameters"].startswith("a cat, Seed: 1")
 
 
 async def test_the_raw_reply_shows_no_picture_bytes(serve: Serve, picture: Picture) -> None:

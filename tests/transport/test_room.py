@@ -21,7 +21,11 @@ from majordomo.secret import Secret
 from majordomo.settings import Timeout
 from majordomo.transport import Address
 from majordomo.transport.address import encode_headers
+from majordomo.transport.carrier import httpcore
+from majordomo.transport.connection import Connection
+from majordomo.transport.pool import Pool
 from majordomo.transport.room import Room
+from majordomo.transport.socket import Wire
 from majordomo.wire import Deadline, WireRequest, WireStream
 
 pytestmark = pytest.mark.anyio
@@ -134,18 +138,50 @@ async def test_it_never_takes_an_answer_nobody_asked_for(serve: Serve, unasked: 
     await port.aclose()
 
 
-async def test_it_does_not_reuse_a_connection_whose_last_read_filled_its_buffer(serve: Serve) -> None:
-    # bytes may wait above the socket then, where no poll sees them
-    head = b"HTTP/1.1 200 X\r\ncontent-length: %d\r\n\r\n"
-    size = 65536 - len(head % 65000)
-    server = serve(always(head % size + b"x" * size))
-    port = room(server)
-    status, body = await fetch(port)
-    assert (status, len(body)) == (200, size)
-    await fetch(port)
-    filled = server.connections
-    assert filled in (1, 2)  # one read may have come in two pieces; the answer is right either way
-    await port.aclose()
+class OneRead:
+    """A stream that gives a whole answer in one read, over a socket that is silent."""
+
+    def __init__(self, answer: bytes) -> None:
+        self._answer = answer
+        self.near, self.far = socket.socketpair()
+
+    async def send(self, data: bytes) -> None: ...
+
+    async def receive(self, most: int) -> bytes:
+        return self._answer
+
+    def extra(self, attribute: object, default: object = None) -> object:
+        return self.near if attribute is anyio.abc.SocketAttribute.raw_socket else default
+
+    async def aclose(self) -> None:
+        self.near.close()
+        self.far.close()
+
+
+@pytest.mark.parametrize(("size", "clean"), [(65535, True), (65536, False)])
+async def test_a_connection_whose_last_read_filled_its_buffer_is_not_used_again(size: int, clean: bool) -> None:
+    """Bytes may wait above the socket then, where no poll sees them."""
+    head = b"HTTP/1.1 200 X\r\ncontent-length: 65000\r\n"
+    body = b"x" * 65000
+    stream = OneRead(head + b"x-pad: " + b"p" * (size - len(head) - len(body) - 11) + b"\r\n\r\n" + body)
+    deadline = Deadline(QUICK)
+    connection = Connection(httpcore.Origin(b"http", b"x", 80), Wire(stream, deadline, secure=False))  # type: ignore[arg-type]
+    response = await connection.protocol.handle_async_request(httpcore.Request("GET", "http://x/", headers=[("Host", "x")]))
+    await response.aread()
+    await response.aclose()
+    assert connection.is_clean() is clean
+    await stream.aclose()
+
+
+async def test_a_failed_dial_gives_its_place_back() -> None:
+    async def dial(deadline: Deadline) -> Connection:
+        raise md.ConnectionFailedError("nobody there")
+
+    pool = Pool(dial, work=1, size=2)
+    for _ in range(5):
+        with pytest.raises(md.ConnectionFailedError, match="nobody there"):
+            await pool.take(Deadline(Timeout(queue=0.1)))
+    await pool.aclose()
 
 
 async def test_it_takes_a_fresh_connection_when_the_kept_one_was_closed(serve: Serve) -> None:
@@ -359,6 +395,17 @@ async def test_it_does_not_wait_for_a_server_that_never_ends_its_stream(serve: S
     await port.aclose()
 
 
+async def test_leaving_a_stalled_stream_takes_no_time(serve: Serve) -> None:
+    server = serve(lambda peer: (peer.request(), peer.begin(), peer.chunk(b"data: x\n\n"), peer.wait_for_close()))
+    port = room(server)
+    reply = await port.open(get(stream=True), Deadline(Timeout(idle=20)))
+    assert await reply.read()
+    began = time.monotonic()
+    await reply.aclose()
+    assert time.monotonic() - began < 0.5
+    await port.aclose()
+
+
 class Endless:
     """A body of many pieces that says how much of it was taken."""
 
@@ -373,9 +420,11 @@ class Endless:
             yield b"x" * 65536
 
 
-async def test_it_reads_the_answer_to_a_body_the_server_does_not_want(serve: Serve) -> None:
+@pytest.mark.parametrize("pause", [0, 0.3], ids=["while the body leaves", "when the body is stuck"])
+async def test_it_reads_the_answer_to_a_body_the_server_does_not_want(serve: Serve, pause: float) -> None:
     def handler(peer: Peer) -> None:
         peer.socket.recv(1000)
+        time.sleep(pause)
         peer.reply({"error": "too large"}, 413)
         time.sleep(0.3)
         peer.reset()
