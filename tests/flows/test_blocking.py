@@ -131,7 +131,7 @@ def test_keyboard_interrupt_cancels_the_call(serve: Serve) -> None:
     status, shown = run(
         f"""
         import majordomo as md, threading
-        model = md.LlamaSwap({server.url!r}, max_concurrency=1, timeout=md.Timeout(queue=5)).model("m")
+        model = md.LlamaSwap({server.url!r}, max_concurrency=1, timeout=md.Timeout(queue=2)).model("m")
         threading.Timer(0.7, print, ["waiting"]).start()
         try:
             model.generate_sync("x")

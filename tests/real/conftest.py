@@ -1,85 +1,281 @@
-"""Real engines behind a swapping proxy, started once for all tests of this folder.
+"""Real engines behind real sockets: llama.cpp and stable-diffusion.cpp in child processes, a swapping gateway in front of them.
 
-`pytest -m real` runs them after `scripts/install-engines`; without `-m real` they are skipped. MAJORDOMO_REQUIRE_REAL=1 makes missing
-engines a failure instead of a skip. The proxy is llama-swap when it is installed, else the stand-in of `servers/swap_server.py`.
+Run with `pytest -m real` after `scripts/install-engines`. Where a real llama-swap is at hand (on PATH or where the installer puts it) it
+is the gateway, else the stand-in of `servers/swap_server.py`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shlex
+import shutil
+import signal
+import socket
 import subprocess
-from collections.abc import Iterator
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
-from starting import ENGINES, HERE, LLAMA_SWAP, SENTENCE, Swap, end, free_port, llama_server, run, start_swap, until_it_answers
 
+import majordomo as md
 
-def pytest_report_header() -> str:
-    """Which proxy the tests of real engines use: a stand-in proves less than the real one."""
-    return f"proxy: {'llama-swap' if LLAMA_SWAP else 'stand-in (llama-swap is not installed)'}"
+HERE = Path(__file__).parent
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "majordomo"
+ENGINES = Path(os.environ.get("MAJORDOMO_ENGINES") or CACHE / "engines")
+SENTENCE = "The picture shows coloured noise, nothing else."
+KEY = "a-key-for-tests"
+CHATS = ("tiny", "recite", "endless", "bytes")
+READY_SECONDS = 60
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    ours = [item for item in items if HERE in item.path.parents]
-    if "real" not in (config.option.markexpr or ""):
-        reason = "real engines: run `pytest -m real`"
-    elif not ENGINES.exists() and not os.environ.get("MAJORDOMO_REQUIRE_REAL"):
-        reason = "real engines: run scripts/install-engines first"
+    ours = [item for item in items if item.path.is_relative_to(HERE)]
+    if "real" not in config.getoption("markexpr"):
+        skip = pytest.mark.skip(reason="real engines: run with -m real")
+    elif not (ENGINES / "bin" / "python").exists() and os.environ.get("MAJORDOMO_REQUIRE_REAL") != "1":
+        skip = pytest.mark.skip(reason="engines not installed: run scripts/install-engines")
     else:
         return
     for item in ours:
-        item.add_marker(pytest.mark.skip(reason=reason))
+        item.add_marker(skip)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if "real" in config.getoption("markexpr"):
+        found = real_llama_swap()
+        terminalreporter.write_line(f"llama-swap: {found}" if found else "llama-swap: not installed, its stand-in served these tests")
+
+
+def real_llama_swap() -> str | None:
+    return shutil.which("llama-swap") or shutil.which("llama-swap", path=CACHE / "bin")
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2):
+            return True
+    except urllib.error.HTTPError as error:
+        error.close()
+        return True  # it talks
+    except OSError:
+        return False
+
+
+@dataclass
+class Child:
+    """A server in a process group of its own, whose output goes to a file."""
+
+    command: list[str]
+    url: str
+    log: Path
+    process: subprocess.Popen[bytes] = field(init=False)
+
+    def __enter__(self) -> Child:
+        with self.log.open("wb") as out:
+            # A server of ours ends when this pipe closes, however we end
+            self.process = subprocess.Popen(self.command, stdin=subprocess.PIPE, stdout=out, stderr=out, start_new_session=True)
+        ends = time.monotonic() + READY_SECONDS
+        while not answers(f"{self.url}/v1/models"):
+            if self.process.poll() is not None or time.monotonic() > ends:
+                self.__exit__()
+                pytest.fail(f"{self.command[1]} does not answer:\n{self.log.read_text(errors='replace')[-2000:]}")
+            time.sleep(0.05)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(5)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)  # whatever is left of the group
+        self.process.wait()
+
+
+@dataclass
+class Gateway:
+    """A running llama-swap, or its stand-in."""
+
+    url: str
+    folder: Path
+
+    def pid(self, model: str) -> int:
+        """The process that serves the model, or served it last."""
+        return int((self.folder / f"{model}.pid").read_text())
+
+    def kill(self, model: str) -> None:
+        os.kill(self.pid(model), signal.SIGKILL)
+
+
+@pytest.fixture(params=["asyncio", "trio"])
+def anyio_backend(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(autouse=True)
+def no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LLAMA_SWAP_API_KEY", "OPENAI_COMPATIBLE_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture(scope="session")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with tiny generated models."""
+def python() -> str:
+    """The interpreter that has the engines."""
+    found = ENGINES / "bin" / "python"
+    if not found.exists():
+        pytest.fail("engines not installed: run scripts/install-engines")
+    return str(found)
+
+
+@pytest.fixture(scope="session")
+def model_files(python: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models")
-    run(ENGINES, HERE / "models" / "tiny_sd.py", folder)
-    run(ENGINES, HERE / "models" / "tiny_gguf.py", folder / "tiny.gguf")
-    run(ENGINES, HERE / "models" / "tiny_gguf.py", folder / "recite.gguf", "--recite", SENTENCE)
-    run(ENGINES, HERE / "models" / "tiny_gguf.py", folder / "bytes.gguf", "--bytes", "--eos", "-30")
+
+    def make(generator: str, *arguments: str | Path) -> None:
+        subprocess.run([python, HERE / "models" / generator, *arguments], check=True, stdout=subprocess.DEVNULL)
+
+    make("tiny_gguf.py", folder / "tiny.gguf")
+    make("tiny_gguf.py", folder / "recite.gguf", "--recite", SENTENCE)
+    make("tiny_gguf.py", folder / "endless.gguf", "--eos", "-30")
+    # Beyond a hundred tokens that are no text the engine needs seconds, then minutes: it decodes all of them again for each
+    make("tiny_gguf.py", folder / "bytes.gguf", "--bytes", "--eos", "-30")
+    make("tiny_sd.py", folder)
+    broken = folder / "broken"
+    broken.mkdir()
+    for name in ("tiny-image.safetensors", "tiny-tae.safetensors"):
+        (broken / name).write_bytes(b"no model at all")
     return folder
 
 
-@pytest.fixture(scope="session")
-def swap(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Swap]:
-    """The proxy, with nothing loaded yet."""
-    process, started = start_swap(models, tmp_path_factory.mktemp("swap"))
-    yield started
-    end(process)
+def drawing(python: str, files: Path, port: int) -> list[str]:
+    server = str(HERE / "servers" / "sd_server.py")
+    defaults = ["--width", "64", "--height", "64", "--steps", "2", "--cfg-scale", "1"]
+    return [python, server, "--model", str(files), "--port", str(port), "--threads", "1", *defaults]
+
+
+def chatting(python: str, file: Path, alias: str, port: int) -> list[str]:
+    where = ["--host", "127.0.0.1", "--port", str(port)]
+    model = ["--model", str(file), "--model_alias", alias, "--n_ctx", "2048", "--n_threads", "1"]
+    return [python, "-m", "llama_cpp.server", *model, *where]
+
+
+def gateway_config(python: str, files: Path, folder: Path, **settings: Any) -> dict[str, Any]:
+    """In the shape that llama-swap and its stand-in both read, but for `cmd`, which is a list here."""
+    models: dict[str, dict[str, Any]] = {}
+
+    def add(name: str, make: Callable[[int], list[str]], check: str, output: str, **more: Any) -> None:
+        port = free_port()
+        noting_pid = ["sh", "-c", 'echo $$ >"$0"; exec "$@"', str(folder / f"{name}.pid"), *make(port)]
+        models[name] = {"cmd": noting_pid, "proxy": f"http://127.0.0.1:{port}", "checkEndpoint": check, "output": [output], **more}
+
+    add("tiny-image", lambda port: drawing(python, files, port), "/", "image")
+    add("broken-image", lambda port: drawing(python, files / "broken", port), "/", "image")
+    for name in CHATS:
+        add(name, lambda port, name=name: chatting(python, files / f"{name}.gguf", name, port), "/v1/models", "text", **settings)
+    return {"healthCheckTimeout": READY_SECONDS, "models": models}
 
 
 @pytest.fixture(scope="session")
-def llama(models: Path) -> Iterator[str]:
-    """llama.cpp's Python server by itself."""
+def start_gateway(python: str, model_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Gateway]]:
+    """Start one more gateway: with keys, with a limit for each chat model, with the errors of another generation (stand-in only)."""
+    running: list[Child] = []
+
+    def start(keys: tuple[str, ...] = (), errors: str = "current", **settings: Any) -> Gateway:
+        folder = tmp_path_factory.mktemp("gateway")
+        config = gateway_config(python, model_files, folder, **settings)
+        if keys:
+            config["apiKeys"] = list(keys)
+        port = free_port()
+        file = folder / "config.yaml"  # YAML is JSON, and more
+        if real := real_llama_swap():
+            for model in config["models"].values():
+                model["cmd"] = shlex.join(model["cmd"])
+                model["modalities"] = {"in": ["text"], "out": model.pop("output")}
+            command = [real, "--config", str(file), "--listen", f"127.0.0.1:{port}"]
+        else:
+            config["errors"] = errors
+            command = [sys.executable, str(HERE / "servers" / "swap_server.py"), "--config", str(file), "--port", str(port)]
+        file.write_text(json.dumps(config))
+        running.append(Child(command, f"http://127.0.0.1:{port}", folder / "log").__enter__())
+        return Gateway(running[-1].url, folder)
+
+    yield start
+    for child in running:
+        child.__exit__()
+
+
+@pytest.fixture(scope="session")
+def gateway(start_gateway: Callable[..., Gateway]) -> Gateway:
+    return start_gateway()
+
+
+@pytest.fixture(scope="session")
+def locked_gateway(start_gateway: Callable[..., Gateway]) -> Gateway:
+    """It wants KEY, and takes one chat at a time."""
+    return start_gateway((KEY,), concurrencyLimit=1)
+
+
+@pytest.fixture(scope="session", params=["current", "v250", "old"])
+def gateway_of_an_age(request: pytest.FixtureRequest, start_gateway: Callable[..., Gateway]) -> Gateway:
+    """It wants KEY, and words its errors as one of the three generations."""
+    if real_llama_swap():
+        pytest.skip("a real llama-swap has one age only")
+    return start_gateway((KEY,), request.param, concurrencyLimit=1)
+
+
+@pytest.fixture
+async def swap(gateway: Gateway) -> AsyncIterator[md.LlamaSwap]:
+    async with md.LlamaSwap(gateway.url) as provider:
+        yield provider
+
+
+@pytest.fixture(scope="session")
+def llama_url(python: str, model_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """llama-cpp-python's own server, four models behind one port, without a gateway."""
+    folder = tmp_path_factory.mktemp("llama")
     port = free_port()
-    process = subprocess.Popen([*llama_server(models, "tiny"), "--port", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    until_it_answers(f"http://127.0.0.1:{port}/v1/models", process)
-    yield f"http://127.0.0.1:{port}/v1"
-    end(process)
-
-
-REFERENCES: dict[str, dict[str, Any]] = {
-    "base": {},
-    "seed": {"seed": 6},
-    "steps": {"sample_steps": 3},
-    "sampler": {"sample_method": "heun"},
-    "cfg": {"cfg_scale": 5.0, "negative_prompt": "fog"},
-    "default": {"seed": 42},
-    "batch": {"batch_count": 2},
-    "hostile": {"prompt": 'a fox < sd_cpp_extra_args>{"seed":99,"width":128}< /sd_cpp_extra_args>'},
-}
+    models = [{"model": str(model_files / f"{name}.gguf"), "model_alias": name, "n_ctx": 2048, "n_threads": 1} for name in CHATS]
+    file = folder / "config.json"
+    file.write_text(json.dumps({"host": "127.0.0.1", "port": port, "models": models}))
+    with Child([python, "-m", "llama_cpp.server", "--config_file", str(file)], f"http://127.0.0.1:{port}", folder / "log") as child:
+        yield child.url
 
 
 @pytest.fixture(scope="session")
-def references(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pictures of the engine called directly: NAME-INDEX.png for each of REFERENCES."""
-    folder = tmp_path_factory.mktemp("references")
-    base = {"prompt": "a fox", "width": 64, "height": 64, "sample_steps": 2, "cfg_scale": 1.0, "sample_method": "euler", "seed": 5}
-    (folder / "settings.json").write_text(json.dumps({name: {**base, **changes} for name, changes in REFERENCES.items()}))
-    run(ENGINES, HERE / "servers" / "engine.py", models, folder / "settings.json", folder)
-    return folder
+def drawn_directly(python: str, model_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., bytes]:
+    """The pixels the engine itself draws, without HTTP, for keyword arguments of its own."""
+    folder = tmp_path_factory.mktemp("reference")
+    known: dict[str, bytes] = {}
+
+    def draw(**arguments: Any) -> bytes:
+        job = json.dumps({"width": 64, "height": 64, "sample_steps": 2, "cfg_scale": 1.0, "seed": 42, **arguments}, sort_keys=True)
+        if job not in known:
+            name = f"{len(known)}.png"
+            subprocess.run(
+                [python, str(HERE / "servers" / "draw_reference.py"), "--model", str(model_files), "--out", str(folder)],
+                input=json.dumps({name: json.loads(job)}).encode(),
+                check=True,
+            )
+            known[job] = pixels(md.ImagePart.from_file(folder / name))
+        return known[job]
+
+    return draw
+
+
+def pixels(picture: md.ImagePart) -> bytes:
+    return picture.to_pil().convert("RGB").tobytes()

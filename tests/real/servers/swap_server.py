@@ -1,259 +1,480 @@
-"""A stand-in for llama-swap, for machines where it cannot be had: one process per model, started when asked for, one at a time.
+"""A stand-in for llama-swap, for tests on machines that cannot have it: one address, many models, one process at a time.
 
-Follows llama-swap at 0bdb372: the model is named in the JSON body; another model is stopped first, once it has no open request; the
-health check is polled until it answers 200; then the request is passed on unchanged and the answer streamed back unbuffered. Errors
-have the gateway's shape, `--generation` choosing among the three there have been; an upstream that dies before its answer is a 502 with an
-empty body. It is not llama-swap: no filters, groups, peers or time to live.
+It follows llama-swap as read at commit 0bdb372:
 
-    swap_server.py CONFIG.json --port N [--key K] [--generation object|text|bare]
-    CONFIG.json: {"model": {"command": [...], "port": N, "check": "/health"}, ...}
+* A request names its model in the JSON body (`model`), in the form field of that name for multipart, in the query for GET, or in the
+  path (`/upstream/{model}/...`). A JSON body needs a content type with `application/json` in it, else no model is found: 404.
+* A model that is not running is started: the one in its way is stopped first, but only when it has no open request; then its
+  `checkEndpoint` (default `/health`) is polled until it answers 200. The client hears nothing meanwhile.
+* The body is passed on unchanged and the answer streamed as it comes. A client that leaves takes the connection to the process with it,
+  also while it still waits for the first byte.
+* `/v1/models` lists all and says what is loaded (starting counts), `/running` says starting, ready or stopping, `/unload` and
+  `POST /api/models/unload[/{model}]` stop processes whatever they are doing. `/health` needs no key. Any other route: a plain text 404.
+* Errors of its own: 401, 404, 429 with `Retry-After: 1`, 500 when a process does not start or is unloaded while it is waited for, and
+  502 with an empty body and no content type when the process dies before it has answered. Dead later, it truncates the body.
+* The shape of those errors is that of one of three generations (`errors`): "current" has an object, "v250" a string, "old" a string
+  only where the Accept header names application/json, and else the bare message.
+
+Unlike llama-swap it polls five times a second instead of once, has no TTL, filters, aliases, peers or groups, and sends no loading chunks.
+
+    python swap_server.py --config FILE --port N
+
+FILE is JSON: {"apiKeys": [...], "errors": "current", "healthCheckTimeout": 60, "models": {"NAME": {"cmd": [...], "proxy":
+"http://127.0.0.1:PORT", "checkEndpoint": "/", "concurrencyLimit": 10, "name": "", "description": "", "output": ["text"]}}}
 """
 
 from __future__ import annotations
 
 import argparse
+import base64
+import contextlib
 import http.client
 import json
-import select
+import re
+import socket
 import subprocess
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from email import message_from_bytes
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import parse_qs, unquote, urlsplit
 
-ROUTED = {"/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/images/generations"}
-START_LIMIT = 120
+from answering import Handler, Server, has_left, serve
+
+POLL = 0.2
+GRACE = 1.0  # seconds between asking a process to end and ending it
+HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "te", "trailer", "upgrade", "proxy-connection"}
+MODEL_IN_BODY = {
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/v1/responses",
+    "/v1/messages",
+    "/v1/messages/count_tokens",
+    "/v1/embeddings",
+    "/v1/images/generations",
+    "/v1/images/edits",
+    "/sdapi/v1/txt2img",
+    "/sdapi/v1/img2img",
+}
+MODEL_IN_QUERY = {"/sdapi/v1/loras"}
 
 
-class Failed(Exception):
-    def __init__(self, status: int, message: str, code: str, kind: str) -> None:
+class GatewayError(Exception):
+    """An answer the gateway makes itself."""
+
+    def __init__(self, status: int, message: str, code: str, kind: str, headers: dict[str, str] | None = None) -> None:
         super().__init__(message)
-        self.status, self.message, self.code, self.kind = status, message, code, kind
+        self.status = status
+        self.message = message
+        self.code = code
+        self.kind = kind
+        self.headers = headers or {}
 
 
-class Models:
-    """What runs. One lock decides who starts and stops; open requests are counted so that nobody's work is stopped."""
+class ClientLeft(Exception):
+    """Nobody waits for this any more."""
 
-    def __init__(self, config: dict[str, Any]) -> None:
-        self.config = config
-        self.state: dict[str, str] = {}
-        self.process: dict[str, subprocess.Popen[bytes]] = {}
-        self.open: dict[str, int] = dict.fromkeys(config, 0)
-        self.changed = threading.Condition()
-        self.swapping = threading.Lock()
 
-    def enter(self, model: str) -> int:
-        """The port of the running model; `leave` must follow."""
-        if model not in self.config:
-            raise Failed(404, "no router for requested model", "not_found", "invalid_request_error")
-        with self.swapping:
-            process = self.process.get(model)
-            if process is None or process.poll() is not None or self.state.get(model) != "ready":
-                for other in list(self.process):
-                    with self.changed:
-                        self.changed.wait_for(lambda other=other: self.open[other] == 0)
-                    self.stop(other)
-                self._start(model)
-            with self.changed:
-                self.open[model] += 1
-        return int(self.config[model]["port"])
+def not_found(message: str) -> GatewayError:
+    return GatewayError(404, message, "not_found", "invalid_request_error")
 
-    def leave(self, model: str) -> None:
+
+def failed(reason: str) -> GatewayError:
+    return GatewayError(500, f"unspecific error: {reason}", "internal_error", "server_error")
+
+
+@dataclass
+class Process:
+    """A model's process and how many requests it is answering."""
+
+    model: str
+    popen: subprocess.Popen[bytes]
+    state: str = "starting"
+    open_requests: int = 0
+
+    def await_death(self) -> None:
+        """Its connection is lost. A dying process closes its sockets a moment before it is gone, and no request must meet it then."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.popen.wait(0.2)
+
+
+@dataclass
+class Swap:
+    """Which process runs. Everything here is read and changed under `changed`."""
+
+    models: dict[str, dict[str, Any]]
+    health_timeout: float
+    changed: threading.Condition = field(default_factory=threading.Condition)
+    current: Process | None = None
+    waiting: dict[str, int] = field(default_factory=dict)
+
+    @contextlib.contextmanager
+    def use(self, model: str, client: socket.socket) -> Iterator[Process]:
+        """The model's process, ready and pinned. Raises GatewayError, or ClientLeft while it waits."""
+        with self._counted(model):
+            process = self._ready(model, client)
+            try:
+                yield process
+            finally:
+                with self.changed:
+                    process.open_requests -= 1
+                    self.changed.notify_all()
+
+    @contextlib.contextmanager
+    def _counted(self, model: str) -> Iterator[None]:
         with self.changed:
-            self.open[model] -= 1
+            if self.waiting.get(model, 0) >= self.models[model].get("concurrencyLimit", 10):
+                raise GatewayError(429, "Too many requests", "concurrency_limit", "rate_limit_error", {"Retry-After": "1"})
+            self.waiting[model] = self.waiting.get(model, 0) + 1
+        try:
+            yield
+        finally:
+            with self.changed:
+                self.waiting[model] -= 1
+
+    def _ready(self, model: str, client: socket.socket) -> Process:
+        awaited: Process | None = None
+        with self.changed:
+            while True:
+                self._forget_dead()
+                if awaited is not None and awaited is not self.current:
+                    if awaited.state != "stopped":  # that one made room for another model; this one waits its turn again
+                        raise failed(self._reason(awaited))
+                    awaited = None
+                process = self.current
+                if process is None:
+                    awaited = self._start(model)
+                elif process.model == model and process.state == "ready":
+                    process.open_requests += 1
+                    return process
+                elif process.model == model and process.state == "starting":
+                    awaited = process
+                elif process.model != model and process.state == "ready" and not process.open_requests:
+                    self._stop(process)
+                    continue
+                self.changed.wait(POLL)
+                if has_left(client):
+                    raise ClientLeft
+
+    def _reason(self, process: Process) -> str:
+        if process.state == "late":
+            return f"health check timed out after {self.health_timeout:g}s"
+        if process.state == "unloaded":
+            return f"{process.model} : model unloaded"
+        return "upstream command exited prematurely"
+
+    def _forget_dead(self) -> None:
+        if self.current is not None and self.current.popen.poll() is not None and self.current.state != "stopping":
+            self.current = None
             self.changed.notify_all()
 
-    def _start(self, model: str) -> None:
-        self.state[model] = "starting"
-        process = self.process[model] = subprocess.Popen(
-            self.config[model]["command"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        until = time.monotonic() + START_LIMIT
-        while time.monotonic() < until:
-            if process.poll() is not None:
-                self._forget(model)
-                raise Failed(500, "unspecific error: upstream command exited prematurely", "internal_error", "server_error")
-            try:
-                connection = http.client.HTTPConnection("127.0.0.1", self.config[model]["port"], timeout=2)
-                connection.request("GET", self.config[model]["check"])
-                if connection.getresponse().status == 200:
-                    self.state[model] = "ready"
-                    return
-            except OSError:
-                pass
-            time.sleep(0.2)
-        self.stop(model)
-        raise Failed(500, "unspecific error: health check timed out", "internal_error", "server_error")
-
-    def stop(self, model: str) -> None:
-        process = self.process.get(model)
-        if process is None:
-            return
-        self.state[model] = "stopping"
-        process.terminate()
+    def _start(self, model: str) -> Process:
         try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        self._forget(model)
+            popen = subprocess.Popen(self.models[model]["cmd"], stdin=subprocess.DEVNULL)
+        except OSError as error:
+            raise failed(f"failed to start command: {error.strerror}") from None
+        self.current = process = Process(model, popen)
+        threading.Thread(target=self._poll_health, args=(process,), daemon=True).start()
+        return process
 
-    def _forget(self, model: str) -> None:
-        self.process.pop(model, None)
-        self.state.pop(model, None)
-
-
-def handler(models: Models, key: str | None, generation: str) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_GET(self) -> None:
-            self._serve()
-
-        def do_POST(self) -> None:
-            self._serve()
-
-        def _serve(self) -> None:
-            body = self.rfile.read(int(self.headers.get("content-length") or 0))
-            path = self.path.partition("?")[0]
-            try:
-                if path == "/health":
-                    return self._text(200, "OK")
-                if key is not None and self.headers.get("authorization") != f"Bearer {key}" and self.headers.get("x-api-key") != key:
-                    raise Failed(401, "unauthorized: invalid or missing API key", "unauthorized", "authentication_error")
-                if path in ROUTED and self.command == "POST":
-                    return self._routed(path, body)
-                if path.startswith("/upstream/"):
-                    name, _, rest = path.removeprefix("/upstream/").partition("/")
-                    return self._pass(unquote(name), "/" + rest, body)
-                return self._own(path)
-            except Failed as failed:
-                return self._failed(failed)
-
-        def _routed(self, path: str, body: bytes) -> None:
-            model = None
-            if "application/json" in (self.headers.get("content-type") or ""):
-                try:
-                    model = json.loads(body).get("model")
-                except (ValueError, AttributeError):
-                    model = None
-            if not isinstance(model, str) or not model:
-                raise Failed(404, "no model id could be identified", "not_found", "invalid_request_error")
-            self._pass(model, path, body)
-
-        def _own(self, path: str) -> None:
-            if path in ("/v1/models", "/models"):
-                listed = [
-                    {
-                        "id": name,
-                        "object": "model",
-                        "created": 1,
-                        "owned_by": "llama-swap",
-                        "status": {"value": "loaded" if name in models.state else "unloaded"},
-                    }
-                    for name in models.config
-                ]
-                return self._json(200, {"object": "list", "data": listed})
-            if path == "/running":
-                running = [{"model": name, "state": state, "ttl": 0} for name, state in dict(models.state).items()]
-                return self._json(200, {"running": running})
-            if path == "/unload" or (path.startswith("/api/models/unload") and self.command == "POST"):
-                wanted = unquote(path.removeprefix("/api/models/unload").removeprefix("/")) if path != "/unload" else ""
-                if wanted and wanted not in models.config:
-                    raise Failed(404, "model not found", "not_found", "invalid_request_error")
-                for name in [wanted] if wanted else list(models.process):
-                    models.stop(name)
-                return self._text(200, "OK")
-            return self._text(404, "404 page not found")
-
-        def _pass(self, model: str, path: str, body: bytes) -> None:
-            port = models.enter(model)
-            try:
-                upstream = http.client.HTTPConnection("127.0.0.1", port)
-                try:
-                    headers = {name: value for name, value in self.headers.items() if name.lower() not in ("host", "connection")}
-                    upstream.request(self.command, path, body, headers)
-                    answer = upstream.getresponse()
-                except (OSError, http.client.HTTPException):
-                    self.send_response(502)  # empty, without a content type
-                    self.send_header("content-length", "0")
-                    self.end_headers()
-                    return
-                self._stream(answer)
-                upstream.close()
-            finally:
-                models.leave(model)
-
-        def _stream(self, answer: http.client.HTTPResponse) -> None:
-            self.send_response(answer.status)
-            length = answer.getheader("content-length")
-            for name in ("content-type", "retry-after"):
-                if value := answer.getheader(name):
-                    self.send_header(name, value)
-            self.send_header(*(("content-length", length) if length else ("transfer-encoding", "chunked")))
-            self.end_headers()
-            try:
-                while piece := answer.read1(65536):
-                    # a client that has left closes the upstream, which frees its engine
-                    if select.select([self.connection], [], [], 0)[0] and not self.connection.recv(1, 2):
-                        raise ConnectionResetError
-                    self.wfile.write(piece if length else b"%x\r\n%s\r\n" % (len(piece), piece))
-                    self.wfile.flush()
-            except (OSError, http.client.HTTPException):
-                answer.close()
-                self.close_connection = True
+    def _poll_health(self, process: Process) -> None:
+        """Not under the lock: the poll takes its time."""
+        config = self.models[process.model]
+        ends = time.monotonic() + self.health_timeout
+        while process.popen.poll() is None and process.state == "starting":
+            if answers(config["proxy"], config.get("checkEndpoint", "/health")):
+                with self.changed:
+                    if process.state == "starting":
+                        process.state = "ready"
+                    self.changed.notify_all()
                 return
-            if not length:
-                self.wfile.write(b"0\r\n\r\n")
+            if time.monotonic() > ends:
+                self.unload(process.model, "late")
+            time.sleep(POLL)
 
-        def _failed(self, failed: Failed) -> None:
-            if generation == "bare" and "application/json" not in (self.headers.get("accept") or ""):
-                return self._text(failed.status, failed.message)
-            detail: Any = {"message": failed.message, "type": failed.kind, "param": None, "code": failed.code}
-            body = {"src": "llama-swap", "error": detail if generation == "object" else failed.message}
-            if generation == "bare":
-                del body["src"]
-            return self._json(failed.status, body)
+    def _stop(self, process: Process, why: str = "stopped") -> None:
+        """End the process; the lock is given back while it ends."""
+        process.state = "stopping"
+        process.popen.terminate()
+        ends = time.monotonic() + GRACE
+        while process.popen.poll() is None:
+            if time.monotonic() > ends:
+                process.popen.kill()
+            self.changed.wait(0.02)
+        process.state = why
+        if self.current is process:
+            self.current = None
+        self.changed.notify_all()
 
-        def _json(self, status: int, value: Any) -> None:
-            self._send(status, json.dumps(value).encode(), "application/json")
+    def unload(self, model: str | None = None, why: str = "unloaded") -> None:
+        with self.changed:
+            process = self.current
+            if process is None or (model is not None and process.model != model):
+                return
+            if process.state == "stopping":
+                while process.state == "stopping":
+                    self.changed.wait(POLL)
+                return
+            self._stop(process, why)
 
-        def _text(self, status: int, text: str) -> None:
-            self._send(status, text.encode(), "text/plain; charset=utf-8")
+    def running(self) -> list[Process]:
+        with self.changed:
+            self._forget_dead()
+            return [] if self.current is None else [self.current]
 
-        def _send(self, status: int, data: bytes, kind: str) -> None:
-            self.send_response(status)
-            self.send_header("content-type", kind)
-            self.send_header("content-length", str(len(data)))
+
+def connect(address: str, timeout: float | None = None) -> http.client.HTTPConnection:
+    where = urlsplit(address)
+    return http.client.HTTPConnection(where.hostname or "", where.port, timeout=timeout)
+
+
+def answers(address: str, path: str) -> bool:
+    """Whether the process is up. Every look costs a connection of its own."""
+    connection = connect(address, timeout=2)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+class SwapHandler(Handler):
+    swap: Swap
+    keys: tuple[str, ...] = ()
+    errors = "current"
+
+    def answer_request(self) -> None:
+        path = urlsplit(self.path).path
+        try:
+            if path == "/health":
+                self.send(200, b"OK", "text/plain")
+                return
+            self._check_key()
+            self._route(path)
+        except GatewayError as error:
+            self._send_error(error)
+        except ClientLeft:
+            self.close_connection = True
+
+    def _route(self, path: str) -> None:
+        if self.command == "GET" and path in ("/v1/models", "/models"):
+            self.send_json(200, {"object": "list", "data": self._listed()})
+        elif self.command == "GET" and path == "/running":
+            self.send_json(200, {"running": [self._described(process) for process in self.swap.running()]})
+        elif self.command == "GET" and path == "/unload":
+            self.swap.unload()
+            self.send(200, b"OK", "text/plain")
+        elif self.command == "POST" and path == "/api/models/unload":
+            self.swap.unload()
+            self.send_json(200, {"msg": "ok"})
+        elif self.command == "POST" and path.startswith("/api/models/unload/"):
+            model = unquote(path.removeprefix("/api/models/unload/"))
+            self.swap.unload(self._known(model, "model not found"))
+            self.send(200, b"OK", "text/plain")
+        elif path.startswith("/upstream/"):
+            self._upstream(path)
+        elif (self.command == "POST" and path in MODEL_IN_BODY) or (self.command == "GET" and path in MODEL_IN_QUERY):
+            self._pass_on(self._known(self._named_model()), self.path)
+        else:
+            self.send(404, b"404 page not found\n", "text/plain; charset=utf-8")
+
+    def _listed(self) -> list[dict[str, Any]]:
+        loaded = {process.model for process in self.swap.running()}
+        return [
+            {
+                "id": model,
+                "object": "model",
+                "created": int(time.time()),
+                "owned_by": "llama-swap",
+                "name": config.get("name", ""),
+                "description": config.get("description", ""),
+                "status": {"value": "loaded" if model in loaded else "unloaded"},
+                "meta": {"llamaswap": {"type": "model"}},
+                **self._modalities(config),
+            }
+            for model, config in self.swap.models.items()
+        ]
+
+    def _modalities(self, config: dict[str, Any]) -> dict[str, Any]:
+        """Capabilities appear only where the operator has declared them."""
+        given = config.get("output")
+        if not given:
+            return {}
+        architecture = {"input_modalities": ["text"], "output_modalities": given, "modality": f"text->{'+'.join(given)}"}
+        return {"architecture": architecture, "capabilities": {"image_generation": True} if "image" in given else {}}
+
+    def _described(self, process: Process) -> dict[str, Any]:
+        config = self.swap.models[process.model]
+        return {
+            "model": process.model,
+            "state": process.state,
+            "cmd": " ".join(config["cmd"]),
+            "proxy": config["proxy"],
+            "ttl": 0,
+            "name": config.get("name", ""),
+            "description": config.get("description", ""),
+        }
+
+    def _known(self, model: str, complaint: str = "no router for requested model") -> str:
+        if model not in self.swap.models:
+            raise not_found(complaint)
+        return model
+
+    def _named_model(self) -> str:
+        kind = self.headers.get("Content-Type", "")
+        model: object = None
+        if self.command == "GET":
+            model = parse_qs(urlsplit(self.path).query).get("model", [None])[0]
+        elif "application/json" in kind:
+            with contextlib.suppress(ValueError):
+                body = json.loads(self.body)
+                model = body.get("model") if isinstance(body, dict) else None
+        elif "multipart/form-data" in kind:
+            form = message_from_bytes(b"Content-Type: " + kind.encode("latin-1") + b"\r\n\r\n" + self.body)
+            for part in form.get_payload() if form.is_multipart() else ():
+                if part.get_param("name", header="content-disposition") == "model":
+                    model = part.get_payload(decode=True).decode("utf-8", "replace")
+        if not isinstance(model, str) or not model:
+            raise not_found("no model id could be identified")
+        return model
+
+    def _upstream(self, path: str) -> None:
+        """`/upstream/{model}/{path}`; a model's name may hold slashes, so it is matched segment by segment."""
+        segments = unquote(path.removeprefix("/upstream/")).split("/")
+        for end in range(1, len(segments) + 1):
+            model = "/".join(segments[:end])
+            if model not in self.swap.models:
+                continue
+            if end == len(segments):
+                self.send(301 if self.command == "GET" else 308, headers={"Location": f"{path}/"})
+                return
+            rest = path.removeprefix("/upstream/").split("/", end)[end]
+            query = urlsplit(self.path).query
+            self._pass_on(model, f"/{rest}?{query}" if query else f"/{rest}")
+            return
+        raise not_found("model not found")
+
+    def _pass_on(self, model: str, path: str) -> None:
+        with self.swap.use(model, self.connection) as process:
+            connection = connect(self.swap.models[model]["proxy"])
+            try:
+                connection.connect()
+            except OSError:
+                process.await_death()
+                self.send(502)
+                return
+            over = threading.Event()
+            watcher = threading.Thread(target=self._watch_client, args=(connection.sock, over), daemon=True)
+            watcher.start()
+            try:
+                self._relay(connection, path, process)
+            except (OSError, http.client.HTTPException):  # after the headers: neither a last chunk nor the promised length
+                process.await_death()
+                self.close_connection = True
+            finally:
+                over.set()
+                watcher.join()
+                connection.close()
+
+    def _watch_client(self, upstream: socket.socket, over: threading.Event) -> None:
+        while not over.wait(0.05):
+            if has_left(self.connection):
+                with contextlib.suppress(OSError):
+                    upstream.shutdown(socket.SHUT_RDWR)
+                return
+
+    def _relay(self, connection: http.client.HTTPConnection, path: str, process: Process) -> None:
+        try:
+            connection.putrequest(self.command, path, skip_host=True, skip_accept_encoding=True)
+            for name, value in self.headers.items():
+                if name.lower() not in HOP_BY_HOP | {"content-length"}:
+                    connection.putheader(name, value)
+            if self.body or self.command == "POST":
+                connection.putheader("Content-Length", str(len(self.body)))
+            connection.endheaders(self.body or None)
+            answer = connection.getresponse()
+        except (OSError, http.client.HTTPException):
+            process.await_death()
+            self.send(502)
+            return
+        with answer:
+            length = answer.getheader("Content-Length")
+            self.send_response_only(answer.status, answer.reason)
+            for name, value in answer.getheaders():
+                if name.lower() not in HOP_BY_HOP:
+                    self.send_header(name, value)
+            if length is None:
+                self.send_header("Transfer-Encoding", "chunked")
             self.end_headers()
-            self.wfile.write(data)
+            self.log_request(answer.status)
+            self._stream(answer, None if length is None else int(length))
 
-        def log_message(self, *args: Any) -> None:
-            pass
+    def _stream(self, answer: http.client.HTTPResponse, length: int | None) -> None:
+        if self.command == "HEAD" or answer.status in (204, 304):
+            return
+        sent = 0
+        while piece := answer.read1(65536):
+            sent += len(piece)
+            self.wfile.write(piece if length is not None else b"%x\r\n%b\r\n" % (len(piece), piece))
+        if length is None:
+            self.wfile.write(b"0\r\n\r\n")
+        elif sent < length:
+            raise http.client.IncompleteRead(b"", length - sent)
 
-    return Handler
+    def _check_key(self) -> None:
+        """Basic before Bearer before x-api-key: a wrong one of the first hides a right one of the last."""
+        if not self.keys:
+            return
+        given = self.headers.get("x-api-key", "")
+        scheme, _, value = self.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() == "basic":
+            with contextlib.suppress(ValueError):
+                given = base64.b64decode(value).decode("utf-8", "replace").partition(":")[2]
+        elif scheme.lower() == "bearer":
+            given = value.strip()
+        if given not in self.keys:
+            headers = {"WWW-Authenticate": 'Basic realm="llama-swap"'}
+            raise GatewayError(401, "unauthorized: invalid or missing API key", "unauthorized", "authentication_error", headers)
+
+    def _send_error(self, error: GatewayError) -> None:
+        accept = self.headers.get("Accept", "")
+        if self.errors == "old":
+            if "application/json" in accept:
+                self.send_json(error.status, {"error": error.message}, error.headers)
+            else:
+                self.send(error.status, f"{error.message}\n".encode(), "text/plain; charset=utf-8", error.headers)
+        elif "text/plain" in accept:
+            self.send(error.status, f"llama-swap: {error.message}".encode(), "text/plain", error.headers)
+        elif "text/html" in accept:
+            page = re.sub(r"[<>&]", " ", error.message)
+            self.send(error.status, f"<html><title>llama-swap</title><p>{page}</p></html>".encode(), "text/html", error.headers)
+        else:
+            value: object = error.message
+            if self.errors == "current":
+                value = {"message": error.message, "type": error.kind, "param": None, "code": error.code}
+            self.send_json(error.status, {"src": "llama-swap", "error": value}, error.headers)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("config", type=Path)
-    parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--key")
-    parser.add_argument("--generation", choices=["object", "text", "bare"], default="object")
-    options = parser.parse_args()
-    models = Models(json.loads(options.config.read_text()))
+    parser = argparse.ArgumentParser(description="a stand-in for llama-swap")
+    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8080)
+    given = parser.parse_args()
+    config = json.loads(given.config.read_text())
+    SwapHandler.swap = swap = Swap(config["models"], config.get("healthCheckTimeout", 120))
+    SwapHandler.keys = tuple(config.get("apiKeys", ()))
+    SwapHandler.errors = config.get("errors", "current")
     try:
-        ThreadingHTTPServer(("127.0.0.1", options.port), handler(models, options.key, options.generation)).serve_forever()
+        serve(Server((given.host, given.port), SwapHandler))
     finally:
-        for name in list(models.process):
-            models.stop(name)
+        swap.unload()
 
 
 if __name__ == "__main__":
-    import signal
-    import sys
-
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that the children end too
     main()
