@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import gc
 import os
+import ssl
 from collections.abc import Callable
 
 import anyio
 import pytest
 from loopback import Handler, Loopback, always, whole
 
+from majordomo import ConfigurationError
 from majordomo.settings import Timeout
 from majordomo.transport import Address
 from majordomo.transport.address import encode_headers
 from majordomo.transport.connection import Connection
 from majordomo.transport.room import Room
+from majordomo.transport.tls import context_for
 from majordomo.wire import Deadline, WireRequest
 
 Serve = Callable[[Handler], Loopback]
@@ -114,8 +117,6 @@ def test_a_connection_whose_protocol_state_cannot_be_seen_is_not_used_again(serv
 
 
 def test_addresses_are_read_once_and_strictly() -> None:
-    from majordomo import ConfigurationError
-
     assert Address.parse("http://gpu-box:8080/base/").path == "/base"
     assert Address.parse("https://[::1]").authority == "[::1]"
     assert Address.parse("http://bücher.test").host == "xn--bcher-kva.test"
@@ -133,3 +134,14 @@ def test_addresses_are_read_once_and_strictly() -> None:
         with pytest.raises(ConfigurationError) as caught:
             Address.parse(bad)  # type: ignore[arg-type]
         assert "sk-secret" not in str(caught.value)
+
+
+def test_one_tls_context_is_shared_by_all_who_trust_the_same() -> None:
+    first = context_for(None)
+    assert context_for(None) is first
+    assert first.verify_mode is ssl.CERT_REQUIRED
+    assert first.check_hostname
+    own = ssl.create_default_context()
+    assert context_for(own) is own
+    with pytest.raises(ConfigurationError):
+        context_for("/no/such/file.pem")

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import io
+import os
+import pty
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from PIL import Image
+
+import majordomo as md
+from majordomo.cli.preview import half_blocks
+
+
+def test_two_pixels_stand_in_each_character() -> None:
+    image = Image.new("RGB", (4, 4), (255, 0, 0))
+    image.paste((0, 0, 255), (0, 2, 4, 4))
+    held = io.BytesIO()
+    image.save(held, "PNG")
+    text = half_blocks(md.ImagePart(held.getvalue()), 4)
+    assert text.plain == "▀▀▀▀\n▀▀▀▀\n"
+    styles = [span.style for span in text.spans]
+    colours = [(style.color.triplet, style.bgcolor.triplet) for style in styles]  # type: ignore[union-attr]
+    assert colours[0] == ((255, 0, 0), (255, 0, 0))
+    assert colours[-1] == ((0, 0, 255), (0, 0, 255))
+
+
+def test_proportions_are_kept(picture: Callable[..., md.ImagePart]) -> None:
+    lines = half_blocks(picture(200, 100), 40).plain.splitlines()
+    assert {len(line) for line in lines} == {40}
+    assert len(lines) == 10
+
+
+def test_a_terminal_is_shown_steps_and_a_preview(tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    command = [
+        sys.executable,
+        "-c",
+        "from majordomo.cli.main import main; main()",
+        "draw",
+        "a boat",
+        "-o",
+        "x.png",
+        "--size",
+        "64x64",
+        "--steps",
+        "6",
+    ]
+    environment = {**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor", "COLUMNS": "100"}
+    process = subprocess.Popen(command, cwd=tmp_path, stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
+    os.close(theirs)
+    shown = b""
+    try:
+        while piece := os.read(ours, 65536):
+            shown += piece
+    except OSError:  # the other side of a terminal has closed
+        pass
+    os.close(ours)
+    assert process.wait(20) == 0
+    text = shown.decode()
+    assert "▀" in text
+    assert "6/6" in text
+    assert (tmp_path / "x.png").exists()
