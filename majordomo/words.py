@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from majordomo.errors import InvalidRequestError
 
@@ -20,6 +22,20 @@ def check_text(text: object, field: str, limit: int) -> None:
             text.encode()
         except UnicodeEncodeError:
             raise InvalidRequestError(f"{field} holds a lone surrogate, which is no text", field=field) from None
+
+
+def as_tuple(value: object, field: str) -> tuple[Any, ...]:
+    """The items of a list or other iterable. Raises InvalidRequestError for what is none, text and mappings included."""
+    if isinstance(value, Iterable) and not isinstance(value, (str, bytes, Mapping)):
+        return tuple(value)
+    raise InvalidRequestError(f"{field} is a list, not {type(value).__name__}", field=field)
+
+
+def as_extra(value: object) -> Mapping[str, Any]:
+    """`value` when it is a mapping with text keys. Raises InvalidRequestError (field `extra`) else."""
+    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+        return value
+    raise InvalidRequestError("extra is a mapping with text keys", field="extra")
 
 
 def check_name(name: object, field: str) -> str:

@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from majordomo.dialects.bodies import merged, unsupported
+from majordomo.dialects.bodies import UNSUPPORTED, merged, unsupported
 from majordomo.dialects.errors import build_error, error_value
 from majordomo.dialects.pictures import received
-from majordomo.dialects.sdcpp_tag import encode_tag, neutralise
+from majordomo.dialects.sdcpp_tag import MOST_STEPS, encode_tag, in_its_words, neutralise
 from majordomo.errors import BadResponseError, CallWarning, InvalidRequestError, NoImageError, UnsupportedError
 from majordomo.framing.json import encode_json
 from majordomo.framing.pictures import PictureReplyDecoder
@@ -36,6 +36,8 @@ class OpenAIImages:
         """The request and what of it will not happen. Raises UnsupportedError for pictures to edit."""
         if request.images:
             raise UnsupportedError("this route draws from text only: it takes no pictures to edit", field="images")
+        if self.tag:
+            request = in_its_words(request)
         prompt, was_tagged = neutralise(request.prompt)
         warnings = []
         if was_tagged:
@@ -60,6 +62,8 @@ class OpenAIImages:
         if self.tag:
             body["prompt"] = encode_tag(request) + prompt
             warnings += unsupported(request, ("quality", "background"), "stable-diffusion.cpp has no such setting")
+            if request.steps is not None and request.steps > MOST_STEPS:
+                warnings.append(CallWarning(UNSUPPORTED, f"stable-diffusion.cpp draws at most {MOST_STEPS} steps", "steps"))
             if request.seed is None:
                 warnings.append(
                     CallWarning(

@@ -9,6 +9,7 @@ builds before 2026-04-11 know the flat names, later ones only the nested, and ea
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 from majordomo.framing.json import encode_json
@@ -18,6 +19,26 @@ OPENING = "<sd_cpp_extra_args>"
 CLOSING = "</sd_cpp_extra_args>"
 # The server is case-sensitive today; a stranger's text is broken whatever the case
 _IN_TEXT = re.compile(r"<(?=/?sd_cpp_extra_args>)", re.IGNORECASE)
+
+
+# Names used everywhere else, in the spelling of stable-diffusion.cpp, which silently takes its default for one it does not know
+SAMPLERS = {
+    "dpmpp_2s_a": "dpm++2s_a",
+    "dpmpp_2m": "dpm++2m",
+    "dpmpp_2m_v2": "dpm++2mv2",
+    "dpmpp_2m_sde": "dpm++2m_sde",
+    "dpmpp_2m_sde_bt": "dpm++2m_sde_bt",
+    "ddim": "ddim_trailing",
+    "gradient_estimation": "euler_ge",
+}
+SCHEDULERS = {"normal": "discrete"}
+MOST_STEPS = 100  # more are cut to this, silently
+
+
+def in_its_words(request: Request) -> Request:
+    """The request with sampler and scheduler spelt as stable-diffusion.cpp spells them."""
+    sampler, scheduler = SAMPLERS.get(request.sampler, request.sampler), SCHEDULERS.get(request.scheduler, request.scheduler)
+    return replace(request, sampler=sampler, scheduler=scheduler)
 
 
 def neutralise(text: str) -> tuple[str, bool]:

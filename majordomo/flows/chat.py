@@ -86,11 +86,11 @@ class ChatModel(llm.Model):
 
     def prepare(self, messages: Messages | llm.Request, options: Sequence[llm.Option], overrides: llm.Overrides) -> llm.Request:
         """The request as it will be asked: all options applied, checked."""
-        given = messages if isinstance(messages, llm.Request) else llm.Request(as_messages(messages))
-        request = given.over(self._options).apply(*options).override(**overrides)
-        if not request.messages:
-            raise InvalidRequestError("messages is empty", field="messages", provider=self.provider, model=self.id)
         try:
+            given = messages if isinstance(messages, llm.Request) else llm.Request(as_messages(messages))
+            request = given.over(self._options).apply(*options).override(**overrides)
+            if not request.messages:
+                raise InvalidRequestError("messages is empty", field="messages")
             check_request(request, self._limits)
         except MajordomoError as error:
             error.about(self.provider, self.id)

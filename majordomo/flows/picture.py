@@ -61,9 +61,9 @@ class ImageModel(imagegen.Model):
         self, prompt: str | imagegen.Request, options: Sequence[imagegen.Option], overrides: imagegen.Overrides
     ) -> imagegen.Request:
         """The request as it will be drawn: all options applied, checked."""
-        given = prompt if isinstance(prompt, imagegen.Request) else imagegen.Request(prompt)
-        request = given.over(self._options).apply(*options).override(**overrides)
         try:
+            given = prompt if isinstance(prompt, imagegen.Request) else imagegen.Request(prompt)
+            request = given.over(self._options).apply(*options).override(**overrides)
             check_request(request, self._limits)
         except MajordomoError as error:
             error.about(self.provider, self.id)

@@ -10,7 +10,7 @@ from typing import Any, TypedDict
 from majordomo.errors import InvalidRequestError
 from majordomo.media import ImagePart, check_sendable
 from majordomo.settings import Limits
-from majordomo.words import check_number, check_text
+from majordomo.words import as_extra, as_tuple, check_number, check_text
 
 _SIZE = re.compile(r"([1-9][0-9]{0,5})x([1-9][0-9]{0,5})")
 SEEDS = 2**63
@@ -66,7 +66,8 @@ class Request:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "images", (self.images,) if isinstance(self.images, ImagePart) else tuple(self.images))
+        object.__setattr__(self, "images", (self.images,) if isinstance(self.images, ImagePart) else as_tuple(self.images, "images"))
+        as_extra(self.extra)
 
     def apply(self, *options: Callable[[Request], Request]) -> Request:
         """The request changed by each option in turn; this one stays as it is."""

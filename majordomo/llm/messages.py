@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 
 from majordomo.errors import InvalidRequestError
 from majordomo.llm.parts import FilePart, ImagePart, Part, TextPart, ThinkingPart, ToolCallPart, ToolResultPart, as_part
+from majordomo.words import as_tuple
 
 Role = Literal["system", "user", "assistant", "tool"]
 VERSION = 1
@@ -72,7 +73,7 @@ def as_messages(given: str | Message | Sequence[Message]) -> tuple[Message, ...]
         return (user(given),)
     if isinstance(given, Message):
         return (given,)
-    messages = tuple(given)
+    messages = as_tuple(given, "messages")
     if not messages:
         raise InvalidRequestError("messages is empty", field="messages")
     for message in messages:

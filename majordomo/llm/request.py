@@ -12,7 +12,7 @@ from majordomo.llm.parts import FilePart, ImagePart, Part, TextPart, ThinkingPar
 from majordomo.llm.tools import Tool, as_tool
 from majordomo.media import check_sendable
 from majordomo.settings import Limits
-from majordomo.words import check_number, check_text
+from majordomo.words import as_extra, as_tuple, check_number, check_text
 
 Reasoning = Literal["off", "low", "medium", "high"] | int
 SEEDS = 2**63
@@ -58,8 +58,9 @@ class Request:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "messages", tuple(self.messages))
-        object.__setattr__(self, "tools", tuple(as_tool(tool) for tool in self.tools))
-        object.__setattr__(self, "stop", (self.stop,) if isinstance(self.stop, str) else tuple(self.stop))
+        object.__setattr__(self, "tools", tuple(as_tool(tool) for tool in as_tuple(self.tools, "tools")))
+        object.__setattr__(self, "stop", (self.stop,) if isinstance(self.stop, str) else as_tuple(self.stop, "stop"))
+        as_extra(self.extra)
 
     def apply(self, *options: Callable[[Request], Request]) -> Request:
         """The request changed by each option in turn; this one stays as it is."""

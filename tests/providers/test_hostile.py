@@ -75,6 +75,10 @@ BAD_REQUESTS: dict[str, tuple[str, dict[str, Any], str]] = {
     "format exe": ("a", {"output_format": "exe"}, "output_format"),
     "extra with NaN": ("a", {"extra": {"x": float("nan")}}, "extra"),
     "images of bytes": ("a", {"images": [b"x"]}, "images"),
+    "images 5": ("a", {"images": 5}, "images"),
+    "extra 5": ("a", {"extra": 5}, "extra"),
+    "size 5": ("a", {"size": 5}, "size"),
+    "prompt of bytes": (b"a", {}, "prompt"),  # type: ignore[dict-item]
 }
 
 
@@ -105,6 +109,11 @@ BAD_CHATS: dict[str, tuple[Any, dict[str, Any], str]] = {
     "NUL": ("a\0", {}, "messages"),
     "surrogate": ("\udfff", {}, "messages"),
     "no message": (["x"], {}, "messages"),
+    "no list": (5, {}, "messages"),
+    "nothing": (None, {}, "messages"),
+    "tools 5": ("a", {"tools": 5}, "tools"),
+    "stop 5": ("a", {"stop": 5}, "stop"),
+    "extra with a number for a key": ("a", {"extra": {5: 1}}, "extra"),
     "temperature": ("a", {"temperature": float("nan")}, "temperature"),
     "max_tokens": ("a", {"max_tokens": 0}, "max_tokens"),
     "seed": ("a", {"seed": 2**64}, "seed"),

@@ -45,6 +45,19 @@ def test_settings_go_top_level_and_into_the_tag_in_both_spellings() -> None:
         assert name in got
 
 
+def test_samplers_are_spelt_as_the_engine_spells_them() -> None:
+    got = body(imagegen.Request("a", sampler="dpmpp_2m", scheduler="normal"))
+    assert (got["sample_method"], got["scheduler"]) == ("dpm++2m", "discrete")
+    assert '"sample_method":"dpm++2m"' in got["prompt"]
+    assert body(imagegen.Request("a", sampler="dpmpp_2m"), tag=False)["sample_method"] == "dpmpp_2m"
+    assert body(imagegen.Request("a", sampler="dpm++2m"))["sample_method"] == "dpm++2m"
+
+
+def test_more_steps_than_the_engine_takes_are_a_warning() -> None:
+    _, warnings = OpenAIImages().encode("m", imagegen.Request("a", steps=101, seed=1))
+    assert [(w.code, w.field) for w in warnings] == [("UNSUPPORTED_FIELD", "steps")]
+
+
 def test_zero_is_a_setting() -> None:
     assert json.loads(encode_tag(imagegen.Request("a", seed=0, cfg_scale=0))[len(OPENING) : -len(CLOSING)]) == {
         "seed": 0,
