@@ -1,0 +1,97 @@
+"""A plain client of the test servers' own tests, so that no other client's habits decide what they answer."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import io
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from PIL import Image
+
+
+@dataclass
+class Reply:
+    status: int
+    headers: http.client.HTTPMessage
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def kind(self) -> str | None:
+        return self.headers["content-type"]
+
+    @property
+    def events(self) -> list[tuple[str | None, Any]]:
+        """The events of a stream: the name, and the data in JSON."""
+        found = []
+        for block in self.body.decode().split("\n\n"):
+            fields = dict(line.split(": ", 1) for line in block.splitlines() if line)
+            if fields:
+                found.append((fields.get("event"), json.loads(fields["data"])))
+        return found
+
+
+def ask(url: str, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None, seconds: float = 10) -> Reply:
+    """One request on a connection of its own. A dict or a list goes as JSON."""
+    data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+    kind = {} if body is None else {"Content-Type": "application/json"}
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=seconds)
+    try:
+        connection.request(method, path, data, kind | (headers or {}))
+        reply = connection.getresponse()
+        return Reply(reply.status, reply.headers, reply.read())
+    finally:
+        connection.close()
+
+
+Field = tuple[str, str] | tuple[str, bytes, str]
+
+
+def send_form(url: str, path: str, fields: Iterable[Field], headers: dict[str, str] | None = None, seconds: float = 10) -> Reply:
+    """Post a multipart form of `(name, text)` fields and `(name, bytes, content type)` files."""
+    pieces = []
+    for name, content, *kind in fields:
+        extra = f'; filename="upload"\r\nContent-Type: {kind[0]}' if kind else ""
+        data = content.encode() if isinstance(content, str) else content
+        pieces.append(f'--frontier\r\nContent-Disposition: form-data; name="{name}"{extra}\r\n\r\n'.encode() + data + b"\r\n")
+    body = b"".join(pieces) + b"--frontier--\r\n"
+    return ask(url, "POST", path, body, {"Content-Type": "multipart/form-data; boundary=frontier"} | (headers or {}), seconds)
+
+
+def png(colour: Any = (10, 20, 30), size: tuple[int, int] = (64, 48), mode: str = "RGB", kind: str = "PNG") -> bytes:
+    held = io.BytesIO()
+    Image.new(mode, size, colour).save(held, kind)
+    return held.getvalue()
+
+
+def halves(left: Any, right: Any, size: tuple[int, int] = (64, 48), mode: str = "L") -> bytes:
+    """A picture of two colours side by side: a mask, or one with a hole."""
+    image = Image.new(mode, size, left)
+    image.paste(right, (size[0] // 2, 0, *size))
+    held = io.BytesIO()
+    image.save(held, "PNG")
+    return held.getvalue()
+
+
+def b64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def opened(text: str) -> Image.Image:
+    """The picture of a base64 text."""
+    image = Image.open(io.BytesIO(base64.b64decode(text, validate=True)))
+    image.load()
+    return image
+
+
+def dot(image: Image.Image, x: int = 0, y: int = 0) -> Any:
+    return image.convert("RGB").getpixel((x, y))

@@ -1,0 +1,958 @@
+"""sd-server of stable-diffusion.cpp, as `sd-server.md` and the runs in `local-engines.md` describe it: one process, one model.
+
+Its three families of routes (`/v1/images/*`, `/sdapi/v1/*`, `/sdcpp/v1/*`) read different fields of a request, and drop the rest without a
+word. A picture is one colour: the hash of the settings in effect, so a test tells by `colour()` whether a setting reached the engine.
+
+    server = StableDiffusion()
+    url = serve(server).url
+    ...
+    assert server.jobs[-1]["steps"] == 20
+    assert picture_colour == colour({"prompt": "a red fox", "seed": 7})
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from loopback import Peer, Seen
+from PIL import Image
+from servers.drawing import Colour, b64, decoded, encoded, fingerprint, hashed, leading_base64, plain, repainted
+from servers.speaking import Answer, Crash, Part, empty, form, route, said, text
+
+_SAMPLERS = (
+    "euler euler_a heun dpm2 dpm++2s_a dpm++2m dpm++2mv2 ipndm ipndm_v lcm ddim_trailing tcd res_multistep res_2s er_sde euler_cfg_pp "
+    "euler_a_cfg_pp euler_ge dpm++2m_sde dpm++2m_sde_bt lms"
+)
+_SCHEDULERS = "discrete normal karras exponential ays gits sgm_uniform simple smoothstep kl_optimal lcm bong_tangent ltx2 logit_normal flux2 flux beta"
+SAMPLERS, SCHEDULERS = _SAMPLERS.split(), _SCHEDULERS.split()
+FEATURES = ("init_image", "mask_image", "control_image", "ref_images", "lora", "vae_tiling", "hires", "cache", "cancel_queued")
+
+# README.md, sampler vocabulary: what `/sdapi` takes in any case. No alias reaches euler_a_cfg_pp or dpm++2s_a.
+ALIASES = {
+    "euler a": "euler_a",
+    "k_euler_a": "euler_a",
+    "euler": "euler",
+    "k_euler": "euler",
+    "heun": "heun",
+    "k_heun": "heun",
+    "dpm2": "dpm2",
+    "k_dpm_2": "dpm2",
+    "lcm": "lcm",
+    "ddim": "ddim_trailing",
+    "dpm++ 2m": "dpm++2m",
+    "k_dpmpp_2m": "dpm++2m",
+    "dpm++ 2m sde": "dpm++2m_sde",
+    "k_dpmpp_2m_sde": "dpm++2m_sde",
+    "dpm++ 2m sde gpu": "dpm++2m_sde_bt",
+    "k_dpmpp_2m_sde_gpu": "dpm++2m_sde_bt",
+    "res multistep": "res_multistep",
+    "k_res_multistep": "res_multistep",
+    "res 2s": "res_2s",
+    "k_res_2s": "res_2s",
+    "euler_cfg_pp": "euler_cfg_pp",
+    "k_euler_cfg_pp": "euler_cfg_pp",
+    "euler_a_cfg_pp": "euler_cfg_pp",
+    "k_euler_a_cfg_pp": "euler_cfg_pp",
+}
+UPSCALERS = [
+    "None",
+    "Lanczos",
+    "Nearest",
+    "Latent",
+    "Latent (nearest)",
+    "Latent (nearest-exact)",
+    "Latent (antialiased)",
+    "Latent (bicubic)",
+    "Latent (bicubic antialiased)",
+]
+
+OPENING, CLOSING = "<sd_cpp_extra_args>", "</sd_cpp_extra_args>"
+TAG = re.compile(rf"{OPENING}([^\r\n]*?){CLOSING}")
+LONGEST_TAG = 50_000  # sd-server.md section 3: the regex recurses per character, and this many end the process
+MOST = 8
+QUEUE = 64
+KEPT = 600
+
+# What the colour of a picture depends on, with the defaults of sd-server.md section 6.
+IN_COLOUR: dict[str, Any] = {
+    "prompt": "",
+    "negative_prompt": "",
+    "seed": 42,
+    "steps": 20,
+    "cfg_scale": 7.0,
+    "guidance": 3.5,
+    "sampler": "euler_a",
+    "scheduler": "discrete",
+    "clip_skip": -1,
+    "strength": None,
+    "width": 512,
+    "height": 512,
+    "init": None,
+    "references": [],
+    "loras": {},
+    "hires": None,
+    "custom_sigmas": [],
+}
+
+
+def colour(settings: Mapping[str, Any], index: int = 0) -> Colour:
+    """The colour of picture `index` of these settings; what is left out has the server's default. Other keys do not count.
+
+    `init` and `references` are `fingerprint()`s of the uploaded pictures, `strength` counts only beside an init image.
+    """
+    facts = {name: settings.get(name, default) for name, default in IN_COLOUR.items()}
+    facts["seed"] += index
+    facts["cfg_scale"], facts["guidance"] = float(facts["cfg_scale"]), float(facts["guidance"])
+    strength = settings.get("strength")
+    facts["strength"] = float(0.75 if strength is None else strength) if facts["init"] else None
+    return hashed(facts)
+
+
+class _Refused(Exception):
+    """An answer with an error. 500 is always `server_error` with the text of a C++ exception."""
+
+    def __init__(self, error: str, status: int = 400) -> None:
+        super().__init__(error)
+        self.answer = said({"error": "server_error", "message": error} if status == 500 else {"error": error}, status)
+
+
+@dataclass
+class _Order:
+    """A request as the engine gets it."""
+
+    route: str
+    seed: int
+    steps: int
+    cfg_scale: float
+    sampler: str
+    scheduler: str
+    strength: float
+    prompt: str = ""
+    negative_prompt: str = ""
+    guidance: float = 3.5
+    clip_skip: int = -1
+    width: int = -1
+    height: int = -1
+    batch_count: int = 1
+    init: Image.Image | None = None
+    references: list[Image.Image] = field(default_factory=list)
+    mask: Image.Image | None = None
+    loras: dict[str, float] = field(default_factory=dict)
+    hires: dict[str, Any] = field(default_factory=dict)
+    custom_sigmas: list[float] = field(default_factory=list)
+    embed: bool = True
+    output_format: str = "png"
+    output_compression: int = 100
+
+    @property
+    def sized(self) -> bool:
+        return self.width > 0 and self.height > 0
+
+    def size_if_unset(self, size: tuple[int, int]) -> None:
+        if not self.sized:
+            self.width, self.height = size
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What is in effect, as plain values."""
+        return {
+            "route": self.route,
+            "prompt": self.prompt,
+            "negative_prompt": self.negative_prompt,
+            "seed": self.seed,
+            "steps": self.steps,
+            "cfg_scale": float(self.cfg_scale),
+            "guidance": float(self.guidance),
+            "sampler": self.sampler,
+            "scheduler": self.scheduler,
+            "clip_skip": self.clip_skip,
+            "strength": float(self.strength) if self.init is not None else None,
+            "width": self.width,
+            "height": self.height,
+            "batch_count": self.batch_count,
+            "init": fingerprint(self.init) if self.init is not None else None,
+            "references": [fingerprint(image) for image in self.references],
+            "mask": fingerprint(self.mask.convert("L")) if self.mask is not None else None,
+            "loras": dict(self.loras),
+            "hires": dict(self.hires) if self.hires.get("enabled") else None,
+            "custom_sigmas": list(self.custom_sigmas),
+            "output_format": self.output_format,
+            "output_compression": self.output_compression,
+        }
+
+
+@dataclass
+class _Job:
+    id: str
+    created: int
+    order: _Order
+    status: str = "queued"
+    started: int | None = None
+    completed: int | None = None
+    pictures: list[str] = field(default_factory=list)
+    error: dict[str, str] | None = None
+
+
+class _Process:
+    """What a restart forgets: the jobs, the cached list of loras, and the lock around the engine."""
+
+    def __init__(self) -> None:
+        self.engine = threading.Lock()
+        self.dead = False
+        self.busy = False
+        self.jobs: dict[str, _Job] = {}
+        self.expired: dict[str, int] = {}
+        self.queue: list[str] = []
+        self.known_loras: Sequence[str] = ()
+        self.peers: list[Peer] = []
+
+
+class StableDiffusion:
+    """A handler for `serve()`. `jobs` lists the settings in effect of every accepted request, in order.
+
+    Knobs, all free to change while it runs: `empty_data` (200 without a picture), `failing` (500, or a failed job), `crash` (the next picture
+    kills the process), `video_only`, `layers` (pictures per item of a batch), `flat_tag` (the schema of builds before 2026-04-11),
+    `patience` (seconds a POST without Content-Length waits), `clock` (the wall clock).
+    """
+
+    def __init__(
+        self,
+        *,
+        model: str = "tiny-image.safetensors",
+        multiple: int = 8,
+        formats: Sequence[str] = ("png", "jpeg", "webp"),
+        loras: Sequence[str] = (),
+        size: tuple[int, int] = (512, 512),
+        seed: int = 42,
+        steps: int = 20,
+        cfg_scale: float = 7.0,
+        sampler: str = "euler_a",
+        scheduler: str = "discrete",
+        strength: float = 0.75,
+    ) -> None:
+        self.model, self.multiple, self.formats, self.loras, self.size = model, multiple, tuple(formats), tuple(loras), size
+        self.seed, self.steps, self.cfg_scale = seed, steps, cfg_scale
+        self.sampler, self.scheduler, self.strength = sampler, scheduler, strength
+        self.jobs: list[dict[str, Any]] = []
+        self.empty_data = self.failing = self.crash = self.video_only = self.flat_tag = False
+        self.layers = 1
+        self.patience = 5.0
+        self.clock: Callable[[], float] = time.time
+        self._aged = 0
+        self._numbers = 0
+        self._held = ""
+        self._drawing = 0
+        self._changed = threading.Condition(threading.RLock())
+        self._process = _Process()
+
+    # What a test does to it
+
+    def hold(self, at: str = "generating") -> None:
+        """Keep every picture from being finished until `release()`; `hold("queued")` keeps jobs from being begun as well."""
+        with self._changed:
+            self._held = at
+
+    def release(self) -> None:
+        with self._changed:
+            self._held = ""
+            self._pump(self._process)
+            self._changed.notify_all()
+
+    def reached(self, count: int = 1, seconds: float = 5) -> bool:
+        """Whether so many requests and jobs stand at the engine, in it or before it, within so long."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._drawing >= count, seconds)
+
+    def ended(self, job: str, seconds: float = 5) -> bool:
+        """Whether a job of the native routes has ended within so long."""
+        with self._changed:
+            jobs = self._process.jobs
+            return self._changed.wait_for(lambda: job not in jobs or jobs[job].completed is not None, seconds)
+
+    def status(self, job: str) -> str | None:
+        """The status of a job, asked without a request; None when it is unknown."""
+        with self._changed:
+            found = self._process.jobs.get(job)
+            return found.status if found else None
+
+    def lose_jobs(self) -> None:
+        """Restart the process: connections close, and every job is forgotten."""
+        with self._changed:
+            old, self._process = self._process, _Process()
+            old.dead = True
+            self._changed.notify_all()
+        for peer in old.peers[:]:
+            peer.close()
+
+    def age(self, seconds: int) -> None:
+        """Let time pass for the jobs: 600 s after its end a job answers 410, and 600 s later 404."""
+        with self._changed:
+            self._aged += seconds
+
+    # HTTP
+
+    def __call__(self, peer: Peer) -> None:
+        process = self._process
+        process.peers.append(peer)
+        try:
+            while not process.dead and (seen := peer.request()) is not None:
+                self._await_body(peer, seen)
+                try:
+                    answer = self.answer(seen)
+                except Crash:
+                    return
+                peer.send(answer.sent)
+        finally:
+            process.peers.remove(peer)
+
+    def _await_body(self, peer: Peer, seen: Seen) -> None:
+        """A POST without a length is answered late: the server waits for a body (sd-server.md section 5)."""
+        if seen.method == "POST" and "content-length" not in seen.headers:
+            peer.socket.settimeout(self.patience)
+            with contextlib.suppress(OSError):
+                peer.socket.recv(1, socket.MSG_PEEK)
+            peer.socket.settimeout(None)
+
+    def answer(self, seen: Seen) -> Answer:
+        """The answer to one request; Crash when the process died over it. A proxy calls this in place of a connection."""
+        path, _ = route(seen)
+        process = self._process
+        try:
+            return self._answer(process, seen, path)
+        except _Refused as refused:
+            return refused.answer
+
+    def _answer(self, process: _Process, seen: Seen, path: str) -> Answer:
+        if seen.method == "POST":
+            if path == "/v1/images/generations":
+                return self._openai(process, self._generation(seen))
+            if path == "/v1/images/edits":
+                return self._openai(process, self._edit(seen))
+            if path in ("/sdapi/v1/txt2img", "/sdapi/v1/img2img"):
+                return self._sdapi(process, seen, path.rpartition("/")[2])
+            if path == "/sdcpp/v1/img_gen":
+                return self._submit(process, seen)
+            if job := re.fullmatch(r"/sdcpp/v1/jobs/([^/]+)/cancel", path):
+                return self._cancel(process, job[1])
+        if seen.method == "GET":
+            if job := re.fullmatch(r"/sdcpp/v1/jobs/([^/]+)", path):
+                with self._changed:
+                    return said(self._shown(process, self._job(process, job[1])))
+            if path == "/sdcpp/v1/capabilities":
+                process.known_loras = self.loras
+                return said(self.capabilities)
+            if path == "/":
+                return text("Stable Diffusion Server is running")
+            return self._discovery(process, path)
+        return empty(404)
+
+    # Discovery
+
+    def _discovery(self, process: _Process, path: str) -> Answer:
+        stem = self.model.rpartition(".")[0]
+        if path == "/sdapi/v1/loras":
+            process.known_loras = self.loras
+        found: dict[str, Any] = {
+            "/v1/models": {"data": [{"id": "sd-cpp-local", "object": "model", "owned_by": "local"}]},
+            "/sdapi/v1/loras": self._lora_list,
+            "/sdapi/v1/upscalers": [
+                {"name": name, "model_name": None, "model_path": None, "model_url": None, "scale": 4} for name in UPSCALERS[:3]
+            ],
+            "/sdapi/v1/latent-upscale-modes": [{"name": name} for name in UPSCALERS[3:]],
+            "/sdapi/v1/samplers": [{"name": name, "aliases": [name], "options": {}} for name in ("default", *SAMPLERS)],
+            "/sdapi/v1/schedulers": [{"name": name, "label": name} for name in ("default", *SCHEDULERS)],
+            "/sdapi/v1/sd-models": [
+                {"title": stem, "model_name": stem, "filename": self.model, "hash": "8" * 10, "sha256": "8" * 64, "config": None}
+            ],
+            "/sdapi/v1/options": {"samples_format": "png", "sd_model_checkpoint": stem},
+        }
+        return said(found[path]) if path in found else empty(404)
+
+    @property
+    def _lora_list(self) -> list[dict[str, str]]:
+        return [{"name": path.rpartition("/")[2].rpartition(".")[0], "path": path} for path in self.loras]
+
+    @property
+    def capabilities(self) -> dict[str, Any]:
+        mode = "vid_gen" if self.video_only else "img_gen"
+        defaults = {
+            "prompt": "",
+            "negative_prompt": "",
+            "clip_skip": -1,
+            "width": self.size[0],
+            "height": self.size[1],
+            "strength": self.strength,
+            "seed": self.seed,
+            "batch_count": 1,
+            "sample_params": {
+                "scheduler": self.scheduler,
+                "sample_method": self.sampler,
+                "sample_steps": self.steps,
+                "guidance": {"txt_cfg": self.cfg_scale, "img_cfg": None, "distilled_guidance": 3.5},
+            },
+            "output_format": self.formats[0],
+            "output_compression": 100,
+        }
+        return {
+            "model": {"name": self.model, "stem": self.model.rpartition(".")[0], "path": f"/models/{self.model}"},
+            "current_mode": mode,
+            "supported_modes": [mode],
+            "defaults_by_mode": {mode: defaults},
+            "output_formats_by_mode": {mode: list(self.formats)},
+            "features_by_mode": {mode: dict.fromkeys(FEATURES, True) | {"cancel_generating": False}},
+            "samplers": list(SAMPLERS),
+            "schedulers": list(SCHEDULERS),
+            "loras": self._lora_list,
+            "upscalers": [{"name": name} for name in UPSCALERS],
+            "limits": {
+                "min_width": 64,
+                "max_width": 4096,
+                "min_height": 64,
+                "max_height": 4096,
+                "max_batch_count": MOST,
+                "max_queue_size": QUEUE,
+            },
+        }
+
+    # Reading a request
+
+    def _order(self, path: str) -> _Order:
+        return _Order(path, self.seed, self.steps, self.cfg_scale, self.sampler, self.scheduler, self.strength)
+
+    def _check_mode(self) -> None:
+        if self.video_only:
+            raise _Refused("loaded model does not support img_gen")
+
+    def _output(self, order: _Order, kind: str, compression: int, webp: bool = True) -> None:
+        allowed = [name for name in self.formats if webp or name != "webp"]
+        order.output_format, order.output_compression = kind.lower(), min(max(compression, 0), 100)
+        if order.output_format not in allowed:
+            raise _Refused(f"invalid output_format, must be one of [{', '.join(allowed)}]")
+
+    def _generation(self, seen: Seen) -> _Order:
+        """sd-server.md section 2: all but prompt, n, size and the output fields is ignored."""
+        self._check_mode()
+        if not seen.body:
+            raise _Refused("empty body")
+        body = _parsed(seen.body)
+        prompt, count, size = _value(body, "prompt", ""), max(1, _value(body, "n", 1)), _value(body, "size", "")
+        kind, compression = _value(body, "output_format", "png"), _value(body, "output_compression", 100)
+        order = self._order("/v1/images/generations")
+        order.width, order.height = _side_by_side(size, self.size)
+        if not prompt:
+            raise _Refused("prompt required")
+        self._output(order, kind, compression)
+        order.prompt, order.batch_count = prompt, count
+        self._read_tag(order)
+        return self._resolved(order, "invalid params")
+
+    def _edit(self, seen: Seen) -> _Order:
+        """sd-server.md section 2: every decodable upload is a reference, the first one the init image too; others are skipped."""
+        self._check_mode()
+        kind = seen.headers.get("content-type", "")
+        if not kind.lower().startswith("multipart/form-data"):
+            raise _Refused("Content-Type must be multipart/form-data")
+        try:
+            parts = form(kind, seen.body)
+        except ValueError:
+            parts = []
+        fields: dict[str, str] = {}
+        for part in parts:
+            if part.filename is None:
+                fields.setdefault(part.name, part.content.decode("utf-8", "replace"))
+        if not fields.get("prompt"):
+            raise _Refused("prompt required")
+        uploads = _files(parts, "image[]") or _files(parts, "image")[:1]
+        if not uploads:
+            raise _Refused("at least one image[] required")
+        order = self._order("/v1/images/edits")
+        order.width, order.height = _side_by_side(fields.get("size", ""), (-1, -1))
+        self._output(order, fields.get("output_format", "png"), _number(fields.get("output_compression", ""), 100), webp=False)
+        order.prompt, order.batch_count = fields["prompt"], _number(fields.get("n", ""), 1)
+        for data in uploads:
+            if (image := _coloured(decoded(data))) is not None:
+                order.size_if_unset(image.size)
+                order.references.append(image)
+        if order.references:
+            order.init = order.references[0]
+        for data in _files(parts, "mask")[:1]:
+            if (mask := decoded(data)) is not None:
+                order.mask = mask.convert("L")
+                order.size_if_unset(mask.size)
+        self._read_tag(order)
+        return self._resolved(order, "invalid params")
+
+    def _read_tag(self, order: _Order) -> None:
+        """sd-server.md section 3: the leftmost whole tag is parsed, all whole ones are deleted in one pass."""
+        for start in re.finditer(re.escape(OPENING), order.prompt):
+            run = re.match(rf"[^\r\n]*?(?={CLOSING}|[\r\n]|\Z)", order.prompt[start.end() :])
+            if run and len(run[0]) >= LONGEST_TAG:
+                self.lose_jobs()
+                raise Crash
+        found = TAG.search(order.prompt)
+        if found is None:
+            return
+        order.prompt = TAG.sub("", order.prompt)
+        if not found[1]:
+            return
+        try:
+            values = json.loads(found[1], parse_constant=_no_constant)
+        except ValueError:
+            raise _Refused("invalid sd_cpp_extra_args") from None
+        if not self._apply(order, values, lambda path: path):
+            raise _Refused("invalid sd_cpp_extra_args")
+
+    def _apply(self, order: _Order, values: Any, lora: Callable[[str], str | None]) -> bool:
+        """The generation parameters of a tag or of a native request: scalars of a wrong type are dropped. False for a bad lora or image."""
+        if not isinstance(values, dict):
+            return True
+        words = {"prompt": "prompt", "negative_prompt": "negative_prompt"}
+        whole = {"clip_skip": "clip_skip", "width": "width", "height": "height", "batch_count": "batch_count", "seed": "seed"}
+        real = {"strength": "strength"}
+        _take(order, values, words, whole, real)
+        if isinstance(values.get("embed_image_metadata"), bool):
+            order.embed = values["embed_image_metadata"]
+        sampling = values.get("sample_params")
+        if self.flat_tag:
+            _take(order, values, {}, {"steps": "steps"}, {"cfg_scale": "cfg_scale", "guidance": "guidance"})
+            _take_names(order, values)
+        elif isinstance(sampling, dict):
+            _take(order, sampling, {}, {"sample_steps": "steps"}, {})
+            _take_names(order, sampling)
+            if isinstance(sampling.get("custom_sigmas"), list):
+                order.custom_sigmas = [_real(item) for item in sampling["custom_sigmas"]]
+            if isinstance(sampling.get("guidance"), dict):
+                _take(order, sampling["guidance"], {}, {}, {"txt_cfg": "cfg_scale", "distilled_guidance": "guidance"})
+        if isinstance(values.get("hires"), dict):
+            order.hires = dict(values["hires"])
+        return _take_loras(order, values, lora) and _take_images(order, values)
+
+    def _resolved(self, order: _Order, complaint: str) -> _Order:
+        """Defaults, clamps and checks at the end (sd-server.md sections 1, 2 and 6)."""
+        if order.seed < 0:
+            order.seed = int(self.clock()) % (1 << 31)
+        order.batch_count, order.steps = min(max(order.batch_count, 1), MOST), min(max(order.steps, 1), 100)
+        if order.cfg_scale < 0 or not 0 <= order.strength <= 1:
+            raise _Refused(complaint)
+        if order.hires.get("enabled") and order.hires.get("upscaler", "Latent") not in UPSCALERS:
+            raise _Refused(complaint)
+        order.size_if_unset(self.size)
+        return order
+
+    # The routes that wait
+
+    def _openai(self, process: _Process, order: _Order) -> Answer:
+        pictures = self._generate(process, order)
+        if not pictures and not self.empty_data:
+            return said({"error": "generate_image returned no results"}, 500)
+        data = [{"b64_json": b64(picture)} for picture in pictures]
+        return said({"created": self._now(), "data": data, "output_format": order.output_format})
+
+    def _sdapi(self, process: _Process, seen: Seen, kind: str) -> Answer:
+        if not seen.body:
+            raise _Refused("empty body")
+        self._check_mode()
+        body = _parsed(seen.body)
+        order = self._any2img(process, body, kind == "img2img")
+        pictures = self._generate(process, order)
+        if not pictures and not self.empty_data:
+            return said({"error": "generate_image returned no results"}, 500)
+        seeds = [order.seed + index for index in range(len(pictures))]
+        info = {
+            "prompt": order.prompt,
+            "seed": order.seed,
+            "cfg_scale": order.cfg_scale,
+            "width": order.width,
+            "height": order.height,
+            "steps": order.steps,
+            "sampler_name": order.sampler,
+            "extra_generation_params": {"Schedule type": order.scheduler},
+            "sd_model_name": self.model,
+            "version": "stable-diffusion.cpp",
+            "infotexts": [self._parameters(order, seed) for seed in seeds],
+            "all_prompts": [order.prompt] * len(seeds),
+            "all_negative_prompts": [order.negative_prompt] * len(seeds),
+            "all_seeds": seeds,
+        }
+        if order.negative_prompt:
+            info["negative_prompt"] = order.negative_prompt
+        if kind == "img2img":
+            info["denoising_strength"] = order.strength
+        return said({"images": [b64(picture) for picture in pictures], "parameters": body, "info": json.dumps(info)})
+
+    def _any2img(self, process: _Process, body: Any, img2img: bool) -> _Order:
+        """sd-server.md section 4. The tag is applied over the top level, and the fields after it win."""
+        order = self._order(f"/sdapi/v1/{'img2img' if img2img else 'txt2img'}")
+        prompt, negative = _value(body, "prompt", ""), _value(body, "negative_prompt", "")
+        width, height = _value(body, "width", 512), _value(body, "height", 512)
+        order.steps, order.cfg_scale = _value(body, "steps", order.steps), _value(body, "cfg_scale", float(order.cfg_scale))
+        order.seed, order.batch_count = _wrapped(_value(body, "seed", -1)), _value(body, "batch_size", 1)
+        clip_skip = _value(body, "clip_skip", -1)
+        sampler, scheduler = _value(body, "sampler_name", ""), _value(body, "scheduler", "")
+        if width <= 0 or height <= 0:
+            raise _Refused("width and height must be positive")
+        if not prompt:
+            raise _Refused("prompt required")
+        order.prompt, order.negative_prompt = prompt, negative
+        order.width, order.height = _value(body, "width", -1), _value(body, "height", -1)
+        if not img2img:
+            if _value(body, "enable_hr", False):
+                order.hires = {
+                    "enabled": True,
+                    "scale": _value(body, "hr_scale", 2.0),
+                    "target_width": _value(body, "hr_resize_x", 0),
+                    "target_height": _value(body, "hr_resize_y", 0),
+                    "steps": _value(body, "hr_steps", 0),
+                    "denoising_strength": _value(body, "denoising_strength", 0.7),
+                    "upscaler": _value(body, "hr_upscaler", "Latent"),
+                }
+            order.width = order.width if order.width > 0 else self.size[0]
+            order.height = order.height if order.height > 0 else self.size[1]
+        self._read_tag(order)
+        if clip_skip > 0:
+            order.clip_skip = clip_skip
+        order.sampler = sampler if sampler in SAMPLERS else ALIASES.get(sampler.lower(), order.sampler)
+        order.scheduler = _scheduler(scheduler) or order.scheduler
+        if isinstance(body.get("lora"), list):
+            self._top_level_loras(process, order, body["lora"])
+        if img2img:
+            self._inputs(order, body)
+        if isinstance(body.get("extra_images"), list):
+            for item in body["extra_images"]:
+                if isinstance(item, str) and (image := _picture(item)) is not None:
+                    order.size_if_unset(image.size)
+                    order.references.append(image)
+        return self._resolved(order, "invalid params")
+
+    def _top_level_loras(self, process: _Process, order: _Order, items: list[Any]) -> None:
+        """Checked against a list that only an earlier GET of it, or a native request, has filled."""
+        order.loras = {}
+        for item in items:
+            if not isinstance(item, dict):
+                continue
+            path, multiplier = _value(item, "path", ""), _value(item, "multiplier", 1.0)
+            if not path:
+                raise _Refused("lora.path required")
+            if path not in process.known_loras:
+                raise _Refused(f"invalid lora path: {path}")
+            order.loras[path] = order.loras.get(path, 0.0) + multiplier
+
+    def _inputs(self, order: _Order, body: dict[str, Any]) -> None:
+        """The pictures of img2img: an init image that cannot be read leaves a plain text-to-image."""
+        if isinstance(body.get("init_images"), list) and body["init_images"]:
+            first = body["init_images"][0]
+            if not isinstance(first, str):
+                raise _Refused(f"[json.exception.type_error.302] type must be string, but is {_kind(first)}", 500)
+            order.init = _picture(first) or order.init
+            if order.init is not None:
+                order.size_if_unset(order.init.size)
+        if isinstance(body.get("mask"), str):
+            mask = decoded(leading_base64(body["mask"]))
+            if mask is not None:
+                flat = mask.convert("L")
+                order.mask = flat.point(lambda level: 255 - level) if _value(body, "inpainting_mask_invert", 0) else flat
+                order.size_if_unset(mask.size)
+        else:
+            order.mask = None
+        strength = _value(body, "denoising_strength", -1.0)
+        if strength >= 0:
+            order.strength = min(strength, 1.0)
+
+    # The native routes
+
+    def _submit(self, process: _Process, seen: Seen) -> Answer:
+        if not seen.body:
+            raise _Refused("empty body")
+        self._check_mode()
+        try:
+            body = _parsed(seen.body)
+        except _Refused as refused:
+            return said({"error": "invalid json", "message": str(refused)}, 400)
+        process.known_loras = self.loras
+        order = self._order("/sdcpp/v1/img_gen")
+        if not self._apply(order, body, lambda path: path if path in self.loras else None):
+            raise _Refused("invalid generation parameters")
+        self._output(order, _value(body, "output_format", "png"), _value(body, "output_compression", 100))
+        self._resolved(order, "invalid generation parameters")
+        with self._changed:
+            self._purge(process)
+            if sum(job.completed is None for job in process.jobs.values()) >= QUEUE:
+                raise _Refused("job queue is full", 429)
+            job = _Job(f"job_{self._now():x}_{self._numbers:08x}", self._now(), order)
+            self._numbers += 1
+            process.jobs[job.id] = job
+            process.queue.append(job.id)
+            self.jobs.append(order.settings)
+            accepted = {"id": job.id, "kind": "img_gen", "status": "queued", "created": job.created, "poll_url": f"/sdcpp/v1/jobs/{job.id}"}
+            self._pump(process)
+        return said(accepted, 202)
+
+    def _job(self, process: _Process, name: str) -> _Job:
+        self._purge(process)
+        if name in process.expired:
+            raise _Refused("job expired", 410)
+        if name not in process.jobs:
+            raise _Refused("job not found", 404)
+        return process.jobs[name]
+
+    def _shown(self, process: _Process, job: _Job) -> dict[str, Any]:
+        """`result` and `error` are missing until the job has ended, as seen on a running server."""
+        position = process.queue.index(job.id) + 1 if job.status == "queued" else 0
+        shown: dict[str, Any] = {
+            "id": job.id,
+            "kind": "img_gen",
+            "status": job.status,
+            "created": job.created,
+            "started": job.started,
+            "completed": job.completed,
+            "queue_position": position,
+        }
+        if job.status == "completed":
+            pictures = [{"index": index, "b64_json": picture} for index, picture in enumerate(job.pictures)]
+            shown |= {"result": {"output_format": job.order.output_format, "images": pictures}, "error": None}
+        elif job.error is not None:
+            shown |= {"result": None, "error": job.error}
+        return shown
+
+    def _cancel(self, process: _Process, name: str) -> Answer:
+        with self._changed:
+            job = self._job(process, name)
+            if job.status == "generating":
+                raise _Refused("job is currently generating and cannot be interrupted yet", 409)
+            if job.status == "queued":
+                process.queue.remove(job.id)
+                job.status, job.completed = "cancelled", self._now()
+                job.error = {"code": "cancelled", "message": "job cancelled by client"}
+                self._changed.notify_all()
+            return said(self._shown(process, job))
+
+    def _purge(self, process: _Process) -> None:
+        now = self._now()
+        process.expired = {name: until for name, until in process.expired.items() if until > now}
+        for job in list(process.jobs.values()):
+            if job.completed is not None and now - job.completed >= KEPT:
+                del process.jobs[job.id]
+                if job.completed + 2 * KEPT > now:
+                    process.expired[job.id] = job.completed + 2 * KEPT
+
+    def _pump(self, process: _Process) -> None:
+        """Begin the next job, if the worker is free."""
+        if process.dead or process.busy or not process.queue or self._held == "queued":
+            return
+        job = process.jobs[process.queue.pop(0)]
+        job.status, job.started, process.busy = "generating", self._now(), True
+        threading.Thread(target=self._work, args=(process, job), daemon=True).start()
+
+    def _work(self, process: _Process, job: _Job) -> None:
+        try:
+            pictures = self._generate(process, job.order, listed=True)
+        except Crash:
+            return
+        with self._changed:
+            job.completed, process.busy = self._now(), False
+            if pictures or self.empty_data:
+                job.status, job.pictures = "completed", [b64(picture) for picture in pictures]
+            else:
+                job.status = "failed"
+                job.error = {"code": "generation_failed", "message": "generate_image returned no results"}
+            self._pump(process)
+            self._changed.notify_all()
+
+    # The engine
+
+    def _generate(self, process: _Process, order: _Order, listed: bool = False) -> list[bytes]:
+        """One picture at a time, whoever asks: a client that gave up does not stop its own."""
+        with self._changed:
+            if not listed:
+                self.jobs.append(order.settings)
+            self._drawing += 1
+            self._changed.notify_all()
+        try:
+            with process.engine:
+                with self._changed:
+                    self._changed.wait_for(lambda: process.dead or not self._held)
+                    if process.dead:
+                        raise Crash
+                    if self.crash:
+                        self.lose_jobs()
+                        raise Crash
+                    if self.failing or self.empty_data:
+                        return []
+                return [self._draw(order, index) for index in range(order.batch_count) for _ in range(self.layers)]
+        finally:
+            with self._changed:
+                self._drawing -= 1
+                self._changed.notify_all()
+
+    def _draw(self, order: _Order, index: int) -> bytes:
+        image = plain(colour(order.settings, index), self._pixels(order))
+        if order.init is not None and order.mask is not None:
+            image = repainted(order.init, image, order.mask)
+        parameters = self._parameters(order, order.seed + index) if order.embed else None
+        return encoded(image, order.output_format, parameters, order.output_compression)
+
+    def _pixels(self, order: _Order) -> tuple[int, int]:
+        """Each side rounded up to the model's multiple."""
+        width, height = order.width, order.height
+        if order.hires.get("enabled"):
+            scale = order.hires.get("scale", 2.0)
+            width, height = order.hires.get("target_width") or int(width * scale), order.hires.get("target_height") or int(height * scale)
+        return -(-width // self.multiple) * self.multiple, -(-height // self.multiple) * self.multiple
+
+    def _parameters(self, order: _Order, seed: int) -> str:
+        """The text chunk of a PNG; the seed is told nowhere else. The size is the one asked for."""
+        negative = f"Negative prompt: {order.negative_prompt}\n" if order.negative_prompt else ""
+        block = json.dumps({"seed": seed, "prompt": order.prompt, "steps": order.steps}, ensure_ascii=False)
+        return (
+            f"{order.prompt}\n{negative}Steps: {order.steps}, CFG scale: {order.cfg_scale:f}, Guidance: {order.guidance:f}, Eta: 0.000000, "
+            f"Seed: {seed}, Size: {order.width}x{order.height}, Model: {self.model}, RNG: cuda, Sampler: {order.sampler} {order.scheduler}, "
+            f"Version: stable-diffusion.cpp, SDCPP: {block}"
+        )
+
+    def _now(self) -> int:
+        return int(self.clock()) + self._aged
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(name)
+
+
+def _parsed(body: bytes) -> Any:
+    """The JSON of a body. What is none is 500 here; the native route makes a 400 of it."""
+    try:
+        found = json.loads(body.decode(), parse_constant=_no_constant)
+        json.dumps(found, ensure_ascii=False).encode()  # half a surrogate pair is no JSON to the C++ parser
+    except ValueError as problem:
+        raise _Refused(f"[json.exception.parse_error.101] parse error: {problem}", 500) from None
+    return found
+
+
+def _kind(value: Any) -> str:
+    names = {dict: "object", list: "array", str: "string", bool: "boolean", int: "number", float: "number", type(None): "null"}
+    return names[type(value)]
+
+
+def _value(body: Any, name: str, default: Any) -> Any:
+    """A field as nlohmann's `value()` reads it: null and a wrong type throw; a number fits any number, and so does a boolean."""
+    if not isinstance(body, dict):
+        raise _Refused(f"[json.exception.type_error.306] cannot use value() with {_kind(body)}", 500)
+    if name not in body:
+        return default
+    found = body[name]
+    wanted = "string" if isinstance(default, str) else "boolean" if isinstance(default, bool) else "number"
+    if _kind(found) != wanted and not (wanted == "number" and isinstance(found, bool)):
+        raise _Refused(f"[json.exception.type_error.302] type must be {wanted}, but is {_kind(found)}", 500)
+    return type(default)(found)
+
+
+def _real(value: Any) -> float:
+    """An element of an array of numbers."""
+    if _kind(value) not in ("number", "boolean"):
+        raise _Refused(f"[json.exception.type_error.302] type must be number, but is {_kind(value)}", 500)
+    return float(value)
+
+
+def _wrapped(number: int) -> int:
+    """`/sdapi` holds a seed in 32 bits."""
+    return (number + (1 << 31)) % (1 << 32) - (1 << 31)
+
+
+def _number(text: str, default: int) -> int:
+    """C++ `stoi`: leading digits count, what follows does not, and what does not fit is none."""
+    found = re.match(r"\s*[+-]?\d+", text)
+    return int(found[0]) if found and abs(int(found[0])) < 1 << 31 else default
+
+
+def _side_by_side(size: str, default: tuple[int, int]) -> tuple[int, int]:
+    """`WxH`, split on a small x. A bad width gives the default, a bad height only the default height, a negative side the default size."""
+    width, split, height = size.partition("x")
+    if not split or _number(width, 0) == 0:
+        return default
+    found = _number(width, default[0]), _number(height, default[1])
+    return found if min(found) > 0 else default
+
+
+def _files(parts: list[Part], name: str) -> list[bytes]:
+    return [part.content for part in parts if part.name == name and part.filename is not None]
+
+
+def _coloured(image: Image.Image | None) -> Image.Image | None:
+    """Pictures of one or two channels are refused as if they could not be read."""
+    return image.convert("RGB") if image is not None and image.mode in ("RGB", "RGBA", "P", "CMYK") else None
+
+
+def _picture(text: str) -> Image.Image | None:
+    return _coloured(decoded(leading_base64(text)))
+
+
+def _take(order: _Order, values: dict[str, Any], words: dict[str, str], whole: dict[str, str], real: dict[str, str]) -> None:
+    for name, target in words.items():
+        if isinstance(values.get(name), str):
+            setattr(order, target, values[name])
+    for name, target in whole.items():
+        if type(values.get(name)) is int:
+            setattr(order, target, values[name])
+    for name, target in real.items():
+        if type(values.get(name)) in (int, float):
+            setattr(order, target, values[name])
+
+
+def _take_names(order: _Order, values: dict[str, Any]) -> None:
+    """Unknown names, and known ones in another case, are dropped."""
+    if values.get("sample_method") in SAMPLERS:
+        order.sampler = values["sample_method"]
+    order.scheduler = _scheduler(values.get("scheduler")) or order.scheduler
+
+
+def _scheduler(name: Any) -> str | None:
+    """A scheduler by its exact name; `normal` is another name for `discrete`."""
+    return ("discrete" if name == "normal" else str(name)) if name in SCHEDULERS else None
+
+
+def _take_loras(order: _Order, values: dict[str, Any], known: Callable[[str], str | None]) -> bool:
+    if "lora" not in values:
+        return True
+    if not isinstance(values["lora"], list):
+        return False
+    order.loras = {}
+    for item in values["lora"]:
+        if not isinstance(item, dict):
+            return False
+        path = known(_value(item, "path", ""))
+        if not path:
+            return False
+        order.loras[path] = order.loras.get(path, 0.0) + _value(item, "multiplier", 1.0)
+    return True
+
+
+def _take_images(order: _Order, values: dict[str, Any]) -> bool:
+    """`null` is no picture; anything but readable base64 is an error."""
+    for name in ("init_image", "mask_image"):
+        value = values.get(name)
+        if name not in values:
+            continue
+        image = decoded(leading_base64(value)) if isinstance(value, str) else None
+        if name == "init_image":
+            image = _coloured(image)
+        if value is not None and image is None:
+            return False
+        if name == "init_image":
+            order.init = image
+        else:
+            order.mask = image.convert("L") if image is not None else None
+    if values.get("ref_images") is not None:
+        if not isinstance(values["ref_images"], list):
+            return False
+        pictures = [_picture(item) if isinstance(item, str) else None for item in values["ref_images"]]
+        if None in pictures:
+            return False
+        order.references = [image for image in pictures if image is not None]
+    return True
