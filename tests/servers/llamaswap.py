@@ -1,0 +1,390 @@
+"""llama-swap in front of picture servers, as `llama-swap.md` describes it: routing, loading, eviction, and three generations of errors.
+
+swap = LlamaSwap({"sdxl": StableDiffusion(), "flux": StableDiffusion()}, instant=False)
+url = serve(swap).url
+...                              # a request for "sdxl" in a thread: it waits, and no byte of an answer comes
+assert swap.starting("sdxl")
+swap.loaded("sdxl")              # now it is passed on
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+from urllib.parse import parse_qs, unquote
+
+from loopback import Peer, Seen
+from servers.speaking import Answer, Crash, empty, form, left, route, said, text
+
+JSON_ROUTES = {
+    "/v1/images/generations",
+    "/sdapi/v1/txt2img",
+    "/sdapi/v1/img2img",
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/v1/responses",
+    "/v1/embeddings",
+}
+FORM_ROUTES = {"/v1/images/edits", "/v1/audio/transcriptions"}
+QUERY_ROUTES = {"/sdapi/v1/loras"}
+OWN = {"/v1/models", "/models", "/running", "/unload", "/health"}
+STATIC = re.compile(r"\.(js|json|css|png|gif|jpg|jpeg|ico|txt)$")
+MISSING = text("404 page not found\n", 404)
+
+
+class Upstream(Protocol):
+    """A model's server: answers requests, and forgets all when its process is stopped."""
+
+    def answer(self, seen: Seen) -> Answer: ...
+
+    def lose_jobs(self) -> None: ...
+
+
+@dataclass
+class _Model:
+    """One process: `open` counts its proxied requests, `waiting` those that wait for it to be loaded."""
+
+    name: str
+    server: Upstream
+    state: str = "stopped"
+    open: int = 0
+    waiting: int = 0
+    starts: int = 0
+    failures: int = 0
+    reason: str = ""
+
+
+class _Refused(Exception):
+    """An error of the gateway's own."""
+
+    def __init__(self, status: int, message: str, code: str, kind: str) -> None:
+        super().__init__(message)
+        self.status, self.message, self.code, self.kind = status, message, code, kind
+
+
+class LlamaSwap:
+    """A handler for `serve()`. One model is loaded at a time: another one is stopped once it has no open request.
+
+    Knobs: `generation` ("current", "middle" or "old" bodies of errors), `keys`, `instant` (False: a load lasts until `loaded()`), `limit`
+    (requests per model), `broken` (models that never load), `not_ready` (models that answer 503), `set_params` and `strip_params` (an
+    operator's filters), `truncate` (the upstream dies amid its answer).
+    """
+
+    def __init__(
+        self,
+        models: Mapping[str, Upstream],
+        *,
+        generation: str = "current",
+        keys: Iterable[str] = (),
+        instant: bool = True,
+        limit: int = 10,
+        declared: Iterable[str] = (),
+        aliases: Mapping[str, str] | None = None,
+    ) -> None:
+        self.generation, self.keys, self.instant, self.limit = generation, set(keys), instant, limit
+        self.declared, self.aliases = set(declared), dict(aliases or {})
+        self.broken: set[str] = set()
+        self.not_ready: set[str] = set()
+        self.set_params: dict[str, Any] = {}
+        self.strip_params: set[str] = set()
+        self.truncate = False
+        self.loads: list[str] = []
+        self._models = {name: _Model(name, server) for name, server in models.items()}
+        self._changed = threading.Condition(threading.RLock())
+
+    # What a test does to it
+
+    def state(self, model: str) -> str:
+        """stopped, starting or ready."""
+        with self._changed:
+            return self._models[model].state
+
+    def starting(self, model: str, seconds: float = 5) -> bool:
+        """Whether a load of this model is begun within so long."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._models[model].state == "starting", seconds)
+
+    def waiting(self, model: str, count: int, seconds: float = 5) -> bool:
+        """Whether exactly so many requests wait for this model within so long."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._models[model].waiting == count, seconds)
+
+    def open(self, model: str, count: int, seconds: float = 5) -> bool:
+        """Whether exactly so many requests are proxied to this model within so long."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._models[model].open == count, seconds)
+
+    def loaded(self, model: str, seconds: float = 5) -> None:
+        """End the load of a model; its requests are passed on."""
+        if not self.starting(model, seconds):
+            raise AssertionError(f"{model} is not being loaded")
+        with self._changed:
+            self._models[model].state = "ready"
+            self._changed.notify_all()
+
+    def fail(self, model: str, reason: str = "upstream command exited prematurely", seconds: float = 5) -> None:
+        """Let the load of a model fail, as for want of memory: whoever waits for it gets 500."""
+        if not self.starting(model, seconds):
+            raise AssertionError(f"{model} is not being loaded")
+        with self._changed:
+            self._stop(self._models[model], reason)
+
+    def unload(self, model: str) -> None:
+        """Stop a model's process, as a TTL or another client does: 500 for who waits, 502 for who is served, and its jobs are gone."""
+        with self._changed:
+            self._stop(self._models[model], "group : model unloaded")
+
+    def _stop(self, model: _Model, reason: str) -> None:
+        if model.state == "starting":
+            model.failures += 1
+            model.reason = reason
+        if model.state != "stopped":
+            model.state = "stopped"
+            model.server.lose_jobs()
+        self._changed.notify_all()
+
+    # HTTP
+
+    def __call__(self, peer: Peer) -> None:
+        while (seen := peer.request()) is not None:
+            try:
+                answer = self._answer(peer, seen)
+            except _Refused as refused:
+                answer = self._error(seen, refused)
+            if answer is None:
+                return
+            if self.truncate and len(answer.body) > 1:
+                peer.send(answer.sent[: -len(answer.body) // 2])
+                return
+            peer.send(answer.sent)
+
+    def _answer(self, peer: Peer, seen: Seen) -> Answer | None:
+        path, query = route(seen)
+        if path == "/health":
+            return text("OK")
+        self._authorise(seen)
+        if path == "/upstream" or path.startswith("/upstream/"):
+            return self._upstream(peer, seen, path)
+        if path == "/api/models/unload" or path.startswith("/api/models/unload/"):
+            return self._unload_by_request(seen, unquote(path[len("/api/models/unload") :].lstrip("/")))
+        if path in OWN | QUERY_ROUTES:
+            if seen.method != "GET":
+                return _not_allowed("GET, HEAD")
+            return self._proxy(peer, seen, self._known(query.get("model", ""))) if path in QUERY_ROUTES else self._own(path)
+        if path in JSON_ROUTES | FORM_ROUTES:
+            if seen.method != "POST":
+                return _not_allowed("POST")
+            return self._proxy(peer, self._filtered(seen, path), self._known(_model_of(seen)))
+        return MISSING
+
+    def _authorise(self, seen: Seen) -> None:
+        """Basic, then Bearer, then x-api-key: the first one given decides alone."""
+        kind, _, given = seen.headers.get("authorization", "").partition(" ")
+        if kind.lower() == "basic":
+            try:
+                key = base64.b64decode(given, validate=True).decode().partition(":")[2]
+            except (binascii.Error, ValueError):
+                key = ""
+        else:
+            key = given if kind.lower() == "bearer" else seen.headers.get("x-api-key", "")
+        if self.keys and key not in self.keys:
+            raise _Refused(401, "unauthorized: invalid or missing API key", "unauthorized", "authentication_error")
+
+    def _known(self, name: str) -> _Model:
+        if not name:
+            raise _Refused(404, "no model id could be identified", "not_found", "invalid_request_error")
+        name = self.aliases.get(name, name)
+        if name not in self._models:
+            message = "no local server found for requested model" if self.generation == "old" else "no router for requested model"
+            raise _Refused(404, message, "not_found", "invalid_request_error")
+        return self._models[name]
+
+    def _filtered(self, seen: Seen, path: str) -> Seen:
+        """Filters touch the JSON routes only: not forms, not /upstream."""
+        if path not in JSON_ROUTES or not (self.set_params or self.strip_params):
+            return seen
+        try:
+            body = json.loads(seen.body)
+        except ValueError:
+            return seen
+        kept = {name: value for name, value in body.items() if name not in self.strip_params or name == "model"}
+        return replace(seen, body=json.dumps(kept | self.set_params).encode())
+
+    def _upstream(self, peer: Peer, seen: Seen, path: str) -> Answer | None:
+        """`/upstream/{model}/<path>`: ids with slashes are matched segment by segment."""
+        raw, mark, query = seen.path.partition("?")
+        segments = raw.split("/")[2:]
+        for count in range(len(segments), 0, -1):
+            name = unquote("/".join(segments[:count]))
+            model = self._models.get(self.aliases.get(name, name))
+            if model is None:
+                continue
+            if count == len(segments):
+                where = {"Location": f"{raw}/{mark}{query}"}
+                return Answer(301 if seen.method == "GET" else 308, b"", "text/html; charset=utf-8", where)
+            rest = "/" + "/".join(segments[count:])
+            if seen.method == "GET" and STATIC.search(rest) and self.state(model.name) == "stopped":
+                message = f"model {model.name} is not loaded; path matches upstream.ignorePaths"
+                raise _Refused(409, message, "conflict", "invalid_request_error")
+            return self._proxy(peer, replace(seen, path=rest + mark + query), model)
+        raise _Refused(404, "model not found", "not_found", "invalid_request_error")
+
+    def _own(self, path: str) -> Answer:
+        with self._changed:
+            if path == "/unload":
+                for model in self._models.values():
+                    self._stop(model, "group : model unloaded")
+                return text("OK")
+            if path == "/running":
+                running = [model for model in self._models.values() if model.state != "stopped"]
+                return said({"running": [self._process(model) for model in running]})
+            return said({"object": "list", "data": [self._listed(model) for model in self._models.values()]})
+
+    def _process(self, model: _Model) -> dict[str, Any]:
+        shown = {"cmd": f"sd-server --model {model.name}", "proxy": "http://127.0.0.1:5800", "ttl": 0, "name": "", "description": ""}
+        return {"model": model.name, "state": model.state} | shown
+
+    def _listed(self, model: _Model) -> dict[str, Any]:
+        """Capabilities only for models the operator declared them for; a model that is starting counts as loaded."""
+        shown: dict[str, Any] = {
+            "id": model.name,
+            "object": "model",
+            "created": 1,
+            "owned_by": "llama-swap",
+            "status": {"value": "unloaded" if model.state == "stopped" else "loaded"},
+            "meta": {"llamaswap": {"type": "model"}},
+        }
+        if model.name in self.declared:
+            shown["architecture"] = {"input_modalities": ["text", "image"], "output_modalities": ["image"], "modality": "text+image->image"}
+            shown["capabilities"] = {"image_generation": True, "image_to_image": True}
+        return shown
+
+    def _unload_by_request(self, seen: Seen, name: str) -> Answer:
+        if seen.method != "POST":
+            return _not_allowed("POST")
+        if not name:
+            self._own("/unload")
+            return said({"msg": "ok"})
+        if name not in self._models:
+            raise _Refused(404, "model not found", "not_found", "invalid_request_error")
+        self.unload(name)
+        return text("OK")
+
+    def _error(self, seen: Seen, refused: _Refused) -> Answer:
+        """Bodies changed twice: on 2026-05-28, and after v250 on 2026-08-22. The Accept header chooses among their kinds."""
+        accept = seen.headers.get("accept", "")
+        message = refused.message
+        if refused.status == 503 and self.generation != "current":
+            answer = text(f"llama-swap-error: {message}", 503)
+        elif self.generation == "old":
+            answer = said({"error": message}, refused.status) if "application/json" in accept else text(message, refused.status)
+        elif "text/plain" in accept:
+            answer = text(f"llama-swap: {message}", refused.status)
+        elif "text/html" in accept:
+            answer = text(f"<!DOCTYPE html><title>llama-swap</title><p>{message}</p>", refused.status, "text/html; charset=utf-8")
+        elif self.generation == "middle":
+            answer = said({"src": "llama-swap", "error": message}, refused.status)
+        else:
+            error = {"message": message, "type": refused.kind, "param": None, "code": refused.code}
+            answer = said({"src": "llama-swap", "error": error}, refused.status)
+        extra = {401: {"WWW-Authenticate": 'Basic realm="llama-swap"'}, 429: {"Retry-After": "1"}}
+        return replace(answer, headers=extra.get(refused.status, {}))
+
+    # Loading and passing on
+
+    def _proxy(self, peer: Peer, seen: Seen, model: _Model) -> Answer | None:
+        """The upstream's answer, once its model is loaded; None when the client has gone meanwhile."""
+        with self._changed:
+            if model.name in self.not_ready:
+                raise _Refused(503, f"[{model.name}] process is not ready", "service_unavailable", "server_error")
+            if model.open + model.waiting >= self.limit:
+                raise _Refused(429, "Too many requests", "concurrency_limit", "rate_limit_error")
+            model.waiting += 1
+            self._changed.notify_all()
+            try:
+                if not self._ready(peer, model):
+                    return None
+                model.open += 1
+            finally:
+                model.waiting -= 1
+                self._changed.notify_all()
+        try:
+            return self._passed_on(peer, seen, model)
+        finally:
+            with self._changed:
+                model.open -= 1
+                self._changed.notify_all()
+
+    def _ready(self, peer: Peer, model: _Model) -> bool:
+        """Wait until the model is loaded, and load it when that falls to this request. False when the client has gone."""
+        failures = model.failures
+        while model.state != "ready":
+            if model.failures != failures:
+                raise _Refused(500, f"unspecific error: {model.reason}", "internal_error", "server_error")
+            others = [other for other in self._models.values() if other is not model and other.state != "stopped"]
+            if model.state == "stopped" and not any(other.open or other.state == "starting" for other in others):
+                for other in others:
+                    self._stop(other, "")
+                self._start(model)
+                continue
+            self._changed.wait(0.02)
+            if left(peer):
+                return False
+        return True
+
+    def _start(self, model: _Model) -> None:
+        model.state = "starting"
+        model.starts += 1
+        self.loads.append(model.name)
+        if model.name in self.broken:
+            self._stop(model, "upstream command exited prematurely")
+        elif self.instant:
+            model.state = "ready"
+        self._changed.notify_all()
+
+    def _passed_on(self, peer: Peer, seen: Seen, model: _Model) -> Answer | None:
+        """While the upstream works the client may go: the gateway forgets the request then, the upstream goes on."""
+        answers: list[Answer] = []
+        started = model.starts
+        done = threading.Event()
+
+        def work() -> None:
+            try:
+                answers.append(model.server.answer(seen))
+            except Crash:
+                with self._changed:
+                    model.state = "stopped" if model.starts == started else model.state
+            finally:
+                done.set()
+
+        threading.Thread(target=work, daemon=True).start()
+        while not done.wait(0.02):
+            if left(peer):
+                return None
+        return answers[0] if answers else empty(502)
+
+
+def _not_allowed(methods: str) -> Answer:
+    """What Go's router says to a wrong method."""
+    return Answer(405, b"Method Not Allowed\n", "text/plain; charset=utf-8", {"Allow": methods})
+
+
+def _model_of(seen: Seen) -> str:
+    """`model` of a JSON body if the content type names JSON, else of a form; "" when there is none."""
+    kind = seen.headers.get("content-type", "")
+    try:
+        if "application/json" in kind:
+            body = json.loads(seen.body)
+            found = body.get("model") if isinstance(body, dict) else None
+            return found if isinstance(found, str) else ""
+        if "multipart/form-data" in kind:
+            return next((part.content.decode() for part in form(kind, seen.body) if part.name == "model"), "")
+        return parse_qs(seen.body.decode()).get("model", [""])[0]
+    except ValueError:
+        return ""
