@@ -212,7 +212,7 @@ class _Process:
         self.expired: dict[str, int] = {}
         self.queue: list[str] = []
         self.known_loras: Sequence[str] = ()
-        self.peers: list[Peer] = []
+        self.peers: list[Peer] = []  # those that are between two requests
 
 
 class StableDiffusion:
@@ -301,17 +301,18 @@ class StableDiffusion:
 
     def __call__(self, peer: Peer) -> None:
         process = self._process
-        process.peers.append(peer)
-        try:
-            while not process.dead and (seen := peer.request()) is not None:
-                self._await_body(peer, seen)
-                try:
-                    answer = self.answer(seen)
-                except Crash:
-                    return
-                peer.send(answer.sent)
-        finally:
+        while not process.dead:
+            process.peers.append(peer)
+            seen = peer.request()
             process.peers.remove(peer)
+            if seen is None:
+                return
+            self._await_body(peer, seen)
+            try:
+                answer = self.answer(seen)
+            except Crash:
+                return
+            peer.send(answer.sent)
 
     def _await_body(self, peer: Peer, seen: Seen) -> None:
         """A POST without a length is answered late: the server waits for a body (sd-server.md section 5)."""
