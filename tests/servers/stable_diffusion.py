@@ -272,10 +272,9 @@ class StableDiffusion:
             return self._changed.wait_for(lambda: self._drawing >= count, seconds)
 
     def ended(self, job: str, seconds: float = 5) -> bool:
-        """Whether a job of the native routes has ended within so long."""
+        """Whether a job of the native routes has ended, or is forgotten, within so long."""
         with self._changed:
-            jobs = self._process.jobs
-            return self._changed.wait_for(lambda: job not in jobs or jobs[job].completed is not None, seconds)
+            return self._changed.wait_for(lambda: self.status(job) not in ("queued", "generating"), seconds)
 
     def status(self, job: str) -> str | None:
         """The status of a job, asked without a request; None when it is unknown."""
