@@ -1,0 +1,558 @@
+"""OpenAI's image routes, as `openai-images.md` describes them: each family of models has its own legal parameters, and all else is a 400.
+
+server = OpenAIImages()
+url = serve(server).url + "/v1"      # the key is "k"
+...
+assert server.jobs[-1]["size"] == "1024x1024"
+assert picture_colour == colour({"model": "gpt-image-1.5", "prompt": "a red fox"})
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from base64 import b64decode
+from binascii import Error as NotBase64
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from loopback import Peer, Seen
+from PIL import Image
+from servers.drawing import Colour, b64, decoded, encoded, fingerprint, hashed, plain, repainted
+from servers.speaking import Answer, Part, form, left, route, said
+
+GPT_SIZES = ("1024x1024", "1536x1024", "1024x1536")
+MEGABYTE = 1 << 20
+LONGEST_URL = 20_971_520
+MIMES = ("image/jpeg", "image/png", "image/webp")
+
+
+@dataclass(frozen=True)
+class Family:
+    """What a model takes: the table "Per-model legality" of openai-images.md. `values` lists the legal words of a parameter."""
+
+    longest: int
+    sizes: Sequence[str]
+    most: int = 10
+    values: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    other: frozenset[str] = frozenset()
+    edits: bool = True
+    free_sizes: bool = False
+
+    @property
+    def gpt(self) -> bool:
+        return "stream" in self.other
+
+
+_GPT_VALUES = {
+    "quality": ("auto", "low", "medium", "high"),
+    "output_format": ("png", "jpeg", "webp"),
+    "background": ("auto", "opaque", "transparent"),
+    "moderation": ("auto", "low"),
+}
+_GPT_OTHER = frozenset({"output_compression", "stream", "partial_images"})
+_FIDELITY = {"input_fidelity": ("high", "low")}
+_URLS = {"response_format": ("url", "b64_json")}
+_GPT = Family(32000, ("auto", *GPT_SIZES), values=_GPT_VALUES | _FIDELITY, other=_GPT_OTHER)
+_GPT_2 = replace(_GPT, free_sizes=True)
+FAMILIES: dict[str, Family] = {
+    "dall-e-2": Family(1000, ("256x256", "512x512", "1024x1024"), values={"quality": ("standard",)} | _URLS),
+    "dall-e-3": Family(
+        4000,
+        ("1024x1024", "1792x1024", "1024x1792"),
+        1,
+        {"quality": ("standard", "hd"), "style": ("vivid", "natural")} | _URLS,
+        edits=False,
+    ),
+    "gpt-image-1": _GPT,
+    "gpt-image-1-mini": replace(_GPT, values=_GPT_VALUES),
+    "gpt-image-1.5": _GPT,
+    "gpt-image-2": _GPT_2,
+    "gpt-image-2-2026-04-21": _GPT_2,
+}
+ALWAYS = frozenset({"prompt", "model", "n", "size", "user"})
+NUMBERS = {"n": (1, 10), "partial_images": (0, 3), "output_compression": (0, 100)}
+
+
+def colour(settings: Mapping[str, Any], index: int = 0, partial: int | None = None) -> Colour:
+    """The colour of picture `index` of these settings, or of its partial picture; "auto" and what is left out have the model's default.
+
+    `images` are `fingerprint()`s of the uploads. The centre of a transparent picture has this colour, all of any other one, but for what a
+    mask keeps.
+    """
+    dalle = str(settings.get("model", "")).startswith("dall-e")
+    facts: dict[str, Any] = {
+        "prompt": "",
+        "model": "",
+        "size": "1024x1024",
+        "quality": "standard" if dalle else "high",
+        "background": None if dalle else "opaque",
+        "style": "vivid" if settings.get("model") == "dall-e-3" else None,
+        "input_fidelity": None,
+        "images": [],
+    }
+    given = {name: settings[name] for name in facts if settings.get(name) not in (None, "auto")}
+    return hashed(facts | given | {"index": index, "partial": partial})
+
+
+class Refused(Exception):
+    """An error in OpenAI's shape."""
+
+    def __init__(
+        self,
+        message: str,
+        code: str | None,
+        parameter: str | None = None,
+        status: int = 400,
+        kind: str = "invalid_request_error",
+        **more: Any,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.error = {"message": message, "type": kind, "param": parameter, "code": code, **more}
+
+
+def _value(name: str, value: Any, legal: Iterable[str]) -> Refused:
+    shown = ", ".join(f"'{item}'" for item in legal)
+    return Refused(f"Invalid value: '{value}'. Supported values are: {shown}.", "invalid_value", name)
+
+
+@dataclass
+class _Order:
+    """A request that was found legal."""
+
+    settings: dict[str, Any]
+    family: Family
+    images: list[Image.Image] = field(default_factory=list)
+    mask: Image.Image | None = None
+
+    @property
+    def edit(self) -> bool:
+        return bool(self.images)
+
+
+class OpenAIImages:
+    """A handler for `serve()`. `jobs` lists the settings of every request that was found legal, `downloads` the requests for `url` pictures.
+
+    Knobs: `families` (model id to Family; add ids as you like), `files` (id to bytes, for `file_id`), `refused_words` and `refused_midway`
+    (prompts with such a word are refused at once, or amid a stream), `failures` (a list of (status, code): each next request takes one),
+    `partials` (at most so many partial pictures), `ignore_stream`, `cut_stream` (no completed event), `sentinel` ([DONE] at the end),
+    `without` (keys left out of answers, as "usage" or "data"), `empty_data`, `hold()`/`release()` (the answer, or a stream's last event),
+    `cancelled` (how many clients left while held).
+    """
+
+    def __init__(self, key: str = "k") -> None:
+        self.key = key
+        self.families = dict(FAMILIES)
+        self.files: dict[str, bytes] = {}
+        self.jobs: list[dict[str, Any]] = []
+        self.downloads: list[Seen] = []
+        self.refused_words = {"forbidden"}
+        self.refused_midway = {"midway"}
+        self.failures: list[tuple[int, str]] = []
+        self.partials = 3
+        self.without: set[str] = set()
+        self.ignore_stream = self.cut_stream = self.sentinel = self.empty_data = False
+        self.cancelled = 0
+        self._held = False
+        self._holding = 0
+        self._urls: dict[str, bytes] = {}
+        self._numbers = 0
+        self._changed = threading.Condition(threading.RLock())
+
+    def hold(self) -> None:
+        with self._changed:
+            self._held = True
+
+    def release(self) -> None:
+        with self._changed:
+            self._held = False
+            self._changed.notify_all()
+
+    def holding(self, count: int = 1, seconds: float = 5) -> bool:
+        """Whether so many requests are held within so long."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._holding == count, seconds)
+
+    def left(self, count: int = 1, seconds: float = 5) -> bool:
+        """Whether so many clients have left while they were held, within so long."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self.cancelled == count, seconds)
+
+    def expire_urls(self) -> None:
+        """An hour passes: the `url` pictures are gone."""
+        self._urls.clear()
+
+    # HTTP
+
+    def __call__(self, peer: Peer) -> None:
+        while (seen := peer.request()) is not None:
+            with self._changed:
+                self._numbers += 1
+                named = {"x-request-id": f"req_{self._numbers:08x}"}
+            try:
+                answer = self._answer(peer, seen, named)
+            except Refused as refused:
+                if refused.status == 429 and refused.error["code"] == "rate_limit_exceeded":
+                    named["Retry-After"] = "1"
+                answer = said({"error": refused.error}, refused.status)
+            if answer is None:
+                return
+            peer.send(replace(answer, headers=answer.headers | named).sent)
+
+    def _answer(self, peer: Peer, seen: Seen, named: dict[str, str]) -> Answer | None:
+        """The whole answer; None when it was a stream, or the client has left."""
+        path, _ = route(seen)
+        if path.startswith("/files/"):
+            return self._download(seen, path)
+        kind, _, given = seen.headers.get("authorization", "").partition(" ")
+        if kind != "Bearer" or given != self.key:
+            message = "Incorrect API key provided." if given else "You didn't provide an API key."
+            raise Refused(message, "invalid_api_key", status=401)
+        if seen.method == "GET" and path == "/v1/models":
+            listed = [{"id": name, "object": "model", "created": 1, "owned_by": "openai"} for name in self.families]
+            return said({"object": "list", "data": listed})
+        if seen.method != "POST" or path not in ("/v1/images/generations", "/v1/images/edits"):
+            raise Refused(f"Invalid URL ({seen.method} {path})", None, status=404)
+        if self.failures:
+            raise self._failure(*self.failures.pop(0))
+        order = self._read(seen, path)
+        with self._changed:
+            self.jobs.append(order.settings)
+        self._moderate(order)
+        if order.settings["stream"] and not self.ignore_stream:
+            self._stream(peer, order, named)
+            return None
+        if not self._wait(peer):
+            return None
+        return said(self._whole(peer, order))
+
+    def _failure(self, status: int, code: str) -> Refused:
+        kinds = {"server_error": "server_error", "insufficient_quota": "insufficient_quota", "rate_limit_exceeded": "requests"}
+        return Refused(f"This is a {code}.", code, None, status, kinds.get(code, "invalid_request_error"))
+
+    def _download(self, seen: Seen, path: str) -> Answer:
+        """The host of the pictures is another one: it wants no key, and refuses who brings one."""
+        self.downloads.append(seen)
+        if "authorization" in seen.headers:
+            return Answer(403, b"AuthenticationFailed", "application/xml")
+        data = self._urls.get(path)
+        return Answer(200, data, "image/png") if data is not None else Answer(404, b"BlobNotFound", "application/xml")
+
+    def _wait(self, peer: Peer) -> bool:
+        """Whether the client is still there once the answer is not held any more."""
+        with self._changed:
+            self._holding += 1
+            self._changed.notify_all()
+            try:
+                while self._held:
+                    self._changed.wait(0.02)
+                    if left(peer):
+                        self.cancelled += 1
+                        return False
+            finally:
+                self._holding -= 1
+                self._changed.notify_all()
+        return True
+
+    # Legality
+
+    def _read(self, seen: Seen, path: str) -> _Order:
+        kind = seen.headers.get("content-type", "")
+        if kind.startswith("multipart/form-data") and path == "/v1/images/edits":
+            return self._read_form(kind, seen.body)
+        if not kind.startswith("application/json"):
+            raise Refused(f"Unsupported content type: '{kind}'.", "unsupported_content_type")
+        try:
+            body = json.loads(seen.body)
+        except ValueError:
+            body = None
+        if not isinstance(body, dict):
+            raise Refused("We could not parse the JSON body of your request.", None)
+        if path == "/v1/images/generations":
+            return self._checked(body, path, set())
+        return self._read_json_edit(body, path)
+
+    def _family(self, body: Mapping[str, Any], edit: bool) -> tuple[str, Family]:
+        """The model's family. Without a model: dall-e-2, unless a parameter of gpt-image is there; gpt-image-1.5 for edits."""
+        name = body.get("model")
+        if name is None:
+            gpt = any(parameter in body for parameter in _GPT_OTHER | {"background", "moderation", "output_format"})
+            name = "gpt-image-1.5" if edit else "gpt-image-1" if gpt else "dall-e-2"
+        if not isinstance(name, str):
+            raise Refused("Invalid type for 'model': expected a string.", "invalid_type", "model")
+        if name not in self.families:
+            raise Refused(f"The model '{name}' does not exist or you do not have access to it.", "model_not_found", "model", 404)
+        return name, self.families[name]
+
+    def _checked(self, body: Mapping[str, Any], path: str, images: set[str], multipart: bool = False) -> _Order:
+        """The settings of a request, checked by the table. `images` names the fields that hold pictures."""
+        edit = path == "/v1/images/edits"
+        model, family = self._family(body, edit)
+        if edit and not family.edits:
+            raise _value("model", model, [name for name, other in self.families.items() if other.edits])
+        allowed = ALWAYS | family.other | set(family.values) | images
+        allowed -= {"input_fidelity"} if not edit else set()
+        allowed -= {"moderation"} if edit and multipart else set()
+        for name in body:
+            if name not in allowed:
+                raise Refused(f"Unknown parameter: '{name}'.", "unknown_parameter", name)
+        given = {name: value for name, value in body.items() if value is not None}
+        if not given.get("prompt"):
+            raise Refused("Missing required parameter: 'prompt'.", "missing_required_parameter", "prompt")
+        self._check_types(given)
+        if len(given["prompt"]) > family.longest:
+            message = f"Invalid 'prompt': string too long. Expected a string with maximum length {family.longest}."
+            raise Refused(message, "string_above_max_length", "prompt")
+        for name, legal in family.values.items():
+            if name in given and given[name] not in legal:
+                raise _value(name, given[name], legal)
+        if "size" in given and given["size"] not in family.sizes and not (family.free_sizes and _free_size(given["size"])):
+            raise _value("size", given["size"], family.sizes)
+        for name, (least, most) in NUMBERS.items():
+            most = family.most if name == "n" else most
+            if name in given and not least <= given[name] <= most:
+                raise Refused(
+                    f"Invalid '{name}': expected a value between {least} and {most}, but got {given[name]}.", "invalid_value", name
+                )
+        self._check_formats(given)
+        defaults = {"n": 1, "size": "1024x1024", "stream": False, "partial_images": 0, "output_format": "png"}
+        return _Order({"route": path, "model": model} | defaults | given | {"model": model, "images": [], "mask": None}, family)
+
+    def _check_types(self, given: Mapping[str, Any]) -> None:
+        for name, value in given.items():
+            if name in NUMBERS and type(value) is not int:
+                raise Refused(f"Invalid type for '{name}': expected an integer.", "invalid_type", name)
+            if name == "stream" and not isinstance(value, bool):
+                raise Refused("Invalid type for 'stream': expected a boolean.", "invalid_type", name)
+            if name not in NUMBERS and name not in ("stream", "images", "mask") and not isinstance(value, str):
+                raise Refused(f"Invalid type for '{name}': expected a string.", "invalid_type", name)
+
+    def _check_formats(self, given: Mapping[str, Any]) -> None:
+        kind = given.get("output_format", "png")
+        if given.get("background") == "transparent" and kind == "jpeg":
+            raise _value("background", "transparent", ["auto", "opaque"])
+        if given.get("output_compression", 100) < 100 and kind == "png":
+            message = "Compression less than 100 is not supported for PNG output format."
+            raise Refused(message, "invalid_value", "output_compression")
+
+    def _read_form(self, kind: str, body: bytes) -> _Order:
+        """Edits, multipart: scalars are text, and every file wants a picture's content type."""
+        try:
+            parts = form(kind, body)
+        except ValueError:
+            raise Refused("Could not parse multipart form", None) from None
+        fields: dict[str, Any] = {}
+        for part in parts:
+            if part.name not in ("image", "image[]", "mask"):
+                fields[part.name] = _scalar(part.name, part.content.decode())
+        order = self._checked(fields, "/v1/images/edits", set(), multipart=True)
+        plain_files = [part for part in parts if part.name == "image"]
+        if len(plain_files) > 1:
+            message = "Duplicate parameter: 'image'. Use the array syntax instead e.g. 'image[]=<value>'."
+            raise Refused(message, "duplicate_parameter", "image")
+        files = plain_files + [part for part in parts if part.name == "image[]"]
+        masks = [_mime(part, "mask") for part in parts if part.name == "mask"]
+        return self._with_images(order, [_mime(part, "image") for part in files], masks[0] if masks else None)
+
+    def _read_json_edit(self, body: dict[str, Any], path: str) -> _Order:
+        """Edits, JSON: `images` of data URLs or file ids; gpt-image only."""
+        order = self._checked(body, path, {"images", "mask"})
+        if not order.family.gpt:
+            raise Refused("This model takes edits as multipart/form-data.", "unsupported_content_type")
+        items = body.get("images")
+        if not isinstance(items, list):
+            raise Refused("Missing required parameter: 'images'.", "missing_required_parameter", "images")
+        mask = body.get("mask")
+        data = [self._referenced(item, "images") for item in items]
+        return self._with_images(order, data, self._referenced(mask, "mask") if mask is not None else None)
+
+    def _referenced(self, item: Any, name: str) -> bytes:
+        if not isinstance(item, dict) or len(item) != 1 or not {"image_url", "file_id"} & set(item):
+            raise Refused(f"Invalid '{name}': expected exactly one of 'image_url' and 'file_id'.", "invalid_value", name)
+        if "file_id" in item:
+            if item["file_id"] not in self.files:
+                raise Refused(f"No such File object: {item['file_id']}", "invalid_value", name)
+            return self.files[item["file_id"]]
+        url = str(item["image_url"])
+        found = re.match(r"data:(image/(?:png|jpeg|webp));base64,", url)
+        if found is None or len(url) > LONGEST_URL:
+            raise Refused(f"Invalid '{name}': could not read the image URL.", "invalid_image_url", name)
+        try:
+            return b64decode(url[found.end() :], validate=True)
+        except NotBase64:
+            raise Refused(f"Invalid '{name}': invalid base64.", "invalid_base64", name) from None
+
+    def _with_images(self, order: _Order, files: list[bytes], mask: bytes | None) -> _Order:
+        most, largest = (16, 50 * MEGABYTE) if order.family.gpt else (1, 4 * MEGABYTE)
+        if not 1 <= len(files) <= most:
+            raise Refused(f"Invalid 'image': expected 1 to {most} images, but got {len(files)}.", "invalid_value", "image")
+        for data in files:
+            image = decoded(data)
+            if image is None or len(data) >= largest:
+                raise Refused("Invalid image file or mode for image 1, please check your image file.", "invalid_image_file", "image")
+            if not order.family.gpt and (image.format != "PNG" or image.width != image.height):
+                raise Refused("Uploaded image must be a square PNG.", "invalid_image_file", "image")
+            order.images.append(image)
+        if mask is not None:
+            order.mask = self._hole(mask, order.images[0])
+        elif not order.family.gpt and "A" in order.images[0].getbands():
+            order.mask = _hole_of(order.images[0])
+        if order.settings["size"] == "auto":
+            width, height = order.images[0].size
+            order.settings["size"] = GPT_SIZES[0 if width == height else 1 if width > height else 2]
+        order.settings["images"] = [fingerprint(image) for image in order.images]
+        order.settings["mask"] = fingerprint(order.mask) if order.mask is not None else None
+        return order
+
+    def _hole(self, data: bytes, image: Image.Image) -> Image.Image:
+        """White where the mask is transparent: that is what will be painted anew."""
+        mask = decoded(data)
+        problem = None
+        if mask is None or mask.format != "PNG" or len(data) >= 4 * MEGABYTE:
+            problem = "mask is not a PNG of less than 4 MB"
+        elif "A" not in mask.getbands():
+            problem = "mask image missing alpha channel"
+        elif mask.size != image.size:
+            problem = "mask size does not match image size"
+        if mask is None or problem:
+            raise Refused(f"Invalid mask image format - {problem}", "invalid_mask_image_format", "mask")
+        return _hole_of(mask)
+
+    def _moderate(self, order: _Order) -> None:
+        if not self.refused_words & set(order.settings["prompt"].split()):
+            return
+        if not order.family.gpt:
+            message = "Your request was rejected as a result of our safety system."
+            raise Refused(message, "content_policy_violation")
+        details = {"moderation_stage": "input", "categories": ["violence"]}
+        raise Refused(_BLOCKED, "moderation_blocked", kind="image_generation_user_error", moderation_details=details)
+
+    # Pictures
+
+    def _picture(self, order: _Order, index: int, partial: int | None = None) -> bytes:
+        width, height = _sides(order.settings["size"])
+        found = colour(order.settings, index, partial)
+        image = plain(found, (width, height))
+        if order.mask is not None:
+            image = repainted(order.images[0], image, order.mask)
+        kind = order.settings["output_format"]
+        if order.settings.get("background") == "transparent":
+            opaque = Image.new("L", (width, height), 0)
+            opaque.paste(255, (width // 4, height // 4, width * 3 // 4, height * 3 // 4))
+            image.putalpha(opaque)
+        return encoded(image, kind, quality=order.settings.get("output_compression", 100))
+
+    def _whole(self, peer: Peer, order: _Order) -> dict[str, Any]:
+        asked = order.settings
+        pictures = [] if self.empty_data else [self._picture(order, index) for index in range(asked["n"])]
+        data = []
+        for picture in pictures:
+            item = {"b64_json": b64(picture)}
+            if not order.family.gpt and asked.get("response_format", "url") == "url":
+                with self._changed:
+                    self._numbers += 1
+                    path = f"/files/img-{self._numbers}.png"
+                self._urls[path] = picture
+                item = {"url": peer.server.url + path}
+            if asked["model"] == "dall-e-3":
+                item["revised_prompt"] = f"In detail: {asked['prompt']}"
+            data.append(item)
+        whole: dict[str, Any] = {"created": 1713833628, "data": data}
+        if order.family.gpt:
+            whole |= self._facts(order, ("background", "output_format", "size", "quality")) | {"usage": self._usage(order, 0)}
+        return {name: value for name, value in whole.items() if name not in self.without}
+
+    def _facts(self, order: _Order, names: Iterable[str]) -> dict[str, Any]:
+        """What was chosen in place of "auto"."""
+        chosen = {"background": "opaque", "quality": "high", "size": "1024x1024"}
+        return {name: order.settings[name] if order.settings.get(name, "auto") != "auto" else chosen[name] for name in names}
+
+    def _usage(self, order: _Order, partials: int) -> dict[str, Any]:
+        """Token counts as a test can foretell them: a partial picture costs 100 tokens."""
+        words, pictures = len(order.settings["prompt"].split()), 40 * len(order.images)
+        out = 50 * order.settings["n"] + 100 * partials
+        details = {"text_tokens": words, "image_tokens": pictures}
+        return {
+            "total_tokens": words + pictures + out,
+            "input_tokens": words + pictures,
+            "output_tokens": out,
+            "input_tokens_details": details,
+        }
+
+    def _stream(self, peer: Peer, order: _Order, named: dict[str, str]) -> None:
+        """Server-sent events; each has an `event:` line equal to the type in its data."""
+        peer.begin(headers=named)
+        for event in self._events(peer, order):
+            if event is None:
+                return
+            peer.chunk(event)
+        peer.end()
+
+    def _events(self, peer: Peer, order: _Order) -> Iterator[bytes | None]:
+        """The events in turn; None when the client has left."""
+        name = "image_edit" if order.edit else "image_generation"
+        facts = self._facts(order, ("size", "quality", "background", "output_format"))
+        count = min(order.settings["partial_images"], self.partials)
+        for index in range(count):
+            body = {"b64_json": b64(self._picture(order, 0, index)), "partial_image_index": index, "created_at": 1620000000}
+            yield _event(f"{name}.partial_image", body | facts)
+        if not self._wait(peer):
+            yield None
+            return
+        if self.refused_midway & set(order.settings["prompt"].split()):
+            error = {"type": "image_generation_user_error", "code": "moderation_blocked", "message": _BLOCKED, "param": None}
+            yield _event("error", {"error": error})
+            return
+        if self.cut_stream:
+            return
+        for index in range(order.settings["n"]):
+            body = {"b64_json": b64(self._picture(order, index)), "created_at": 1620000000} | facts | {"usage": self._usage(order, count)}
+            yield _event(f"{name}.completed", {key: value for key, value in body.items() if key not in self.without})
+        if self.sentinel:
+            yield b"data: [DONE]\n\n"
+
+
+_BLOCKED = "Your request was rejected by the safety system. If you believe this is an error, contact us at help.openai.com."
+
+
+def _event(name: str, body: dict[str, Any]) -> bytes:
+    return f"event: {name}\ndata: {json.dumps({'type': name} | body, separators=(',', ':'))}\n\n".encode()
+
+
+def _sides(size: str) -> tuple[int, int]:
+    width, _, height = ("1024x1024" if size == "auto" else size).partition("x")
+    return int(width), int(height)
+
+
+def _free_size(size: str) -> bool:
+    """gpt-image-2: both sides divisible by 16, a ratio of 1:3 to 3:1, at most 3840x2160."""
+    if not re.fullmatch(r"[1-9]\d{0,4}x[1-9]\d{0,4}", size):
+        return False
+    width, height = _sides(size)
+    longer, shorter = max(width, height), min(width, height)
+    return width % 16 == height % 16 == 0 and longer <= 3 * shorter and longer <= 3840 and shorter <= 2160
+
+
+def _scalar(name: str, text: str) -> Any:
+    """A text part as the value it stands for."""
+    if name in NUMBERS and re.fullmatch(r"-?\d+", text):
+        return int(text)
+    return {"true": True, "false": False}.get(text, text) if name == "stream" else text
+
+
+def _mime(part: Part, name: str) -> bytes:
+    kind = part.content_type if part.filename is not None else None
+    if kind not in MIMES:
+        message = (
+            f"Invalid file '{name}': unsupported mimetype ('{kind or 'application/octet-stream'}'). "
+            "Supported file formats are 'image/jpeg', 'image/png', and 'image/webp'."
+        )
+        raise Refused(message, "unsupported_file_mimetype", name)
+    return part.content
+
+
+def _hole_of(image: Image.Image) -> Image.Image:
+    return image.getchannel("A").point(lambda level: 255 - level)
