@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 from base64 import b64decode
 from binascii import Error as NotBase64
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,7 +20,7 @@ from typing import Any
 from loopback import Peer, Seen
 from PIL import Image
 from servers.drawing import Colour, b64, decoded, encoded, fingerprint, hashed, plain, repainted
-from servers.speaking import Answer, Part, form, left, route, said
+from servers.speaking import STREAMED, Answer, Gate, Part, form, route, said
 
 GPT_SIZES = ("1024x1024", "1536x1024", "1024x1536")
 MEGABYTE = 1 << 20
@@ -133,7 +132,7 @@ class _Order:
         return bool(self.images)
 
 
-class OpenAIImages:
+class OpenAIImages(Gate):
     """A handler for `serve()`. `jobs` lists the settings of every request that was found legal, `downloads` the requests for `url` pictures.
 
     Knobs: `families` (model id to Family; add ids as you like), `files` (id to bytes, for `file_id`), `refused_words` and `refused_midway`
@@ -144,6 +143,7 @@ class OpenAIImages:
     """
 
     def __init__(self, key: str = "k") -> None:
+        super().__init__()
         self.key = key
         self.families = dict(FAMILIES)
         self.files: dict[str, bytes] = {}
@@ -155,31 +155,8 @@ class OpenAIImages:
         self.partials = 3
         self.without: set[str] = set()
         self.ignore_stream = self.cut_stream = self.sentinel = self.empty_data = False
-        self.cancelled = 0
-        self._held = False
-        self._holding = 0
         self._urls: dict[str, bytes] = {}
         self._numbers = 0
-        self._changed = threading.Condition(threading.RLock())
-
-    def hold(self) -> None:
-        with self._changed:
-            self._held = True
-
-    def release(self) -> None:
-        with self._changed:
-            self._held = False
-            self._changed.notify_all()
-
-    def holding(self, count: int = 1, seconds: float = 5) -> bool:
-        """Whether so many requests are held within so long."""
-        with self._changed:
-            return self._changed.wait_for(lambda: self._holding == count, seconds)
-
-    def left(self, count: int = 1, seconds: float = 5) -> bool:
-        """Whether so many clients have left while they were held, within so long."""
-        with self._changed:
-            return self._changed.wait_for(lambda: self.cancelled == count, seconds)
 
     def expire_urls(self) -> None:
         """An hour passes: the `url` pictures are gone."""
@@ -200,10 +177,12 @@ class OpenAIImages:
                 answer = said({"error": refused.error}, refused.status)
             if answer is None:
                 return
+            if answer is STREAMED:
+                continue
             peer.send(replace(answer, headers=answer.headers | named).sent)
 
     def _answer(self, peer: Peer, seen: Seen, named: dict[str, str]) -> Answer | None:
-        """The whole answer; None when it was a stream, or the client has left."""
+        """The whole answer, or that it was streamed; None when the client has left."""
         path, _ = route(seen)
         if path.startswith("/files/"):
             return self._download(seen, path)
@@ -223,8 +202,7 @@ class OpenAIImages:
             self.jobs.append(order.settings)
         self._moderate(order)
         if order.settings["stream"] and not self.ignore_stream:
-            self._stream(peer, order, named)
-            return None
+            return self._stream(peer, order, named)
         if not self._wait(peer):
             return None
         return said(self._whole(peer, order))
@@ -240,22 +218,6 @@ class OpenAIImages:
             return Answer(403, b"AuthenticationFailed", "application/xml")
         data = self._urls.get(path)
         return Answer(200, data, "image/png") if data is not None else Answer(404, b"BlobNotFound", "application/xml")
-
-    def _wait(self, peer: Peer) -> bool:
-        """Whether the client is still there once the answer is not held any more."""
-        with self._changed:
-            self._holding += 1
-            self._changed.notify_all()
-            try:
-                while self._held:
-                    self._changed.wait(0.02)
-                    if left(peer):
-                        self.cancelled += 1
-                        return False
-            finally:
-                self._holding -= 1
-                self._changed.notify_all()
-        return True
 
     # Legality
 
@@ -482,14 +444,15 @@ class OpenAIImages:
             "input_tokens_details": details,
         }
 
-    def _stream(self, peer: Peer, order: _Order, named: dict[str, str]) -> None:
+    def _stream(self, peer: Peer, order: _Order, named: dict[str, str]) -> Answer | None:
         """Server-sent events; each has an `event:` line equal to the type in its data."""
         peer.begin(headers=named)
         for event in self._events(peer, order):
             if event is None:
-                return
+                return None
             peer.chunk(event)
         peer.end()
+        return STREAMED
 
     def _events(self, peer: Peer, order: _Order) -> Iterator[bytes | None]:
         """The events in turn; None when the client has left."""

@@ -6,6 +6,7 @@ import contextlib
 import json
 import select
 import socket
+import threading
 from dataclasses import dataclass, field
 from email.message import Message
 from http import HTTPStatus
@@ -48,6 +49,9 @@ def text(words: str, status: int = 200, content_type: str = "text/plain; charset
 def empty(status: int) -> Answer:
     """No body and no content type."""
     return Answer(status, b"", None)
+
+
+STREAMED = Answer()  # stands for an answer that was sent in pieces, and whole
 
 
 @dataclass(frozen=True)
@@ -100,3 +104,48 @@ def left(peer: Peer, seconds: float = 0) -> bool:
         readable, _, _ = select.select([peer.socket], [], [], seconds)
         return bool(readable) and peer.socket.recv(1, socket.MSG_PEEK) == b""
     return True
+
+
+class Gate:
+    """A place where answers wait while a test holds them, each until its client leaves."""
+
+    def __init__(self) -> None:
+        self.cancelled = 0
+        self._held = False
+        self._holding = 0
+        self._changed = threading.Condition(threading.RLock())
+
+    def hold(self) -> None:
+        with self._changed:
+            self._held = True
+
+    def release(self) -> None:
+        with self._changed:
+            self._held = False
+            self._changed.notify_all()
+
+    def holding(self, count: int = 1, seconds: float = 5) -> bool:
+        """Whether exactly so many requests are held within so long."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._holding == count, seconds)
+
+    def left(self, count: int = 1, seconds: float = 5) -> bool:
+        """Whether so many clients have left while they were held, within so long."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self.cancelled == count, seconds)
+
+    def _wait(self, peer: Peer) -> bool:
+        """Whether the client is still there once the answer is not held any more."""
+        with self._changed:
+            self._holding += 1
+            self._changed.notify_all()
+            try:
+                while self._held:
+                    self._changed.wait(0.02)
+                    if left(peer):
+                        self.cancelled += 1
+                        return False
+            finally:
+                self._holding -= 1
+                self._changed.notify_all()
+        return True

@@ -1,0 +1,367 @@
+"""Ollama's pictures, as `ollama-images.md` describes them: another contract in each range of versions, and none today.
+
+server = Ollama("0.32.5")
+url = serve(server).url
+...
+assert picture_colour == colour({"prompt": "a red fox", "seed": 7})
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from base64 import b64decode
+from binascii import Error as NotBase64
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from loopback import Peer, Seen
+from PIL import Image
+from servers.drawing import Colour, b64, decoded, encoded, fingerprint, hashed, plain
+from servers.speaking import STREAMED, Answer, Gate, route, said, text
+
+BUSY = "server busy, please try again.  maximum pending requests exceeded"  # two spaces are real
+CRASHED = "mlx runner closed response before completion: EOF"
+MEMORY = "insufficient memory for image generation: need 20 GB, have 8 GB"
+REMOVED = "image generation models are not currently supported"
+MOST = 4096
+NDJSON = "application/x-ndjson"
+JSON = "application/json; charset=utf-8"
+MODELS: dict[str, tuple[str, ...]] = {
+    "x/z-image-turbo": ("image",),
+    "x/flux2-klein": ("image", "vision"),
+    "llama3.2": ("completion",),
+}
+METHODS = {
+    "/api/version": "GET",
+    "/api/tags": "GET",
+    "/api/show": "POST",
+    "/api/generate": "POST",
+}
+
+
+def colour(settings: Mapping[str, Any]) -> Colour:
+    """The colour of the picture of these settings; what is left out has the default of `x/z-image-turbo`.
+
+    `width` and `height` are those of the picture; `images` are `fingerprint()`s, and count only where the version honours them.
+    """
+    defaults: dict[str, Any] = {
+        "model": "x/z-image-turbo",
+        "prompt": "",
+        "width": 1024,
+        "height": 1024,
+        "steps": 9,
+        "seed": 0,
+        "images": [],
+    }
+    return hashed({name: settings.get(name, default) for name, default in defaults.items()})
+
+
+class _Refused(Exception):
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status, self.message = status, message
+
+
+class Ollama(Gate):
+    """A handler for `serve()`. `jobs` lists the settings of every picture begun.
+
+    Knobs: `version`, `models` (name to capabilities), `busy` (503), `outcome` (how a picture ends: "success"; "no_image", done without an
+    image; "crash", an error line; "cut", the body ends without a last frame; "dropped", the connection closes amid the body; "memory", 500
+    before any frame), `shown` (progress frames before a failure), and `hold()`/`release()`, after the first progress frame;
+    `cancelled` counts the clients that left there.
+    """
+
+    def __init__(self, version: str = "0.32.5", models: Mapping[str, tuple[str, ...]] | None = None) -> None:
+        super().__init__()
+        self.version = version
+        self.models = dict(MODELS if models is None else models)
+        self.jobs: list[dict[str, Any]] = []
+        self.busy = False
+        self.outcome = "success"
+        self.shown = 2
+        self._engine = threading.Lock()
+
+    @property
+    def _era(self) -> str:
+        """The row of the table "Availability"."""
+        version = tuple(int(part) for part in self.version.split(".")[:3])
+        rows = [
+            ((0, 14, 0), "none"),
+            ((0, 14, 3), "first"),
+            ((0, 15, 0), "early"),
+            ((0, 15, 5), "honoured"),
+            ((0, 32, 6), "ignored"),
+        ]
+        return next((name for end, name in rows if version < end), "removed")
+
+    # HTTP
+
+    def __call__(self, peer: Peer) -> None:
+        while (seen := peer.request()) is not None:
+            path, _ = route(seen)
+            try:
+                answer = self._answer(peer, seen, path)
+            except _Refused as refused:
+                answer = _openai_error(refused) if path.startswith("/v1/") else said({"error": refused.message}, refused.status, JSON)
+            if answer is None:
+                return
+            if answer is not STREAMED:
+                peer.send(answer.sent)
+
+    def _answer(self, peer: Peer, seen: Seen, path: str) -> Answer | None:
+        """The whole answer, or that it was streamed; None when the client has left or the connection is to close."""
+        if path == "/" and seen.method == "GET":
+            return text("Ollama is running")
+        if path in METHODS and seen.method != METHODS[path]:
+            return text("405 method not allowed", 405)
+        if path == "/api/version":
+            return said({"version": self.version}, 200, JSON)
+        if path == "/api/tags":
+            return said({"models": [self._listed(name) for name in self.models]}, 200, JSON)
+        if path == "/api/show":
+            name = self._named(_body(seen).get("model"))
+            return said({"license": "", "details": _DETAILS, "model_info": {}, "capabilities": list(self.models[name])}, 200, JSON)
+        if path == "/api/generate":
+            return self._generate(peer, _body(seen))
+        if path == "/v1/images/generations" and self._era not in ("none", "removed") and seen.method == "POST":
+            return self._openai(peer, _body(seen), edit=False)
+        if path == "/v1/images/edits" and self._era in ("honoured", "ignored") and seen.method == "POST":
+            return self._openai(peer, _body(seen), edit=True)
+        return text("404 page not found", 404, "text/plain")
+
+    def _listed(self, name: str) -> dict[str, Any]:
+        """Capabilities are listed from 0.30.0 on, and left out when there are none."""
+        shown = {"name": f"{name}:latest", "model": f"{name}:latest", "size": 1, "digest": "0" * 64, "details": _DETAILS}
+        recent = tuple(int(part) for part in self.version.split(".")[:2]) >= (0, 30)
+        return shown | ({"capabilities": list(self.models[name])} if recent and self.models[name] else {})
+
+    def _named(self, name: Any) -> str:
+        if not isinstance(name, str) or not name:
+            raise _Refused(400, "model is required")
+        bare = name.removesuffix(":latest")
+        if bare not in self.models or ("image" in self.models[bare] and self._era == "none"):
+            raise _Refused(404, f"model '{name}' not found")
+        return bare
+
+    # The native route
+
+    def _generate(self, peer: Peer, body: dict[str, Any]) -> Answer | None:
+        name = self._named(body.get("model"))
+        stream = body.get("stream") is not False
+        prompt = _typed(body, "prompt", str, "")
+        if "image" not in self.models[name]:
+            return self._words(body["model"], stream)
+        if self._era == "removed":
+            raise _Refused(400, REMOVED)
+        settings = self._settings(
+            name,
+            prompt,
+            _typed(body, "width", int, 0),
+            _typed(body, "height", int, 0),
+            _typed(body, "steps", int, 0),
+            _typed(body, "options", dict, {}).get("seed"),
+            [_strict_base64(item) for item in _typed(body, "images", list, [])],
+        )
+        if not prompt:
+            reason = "unload" if body.get("keep_alive") in (0, "0", "0s") else "load"
+            return said(_frame(body["model"], True) | {"done_reason": reason}, 200, JSON)
+        self._admit()
+        if stream:
+            return self._streamed(peer, body["model"], settings)
+        last = None
+        for last in self._frames(peer, body["model"], settings):
+            if last is None:
+                return None
+        if last is None or not last.get("done"):
+            raise _Refused(500, CRASHED)
+        return said(last, 200, JSON)
+
+    def _words(self, model: str, stream: bool) -> Answer:
+        """A text model: the fields of pictures are unknown keys to it."""
+        last = _frame(model, True) | {"response": "" if stream else "hello", "done_reason": "stop"}
+        frames = [_frame(model, False) | {"response": "hello"}, last] if stream else [last]
+        return Answer(200, b"\n".join(_line(frame) for frame in frames), NDJSON if stream else JSON)
+
+    def _admit(self) -> None:
+        if self.busy:
+            raise _Refused(503, BUSY)
+        if self.outcome == "memory":
+            raise _Refused(500, MEMORY)
+
+    def _settings(self, name: str, prompt: str, width: int, height: int, steps: int, seed: Any, files: list[bytes]) -> dict[str, Any]:
+        """What is in effect. Sizes of nothing are the default, seeds of nothing are random, and most versions ignore pictures."""
+        if max(width, height) > MOST:
+            raise _Refused(400, f"width and height must be <= {MOST}")
+        width, height = width if width > 0 else 1024, height if height > 0 else 1024
+        flux = "flux" in name
+        images: list[Image.Image] = []
+        if self._era == "honoured" and files:
+            if len(files) > 2:
+                raise _Refused(400, "at most 2 images are supported")
+            for data in files:
+                image = decoded(data)
+                if image is None:
+                    raise _Refused(400, "invalid image: image: unknown format")
+                images.append(image)
+            width, height = _within(images[0].size, 1024 * 1024 / max(images[0].size) ** 2)
+        if flux:
+            width, height = _within((width, height), 2048 * 2048 / (width * height))
+            width, height = max(16, width // 16 * 16), max(16, height // 16 * 16)
+        if self._era == "first":
+            steps = 0
+        drawn = int(float(seed)) if isinstance(seed, int | float) and self._era != "first" else 0
+        return {
+            "model": name,
+            "prompt": prompt,
+            "width": width,
+            "height": height,
+            "steps": steps if steps > 0 else 4 if flux else 9,
+            "seed": drawn if drawn > 0 else 1_000_000 + len(self.jobs),
+            "images": [fingerprint(image) for image in images],
+        }
+
+    def _picture(self, settings: dict[str, Any]) -> str:
+        return b64(encoded(plain(colour(settings), (settings["width"], settings["height"]))))
+
+    def _frames(self, peer: Peer, model: str, settings: dict[str, Any]) -> Iterator[dict[str, Any] | None]:
+        """Progress, then one of the ends; None when the client has left. One picture at a time."""
+        with self._engine:
+            self.jobs.append(settings)
+            total = settings["steps"]
+            failing = self.outcome in ("crash", "cut", "dropped")
+            for step in range(min(total, self.shown - 1) + 1 if failing else total + 1):
+                if self._era == "first":
+                    yield _frame(model, False) | {"response": f"\rGenerating: step {step}/{total}"}
+                else:
+                    yield _frame(model, False) | ({"completed": step} if step else {}) | {"total": total}
+                if step == 0 and not self._wait(peer):
+                    yield None
+                    return
+            if self.outcome == "crash":
+                yield {"error": CRASHED}
+            if failing:
+                return
+            last = _frame(model, True) | {"done_reason": "stop", "total_duration": 15000000000, "load_duration": 2000000000}
+            if self.outcome != "no_image":
+                picture = self._picture(settings)
+                last |= {"response": f"IMAGE_BASE64:{picture}"} if self._era == "first" else {"image": picture}
+            yield last
+
+    def _streamed(self, peer: Peer, model: str, settings: dict[str, Any]) -> Answer | None:
+        peer.begin(headers={"content-type": NDJSON})
+        for frame in self._frames(peer, model, settings):
+            if frame is None:
+                return None
+            peer.chunk(_line(frame))
+        if self.outcome == "dropped":
+            return None
+        peer.end()
+        return STREAMED
+
+    # The routes in OpenAI's shape
+
+    def _openai(self, peer: Peer, body: dict[str, Any], edit: bool) -> Answer | None:
+        """One JSON object, whatever the content type says; and nothing at all when it went wrong after the first progress frame."""
+        prompt, size = _typed(body, "prompt", str, ""), _typed(body, "size", str, "")
+        if not prompt:
+            raise _Refused(400, "prompt is required")
+        name = self._named(body.get("model"))
+        files = [_data_url(body.get("image"))] if edit else []
+        if "image" not in self.models[name]:
+            return Answer(200, b"", NDJSON)
+        found = re.match(r"([+-]?\d+)x([+-]?\d+)", size)
+        width, height = (int(found[1]), int(found[2])) if found else (0, 0)
+        settings = self._settings(name, prompt, width, height, 0, _typed(body, "seed", int, 0), files)
+        self._admit()
+        if self._era == "first" and body.get("stream") is True:
+            return self._first_stream(peer, settings)
+        last: dict[str, Any] | None = {}
+        for last in self._frames(peer, name, settings):
+            if last is None:
+                return None
+        if self._era == "first":
+            item = {"b64_json": self._picture(settings)} if self.outcome == "success" else {}
+            return said({"created": 1770000000, "data": [item]})
+        if last is None or "image" not in last:
+            return Answer(200, b"", NDJSON)
+        return Answer(200, _line({"created": 1770000000, "data": [{"b64_json": last["image"]}]}), NDJSON)
+
+    def _first_stream(self, peer: Peer, settings: dict[str, Any]) -> Answer:
+        """0.14.0 to 0.14.2: events without a space after the colon."""
+        peer.begin()
+        self.jobs.append(settings)
+        for step in range(1, settings["steps"] + 1):
+            peer.chunk(b"event:progress\ndata:" + _line({"step": step, "total": settings["steps"]}) + b"\n")
+        if self.outcome == "success":
+            peer.chunk(b"event:done\ndata:" + _line({"created": 1770000000, "data": [{"b64_json": self._picture(settings)}]}) + b"\n")
+        else:
+            peer.chunk(b"event:error\ndata:" + _line({"error": CRASHED}) + b"\n")
+        peer.end()
+        return STREAMED
+
+
+_DETAILS = {"format": "safetensors", "family": "image", "families": None, "parameter_size": "6B", "quantization_level": "fp8"}
+
+
+def _frame(model: str, done: bool) -> dict[str, Any]:
+    return {"model": model, "created_at": "2026-02-01T10:00:00.1Z", "response": "", "done": done}
+
+
+def _line(value: Any) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode() + b"\n"
+
+
+def _body(seen: Seen) -> dict[str, Any]:
+    """JSON whatever the content type says; a form is not."""
+    if not seen.body:
+        raise _Refused(400, "missing request body")
+    try:
+        found = json.loads(seen.body)
+    except ValueError:
+        raise _Refused(400, "invalid character '-' in numeric literal" if seen.body.startswith(b"--") else "unexpected EOF") from None
+    if not isinstance(found, dict):
+        raise _Refused(400, f"json: cannot unmarshal {type(found).__name__} into Go value of type api.GenerateRequest")
+    return found
+
+
+def _typed(body: dict[str, Any], name: str, kind: type, default: Any) -> Any:
+    """A field as Go binds it: null is nothing, a wrong type fails the request."""
+    found = body.get(name)
+    if found is None:
+        return default
+    if not isinstance(found, kind) or (kind is int and isinstance(found, bool)):
+        raise _Refused(400, f"json: cannot unmarshal {type(found).__name__} into Go struct field .{name}")
+    return found
+
+
+def _strict_base64(item: Any) -> bytes:
+    """Standard base64 without a data URL's prefix, or the request fails to bind."""
+    try:
+        return b64decode(item, validate=True)
+    except (NotBase64, TypeError, ValueError):
+        raise _Refused(400, "illegal base64 data at input byte 4") from None
+
+
+def _data_url(value: Any) -> bytes:
+    """One data URL, of a picture or of no type at all."""
+    if not isinstance(value, str) or not value:
+        raise _Refused(400, "image is required")
+    if value.startswith(("http://", "https://")):
+        raise _Refused(400, "invalid image: image URLs are not currently supported, please use base64 encoded data instead")
+    found = re.match(r"data:(?:image/(?:png|jpeg|jpg|webp))?;base64,", value)
+    if found is None:
+        raise _Refused(400, "invalid image: invalid image input")
+    return _strict_base64(value[found.end() :])
+
+
+def _within(size: tuple[int, int], share: float) -> tuple[int, int]:
+    """A size scaled down to this share of its area, its ratio kept."""
+    scale = min(1.0, share) ** 0.5
+    return int(size[0] * scale), int(size[1] * scale)
+
+
+def _openai_error(refused: _Refused) -> Answer:
+    kind = {400: "invalid_request_error", 404: "not_found_error"}.get(refused.status, "api_error")
+    return said({"error": {"message": refused.message, "type": kind, "param": None, "code": None}}, refused.status)
