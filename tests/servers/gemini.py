@@ -1,0 +1,476 @@
+"""Gemini's picture models, as `gemini-images.md` describes them, and `gemini-chat.md` where that is silent: strict about every field.
+
+server = Gemini()
+base = serve(server).url + "/v1beta"      # the key is "k"
+...
+assert picture_colour == colour({"prompt": "a red fox", "seed": 7})
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from base64 import urlsafe_b64decode
+from binascii import Error as NotBase64
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote
+
+from loopback import Peer, Seen
+from servers.drawing import Colour, b64, decoded, encoded, fingerprint, hashed, plain
+from servers.speaking import STREAMED, Answer, Gate, route, said
+
+RATIOS = ("1:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9")
+LONG_RATIOS = ("1:4", "4:1", "1:8", "8:1")
+SIZES = {"512": 512, "1K": 1024, "2K": 2048, "4K": 4096}
+MIMES = ("image/png", "image/jpeg", "image/webp")
+LARGEST = 20 * 1024 * 1024
+SENTINEL = "skip_thought_signature_validator"
+ENCODED_SENTINEL = "c2tpcF90aG91Z2h0X3NpZ25hdHVyZV92YWxpZGF0b3I="
+STATUS = {
+    "INVALID_ARGUMENT": 400,
+    "FAILED_PRECONDITION": 400,
+    "PERMISSION_DENIED": 403,
+    "NOT_FOUND": 404,
+    "RESOURCE_EXHAUSTED": 429,
+    "INTERNAL": 500,
+    "UNAVAILABLE": 503,
+    "DEADLINE_EXCEEDED": 504,
+}
+
+
+@dataclass(frozen=True)
+class Model:
+    """What a model takes; no `ratios` is a model of words. `signed` ones give every picture a thought signature, and want it back."""
+
+    ratios: Sequence[str] = ()
+    sizes: Sequence[str] = ()
+    signed: bool = False
+
+
+MODELS = {
+    "gemini-2.5-flash-image": Model(RATIOS),
+    "gemini-3-pro-image-preview": Model(RATIOS, ("1K", "2K", "4K"), True),
+    "gemini-3.1-flash-image-preview": Model(RATIOS + LONG_RATIOS, ("512", "1K", "2K", "4K"), True),
+    "gemini-2.5-flash": Model(),
+}
+
+# The fields of a request: a type is a scalar, a list or a dict holds more, ANY is not looked into.
+ANY = object()
+_PART: dict[str, Any] = {
+    "text": str,
+    "inlineData": {"mimeType": str, "data": str},
+    "fileData": {"fileUri": str, "mimeType": str},
+    "thought": bool,
+    "thoughtSignature": str,
+    "functionCall": ANY,
+    "functionResponse": ANY,
+    "executableCode": ANY,
+    "codeExecutionResult": ANY,
+    "videoMetadata": ANY,
+}
+_CONTENT = {"role": str, "parts": [_PART]}
+REQUEST: dict[str, Any] = {
+    "contents": [_CONTENT],
+    "systemInstruction": _CONTENT,
+    "tools": [{"functionDeclarations": ANY, "googleSearch": ANY, "codeExecution": ANY, "urlContext": ANY, "fileSearch": ANY}],
+    "toolConfig": ANY,
+    "safetySettings": [{"category": str, "threshold": str}],
+    "cachedContent": str,
+    "generationConfig": {
+        "responseModalities": [str],
+        "imageConfig": {"aspectRatio": str, "imageSize": str},
+        "seed": int,
+        "temperature": float,
+        "topP": float,
+        "topK": int,
+        "candidateCount": int,
+        "maxOutputTokens": int,
+        "stopSequences": [str],
+        "presencePenalty": float,
+        "frequencyPenalty": float,
+        "responseMimeType": str,
+        "responseSchema": ANY,
+        "responseJsonSchema": ANY,
+        "responseLogprobs": bool,
+        "logprobs": int,
+        "mediaResolution": str,
+        "speechConfig": ANY,
+        "thinkingConfig": {"includeThoughts": bool, "thinkingBudget": int, "thinkingLevel": str},
+    },
+}
+TYPES = {str: "TYPE_STRING", int: "TYPE_INT32", float: "TYPE_FLOAT", bool: "TYPE_BOOL"}
+DATA = ("text", "inlineData", "fileData", "functionCall", "functionResponse", "executableCode", "codeExecutionResult")
+
+
+def colour(settings: Mapping[str, Any], draft: bool = False) -> Colour:
+    """The colour of the picture of these settings, or of a draft of it; what is left out has a default.
+
+    `prompt` is the text of all contents of the user, a line each; `images` are `fingerprint()`s of all pictures in the contents.
+    """
+    defaults: dict[str, Any] = {
+        "model": "gemini-2.5-flash-image",
+        "prompt": "",
+        "system": "",
+        "seed": 0,
+        "aspectRatio": "1:1",
+        "imageSize": "1K",
+        "images": [],
+    }
+    return hashed({name: settings.get(name, default) for name, default in defaults.items()} | {"draft": draft})
+
+
+def pixels(ratio: str, size: str = "1K") -> tuple[int, int]:
+    """The size of a picture: about the area of a square of that size, its sides multiples of 16."""
+    across, _, down = ratio.partition(":")
+    shape = (int(across) / int(down)) ** 0.5
+    return max(16, round(SIZES[size] * shape / 16) * 16), max(16, round(SIZES[size] / shape / 16) * 16)
+
+
+class _Refused(Exception):
+    def __init__(self, status: str, message: str, *details: dict[str, Any]) -> None:
+        super().__init__(message)
+        self.code = STATUS[status]
+        self.error: dict[str, Any] = {"code": self.code, "message": message, "status": status}
+        if details:
+            self.error["details"] = list(details)
+
+
+def _invalid(message: str, path: str = "") -> _Refused:
+    violation = {"field": path, "description": message} if path else {"description": message}
+    return _Refused("INVALID_ARGUMENT", message, {"@type": "type.googleapis.com/google.rpc.BadRequest", "fieldViolations": [violation]})
+
+
+class Gemini(Gate):
+    """A handler for `serve()`. `jobs` lists the settings of every request found legal.
+
+    Knobs: `models`, `files` (uri to bytes, for `fileData`), `failures` (statuses as "RESOURCE_EXHAUSTED": each next request takes one),
+    `retry_delay`, `wrapped` (errors of streams in a list), `blocked` (a blockReason), `finish` (a finishReason, and no parts), `only_words`
+    (words in place of a picture), `drafts` (pictures marked as thoughts before the real one), `words` (text before the picture, where TEXT
+    was asked for), `mime` (of what is drawn), `break_stream` ("error" or "drop", before the picture), and `hold()`/`release()`, before the
+    picture; `cancelled` counts the clients that left there.
+    """
+
+    def __init__(self, key: str = "k") -> None:
+        super().__init__()
+        self.key = key
+        self.models = dict(MODELS)
+        self.files: dict[str, bytes] = {}
+        self.jobs: list[dict[str, Any]] = []
+        self.failures: list[str] = []
+        self.retry_delay = "34s"
+        self.wrapped = False
+        self.blocked: str | None = None
+        self.finish: str | None = None
+        self.only_words: str | None = None
+        self.drafts = 0
+        self.words = "Here is your picture."
+        self.mime = "image/png"
+        self.break_stream = ""
+        self._signatures: dict[str, str] = {}
+
+    # HTTP
+
+    def __call__(self, peer: Peer) -> None:
+        while (seen := peer.request()) is not None:
+            path, query = route(seen)
+            try:
+                answer = self._answer(peer, seen, unquote(path), query)
+            except _Refused as refused:
+                error: Any = {"error": refused.error}
+                streamed = "streamGenerateContent" in path and (self.wrapped or query.get("alt") != "sse")
+                answer = said([error] if streamed else error, refused.code, "application/json; charset=UTF-8")
+            if answer is None:
+                return
+            if answer is not STREAMED:
+                peer.send(answer.sent)
+
+    def _answer(self, peer: Peer, seen: Seen, path: str, query: dict[str, str]) -> Answer | None:
+        """The whole answer, or that it was streamed; None when the client has left or the connection is to close."""
+        self._authorise(seen, query)
+        if seen.method == "GET" and path == "/v1beta/models":
+            return self._list(query)
+        if seen.method == "GET" and (one := re.fullmatch(r"/v1beta/(models/[^/:]+)", path)):
+            return said(self._described(self._model(one[1], "getModel")))
+        called = re.fullmatch(r"/v1beta/(models/[^/:]+):(generateContent|streamGenerateContent)", path)
+        if called is None or seen.method != "POST":
+            raise _Refused("NOT_FOUND", "Requested entity was not found.")
+        if self.failures:
+            raise self._failure(self.failures.pop(0))
+        settings = self._read(self._model(called[1], called[2]), seen.body)
+        with self._changed:
+            settings.setdefault("seed", 1_000_000 + len(self.jobs))
+            self.jobs.append(settings)
+        if called[2] == "streamGenerateContent":
+            return self._streamed(peer, settings, query.get("alt") == "sse")
+        if not self._wait(peer):
+            return None
+        return said(self._whole(settings), content_type="application/json; charset=UTF-8")
+
+    def _authorise(self, seen: Seen, query: dict[str, str]) -> None:
+        key = seen.headers.get("x-goog-api-key") or query.get("key")
+        if not key:
+            raise _Refused("PERMISSION_DENIED", "Method doesn't allow unregistered callers (callers without established identity).")
+        if key != self.key:
+            reason = {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "API_KEY_INVALID", "domain": "googleapis.com"}
+            raise _Refused("INVALID_ARGUMENT", "API key not valid. Please pass a valid API key.", reason)
+
+    def _failure(self, status: str) -> _Refused:
+        if status != "RESOURCE_EXHAUSTED":
+            return _Refused(status, f"This is {status}.")
+        quota = {"@type": "type.googleapis.com/google.rpc.QuotaFailure", "violations": [{"quotaId": "PerMinute"}]}
+        retry = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": self.retry_delay}
+        return _Refused(status, f"You exceeded your current quota. Please retry in {self.retry_delay}.", quota, retry)
+
+    def _model(self, name: str, method: str) -> str:
+        bare = name.removeprefix("models/")
+        if bare not in self.models:
+            message = f"{name} is not found for API version v1beta, or is not supported for {method}. Call ListModels to see the list."
+            raise _Refused("NOT_FOUND", message)
+        return bare
+
+    def _described(self, name: str) -> dict[str, Any]:
+        return {
+            "name": f"models/{name}",
+            "version": "001",
+            "displayName": name,
+            "inputTokenLimit": 32768,
+            "outputTokenLimit": 32768,
+            "supportedGenerationMethods": ["generateContent", "countTokens"],
+        }
+
+    def _list(self, query: dict[str, str]) -> Answer:
+        """The models, `pageSize` at a time."""
+        names = list(self.models)
+        start, size = int(query.get("pageToken", 0)), int(query.get("pageSize", 50))
+        following = {"nextPageToken": str(start + size)} if start + size < len(names) else {}
+        return said({"models": [self._described(name) for name in names[start : start + size]]} | following)
+
+    # Reading a request
+
+    def _read(self, model: str, raw: bytes) -> dict[str, Any]:
+        """The settings of a request that is legal in all its fields."""
+        if len(raw) > LARGEST:
+            raise _Refused("INVALID_ARGUMENT", f"Request payload size exceeds the limit: {LARGEST} bytes.")
+        try:
+            body = json.loads(raw)
+        except ValueError:
+            raise _invalid("Invalid JSON payload received. Unexpected end of string.") from None
+        body = _known(body, REQUEST, "")
+        if not body.get("contents"):
+            raise _invalid("* GenerateContentRequest.contents: contents is not specified", "contents")
+        config = body.get("generationConfig", {})
+        settings: dict[str, Any] = {
+            "model": model,
+            "prompt": "",
+            "images": [],
+            "system": "",
+            "modalities": config.get("responseModalities", []),
+        }
+        system = body.get("systemInstruction", {}).get("parts", [])
+        settings["system"] = "\n".join(part["text"] for part in system if "text" in part)
+        shapes: list[tuple[int, int]] = []
+        lines: list[str] = []
+        for content in body["contents"]:
+            role = content.get("role", "user")
+            if role not in ("user", "model", "function"):
+                raise _invalid("Please use a valid role: user, model.")
+            if not content.get("parts"):
+                raise _invalid("* GenerateContentRequest.contents: contents.parts must not be empty.", "contents")
+            for part in content["parts"]:
+                self._part(model, role, part, lines, settings["images"], shapes)
+        settings["prompt"] = "\n".join(lines)
+        self._image_config(settings, config, shapes)
+        if "seed" in config:
+            settings["seed"] = config["seed"]
+        return settings
+
+    def _part(
+        self, model: str, role: str, part: dict[str, Any], lines: list[str], images: list[str], shapes: list[tuple[int, int]]
+    ) -> None:
+        if sum(name in part for name in DATA) != 1:
+            raise _invalid("Invalid value at 'contents.parts' (oneof), oneof field 'data' must have one initialized field")
+        if "text" in part and role == "user":
+            lines.append(part["text"])
+        if "inlineData" in part:
+            kind, data = part["inlineData"].get("mimeType", ""), _bytes(part["inlineData"].get("data", ""))
+        elif "fileData" in part:
+            uri = part["fileData"].get("fileUri", "")
+            if uri not in self.files:
+                raise _Refused("PERMISSION_DENIED", f"You do not have permission to access the File {uri} or it may not exist.")
+            kind, data = part["fileData"].get("mimeType", "image/png"), self.files[uri]
+        else:
+            return
+        if kind not in MIMES:
+            raise _Refused("INVALID_ARGUMENT", f"Unsupported MIME type: {kind}")
+        image = decoded(data)
+        if image is None:
+            raise _Refused("INVALID_ARGUMENT", "Unable to process input image. Please retry or report it.")
+        name = fingerprint(image)
+        if role == "model" and self.models[model].signed:
+            self._check_signature(part.get("thoughtSignature"), name)
+        images.append(name)
+        shapes.append(image.size)
+
+    def _check_signature(self, signature: str | None, image: str) -> None:
+        """A picture the model made comes back with its own signature, or with the sentinel for one it did not make."""
+        if signature is None:
+            raise _Refused("INVALID_ARGUMENT", "Image part is missing a thought_signature.")
+        if signature not in (SENTINEL, ENCODED_SENTINEL) and self._signatures.get(signature) != image:
+            raise _Refused("INVALID_ARGUMENT", "Corrupted thought signature.")
+
+    def _image_config(self, settings: dict[str, Any], config: dict[str, Any], shapes: list[tuple[int, int]]) -> None:
+        """`aspectRatio` and `imageSize` as the model knows them. Without a ratio the first picture decides."""
+        model = self.models[settings["model"]]
+        for name in settings["modalities"]:
+            if name not in ("TEXT", "IMAGE", "AUDIO"):
+                raise _invalid(f"Invalid value at 'generation_config.response_modalities' (Modality), \"{name}\"")
+        if "IMAGE" in settings["modalities"] and not model.ratios:
+            raise _Refused("INVALID_ARGUMENT", "The requested combination of response modalities is not supported by the model.")
+        wanted = config.get("imageConfig", {})
+        ratio, size = wanted.get("aspectRatio"), wanted.get("imageSize")
+        if ratio is not None and ratio not in model.ratios:
+            raise _Refused("INVALID_ARGUMENT", f"aspect_ratio must be one of: {', '.join(model.ratios)}")
+        if size is not None and size not in model.sizes:
+            raise _Refused("INVALID_ARGUMENT", "image_size is not supported by this model" if not model.sizes else "Invalid image_size")
+        if ratio is None:
+            shape = shapes[0][0] / shapes[0][1] if shapes else 1.0
+            ratio = min(model.ratios or RATIOS, key=lambda name: abs(_quotient(name) - shape))
+        settings |= {"aspectRatio": ratio, "imageSize": size or "1K"}
+
+    # Answers
+
+    def _drawn(self, settings: dict[str, Any], draft: bool = False) -> dict[str, Any]:
+        """A part with a picture, signed where the model signs."""
+        image = plain(colour(settings, draft), pixels(settings["aspectRatio"], settings["imageSize"]))
+        part: dict[str, Any] = {"inlineData": {"mimeType": self.mime, "data": b64(encoded(image, self.mime.rpartition("/")[2]))}}
+        if self.models[settings["model"]].signed:
+            signature = b64(f"signature of {fingerprint(image)}".encode())
+            self._signatures[signature] = fingerprint(image)
+            part["thoughtSignature"] = signature
+        return part | ({"thought": True} if draft else {})
+
+    def _parts(self, settings: dict[str, Any]) -> list[dict[str, Any]]:
+        """What the model answers with: words only, unless a picture was asked for by its modality."""
+        if self.only_words is not None or "IMAGE" not in settings["modalities"]:
+            return [{"text": self.words if self.only_words is None else self.only_words}]
+        drafts = [{"text": "I think.", "thought": True}] if self.drafts else []
+        drafts += [self._drawn(settings, draft=True) for _ in range(self.drafts)]
+        words = [{"text": self.words}] if "TEXT" in settings["modalities"] and self.words else []
+        return [*drafts, *words, self._drawn(settings)]
+
+    def _usage(self, settings: dict[str, Any], parts: list[dict[str, Any]]) -> dict[str, Any]:
+        """Token counts as a test can foretell them; what is zero is left out."""
+        asked = len(settings["prompt"].split()) + 258 * len(settings["images"])
+        made = sum(1290 if "inlineData" in part else len(part["text"].split()) for part in parts if not part.get("thought"))
+        thought = sum(1290 if "inlineData" in part else 2 for part in parts if part.get("thought"))
+        counts = {"promptTokenCount": asked, "candidatesTokenCount": made, "thoughtsTokenCount": thought}
+        return {name: count for name, count in counts.items() if count} | {"totalTokenCount": asked + made + thought}
+
+    def _about(self, settings: dict[str, Any]) -> dict[str, Any]:
+        return {"modelVersion": settings["model"], "responseId": f"r{len(self.jobs)}"}
+
+    def _refusal(self, settings: dict[str, Any]) -> dict[str, Any] | None:
+        """The answer with no picture that is a 200 all the same."""
+        about = {"usageMetadata": self._usage(settings, [])} | self._about(settings)
+        if self.blocked is not None:
+            return {"promptFeedback": {"blockReason": self.blocked}} | about
+        if self.finish is not None:
+            message = "Unable to show the generated image."
+            return {"candidates": [{"content": {}, "finishReason": self.finish, "finishMessage": message, "index": 0}]} | about
+        return None
+
+    def _whole(self, settings: dict[str, Any]) -> dict[str, Any]:
+        refusal = self._refusal(settings)
+        if refusal is not None:
+            return refusal
+        parts = self._parts(settings)
+        candidate = {"content": {"role": "model", "parts": parts}, "finishReason": "STOP", "index": 0}
+        return {"candidates": [candidate], "usageMetadata": self._usage(settings, parts)} | self._about(settings)
+
+    def _chunks(self, peer: Peer, settings: dict[str, Any]) -> Iterator[dict[str, Any] | None]:
+        """A part in each, then a last one with the finish reason and the usage. None when the client has left, or is dropped."""
+        refusal = self._refusal(settings)
+        if refusal is not None:
+            yield refusal
+            return
+        parts = self._parts(settings)
+        for part in parts:
+            if "inlineData" in part and not part.get("thought"):
+                if not self._wait(peer) or self.break_stream == "drop":
+                    yield None
+                    return
+                if self.break_stream == "error":
+                    yield {"error": {"code": 500, "message": "An internal error has occurred.", "status": "INTERNAL"}}
+                    return
+            yield {"candidates": [{"content": {"role": "model", "parts": [part]}, "index": 0}]} | self._about(settings)
+        last = {"content": {"role": "model", "parts": [{"text": ""}]}, "finishReason": "STOP", "index": 0}
+        yield {"candidates": [last], "usageMetadata": self._usage(settings, parts)} | self._about(settings)
+
+    def _streamed(self, peer: Peer, settings: dict[str, Any], events: bool) -> Answer | None:
+        """Events with neither names nor a sentinel; without `alt=sse` one JSON array in pieces."""
+        peer.begin(headers={} if events else {"content-type": "application/json; charset=UTF-8"})
+        start = b"["
+        for chunk in self._chunks(peer, settings):
+            if chunk is None:
+                return None
+            data = json.dumps(chunk).encode()
+            peer.chunk(b"data: " + data + b"\r\n\r\n" if events else start + data)
+            start = b",\r\n"
+        if not events:
+            peer.chunk(b"]")
+        peer.end()
+        return STREAMED
+
+
+def _camel(name: str) -> str:
+    """Both spellings of a field are taken, `inline_data` and `inlineData`."""
+    return re.sub(r"_([a-z])", lambda found: found[1].upper(), name)
+
+
+def _snake(name: str) -> str:
+    return re.sub(r"([A-Z])", lambda found: "_" + found[1].lower(), name)
+
+
+def _known(value: Any, wanted: Any, path: str) -> Any:
+    """The value with its fields spelt one way; an unknown field or a wrong type is a 400. Null is as good as absent."""
+    if wanted is ANY:
+        return value
+    if isinstance(wanted, dict):
+        if not isinstance(value, dict):
+            raise _invalid(f"Invalid value at '{path}', {json.dumps(value)[:50]}", path)
+        found = {}
+        for name, item in value.items():
+            if _camel(name) not in wanted:
+                where = f" at '{path}'" if path else ""
+                raise _invalid(f'Invalid JSON payload received. Unknown name "{name}"{where}: Cannot find field.', path)
+            if item is not None:
+                found[_camel(name)] = _known(item, wanted[_camel(name)], f"{path}.{_snake(_camel(name))}".lstrip("."))
+        return found
+    if isinstance(wanted, list):
+        if not isinstance(value, list):
+            raise _invalid(f"Invalid value at '{path}', {json.dumps(value)[:50]}", path)
+        return [_known(item, wanted[0], f"{path}[{index}]") for index, item in enumerate(value)]
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if wanted is int and ((number and float(value).is_integer()) or (isinstance(value, str) and re.fullmatch(r"-?\d+", value))):
+        return int(value)
+    if (wanted is float and number) or (wanted in (str, bool) and isinstance(value, wanted)):
+        return value
+    raise _invalid(f"Invalid value at '{path}' ({TYPES[wanted]}), {json.dumps(value)[:50]}", path)
+
+
+def _bytes(data: str) -> bytes:
+    """Base64 of either alphabet."""
+    try:
+        plain_data = data.replace("+", "-").replace("/", "_")
+        if not re.fullmatch(r"[A-Za-z0-9_-]*={0,2}", plain_data):
+            raise NotBase64
+        return urlsafe_b64decode(plain_data.rstrip("=") + "=" * (-len(plain_data.rstrip("=")) % 4))
+    except NotBase64:
+        raise _invalid("Invalid value at 'contents[0].parts[0].inline_data.data' (TYPE_BYTES), Base64 decoding failed") from None
+
+
+def _quotient(ratio: str) -> float:
+    across, _, down = ratio.partition(":")
+    return int(across) / int(down)
