@@ -53,11 +53,11 @@ def ask(url: str, method: str, path: str, body: Any = None, headers: dict[str, s
         connection.close()
 
 
-Field = tuple[str, str] | tuple[str, bytes, str]
+Field = tuple[Any, ...]  # (name, text) or (name, bytes, content type)
 
 
 def send_form(url: str, path: str, fields: Iterable[Field], headers: dict[str, str] | None = None, seconds: float = 10) -> Reply:
-    """Post a multipart form of `(name, text)` fields and `(name, bytes, content type)` files."""
+    """Post a multipart form of text fields and of files."""
     pieces = []
     for name, content, *kind in fields:
         extra = f'; filename="upload"\r\nContent-Type: {kind[0]}' if kind else ""

@@ -211,7 +211,7 @@ class Ollama(Gate):
             width, height = max(16, width // 16 * 16), max(16, height // 16 * 16)
         if self._era == "first":
             steps = 0
-        drawn = int(float(seed)) if isinstance(seed, int | float) and self._era != "first" else 0
+        drawn = int(float(seed)) if isinstance(seed, int | float) and abs(seed) < 1 << 63 and self._era != "first" else 0
         return {
             "model": name,
             "prompt": prompt,

@@ -45,15 +45,15 @@ class Family:
         return "stream" in self.other
 
 
-_GPT_VALUES = {
+_GPT_VALUES: dict[str, Sequence[str]] = {
     "quality": ("auto", "low", "medium", "high"),
     "output_format": ("png", "jpeg", "webp"),
     "background": ("auto", "opaque", "transparent"),
     "moderation": ("auto", "low"),
 }
 _GPT_OTHER = frozenset({"output_compression", "stream", "partial_images"})
-_FIDELITY = {"input_fidelity": ("high", "low")}
-_URLS = {"response_format": ("url", "b64_json")}
+_FIDELITY: dict[str, Sequence[str]] = {"input_fidelity": ("high", "low")}
+_URLS: dict[str, Sequence[str]] = {"response_format": ("url", "b64_json")}
 _GPT = Family(32000, ("auto", *GPT_SIZES), values=_GPT_VALUES | _FIDELITY, other=_GPT_OTHER)
 _GPT_2 = replace(_GPT, free_sizes=True)
 FAMILIES: dict[str, Family] = {

@@ -63,7 +63,7 @@ class TestGenerate:
         assert found.data[0].revised_prompt == "In detail: a red fox"
         assert dot(opened(found.data[0].b64_json)) == colour(server.jobs[0])
         found = client.images.generate(model="dall-e-2", prompt="a red fox", size="256x256")
-        assert found.data[0].url.startswith("http://127.0.0.1:") and found.usage is None
+        assert str(found.data[0].url).startswith("http://127.0.0.1:") and found.usage is None
 
     def test_a_stream(self, client: Any, server: OpenAIImages) -> None:
         with client.images.generate(model="gpt-image-1", prompt="a red fox", stream=True, partial_images=2) as stream:
@@ -109,9 +109,9 @@ class TestEdit:
     def test_json_as_the_sdk_does_not_send_it(self, client: Any, server: OpenAIImages) -> None:
         picture = {"image_url": "data:image/png;base64," + b64(png("red"))}
         body = {"model": "gpt-image-1.5", "prompt": "a hat", "images": [picture]}
-        found = client.post("/images/edits", body=body, cast_to=openai.types.ImagesResponse)
+        found: Any = client.post("/images/edits", body=body, cast_to=openai.types.ImagesResponse)
         assert server.jobs[0]["images"] == [fingerprint(png("red"))]
-        assert base64.b64decode(found.data[0].b64_json).startswith(b"\x89PNG")
+        assert base64.b64decode(str(found.data[0].b64_json)).startswith(b"\x89PNG")
 
 
 class TestErrors:
@@ -123,7 +123,7 @@ class TestErrors:
             "response_format",
             "invalid_request_error",
         )
-        assert caught.value.request_id.startswith("req_")
+        assert str(caught.value.request_id).startswith("req_")
 
     def test_values_models_and_keys(self, client: Any) -> None:
         with pytest.raises(openai.BadRequestError) as caught:

@@ -60,7 +60,7 @@ class TestGenerations:
         assert list(reply.json["data"][0]) == ["b64_json"]
         image = opened(reply.json["data"][0]["b64_json"])
         assert dot(image) == colour({"prompt": "a red fox", **SQUARE}) == colour(server.jobs[0])
-        assert re.search(r"\nSteps: 20, .*Seed: 42, Size: 64x64, .*Sampler: euler_a discrete", image.text["parameters"])
+        assert re.search(r"\nSteps: 20, .*Seed: 42, Size: 64x64, .*Sampler: euler_a discrete", image.info["parameters"])
 
     def test_top_level_settings_are_ignored(self, url: str, server: StableDiffusion) -> None:
         generate(url, seed=7, steps=5, cfg_scale=1.5, negative_prompt="x", sampler="heun", model="m", stream=True, response_format="url")
@@ -151,7 +151,7 @@ class TestGenerations:
             colour({"prompt": "x", "seed": 7, **SQUARE}, index) for index in range(8)
         ]
         assert len({item["b64_json"] for item in found}) == 8
-        assert "Seed: 9," in opened(found[2]["b64_json"]).text["parameters"]
+        assert "Seed: 9," in opened(found[2]["b64_json"]).info["parameters"]
         assert len(generate(url, n=-1).json["data"]) == 1
 
     def test_output_formats(self, url: str) -> None:
