@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -28,7 +29,7 @@ GEMINI = {"contents": [{"parts": [{"text": "x"}]}], "generationConfig": {"respon
         (SMALL, "/v1/images/generations", TEXT),
         (LlamaSwap({"m": SMALL}), "/v1/images/generations", TEXT),
         (OpenAIImages(), "/v1/images/generations", TEXT | {"model": "gpt-image-1", "stream": True, "partial_images": 1}),
-        (OpenAIImages(), "/v1/images/generations", TEXT),
+        (OpenAIImages(), "/v1/images/generations", TEXT | {"model": "dall-e-2"}),
         (Ollama(), "/api/generate", {"model": "x/z-image-turbo", "prompt": "x", "width": 64, "height": 64}),
         (Gemini(), "/v1beta/models/gemini-2.5-flash-image:streamGenerateContent?alt=sse", GEMINI),
     ],
@@ -36,14 +37,13 @@ GEMINI = {"contents": [{"parts": [{"text": "x"}]}], "generationConfig": {"respon
 def test_a_connection_is_kept(serve: Callable[[Handler], Loopback], handler: Handler, path: str, body: dict[str, Any]) -> None:
     """After a whole answer, streamed or not, the next request may take the same connection."""
     server = serve(handler)
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
     headers = {"Content-Type": "application/json", "Authorization": "Bearer k", "x-goog-api-key": "k"}
-    for _ in range(3):
-        connection.request("POST", path, json.dumps(body), headers)
-        reply = connection.getresponse()
-        reply.read()
-        assert reply.status == 200
-    connection.close()
+    with closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)) as connection:
+        for _ in range(3):
+            connection.request("POST", path, json.dumps(body), headers)
+            reply = connection.getresponse()
+            reply.read()
+            assert reply.status == 200
     assert (server.connections, len(server.seen)) == (1, 3)
 
 
