@@ -25,13 +25,18 @@ _HOME = {
         "with_tools with_top_k with_top_p"
     ),
     "majordomo.imagegen": (
-        "with_background with_cfg_scale with_extra with_image_count with_image_size with_images with_mask with_negative_prompt "
-        "with_output_format with_previews with_quality with_random_seed with_sampler with_scheduler with_seed with_steps with_strength"
+        "with_aspect with_background with_cfg_scale with_extra with_image_count with_image_size with_images with_mask with_megapixels "
+        "with_negative_prompt with_output_format with_previews with_quality with_random_seed with_sampler with_scheduler with_seed "
+        "with_steps with_strength"
     ),
     "majordomo.routing.registry": "image_model model",
     "majordomo.providers.llamaswap": "LlamaSwap",
     "majordomo.providers.offline": "Offline",
     "majordomo.providers.openaicompatible": "OpenAICompatible",
+    "majordomo.providers.automatic1111": "Automatic1111",
+    "majordomo.providers.openai": "OpenAI",
+    "majordomo.providers.stablediffusion": "StableDiffusion",
+    "majordomo.routing.chain": "ImageChain",
 }
 _NAMES = {name: (home, name) for home, names in _HOME.items() for name in names.split()}
 _NAMES |= {
@@ -45,6 +50,7 @@ _PACKAGES = ("imagegen", "llm")
 
 __all__ = [
     "AuthenticationError",
+    "Automatic1111",
     "BackendError",
     "BadResponseError",
     "CallWarning",
@@ -55,6 +61,7 @@ __all__ = [
     "DeadlineExceededError",
     "FilePart",
     "Health",
+    "ImageChain",
     "ImageModel",
     "ImageOption",
     "ImagePart",
@@ -72,12 +79,14 @@ __all__ = [
     "NoImageError",
     "NotFoundError",
     "Offline",
+    "OpenAI",
     "OpenAICompatible",
     "OverloadedError",
     "PermissionDeniedError",
     "RateLimitError",
     "Reply",
     "Retries",
+    "StableDiffusion",
     "StreamBrokenError",
     "TextPart",
     "ThinkingPart",
@@ -97,6 +106,7 @@ __all__ = [
     "tool_result",
     "user",
     "user_parts",
+    "with_aspect",
     "with_background",
     "with_cfg_scale",
     "with_extra",
@@ -105,6 +115,7 @@ __all__ = [
     "with_images",
     "with_mask",
     "with_max_tokens",
+    "with_megapixels",
     "with_negative_prompt",
     "with_output",
     "with_output_format",
@@ -172,6 +183,7 @@ if TYPE_CHECKING:
     from majordomo.imagegen import Request as ImageRequest
     from majordomo.imagegen import Result as ImageResult
     from majordomo.imagegen import (
+        with_aspect,
         with_background,
         with_cfg_scale,
         with_extra,
@@ -179,6 +191,7 @@ if TYPE_CHECKING:
         with_image_size,
         with_images,
         with_mask,
+        with_megapixels,
         with_negative_prompt,
         with_output_format,
         with_previews,
@@ -217,8 +230,12 @@ if TYPE_CHECKING:
         with_top_k,
         with_top_p,
     )
+    from majordomo.providers.automatic1111 import Automatic1111
     from majordomo.providers.llamaswap import LlamaSwap
     from majordomo.providers.offline import Offline
+    from majordomo.providers.openai import OpenAI
     from majordomo.providers.openaicompatible import OpenAICompatible
+    from majordomo.providers.stablediffusion import StableDiffusion
+    from majordomo.routing.chain import ImageChain
     from majordomo.routing.registry import image_model, model
     from majordomo.settings import Limits, Retries, Timeout

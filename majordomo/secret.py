@@ -25,6 +25,10 @@ class Secret:
         value = self._value
         return bool(value) and value.isascii() and value.isprintable() and value == value.strip()
 
+    def basic(self) -> Secret:
+        """The Authorization header for "user:password" (RFC 7617)."""
+        return Secret("Basic " + base64.b64encode(self._value.encode()).decode())
+
     def __repr__(self) -> str:
         return f"Secret({HIDDEN})"
 

@@ -24,8 +24,8 @@ class Upload(Protocol):
 class WireRequest:
     """One request, addressed below the provider's base URL. `path` begins with `/` and is already percent-encoded.
 
-    `stream`: the answer comes piece by piece, so no content coding is asked for. `control`: a question about the backend, which
-    does not queue behind the work. `rooted`: the path is below the origin, not below the base URL's own path.
+    `stream`: the answer comes piece by piece, so no content coding is asked for. `rooted`: the path is below the origin, not below
+    the base URL's own path.
     """
 
     method: str
@@ -34,7 +34,6 @@ class WireRequest:
     content_type: str = ""
     accept: str = "application/json"
     stream: bool = False
-    control: bool = False
     rooted: bool = False
 
 
@@ -93,6 +92,18 @@ class Deadline:
     def __post_init__(self) -> None:
         self.began = self._entered = self.clock()
         self._total = self.began + _seconds(self.timeout.total)
+
+    def another(self) -> Deadline:
+        """For a call beside this one: its own phases, the same beginning and total."""
+        twin = Deadline(self.timeout, self.clock)
+        twin.began, twin._total = self.began, self._total
+        return twin
+
+    def beside(self, timeout: Timeout) -> Deadline:
+        """For a question within this call: other limits per phase, and never longer than what is left of the total."""
+        question = Deadline(timeout, self.clock)
+        question._total = min(question._total, self._total)
+        return question
 
     def enter(self, phase: Phase) -> None:
         """A phase begins. Time already spent in the same phase of this call (an earlier try, a load seen before) counts."""

@@ -5,11 +5,34 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from majordomo.errors import CallWarning
+from majordomo.errors import CallWarning, InvalidRequestError
+from majordomo.framing.base64 import SplicedBody
+from majordomo.framing.json import encode_json
+from majordomo.framing.splice import Splices
 from majordomo.imagegen.request import Request as ImageRequest
 from majordomo.imagegen.request import fields_set
+from majordomo.wire import WireRequest
 
 UNSUPPORTED = "UNSUPPORTED_FIELD"
+
+
+def own_extra(extra: Mapping[str, Any], provider: str, peers: Iterable[str]) -> Mapping[str, Any]:
+    """What of `extra` is for this provider: what stands under its name, and what stands under no provider's name."""
+    if not extra:
+        return extra
+    named = {key for key, value in extra.items() if isinstance(value, Mapping) and key in peers} | {provider}
+    common = {key: value for key, value in extra.items() if key not in named}
+    ours = extra.get(provider, {})
+    if not isinstance(ours, Mapping) or not all(isinstance(key, str) for key in ours):
+        raise InvalidRequestError(f"extra[{provider!r}] is a mapping with text keys", field="extra")
+    return merged(common, ours)
+
+
+def json_request(path: str, body: dict[str, Any], extra: Mapping[str, Any], splices: Splices, *, stream: bool = False) -> WireRequest:
+    """A POST of this JSON, `extra` merged into it, its pictures put in while it leaves."""
+    raw = encode_json(merged(body, extra), splices.fallback)
+    accept = "application/json" if not stream else "text/event-stream, application/x-ndjson, application/json"
+    return WireRequest("POST", path, SplicedBody(splices.cut(raw)) if splices else raw, "application/json", accept, stream)
 
 
 def merged(body: dict[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,10 +1,68 @@
-"""Pictures in answers: nothing a backend calls a picture is believed before its bytes say so."""
+"""Pictures in requests and answers: what a backend can take of a request, and what of its answer can be believed."""
 
 from __future__ import annotations
 
-from majordomo.errors import BadResponseError, InvalidRequestError
-from majordomo.media import SENDABLE, ImagePart, check_size, png_chunks
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from majordomo.dialects.bodies import UNSUPPORTED, unsupported
+from majordomo.errors import BadResponseError, CallWarning, InvalidRequestError
+from majordomo.imagegen import Request
+from majordomo.imagegen.geometry import Geometry
+from majordomo.media import SENDABLE, ImagePart, check_size, png_chunks, png_text
 from majordomo.settings import Limits
+
+_DEFAULT = Request("")
+_SEED = re.compile(r"\bSeed: (\d{1,20})\b")
+
+
+@dataclass(frozen=True, slots=True)
+class Forms:
+    """How a backend wants its pictures: as RGB PNG or as they are, and its mask's kind (None: it takes none)."""
+
+    rgb_png: bool = False
+    mask: Literal["luminance", "alpha"] | None = "luminance"
+
+
+def without(request: Request, names: Iterable[str], reason: str) -> tuple[Request, list[CallWarning]]:
+    """The request with these fields unset, and a warning for each that was set."""
+    warnings = unsupported(request, names, reason)
+    if not warnings:
+        return request, warnings
+    unset: dict[str, Any] = {warning.field: getattr(_DEFAULT, warning.field) for warning in warnings if warning.field}
+    return replace(request, **unset), warnings
+
+
+def sized(request: Request, geometry: Geometry, *, exactly: bool = True) -> tuple[Request, list[CallWarning]]:
+    """The request with a size instead of aspect and megapixels, and with one that the model takes.
+
+    `exactly`: a size the model does not take is replaced by the nearest, with a warning; else it is left to the backend.
+    """
+    ratio = request.ratio
+    if ratio is not None or request.megapixels is not None:
+        if ratio is None and request.images:  # a new area for the picture at hand keeps its shape
+            ratio = request.images[0].width / request.images[0].height
+        width, height = geometry.resolve(ratio, request.megapixels)
+        return replace(request, size=f"{width}x{height}", aspect="", megapixels=None), []
+    size = request.pixels
+    if size is None or not exactly:
+        return request, []
+    near = geometry.nearest(size)
+    if near == size:
+        return request, []
+    words = f"{near[0]}x{near[1]}"
+    warning = CallWarning(UNSUPPORTED, f"size {request.size} is none this model draws; {words} was asked for instead", "size")
+    return replace(request, size=words), [warning]
+
+
+def first_size(request: Request) -> tuple[int, int] | None:
+    """Width and height to ask for: what the request says, else the size of the picture it begins with."""
+    if (size := request.pixels) is not None:
+        return size
+    return (request.images[0].width, request.images[0].height) if request.images else None
 
 
 def received(data: bytes, limits: Limits) -> ImagePart:
@@ -19,6 +77,62 @@ def received(data: bytes, limits: Limits) -> ImagePart:
     if not _is_whole(picture):
         raise BadResponseError(f"the answer's {picture.mime} picture is cut off", code="PICTURE_CUT")
     return picture
+
+
+def received_base64(text: str, limits: Limits) -> ImagePart:
+    """The same from base64 or a base64 data URL. A link is never fetched."""
+    try:
+        data = ImagePart.from_base64(text.partition(",")[2] if text.startswith("data:") else text).data
+    except InvalidRequestError:
+        raise BadResponseError("what should be a picture in base64 is none", code="NOT_A_PICTURE") from None
+    return received(data, limits)
+
+
+def preview_of(text: Any, limits: Limits) -> ImagePart | None:
+    """An unfinished picture in base64, or None: one that cannot be shown is no reason to stop."""
+    if not isinstance(text, str) or not text:
+        return None
+    try:
+        return received_base64(text, limits)
+    except BadResponseError:
+        return None
+
+
+def text_of(picture: ImagePart) -> dict[str, str]:
+    """The text chunks of a PNG, {} for anything else."""
+    return png_text(picture.data) if picture.mime == "image/png" else {}
+
+
+def told_seed(texts: Mapping[str, str]) -> int | None:
+    """The seed that the picture's own text names, as A1111, stable-diffusion.cpp and ComfyUI write it."""
+    if (parameters := texts.get("parameters")) is not None:
+        # The settings are the last line of the text; the prompt before it may say "Seed: 5" as well
+        found = _SEED.search(parameters.rpartition("\nSteps: ")[2])
+        return int(found[1]) if found else None
+    if (graph := texts.get("prompt")) is not None:
+        return _graph_seed(graph)
+    return None
+
+
+def _graph_seed(text: str) -> int | None:
+    """ComfyUI stores the whole graph; the seed is known when its samplers agree on one."""
+    try:
+        nodes = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    found: set[int] = set()
+    for node in nodes.values() if isinstance(nodes, dict) else ():
+        inputs = node.get("inputs") if isinstance(node, dict) else None
+        for name in ("seed", "noise_seed"):
+            value = inputs.get(name) if isinstance(inputs, dict) else None
+            if isinstance(value, int) and not isinstance(value, bool):
+                found.add(value)
+    return found.pop() if len(found) == 1 else None
+
+
+def elided(picture: ImagePart) -> str:
+    """What stands in `raw` where a picture's bytes were."""
+    return f"<{picture.mime}, {len(picture.data)} bytes>"
 
 
 def _is_whole(picture: ImagePart) -> bool:

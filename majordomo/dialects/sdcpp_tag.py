@@ -12,6 +12,8 @@ import re
 from dataclasses import replace
 from typing import Any
 
+from majordomo.dialects.bodies import UNSUPPORTED
+from majordomo.errors import CallWarning
 from majordomo.framing.json import encode_json
 from majordomo.imagegen import Request
 
@@ -20,31 +22,33 @@ CLOSING = "</sd_cpp_extra_args>"
 # The server is case-sensitive today; a stranger's text is broken whatever the case
 _IN_TEXT = re.compile(r"<(?=/?sd_cpp_extra_args>)", re.IGNORECASE)
 
-
-# Names used everywhere else, in the spelling of stable-diffusion.cpp, which silently takes its default for one it does not know
-SAMPLERS = {
-    "dpmpp_2s_a": "dpm++2s_a",
-    "dpmpp_2m": "dpm++2m",
-    "dpmpp_2m_v2": "dpm++2mv2",
-    "dpmpp_2m_sde": "dpm++2m_sde",
-    "dpmpp_2m_sde_bt": "dpm++2m_sde_bt",
-    "ddim": "ddim_trailing",
-    "gradient_estimation": "euler_ge",
-}
-SCHEDULERS = {"normal": "discrete"}
 MOST_STEPS = 100  # more are cut to this, silently
-
-
-def in_its_words(request: Request) -> Request:
-    """The request with sampler and scheduler spelt as stable-diffusion.cpp spells them."""
-    sampler, scheduler = SAMPLERS.get(request.sampler, request.sampler), SCHEDULERS.get(request.scheduler, request.scheduler)
-    return replace(request, sampler=sampler, scheduler=scheduler)
+SEED_WARNING = CallWarning(
+    "SEED_DEFAULT", "no seed was set: a stable-diffusion.cpp server then draws from its own, usually always 42", "seed"
+)
 
 
 def neutralise(text: str) -> tuple[str, bool]:
     """The text with every tag in it broken by a space after `<`, and whether there was one. Doing it twice changes nothing more."""
     broken, count = _IN_TEXT.subn("< ", text)
     return broken, count > 0
+
+
+def neutralised(request: Request) -> tuple[Request, list[CallWarning]]:
+    """The request with every tag in its prompt broken, and a warning when there was one."""
+    prompt, found = neutralise(request.prompt)
+    if not found:
+        return request, []
+    warning = CallWarning("TAG_NEUTRALISED", "the prompt held <sd_cpp_extra_args>; it was broken so that it sets nothing", "prompt")
+    return replace(request, prompt=prompt), [warning]
+
+
+def within_steps(request: Request) -> tuple[Request, list[CallWarning]]:
+    """The request with no more steps than stable-diffusion.cpp draws."""
+    if request.steps is None or request.steps <= MOST_STEPS:
+        return request, []
+    warning = CallWarning(UNSUPPORTED, f"stable-diffusion.cpp draws at most {MOST_STEPS} steps", "steps")
+    return replace(request, steps=MOST_STEPS), [warning]
 
 
 def encode_tag(request: Request) -> str:
@@ -64,6 +68,8 @@ def encode_tag(request: Request) -> str:
         flat["sample_method"] = sampling["sample_method"] = request.sampler
     if request.scheduler:
         flat["scheduler"] = sampling["scheduler"] = request.scheduler
+    if request.strength is not None:
+        flat["strength"] = float(request.strength)
     if sampling:
         flat["sample_params"] = sampling
     if not flat:

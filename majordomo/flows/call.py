@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -20,11 +20,14 @@ from majordomo.errors import (
     OverloadedError,
     RateLimitError,
 )
+from majordomo.flows.gate import Gate
+from majordomo.progress import Loading
 from majordomo.settings import Limits, Retries, Timeout
 from majordomo.wire import Deadline, Transport, WireRequest, WireStream
 
 T = TypeVar("T")
-Watch = Callable[[str, Deadline], Awaitable[None]]
+TellLoading = Callable[[Loading], None] | None
+Watch = Callable[[str, Deadline, TellLoading], Awaitable[None]]
 LOADING_PAUSE = 1.0
 
 
@@ -61,17 +64,20 @@ class Caller:
     wall_clock: Callable[[], float] = time.time
     fraction: Callable[[], float] = random.random
     watch: Watch | None = None
+    peers: Collection[str] = ()  # the names under which `extra` may hold what is for others
+    gate: Gate = field(default_factory=lambda: Gate(None))
     budget: Budget = field(init=False)
 
     def __post_init__(self) -> None:
         self.budget = Budget(self.retries.budget)
 
-    def deadline(self, timeout: Timeout, model: str = "") -> Deadline:
-        """A deadline that begins now. While a model's first byte is awaited, the provider may look whether it loads."""
-        deadline = Deadline(timeout, self.clock)
+    def deadline(self, timeout: Timeout, model: str = "", tell: TellLoading = None, since: Deadline | None = None) -> Deadline:
+        """A deadline that begins now, or began with `since`. While a model's first byte is awaited, the provider may look whether it
+        loads, and tell."""
+        deadline = Deadline(timeout, self.clock) if since is None else since.another()
         if self.watch is not None and model:
             watch = self.watch
-            deadline.watch = lambda: watch(model, deadline)
+            deadline.watch = lambda: watch(model, deadline, tell)
         return deadline
 
     async def open(self, request: WireRequest, deadline: Deadline, model: str = "") -> WireStream:

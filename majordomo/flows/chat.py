@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any, Protocol, Unpack, cast
 
 from majordomo import llm
-from majordomo.dialects.bodies import UNSUPPORTED
+from majordomo.dialects.bodies import UNSUPPORTED, own_extra
 from majordomo.errors import (
     BadResponseError,
     CallWarning,
@@ -146,6 +146,7 @@ class HTTPChatModel(ChatModel):
 
     def _encode(self, request: llm.Request, *, stream: bool) -> tuple[WireRequest, list[CallWarning]]:
         try:
+            request = replace(request, extra=own_extra(request.extra, self.provider, self._caller.peers)) if request.extra else request
             wire, warnings = self._door.encode(self.id, request, stream=stream)
             refuse_unsupported(warnings, self._strict)
         except MajordomoError as error:
@@ -163,7 +164,15 @@ class HTTPChatModel(ChatModel):
         async def once() -> llm.Reply:
             return self._door.decode(await self._caller.fetch(wire, deadline, limit), request, self._limits)
 
-        reply = await self._caller.repeat(once, Tries(self._caller, deadline, self.id))
+        gate = self._caller.gate
+        try:
+            await gate.enter(deadline)
+        except MajordomoError as error:
+            raise error.about(self.provider, self.id) from None
+        try:
+            reply = await self._caller.repeat(once, Tries(self._caller, deadline, self.id))
+        finally:
+            gate.leave()
         return self._named(reply, warnings)
 
     def listen(self, request: llm.Request) -> llm.ChatSource:
@@ -196,6 +205,7 @@ class _HTTPChatSource:
         self._pause = 0.0
         self._stream: WireStream | None = None
         self._whole: llm.Reply | None = None
+        self._inside = False  # holds a place of the gate
 
     @property
     def reply(self) -> llm.Reply:
@@ -209,9 +219,15 @@ class _HTTPChatSource:
         if self._whole is not None:
             return ()
         try:
+            if not self._inside:
+                await self._caller.gate.enter(self._deadline)
+                self._inside = True
             if self._stream is None and (loading := await self._open()) is not None:
                 return [loading]
-            return await self._read()
+            events = await self._read()
+            if self._whole is not None:
+                self._leave()
+            return events
         except MajordomoError as error:
             if isinstance(error, StreamBrokenError) and isinstance(error.partial, llm.Reply):
                 error.partial = self._named(error.partial)
@@ -280,8 +296,16 @@ class _HTTPChatSource:
         return [*events, llm.Done(reply)]
 
     async def aclose(self) -> None:
-        if self._stream is not None:
-            await self._stream.aclose()
+        try:
+            if self._stream is not None:
+                await self._stream.aclose()
+        finally:
+            self._leave()
+
+    def _leave(self) -> None:
+        if self._inside:
+            self._inside = False
+            self._caller.gate.leave()
 
 
 def refuse_unsupported(warnings: Sequence[CallWarning], strict: bool) -> None:

@@ -1,38 +1,66 @@
-"""Pictures: a request in, a result or its events out."""
+"""Pictures: a request in, a result or its events out. Each kind of backend is one story, told whether or not somebody listens."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from dataclasses import replace
-from typing import Any, Protocol, Unpack, cast
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, suppress
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, TypeVar, Unpack, cast
+
+from anyio import create_task_group, get_cancelled_exc_class, move_on_after, sleep
 
 from majordomo import imagegen
-from majordomo.errors import CallWarning, MajordomoError
+from majordomo.dialects.bodies import own_extra
+from majordomo.dialects.pictures import Forms
+from majordomo.dialects.samplers import Lists
+from majordomo.errors import CallWarning, ContentRefusedError, DeadlineExceededError, MajordomoError
 from majordomo.flows import portal
+from majordomo.flows.background import Telling
 from majordomo.flows.call import Caller, Tries
 from majordomo.flows.chat import refuse_unsupported
 from majordomo.flows.streams import EventStream, SyncEventStream
-from majordomo.framing.pictures import PictureReplyDecoder
 from majordomo.imagegen.request import check_request
-from majordomo.progress import Loading
+from majordomo.progress import Loading, Queued
 from majordomo.settings import Limits, Timeout
-from majordomo.wire import Deadline, WireRequest
+from majordomo.wire import Deadline, WireRequest, WireStream
+
+T = TypeVar("T")
+Tell = Callable[[imagegen.ImageEvent], None]
+CLEAN_UP = 2.0  # seconds that withdrawing a job may take
+
+
+class Feed(Protocol):
+    """What takes an answer's bytes as they come."""
+
+    def feed(self, chunk: bytes) -> Any: ...
 
 
 class ImageDoor(Protocol):
-    """A dialect's client side."""
+    """A dialect's client side: what it can do of a request, in its backend's words, and how that looks on the wire."""
 
-    def encode(self, model: str, request: imagegen.Request) -> tuple[WireRequest, list[CallWarning]]: ...
+    def forms(self, model: str) -> Forms: ...
 
-    def reply_decoder(self, limits: Limits) -> PictureReplyDecoder: ...
+    def fit(self, model: str, request: imagegen.Request, lists: Lists | None = None) -> tuple[imagegen.Request, list[CallWarning]]:
+        """The request as this backend can take it, and a warning for all that got lost. Raises UnsupportedError where the rest would be
+        another picture than the one asked for: no pictures to begin with, no mask."""
 
-    def decode(self, reply: PictureReplyDecoder, request: imagegen.Request, limits: Limits) -> imagegen.Result: ...
+    def most(self, model: str, request: imagegen.Request) -> int:
+        """How many pictures one call gives."""
+
+    def encode(self, model: str, request: imagegen.Request) -> WireRequest: ...
+
+
+class AnsweringDoor(ImageDoor, Protocol):
+    """The pictures come in the answer to the request."""
+
+    def reply_decoder(self, limits: Limits) -> Any: ...
+
+    def decode(self, reply: Any, request: imagegen.Request, limits: Limits) -> imagegen.Result: ...
 
 
 class ImageModel(imagegen.Model):
-    """Everything about a picture model but the drawing: options, checks, both colours. A kind of backend adds `draw` and `watch`."""
+    """Everything about a picture model but the drawing: options, checks, both colours. A kind of backend adds `draw`."""
 
     def __init__(
         self,
@@ -50,12 +78,8 @@ class ImageModel(imagegen.Model):
         self._owner = owner
 
     @abstractmethod
-    async def draw(self, request: imagegen.Request) -> imagegen.Result:
-        """The result of a checked request."""
-
-    @abstractmethod
-    def watch(self, request: imagegen.Request) -> imagegen.ImageSource:
-        """The same, while it is drawn. Makes the source; does not begin yet."""
+    async def draw(self, request: imagegen.Request, tell: Tell | None) -> imagegen.Result:
+        """The result of a checked request; `tell`, when somebody listens, hears what happens on the way."""
 
     def prepare(
         self, prompt: str | imagegen.Request, options: Sequence[imagegen.Option], overrides: imagegen.Overrides
@@ -73,25 +97,25 @@ class ImageModel(imagegen.Model):
     async def generate(
         self, prompt: str | imagegen.Request, *options: imagegen.Option, **overrides: Unpack[imagegen.Overrides]
     ) -> imagegen.Result:
-        return await self.draw(self.prepare(prompt, options, overrides))
+        return await self.draw(self.prepare(prompt, options, overrides), None)
 
     def stream(
         self, prompt: str | imagegen.Request, *options: imagegen.Option, **overrides: Unpack[imagegen.Overrides]
     ) -> AbstractAsyncContextManager[imagegen.Stream]:
         request = self.prepare(prompt, options, overrides)
-        return cast("AbstractAsyncContextManager[imagegen.Stream]", EventStream(lambda: self.watch(request)))
+        return cast("AbstractAsyncContextManager[imagegen.Stream]", EventStream(lambda: Watching(lambda tell: self.draw(request, tell))))
 
     def generate_sync(
         self, prompt: str | imagegen.Request, *options: imagegen.Option, **overrides: Unpack[imagegen.Overrides]
     ) -> imagegen.Result:
         request = self.prepare(prompt, options, overrides)
-        return portal.run(lambda: self.draw(request))
+        return portal.run(lambda: self.draw(request, None))
 
     def stream_sync(
         self, prompt: str | imagegen.Request, *options: imagegen.Option, **overrides: Unpack[imagegen.Overrides]
     ) -> AbstractContextManager[imagegen.SyncStream]:
         request = self.prepare(prompt, options, overrides)
-        return cast("AbstractContextManager[imagegen.SyncStream]", SyncEventStream(lambda: self.watch(request)))
+        return cast("AbstractContextManager[imagegen.SyncStream]", SyncEventStream(lambda: Watching(lambda tell: self.draw(request, tell))))
 
     async def aclose(self) -> None:
         if self._owner is not None:
@@ -101,8 +125,50 @@ class ImageModel(imagegen.Model):
         return f"<picture model {self.provider}/{self.id}>"
 
 
+class Watching:
+    """A drawing as a source of events, in the one order that all backends keep."""
+
+    def __init__(self, draw: Callable[[Tell], Awaitable[imagegen.Result]]) -> None:
+        self._telling: Telling[imagegen.ImageEvent, imagegen.Result] = Telling(lambda tell: draw(InOrder(tell)))
+        self._ended = False
+        self.result: imagegen.Result | None = None
+
+    async def next_events(self) -> Sequence[imagegen.ImageEvent]:
+        if self._ended:
+            return ()
+        if events := await self._telling.told():
+            return events
+        self._ended = True
+        self.result = self._telling.result
+        return [imagegen.Done(self.result)] if self.result is not None else ()
+
+    async def aclose(self) -> None:
+        await self._telling.aclose()
+
+
+class InOrder:
+    """Lets through Queued, then Loading, then Step and Preview, each step once; what comes late or twice is no news."""
+
+    def __init__(self, tell: Tell) -> None:
+        self._tell = tell
+        self._rank = 0
+        self._last: imagegen.ImageEvent | None = None
+        self._step = 0
+
+    def __call__(self, event: imagegen.ImageEvent) -> None:
+        rank = 0 if isinstance(event, Queued) else 1 if isinstance(event, Loading) else 2
+        if rank < self._rank or event == self._last:
+            return
+        if isinstance(event, imagegen.Step):
+            if event.step <= self._step:
+                return
+            self._step = event.step
+        self._rank, self._last = rank, event
+        self._tell(event)
+
+
 class HTTPImageModel(ImageModel):
-    """A picture model whose backend answers one request with the finished pictures."""
+    """A picture model behind a door and a wire. A kind of conversation adds `work`."""
 
     def __init__(
         self,
@@ -113,79 +179,241 @@ class HTTPImageModel(ImageModel):
         *,
         timeout: Timeout,
         strict: bool = False,
+        lists: Callable[[str, imagegen.Request], Awaitable[Lists]] | None = None,
         owner: Any = None,
     ) -> None:
         super().__init__(caller.provider, id, options, limits=caller.limits, owner=owner)
         self._caller = caller
-        self._door = door
+        self._any_door = door
         self._timeout = timeout
         self._strict = strict
+        self._lists = lists
 
-    def _encode(self, request: imagegen.Request) -> tuple[WireRequest, list[CallWarning]]:
+    @abstractmethod
+    async def work(self, request: imagegen.Request, deadline: Deadline, tell: Tell | None) -> imagegen.Result:
+        """One call for at most as many pictures as the backend gives at once. Its place in the line is held already."""
+
+    async def draw(self, request: imagegen.Request, tell: Tell | None) -> imagegen.Result:
         try:
-            wire, warnings = self._door.encode(self.id, request)
-            refuse_unsupported(warnings, self._strict)
+            fitted, warnings = await self._fitted(request)
+            result = await self._portions(fitted, tell)
         except MajordomoError as error:
-            raise error.about(self.provider, self.id) from None
-        return wire, warnings
+            error.about(self.provider, self.id)
+            raise
+        return self._finished(result, request, fitted, warnings)
 
-    async def _once(self, wire: WireRequest, request: imagegen.Request, deadline: Deadline, warnings: list[CallWarning]) -> imagegen.Result:
-        reply = await self._caller.open(wire, deadline)
+    async def _fitted(self, request: imagegen.Request) -> tuple[imagegen.Request, list[CallWarning]]:
+        """In the backend's words, with its pictures in the backend's form. Nothing has been drawn when this raises."""
+        request = replace(request, extra=own_extra(request.extra, self.provider, self._caller.peers))
+        door = self._any_door
+        lists = await self._lists(self.id, request) if self._lists is not None and (request.sampler or request.scheduler) else None
+        fitted, warnings = door.fit(self.id, request, lists)
+        refuse_unsupported(warnings, self._strict)
+        if fitted.images:
+            fitted = await _converted(fitted, door.forms(self.id), self._limits)
+        return fitted, warnings
+
+    async def _portions(self, request: imagegen.Request, tell: Tell | None) -> imagegen.Result:
+        """All pictures, in as many calls as that takes; some that fail do not cost the others."""
+        most = self._any_door.most(self.id, request)
+        if request.n <= most:
+            deadline = self._caller.deadline(self._timeout, self.id, tell)
+            return await self._placed(replace(request, n=request.n if most > 1 else 0), deadline, tell)
+        sizes = [most] * (request.n // most) + ([request.n % most] if request.n % most else [])
+        parts = [_Part(index * most, size) for index, size in enumerate(sizes)]
+        began = self._caller.deadline(self._timeout, self.id)
+        told = _Together(parts, tell) if tell is not None else None
+
+        async def one(part: _Part) -> None:
+            if any(other.hopeless for other in parts):
+                return
+            seed = None if request.seed is None else request.seed + part.first
+            piece = replace(request, n=part.size if most > 1 else 0, seed=seed)
+            hear = (lambda event: told(part, event)) if told is not None else None
+            deadline = self._caller.deadline(self._timeout, self.id, hear, since=began)
+            try:
+                part.result = await self._placed(piece, deadline, hear)
+            except Exception as error:  # a group would wrap it
+                part.error = error
+
+        async with create_task_group() as group:
+            for part in parts:
+                group.start_soon(one, part)
+        return _joined(parts)
+
+    async def _placed(self, request: imagegen.Request, deadline: Deadline, tell: Tell | None) -> imagegen.Result:
+        gate = self._caller.gate
+        await gate.enter(deadline, None if tell is None else lambda position: tell(Queued(position)))
         try:
+            return await self.work(request, deadline, tell)
+        finally:
+            gate.leave()
+
+    async def exchange(self, wire: WireRequest, read: Callable[[WireStream], Awaitable[T]], deadline: Deadline, tell: Tell | None) -> T:
+        """Send a job once, again only when it was proved refused or the model still loads, and `read` the answer."""
+        tries = Tries(self._caller, deadline, self.id, picture=True)
+        while True:
+            try:
+                reply = await self._caller.open(wire, deadline)
+                try:
+                    result = await read(reply)
+                finally:
+                    await reply.aclose()
+            except MajordomoError as error:
+                pause = tries.decide(error.about(self.provider, self.id))
+                if error.code == "MODEL_LOADING" and tell is not None:
+                    tell(Loading(error.message, deadline.elapsed()))
+            else:
+                self._caller.budget.success()
+                return result
+            await sleep(pause)
+
+    def _finished(
+        self, result: imagegen.Result, request: imagegen.Request, fitted: imagegen.Request, warnings: Sequence[CallWarning]
+    ) -> imagegen.Result:
+        """The result with what only the request knows: whom it was for, and what was asked for and sent."""
+        images = result.images
+        details = tuple(
+            replace(detail, size_asked=request.pixels, size_sent=detail.size_sent or fitted.pixels, size_got=(image.width, image.height))
+            for detail, image in zip(result.details, images, strict=True)
+        )
+        warned = [*warnings, *result.warnings]
+        if request.n and len(images) != request.n:
+            warned.append(CallWarning("COUNT_DIFFERS", f"{request.n} pictures were asked for, {len(images)} came", "n"))
+        asked = request.pixels or fitted.pixels
+        got = {(image.width, image.height) for image in images}
+        if asked is not None and got != {asked} and not any(w.field == "size" for w in warned):
+            words = ", ".join(f"{width}x{height}" for width, height in sorted(got))
+            warned.append(CallWarning("SIZE_DIFFERS", f"size {asked[0]}x{asked[1]} was asked for, {words} came", "size"))
+        return replace(
+            result, details=details, provider=self.provider, model=result.model or self.id, warnings=tuple(dict.fromkeys(warned))
+        )
+
+
+class AnsweredImageModel(HTTPImageModel):
+    """A backend that answers one request with the finished pictures, and tells nothing while it draws."""
+
+    def __init__(self, caller: Caller, door: AnsweringDoor, *args: Any, **settings: Any) -> None:
+        super().__init__(caller, door, *args, **settings)
+        self._door = door
+
+    async def work(self, request: imagegen.Request, deadline: Deadline, tell: Tell | None) -> imagegen.Result:
+        async def read(reply: WireStream) -> imagegen.Result:
             decoder = self._door.reply_decoder(self._limits)
             while piece := await reply.read():
                 decoder.feed(piece)
-        finally:
-            await reply.aclose()
-        result = self._door.decode(decoder, request, self._limits)
-        return replace(
-            result, provider=self.provider, model=result.model or self.id, warnings=tuple(dict.fromkeys((*warnings, *result.warnings)))
-        )
+            return self._door.decode(decoder, request, self._limits)
 
-    async def draw(self, request: imagegen.Request) -> imagegen.Result:
-        wire, warnings = self._encode(request)
-        deadline = self._caller.deadline(self._timeout, self.id)
-        tries = Tries(self._caller, deadline, self.id, picture=True)
-        return await self._caller.repeat(lambda: self._once(wire, request, deadline, warnings), tries)
-
-    def watch(self, request: imagegen.Request) -> imagegen.ImageSource:
-        wire, warnings = self._encode(request)
-        deadline = self._caller.deadline(self._timeout, self.id)
-        return _OneAnswerSource(self, wire, request, deadline, warnings)
+        return await self.exchange(self._door.encode(self.id, request), read, deadline, tell)
 
 
-class _OneAnswerSource:
-    """A backend that tells nothing while it draws: Loading where it says so, then Done."""
+@dataclass(slots=True)
+class _Part:
+    """One of several calls for the pictures of one request: `size` of them, from number `first` on."""
 
-    def __init__(
-        self, model: HTTPImageModel, wire: WireRequest, request: imagegen.Request, deadline: Deadline, warnings: list[CallWarning]
-    ) -> None:
-        self._model = model
-        self._wire = wire
-        self._request = request
-        self._deadline = deadline
-        self._warnings = warnings
-        self._tries = Tries(model._caller, deadline, model.id, picture=True)
-        self._pause = 0.0
-        self.result: imagegen.Result | None = None
+    first: int
+    size: int
+    result: imagegen.Result | None = None
+    error: Exception | None = None
+    done: int = 0
+    total: int = 0
 
-    async def next_events(self) -> Sequence[imagegen.ImageEvent]:
-        from anyio import sleep
+    @property
+    def hopeless(self) -> bool:
+        """Whether the other calls would fail alike: neither bad luck nor this seed's picture being refused."""
+        error = self.error
+        return isinstance(error, MajordomoError) and not error.retryable and not isinstance(error, ContentRefusedError)
 
-        if self.result is not None:
-            return ()
-        while True:
-            if self._pause:
-                await sleep(self._pause)
-                self._pause = 0.0
-            try:
-                self.result = await self._model._once(self._wire, self._request, self._deadline, self._warnings)
-            except MajordomoError as error:
-                self._pause = self._tries.decide(error.about(self._model.provider, self._model.id))
-                if error.code == "MODEL_LOADING":
-                    return [Loading(error.message, self._deadline.elapsed())]
-            else:
-                return [imagegen.Done(self.result)]
 
-    async def aclose(self) -> None:
-        """Nothing is open between two batches: a cancelled wait has closed its own connection."""
+class _Together:
+    """The events of several calls as those of one: steps are added up, previews count through."""
+
+    def __init__(self, parts: Sequence[_Part], tell: Tell) -> None:
+        self._parts = parts
+        self._tell = tell
+
+    def __call__(self, part: _Part, event: imagegen.ImageEvent) -> None:
+        if isinstance(event, imagegen.Preview):
+            event = imagegen.Preview(event.image, event.index + part.first)
+        elif isinstance(event, imagegen.Step):
+            part.done, part.total = event.step, event.total
+            total = sum(other.total or event.total for other in self._parts)
+            event = imagegen.Step(sum(other.done for other in self._parts), total)
+        self._tell(event)
+
+
+def _joined(parts: Sequence[_Part]) -> imagegen.Result:
+    """One result of several. Raises the first error when no call gave a picture."""
+    for part in parts:
+        if part.error is not None and not isinstance(part.error, MajordomoError):
+            raise part.error
+    good = [part.result for part in parts if part.result is not None]
+    failed = [part for part in parts if part.result is None]
+    if not good:
+        raise next(part.error for part in parts if part.error is not None)
+    warnings = [warning for result in good for warning in result.warnings]
+    for part in failed:
+        which = f"picture {part.first + 1}" if part.size == 1 else f"pictures {part.first + 1} to {part.first + part.size}"
+        reason = "not tried, the others had failed for good" if part.error is None else str(part.error)
+        warnings.append(CallWarning("PICTURE_FAILED", f"{which} failed: {reason}", "n"))
+    usages = [result.usage for result in good]
+    return imagegen.Result(
+        tuple(image for result in good for image in result.images),
+        tuple(detail for result in good for detail in result.details),
+        tuple(warnings),
+        imagegen.Usage(*(_sum([getattr(usage, name) for usage in usages]) for name in ("input_tokens", "output_tokens", "seconds"))),
+        good[0].model,
+        raw=[result.raw for result in good],
+    )
+
+
+def _sum(values: Sequence[Any]) -> Any:
+    """None when none is known."""
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None
+
+
+async def _converted(request: imagegen.Request, forms: Forms, limits: Limits) -> imagegen.Request:
+    """The request's pictures in the backend's form, in a worker thread: decoding a large one would hold up the event loop."""
+    if not forms.rgb_png and request.mask is None:
+        return request
+
+    def convert() -> imagegen.Request:
+        from majordomo.imaging.prepare import mask_for, rgb_png  # Pillow, only when there is something to convert
+
+        images = tuple(rgb_png(image, limits) for image in request.images) if forms.rgb_png else request.images
+        mask = request.mask
+        if mask is not None and forms.mask is not None:
+            mask = mask_for(mask, (images[0].width, images[0].height), forms.mask, limits)
+        return replace(request, images=images, mask=mask)
+
+    from anyio import to_thread
+
+    return await to_thread.run_sync(convert, abandon_on_cancel=True)
+
+
+async def beside(work: Callable[[], Awaitable[T]], companion: Callable[[], Coroutine[Any, Any, None]]) -> T:
+    """`work()`, with `companion()` running until it is over. The companion raises nothing; what the work raises comes out as it is."""
+    result: T | None = None
+    failure: Exception | None = None
+    async with create_task_group() as group:
+        group.start_soon(companion)
+        try:
+            result = await work()
+        except Exception as error:
+            failure = error
+        group.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+    return cast("T", result)
+
+
+async def withdrawing(work: Callable[[], Awaitable[T]], withdraw: Callable[[], Awaitable[None]]) -> T:
+    """`work()`; when it is cancelled or runs out of time, `withdraw()` at most CLEAN_UP seconds, so that the backend stops as well."""
+    try:
+        return await work()
+    except (get_cancelled_exc_class(), DeadlineExceededError):
+        with move_on_after(CLEAN_UP, shield=True):
+            with suppress(MajordomoError):  # the reason to stop is the news
+                await withdraw()
+        raise

@@ -13,12 +13,13 @@ _MARK = re.compile(rb"\\u0000splice:(\d+)\\u0000")
 
 
 class _Splice:
-    """Stands in a body where a picture's data URL belongs. No type that JSON knows, so the encoder asks for its replacement."""
+    """Stands in a body where a picture's text belongs. No type that JSON knows, so the encoder asks for its replacement."""
 
-    __slots__ = ("part",)
+    __slots__ = ("bare", "part")
 
-    def __init__(self, part: ImagePart | FilePart) -> None:
+    def __init__(self, part: ImagePart | FilePart, bare: bool) -> None:
         self.part = part
+        self.bare = bare
 
 
 class Splices:
@@ -28,7 +29,7 @@ class Splices:
 
     def __init__(self) -> None:
         self._made = 0
-        self._met: list[ImagePart | FilePart] = []
+        self._met: list[_Splice] = []
 
     def __bool__(self) -> bool:
         return self._made > 0
@@ -36,13 +37,18 @@ class Splices:
     def data_url(self, part: ImagePart | FilePart) -> object:
         """What to put into the body instead of `part.to_data_url()`."""
         self._made += 1
-        return _Splice(part)
+        return _Splice(part, False)
+
+    def base64(self, part: ImagePart | FilePart) -> object:
+        """What to put into the body instead of `part.to_base64()`."""
+        self._made += 1
+        return _Splice(part, True)
 
     def fallback(self, value: object) -> str:
         """For the JSON encoder: what to write for a value it does not know."""
         if not isinstance(value, _Splice):
             raise InvalidRequestError(f"the request holds a {type(value).__name__}, which JSON cannot", field="extra")
-        self._met.append(value.part)
+        self._met.append(value)
         return f"\0splice:{len(self._met) - 1}\0"
 
     def cut(self, encoded: bytes) -> list[bytes | ImagePart | FilePart]:
@@ -51,6 +57,6 @@ class Splices:
         if pieces[1::2] != [b"%d" % number for number in range(len(self._met))]:
             raise InvalidRequestError("the request's text imitates a mark of the encoder", field="extra")
         segments: list[bytes | ImagePart | FilePart] = []
-        for before, part in zip(pieces[0::2], self._met, strict=False):
-            segments += [before + f"data:{part.mime};base64,".encode(), part]
+        for before, splice in zip(pieces[0::2], self._met, strict=False):
+            segments += [before if splice.bare else before + f"data:{splice.part.mime};base64,".encode(), splice.part]
         return [*segments, pieces[-1]]

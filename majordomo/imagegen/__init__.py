@@ -5,6 +5,7 @@ from majordomo.imagegen.events import Done, ImageEvent, Preview, Step
 from majordomo.imagegen.model import ImageSource, Model, ModelInfo, Provider, Stream, SyncStream
 from majordomo.imagegen.options import (
     Option,
+    with_aspect,
     with_background,
     with_cfg_scale,
     with_extra,
@@ -12,6 +13,7 @@ from majordomo.imagegen.options import (
     with_image_size,
     with_images,
     with_mask,
+    with_megapixels,
     with_negative_prompt,
     with_output_format,
     with_previews,
@@ -51,6 +53,7 @@ __all__ = [
     "Stream",
     "SyncStream",
     "Usage",
+    "with_aspect",
     "with_background",
     "with_cfg_scale",
     "with_extra",
@@ -58,6 +61,7 @@ __all__ = [
     "with_image_size",
     "with_images",
     "with_mask",
+    "with_megapixels",
     "with_negative_prompt",
     "with_output_format",
     "with_previews",

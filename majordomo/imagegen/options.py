@@ -11,6 +11,7 @@ from majordomo.options import with_extra, with_random_seed, with_seed
 
 __all__ = [
     "Option",
+    "with_aspect",
     "with_background",
     "with_cfg_scale",
     "with_extra",
@@ -18,6 +19,7 @@ __all__ = [
     "with_image_size",
     "with_images",
     "with_mask",
+    "with_megapixels",
     "with_negative_prompt",
     "with_output_format",
     "with_previews",
@@ -43,6 +45,16 @@ def with_image_count(n: int | None) -> Option:
 
 def with_image_size(size: str | None) -> Option:
     return _set(size=size)
+
+
+def with_aspect(aspect: str | None) -> Option:
+    """The shape, "16:9"; the size is worked out as the model likes it."""
+    return _set(aspect=aspect)
+
+
+def with_megapixels(megapixels: float | None) -> Option:
+    """The area in millions of pixels; the size is worked out as the model likes it."""
+    return _set(megapixels=megapixels)
 
 
 def with_steps(steps: int | None) -> Option:

@@ -13,6 +13,8 @@ from majordomo.settings import Limits
 from majordomo.words import as_extra, as_tuple, check_number, check_text
 
 _SIZE = re.compile(r"([1-9][0-9]{0,5})x([1-9][0-9]{0,5})")
+_RATIO = re.compile(r"([0-9]{1,4}(?:\.[0-9]{1,4})?):([0-9]{1,4}(?:\.[0-9]{1,4})?)")
+_SHAPE = ("size", "aspect", "megapixels")
 SEEDS = 2**63
 
 
@@ -35,6 +37,8 @@ class Overrides(TypedDict, total=False):
     background: str | None
     previews: int | None
     extra: Mapping[str, Any] | None
+    aspect: str | None
+    megapixels: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +47,10 @@ class Request:
 
     n pictures (0: the backend's default, usually 1), size "WIDTHxHEIGHT" in pixels, steps 1 to 1,000, cfg_scale 0 to 1,000 (how
     strongly the prompt rules), seed 0 to 2**63-1, strength 0 to 1 (how much of `images` may change), mask greyscale (white =
-    repaint), output_format "png", "jpeg" or "webp", previews: how many unfinished pictures a stream should show.
-    0, 0.0 are values and are sent; None and "" are not.
+    repaint), output_format "png", "jpeg" or "webp", previews: how many unfinished pictures a stream should show. Instead of a size:
+    aspect "WIDTH:HEIGHT" (1:16 to 16:1) and megapixels (millions of pixels), either or both, from which the size is worked out as
+    the model likes it; setting one way unsets the other. extra: what goes into a backend's body as it is,
+    `{"automatic1111": {...}}` for that provider only. 0, 0.0 are values and are sent; None and "" are not.
     """
 
     prompt: str
@@ -64,6 +70,8 @@ class Request:
     background: str = ""
     previews: int = 0
     extra: Mapping[str, Any] = field(default_factory=dict)
+    aspect: str = ""
+    megapixels: float | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "images", (self.images,) if isinstance(self.images, ImagePart) else as_tuple(self.images, "images"))
@@ -81,6 +89,8 @@ class Request:
         if not changes:
             return self
         known: dict[str, Any] = {name: _DEFAULTS.get(name) if value is None else value for name, value in changes.items()}
+        if any(changes.get(name) for name in _SHAPE):
+            known = {**_other_shape(known), **known}
         return replace(self, **known)
 
     def over(self, options: Sequence[Callable[[Request], Request]]) -> Request:
@@ -89,7 +99,7 @@ class Request:
             return self
         below = Request(self.prompt).apply(*options)
         ours = {name: getattr(self, name) for name in _DEFAULTS if getattr(self, name) != _DEFAULTS[name]}
-        return replace(below, **ours)
+        return replace(below, **{**_other_shape(ours), **ours})
 
     @property
     def pixels(self) -> tuple[int, int] | None:
@@ -100,6 +110,24 @@ class Request:
         if found is None:
             raise InvalidRequestError('size is "WIDTHxHEIGHT" in pixels, for example "1024x768"', field="size")
         return int(found[1]), int(found[2])
+
+    @property
+    def ratio(self) -> float | None:
+        """Width by height asked for through `aspect`, or None. Raises InvalidRequestError (field `aspect`) when it is none."""
+        if not self.aspect:
+            return None
+        found = _RATIO.fullmatch(self.aspect) if isinstance(self.aspect, str) else None
+        width, height = (float(found[1]), float(found[2])) if found else (0.0, 0.0)
+        if not width or not height or not 1 / 16 <= width / height <= 16:
+            raise InvalidRequestError('aspect is "WIDTH:HEIGHT" from 1:16 to 16:1, for example "16:9"', field="aspect")
+        return width / height
+
+
+def _other_shape(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The defaults that undo the other way of saying how large: a size over an aspect from below, or the reverse."""
+    if given.get("size"):
+        return {"aspect": "", "megapixels": None}
+    return {"size": ""} if given.get("aspect") or given.get("megapixels") else {}
 
 
 _DEFAULTS: dict[str, Any] = {f.name: getattr(Request(""), f.name) for f in fields(Request) if f.name != "prompt"}
@@ -120,6 +148,10 @@ def check_request(request: Request, limits: Limits) -> None:
         raise InvalidRequestError(
             f"size {request.size} is more than the limit of {limits.pixels:,} pixels or {limits.side:,} a side", field="size"
         )
+    if request.size and (request.aspect or request.megapixels is not None):
+        raise InvalidRequestError("size says how large already: aspect and megapixels are for when it is unset", field="aspect")
+    request.ratio  # noqa: B018 (raises)
+    check_number("megapixels", request.megapixels, 0.004, limits.pixels / 1e6)
     check_number("steps", request.steps, 1, 1000, whole=True)
     check_number("cfg_scale", request.cfg_scale, 0, 1000)
     check_number("seed", request.seed, 0, SEEDS - 1, whole=True)

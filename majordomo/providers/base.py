@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import pkgutil
 import ssl
 import time
 from collections.abc import Mapping
 from typing import Any, Self, TypedDict
 
-from majordomo import imagegen, llm
+from majordomo import imagegen, llm, providers
 from majordomo.catalog import Health, ModelInfo
 from majordomo.errors import ConfigurationError, MajordomoError, UnsupportedError
 from majordomo.flows import portal
 from majordomo.flows.call import Caller, Watch
+from majordomo.flows.gate import Gate
 from majordomo.secret import Redactor, Secret, seal
 from majordomo.settings import HOSTED, LOCAL, Limits, Retries, Timeout
 from majordomo.transport import Address, open_room
@@ -23,10 +25,11 @@ ASKING = Timeout(connect=5, queue=30, first_byte=10, idle=10, total=15)  # a que
 class Common(TypedDict, total=False):
     """Keywords of every provider.
 
-    timeout: limits per phase, or seconds for the whole call. retries: tries in all, and how patient. max_concurrency: calls at once,
-    the others queue here. strict: what the backend cannot honour is an error instead of a warning. limits: sizes. proxy: URL of
-    an HTTP proxy (none is ever taken from the environment). tls: file of CA certificates, or an ssl.SSLContext. headers: sent with every
-    request. transport: any httpx.AsyncClient or httpx.AsyncBaseTransport instead of our own sockets.
+    timeout: limits per phase, or seconds for the whole call. retries: tries in all, and how patient. max_concurrency: calls at once in
+    each event loop, of all models together; the others queue here, in order. strict: what the backend cannot honour is an error
+    instead of a warning. limits: sizes. proxy: URL of an HTTP proxy (none is ever taken from the environment). tls: file of CA
+    certificates, or an ssl.SSLContext. headers: sent with every request. transport: any httpx.AsyncClient or httpx.AsyncBaseTransport
+    instead of our own sockets.
     """
 
     timeout: Timeout | float | None
@@ -46,6 +49,17 @@ def sealed(common: Common) -> Common:
     if headers is None:
         return common
     return {**common, "headers": {name: seal(value) or Secret("") for name, value in headers.items()}}
+
+
+def provider_names() -> frozenset[str]:
+    """The names that a model string may begin with, and under which `extra` may hold what is for one provider only."""
+    global _names
+    if _names is None:
+        _names = frozenset(found.name for found in pkgutil.iter_modules(providers.__path__) if found.name != "base")
+    return _names
+
+
+_names: frozenset[str] | None = None
 
 
 class Provider(llm.Provider, imagegen.Provider):
@@ -89,6 +103,7 @@ class HTTPProvider(Provider):
     """A provider behind an address."""
 
     local = True  # waits for models to load; a hosted one does not
+    places: int | None = None  # calls at once unless `max_concurrency` says otherwise; a backend that is one GPU has one
 
     def __init__(
         self,
@@ -126,11 +141,13 @@ class HTTPProvider(Provider):
         )
         self._caller = Caller(
             self.name,
-            open_room(self.address, headers=secrets, tls=tls, proxy=proxy, max_concurrency=max_concurrency, transport=transport),
+            open_room(self.address, headers=secrets, tls=tls, proxy=proxy, transport=transport),
             retries or Retries(),
             limits or Limits(),
             Redactor([key, *secrets.values()]),
             watch=self._watch(),
+            peers=provider_names(),
+            gate=Gate(max_concurrency if max_concurrency is not None else self.places),
         )
 
     def _key_headers(self, key: Secret) -> dict[str, Secret]:
@@ -142,12 +159,12 @@ class HTTPProvider(Provider):
 
     async def _ask(self, path: str, *, method: str = "GET", rooted: bool = False) -> bytes:
         """The answer to a question about the backend. Never queues behind the work."""
-        return await self._caller.ask(WireRequest(method, path, control=True, rooted=rooted), ASKING)
+        return await self._caller.ask(WireRequest(method, path, rooted=rooted), ASKING)
 
     async def _healthy(self, path: str, *, rooted: bool = False) -> Health:
         began = time.monotonic()
         try:
-            await self._caller.fetch(WireRequest("GET", path, control=True, rooted=rooted), self._caller.deadline(ASKING), 1 << 20)
+            await self._caller.fetch(WireRequest("GET", path, rooted=rooted), self._caller.deadline(ASKING), 1 << 20)
         except MajordomoError as error:
             return Health(False, error.message)
         return Health(True, "answers", time.monotonic() - began)

@@ -8,13 +8,18 @@ from urllib.parse import quote
 from majordomo import env, imagegen, llm
 from majordomo.catalog import Health, ModelInfo
 from majordomo.dialects.openai_chat import OpenAIChat
+from majordomo.dialects.openai_image_models import compatible_family
 from majordomo.dialects.openai_images import OpenAIImages
 from majordomo.dialects.openai_models import decode_models, decode_running
-from majordomo.errors import ConfigurationError, MajordomoError
+from majordomo.dialects.samplers import SDCPP, Lists
+from majordomo.dialects.sdapi import SDAPI
+from majordomo.dialects.sdcpp_jobs import decode_capabilities
+from majordomo.errors import BadResponseError, ConfigurationError, MajordomoError, NotFoundError
 from majordomo.flows import portal
-from majordomo.flows.call import Watch
+from majordomo.flows.call import TellLoading, Watch
 from majordomo.flows.chat import HTTPChatModel
-from majordomo.flows.picture import HTTPImageModel
+from majordomo.flows.picture import AnsweredImageModel, AnsweringDoor
+from majordomo.progress import Loading
 from majordomo.providers.base import ASKING, Common, HTTPProvider, sealed
 from majordomo.secret import Secret, seal
 from majordomo.wire import Deadline, WireRequest
@@ -24,9 +29,10 @@ from majordomo.words import check_name
 class LlamaSwap(HTTPProvider):
     """Models that take turns on one machine. A call for one that is not loaded waits for it: `timeout.load` says how long.
 
-    The key comes from `api_key`, else from LLAMA_SWAP_API_KEY; without one none is sent. `images` says what stands behind the
-    picture route: "openai+tag" a stable-diffusion.cpp server, which reads settings only from a tag in the prompt (they are sent both ways);
-    "openai" any other. Raises ConfigurationError for an address or key that cannot be one.
+    The key comes from `api_key`, else from LLAMA_SWAP_API_KEY; without one none is sent. `images` says how pictures are asked for:
+    "openai+tag" of a stable-diffusion.cpp server, which reads settings only from a tag in the prompt (they are sent both ways);
+    "openai" of any other; "sdapi" of such a server through `/sdapi/v1` (llama-swap since March 2026), where settings are plain
+    fields. Raises ConfigurationError for an address or key that cannot be one.
     """
 
     name = "llamaswap"
@@ -36,25 +42,51 @@ class LlamaSwap(HTTPProvider):
         base_url: str = "http://localhost:8080",
         api_key: str | Secret | None = None,
         *,
-        images: Literal["openai+tag", "openai"] = "openai+tag",
+        images: Literal["openai+tag", "openai", "sdapi"] = "openai+tag",
         **common: Unpack[Common],
     ) -> None:
         common = sealed(common)
         api_key = seal(api_key or env.variable("LLAMA_SWAP_API_KEY"))
-        if images not in ("openai+tag", "openai"):
-            raise ConfigurationError('images is "openai+tag" or "openai"', provider=self.name, details={"field": "images"})
+        if images not in ("openai+tag", "openai", "sdapi"):
+            raise ConfigurationError('images is "openai+tag", "openai" or "sdapi"', provider=self.name, details={"field": "images"})
         self._chat = OpenAIChat(owner=self.name, path="/v1/chat/completions", loading_chunks=True)
-        self._images = OpenAIImages(tag=images == "openai+tag")
+        self._images: AnsweringDoor
+        if images == "sdapi":
+            self._images = SDAPI(sdcpp=True, names_model=True)
+        else:
+            self._images = OpenAIImages(tag=True) if images == "openai+tag" else OpenAIImages(compatible_family, tag=False)
+        self._asks_lists = images != "openai"
+        self._known: dict[str, Lists] = {}
         self._seen: tuple[float, dict[str, str]] = (-1e9, {})
         super().__init__(base_url, api_key, **common)
 
     def model(self, id: str, *options: llm.Option) -> HTTPChatModel:  # noqa: A002 (the word of the design)
         return HTTPChatModel(self._caller, self._chat, check_name(id, "model"), options, timeout=self._timeout, strict=self._strict)
 
-    def image_model(self, id: str, *options: imagegen.Option) -> HTTPImageModel:  # noqa: A002
-        return HTTPImageModel(
-            self._caller, self._images, check_name(id, "model"), options, timeout=self._picture_timeout, strict=self._strict
+    def image_model(self, id: str, *options: imagegen.Option) -> AnsweredImageModel:  # noqa: A002
+        return AnsweredImageModel(
+            self._caller,
+            self._images,
+            check_name(id, "model"),
+            options,
+            timeout=self._picture_timeout,
+            strict=self._strict,
+            lists=self._lists if self._asks_lists else None,
         )
+
+    async def _lists(self, model: str, request: imagegen.Request) -> Lists:
+        """What the server behind this model has. Asking loads the model, which the picture will need anyway; it is asked once."""
+        if not SDCPP.must_ask(request):
+            return Lists()
+        if model not in self._known:
+            path = f"/upstream/{quote(model, safe='/:')}/sdcpp/v1/capabilities"
+            deadline = self._caller.deadline(self._picture_timeout, model)
+            try:
+                body = await self._caller.fetch(WireRequest("GET", path), deadline, self._caller.limits.reply)
+                self._known[model] = decode_capabilities(body, self._caller.limits)[0]
+            except (NotFoundError, BadResponseError):
+                self._known[model] = Lists()  # an older build, or no sd-server: our own table must do
+        return self._known[model]
 
     async def models(self) -> list[ModelInfo]:
         """Everything configured, with what is in memory now. Loads nothing."""
@@ -86,14 +118,14 @@ class LlamaSwap(HTTPProvider):
     def _watch(self) -> Watch:
         """While a first byte is awaited, `/running` tells loading from work. One look a second serves all waiting calls."""
 
-        async def look(model: str, deadline: Deadline) -> None:
+        async def look(model: str, deadline: Deadline, tell: TellLoading) -> None:
             caller = self._caller
             now = caller.clock()
             when, states = self._seen
             if now - when >= 1.0:
                 self._seen = (now, states)
                 try:
-                    request = WireRequest("GET", "/running", control=True)
+                    request = WireRequest("GET", "/running")
                     states = decode_running(await caller.fetch(request, caller.deadline(ASKING), 1 << 20), caller.limits)
                 except MajordomoError:
                     return  # the question failed, not the call
@@ -103,5 +135,7 @@ class LlamaSwap(HTTPProvider):
             waits = state != "ready" if state is not None else any(other in ("starting", "stopping") for other in states.values())
             if waits or deadline.phase == "load":
                 deadline.enter("load" if waits else "first_byte")
+            if waits and tell is not None:
+                tell(Loading(state or "", deadline.elapsed()))
 
         return look

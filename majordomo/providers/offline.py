@@ -13,21 +13,24 @@ from anyio.lowlevel import RunVar
 
 from majordomo import imagegen, llm
 from majordomo.catalog import Health, ModelInfo
-from majordomo.dialects.bodies import UNSUPPORTED
+from majordomo.dialects.bodies import UNSUPPORTED, own_extra
+from majordomo.dialects.pictures import sized
 from majordomo.embedded import clerk
 from majordomo.errors import CallWarning, ConfigurationError, MajordomoError
 from majordomo.flows.chat import ChatModel, refuse_unsupported
-from majordomo.flows.picture import ImageModel
+from majordomo.flows.picture import ImageModel, Tell
+from majordomo.imagegen.geometry import Geometry
 from majordomo.imaging.sketch import DEFAULT_SIZE, DEFAULT_STEPS, Sketch
 from majordomo.llm.reply import empty_reply
 from majordomo.llm.tools import read_output
 from majordomo.media import png_text
-from majordomo.providers.base import Provider
+from majordomo.providers.base import Provider, provider_names
 from majordomo.settings import LOCAL, Limits, Timeout
 from majordomo.wire import Deadline
 from majordomo.words import check_name
 
 T = TypeVar("T")
+GEOMETRY = Geometry(pixels=512 * 512)
 _workers: RunVar[anyio.CapacityLimiter] = RunVar("majordomo-offline-workers")
 
 
@@ -102,36 +105,40 @@ class OfflinePainter(ImageModel):
         super().__init__(owner.name, id, options, limits=owner._limits)
         self._offline = owner
 
-    async def draw(self, request: imagegen.Request) -> imagegen.Result:
-        source = self.watch(request)
-        while await source.next_events():
-            pass
-        assert source.result is not None
-        return source.result
-
-    def watch(self, request: imagegen.Request) -> imagegen.ImageSource:
-        warnings = (
-            [] if not request.extra else [CallWarning(UNSUPPORTED, "extra has no effect: the renderer has no other settings", "extra")]
-        )
-        if request.background == "transparent" and request.output_format == "jpeg":
-            warnings.append(CallWarning(UNSUPPORTED, "background has no effect: a JPEG cannot be transparent", "background"))
+    async def draw(self, request: imagegen.Request, tell: Tell | None) -> imagegen.Result:
+        """n pictures, one after the other. Picture i is drawn from seed + i, as other backends count."""
+        offline = self._offline
         try:
-            refuse_unsupported(warnings, self._offline._strict)
+            fitted, warnings = _fit(request, self.id, self.provider)
+            refuse_unsupported(warnings, offline._strict)
+            painting = _Painting(fitted)
+            deadline = Deadline(offline._timeout)
+            while not painting.finished:
+                for event in await offline.work(painting.step, deadline):
+                    if tell is not None:
+                        tell(event)
         except MajordomoError as error:
             error.about(self.provider, self.id)
             raise
-        return _Painting(self._offline, self.id, request, warnings)
+        return painting.result(request, warnings, self.id, self.provider)
+
+
+def _fit(request: imagegen.Request, model: str, provider: str) -> tuple[imagegen.Request, list[CallWarning]]:
+    """All of a request, but what no renderer has."""
+    warnings = []
+    if own_extra(request.extra, provider, provider_names()):
+        warnings.append(CallWarning(UNSUPPORTED, "extra has no effect: the renderer has no other settings", "extra"))
+    if request.background == "transparent" and request.output_format == "jpeg":
+        warnings.append(CallWarning(UNSUPPORTED, "background has no effect: a JPEG cannot be transparent", "background"))
+    request, more = sized(request, GEOMETRY, exactly=False)
+    return request, warnings + more
 
 
 class _Painting:
-    """n pictures, one after the other, a batch of events per step. Picture i is drawn from seed + i, as other backends count."""
+    """The pictures of one request, step by step, in a worker thread."""
 
-    def __init__(self, offline: Offline, model: str, request: imagegen.Request, warnings: Sequence[CallWarning]) -> None:
-        self._offline = offline
-        self._model = model
+    def __init__(self, request: imagegen.Request) -> None:
         self._request = request
-        self._warnings = tuple(warnings)
-        self._deadline = Deadline(offline._timeout)
         self._seed = request.seed if request.seed is not None else 0
         self._count = max(request.n, 1)
         first = request.images[0] if request.images else None
@@ -140,22 +147,12 @@ class _Painting:
         self._sketch: Sketch | None = None
         self._done = 0
         self._images: list[imagegen.Image] = []
-        self.result: imagegen.Result | None = None
 
-    async def next_events(self) -> Sequence[imagegen.ImageEvent]:
-        if self.result is not None:
-            return ()
-        try:
-            if len(self._images) == self._count:
-                self.result = self._whole()
-                return [imagegen.Done(self.result)]
-            return await self._offline.work(self._step, self._deadline)
-        except MajordomoError as error:
-            error.about(self._offline.name, self._model)
-            raise
+    @property
+    def finished(self) -> bool:
+        return len(self._images) == self._count
 
-    def _step(self) -> list[imagegen.ImageEvent]:
-        """In a worker thread."""
+    def step(self) -> list[imagegen.ImageEvent]:
         index = len(self._images)
         if self._sketch is None:
             self._sketch = Sketch(self._request, seed=self._seed + index, size=self._size, steps=self._steps)
@@ -171,12 +168,11 @@ class _Painting:
             self._sketch = None
         return events
 
-    def _whole(self) -> imagegen.Result:
-        asked = self._request.pixels
+    def result(self, asked: imagegen.Request, warnings: Sequence[CallWarning], model: str, provider: str) -> imagegen.Result:
         details = [
             imagegen.ImageDetails(
                 seed=self._seed + index,
-                size_asked=asked,
+                size_asked=asked.pixels,
                 size_sent=self._size,
                 size_got=(image.width, image.height),
                 settings=dict(png_text(image.data)),
@@ -184,12 +180,7 @@ class _Painting:
             for index, image in enumerate(self._images)
         ]
         note = {"engine": "majordomo offline sketch", "neural_network": False, "note": "drawn by rules; no neural network drew this"}
-        return imagegen.Result(
-            tuple(self._images), tuple(details), self._warnings, model=self._model, provider=self._offline.name, raw=note
-        )
-
-    async def aclose(self) -> None:
-        self._sketch = None
+        return imagegen.Result(tuple(self._images), tuple(details), tuple(warnings), model=model, provider=provider, raw=note)
 
 
 def _shows(step: int, steps: int, previews: int) -> bool:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Literal, Unpack
 
-from majordomo import env, llm
+from majordomo import env, imagegen, llm
 from majordomo.catalog import Health, ModelInfo
 from majordomo.dialects.openai_chat import OpenAIChat
+from majordomo.dialects.openai_image_models import compatible_family
+from majordomo.dialects.openai_images import OpenAIImages
 from majordomo.dialects.openai_models import decode_models
 from majordomo.flows.chat import HTTPChatModel
+from majordomo.flows.picture_stream import StreamedImageModel
 from majordomo.providers.base import Common, HTTPProvider, sealed
 from majordomo.secret import Secret, seal
 from majordomo.words import check_name
@@ -35,10 +38,16 @@ class OpenAICompatible(HTTPProvider):
         common = sealed(common)
         api_key = seal(api_key or env.variable("OPENAI_COMPATIBLE_API_KEY"))
         self._chat = OpenAIChat(owner=self.name, schema_form=json_output)
+        self._images = OpenAIImages(compatible_family, path="/images", tag=False)
         super().__init__(base_url, api_key, **common)
 
     def model(self, id: str, *options: llm.Option) -> HTTPChatModel:  # noqa: A002 (the word of the design)
         return HTTPChatModel(self._caller, self._chat, check_name(id, "model"), options, timeout=self._timeout, strict=self._strict)
+
+    def image_model(self, id: str, *options: imagegen.Option) -> StreamedImageModel:  # noqa: A002
+        return StreamedImageModel(
+            self._caller, self._images, check_name(id, "model"), options, timeout=self._picture_timeout, strict=self._strict
+        )
 
     async def models(self) -> list[ModelInfo]:
         """What `GET /models` lists."""

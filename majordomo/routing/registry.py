@@ -4,25 +4,17 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import pkgutil
 from typing import Any, cast
 
-from majordomo import imagegen, llm, providers
+from majordomo import imagegen, llm
 from majordomo.errors import ConfigurationError
-from majordomo.providers.base import Provider
+from majordomo.providers.base import Provider, provider_names
 from majordomo.routing.names import ModelName, parse
-
-_NOT_PROVIDERS = {"base"}
-
-
-def provider_names() -> list[str]:
-    """The names that a model string may begin with."""
-    return sorted(found.name for found in pkgutil.iter_modules(providers.__path__) if found.name not in _NOT_PROVIDERS)
 
 
 def provider_class(name: str) -> type[Provider]:
     """The class in `providers/<name>.py`. Raises ConfigurationError, with what may have been meant, when there is none."""
-    known = provider_names()
+    known = sorted(provider_names())
     if name not in known:
         near = difflib.get_close_matches(name, known, 1)
         hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(known)}"
@@ -45,7 +37,7 @@ def provider(name: str | ModelName) -> Provider:
     base_url = wanted.base_url
     if wanted.provider == "openaicompatible" and base_url.count("/") == 2:
         base_url += "/v1"
-    return cast("Provider", kind(base_url, wanted.key))
+    return cast("Provider", kind(base_url=base_url, api_key=wanted.key))
 
 
 def model(name: str, *options: llm.Option) -> llm.Model:

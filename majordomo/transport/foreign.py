@@ -21,11 +21,9 @@ from majordomo.wire import Deadline, Upload, WireRequest, WireStream
 class ForeignRoom:
     """Transport over `carrier`, which stays the caller's to close."""
 
-    def __init__(self, address: Address, headers: Headers, carrier: Any, max_concurrency: int | None) -> None:
+    def __init__(self, address: Address, headers: Headers, carrier: Any) -> None:
         if not hasattr(carrier, "handle_async_request") and not (hasattr(carrier, "send") and hasattr(carrier, "aclose")):
             raise ConfigurationError("transport is an httpx.AsyncClient or httpx.AsyncBaseTransport", details={"field": "transport"})
-        if max_concurrency is not None:
-            raise ConfigurationError("with transport=, concurrency is its business", details={"field": "max_concurrency"})
         self.address = address
         self._headers = headers
         self._carrier = carrier

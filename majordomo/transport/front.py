@@ -49,7 +49,6 @@ def open_room(
     headers: Mapping[str, Secret],
     tls: str | ssl.SSLContext | None = None,
     proxy: str | None = None,
-    max_concurrency: int | None = None,
     transport: Any = None,
 ) -> Transport:
     """The way to a backend: sockets of our own, or `transport`, which is a Transport or any httpx client or transport.
@@ -63,7 +62,7 @@ def open_room(
         def make() -> Transport:
             from majordomo.transport.room import Room  # not before the first call: it costs 20 ms
 
-            return Room(address, headers=encoded, tls=tls, proxy=through, max_concurrency=max_concurrency)
+            return Room(address, headers=encoded, tls=tls, proxy=through)
 
         return Front(make)
     if hasattr(transport, "open") and hasattr(transport, "aclose"):
@@ -73,4 +72,4 @@ def open_room(
         raise ConfigurationError("with transport=, tls and proxy are its business", details={"field": "transport"})
     from majordomo.transport.foreign import ForeignRoom  # imports httpx
 
-    return ForeignRoom(address, encoded, transport, max_concurrency)
+    return ForeignRoom(address, encoded, transport)

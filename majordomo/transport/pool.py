@@ -20,15 +20,12 @@ Dial = Callable[[Deadline], Awaitable[Connection]]
 
 
 class Pool:
-    """Slot first, then connection. `work` bounds what runs at once besides control requests (`max_concurrency`)."""
+    """Slot first, then connection; at most `size` connections at once."""
 
-    def __init__(
-        self, dial: Dial, work: int | None = None, size: int = MAX_CONNECTIONS, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, dial: Dial, size: int = MAX_CONNECTIONS, clock: Callable[[], float] = time.monotonic) -> None:
         self._dial = dial
         self._clock = clock
         self._slots = anyio.Semaphore(size, fast_acquire=True)
-        self._work = anyio.Semaphore(work, fast_acquire=True) if work is not None and work < size else None
         self._dials = anyio.Semaphore(DIALS_AT_ONCE, fast_acquire=True)
         self._idle: deque[Connection] = deque()
         self._closed = False
@@ -45,24 +42,16 @@ class Pool:
         finally:
             await self._close_connections()
 
-    async def take(self, deadline: Deadline, *, control: bool = False) -> Connection:
+    async def take(self, deadline: Deadline) -> Connection:
         """A connection for one exchange; `give_back` must follow. Raises ConfigurationError when the pool is closed."""
         deadline.enter("queue")
-        work = None if control else self._work
-        if work is not None:
-            await _acquire(work, deadline)
+        await _acquire(self._slots, deadline)
         try:
-            await _acquire(self._slots, deadline)
-            try:
-                if self._closed:
-                    raise ConfigurationError("the provider is closed", code="CLOSED")
-                return await self._connection(deadline)
-            except BaseException:
-                self._slots.release()
-                raise
+            if self._closed:
+                raise ConfigurationError("the provider is closed", code="CLOSED")
+            return await self._connection(deadline)
         except BaseException:
-            if work is not None:
-                work.release()
+            self._slots.release()
             raise
 
     async def _connection(self, deadline: Deadline) -> Connection:
@@ -80,7 +69,7 @@ class Pool:
         finally:
             self._dials.release()
 
-    async def give_back(self, connection: Connection, *, control: bool = False) -> None:
+    async def give_back(self, connection: Connection) -> None:
         """The exchange is over. A connection that is not clean is closed before its slot is free."""
         try:
             if not self._closed and connection.is_clean():
@@ -91,8 +80,6 @@ class Pool:
                 await connection.aclose()
         finally:
             self._slots.release()
-            if self._work is not None and not control:
-                self._work.release()
 
     async def aclose(self) -> None:
         """Close what is idle, and what is in use as soon as it comes back. Taking is refused from now on."""

@@ -16,7 +16,7 @@ from majordomo.errors import BadResponseError, ConfigurationError, ConnectionFai
 from majordomo.transport.address import Address, Headers
 from majordomo.transport.carrier import httpcore
 from majordomo.transport.connection import Connection
-from majordomo.transport.pool import Pool
+from majordomo.transport.pool import MAX_CONNECTIONS, Pool
 from majordomo.transport.reply import Reply
 from majordomo.transport.socket import Wire, dial, secure
 from majordomo.transport.tls import context_for
@@ -37,12 +37,12 @@ class Room:
         headers: Headers,
         tls: str | ssl.SSLContext | None = None,
         proxy: Address | None = None,
-        max_concurrency: int | None = None,
+        connections: int = MAX_CONNECTIONS,
     ) -> None:
         self.address = address
         self._tls = tls
         self._proxy = proxy
-        self._work = max_concurrency
+        self._connections = connections
         self._closed = False
         self._origin = httpcore.Origin(address.scheme.encode(), address.host.encode(), address.port)
         self._headers = headers
@@ -50,21 +50,18 @@ class Room:
     async def open(self, request: WireRequest, deadline: Deadline) -> WireStream:
         """Send, and wait for the head of the answer. Raises ConnectionFailedError, DeadlineExceededError, BadResponseError."""
         pool = await self._pool()
-        connection = await pool.take(deadline, control=request.control)
+        connection = await pool.take(deadline)
         wire = connection.wire
         wire.begin(deadline)
         deadline.enter("first_byte")
 
-        async def give_back(connection: Connection) -> None:
-            await pool.give_back(connection, control=request.control)
-
         try:
             response = await connection.protocol.handle_async_request(self._request(request))
-            reply = Reply(response, connection, give_back)
+            reply = Reply(response, connection, pool.give_back)
         except BaseException as error:
             with anyio.CancelScope(shield=True):
                 await connection.aclose()
-                await give_back(connection)
+                await pool.give_back(connection)
             if isinstance(error, (MajordomoError, anyio.get_cancelled_exc_class())) or not isinstance(error, Exception):
                 raise
             # Of theirs only the class is kept: h11 quotes a bad header's value, and that may be a key
@@ -114,7 +111,7 @@ class Room:
         if pool is None:
             if self._closed:
                 raise ConfigurationError("the provider is closed", code="CLOSED")
-            pool = Pool(self._dialler(), self._work)
+            pool = Pool(self._dialler(), self._connections)
             pools[self] = pool
             await pool.start()
         return pool

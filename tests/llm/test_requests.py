@@ -20,6 +20,7 @@ OPTIONS = {
     "scheduler": (md.with_scheduler, "karras"), "images": (md.with_images, PART), "mask": (md.with_mask, PART), "strength": (md.with_strength, 0.5),
     "output_format": (md.with_output_format, "png"), "quality": (md.with_quality, "low"), "background": (md.with_background, "opaque"),
     "previews": (md.with_previews, 1), "extra": (md.with_extra, {"a": 1}),
+    "aspect": (md.with_aspect, "16:9"), "megapixels": (md.with_megapixels, 0.5),
 }  # fmt: skip
 
 
@@ -36,6 +37,7 @@ CHAT_OPTIONS: dict[str, tuple[Callable[..., llm.Option], object]] = {
     "tools": (md.with_tools, md.Tool("f")), "tool_choice": (md.with_tool_choice, "auto"), "output": (md.with_output, {"type": "object"}),
     "temperature": (md.with_temperature, 0.0), "top_p": (md.with_top_p, 0.1), "top_k": (md.with_top_k, 5), "max_tokens": (md.with_max_tokens, 9),
     "stop": (md.with_stop, "x"), "seed": (md.with_seed, 0), "reasoning": (md.with_reasoning, "low"), "extra": (md.with_extra, {"a": 1}),
+    "aspect": (md.with_aspect, "16:9"), "megapixels": (md.with_megapixels, 0.5),
 }  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from loopback import Handler, Loopback, Peer, always, chat, delta, images, whole
 
 import majordomo as md
 from majordomo import imagegen, llm
+from majordomo.dialects.openai_image_models import compatible_family
 from majordomo.dialects.openai_images import OpenAIImages
 from majordomo.dialects.sdcpp_tag import CLOSING, OPENING, encode_tag, neutralise
 
@@ -20,7 +21,8 @@ Picture = Callable[..., md.ImagePart]
 
 
 def body(request: imagegen.Request, tag: bool = True) -> dict[str, Any]:
-    wire, _ = OpenAIImages(tag=tag).encode("sdxl", request)
+    door = OpenAIImages() if tag else OpenAIImages(compatible_family, tag=False)
+    wire = door.encode("sdxl", door.fit("sdxl", request)[0])
     assert isinstance(wire.body, bytes)
     value: dict[str, Any] = json.loads(wire.body)
     return value
@@ -54,7 +56,7 @@ def test_samplers_are_spelt_as_the_engine_spells_them() -> None:
 
 
 def test_more_steps_than_the_engine_takes_are_a_warning() -> None:
-    _, warnings = OpenAIImages().encode("m", imagegen.Request("a", steps=101, seed=1))
+    _, warnings = OpenAIImages().fit("m", imagegen.Request("a", steps=101, seed=1))
     assert [(w.code, w.field) for w in warnings] == [("UNSUPPORTED_FIELD", "steps")]
 
 
@@ -87,7 +89,9 @@ def test_neutralising_is_a_fixed_point_and_leaves_no_tag(text: str) -> None:
 @pytest.mark.parametrize("tag", [True, False])
 def test_a_strangers_tag_sets_nothing_and_is_warned_of(fields: dict[str, Any], tag: bool) -> None:
     hostile = f'a {OPENING}{{"width":9999}}{CLOSING}{OPENING} cat'
-    wire, warnings = OpenAIImages(tag=tag).encode("m", imagegen.Request(hostile, **fields))
+    door = OpenAIImages() if tag else OpenAIImages(compatible_family, tag=False)
+    request, warnings = door.fit("m", imagegen.Request(hostile, **fields))
+    wire = door.encode("m", request)
     assert isinstance(wire.body, bytes)
     prompt = json.loads(wire.body)["prompt"]
     assert prompt.count(OPENING) == (1 if tag and fields else 0)
@@ -96,28 +100,19 @@ def test_a_strangers_tag_sets_nothing_and_is_warned_of(fields: dict[str, Any], t
 
 def test_what_stable_diffusion_cannot_do_is_a_warning_or_an_error_under_strict() -> None:
     request = imagegen.Request("a", quality="high", background="transparent", previews=2, seed=1)
-    _, warnings = OpenAIImages().encode("m", request)
+    _, warnings = OpenAIImages().fit("m", request)
     assert [(w.code, w.field) for w in warnings] == [("UNSUPPORTED_FIELD", name) for name in ("quality", "background", "previews")]
     with pytest.raises(md.UnsupportedError) as caught:
-        md.LlamaSwap(strict=True).image_model("m").stream_sync(request).__enter__()
+        md.LlamaSwap(strict=True).image_model("m").generate_sync(request)
     assert caught.value.field == "quality"
 
 
 def test_an_unset_seed_is_warned_of_once() -> None:
-    _, warnings = OpenAIImages().encode("m", imagegen.Request("a"))
+    _, warnings = OpenAIImages().fit("m", imagegen.Request("a"))
     assert [w.code for w in warnings] == ["SEED_DEFAULT"]
 
 
 pytestmark = pytest.mark.anyio
-
-
-async def test_pictures_to_edit_are_refused_before_sending(serve: Serve, picture: Picture) -> None:
-    server = serve(always(whole(b"never")))
-    async with md.LlamaSwap(server.url) as provider:
-        with pytest.raises(md.UnsupportedError) as caught:
-            await provider.image_model("m").generate("a", images=[picture()])
-    assert caught.value.field == "images"
-    assert server.seen == []
 
 
 async def test_seeds_count_up_and_the_pictures_own_word_wins(serve: Serve, picture: Picture) -> None:

@@ -121,7 +121,7 @@ async def test_a_client_of_the_callers_own_is_used_and_left_open(serve: Serve) -
 
 
 async def test_what_cannot_be_kept_from_outside_is_refused() -> None:
-    for settings in ({"proxy": "http://x"}, {"tls": "ca.pem"}, {"max_concurrency": 3}):
+    for settings in ({"proxy": "http://x"}, {"tls": "ca.pem"}):
         with pytest.raises(md.ConfigurationError):
             provider(lambda request: httpx.Response(200), **settings)
     with pytest.raises(md.ConfigurationError):

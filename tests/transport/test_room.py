@@ -177,7 +177,7 @@ async def test_a_failed_dial_gives_its_place_back() -> None:
     async def dial(deadline: Deadline) -> Connection:
         raise md.ConnectionFailedError("nobody there")
 
-    pool = Pool(dial, work=1, size=2)
+    pool = Pool(dial, size=1)
     for _ in range(5):
         with pytest.raises(md.ConnectionFailedError, match="nobody there"):
             await pool.take(Deadline(Timeout(queue=0.1)))
@@ -258,7 +258,7 @@ async def test_it_limits_connecting_with_tcp_and_tls_together(serve: Serve) -> N
 
 
 async def test_it_queues_for_a_place_and_says_when_it_took_too_long(serve: Serve) -> None:
-    port = room(serve(lambda peer: (peer.request(), peer.wait_for_close())), max_concurrency=1)
+    port = room(serve(lambda peer: (peer.request(), peer.wait_for_close())), connections=1)
     first = None
     async with anyio.create_task_group() as group:
 
@@ -275,27 +275,6 @@ async def test_it_queues_for_a_place_and_says_when_it_took_too_long(serve: Serve
     await port.aclose()
 
 
-async def test_a_question_about_the_backend_does_not_queue_behind_the_work(serve: Serve) -> None:
-    def handler(peer: Peer) -> None:
-        seen = peer.request()
-        if seen is not None and seen.path == "/running":
-            peer.reply("here")
-        else:
-            peer.wait_for_close()
-
-    port = room(serve(handler), max_concurrency=1)
-    async with anyio.create_task_group() as group:
-
-        async def occupy() -> None:
-            with pytest.raises(md.DeadlineExceededError):
-                await fetch(port, timeout=Timeout(first_byte=0.5))
-
-        group.start_soon(occupy)
-        await anyio.sleep(0.05)
-        assert await fetch(port, get("/running", control=True)) == (200, b"here")
-    await port.aclose()
-
-
 async def test_cancelling_closes_the_socket_at_once_and_loses_no_place(serve: Serve) -> None:
     waiting: list[Peer] = []
 
@@ -309,7 +288,7 @@ async def test_cancelling_closes_the_socket_at_once_and_loses_no_place(serve: Se
                 return
 
     server = serve(handler)
-    port = room(server, max_concurrency=3)
+    port = room(server, connections=3)
     for turns in range(8):  # each wave is cancelled a few turns of the loop after its start
         async with anyio.create_task_group() as group:
             for _ in range(12):
@@ -341,7 +320,7 @@ async def test_streams_left_early_or_cancelled_cost_no_place(serve: Serve) -> No
                 if peer.closed_by_client.wait(0.005):
                     return
 
-    port = room(serve(handler), max_concurrency=2)
+    port = room(serve(handler), connections=2)
     for number in range(6):
         reply = await port.open(get(stream=True), Deadline(QUICK))
         if number % 2:

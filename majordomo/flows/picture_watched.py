@@ -1,0 +1,125 @@
+"""Pictures from a backend that answers at the end, and beside it can be asked how far it is (A1111)."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Protocol
+
+from anyio import sleep
+
+from majordomo import imagegen
+from majordomo.dialects.sdapi import Progress
+from majordomo.errors import MajordomoError
+from majordomo.flows.call import Caller
+from majordomo.flows.picture import HTTPImageModel, ImageDoor, Tell, beside, withdrawing
+from majordomo.progress import Queued
+from majordomo.settings import Limits, Timeout
+from majordomo.wire import Deadline, WireRequest, WireStream
+
+LOOK = Timeout(connect=5, queue=5, first_byte=5, idle=5, total=10)
+PAUSE = 0.25  # seconds between looks; live previews of A1111 change no more often than a step
+
+
+class WatchedDoor(ImageDoor, Protocol):
+    """A dialect with a second route that tells of progress."""
+
+    def encode_task(self, model: str, request: imagegen.Request, task: str) -> WireRequest: ...
+
+    def encode_look(self, *, preview: bool) -> WireRequest: ...
+
+    def encode_interrupt(self) -> WireRequest: ...
+
+    def decode_look(self, body: bytes, limits: Limits) -> Progress: ...
+
+    def reply_decoder(self, limits: Limits) -> Any: ...
+
+    def decode(self, reply: Any, request: imagegen.Request, limits: Limits) -> imagegen.Result: ...
+
+
+class WatchedImageModel(HTTPImageModel):
+    """The looks end with the call. A job is interrupted only when the backend says that it is ours that runs."""
+
+    def __init__(
+        self,
+        caller: Caller,
+        door: WatchedDoor,
+        *args: Any,
+        new_task: Callable[[], str] = lambda: f"task({uuid.uuid4().hex})",
+        **settings: Any,
+    ) -> None:
+        super().__init__(caller, door, *args, **settings)
+        self._door = door
+        self._new_task = new_task
+
+    async def work(self, request: imagegen.Request, deadline: Deadline, tell: Tell | None) -> imagegen.Result:
+        task = self._new_task()
+        wire = self._door.encode_task(self.id, request, task)
+
+        async def read(reply: WireStream) -> imagegen.Result:
+            decoder = self._door.reply_decoder(self._limits)
+            while piece := await reply.read():
+                decoder.feed(piece)
+            return self._door.decode(decoder, request, self._limits)
+
+        async def withdraw() -> None:
+            if (await self._look(False)).task == task:
+                await self._caller.fetch(self._door.encode_interrupt(), self._caller.deadline(LOOK), self._limits.reply)
+
+        async def drawn() -> imagegen.Result:
+            return await self.exchange(wire, read, deadline, tell)
+
+        if tell is None:
+            return await withdrawing(drawn, withdraw)
+        watch = _Watch(self._look, tell, task, request.previews)
+        await watch.before()
+        return await withdrawing(lambda: beside(drawn, watch.follow), withdraw)
+
+    async def _look(self, preview: bool) -> Progress:
+        request = self._door.encode_look(preview=preview)
+        limit = self._limits.picture_reply if preview else self._limits.reply
+        return self._door.decode_look(await self._caller.fetch(request, self._caller.deadline(LOOK), limit), self._limits)
+
+
+class _Watch:
+    """Turns looks into events. A failed look is no news: the call itself tells what is wrong."""
+
+    def __init__(self, look: Callable[[bool], Any], tell: Tell, task: str, previews: int) -> None:
+        self._look = look
+        self._tell = tell
+        self._task = task
+        self._previews = previews
+        self._foreign = ""
+        self._shown = 0
+        self._last: imagegen.Image | None = None
+
+    async def before(self) -> None:
+        """Whose job runs already: a version that does not name tasks shows it by its time stamp."""
+        try:
+            found = await self._look(False)
+        except MajordomoError:
+            return
+        self._foreign = found.stamp if found.busy else ""
+
+    async def follow(self) -> None:
+        while True:
+            with suppress(MajordomoError):
+                self._saw(await self._look(self._shown < self._previews))
+            await sleep(PAUSE)
+
+    def _saw(self, found: Progress) -> None:
+        if not found.busy:
+            return
+        ours = found.task == self._task if found.task is not None else found.stamp != self._foreign
+        if not ours:
+            self._tell(Queued(None))
+            return
+        if found.step and found.steps:
+            self._tell(imagegen.Step(min(found.step, found.steps), found.steps))
+        # at most `previews` of them, spread over the steps
+        due = found.steps and found.step * (self._previews + 1) >= found.steps * (self._shown + 1)
+        if found.preview is not None and found.preview != self._last and due and self._shown < self._previews:
+            self._shown += 1
+            self._last = found.preview
+            self._tell(imagegen.Preview(found.preview))

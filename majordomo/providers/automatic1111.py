@@ -1,0 +1,138 @@
+"""AUTOMATIC1111's web UI and its forks (Forge, reForge, SD.Next), started with `--api`. Facts: webui 1.6 to 1.10 `modules/api`."""
+
+from __future__ import annotations
+
+from typing import Any, Unpack
+
+from majordomo import env, imagegen
+from majordomo.catalog import Health, ModelInfo
+from majordomo.dialects.bodies import json_request
+from majordomo.dialects.pictures import received_base64
+from majordomo.dialects.samplers import Lists
+from majordomo.dialects.sdapi import SDAPI, decode_names
+from majordomo.errors import BadResponseError, InvalidRequestError, NotFoundError
+from majordomo.flows import portal
+from majordomo.flows.picture_watched import WatchedImageModel
+from majordomo.framing.json import decode_object
+from majordomo.framing.splice import Splices
+from majordomo.media import ImagePart, check_sendable
+from majordomo.providers.base import Common, HTTPProvider, sealed
+from majordomo.secret import Secret, seal
+from majordomo.words import check_name, check_number, check_text
+
+
+class Automatic1111(HTTPProvider):
+    """One picture at a time (`max_concurrency` is 1 unless you say otherwise). A model id is a checkpoint's title or name; "current" is
+    the one that is loaded.
+
+    Prompts are A1111's own little language (`(word:1.2)`, `<lora:name:0.8>`), untouched. `api_key` is "user:password" of `--api-auth`, else
+    from AUTOMATIC1111_API_KEY. A cancelled call interrupts the job when the server says that it is ours that runs (`current_task`,
+    which not every version tells); else the server draws to its end. Raises ConfigurationError for an address or key that cannot be one.
+    """
+
+    name = "automatic1111"
+    places = 1
+    default_models = {"image": "current"}  # noqa: RUF012 (read only)
+
+    def __init__(self, base_url: str = "http://localhost:7860", api_key: str | Secret | None = None, **common: Unpack[Common]) -> None:
+        common = sealed(common)
+        api_key = seal(api_key or env.variable("AUTOMATIC1111_API_KEY"))
+        self._door = SDAPI()
+        self._known: Lists | None = None
+        super().__init__(base_url, api_key, **common)
+
+    def _key_headers(self, key: Secret) -> dict[str, Secret]:
+        return {"Authorization": key.basic()}
+
+    def image_model(self, id: str, *options: imagegen.Option) -> WatchedImageModel:  # noqa: A002 (the word of the design)
+        return WatchedImageModel(
+            self._caller,
+            self._door,
+            check_name(id, "model"),
+            options,
+            timeout=self._picture_timeout,
+            strict=self._strict,
+            lists=self._lists,
+        )
+
+    async def models(self) -> list[ModelInfo]:
+        """The checkpoints on the server's disk; `loaded` is True for the one in memory."""
+        titles, _ = decode_names(await self._ask("/sdapi/v1/sd-models"), self._caller.limits, "title")
+        loaded = (await self.options()).get("sd_model_checkpoint")
+        return [ModelInfo(title, frozenset({"image", "edit"}), title == loaded) for title in titles]
+
+    async def samplers(self) -> list[str]:
+        return list((await self._lists()).samplers or ())
+
+    async def schedulers(self) -> list[str]:
+        """Empty for a server before 1.9, where the sampler's name carries the scheduler."""
+        return list((await self._lists()).schedulers or ())
+
+    async def loras(self) -> list[str]:
+        """Names for `<lora:name:weight>` in a prompt."""
+        return decode_names(await self._ask("/sdapi/v1/loras"), self._caller.limits)[0]
+
+    async def upscalers(self) -> list[str]:
+        return decode_names(await self._ask("/sdapi/v1/upscalers"), self._caller.limits)[0]
+
+    async def options(self) -> dict[str, Any]:
+        """The server's settings, which all its users share."""
+        return decode_object(await self._ask("/sdapi/v1/options"), self._caller.limits.depth)
+
+    async def set_options(self, **options: Any) -> None:
+        """Change settings of the server, for all its users and for good."""
+        deadline = self._caller.deadline(self._picture_timeout)
+        await self._caller.fetch(json_request("/sdapi/v1/options", options, {}, Splices()), deadline, self._caller.limits.reply)
+
+    async def upscale(self, image: ImagePart, scale: float = 2, upscaler: str = "R-ESRGAN 4x+") -> ImagePart:
+        """The picture, `scale` times as wide and high (1 to 8). Takes a place in the line like a picture."""
+        limits = self._caller.limits
+        if not isinstance(image, ImagePart):
+            raise InvalidRequestError(f"image is an ImagePart, not {type(image).__name__}", field="image")
+        check_sendable(image, limits, "image")
+        check_number("scale", scale, 1, 8)
+        check_text(upscaler, "upscaler", 200)
+        splices = Splices()
+        body = {"image": splices.base64(image), "upscaling_resize": scale, "upscaler_1": upscaler}
+        deadline = self._caller.deadline(self._picture_timeout)
+        async with self._caller.gate.place(deadline):
+            request = json_request("/sdapi/v1/extra-single-image", body, {}, splices)
+            answer = decode_object(await self._caller.fetch(request, deadline, limits.picture_reply), limits.depth)
+        if not isinstance(answer.get("image"), str):
+            raise BadResponseError("the answer holds no picture", provider=self.name)
+        return received_base64(answer["image"], limits)
+
+    async def health(self) -> Health:
+        """Whether `GET /sdapi/v1/cmd-flags` answers, as it does only with `--api`."""
+        return await self._healthy("/sdapi/v1/cmd-flags")
+
+    def samplers_sync(self) -> list[str]:
+        return portal.run(self.samplers)
+
+    def schedulers_sync(self) -> list[str]:
+        return portal.run(self.schedulers)
+
+    def loras_sync(self) -> list[str]:
+        return portal.run(self.loras)
+
+    def upscalers_sync(self) -> list[str]:
+        return portal.run(self.upscalers)
+
+    def options_sync(self) -> dict[str, Any]:
+        return portal.run(self.options)
+
+    def set_options_sync(self, **options: Any) -> None:
+        return portal.run(lambda: self.set_options(**options))
+
+    def upscale_sync(self, image: ImagePart, scale: float = 2, upscaler: str = "R-ESRGAN 4x+") -> ImagePart:
+        return portal.run(lambda: self.upscale(image, scale, upscaler))
+
+    async def _lists(self, model: str = "", request: imagegen.Request | None = None) -> Lists:
+        if self._known is None:
+            samplers, aliases = decode_names(await self._ask("/sdapi/v1/samplers"), self._caller.limits)
+            try:
+                schedulers, labels = decode_names(await self._ask("/sdapi/v1/schedulers"), self._caller.limits, "label")
+            except NotFoundError:
+                schedulers, labels = [], {}  # before 1.9
+            self._known = Lists(tuple(samplers), tuple(schedulers), aliases, labels)
+        return self._known

@@ -1,0 +1,60 @@
+"""OpenAI itself, or a server at another address that behaves as it does. Facts: openai-openapi at f85dbe2."""
+
+from __future__ import annotations
+
+from typing import Literal, Unpack
+
+from majordomo import env, imagegen
+from majordomo.catalog import Health, ModelInfo
+from majordomo.dialects.openai_image_models import compatible_family, hosted_family
+from majordomo.dialects.openai_images import OpenAIImages
+from majordomo.dialects.openai_models import decode_models
+from majordomo.errors import ConfigurationError
+from majordomo.flows.picture_stream import StreamedImageModel
+from majordomo.providers.base import Common, HTTPProvider, sealed
+from majordomo.secret import Secret, seal
+from majordomo.words import check_name
+
+HOME = "https://api.openai.com/v1"
+
+
+class OpenAI(HTTPProvider):
+    """The key comes from `api_key`, else from OPENAI_API_KEY; there must be one. `base_url` includes the version path.
+
+    `edits` is the form in which pictures to edit travel: "multipart" files, or "json" data URLs (gpt-image models only). What a picture
+    model does not take is never sent. Raises ConfigurationError without a key, and for an address or key that cannot be one.
+    """
+
+    name = "openai"
+    local = False
+
+    def __init__(
+        self,
+        api_key: str | Secret | None = None,
+        base_url: str = HOME,
+        *,
+        edits: Literal["multipart", "json"] = "multipart",
+        **common: Unpack[Common],
+    ) -> None:
+        common = sealed(common)
+        api_key = seal(api_key or env.variable("OPENAI_API_KEY"))
+        if api_key is None:
+            raise ConfigurationError("OpenAI needs a key: api_key, or OPENAI_API_KEY", provider=self.name, details={"field": "api_key"})
+        if edits not in ("multipart", "json"):
+            raise ConfigurationError('edits is "multipart" or "json"', provider=self.name, details={"field": "edits"})
+        family = hosted_family if base_url == HOME else compatible_family
+        self._images = OpenAIImages(family, path="/images", tag=False, edits=edits)
+        super().__init__(base_url, api_key, **common)
+
+    def image_model(self, id: str, *options: imagegen.Option) -> StreamedImageModel:  # noqa: A002 (the word of the design)
+        return StreamedImageModel(
+            self._caller, self._images, check_name(id, "model"), options, timeout=self._picture_timeout, strict=self._strict
+        )
+
+    async def models(self) -> list[ModelInfo]:
+        """What `GET /models` lists for this key."""
+        return decode_models(await self._ask("/models"), self._caller.limits)
+
+    async def health(self) -> Health:
+        """Whether `GET /models` answers, which also tells whether the key is good."""
+        return await self._healthy("/models")

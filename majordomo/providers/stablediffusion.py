@@ -1,0 +1,79 @@
+"""stable-diffusion.cpp's sd-server, directly. Facts: stable-diffusion.cpp at 97d2990. It has no keys and no TLS: never expose it."""
+
+from __future__ import annotations
+
+from typing import Literal, Unpack
+
+from majordomo import imagegen
+from majordomo.catalog import Health, ModelInfo
+from majordomo.dialects.openai_images import OpenAIImages
+from majordomo.dialects.samplers import SDCPP, Lists
+from majordomo.dialects.sdapi import SDAPI
+from majordomo.dialects.sdcpp_jobs import SdcppJobs, decode_capabilities
+from majordomo.errors import BadResponseError, ConfigurationError, NotFoundError
+from majordomo.flows.picture import AnsweredImageModel, AnsweringDoor, HTTPImageModel
+from majordomo.flows.picture_job import JobImageModel
+from majordomo.providers.base import Common, HTTPProvider, sealed
+from majordomo.secret import Secret
+from majordomo.words import check_name
+
+
+class StableDiffusion(HTTPProvider):
+    """One model, one picture at a time (`max_concurrency` is 1 unless you say otherwise); the model's id is for your eyes only.
+
+    `api` says which routes are used. "native", the default: jobs with a place in the line; cancelling withdraws a job that waits, one
+    that is drawn runs to its end (the server cannot stop). "sdapi": A1111's routes. "openai": OpenAI's routes with the settings in a
+    tag of the prompt. Raises ConfigurationError for an address that cannot be one.
+    """
+
+    name = "stablediffusion"
+    places = 1
+    default_models = {"image": "current"}  # noqa: RUF012 (read only)
+
+    def __init__(
+        self,
+        base_url: str = "http://localhost:1234",
+        api_key: str | Secret | None = None,
+        *,
+        api: Literal["native", "sdapi", "openai"] = "native",
+        **common: Unpack[Common],
+    ) -> None:
+        if api not in ("native", "sdapi", "openai"):
+            raise ConfigurationError('api is "native", "sdapi" or "openai"', provider=self.name, details={"field": "api"})
+        self._api = api
+        self._known: Lists | None = None
+        # It never asks for a key; one is sent for a proxy in front of it
+        super().__init__(base_url, Secret(api_key) if isinstance(api_key, str) else api_key, **sealed(common))
+
+    def image_model(self, id: str, *options: imagegen.Option) -> HTTPImageModel:  # noqa: A002 (the word of the design)
+        named = check_name(id, "model")
+        if self._api == "native":
+            return JobImageModel(
+                self._caller,
+                SdcppJobs(),
+                named,
+                options,
+                timeout=self._picture_timeout,
+                strict=self._strict,
+                lists=self._lists,
+            )
+        door: AnsweringDoor = SDAPI(sdcpp=True) if self._api == "sdapi" else OpenAIImages(tag=True)
+        return AnsweredImageModel(self._caller, door, named, options, timeout=self._picture_timeout, strict=self._strict, lists=self._lists)
+
+    async def models(self) -> list[ModelInfo]:
+        """The one model this server has loaded, as `GET /sdcpp/v1/capabilities` tells; its raw answer lists loras and limits."""
+        return [decode_capabilities(await self._ask("/sdcpp/v1/capabilities"), self._caller.limits)[1]]
+
+    async def health(self) -> Health:
+        """Whether `GET /v1/models` answers."""
+        return await self._healthy("/v1/models")
+
+    async def _lists(self, model: str, request: imagegen.Request) -> Lists:
+        if not SDCPP.must_ask(request):
+            return Lists()
+        if self._known is None:
+            try:
+                self._known = decode_capabilities(await self._ask("/sdcpp/v1/capabilities"), self._caller.limits)[0]
+            except (NotFoundError, BadResponseError):
+                return Lists()  # a build before April 2026: our own table must do
+        return self._known
