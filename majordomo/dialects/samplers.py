@@ -161,8 +161,28 @@ _SAMPLER_READINGS = _readings(_SAMPLERS)
 _SCHEDULER_READINGS = _readings(_SCHEDULERS)
 # All but the names that came in after 2025, by the dates of the wire's history
 _CERTAIN = frozenset(
-    ("euler", "euler_a", "heun", "dpm2", "dpmpp_2s_a", "dpmpp_2m", "dpmpp_2m_v2", "ddim", "lcm", "tcd", "ipndm", "ipndm_v")
-    + ("normal", "karras", "exponential", "sgm_uniform", "simple", "ays", "gits", "smoothstep")
+    (
+        "euler",
+        "euler_a",
+        "heun",
+        "dpm2",
+        "dpmpp_2s_a",
+        "dpmpp_2m",
+        "dpmpp_2m_v2",
+        "ddim",
+        "lcm",
+        "tcd",
+        "ipndm",
+        "ipndm_v",
+        "normal",
+        "karras",
+        "exponential",
+        "sgm_uniform",
+        "simple",
+        "ays",
+        "gits",
+        "smoothstep",
+    )
 )
 SDCPP = Tongue("stable-diffusion.cpp", _column(_SAMPLERS, 0), _column(_SCHEDULERS, 0), _CERTAIN)
 A1111 = Tongue("AUTOMATIC1111", _column(_SAMPLERS, 1), _column(_SCHEDULERS, 1))
