@@ -224,9 +224,7 @@ class HTTPImageModel(ImageModel):
         began = self._caller.deadline(self._timeout, self.id)
         told = _Together(parts, tell) if tell is not None else None
 
-        async def one(part: _Part) -> None:
-            if any(other.hopeless for other in parts):
-                return
+        async def draw(part: _Part) -> None:
             seed = None if request.seed is None else request.seed + part.first
             piece = replace(request, n=part.size if most > 1 else 0, seed=seed)
             hear = (lambda event: told(part, event)) if told is not None else None
@@ -236,9 +234,16 @@ class HTTPImageModel(ImageModel):
             except Exception as error:  # a group would wrap it
                 part.error = error
 
+        waiting = iter(parts)
+
+        async def work() -> None:  # the next part only when one is done: in order, and other calls get their turn between
+            for part in waiting:
+                if not any(other.hopeless for other in parts):
+                    await draw(part)
+
         async with create_task_group() as group:
-            for part in parts:
-                group.start_soon(one, part)
+            for _ in range(min(len(parts), self._caller.gate.places or len(parts))):
+                group.start_soon(work)
         return _joined(parts)
 
     async def _placed(self, request: imagegen.Request, deadline: Deadline, tell: Tell | None) -> imagegen.Result:

@@ -1,0 +1,390 @@
+"""sd-server and llama-swap before it: whatever route is used, the same request reaches the engine as the same settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, Literal
+
+import anyio
+import pytest
+from anyio import to_thread
+from loopback import Handler, Loopback
+from PIL import Image
+from servers.asking import halves
+from servers.drawing import fingerprint
+from servers.llamaswap import LlamaSwap
+from servers.stable_diffusion import StableDiffusion, colour
+
+import majordomo as md
+from majordomo import imagegen
+
+Serve = Callable[[Handler], Loopback]
+Picture = Callable[..., md.ImagePart]
+Api = Literal["native", "sdapi", "openai"]
+pytestmark = pytest.mark.anyio
+APIS = ["native", "sdapi", "openai"]
+ROUTES = [*APIS, "swap+tag", "swap+sdapi"]
+QUICK = md.Retries(attempts=1)
+
+
+@pytest.fixture
+def engine() -> Iterator[StableDiffusion]:
+    held = StableDiffusion(size=(64, 64))
+    yield held
+    held.release()
+
+
+@pytest.fixture
+def provider(request: pytest.FixtureRequest, engine: StableDiffusion, serve: Serve) -> Iterator[md.StableDiffusion | md.LlamaSwap]:
+    """The same engine by the route of the parameter."""
+    how = request.param
+    if how in APIS:
+        made: md.StableDiffusion | md.LlamaSwap = md.StableDiffusion(serve(engine).url, api=how, retries=QUICK)
+    else:
+        url = serve(LlamaSwap({"tiny": engine})).url
+        made = md.LlamaSwap(url, images="openai+tag" if how == "swap+tag" else "sdapi", retries=QUICK)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def model(provider: md.StableDiffusion | md.LlamaSwap) -> imagegen.Model:
+    return provider.image_model("tiny")
+
+
+every_route = pytest.mark.parametrize("provider", ROUTES, indirect=True)
+
+
+def dot(picture: md.ImagePart, at: tuple[int, int] = (0, 0)) -> Any:
+    return picture.to_pil().convert("RGB").getpixel(at)
+
+
+@every_route
+async def test_every_setting_reaches_the_engine(model: imagegen.Model, engine: StableDiffusion) -> None:
+    result = await model.generate(
+        "a red fox", size="96x64", steps=9, cfg_scale=2.5, negative_prompt="rain", sampler="DPM++ 2M", scheduler="karras", seed=0
+    )
+    job = engine.jobs[0]
+    wanted = {"prompt": "a red fox", "negative_prompt": "rain", "seed": 0, "steps": 9, "cfg_scale": 2.5, "width": 96, "height": 64}
+    assert wanted.items() <= job.items()
+    assert (job["sampler"], job["scheduler"]) == ("dpm++2m", "karras")
+    assert dot(result.image) == colour(job)
+    detail = result.details[0]
+    assert (detail.seed, detail.size_asked, detail.size_sent, detail.size_got) == (0, (96, 64), (96, 64), (96, 64))
+    assert result.warnings == ()
+    assert (result.model, result.provider) == ("tiny", model.provider)
+
+
+@every_route
+async def test_an_unset_field_is_the_engines_own(model: imagegen.Model, engine: StableDiffusion) -> None:
+    result = await model.generate("a red fox")
+    defaults = {"steps": 20, "cfg_scale": 7.0, "sampler": "euler_a", "negative_prompt": ""}
+    assert defaults.items() <= engine.jobs[0].items()
+    assert result.details[0].seed == engine.jobs[0]["seed"], "read from the picture or the answer"
+
+
+@every_route
+async def test_a_batch_counts_its_seeds(model: imagegen.Model, engine: StableDiffusion) -> None:
+    result = await model.generate("a", n=3, seed=5, size="64x64")
+    assert [detail.seed for detail in result.details] == [5, 6, 7]
+    assert [dot(image) for image in result.images] == [colour(engine.jobs[0], index) for index in range(3)]
+    assert len(engine.jobs) == 1
+
+
+@every_route
+async def test_more_than_a_batch_takes_several_calls(model: imagegen.Model, engine: StableDiffusion) -> None:
+    result = await model.generate("a", n=11, seed=5, size="64x64")
+    assert sorted((job["seed"], job["batch_count"]) for job in engine.jobs) == [(5, 8), (13, 3)]
+    assert [detail.seed for detail in result.details] == list(range(5, 16))
+    assert result.warnings == ()
+
+
+@every_route
+async def test_a_picture_to_begin_with_in_any_form(model: imagegen.Model, engine: StableDiffusion, picture: Picture) -> None:
+    given = picture(64, 48, "white", kind="WEBP", mode="L")  # a grey one is refused as undecodable when it is sent as it is
+    result = await model.generate("a", images=[given], strength=0.4, seed=1)
+    job = engine.jobs[0]
+    assert job["init"] == fingerprint(Image.new("RGB", (64, 48), "white"))
+    assert (job["strength"], job["width"], job["height"]) == (0.4, 64, 48)
+    assert (result.image.width, result.image.height) == (64, 48)
+
+
+@every_route
+async def test_a_mask_keeps_what_is_black(model: imagegen.Model, engine: StableDiffusion, picture: Picture) -> None:
+    mask = md.ImagePart(halves(0, 255, (32, 32)))  # left kept, right repainted; of another size than the picture
+    result = await model.generate("a", images=[picture(64, 64, "red")], mask=mask, strength=1.0, seed=1)
+    assert dot(result.image, (3, 32)) == (255, 0, 0)
+    assert dot(result.image, (60, 32)) == colour(engine.jobs[0])
+
+
+@every_route
+async def test_further_pictures_are_references(model: imagegen.Model, engine: StableDiffusion, picture: Picture) -> None:
+    await model.generate("a", images=[picture(64, 64, "red"), picture(64, 64, "blue")], seed=1)
+    job = engine.jobs[0]
+    assert job["init"] == fingerprint(Image.new("RGB", (64, 64), "red"))
+    assert fingerprint(Image.new("RGB", (64, 64), "blue")) in job["references"]
+
+
+@every_route
+async def test_a_mask_that_could_mean_two_things_is_refused(model: imagegen.Model, engine: StableDiffusion, picture: Picture) -> None:
+    for mask in (picture(64, 64, (0, 0, 0, 0), mode="RGBA"), picture(64, 32, "white")):
+        with pytest.raises(md.InvalidRequestError) as caught:
+            await model.generate("a", images=[picture(64, 64)], mask=mask)
+        assert caught.value.field == "mask"
+    assert engine.jobs == []
+
+
+@every_route
+async def test_an_unknown_sampler_is_refused_with_the_nearest_names(model: imagegen.Model, engine: StableDiffusion) -> None:
+    for fields, nearest in ({"sampler": "euler_b"}, "euler"), ({"scheduler": "karass"}, "karras"):
+        with pytest.raises(md.InvalidRequestError) as caught:
+            await model.generate("a", **fields)
+        assert caught.value.field == next(iter(fields))
+        assert nearest in caught.value.details["nearest"]
+        assert nearest in str(caught.value)
+    with pytest.raises(md.UnsupportedError):
+        await model.generate("a", sampler="deis")
+    assert engine.jobs == []
+
+
+@every_route
+async def test_a_stranger_cannot_set_anything_by_the_prompt(model: imagegen.Model, engine: StableDiffusion) -> None:
+    hostile = 'a cat <sd_cpp_extra_args>{"sample_params":{"sample_steps":99},"negative_prompt":"mine"}</sd_cpp_extra_args>'
+    await model.generate(hostile, seed=3)
+    assert (engine.jobs[0]["steps"], engine.jobs[0]["negative_prompt"]) == (20, "")
+    assert engine.jobs[0]["prompt"].startswith("a cat <")
+
+
+@every_route
+async def test_sizes_are_worked_out_from_a_shape(model: imagegen.Model, engine: StableDiffusion) -> None:
+    result = await model.generate("a", aspect="16:9", megapixels=0.03)
+    assert (engine.jobs[0]["width"], engine.jobs[0]["height"]) == (256, 128)
+    assert (result.details[0].size_asked, result.details[0].size_sent) == (None, (256, 128))
+
+
+@every_route
+async def test_a_size_the_engine_rounds_is_warned_of(model: imagegen.Model) -> None:
+    result = await model.generate("a", size="65x70", seed=1)
+    assert [(w.code, w.field) for w in result.warnings] == [("SIZE_DIFFERS", "size")]
+    assert (result.details[0].size_asked, result.details[0].size_got) == ((65, 70), (72, 72))
+
+
+@every_route
+async def test_a_failed_drawing_is_a_backend_error(model: imagegen.Model, engine: StableDiffusion) -> None:
+    engine.failing = True
+    with pytest.raises(md.BackendError, match="no results"):
+        await model.generate("a")
+    assert len(engine.jobs) == 1, "a picture job is not sent twice"
+
+
+@every_route
+async def test_an_answer_without_a_picture_is_an_error(model: imagegen.Model, engine: StableDiffusion) -> None:
+    engine.empty_data = True
+    with pytest.raises(md.NoImageError):
+        await model.generate("a")
+
+
+@every_route
+async def test_what_the_engine_lacks_is_a_warning(model: imagegen.Model) -> None:
+    result = await model.generate("a", seed=1, quality="high", background="transparent", previews=2, strength=0.5)
+    assert {(w.code, w.field) for w in result.warnings} == {
+        ("UNSUPPORTED_FIELD", name) for name in ("quality", "background", "previews", "strength")
+    }
+
+
+@every_route
+def test_it_works_blocking(model: imagegen.Model, engine: StableDiffusion) -> None:
+    with model.stream_sync("a", seed=4, size="64x64") as stream:
+        events = list(stream)
+    assert [type(event).__name__ for event in events][-1] == "Done"
+    assert dot(model.generate_sync("a", seed=4, size="64x64").image) == dot(stream.result.image)
+
+
+async def test_extra_reaches_the_body_of_this_provider_only(engine: StableDiffusion, serve: Serve) -> None:
+    server = serve(engine)
+    async with md.StableDiffusion(server.url) as provider:
+        await provider.image_model("m").generate(
+            "a", seed=1, extra={"stablediffusion": {"sample_params": {"eta": 0.5}}, "automatic1111": {"width": 8}, "clip_skip": 2}
+        )
+    body = server.seen[0].json
+    assert body["sample_params"] == {"eta": 0.5}
+    assert body["clip_skip"] == 2
+    assert "width" not in body
+    assert "automatic1111" not in body
+
+
+async def test_the_line_is_told_and_kept_in_order(engine: StableDiffusion, serve: Serve) -> None:
+    """One GPU: one picture at a time for all models of a provider, the others told their place."""
+    engine.hold()
+    told: dict[str, list[Any]] = {"one": [], "two": [], "three": []}
+    provider = md.StableDiffusion(serve(engine).url)
+
+    async def draw(name: str) -> None:
+        async with provider.image_model(name).stream("a") as stream:
+            async for event in stream:
+                told[name].append(event.position if isinstance(event, imagegen.Queued) else type(event).__name__)
+
+    async with anyio.create_task_group() as group:
+        for number, name in enumerate(told):
+            group.start_soon(draw, name)
+            if number == 0:
+                await to_thread.run_sync(engine.reached)
+            else:
+                while not told[name]:
+                    await anyio.sleep(0.005)
+        assert len(engine.jobs) == 1
+        engine.release()
+    assert told["one"][-1] == "Done"
+    assert told["two"] == [1, "Done"]
+    assert told["three"] == [2, 1, "Done"]
+    await provider.aclose()
+
+
+async def test_waiting_here_too_long_is_the_queue_limit(engine: StableDiffusion, serve: Serve) -> None:
+    engine.hold()
+    async with md.StableDiffusion(serve(engine).url, timeout=md.Timeout(queue=0.2)) as provider, anyio.create_task_group() as group:
+        group.start_soon(provider.image_model("m").generate, "a")
+        await to_thread.run_sync(engine.reached)
+        with pytest.raises(md.DeadlineExceededError) as caught:
+            await provider.image_model("m").generate("b")
+        assert caught.value.phase == "queue"
+        engine.release()
+
+
+async def test_the_servers_own_line_is_told_and_a_waiting_job_withdrawn(engine: StableDiffusion, serve: Serve) -> None:
+    engine.hold("queued")
+    url = serve(engine).url
+    first, second = (md.StableDiffusion(url).image_model("m") for _ in range(2))  # two programs, each with a line of its own
+    positions: list[int | None] = []
+    ids: list[str] = []
+
+    async def follow() -> None:
+        async with second.stream("b") as stream:
+            async for event in stream:
+                assert isinstance(event, imagegen.Queued)
+                positions.append(event.position)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(first.generate, "a")
+        while len(engine.jobs) < 1:
+            await anyio.sleep(0.005)
+        group.start_soon(follow)
+        while not positions:
+            await anyio.sleep(0.005)
+        ids += list(engine._process.jobs)
+        group.cancel_scope.cancel()
+    assert positions == [2]
+    assert [engine.status(job) for job in ids] == ["cancelled", "cancelled"]
+
+
+async def test_a_job_that_is_drawn_cannot_be_stopped_and_says_no_more(engine: StableDiffusion, serve: Serve) -> None:
+    engine.hold()
+    server = serve(engine)
+    async with md.StableDiffusion(server.url) as provider:
+        with anyio.move_on_after(5) as scope:
+            async with anyio.create_task_group() as group:
+                group.start_soon(partial(provider.image_model("m").generate, "a"))
+                await to_thread.run_sync(engine.reached)
+                while not any("/jobs/" in seen.path for seen in server.seen):
+                    await anyio.sleep(0.005)
+                group.cancel_scope.cancel()
+        assert not scope.cancelled_caught
+    assert server.seen[-1].path.endswith("/cancel")
+
+
+async def test_a_restarted_server_has_lost_the_job(engine: StableDiffusion, serve: Serve) -> None:
+    engine.hold()
+    async with md.StableDiffusion(serve(engine).url) as provider:
+        with pytest.raises(md.JobLostError) as caught:
+            async with anyio.create_task_group() as group:
+
+                async def restart() -> None:
+                    await to_thread.run_sync(engine.reached)
+                    engine.lose_jobs()
+
+                group.start_soon(restart)
+                try:
+                    await provider.image_model("m").generate("a")
+                except md.MajordomoError as error:
+                    found = error
+                else:
+                    raise AssertionError("the job was lost")
+            raise found
+    assert caught.value.retryable
+
+
+async def test_a_full_queue_is_a_refusal_that_may_be_repeated(serve: Serve, engine: StableDiffusion) -> None:
+    engine.hold("queued")
+    url = serve(engine).url
+    async with md.StableDiffusion(url, max_concurrency=70, retries=QUICK) as provider, anyio.create_task_group() as group:
+        for _ in range(64):
+            group.start_soon(provider.image_model("m").generate, "a")
+        while len(engine.jobs) < 64:
+            await anyio.sleep(0.005)
+        with pytest.raises(md.RateLimitError, match="full"):
+            await provider.image_model("m").generate("b")
+        group.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("api", APIS)
+async def test_models_and_health_draw_nothing(engine: StableDiffusion, serve: Serve, api: Api) -> None:
+    async with md.StableDiffusion(serve(engine).url, api=api) as provider:
+        assert [info.id for info in await provider.models()] == ["tiny-image"]
+        assert (await provider.health()).ok
+    assert engine.jobs == []
+
+
+async def test_a_sampler_of_newer_builds_is_checked_against_the_servers_own_list(engine: StableDiffusion, serve: Serve) -> None:
+    server = serve(engine)
+    async with md.StableDiffusion(server.url) as provider:
+        assert "res_2s" in engine.capabilities["samplers"]
+        await provider.image_model("m").generate("a", sampler="res_2s")
+        assert engine.jobs[0]["sampler"] == "res_2s"
+        with pytest.raises(md.InvalidRequestError):
+            await provider.image_model("m").generate("a", sampler="nobody_knows")
+    assert "/sdcpp/v1/capabilities" in [seen.path for seen in server.seen]
+
+
+async def test_a_model_that_loads_is_told_as_loading(engine: StableDiffusion, serve: Serve) -> None:
+    swap = LlamaSwap({"tiny": engine}, instant=False)
+    events: list[Any] = []
+    async with md.LlamaSwap(serve(swap).url) as provider, anyio.create_task_group() as group:
+
+        async def follow() -> None:
+            async with provider.image_model("tiny").stream("a", seed=1) as stream:
+                events.extend([event async for event in stream])
+
+        async def load() -> None:
+            with anyio.fail_after(10):
+                while not events and swap.state("tiny") != "starting":
+                    await anyio.sleep(0.01)
+                await anyio.sleep(1.2)  # a look at /running is due once a second
+            swap.loaded("tiny")
+
+        group.start_soon(follow)
+        group.start_soon(load)
+    assert [type(event).__name__ for event in events] == ["Loading", "Done"]
+    assert events[0].message == "starting"
+
+
+@pytest.mark.parametrize("generation", ["old", "middle", "current"])
+@pytest.mark.parametrize("images", ["openai+tag", "sdapi"])
+async def test_the_gateways_own_errors_in_three_generations(
+    engine: StableDiffusion, serve: Serve, generation: str, images: Literal["openai+tag", "sdapi"]
+) -> None:
+    swap = LlamaSwap({"tiny": engine}, generation=generation)
+    async with md.LlamaSwap(serve(swap).url, images=images, retries=QUICK) as provider:
+        with pytest.raises(md.NotFoundError):
+            await provider.image_model("absent").generate("a")
+        swap.broken.add("tiny")
+        with pytest.raises(md.BackendError, match="exited prematurely"):
+            await provider.image_model("tiny").generate("a")
+        swap.broken.clear()
+        engine.crash = True
+        with pytest.raises(md.BackendError) as caught:
+            await provider.image_model("tiny").generate("a")
+        assert caught.value.code == "UPSTREAM_DIED"
+        swap.keys = {"k"}
+        with pytest.raises(md.AuthenticationError):
+            await provider.image_model("tiny").generate("a")
