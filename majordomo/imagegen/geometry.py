@@ -27,24 +27,26 @@ class Geometry:
         """The size for a shape (width by height, None: square) and an area (None: the model's own)."""
         shape = min(max(ratio or 1.0, 1 / self.widest), self.widest)
         area = min(megapixels * 1e6 if megapixels else self.pixels, self.most)
+        wanted = math.sqrt(area * shape), math.sqrt(area / shape)
         if self.sizes:
-            return self.nearest((max(1, round(math.sqrt(area * shape))), max(1, round(math.sqrt(area / shape)))))
-        width = self._side(math.sqrt(area * shape))
-        return width, self._side(width / shape)
+            return self.nearest((max(1, round(wanted[0])), max(1, round(wanted[1]))))
+        width = self._side(wanted[0])
+        return self._no_wider(width, self._side(width / shape))
 
     def nearest(self, size: Size) -> Size:
         """`size` when the model takes it as it is, else the closest it takes: the shape counts more than the area."""
         if self.sizes:
             return min(self.sizes, key=lambda taken: _distance(taken, size))
         width, height = size
-        shape = width / height
-        if not 1 / self.widest <= shape <= self.widest:
-            return self.resolve(shape, width * height / 1e6)
+        rounded: Callable[[float], int] = round
         if width * height > self.most:
             scale = math.sqrt(self.most / (width * height))
-            width, height = math.floor(width * scale), math.floor(height * scale)
-            return self._side(width, math.floor), self._side(height, math.floor)
-        return self._side(width), self._side(height)
+            width, height, rounded = math.floor(width * scale), math.floor(height * scale), math.floor
+        return self._no_wider(self._side(width, rounded), self._side(height, rounded))
+
+    def _no_wider(self, width: int, height: int) -> Size:
+        """The long side cut to the longest shape."""
+        return min(width, self._side(height * self.widest, math.floor)), min(height, self._side(width * self.widest, math.floor))
 
     def _side(self, length: float, rounded: Callable[[float], int] = round) -> int:
         low = -(-self.smallest // self.multiple) * self.multiple

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import anyio
+import pytest
+
+import majordomo as md
+from majordomo.flows.gate import Gate
+from majordomo.wire import Deadline
+
+pytestmark = pytest.mark.anyio
+
+
+def waiting() -> Deadline:
+    return Deadline(md.Timeout(queue=5))
+
+
+async def test_it_admits_in_order_and_tells_each_new_position() -> None:
+    gate = Gate(1)
+    order: list[int] = []
+    told: dict[int, list[int]] = {number: [] for number in range(4)}
+
+    async def work(number: int) -> None:
+        async with gate.place(waiting(), told[number].append):
+            order.append(number)
+            await anyio.sleep(0.001)
+
+    await gate.enter(waiting())
+    async with anyio.create_task_group() as group:
+        for number in range(4):
+            group.start_soon(work, number)
+            with anyio.fail_after(1):
+                while not told[number]:
+                    await anyio.lowlevel.checkpoint()
+        gate.leave()
+    assert order == [0, 1, 2, 3]
+    assert told == {0: [1], 1: [2, 1], 2: [3, 2, 1], 3: [4, 3, 2, 1]}
+
+
+async def test_who_leaves_the_line_loses_nobody_a_place() -> None:
+    gate = Gate(2)
+    for turns in range(12):
+        async with anyio.create_task_group() as group:
+
+            async def work() -> None:
+                async with gate.place(waiting()):
+                    await anyio.lowlevel.checkpoint()
+
+            for _ in range(7):
+                group.start_soon(work)
+            for _ in range(turns):
+                await anyio.lowlevel.checkpoint()
+            group.cancel_scope.cancel()
+    for _ in range(2):
+        with anyio.fail_after(1):
+            await gate.enter(waiting())
+    with pytest.raises(md.DeadlineExceededError) as caught:
+        await gate.enter(Deadline(md.Timeout(queue=0.05)))
+    assert caught.value.phase == "queue"
+    gate.leave()
+    with anyio.fail_after(1):
+        await gate.enter(Deadline(md.Timeout(queue=0.05)))
+
+
+async def test_without_places_it_is_open() -> None:
+    gate = Gate(None)
+    for _ in range(100):
+        await gate.enter(waiting())
+    gate.leave()

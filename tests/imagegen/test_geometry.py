@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import majordomo as md
+from majordomo import imagegen
+from majordomo.imagegen.geometry import Geometry, local_geometry
+from majordomo.imagegen.request import check_request
+from majordomo.settings import Limits
+
+FREE = Geometry(multiple=16, smallest=256, largest=3840, most=3840 * 2160, widest=3.0)
+LISTED = Geometry(sizes=((1024, 1024), (1536, 1024), (1024, 1536)))
+
+
+@pytest.mark.parametrize(
+    ("model", "aspect", "megapixels", "expected"),
+    [
+        ("sdxl", "16:9", None, (1344, 768)),
+        ("sd-1.5", "1:1", None, (512, 512)),
+        ("dreamshaper-v1-5", "2:3", None, (448, 640)),
+        ("sd2.1", "1:1", None, (768, 768)),
+        ("flux", "", 0.25, (512, 512)),
+        ("flux", "21:9", 2.0, (2176, 960)),
+        ("flux", "1:16", 0.1, (64, 1024)),
+    ],
+)
+def test_a_shape_becomes_a_size_the_model_likes(model: str, aspect: str, megapixels: float | None, expected: tuple[int, int]) -> None:
+    ratio = imagegen.Request("a", aspect=aspect).ratio
+    assert local_geometry(model).resolve(ratio, megapixels) == expected
+
+
+@given(st.integers(1, 20_000), st.integers(1, 20_000), st.sampled_from([FREE, LISTED, Geometry()]))
+def test_the_nearest_size_is_one_the_model_takes_and_stays(width: int, height: int, geometry: Geometry) -> None:
+    near = geometry.nearest((width, height))
+    assert geometry.nearest(near) == near
+    if geometry.sizes:
+        assert near in geometry.sizes
+    else:
+        assert near[0] % geometry.multiple == near[1] % geometry.multiple == 0
+        assert geometry.smallest <= min(near) <= max(near) <= geometry.largest
+
+
+@given(st.floats(1 / 16, 16), st.floats(0.01, 40))
+def test_any_shape_and_area_gives_a_legal_size(ratio: float, megapixels: float) -> None:
+    for geometry in (FREE, LISTED, local_geometry("sdxl")):
+        size = geometry.resolve(ratio, megapixels)
+        assert size[0] * size[1] <= geometry.most * 1.05
+        assert size in geometry.sizes if geometry.sizes else size[0] % geometry.multiple == 0
+
+
+def test_shape_counts_before_area() -> None:
+    assert LISTED.nearest((512, 340)) == (1536, 1024)
+    assert LISTED.nearest((2000, 2000)) == (1024, 1024)
+
+
+def test_the_later_way_of_saying_how_large_wins() -> None:
+    preset = [md.with_image_size("512x512")]
+    request = imagegen.Request("a", aspect="16:9").over(preset)
+    assert (request.size, request.aspect) == ("", "16:9")
+    assert imagegen.Request("a", aspect="16:9", megapixels=1).apply(*preset).size == "512x512"
+    assert imagegen.Request("a", size="8x8").override(megapixels=0.5).size == ""
+    assert imagegen.Request("a", size="8x8").override(aspect=None).size == "8x8"
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"aspect": "16x9"}, "aspect"),
+        ({"aspect": "0:1"}, "aspect"),
+        ({"aspect": "100:1"}, "aspect"),
+        ({"aspect": 1.5}, "aspect"),
+        ({"megapixels": 41}, "megapixels"),
+        ({"megapixels": 0}, "megapixels"),
+        ({"megapixels": float("nan")}, "megapixels"),
+        ({"megapixels": True}, "megapixels"),
+        ({"size": "8x8", "aspect": "1:1"}, "aspect"),
+    ],
+)
+def test_what_is_no_shape_is_refused(fields: dict[str, object], field: str) -> None:
+    with pytest.raises(md.InvalidRequestError) as caught:
+        check_request(imagegen.Request("a", **fields), Limits())  # type: ignore[arg-type]
+    assert caught.value.field == field
