@@ -12,6 +12,9 @@ from majordomo.errors import DeadlineExceededError, Phase
 from majordomo.settings import Timeout
 
 
+GRACE = 0.15  # seconds by which a call may end after its deadline
+
+
 class Upload(Protocol):
     """A body that is made while it leaves; it can be sent again."""
 
@@ -100,9 +103,10 @@ class Deadline:
         return twin
 
     def beside(self, timeout: Timeout) -> Deadline:
-        """For a question within this call: other limits per phase, and never longer than what is left of the total."""
+        """For a question within this call: other limits per phase, and never longer than this call may still wait, or GRACE: the question
+        may be whether a limit that has passed was the right one."""
         question = Deadline(timeout, self.clock)
-        question._total = min(question._total, self._total)
+        question._total = min(question._total, self.clock() + max(self.left(), GRACE))
         return question
 
     def enter(self, phase: Phase) -> None:

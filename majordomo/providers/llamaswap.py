@@ -126,7 +126,7 @@ class LlamaSwap(HTTPProvider):
                 self._seen = (now, states)
                 try:
                     request = WireRequest("GET", "/running")
-                    states = decode_running(await caller.fetch(request, caller.deadline(ASKING), 1 << 20), caller.limits)
+                    states = decode_running(await caller.fetch(request, deadline.beside(ASKING), 1 << 20), caller.limits)
                 except MajordomoError:
                     return  # the question failed, not the call
                 self._seen = (now, states)

@@ -1,0 +1,44 @@
+"""Every picture backend the library has, each with a faithful server of its own: who adds a provider adds a line here, or a test is red."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from loopback import Handler
+from servers.llamaswap import LlamaSwap
+from servers.openai_images import OpenAIImages
+from servers.stable_diffusion import StableDiffusion
+
+import majordomo as md
+
+
+@dataclass(frozen=True)
+class Backend:
+    """`server()` makes a healthy server, `connect(url)` the provider that speaks to it; `model` is an id it serves."""
+
+    name: str
+    server: Callable[[], Handler]
+    connect: Callable[..., Any]
+    model: str = "tiny"
+    fields: dict[str, Any] = field(default_factory=lambda: {"size": "64x64"})
+
+
+def _swap() -> Handler:
+    return LlamaSwap({"tiny": StableDiffusion(size=(64, 64))})
+
+
+def _engine() -> Handler:
+    return StableDiffusion(size=(64, 64))
+
+
+BACKENDS = [
+    Backend("llamaswap", _swap, md.LlamaSwap),
+    Backend("llamaswap sdapi", _swap, lambda url, **common: md.LlamaSwap(url, images="sdapi", **common)),
+    Backend("stablediffusion", _engine, md.StableDiffusion),
+    Backend("stablediffusion sdapi", _engine, lambda url, **common: md.StableDiffusion(url, api="sdapi", **common)),
+    Backend("stablediffusion openai", _engine, lambda url, **common: md.StableDiffusion(url, api="openai", **common)),
+    Backend("openai", OpenAIImages, lambda url, **common: md.OpenAI("k", url + "/v1", **common), "gpt-image-1", {}),
+    Backend("openaicompatible", OpenAIImages, lambda url, **common: md.OpenAICompatible(url + "/v1", "k", **common), "gpt-image-1", {}),
+]
