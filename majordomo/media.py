@@ -13,12 +13,13 @@ import os
 import re
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from majordomo.errors import InvalidRequestError
+from majordomo.parameters import read_parameters, write_parameters
 from majordomo.settings import Limits
 
 if TYPE_CHECKING:
@@ -137,6 +138,14 @@ def png_text(data: bytes) -> dict[str, str]:
     return found
 
 
+def with_text(data: bytes, key: str, text: str) -> bytes:
+    """The PNG with one more text chunk (iTXt, so that any language fits) before its pixels."""
+    body = key.encode("latin-1") + b"\0\0\0\0\0" + text.encode("utf-8", "replace")
+    chunk = struct.pack(">I", len(body)) + b"iTXt" + body + struct.pack(">I", zlib.crc32(b"iTXt" + body))
+    end = 8 + 12 + 13  # behind the header, which is always first
+    return data[:end] + chunk + data[end:]
+
+
 def _inflate(packed: bytes) -> bytes:
     return zlib.decompressobj().decompress(packed, _TEXT_LIMIT)
 
@@ -155,6 +164,7 @@ class ImagePart:
     mime: str = field(compare=False)
     width: int = field(compare=False)
     height: int = field(compare=False)
+    _note: str = field(compare=False)  # what it was made with, as the text that `save(metadata=True)` writes
 
     def __init__(self, data: bytes, mime: str | None = None) -> None:
         if not isinstance(data, (bytes, bytearray, memoryview)):
@@ -167,6 +177,7 @@ class ImagePart:
         object.__setattr__(self, "mime", header.mime)
         object.__setattr__(self, "width", header.width)
         object.__setattr__(self, "height", header.height)
+        object.__setattr__(self, "_note", "")
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str]) -> ImagePart:
@@ -228,11 +239,33 @@ class ImagePart:
             ) from None
         return image
 
-    def save(self, path: str | os.PathLike[str], overwrite: bool = False) -> Path:
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What the picture was made with, read from its own text (A1111's, stable-diffusion.cpp's, ComfyUI's), else as we asked for it;
+        {} when nothing is known. Keys are the canonical fields: prompt, negative_prompt, steps, sampler, scheduler, cfg_scale,
+        seed, size, strength, model. Text within a picture is a claim of whoever saved it.
+        """
+        return read_parameters(png_text(self.data)) or (read_parameters({"parameters": self._note}) if self._note else {})
+
+    def noted(self, values: Mapping[str, Any]) -> ImagePart:
+        """The same picture, knowing what it was made with."""
+        noted = object.__new__(ImagePart)
+        for name in ("data", "mime", "width", "height"):
+            object.__setattr__(noted, name, getattr(self, name))
+        object.__setattr__(noted, "_note", write_parameters(values))
+        return noted
+
+    def save(self, path: str | os.PathLike[str], overwrite: bool = False, *, metadata: bool = False) -> Path:
         """Write the bytes to `path`, with the suffix of the kind when `path` has none; returns the path written.
 
-        Raises FileExistsError unless `overwrite`.
+        `metadata`: with the text chunk "parameters" that A1111 and others read, unless the picture has one from its backend. The
+        pixels stay as they are. Raises FileExistsError unless `overwrite`, and InvalidRequestError for metadata in anything but a PNG.
         """
+        if metadata:
+            if self.mime != "image/png":
+                raise InvalidRequestError(f"metadata is written into PNG files; this is a {self.mime}", field="metadata")
+            if self._note and not read_parameters(png_text(self.data)):
+                return ImagePart(with_text(self.data, "parameters", self._note)).save(path, overwrite)
         target = Path(path)
         if not target.suffix:
             target = target.with_name(target.name + SUFFIXES[self.mime])

@@ -11,7 +11,6 @@ from typing import Protocol
 from majordomo.errors import DeadlineExceededError, Phase
 from majordomo.settings import Timeout
 
-
 GRACE = 0.15  # seconds by which a call may end after its deadline
 
 

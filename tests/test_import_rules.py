@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "majordomo"
 FLOORS = [
-    {"errors", "media", "env", "progress", "settings", "options", "catalog", "secret", "words"},
+    {"errors", "media", "env", "progress", "settings", "options", "catalog", "secret", "words", "parameters"},
     {"llm", "imagegen", "wire"},
     {"dialects", "framing"},
     {"transport", "imaging"},

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -13,10 +11,10 @@ from majordomo.errors import BadResponseError, CallWarning, InvalidRequestError
 from majordomo.imagegen import Request
 from majordomo.imagegen.geometry import Geometry
 from majordomo.media import SENDABLE, ImagePart, check_size, png_chunks, png_text
+from majordomo.parameters import read_parameters
 from majordomo.settings import Limits
 
 _DEFAULT = Request("")
-_SEED = re.compile(r"\bSeed: (\d{1,20})\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,29 +103,8 @@ def text_of(picture: ImagePart) -> dict[str, str]:
 
 def told_seed(texts: Mapping[str, str]) -> int | None:
     """The seed that the picture's own text names, as A1111, stable-diffusion.cpp and ComfyUI write it."""
-    if (parameters := texts.get("parameters")) is not None:
-        # The settings are the last line of the text; the prompt before it may say "Seed: 5" as well
-        found = _SEED.search(parameters.rpartition("\nSteps: ")[2])
-        return int(found[1]) if found else None
-    if (graph := texts.get("prompt")) is not None:
-        return _graph_seed(graph)
-    return None
-
-
-def _graph_seed(text: str) -> int | None:
-    """ComfyUI stores the whole graph; the seed is known when its samplers agree on one."""
-    try:
-        nodes = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    found: set[int] = set()
-    for node in nodes.values() if isinstance(nodes, dict) else ():
-        inputs = node.get("inputs") if isinstance(node, dict) else None
-        for name in ("seed", "noise_seed"):
-            value = inputs.get(name) if isinstance(inputs, dict) else None
-            if isinstance(value, int) and not isinstance(value, bool):
-                found.add(value)
-    return found.pop() if len(found) == 1 else None
+    seed = read_parameters(texts).get("seed")
+    return seed if isinstance(seed, int) else None
 
 
 def elided(picture: ImagePart) -> str:

@@ -290,9 +290,17 @@ class HTTPImageModel(ImageModel):
         if asked is not None and got != {asked} and not any(w.field == "size" for w in warned):
             words = ", ".join(f"{width}x{height}" for width, height in sorted(got))
             warned.append(CallWarning("SIZE_DIFFERS", f"size {asked[0]}x{asked[1]} was asked for, {words} came", "size"))
-        return replace(
-            result, details=details, provider=self.provider, model=result.model or self.id, warnings=tuple(dict.fromkeys(warned))
-        )
+        model = result.model or self.id
+        noted = tuple(image.noted(_made_with(request, detail, model)) for image, detail in zip(images, details, strict=True))
+        return replace(result, images=noted, details=details, provider=self.provider, model=model, warnings=tuple(dict.fromkeys(warned)))
+
+
+def _made_with(request: imagegen.Request, detail: imagegen.ImageDetails, model: str) -> dict[str, Any]:
+    """What a picture's own text should say: what was asked for, and the seed it was really drawn from."""
+    names = ("prompt", "negative_prompt", "steps", "sampler", "scheduler", "cfg_scale", "strength")
+    values = {name: getattr(request, name) for name in names}
+    width, height = detail.size_got or (0, 0)
+    return values | {"seed": detail.seed, "size": f"{width}x{height}", "model": model}
 
 
 class AnsweredImageModel(HTTPImageModel):

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import colorsys
-import json
-import re
 from dataclasses import dataclass, field
 
 from PIL import Image, ImageStat
 
 from majordomo.imaging.palette import NAMED, RGB
 from majordomo.media import ImagePart, png_text
+from majordomo.parameters import read_text
 
 SAMPLE = 64  # pixels a side: enough for shares of colours, and a large picture costs no more than a small one
-_PAIR = re.compile(r'\s*(\w[\w \-/]{0,60}):\s*("(?:\\.|[^"\\])*"|[^,]*)(?:,|$)')
-_NEGATIVE = "Negative prompt:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +54,7 @@ def look_at(picture: ImagePart) -> Look:
     mean = ImageStat.Stat(colours, visible if shown else None).mean
     warmth = max(-1.0, min(1.0, (mean[0] - mean[2]) / 128)) if shown else 0.0
     palette = _palette(colours, visible) if shown else ()
-    told = _read(_text_of(picture))
+    told = read_text(png_text(picture.data).get("parameters"))
     return Look(
         width=picture.width,
         height=picture.height,
@@ -82,64 +79,13 @@ def parameters_of(picture: ImagePart) -> dict[str, str]:
     Keys are "prompt" (several lines, perhaps), "negative_prompt", and the names of the pairs as written, such as "Steps" and
     "Seed". Empty when the picture holds no such text. The text is a claim: whoever saved the picture may have written anything.
     """
-    told = _read(_text_of(picture))
+    told = read_text(png_text(picture.data).get("parameters"))
     found = dict(told.pairs)
     if told.prompt is not None:
         found["prompt"] = told.prompt
     if told.negative_prompt is not None:
         found["negative_prompt"] = told.negative_prompt
     return found
-
-
-@dataclass(frozen=True, slots=True)
-class _Told:
-    prompt: str | None = None
-    negative_prompt: str | None = None
-    pairs: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def seed(self) -> int | None:
-        digits = self.pairs.get("Seed", "")
-        return int(digits) if re.fullmatch(r"[0-9]{1,20}", digits) else None
-
-
-def _text_of(picture: ImagePart) -> str | None:
-    return png_text(picture.data).get("parameters")
-
-
-def _read(text: str | None) -> _Told:
-    """Prompt, then "Negative prompt: ...", then one last line of pairs; each of the three may be missing."""
-    if text is None:
-        return _Told()
-    lines = text.replace("\r\n", "\n").strip().split("\n")
-    pairs = _pairs(lines[-1])
-    if pairs:
-        lines.pop()
-    start = next((index for index, line in enumerate(lines) if line.startswith(_NEGATIVE)), len(lines))
-    negative = "\n".join(lines[start:])[len(_NEGATIVE) :].strip()
-    return _Told("\n".join(lines[:start]).strip(), negative or None, pairs)
-
-
-def _pairs(line: str) -> dict[str, str]:
-    """The pairs of a line that consists of pairs from end to end and counts steps; any other line belongs to the prompt."""
-    found: dict[str, str] = {}
-    at = 0
-    while at < len(line):
-        match = _PAIR.match(line, at)
-        if match is None:
-            return {}
-        found[match[1].strip()] = _unquoted(match[2].strip())
-        at = match.end()
-    return found if "Steps" in found else {}
-
-
-def _unquoted(value: str) -> str:
-    if value.startswith('"'):
-        try:
-            return str(json.loads(value))
-        except ValueError:
-            return value
-    return value
 
 
 def _sample_size(size: tuple[int, int]) -> tuple[int, int]:
