@@ -117,12 +117,12 @@ Handler = Callable[[Peer], None]
 class Loopback:
     """`seen` lists every whole request in order, `connections` counts them."""
 
-    def __init__(self, handler: Handler, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, handler: Handler, tls: ssl.SSLContext | None = None, port: int = 0) -> None:
         self.seen: list[Seen] = []
         self.peers: list[Peer] = []
         self._handler = handler
         self._tls = tls
-        self._socket = socket.create_server(("127.0.0.1", 0), backlog=2048)
+        self._socket = socket.create_server(("127.0.0.1", port), backlog=2048)
         self.port: int = self._socket.getsockname()[1]
         self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
         threading.Thread(target=self._accept, daemon=True).start()

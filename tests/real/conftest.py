@@ -257,6 +257,14 @@ def llama_url(python: str, model_files: Path, tmp_path_factory: pytest.TempPathF
 
 
 @pytest.fixture(scope="session")
+def sd_url(python: str, model_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """sd-server, without a gateway."""
+    port = free_port()
+    with Child(drawing(python, model_files, port), f"http://127.0.0.1:{port}", tmp_path_factory.mktemp("sd") / "log") as child:
+        yield child.url
+
+
+@pytest.fixture(scope="session")
 def drawn_directly(python: str, model_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., bytes]:
     """The pixels the engine itself draws, without HTTP, for keyword arguments of its own."""
     folder = tmp_path_factory.mktemp("reference")

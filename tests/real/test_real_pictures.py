@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
+from PIL import Image
 
 import majordomo as md
+from majordomo import imagegen
 
 pytestmark = [pytest.mark.real, pytest.mark.anyio]
 
@@ -136,3 +138,62 @@ def test_the_blocking_call_draws_the_same(gateway: Any, drawn_directly: Callable
     with md.LlamaSwap(gateway.url) as provider:
         result = provider.image_model("tiny-image").generate_sync(PROMPT, size="64x64", steps=2, seed=5, cfg_scale=1.0, sampler="euler")
     assert pixels(result.image) == drawn_directly(prompt=PROMPT, seed=5)
+
+
+# The same request by every route that reaches the engine
+ROUTES: dict[str, Callable[[str, str], tuple[Any, str]]] = {
+    "native": lambda sd, swap: (md.StableDiffusion(sd), "tiny"),
+    "sdapi": lambda sd, swap: (md.StableDiffusion(sd, api="sdapi"), "tiny"),
+    "openai": lambda sd, swap: (md.StableDiffusion(sd, api="openai"), "tiny"),
+    "swap, tag": lambda sd, swap: (md.LlamaSwap(swap), "tiny-image"),
+    "swap, sdapi": lambda sd, swap: (md.LlamaSwap(swap, images="sdapi"), "tiny-image"),
+}
+
+
+@pytest.fixture(params=ROUTES)
+async def painter(request: pytest.FixtureRequest, sd_url: str, gateway: Any) -> AsyncIterator[imagegen.Model]:
+    provider, model = ROUTES[request.param](sd_url, gateway.url)
+    async with provider:
+        yield provider.image_model(model)
+
+
+@pytest.mark.parametrize(("ours", "theirs"), SETTINGS.values(), ids=SETTINGS.keys())
+async def test_any_route_gives_the_engines_own_pixels(
+    painter: imagegen.Model, drawn_directly: Callable[..., bytes], ours: dict[str, Any], theirs: dict[str, Any]
+) -> None:
+    result = await painter.generate(PROMPT, **{"size": "64x64", "steps": 2, **ours})
+    assert pixels(result.image) == drawn_directly(prompt=PROMPT, **theirs)
+    assert result.details[0].seed == ours["seed"]
+    assert result.image.parameters["prompt"] == PROMPT
+
+
+async def test_a_batch_is_drawn_from_counted_seeds(painter: imagegen.Model, drawn_directly: Callable[..., bytes]) -> None:
+    result = await painter.generate(PROMPT, size="64x64", steps=2, seed=5, n=2)
+    assert [pixels(image) for image in result.images] == [drawn_directly(prompt=PROMPT, seed=seed) for seed in (5, 6)]
+
+
+async def test_by_any_route_a_picture_begins_with_a_picture(painter: imagegen.Model, picture: Callable[..., md.ImagePart]) -> None:
+    given = picture(64, 64, "white", kind="JPEG", mode="L")
+    weak, strong = [(await painter.generate(PROMPT, images=[given], strength=s, steps=4, seed=5)).image for s in (0.1, 1.0)]
+    assert pixels(weak) != pixels(strong)
+    assert (weak.width, weak.height) == (64, 64)
+
+
+async def test_by_any_route_the_same_edit_gives_the_same_pixels(sd_url: str, gateway: Any, picture: Callable[..., md.ImagePart]) -> None:
+    half = Image.new("L", (64, 64), 0)
+    half.paste(255, (32, 0, 64, 64))
+    fields: dict[str, Any] = {
+        "images": [picture(64, 64, "red")],
+        "mask": md.ImagePart.from_pil(half),
+        "strength": 0.9,
+        "steps": 4,
+        "seed": 5,
+    }
+    drawn: dict[str, bytes] = {}
+    for name in ("native", "sdapi", "swap, sdapi"):  # OpenAI's routes make every upload a reference picture as well
+        provider, model = ROUTES[name](sd_url, gateway.url)
+        async with provider:
+            drawn[name] = pixels((await provider.image_model(model).generate(PROMPT, **fields)).image)
+            plain = pixels((await provider.image_model(model).generate(PROMPT, **{**fields, "mask": None})).image)
+    assert len(set(drawn.values())) == 1
+    assert plain not in drawn.values(), "the mask matters"
