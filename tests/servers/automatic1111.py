@@ -441,8 +441,16 @@ class Automatic1111(Paced):
             if name not in [known for known, _, _ in self.samplers]:
                 raise HTTPException(self.unknown_sampler_status or 404, "Sampler not found")
             return name, ""
+        sampler, found = self._resolved(name, given["scheduler"])
+        if found == self._own_schedule(sampler):
+            found = "Automatic"
+        # a schedule that is told, be it "Automatic", beats the one in the sampler's name
+        return self._resolved(sampler, given["scheduler"] or (found if found != "Automatic" else None))
+
+    def _resolved(self, name: str, scheduler: str | None) -> tuple[str, str]:
+        """The sampler and the schedule's label; what is unknown becomes the first of its list."""
         labels = {name: label for name, label, *_ in SCHEDULERS} | {label: label for _, label, *_ in SCHEDULERS}
-        found = labels.get(given["scheduler"], "Automatic")
+        found = labels.get(scheduler or "", "Automatic")
         for internal, label, aliases, *_ in SCHEDULERS:
             for ending in (label, internal, *(aliases or [])):
                 if name.endswith(f" {ending}"):
@@ -453,6 +461,11 @@ class Automatic1111(Paced):
                 raise HTTPException(self.unknown_sampler_status, "Sampler not found")
             name = self.samplers[0][0]
         return name, found
+
+    def _own_schedule(self, sampler: str) -> str:
+        """The label of the schedule that "Automatic" stands for with this sampler."""
+        own = next(options.get("scheduler", "automatic") for name, _, options in self.samplers if name == sampler)
+        return next(label for name, label, *_ in SCHEDULERS if name == own)
 
     def _scripts(self, given: dict[str, Any]) -> None:
         if given["script_name"] and given["script_name"].lower() not in ("x/y/z plot", "loopback"):
@@ -477,7 +490,6 @@ class Automatic1111(Paced):
         seed = random.randrange(4294967294) if given["seed"] == -1 else given["seed"]
         subseed = random.randrange(4294967294) if given["subseed"] == -1 else given["subseed"]
         model, model_hash = self._model(given)
-        own = next(options.get("scheduler", "automatic") for name, _, options in self.samplers if name == sampler)
         strength = given["denoising_strength"]
         settings: dict[str, Any] = {
             "route": route,
@@ -489,7 +501,7 @@ class Automatic1111(Paced):
             "cfg_scale": given["cfg_scale"],
             "sampler": sampler,
             "scheduler": scheduler,
-            "schedule": own if scheduler in ("", "Automatic") else next(n for n, label, *_ in SCHEDULERS if label == scheduler),
+            "schedule": self._own_schedule(sampler) if scheduler in ("", "Automatic") else scheduler,
             "width": given["width"],
             "height": given["height"],
             "batch_size": given["batch_size"],
