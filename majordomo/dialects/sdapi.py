@@ -45,6 +45,8 @@ class SDAPI:
     def fit(self, model: str, request: Request, lists: Lists | None = None) -> tuple[Request, list[CallWarning]]:
         warnings: list[CallWarning] = []
         speaker = SDCPP.speaker if self.sdcpp else A1111.speaker
+        if not self.sdcpp:
+            request = _joined(request, lists)
         request = (SDCPP if self.sdcpp else A1111).spell(request, lists)
         lacking = ["quality", "background"]
         if not request.images:
@@ -142,8 +144,23 @@ class SDAPI:
         if not images:
             raise NoImageError("the answer holds no picture")
         details = tuple(_details(image, index, info, request) for index, image in enumerate(images))
+        told = info.get("sd_model_name")
         raw = {**document, "images": [elided(image) for image in images], "parameters": _short(document.get("parameters"))}
-        return Result(tuple(images), details, raw=raw)
+        return Result(tuple(images), details, model=told if isinstance(told, str) else "", raw=raw)
+
+    def is_other(self, model: str, told: str) -> bool:
+        """Whether another checkpoint drew: A1111 keeps its own, silently, when it does not know the one asked for."""
+        return bool(told) and model != CURRENT and told.lower() not in model.lower()
+
+
+def _joined(request: Request, lists: Lists | None) -> Request:
+    """Before 1.9 there were no schedulers: the name of a sampler carried it, "DPM++ 2M Karras"."""
+    if lists is None or lists.schedulers != () or not request.scheduler:
+        return request
+    bare, old = Lists(), lists.samplers or ()
+    spelt = A1111.spell(replace(request, sampler=request.sampler or "Euler"), bare)
+    joined = f"{spelt.sampler} {spelt.scheduler}"
+    return replace(request, sampler=joined, scheduler="") if joined in old else request
 
 
 class WholeReply:
@@ -207,11 +224,12 @@ def _short(parameters: Any) -> Any:
 class Progress:
     """One look at A1111's progress: of whichever job runs."""
 
-    task: str | None  # None: this version does not say whose it is
+    task: str | None  # None: this version does not say whose it is (A1111 itself up to 1.10 always says null; forks name it)
     stamp: str  # changes from job to job
     busy: bool
     step: int
     steps: int
+    interrupted: bool = False  # stays set after a job, until the next one begins
     preview: ImagePart | None = None
 
 
@@ -223,11 +241,12 @@ def decode_progress(body: bytes, limits: Limits) -> Progress:
     step, steps, job, jobs = (_count(state.get(name)) for name in ("sampling_step", "sampling_steps", "job_no", "job_count"))
     task = document.get("current_task")
     return Progress(
-        task if isinstance(task, str) else ("" if "current_task" in document else None),
+        task if isinstance(task, str) else None,
         str(state.get("job_timestamp", "")),
         jobs > 0,
         step + steps * min(job, max(jobs - 1, 0)),
         steps * max(jobs, 1),
+        state.get("interrupted") is True,
         preview_of(document.get("current_image"), limits),
     )
 

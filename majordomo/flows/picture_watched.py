@@ -5,13 +5,14 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Protocol
 
 from anyio import sleep
 
 from majordomo import imagegen
 from majordomo.dialects.sdapi import Progress
-from majordomo.errors import MajordomoError
+from majordomo.errors import CallWarning, MajordomoError
 from majordomo.flows.call import Caller
 from majordomo.flows.picture import HTTPImageModel, ImageDoor, Tell, beside, withdrawing
 from majordomo.progress import Queued
@@ -33,24 +34,29 @@ class WatchedDoor(ImageDoor, Protocol):
 
     def decode_look(self, body: bytes, limits: Limits) -> Progress: ...
 
+    def is_other(self, model: str, told: str) -> bool: ...
+
     def reply_decoder(self, limits: Limits) -> Any: ...
 
     def decode(self, reply: Any, request: imagegen.Request, limits: Limits) -> imagegen.Result: ...
 
 
 class WatchedImageModel(HTTPImageModel):
-    """The looks end with the call. A job is interrupted only when the backend says that it is ours that runs."""
+    """The looks end with the call. A job is interrupted only when the backend says that it is ours that runs, or, where it does not say,
+    when nobody else uses it (`exclusive`)."""
 
     def __init__(
         self,
         caller: Caller,
         door: WatchedDoor,
         *args: Any,
+        exclusive: bool = False,
         new_task: Callable[[], str] = lambda: f"task({uuid.uuid4().hex})",
         **settings: Any,
     ) -> None:
         super().__init__(caller, door, *args, **settings)
         self._door = door
+        self._exclusive = exclusive
         self._new_task = new_task
 
     async def work(self, request: imagegen.Request, deadline: Deadline, tell: Tell | None) -> imagegen.Result:
@@ -64,17 +70,30 @@ class WatchedImageModel(HTTPImageModel):
             return self._door.decode(decoder, request, self._limits)
 
         async def withdraw() -> None:
-            if (await self._look(False)).task == task:
+            found = await self._look(False)
+            if found.task == task or (self._exclusive and found.task is None and found.busy):
                 await self._caller.fetch(self._door.encode_interrupt(), self._caller.deadline(LOOK), self._limits.reply)
 
         async def drawn() -> imagegen.Result:
-            return await self.exchange(wire, read, deadline, tell)
+            result = await self.exchange(wire, read, deadline, tell)
+            warnings = [*result.warnings, *await self._interrupted()]
+            if self._door.is_other(self.id, result.model):
+                warnings.append(CallWarning("MODEL_DIFFERS", f"{self.id} was asked for, {result.model} drew", "model"))
+            return replace(result, model="", warnings=tuple(warnings))
 
         if tell is None:
             return await withdrawing(drawn, withdraw)
         watch = _Watch(self._look, tell, task, request.previews)
         await watch.before()
         return await withdrawing(lambda: beside(drawn, watch.follow), withdraw)
+
+    async def _interrupted(self) -> list[CallWarning]:
+        """A job that somebody interrupts still answers 200, with what was drawn so far; only the progress tells."""
+        with suppress(MajordomoError):
+            found = await self._look(False)
+            if found.interrupted and not found.busy:
+                return [CallWarning("INTERRUPTED", "somebody interrupted the server while it drew: the picture is unfinished")]
+        return []
 
     async def _look(self, preview: bool) -> Progress:
         request = self._door.encode_look(preview=preview)

@@ -27,17 +27,26 @@ class Automatic1111(HTTPProvider):
 
     Prompts are A1111's own little language (`(word:1.2)`, `<lora:name:0.8>`), untouched. `api_key` is "user:password" of `--api-auth`, else
     from AUTOMATIC1111_API_KEY. A cancelled call interrupts the job when the server says that it is ours that runs (`current_task`,
-    which not every version tells); else the server draws to its end. Raises ConfigurationError for an address or key that cannot be one.
+    which forks tell and A1111 up to 1.10 does not); `exclusive=True` says that nobody else uses the server, and then any job is
+    interrupted; else the server draws to its end. Raises ConfigurationError for an address or key that cannot be one.
     """
 
     name = "automatic1111"
     places = 1
     default_models = {"image": "current"}  # noqa: RUF012 (read only)
 
-    def __init__(self, base_url: str = "http://localhost:7860", api_key: str | Secret | None = None, **common: Unpack[Common]) -> None:
+    def __init__(
+        self,
+        base_url: str = "http://localhost:7860",
+        api_key: str | Secret | None = None,
+        *,
+        exclusive: bool = False,
+        **common: Unpack[Common],
+    ) -> None:
         common = sealed(common)
         api_key = seal(api_key or env.variable("AUTOMATIC1111_API_KEY"))
         self._door = SDAPI()
+        self._exclusive = exclusive
         self._known: Lists | None = None
         super().__init__(base_url, api_key, **common)
 
@@ -53,6 +62,7 @@ class Automatic1111(HTTPProvider):
             timeout=self._picture_timeout,
             strict=self._strict,
             lists=self._lists,
+            exclusive=self._exclusive,
         )
 
     async def models(self) -> list[ModelInfo]:

@@ -1,0 +1,343 @@
+"""A1111, against a server that the independent client `webuiapi` found to be one (tests/servers)."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import anyio
+import pytest
+from anyio import to_thread
+from loopback import Handler, Loopback, always, whole
+from servers.asking import halves
+from servers.automatic1111 import Automatic1111
+from servers.stage import pixels
+
+import majordomo as md
+from majordomo import imagegen
+from majordomo.dialects.sdapi import SDAPI
+from majordomo.settings import Limits
+
+Serve = Callable[[Handler], Loopback]
+Picture = Callable[..., md.ImagePart]
+pytestmark = pytest.mark.anyio
+SMALL: dict[str, Any] = {"size": "64x64", "steps": 6}
+
+
+@pytest.fixture
+def engine() -> Iterator[Automatic1111]:
+    held = Automatic1111()
+    yield held
+    held.release()
+
+
+@pytest.fixture
+def server(engine: Automatic1111, serve: Serve) -> Loopback:
+    return serve(engine)
+
+
+@pytest.fixture
+def provider(server: Loopback) -> Iterator[md.Automatic1111]:
+    with md.Automatic1111(server.url, retries=md.Retries(attempts=1)) as made:
+        yield made
+
+
+@pytest.fixture
+def painter(provider: md.Automatic1111) -> imagegen.Model:
+    return provider.image_model("current")
+
+
+def dot(picture: md.ImagePart, at: tuple[int, int] = (0, 0)) -> Any:
+    return picture.to_pil().convert("RGB").getpixel(at)
+
+
+def picture_requests(server: Loopback) -> list[Any]:
+    return [seen for seen in server.seen if seen.path.endswith("2img")]
+
+
+async def test_every_setting_arrives(painter: imagegen.Model, engine: Automatic1111) -> None:
+    result = await painter.generate(
+        "a red fox", size="96x64", steps=9, cfg_scale=2.5, negative_prompt="rain", sampler="dpmpp_2m", scheduler="karras", seed=0
+    )
+    job = engine.jobs[0]
+    wanted = {"prompt": "a red fox", "negative_prompt": "rain", "steps": 9, "cfg_scale": 2.5, "seed": 0, "width": 96, "height": 64}
+    assert wanted.items() <= job.items()
+    assert (job["sampler"], job["scheduler"]) == ("DPM++ 2M", "Karras")
+    assert dot(result.image) == engine.colour(job)
+    assert result.details[0].seed == 0
+    assert result.warnings == ()
+    assert result.image.parameters["sampler"] == "DPM++ 2M"
+
+
+async def test_several_pictures_are_drawn_one_after_the_other(painter: imagegen.Model, engine: Automatic1111) -> None:
+    result = await painter.generate("a", n=3, seed=5, **SMALL)
+    assert (engine.jobs[0]["n_iter"], engine.jobs[0]["batch_size"]) == (3, 1)
+    assert [detail.seed for detail in result.details] == [5, 6, 7]
+    assert [dot(image) for image in result.images] == [engine.colour(engine.jobs[0], index) for index in range(3)]
+
+
+async def test_a_random_seed_of_the_server_is_told(painter: imagegen.Model, engine: Automatic1111) -> None:
+    result = await painter.generate("a", **SMALL)
+    assert result.details[0].seed == engine.jobs[0]["seed"]
+
+
+async def test_a_size_off_the_grid_is_rounded_and_said(painter: imagegen.Model, engine: Automatic1111) -> None:
+    result = await painter.generate("a", size="100x61", steps=2)
+    assert (engine.jobs[0]["width"], engine.jobs[0]["height"]) == (96, 64)
+    assert [w.field for w in result.warnings] == ["size"]
+    detail = result.details[0]
+    assert (detail.size_asked, detail.size_sent, detail.size_got) == ((100, 61), (96, 64), (96, 64))
+
+
+async def test_a_picture_to_begin_with(painter: imagegen.Model, engine: Automatic1111, picture: Picture) -> None:
+    given = picture(64, 48, "white", kind="WEBP", mode="L")
+    await painter.generate("a", images=[given], strength=0.4, seed=1, steps=4)
+    job = engine.jobs[0]
+    assert (job["route"], job["denoising_strength"], job["width"], job["height"]) == ("img2img", 0.4, 64, 48)
+    assert job["init_images"] == [pixels(given.to_pil().convert("RGB"))]
+    with pytest.raises(md.UnsupportedError) as caught:
+        await painter.generate("a", images=[given, given])
+    assert caught.value.field == "images"
+
+
+async def test_a_mask_keeps_what_is_black(painter: imagegen.Model, engine: Automatic1111, picture: Picture) -> None:
+    mask = md.ImagePart(halves(0, 255, (64, 64)))
+    result = await painter.generate("a", images=[picture(64, 64, "red")], mask=mask, strength=1.0, steps=2, seed=1)
+    assert dot(result.image, (2, 32)) == (255, 0, 0)
+    assert dot(result.image, (61, 32)) == engine.colour(engine.jobs[0])
+    assert (engine.jobs[0]["inpainting_fill"], engine.jobs[0]["inpaint_full_res"]) == (1, False)
+
+
+async def test_an_unknown_sampler_never_reaches_a_server_that_would_take_another(painter: imagegen.Model, server: Loopback) -> None:
+    for name in ("euler_b", "tcd"):
+        with pytest.raises(md.InvalidRequestError) as caught:
+            await painter.generate("a", sampler=name)
+        assert caught.value.field == "sampler"
+        assert caught.value.details["nearest"]
+    assert picture_requests(server) == []
+    await painter.generate("a", sampler="DPM adaptive", **SMALL)  # not in our table, but in its list
+    assert picture_requests(server)[0].json["sampler_name"] == "DPM adaptive"
+
+
+async def test_before_1_9_the_samplers_name_carries_the_scheduler(serve: Serve) -> None:
+    engine = Automatic1111(old=True)
+    async with md.Automatic1111(serve(engine).url) as provider:
+        assert await provider.schedulers() == []
+        await provider.image_model("current").generate("a", sampler="dpmpp_2m", scheduler="karras", **SMALL)
+        assert engine.jobs[0]["body"]["sampler_name"] == "DPM++ 2M Karras"
+        with pytest.raises(md.UnsupportedError):
+            await provider.image_model("current").generate("a", sampler="euler", scheduler="karras")
+
+
+async def test_steps_and_previews_are_told_while_it_draws(painter: imagegen.Model, engine: Automatic1111) -> None:
+    engine.hold_at = 3
+    events: list[Any] = []
+    async with painter.stream("a", previews=1, **SMALL) as stream:
+        async for event in stream:
+            events.append(event)
+            if any(isinstance(e, imagegen.Preview) for e in events):
+                engine.release()
+    kinds = [type(event).__name__ for event in events]
+    assert kinds[-1] == "Done"
+    assert imagegen.Step(3, 6) in events
+    assert kinds.count("Preview") == 1
+    assert isinstance(next(e for e in events if isinstance(e, imagegen.Preview)).image, md.ImagePart)
+
+
+async def test_the_steps_of_several_pictures_count_through(painter: imagegen.Model, engine: Automatic1111) -> None:
+    engine.hold_at = 2
+    seen: list[imagegen.Step] = []
+    async with painter.stream("a", n=2, **SMALL) as stream:
+        async for event in stream:
+            if isinstance(event, imagegen.Step):
+                seen.append(event)
+                engine.release()
+    assert seen[0] == imagegen.Step(2, 12)
+
+
+async def test_somebody_elses_job_is_waiting_not_progress(server: Loopback, engine: Automatic1111) -> None:
+    """Two programs at one server: what is told of the other's job is never told as ours, and never interrupted."""
+    engine.hold_at = 3
+    other, ours = md.Automatic1111(server.url), md.Automatic1111(server.url)
+    events: list[Any] = []
+    async with other, ours, anyio.create_task_group() as group:
+        group.start_soon(partial(other.image_model("current").generate, "theirs", **SMALL))
+        await to_thread.run_sync(engine.reached.wait, 5)
+        with anyio.CancelScope() as scope:
+            async with ours.image_model("current").stream("mine", **SMALL) as stream:
+                async for event in stream:
+                    events.append(event)
+                    scope.cancel()
+        assert events == [imagegen.Queued(None)]
+        assert engine.interrupts == 0
+        engine.release()
+    assert next(job["prompt"] for job in engine.jobs) == "theirs"
+
+
+@pytest.mark.parametrize(
+    ("told", "exclusive", "interrupts"), [("id", False, 1), ("null", False, 0), ("absent", False, 0), ("null", True, 1)]
+)
+async def test_a_cancelled_call_interrupts_its_own_job_only(serve: Serve, told: Any, exclusive: bool, interrupts: int) -> None:
+    engine = Automatic1111(current_task=told)
+    engine.hold_at = 3
+    async with md.Automatic1111(serve(engine).url, exclusive=exclusive) as provider:
+        async with anyio.create_task_group() as group:
+            group.start_soon(partial(provider.image_model("current").generate, "a", **SMALL))
+            await to_thread.run_sync(engine.reached.wait, 5)
+            group.cancel_scope.cancel()
+        assert engine.interrupts == interrupts
+        engine.release()
+
+
+async def test_leaving_a_stream_early_interrupts(painter: imagegen.Model, engine: Automatic1111) -> None:
+    engine.hold_at = 3
+    async with painter.stream("a", **SMALL) as stream:
+        async for event in stream:
+            assert isinstance(event, imagegen.Step)
+            break
+    assert engine.interrupts == 1
+
+
+async def test_a_picture_that_somebody_interrupted_says_so(painter: imagegen.Model, engine: Automatic1111) -> None:
+    engine.hold_at = 3
+    async with anyio.create_task_group() as group:
+        results: list[imagegen.Result] = []
+
+        async def draw() -> None:
+            results.append(await painter.generate("a", **SMALL))
+
+        group.start_soon(draw)
+        await to_thread.run_sync(engine.reached.wait, 5)
+        with engine.changed:
+            engine.state.interrupted = True
+            engine.changed.notify_all()
+    assert [warning.code for warning in results[0].warnings] == ["INTERRUPTED"]
+
+
+@pytest.mark.parametrize("kind", ["png", "jpg", "webp"])
+async def test_whatever_format_the_server_is_set_to(serve: Serve, kind: str) -> None:
+    engine = Automatic1111(samples_format=kind, return_grid=True)
+    async with md.Automatic1111(serve(engine).url) as provider:
+        result = await provider.image_model("current").generate("a", n=2, seed=3, **SMALL)
+    assert len(result.images) == 2, "the contact sheet is no picture"
+    assert {image.mime for image in result.images} == {{"png": "image/png", "jpg": "image/jpeg", "webp": "image/webp"}[kind]}
+    assert [detail.seed for detail in result.details] == [3, 4]
+
+
+async def test_errors_have_their_kinds(engine: Automatic1111, painter: imagegen.Model, serve: Serve) -> None:
+    engine.failure = "oom"
+    with pytest.raises(md.BackendError, match="out of memory") as caught:
+        await painter.generate("a", **SMALL)
+    assert caught.value.code == "GPU_OOM"
+    engine.failure = "nan"
+    with pytest.raises(md.BackendError, match="NaN"):
+        await painter.generate("a", **SMALL)
+    async with md.Automatic1111(serve(Automatic1111(api=False)).url) as provider:
+        with pytest.raises(md.NotFoundError):
+            await provider.image_model("current").generate("a")
+        assert not (await provider.health()).ok
+    async with md.Automatic1111(serve(always(whole({"images": [], "info": ""}))).url) as provider:
+        with pytest.raises(md.NoImageError):
+            await provider.image_model("current").generate("a")
+
+
+async def test_user_and_password(serve: Serve) -> None:
+    url = serve(Automatic1111(auth=("bob", "secret-word"))).url
+    async with md.Automatic1111(url, "bob:secret-word") as provider:
+        await provider.image_model("current").generate("a", **SMALL)
+        assert "secret-word" not in repr(vars(provider))
+    async with md.Automatic1111(url, "bob:wrong-word", retries=md.Retries(attempts=1)) as provider:
+        with pytest.raises(md.AuthenticationError) as caught:
+            await provider.image_model("current").generate("a", **SMALL)
+        token = base64.b64encode(b"bob:wrong-word").decode()
+        assert "wrong-word" not in repr(caught.value) + json.dumps(caught.value.to_dict())
+        assert token not in json.dumps(caught.value.to_dict())
+
+
+async def test_a_checkpoint_is_chosen_and_another_one_that_drew_is_said(provider: md.Automatic1111, engine: Automatic1111) -> None:
+    titles = [info.id for info in await provider.models()]
+    assert [info.loaded for info in await provider.models()] == [True, False]
+    result = await provider.image_model(titles[1]).generate("a", **SMALL)
+    assert engine.jobs[0]["model"] == "sd_xl_base_1.0"
+    assert result.warnings == ()
+    assert result.model == titles[1]
+    result = await provider.image_model("nobody-knows-it").generate("a", **SMALL)
+    assert [warning.code for warning in result.warnings] == ["MODEL_DIFFERS"]
+
+
+async def test_extra_reaches_its_body_and_others_do_not(painter: imagegen.Model, engine: Automatic1111) -> None:
+    extra = {"automatic1111": {"subseed_strength": 0.5, "override_settings": {"CLIP_stop_at_last_layers": 2}}, "openai": {"width": 8}}
+    await painter.generate("a", extra=extra, **SMALL)
+    assert (engine.jobs[0]["subseed_strength"], engine.jobs[0]["clip_skip"], engine.jobs[0]["width"]) == (0.5, 2, 64)
+
+
+async def test_what_the_server_has_can_be_asked(provider: md.Automatic1111, engine: Automatic1111, picture: Picture) -> None:
+    assert "Euler a" in await provider.samplers()
+    assert "Karras" in await provider.schedulers()
+    assert await provider.loras() == ["ink-wash", "pixel-art"]
+    assert "Lanczos" in await provider.upscalers()
+    assert (await provider.options())["samples_format"] == "png"
+    await provider.set_options(jpeg_quality=50)
+    assert engine.options["jpeg_quality"] == 50
+    large = await provider.upscale(picture(16, 8), 2, "Lanczos")
+    assert (large.width, large.height) == (32, 16)
+    for arguments, field in (((picture(16, 8), 99), "scale"), ((b"x",), "image")):
+        with pytest.raises(md.InvalidRequestError) as caught:
+            await provider.upscale(*arguments)  # type: ignore[arg-type]
+        assert caught.value.field == field
+    assert engine.jobs == []
+
+
+def test_it_works_blocking(provider: md.Automatic1111, engine: Automatic1111, picture: Picture) -> None:
+    with provider.image_model("current").stream_sync("a", **SMALL) as stream:
+        assert type(list(stream)[-1]).__name__ == "Done"
+    assert provider.upscale_sync(picture(8, 8), 2, "Nearest").width == 16
+    assert provider.samplers_sync()
+    assert provider.loras_sync()
+    assert provider.upscalers_sync()
+    assert provider.schedulers_sync()
+    provider.set_options_sync(jpeg_quality=10)
+    assert provider.options_sync()["jpeg_quality"] == 10
+
+
+# Byte by byte: our request, and the body it becomes
+BODIES: dict[str, tuple[SDAPI, str, imagegen.Request, str, dict[str, Any]]] = {
+    "nothing set": (SDAPI(), "current", imagegen.Request("a"), "txt2img", {"prompt": "a"}),
+    "a checkpoint": (
+        SDAPI(), "sdxl", imagegen.Request("a", n=2), "txt2img",
+        {"prompt": "a", "override_settings": {"sd_model_checkpoint": "sdxl"}, "n_iter": 2},
+    ),
+    "zeros are values": (
+        SDAPI(), "current", imagegen.Request("a", seed=0, cfg_scale=0), "txt2img", {"prompt": "a", "cfg_scale": 0.0, "seed": 0},
+    ),
+    "all": (
+        SDAPI(), "current",
+        imagegen.Request("a", size="64x48", steps=8, negative_prompt="b", sampler="euler_a", scheduler="karras", seed=7), "txt2img",
+        {"prompt": "a", "width": 64, "height": 48, "negative_prompt": "b", "steps": 8, "sampler_name": "Euler a", "scheduler": "Karras", "seed": 7},
+    ),
+    "sd-server": (
+        SDAPI(sdcpp=True), "x", imagegen.Request("a", n=2, sampler="dpmpp_2m", scheduler="normal", seed=1), "txt2img",
+        {"prompt": "a", "sampler_name": "dpm++2m", "scheduler": "discrete", "seed": 1, "batch_size": 2},
+    ),
+    "llama-swap": (SDAPI(sdcpp=True, names_model=True), "sdxl", imagegen.Request("a", seed=1), "txt2img", {"prompt": "a", "model": "sdxl", "seed": 1}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("door", "model", "request_", "route", "body"), BODIES.values(), ids=BODIES.keys())
+def test_a_request_is_these_bytes(door: SDAPI, model: str, request_: imagegen.Request, route: str, body: dict[str, Any]) -> None:
+    wire = door.encode(model, door.fit(model, request_)[0])
+    assert (wire.method, wire.path, wire.content_type) == ("POST", f"/sdapi/v1/{route}", "application/json")
+    assert isinstance(wire.body, bytes)
+    assert json.loads(wire.body) == body
+
+
+def test_an_answer_of_an_older_build_without_info_is_read(picture: Picture) -> None:
+    door = SDAPI(sdcpp=True)
+    reply = door.reply_decoder(Limits())
+    reply.feed(json.dumps({"images": [picture().to_base64()], "parameters": {"init_images": ["x" * 30_000]}, "info": ""}).encode())
+    result = door.decode(reply, imagegen.Request("a", seed=9), Limits())
+    assert result.details[0].seed == 9
+    assert result.raw["parameters"] == {"init_images": ["<elided>"]}
