@@ -146,7 +146,7 @@ class SDAPI:
         details = tuple(_details(image, index, info, request) for index, image in enumerate(images))
         told = info.get("sd_model_name")
         raw = {**document, "images": [elided(image) for image in images], "parameters": _short(document.get("parameters"))}
-        return Result(tuple(images), details, model=told if isinstance(told, str) else "", raw=raw)
+        return Result(tuple(images), details, model=told if isinstance(told, str) and not self.sdcpp else "", raw=raw)
 
     def is_other(self, model: str, told: str) -> bool:
         """Whether another checkpoint drew: A1111 keeps its own, silently, when it does not know the one asked for."""
