@@ -18,6 +18,7 @@ from majordomo.dialects.pictures import sized
 from majordomo.embedded import clerk
 from majordomo.errors import CallWarning, ConfigurationError, MajordomoError
 from majordomo.flows.chat import ChatModel, refuse_unsupported
+from majordomo.flows.gate import Gate
 from majordomo.flows.picture import ImageModel, Tell
 from majordomo.imagegen.geometry import Geometry
 from majordomo.imaging.sketch import DEFAULT_SIZE, DEFAULT_STEPS, Sketch
@@ -30,6 +31,7 @@ from majordomo.wire import Deadline
 from majordomo.words import check_name
 
 T = TypeVar("T")
+PROCESSORS = os.cpu_count() or 1
 GEOMETRY = Geometry(pixels=512 * 512)
 _workers: RunVar[anyio.CapacityLimiter] = RunVar("majordomo-offline-workers")
 
@@ -55,7 +57,7 @@ class Offline(Provider):
         if timeout is not None and not isinstance(timeout, Timeout):
             timeout = Timeout(total=timeout)
         self._timeout = (timeout or Timeout()).over(LOCAL)
-        self._workers = max_concurrency or os.cpu_count() or 1
+        self.gate = Gate(max_concurrency or PROCESSORS)
         self._strict = strict
         self._limits = limits or Limits()
         self._closed = False
@@ -92,7 +94,7 @@ class Offline(Provider):
         try:
             limiter = _workers.get()
         except LookupError:
-            limiter = anyio.CapacityLimiter(self._workers)
+            limiter = anyio.CapacityLimiter(PROCESSORS)
             _workers.set(limiter)
         deadline.enter("idle")
         with anyio.move_on_after(deadline.wait()):
@@ -113,10 +115,11 @@ class OfflinePainter(ImageModel):
             refuse_unsupported(warnings, offline._strict)
             painting = _Painting(fitted)
             deadline = Deadline(offline._timeout)
-            while not painting.finished:
-                for event in await offline.work(painting.step, deadline):
-                    if tell is not None:
-                        tell(event)
+            async with offline.gate.place(deadline, None if tell is None else lambda position: tell(imagegen.Queued(position))):
+                while not painting.finished:
+                    for event in await offline.work(painting.step, deadline):
+                        if tell is not None:
+                            tell(event)
         except MajordomoError as error:
             error.about(self.provider, self.id)
             raise

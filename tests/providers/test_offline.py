@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 import majordomo as md
 from majordomo import imagegen, llm
+from majordomo.wire import Deadline
 
 pytestmark = pytest.mark.anyio
 SMALL: dict[str, object] = {"size": "48x32", "steps": 3}
@@ -171,3 +172,26 @@ def test_the_blocking_colour_is_the_same() -> None:
         assert stream.result is not None
         assert painter.generate_sync("a boat", **SMALL).image == stream.result.image  # type: ignore[arg-type]
         assert offline.model("clerk").generate_sync("hi").text
+
+
+async def test_pictures_beyond_max_concurrency_wait_in_line_and_say_where() -> None:
+    provider = md.Offline(max_concurrency=1)
+    told: list[object] = []
+    await provider.gate.enter(Deadline(md.Timeout()))  # somebody draws
+    async with anyio.create_task_group() as group:
+
+        async def follow() -> None:
+            async with provider.image_model("sketch").stream("a", size="64x64", steps=2) as stream:
+                told.extend([event async for event in stream])
+
+        group.start_soon(follow)
+        await anyio.wait_all_tasks_blocked()
+        provider.gate.leave()
+    assert [type(event).__name__ for event in told] == ["Queued", "Step", "Step", "Done"]
+    assert told[0] == imagegen.Queued(1)
+
+
+async def test_a_shape_is_worked_out() -> None:
+    result = await md.Offline().image_model("sketch").generate("a", aspect="2:1", megapixels=0.02)
+    assert (result.image.width, result.image.height) == (192, 96)
+    assert result.details[0].size_sent == (192, 96)
