@@ -64,7 +64,12 @@ def draw(
     steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
     cfg: Annotated[float | None, typer.Option(help="How strongly the prompt rules.")] = None,
     negative: Annotated[str, typer.Option(help="What not to draw.")] = "",
-    sampler: Annotated[str, typer.Option(help="Sampler, in the backend's words.")] = "",
+    sampler: Annotated[str, typer.Option(help="Sampler, by any common name: euler_a, dpmpp_2m, 'DPM++ 2M'.")] = "",
+    scheduler: Annotated[str, typer.Option(help="Scheduler: normal, karras, simple...")] = "",
+    aspect: Annotated[str, typer.Option(help="Shape instead of a size: 16:9.")] = "",
+    image: Annotated[list[Path] | None, typer.Option(help="Picture to begin with; more of them are references.")] = None,
+    mask: Annotated[Path | None, typer.Option(help="Greyscale, white = repaint.")] = None,
+    strength: Annotated[float | None, typer.Option(help="How much of the picture may change, 0 to 1.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed; random when not given.")] = None,
     ask: Annotated[str | None, typer.Option(help="A question about the picture, for a chat model.")] = None,
     chat_model: Annotated[str | None, typer.Option(help="Model string; else MAJORDOMO_CHAT_MODEL, else offline.")] = None,
@@ -84,6 +89,11 @@ def draw(
         cfg_scale=cfg,
         negative_prompt=negative,
         sampler=sampler,
+        scheduler=scheduler,
+        aspect=aspect,
+        images=tuple(ImagePart.from_file(path) for path in image or ()),
+        mask=ImagePart.from_file(mask) if mask else None,
+        strength=strength,
         seed=seed if seed is not None else secrets.randbelow(SAFE_SEEDS),
         output_format=FORMATS.get(output.suffix.lower(), "") if output else "",
         previews=8 if console.is_terminal and console.color_system == "truecolor" else 0,
@@ -91,10 +101,10 @@ def draw(
     with _closing(painter):
         console.print(f"drawing with {painter.provider}/{painter.id}{why}, seed {request.seed}", style="dim")
         result = _watched(console, painter, request)
-    for index, image in enumerate(result.images):
-        written = _write(image, targets[index] if index < len(targets) else None, prompt, force)
+    for index, drawn in enumerate(result.images):
+        written = _write(drawn, targets[index] if index < len(targets) else None, prompt, force)
         told = result.details[index].seed
-        console.print(f"{written}  {image.width}x{image.height}, seed {told if told is not None else 'unknown'}")
+        console.print(f"{written}  {drawn.width}x{drawn.height}, seed {told if told is not None else 'unknown'}")
     _warn(console, [warning for warning in result.warnings if warning.field != "previews"])
     if isinstance(result.raw, dict) and result.raw.get("neural_network") is False:
         console.print(str(result.raw["note"]), style="dim")

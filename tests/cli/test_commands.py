@@ -161,3 +161,16 @@ def test_without_the_extra_it_says_what_to_install(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 1
     assert "pip install 'majordomo-client[cli]'" in done.stderr
+
+
+def test_a_picture_can_begin_with_a_picture_and_a_mask(tmp_path: Path, picture: Callable[..., md.ImagePart]) -> None:
+    picture(64, 64, "red").save(tmp_path / "in.png")
+    picture(64, 64, "black").save(tmp_path / "mask.png")
+    done = run(
+        tmp_path, "draw", "a cat", "--image", "in.png", "--mask", "mask.png", "--strength", "0.5", "--scheduler", "karras", "-o", "out.png",
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert md.ImagePart.from_file(tmp_path / "out.png").to_pil().convert("RGB").getpixel((5, 5)) == (255, 0, 0), "black keeps"
+    done = run(tmp_path, "draw", "a cat", "--aspect", "2:1", "-o", "wide.png")
+    wide = md.ImagePart.from_file(tmp_path / "wide.png")
+    assert abs(wide.width / wide.height - 2) < 0.1
