@@ -19,6 +19,7 @@ ROOT = [
     "BadResponseError",
     "CallWarning",
     "ChainExhaustedError",
+    "ComfyUI",
     "ConfigurationError",
     "ConnectionFailedError",
     "ContentRefusedError",
