@@ -29,10 +29,11 @@ class ComfyUI(HTTPProvider):
     workflow's own, or without a workflow the first on the server's disk.
 
     Without `workflow`, built-in graphs for a plain checkpoint (Stable Diffusion 1, 2, XL) draw from text, from a picture, and inside a
-    mask. `workflow` is a graph in API format: a mapping, JSON text, or the path of a JSON file. What goes where is found by nodes' titles ("prompt", "negative", "seed"...) or by the links of its sampler, or said with `slots`: `{"prompt": ("6", "text")}`, node
-    id and input; the names are prompt, negative_prompt, seed, steps, cfg_scale, sampler, scheduler, width, height, n, strength,
-    images, mask and model. A field without a slot is a warning, pictures without one an UnsupportedError. An unset field leaves the
-    workflow's own value, the seed too: the same picture every time. Never take a workflow from somebody you do not trust.
+    mask. `workflow` is a graph in API format: a mapping, JSON text, or the path of a JSON file. What goes where is found by nodes' titles
+    ("prompt", "negative", "seed"...), else by the links of its sampler, or said with `slots`: `{"prompt": ("6", "text")}`, node id and
+    input; the names are prompt, negative_prompt, seed, steps, cfg_scale, sampler, scheduler, width, height, n, strength, images, mask
+    and model. A field without a slot is a warning, pictures without one an UnsupportedError. An unset field leaves the workflow's own
+    value, the seed too: the same picture every time. Never take a workflow from somebody you do not trust.
 
     `extra={"comfyui": {"3": {"inputs": {"eta": 1}}}}` is merged into the graph by node id. A cancelled call leaves the queue, or interrupts
     the job when the server says that it is ours that runs. Steps and previews come over a websocket (extra `comfyui`); without it, as
