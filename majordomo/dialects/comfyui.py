@@ -68,6 +68,14 @@ class Ticket:
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """A job in the queue: it runs (0), or is so many-th in the line."""
+
+    position: int
+    job: str
+
+
+@dataclass(frozen=True, slots=True)
 class Stored:
     """A picture on the server's disk."""
 
@@ -233,13 +241,18 @@ class ComfyGraphs:
         query = urlencode({"filename": picture.filename, "subfolder": picture.subfolder, "type": picture.folder}, quote_via=quote)
         return WireRequest("GET", f"/view?{query}", accept="image/*")
 
-    def decode_place(self, body: bytes, job: str, limits: Limits) -> int | None:
-        """0: it runs; from 1: its place in the line; None: it is not there. The list comes as a heap, so the numbers count."""
+    def decode_place(self, body: bytes, job: str, limits: Limits) -> Place | None:
+        """Where the job is that has this id, or came from a client with this id; None: not in the queue. The list comes as a heap, so the
+        numbers count."""
         document = decode_object(body, limits.depth)
-        if any(found == job for _, found in _items(document.get("queue_running"))):
-            return 0
+        for _, found, client in _items(document.get("queue_running")):
+            if job in (found, client):
+                return Place(0, found)
         waiting = sorted(_items(document.get("queue_pending")), key=lambda item: item[0])
-        return next((place for place, (_, found) in enumerate(waiting, 1) if found == job), None)
+        for position, (_, found, client) in enumerate(waiting, 1):
+            if job in (found, client):
+                return Place(position, found)
+        return None
 
     def decode_history(self, body: bytes, job: str, limits: Limits) -> Finished | None:
         """None while the job waits or runs. Raises BackendError (GPU_OOM, GENERATION_FAILED), JobCancelledError, NoImageError."""
@@ -273,13 +286,14 @@ def _form(path: str, fields: Sequence[FormField]) -> WireRequest:
     return WireRequest("POST", path, body, body.content_type)
 
 
-def _items(value: Any) -> list[tuple[float, str]]:
-    """(number, job) of the entries of a queue; what is none is left out."""
-    return [
-        (item[0], item[1])
-        for item in (value if isinstance(value, list) else ())
-        if isinstance(item, list) and len(item) > 1 and isinstance(item[0], (int, float)) and isinstance(item[1], str)
-    ]
+def _items(value: Any) -> list[tuple[float, str, str]]:
+    """(number, job, client) of the entries of a queue; what is none is left out."""
+    found = []
+    for item in value if isinstance(value, list) else ():
+        if isinstance(item, list) and len(item) > 1 and isinstance(item[0], (int, float)) and isinstance(item[1], str):
+            extra = item[3] if len(item) > 3 and isinstance(item[3], dict) else {}
+            found.append((item[0], item[1], str(extra.get("client_id") or "")))
+    return found
 
 
 def _stored(outputs: Any) -> list[Stored]:

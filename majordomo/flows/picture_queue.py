@@ -55,7 +55,7 @@ class QueuedImageModel(HTTPImageModel):
         job = self._new_job()
         wire = self._door.encode(model, request, uploads, job)
         socket = await self._connected(job, deadline) if tell is not None else None
-        order = _Order(Ticket(job))
+        order = _Order(Ticket(job))  # a newer server takes our id, so that the job can be withdrawn before the answer is there
 
         async def read(reply: WireStream) -> Ticket:
             return self._door.decode_ticket(await read_all(reply, self._limits.reply), self._limits)
@@ -71,7 +71,7 @@ class QueuedImageModel(HTTPImageModel):
             )
 
         try:
-            finished = await withdrawing(drawn, lambda: self._withdrawn(order.ticket.job))
+            finished = await withdrawing(drawn, lambda: self._withdrawn(order.ticket.job, job))
         finally:
             if socket is not None:
                 await socket.aclose()
@@ -145,7 +145,8 @@ class QueuedImageModel(HTTPImageModel):
             if error.code == "TOO_LARGE":
                 return 0
             raise
-        return self._door.decode_place(body, job, self._limits)
+        place = self._door.decode_place(body, job, self._limits)
+        return place.position if place is not None else None
 
     async def _looked(self, wire: WireRequest, deadline: Deadline) -> bytes:
         look = deadline.beside(VISIT)
@@ -160,13 +161,20 @@ class QueuedImageModel(HTTPImageModel):
         except NotFoundError as error:
             raise NoImageError("the finished picture is not on the server's disk any more", status=error.status) from None
 
-    async def _withdrawn(self, job: str) -> None:
-        """Out of the queue; then, when it runs, interrupted. An older server interrupts whatever runs, so it is asked first."""
+    async def _withdrawn(self, job: str, client: str) -> None:
+        """Out of the queue; then, when it runs, interrupted. An older server interrupts whatever runs, so it is asked first. One that gave
+        the job an id we have not heard yet knows it by the client's."""
         deadline = self._caller.deadline(VISIT)
         await self._caller.fetch(self._door.encode_delete(job), deadline, self._limits.reply)
-        queue = await self._caller.fetch(self._door.encode_queue(), deadline, self._limits.reply)
-        if self._door.decode_place(queue, job, self._limits) == 0:
-            await self._caller.fetch(self._door.encode_interrupt(job), deadline, self._limits.reply)
+        for _ in range(2):
+            queue = await self._caller.fetch(self._door.encode_queue(), deadline, self._limits.reply)
+            place = self._door.decode_place(queue, client, self._limits)
+            if place is None:
+                return
+            if place.position == 0:
+                await self._caller.fetch(self._door.encode_interrupt(place.job), deadline, self._limits.reply)
+                return
+            await self._caller.fetch(self._door.encode_delete(place.job), deadline, self._limits.reply)
 
     def _listening(self, job: str, request: imagegen.Request) -> Listening:
         workflow = self._door.workflow(request)

@@ -17,7 +17,7 @@ from servers.asking import png
 
 import majordomo as md
 from majordomo import imagegen
-from majordomo.dialects.comfyui import ComfyGraphs, Stored, Uploaded, Uploads, decode_choices
+from majordomo.dialects.comfyui import ComfyGraphs, Place, Stored, Uploaded, Uploads, decode_choices
 from majordomo.dialects.comfyui_events import Listening
 from majordomo.dialects.comfyui_templates import template
 from majordomo.dialects.comfyui_workflow import Workflow
@@ -348,7 +348,9 @@ def test_history_tells_how_a_job_ended() -> None:
 def test_the_place_in_the_queue_follows_the_numbers() -> None:
     door = ComfyGraphs()
     body = json.dumps({"queue_running": [[0, "a", {}]], "queue_pending": [[9, "c"], [4, "b"], "x", [None, "d"], [12, "e", {}]]}).encode()
-    assert [door.decode_place(body, job, LIMITS) for job in "abced"] == [0, 1, 2, 3, None]
+    assert [door.decode_place(body, job, LIMITS) for job in "abced"] == [*(Place(n, job) for n, job in enumerate("abce")), None]
+    mine = json.dumps({"queue_running": [], "queue_pending": [[3, "x", {}, {"client_id": "me"}, []]]}).encode()
+    assert door.decode_place(mine, "me", LIMITS) == Place(1, "x")
     assert door.decode_place(b"{}", "a", LIMITS) is None
 
 
