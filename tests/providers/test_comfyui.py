@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -455,3 +456,231 @@ async def test_a_stream_that_is_left_withdraws_its_job(serve: Serve) -> None:
         await until(server.idle)
     assert not left.is_set()
     assert server.interrupts == 1
+
+
+# Listening, over a websocket
+
+
+async def held(provider: md.ComfyUI, server: ComfyUI, **fields: Any) -> list[imagegen.ImageEvent]:
+    """The events of a call that stands at its second step until that step, or the preview of it, is told."""
+    server.hold_at(2)
+    last: type = imagegen.Preview if fields.get("previews") else imagegen.Step
+    events: list[imagegen.ImageEvent] = []
+    async with provider.image_model("current").stream("a fox", **({"seed": 7, "size": "64x64", "steps": 3} | fields)) as stream:
+        async for event in stream:
+            events.append(event)
+            if isinstance(event, last) and imagegen.Step(2, 3) in events:
+                server.release()
+    return events
+
+
+@pytest.mark.parametrize("old", [True, False])
+async def test_steps_and_previews_are_told(serve: Serve, old: bool) -> None:
+    server = ComfyUI(old=old)
+    handler = serve(server)
+    async with md.ComfyUI(handler.url, "user-key") as provider:
+        events = await held(provider, server, previews=1)
+        told = [event for event in events if not isinstance(event, imagegen.Queued)]
+        assert told[:2] == [imagegen.Step(1, 3), imagegen.Step(2, 3)]
+        assert isinstance(told[2], imagegen.Preview)
+        assert (told[2].image.mime, told[2].image.width) == ("image/jpeg", 8)
+        assert isinstance(told[-1], imagegen.Done)
+        assert told[3:-1] in ([imagegen.Step(3, 3)], [])
+        assert dot(told[-1].result.image) == colour(FOX)
+        assert told[-1].result.warnings == ()
+        await until(server.listening, 0)
+    paths = [seen.path.partition("?")[0] for seen in handler.seen]
+    assert paths.index("/ws") < paths.index("/prompt")
+    (handshake,) = [seen for seen in handler.seen if seen.path.startswith("/ws")]
+    assert handshake.path == f"/ws?clientId={server.submitted[0]['client_id']}"
+    assert handshake.headers["authorization"] == "Bearer user-key"
+    assert "origin" not in handshake.headers
+
+
+async def test_nobody_listens_no_websocket(serve: Serve) -> None:
+    handler = serve(ComfyUI())
+    async with md.ComfyUI(handler.url) as provider:
+        await provider.image_model("current").generate("a fox", size="64x64", seed=7)
+    assert not [seen for seen in handler.seen if seen.path.startswith("/ws")]
+
+
+def test_the_blocking_colour_hears_it_too(serve: Serve) -> None:
+    server = ComfyUI()
+    server.hold_at(2)
+    events = []
+    with (
+        md.ComfyUI(serve(server).url) as provider,
+        provider.image_model("current").stream_sync("a fox", seed=7, size="64x64", steps=3) as stream,
+    ):
+        for event in stream:
+            events.append(event)
+            if event == imagegen.Step(2, 3):
+                server.release()
+    assert imagegen.Step(1, 3) in events
+    assert isinstance(events[-1], imagegen.Done)
+
+
+@pytest.mark.parametrize("old", [True, False])
+async def test_what_others_do_is_not_ours(serve: Serve, old: bool) -> None:
+    """A job without a client's id is told to everybody, and so is every interrupt."""
+    server = ComfyUI(old=old)
+    server.hold_at(1)
+    other = server.submit(others(steps=1))
+    await until(server.reached)
+    events: list[Any] = []
+    async with (
+        md.ComfyUI(serve(server).url) as provider,
+        provider.image_model("current").stream("a fox", seed=7, size="64x64", steps=3, previews=3) as stream,
+    ):
+        async for event in stream:
+            events.append(event)
+            if event == imagegen.Queued(1):
+                server.say("executing", {"node": "3", "prompt_id": other})
+                for step in (2, 3):
+                    server.say("progress", {"value": step, "max": 9} | ({} if old else {"prompt_id": other, "node": "3"}))
+                server.show(b"\0\0\0\1\0\0\0\2" + png())
+                server.say("execution_interrupted", {"prompt_id": other, "node_id": "3", "node_type": "KSampler", "executed": []})
+                server.say("executing", {"node": None, "prompt_id": other})
+                server.hold_at(2)  # the other ends, ours begins
+            if event == imagegen.Step(2, 3):
+                server.release()
+    steps = [event for event in events if isinstance(event, imagegen.Step)]
+    assert {step.total for step in steps} == {3}
+    assert steps[:2] == [imagegen.Step(1, 3), imagegen.Step(2, 3)]
+    assert all(event.image.mime == "image/jpeg" for event in events if isinstance(event, imagegen.Preview))
+    assert isinstance(events[-1], imagegen.Done)
+
+
+def broken_frame(server: ComfyUI) -> None:
+    server.send_raw(b"\xff\xff\xff\xff")
+
+
+def huge_message(server: ComfyUI) -> None:
+    server.show(b"\0" * 3000)
+
+
+def no_json(server: ComfyUI) -> None:
+    server.show(b"")
+    server.say("progress", "nonsense")
+    server.say("progress_state", {"nodes": [], "prompt_id": None})
+
+
+@pytest.mark.parametrize("trouble", [ComfyUI.drop_sockets, broken_frame, huge_message, no_json])
+async def test_the_picture_comes_whatever_becomes_of_the_websocket(serve: Serve, trouble: Callable[[ComfyUI], None]) -> None:
+    server = ComfyUI()
+    server.hold_at(2)
+    events = []
+    async with (
+        md.ComfyUI(serve(server).url, limits=md.Limits(picture=2000)) as provider,
+        provider.image_model("current").stream("a fox", seed=7, size="64x64", steps=3) as stream,
+    ):
+        async for event in stream:
+            events.append(event)
+            if event == imagegen.Step(2, 3):
+                trouble(server)
+                server.release()
+    assert isinstance(events[-1], imagegen.Done)
+    assert dot(events[-1].result.image) == colour(FOX)
+
+
+async def test_a_websocket_that_says_nothing(serve: Serve) -> None:
+    server = ComfyUI()
+    server.silent = True
+    async with md.ComfyUI(serve(server).url) as provider:
+        events = await heard(provider.image_model("current"))
+    assert isinstance(events[-1], imagegen.Done)
+
+
+async def test_without_wsproto(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "majordomo.transport.websocket", None)
+    server = ComfyUI()
+    async with md.ComfyUI(serve(server).url) as provider:
+        events = await heard(provider.image_model("current"))
+    assert [type(event) for event in events] == [imagegen.Done]
+
+
+async def test_pings_are_answered(serve: Serve) -> None:
+    server = ComfyUI()
+    server.hold_at(1)
+    async with (
+        md.ComfyUI(serve(server).url) as provider,
+        provider.image_model("current").stream("a fox", seed=7, size="64x64", steps=3) as stream,
+    ):
+        async for event in stream:
+            if event == imagegen.Step(1, 3):
+                server.ping()
+                await until(server.ponged)
+                server.release()
+
+
+@pytest.mark.parametrize("websocket", [True, False])
+async def test_a_failure_is_the_same_when_somebody_listens(serve: Serve, websocket: bool) -> None:
+    server = ComfyUI()
+    server.websocket = websocket
+    server.failing = ("torch.OutOfMemoryError", "CUDA out of memory")
+    async with md.ComfyUI(serve(server).url) as provider:
+        with pytest.raises(md.BackendError) as caught:
+            await heard(provider.image_model("current"))
+    assert caught.value.code == "GPU_OOM"
+    await until(server.listening, 0)
+
+
+@pytest.mark.parametrize("websocket", [True, False])
+async def test_an_interrupt_is_the_same_when_somebody_listens(serve: Serve, websocket: bool) -> None:
+    server = ComfyUI()
+    server.websocket = websocket
+    server.hold_at(1)
+    outcome: list[Any] = []
+    handler = serve(server)
+    async with md.ComfyUI(handler.url) as provider, anyio.create_task_group() as group:
+
+        async def call() -> None:
+            try:
+                outcome.append(await heard(provider.image_model("current")))
+            except md.MajordomoError as error:
+                outcome.append(error)
+
+        group.start_soon(call)
+        await until(server.reached)
+        async with httpx.AsyncClient() as client:
+            await client.post(f"{handler.url}/interrupt")
+    assert isinstance(outcome[0], md.JobCancelledError)
+
+
+async def test_a_stream_that_is_left_closes_its_websocket(serve: Serve) -> None:
+    server = ComfyUI()
+    server.hold_at(1)
+    async with md.ComfyUI(serve(server).url) as provider:
+        async with provider.image_model("current").stream("a fox", seed=7, size="64x64", steps=3) as stream:
+            async for event in stream:
+                if isinstance(event, imagegen.Step):
+                    break
+        await until(server.idle)
+        await until(server.listening, 0)
+    assert server.interrupts == 1
+
+
+async def test_a_job_whose_id_is_not_known_yet_is_withdrawn(serve: Serve) -> None:
+    """An old server has the job before we hear what it calls it; it knows whose it is."""
+    server = ComfyUI(old=True)
+    server.hold_at(1)
+    mine = server.submit(others())
+    await until(server.reached)
+    queued = threading.Event()
+
+    def handler(peer: Peer) -> None:
+        while (seen := peer.request()) is not None:
+            answer = server.answer(seen)
+            if seen.path == "/prompt":
+                queued.set()
+                peer.wait_for_close()
+                return
+            peer.send(answer.sent)
+
+    async with md.ComfyUI(serve(handler).url) as provider:
+        async with drawing(provider.image_model("current")) as (_, scope):
+            await until(queued.wait, 5)
+            scope.cancel()
+        assert server.pending(0, 0)
+    assert server.running == mine
+    assert server.interrupts == 0

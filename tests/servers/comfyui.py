@@ -147,9 +147,10 @@ class ComfyUI:
     # What a test does to it
 
     def hold_at(self, step: int) -> None:
-        """Every sampler stops once it has told of this step; 0 is before the first."""
+        """Every sampler stops once it has told of this step; 0 is before the first. One that stands at another step goes on."""
         with self._changed:
             self._held = step
+            self._changed.notify_all()
 
     def release(self) -> None:
         with self._changed:
@@ -192,6 +193,15 @@ class ComfyUI:
     def show(self, data: bytes) -> None:
         for socket in self.sockets[:]:
             socket.show(data)
+
+    def ping(self) -> None:
+        for socket in self.sockets[:]:
+            socket.ping()
+
+    def send_raw(self, data: bytes) -> None:
+        """Bytes under the frames."""
+        for socket in self.sockets[:]:
+            socket.peer.send(data)
 
     def drop_sockets(self) -> None:
         for socket in self.sockets[:]:
