@@ -34,6 +34,7 @@ _HOME = {
     "majordomo.providers.offline": "Offline",
     "majordomo.providers.openaicompatible": "OpenAICompatible",
     "majordomo.providers.automatic1111": "Automatic1111",
+    "majordomo.providers.comfyui": "ComfyUI",
     "majordomo.providers.openai": "OpenAI",
     "majordomo.providers.stablediffusion": "StableDiffusion",
     "majordomo.routing.chain": "ImageChain",
@@ -55,6 +56,7 @@ __all__ = [
     "BadResponseError",
     "CallWarning",
     "ChainExhaustedError",
+    "ComfyUI",
     "ConfigurationError",
     "ConnectionFailedError",
     "ContentRefusedError",
@@ -231,6 +233,7 @@ if TYPE_CHECKING:
         with_top_p,
     )
     from majordomo.providers.automatic1111 import Automatic1111
+    from majordomo.providers.comfyui import ComfyUI
     from majordomo.providers.llamaswap import LlamaSwap
     from majordomo.providers.offline import Offline
     from majordomo.providers.openai import OpenAI

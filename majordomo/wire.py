@@ -71,6 +71,32 @@ class Transport(Protocol):
     async def aclose(self) -> None: ...
 
 
+class MessageStream(Protocol):
+    """A websocket: whole messages, both ways."""
+
+    async def send(self, message: str) -> None: ...
+
+    async def receive(self) -> str | bytes | None:
+        """The next message; None once the other side has closed. Raises typed errors, among them DeadlineExceededError (phase idle)."""
+        ...
+
+    async def aclose(self) -> None:
+        """Leave, at whatever point; calling it twice is fine."""
+        ...
+
+
+Connect = Callable[[str, "Deadline", int], Awaitable[MessageStream]]
+
+
+def connector(port: Transport) -> Connect | None:
+    """`connect(path, deadline, limit)` of a Transport that has it: a websocket whose messages have at most `limit` bytes.
+
+    It raises typed errors when there is none to be had; what it is for must then work without.
+    """
+    found: Connect | None = getattr(port, "connect", None)
+    return found
+
+
 @dataclass(slots=True)
 class Deadline:
     """The time limits of one call, as moments. Whoever waits asks `wait()` how long it may; nobody guards a whole call with a scope.

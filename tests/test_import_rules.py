@@ -63,6 +63,7 @@ ONLY = {
     "httpcore": {"transport"},
     "httpcore2": {"transport"},
     "h11": {"transport"},
+    "wsproto": {"transport"},
     "PIL": {"imaging", "media"},
     "typer": {"cli"},
     "rich": {"cli"},

@@ -19,6 +19,7 @@ ROOT = [
     "BadResponseError",
     "CallWarning",
     "ChainExhaustedError",
+    "ComfyUI",
     "ConfigurationError",
     "ConnectionFailedError",
     "ContentRefusedError",
@@ -221,7 +222,20 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         md.nobody  # noqa: B018
 
 
-HEAVY = ("httpx", "httpcore", "pydantic", "pydantic_core", "anyio", "asyncio", "PIL", "trio", "typer", "rich", "majordomo.providers")
+HEAVY = (
+    "httpx",
+    "httpcore",
+    "pydantic",
+    "pydantic_core",
+    "anyio",
+    "asyncio",
+    "PIL",
+    "trio",
+    "typer",
+    "rich",
+    "wsproto",
+    "majordomo.providers",
+)
 
 
 def loaded_by(code: str) -> set[str]:

@@ -218,6 +218,9 @@ def _from_object(error: dict[str, Any], whole: dict[str, Any], source: str) -> E
             faults = trouble.get("errors") if isinstance(trouble, dict) else None
             for fault in faults[:3] if isinstance(faults, list) else []:
                 if isinstance(fault, dict):
+                    asked = fault.get("extra_info")
+                    if fault.get("type") == "value_not_in_list" and isinstance(asked, dict) and asked.get("input_name") == "ckpt_name":
+                        words += ("model_not_found",)
                     message += f"; node {node}: {_text(fault.get('message'))} {_text(fault.get('details'))}".rstrip()
     extra = error.get("details")
     if isinstance(extra, str) and extra:

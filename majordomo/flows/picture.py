@@ -193,6 +193,10 @@ class HTTPImageModel(ImageModel):
     async def work(self, request: imagegen.Request, deadline: Deadline, tell: Tell | None) -> imagegen.Result:
         """One call for at most as many pictures as the backend gives at once. Its place in the line is held already."""
 
+    async def named(self) -> str:
+        """The model's name for the backend; a kind of backend may have to ask for it."""
+        return self.id
+
     async def draw(self, request: imagegen.Request, tell: Tell | None) -> imagegen.Result:
         try:
             fitted, warnings = await self._fitted(request)
@@ -206,11 +210,12 @@ class HTTPImageModel(ImageModel):
         """In the backend's words, with its pictures in the backend's form. Nothing has been drawn when this raises."""
         request = replace(request, extra=own_extra(request.extra, self.provider, self._caller.peers))
         door = self._any_door
-        lists = await self._lists(self.id, request) if self._lists is not None and (request.sampler or request.scheduler) else None
-        fitted, warnings = door.fit(self.id, request, lists)
+        model = await self.named()
+        lists = await self._lists(model, request) if self._lists is not None and (request.sampler or request.scheduler) else None
+        fitted, warnings = door.fit(model, request, lists)
         refuse_unsupported(warnings, self._strict)
         if fitted.images:
-            fitted = await _converted(fitted, door.forms(self.id), self._limits)
+            fitted = await _converted(fitted, door.forms(model), self._limits)
         return fitted, warnings
 
     async def _portions(self, request: imagegen.Request, tell: Tell | None) -> imagegen.Result:

@@ -6,10 +6,10 @@ import threading
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from majordomo.errors import ConfigurationError
+from majordomo.errors import ConfigurationError, UnsupportedError
 from majordomo.secret import Secret
 from majordomo.transport.address import Address, encode_headers
-from majordomo.wire import Deadline, Transport, WireRequest, WireStream
+from majordomo.wire import Deadline, MessageStream, Transport, WireRequest, WireStream, connector
 
 if TYPE_CHECKING:
     import ssl
@@ -27,6 +27,13 @@ class Front:
     def open(self, request: WireRequest, deadline: Deadline) -> Awaitable[WireStream]:
         """See Transport. No coroutine of its own: the port's is handed on."""
         return (self._port or self._made()).open(request, deadline)
+
+    async def connect(self, path: str, deadline: Deadline, limit: int) -> MessageStream:
+        """See Connect. Raises UnsupportedError for a port without websockets."""
+        connect = connector(self._port or self._made())
+        if connect is None:
+            raise UnsupportedError("this transport has no websockets", code="NO_WEBSOCKET")
+        return await connect(path, deadline, limit)
 
     async def aclose(self) -> None:
         with self._lock:

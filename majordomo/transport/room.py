@@ -10,6 +10,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import anyio
+import anyio.abc
 from anyio.lowlevel import RunVar
 
 from majordomo.errors import BadResponseError, ConfigurationError, ConnectionFailedError, InvalidRequestError, MajordomoError
@@ -20,7 +21,7 @@ from majordomo.transport.pool import MAX_CONNECTIONS, Pool
 from majordomo.transport.reply import Reply
 from majordomo.transport.socket import Wire, dial, secure
 from majordomo.transport.tls import context_for
-from majordomo.wire import Deadline, Upload, WireRequest, WireStream
+from majordomo.wire import Deadline, MessageStream, Upload, WireRequest, WireStream
 
 log = logging.getLogger("majordomo.transport")
 
@@ -70,6 +71,21 @@ class Room:
         if log.isEnabledFor(logging.DEBUG):
             log.debug("%s %s%s -> %d", request.method, self.address.origin, request.path.partition("?")[0], reply.status)
         return reply
+
+    async def connect(self, path: str, deadline: Deadline, limit: int) -> MessageStream:
+        """A websocket at `path`, on a connection of its own beside the pool; its messages have at most `limit` bytes.
+
+        Raises ConfigurationError (MISSING_EXTRA) without wsproto, and as `open` does.
+        """
+        try:
+            from majordomo.transport.websocket import WebSocket
+        except ImportError:
+            raise ConfigurationError("websockets need an extra: pip install 'majordomo-client[comfyui]'", code="MISSING_EXTRA") from None
+        if self._closed:
+            raise ConfigurationError("the provider is closed", code="CLOSED")
+        socket = WebSocket(await _stream(self.address, self._proxy, self._tls, deadline, tunnelled=True), deadline, limit)
+        await socket.greet(self.address.authority, self.address.path + path, self._headers)
+        return socket
 
     def _request(self, request: WireRequest) -> httpcore.Request:
         target = (request.path if request.rooted else self.address.path + request.path).encode("ascii")
@@ -136,7 +152,14 @@ class Room:
 async def _connect(
     origin: httpcore.Origin, address: Address, proxy: Address | None, tls: str | ssl.SSLContext | None, deadline: Deadline
 ) -> Connection:
-    """TCP and TLS under one limit."""
+    stream = await _stream(address, proxy, tls, deadline, tunnelled=address.secure)
+    return Connection(origin, Wire(stream, deadline, secure=address.secure))
+
+
+async def _stream(
+    address: Address, proxy: Address | None, tls: str | ssl.SSLContext | None, deadline: Deadline, *, tunnelled: bool
+) -> anyio.abc.ByteStream:
+    """TCP and TLS under one limit. `tunnelled`: a proxy is asked for a tunnel, not for answers."""
     deadline.enter("connect")
     near = proxy or address
     stream = None
@@ -145,7 +168,7 @@ async def _connect(
             tcp = await dial(near.host, near.port)
             if proxy is not None and proxy.secure:
                 tcp = await secure(tcp, proxy.host, context_for(tls))
-            if proxy is not None and address.secure:
+            if proxy is not None and tunnelled:
                 tcp = await _tunnel(tcp, proxy, address, deadline)
             stream = await secure(tcp, address.host, context_for(tls)) if address.secure else tcp
     except ssl.SSLError as error:
@@ -157,7 +180,7 @@ async def _connect(
         ) from None
     if stream is None:
         raise deadline.exceeded()
-    return Connection(origin, Wire(stream, deadline, secure=address.secure))
+    return stream
 
 
 async def _tunnel(tcp: Any, proxy: Address, address: Address, deadline: Deadline) -> Any:

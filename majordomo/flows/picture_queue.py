@@ -1,0 +1,220 @@
+"""Pictures from ComfyUI's queue: files up, a graph into the queue, looks at history and queue until it has ended, files down.
+
+The history alone says how a job ended. A websocket, where there is one and somebody listens, tells of steps and unfinished pictures on
+the way, and that a look is due; everything works without it.
+"""
+
+from __future__ import annotations
+
+import math
+import uuid
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from anyio import Event, move_on_after, sleep
+
+from majordomo import imagegen
+from majordomo.dialects.comfyui import ComfyGraphs, Finished, Ticket, Uploaded, Uploads
+from majordomo.dialects.comfyui_events import GREETING, Listening
+from majordomo.errors import BadResponseError, CallWarning, JobLostError, MajordomoError, NoImageError, NotFoundError, Phase
+from majordomo.flows.call import Caller, Tries, read_all
+from majordomo.flows.picture import HTTPImageModel, Tell, beside, withdrawing
+from majordomo.flows.picture_job import FIRST_PAUSE, LONGEST_PAUSE, VISIT
+from majordomo.progress import Queued
+from majordomo.settings import Timeout
+from majordomo.wire import Deadline, MessageStream, WireRequest, WireStream, connector
+
+# A job may wait for hours in the line, and the socket says nothing about it: what is dead shows in the looks
+LISTEN = Timeout(connect=5, queue=5, first_byte=5, idle=math.inf)
+NO_SOCKET = CallWarning("UNSUPPORTED_FIELD", "previews have no effect: the server's websocket cannot be used", "previews")
+
+
+class QueuedImageModel(HTTPImageModel):
+    """The graph is sent once; looks are free and repeated like any question. `resolve` gives the real name for a model id."""
+
+    def __init__(
+        self,
+        caller: Caller,
+        door: ComfyGraphs,
+        *args: Any,
+        resolve: Callable[[str], Awaitable[str]],
+        new_job: Callable[[], str] = lambda: str(uuid.uuid4()),
+        **settings: Any,
+    ) -> None:
+        super().__init__(caller, door, *args, **settings)
+        self._door = door
+        self._resolve = resolve
+        self._new_job = new_job
+
+    async def named(self) -> str:
+        return await self._resolve(self.id)
+
+    async def work(self, request: imagegen.Request, deadline: Deadline, tell: Tell | None) -> imagegen.Result:
+        model = await self.named()
+        uploads = await self._uploaded(request, deadline)
+        job = self._new_job()
+        wire = self._door.encode(model, request, uploads, job)
+        socket = await self._connected(job, deadline) if tell is not None else None
+        order = _Order(Ticket(job))  # a newer server takes our id, so that the job can be withdrawn before the answer is there
+
+        async def read(reply: WireStream) -> Ticket:
+            return self._door.decode_ticket(await read_all(reply, self._limits.reply), self._limits)
+
+        async def drawn() -> Finished:
+            order.ticket = await self.exchange(wire, read, deadline, tell)
+            if socket is None or tell is None:
+                return await self._awaited(order, deadline, tell)
+            hear = self._listening(order.ticket.job, request)
+            return await beside(
+                lambda: self._awaited(order, deadline, tell),
+                lambda: _follow(socket, hear, tell, order),
+            )
+
+        try:
+            finished = await withdrawing(drawn, lambda: self._withdrawn(order.ticket.job, job))
+        finally:
+            if socket is not None:
+                await socket.aclose()
+        warnings = list(order.ticket.warnings)
+        if tell is not None and request.previews and socket is None:
+            warnings.append(NO_SOCKET)
+        kept = finished.pictures[: self._limits.images]
+        if len(kept) < len(finished.pictures):
+            words = f"{len(finished.pictures)} pictures were drawn; the first {len(kept)} were fetched"
+            warnings.append(CallWarning("PICTURES_LEFT", words, "n"))
+        files = [await self._fetched(self._door.encode_view(picture), deadline) for picture in kept]
+        return self._door.decode(files, finished, model, request, warnings, self._limits)
+
+    async def _uploaded(self, request: imagegen.Request, deadline: Deadline) -> Uploads:
+        images = [await self._upload(self._door.encode_upload(image), deadline) for image in request.images]
+        if request.mask is None:
+            return Uploads(tuple(images))
+        given = self._door.given
+        if given is not None and given.mask_in_picture:
+            wire = self._door.encode_mask(request.mask, images[0])
+        else:
+            wire = self._door.encode_upload(request.mask)
+        return Uploads(tuple(images), await self._upload(wire, deadline))
+
+    async def _upload(self, wire: WireRequest, deadline: Deadline) -> Uploaded:
+        """Repeated when it fails: a file twice on the server's disk harms nobody."""
+
+        async def once() -> Uploaded:
+            return self._door.decode_upload(await self._caller.fetch(wire, deadline, self._limits.reply), self._limits)
+
+        return await self._caller.repeat(once, Tries(self._caller, deadline, self.id))
+
+    async def _awaited(self, order: _Order, deadline: Deadline, tell: Tell | None) -> Finished:
+        job = order.ticket.job
+        pause = FIRST_PAUSE
+        while True:
+            finished = await self._history(job, deadline)
+            if finished is not None:
+                return finished
+            place = await self._place(job, deadline)
+            if place is None:
+                # It may have ended between the two looks; the server moves it under one lock
+                finished = await self._history(job, deadline)
+                if finished is not None:
+                    return finished
+                raise JobLostError("the server knows the job neither in its queue nor in its history; it may have been restarted")
+            phase: Phase = "queue" if place else "first_byte"
+            if deadline.phase != phase:
+                deadline.enter(phase)
+            if place and tell is not None:
+                tell(Queued(place))
+            left = deadline.left()
+            if left <= 0:
+                raise deadline.exceeded()
+            if order.ended.is_set():  # told a moment before it stands in the history
+                await sleep(min(FIRST_PAUSE, left))
+                continue
+            with move_on_after(min(pause, left)):
+                await order.ended.wait()
+            pause = min(pause * 1.3, LONGEST_PAUSE)
+
+    async def _history(self, job: str, deadline: Deadline) -> Finished | None:
+        body = await self._looked(self._door.encode_history(job), deadline)
+        return self._door.decode_history(body, job, self._limits)
+
+    async def _place(self, job: str, deadline: Deadline) -> int | None:
+        """0 when the queue cannot be read because it is too long: it holds everybody's graphs, and the job may well be in it."""
+        try:
+            body = await self._looked(self._door.encode_queue(), deadline)
+        except BadResponseError as error:
+            if error.code == "TOO_LARGE":
+                return 0
+            raise
+        place = self._door.decode_place(body, job, self._limits)
+        return place.position if place is not None else None
+
+    async def _looked(self, wire: WireRequest, deadline: Deadline) -> bytes:
+        look = deadline.beside(VISIT)
+        return await self._caller.repeat(lambda: self._caller.fetch(wire, look, self._limits.reply), Tries(self._caller, look, self.id))
+
+    async def _fetched(self, wire: WireRequest, deadline: Deadline) -> bytes:
+        look = deadline.beside(VISIT)
+        try:
+            return await self._caller.repeat(
+                lambda: self._caller.fetch(wire, look, self._limits.picture), Tries(self._caller, look, self.id)
+            )
+        except NotFoundError as error:
+            raise NoImageError("the finished picture is not on the server's disk any more", status=error.status) from None
+
+    async def _withdrawn(self, job: str, client: str) -> None:
+        """Out of the queue; then, when it runs, interrupted. An older server interrupts whatever runs, so it is asked first. One that gave
+        the job an id we have not heard yet knows it by the client's."""
+        deadline = self._caller.deadline(VISIT)
+        await self._caller.fetch(self._door.encode_delete(job), deadline, self._limits.reply)
+        for _ in range(2):
+            queue = await self._caller.fetch(self._door.encode_queue(), deadline, self._limits.reply)
+            place = self._door.decode_place(queue, client, self._limits)
+            if place is None:
+                return
+            if place.position == 0:
+                await self._caller.fetch(self._door.encode_interrupt(place.job), deadline, self._limits.reply)
+                return
+            await self._caller.fetch(self._door.encode_delete(place.job), deadline, self._limits.reply)
+
+    def _listening(self, job: str, request: imagegen.Request) -> Listening:
+        workflow = self._door.workflow(request)
+        return Listening(job, list(workflow.graph), workflow.samplers, request.previews, self._limits)
+
+    async def _connected(self, job: str, deadline: Deadline) -> MessageStream | None:
+        """The websocket, before the job is sent, so that nothing is missed; None where there is none."""
+        connect = connector(self._caller.port)
+        if connect is None:
+            return None
+        try:
+            socket = await connect(f"/ws?clientId={job}", deadline.beside(LISTEN), self._limits.picture)
+        except MajordomoError:
+            return None
+        try:
+            await socket.send(GREETING)
+        except MajordomoError:
+            await socket.aclose()
+            return None
+        except BaseException:
+            await socket.aclose()
+            raise
+        return socket
+
+
+class _Order:
+    """A job under way. `ended` is set when a look at its history is due."""
+
+    def __init__(self, ticket: Ticket) -> None:
+        self.ticket = ticket
+        self.ended = Event()
+
+
+async def _follow(socket: MessageStream, hear: Listening, tell: Tell, order: _Order) -> None:
+    """Tells what the socket says until the job has ended, or the socket: then the looks alone must do."""
+    try:
+        while not hear.ended and (message := await socket.receive()) is not None:
+            for event in hear.hear(message):
+                tell(event)
+    except MajordomoError:
+        return
+    if hear.ended:
+        order.ended.set()

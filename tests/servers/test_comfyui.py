@@ -1,0 +1,245 @@
+"""What the ComfyUI test server answers, asked by a plain client."""
+
+from __future__ import annotations
+
+import copy
+import io
+import json
+import struct
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+import pytest
+from loopback import Handler, Loopback
+from PIL import Image
+from servers.asking import ask, dot, halves, png, send_form
+from servers.comfyui import ComfyUI, colour
+from servers.drawing import fingerprint
+from wsproto import ConnectionType, WSConnection
+from wsproto.events import AcceptConnection, BytesMessage, Event, Request, TextMessage
+
+Serve = Callable[[Handler], Loopback]
+GRAPH: dict[str, Any] = {
+    "4": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "model.safetensors"}},
+    "5": {"class_type": "EmptyLatentImage", "inputs": {"width": 64, "height": 48, "batch_size": 1}},
+    "6": {"class_type": "CLIPTextEncode", "inputs": {"text": "a red fox", "clip": ["4", 1]}},
+    "7": {"class_type": "CLIPTextEncode", "inputs": {"text": "blurry", "clip": ["4", 1]}},
+    "3": {
+        "class_type": "KSampler",
+        "inputs": {
+            "seed": 7,
+            "steps": 4,
+            "cfg": 5.0,
+            "sampler_name": "euler_ancestral",
+            "scheduler": "karras",
+            "denoise": 1.0,
+            "model": ["4", 0],
+            "positive": ["6", 0],
+            "negative": ["7", 0],
+            "latent_image": ["5", 0],
+        },
+    },
+    "8": {"class_type": "VAEDecode", "inputs": {"samples": ["3", 0], "vae": ["4", 2]}},
+    "9": {"class_type": "SaveImage", "inputs": {"filename_prefix": "fox", "images": ["8", 0]}},
+}
+SETTINGS = {
+    "positive": "a red fox",
+    "negative": "blurry",
+    "seed": 7,
+    "steps": 4,
+    "cfg": 5.0,
+    "sampler_name": "euler_ancestral",
+    "scheduler": "karras",
+    "width": 64,
+    "height": 48,
+}
+
+
+def graph(changes: dict[str, dict[str, Any]] | None = None) -> dict[str, Any]:
+    made = copy.deepcopy(GRAPH)
+    for node, inputs in (changes or {}).items():
+        made[node]["inputs"].update(inputs)
+    return made
+
+
+def run(server: ComfyUI, url: str, prompt: dict[str, Any]) -> dict[str, Any]:
+    """The history of this graph, once it has ended."""
+    reply = ask(url, "POST", "/prompt", {"prompt": prompt})
+    assert reply.status == 200, reply.body
+    assert server.idle()
+    entry: dict[str, Any] = ask(url, "GET", f"/history/{reply.json['prompt_id']}").json[reply.json["prompt_id"]]
+    return entry
+
+
+def picture(url: str, entry: dict[str, Any], node: str = "9") -> Image.Image:
+    reply = ask(url, "GET", f"/view?{urlencode(entry['outputs'][node]['images'][0])}")
+    assert reply.status == 200
+    return Image.open(io.BytesIO(reply.body))
+
+
+def test_a_graph_runs_and_its_settings_show(serve: Serve) -> None:
+    server = ComfyUI()
+    url = serve(server).url
+    entry = run(server, url, graph())
+    assert entry["status"]["status_str"] == "success"
+    assert [kind for kind, _ in entry["status"]["messages"]] == ["execution_start", "execution_cached", "execution_success"]
+    image = picture(url, entry)
+    assert image.size == (64, 48)
+    assert dot(image) == colour(SETTINGS)
+    assert json.loads(image.info["prompt"])["3"]["inputs"]["seed"] == 7  # type: ignore[index]
+    assert ask(url, "GET", "/api/history/nobody").json == {}
+
+
+def test_a_batch_begins_with_what_is_uploaded(serve: Serve) -> None:
+    server = ComfyUI()
+    url = serve(server).url
+    first = send_form(url, "/upload/image", [("image", png((1, 2, 3)), "image/png")]).json
+    second = send_form(url, "/upload/image", [("image", halves(0, 255), "image/png")]).json
+    assert (first["name"], second["name"]) == ("upload", "upload (1)") or second["name"] != first["name"]
+    made = graph() | {
+        "10": {"class_type": "LoadImage", "inputs": {"image": first["name"]}},
+        "11": {"class_type": "VAEEncode", "inputs": {"pixels": ["10", 0], "vae": ["4", 2]}},
+        "12": {"class_type": "LoadImageMask", "inputs": {"image": second["name"], "channel": "red"}},
+        "13": {"class_type": "SetLatentNoiseMask", "inputs": {"samples": ["11", 0], "mask": ["12", 0]}},
+    }
+    made["3"]["inputs"] |= {"latent_image": ["13", 0], "denoise": 0.5}
+    image = picture(url, run(server, url, made))
+    assert dot(image, 2, 2) == (1, 2, 3)
+    assert dot(image, 60, 2) == colour(SETTINGS | {"denoise": 0.5, "init": fingerprint(png((1, 2, 3)))})
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "node"),
+    [
+        ({"3": {"sampler_name": "x"}}, "value_not_in_list", "3"),
+        ({"3": {"seed": -1}}, "value_smaller_than_min", "3"),
+        ({"3": {"cfg": 101}}, "value_bigger_than_max", "3"),
+        ({"3": {"steps": "many"}}, "invalid_input_type", "3"),
+        ({"3": {"model": ["5", 0]}}, "return_type_mismatch", "3"),
+        ({"3": {"model": ["4"]}}, "bad_linked_input", "3"),
+        ({"4": {"ckpt_name": "none"}}, "value_not_in_list", "4"),
+    ],
+)
+def test_a_bad_graph_is_refused_with_reasons(serve: Serve, changes: dict[str, Any], kind: str, node: str) -> None:
+    reply = ask(serve(ComfyUI()).url, "POST", "/prompt", {"prompt": graph(changes)})
+    assert reply.status == 400
+    assert reply.json["error"]["type"] == "prompt_outputs_failed_validation"
+    entry = reply.json["node_errors"][node]
+    assert entry["errors"][0]["type"] == kind
+    assert entry["dependent_outputs"] == ["9"]
+
+
+def test_other_refusals(serve: Serve) -> None:
+    url = serve(ComfyUI()).url
+    old = serve(ComfyUI(old=True)).url
+    assert ask(old, "POST", "/prompt", {}).json == {"error": "no prompt", "node_errors": []}
+    assert ask(url, "POST", "/prompt", {}).json["error"]["type"] == "no_prompt"
+    assert ask(url, "POST", "/prompt", b"{").status == 500
+    assert ask(url, "GET", "/queue", headers={"Origin": "http://elsewhere"}).status == 403
+    no_output = {name: node for name, node in graph().items() if name != "9"}
+    assert ask(url, "POST", "/prompt", {"prompt": no_output}).json["error"]["type"] == "prompt_no_outputs"
+    assert ask(url, "GET", "/view?filename=../x").status == 400
+    assert ask(url, "GET", "/view?filename=x&subfolder=../x").status == 403
+    assert ask(url, "GET", "/view?filename=x").status == 404
+
+
+@pytest.mark.parametrize("old", [True, False])
+def test_the_same_graph_again_is_served_from_the_cache(serve: Serve, old: bool) -> None:
+    server = ComfyUI(old=old)
+    url = serve(server).url
+    first, second = run(server, url, graph()), run(server, url, graph())
+    assert len(server.jobs) == 1
+    assert second["outputs"] == ({} if old else first["outputs"])
+
+
+def test_failures_and_interrupts(serve: Serve) -> None:
+    server = ComfyUI()
+    url = serve(server).url
+    server.failing = ("torch.OutOfMemoryError", "CUDA out of memory")
+    entry = run(server, url, graph())
+    assert entry["status"]["status_str"] == "error"
+    assert entry["status"]["messages"][-1][1]["exception_type"] == "torch.OutOfMemoryError"
+    server.failing = None
+    server.hold_at(2)
+    first = ask(url, "POST", "/prompt", {"prompt": graph()}).json["prompt_id"]
+    assert server.reached()
+    second = ask(url, "POST", "/prompt", {"prompt": graph({"3": {"seed": 8}})}).json["prompt_id"]
+    queue = ask(url, "GET", "/queue").json
+    assert [item[1] for item in queue["queue_running"]] == [first]
+    assert [item[1] for item in queue["queue_pending"]] == [second]
+    ask(url, "POST", "/interrupt", {"prompt_id": second})
+    assert server.running == first
+    ask(url, "POST", "/queue", {"delete": [second]})
+    ask(url, "POST", "/interrupt", {"prompt_id": first})
+    assert server.idle()
+    assert ask(url, "GET", f"/history/{first}").json[first]["status"]["messages"][-1][0] == "execution_interrupted"
+
+
+class Listener:
+    """A plain websocket client."""
+
+    def __init__(self, url: str, client: str) -> None:
+        import socket
+
+        parts = urlsplit(url)
+        self.socket = socket.create_connection((parts.hostname, parts.port), 5)
+        self.protocol = WSConnection(ConnectionType.CLIENT)
+        self.socket.sendall(self.protocol.send(Request(host=parts.netloc, target=f"/ws?clientId={client}")))
+        self.waiting: list[Event] = []
+        assert isinstance(self.next(), AcceptConnection)
+
+    def next(self) -> Event:
+        while not self.waiting:
+            self.protocol.receive_data(self.socket.recv(1 << 16) or None)
+            self.waiting = list(self.protocol.events())
+        return self.waiting.pop(0)
+
+    def __enter__(self) -> Listener:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.socket.close()
+
+    def say(self, message: Any) -> None:
+        self.socket.sendall(self.protocol.send(TextMessage(json.dumps(message))))
+
+    def until(self, kind: str) -> list[Any]:
+        """The messages up to the first of this type."""
+        found: list[Any] = []
+        while True:
+            event = self.next()
+            if isinstance(event, BytesMessage):
+                found.append(bytes(event.data))
+            elif isinstance(event, TextMessage):
+                found.append(json.loads(event.data))
+                if found[-1]["type"] == kind:
+                    return found
+
+
+@pytest.mark.parametrize("old", [True, False])
+def test_the_websocket_tells_of_a_job(serve: Serve, old: bool) -> None:
+    server = ComfyUI(old=old)
+    url = serve(server).url
+    with Listener(url, "me") as listener:
+        listener.say({"type": "feature_flags", "data": {"supports_preview_metadata": True}})
+        (status, *_) = listener.until("status" if old else "feature_flags")
+        assert status["data"]["sid"] == "me"
+        server.hold_at(0)
+        ask(url, "POST", "/prompt", {"prompt": graph(), "client_id": "me"})
+        server.release()
+        told = listener.until("executed")
+        steps = [message["data"] for message in told if isinstance(message, dict) and message["type"] == "progress"]
+        assert [step["value"] for step in steps] == [1, 2, 3, 4]
+        assert ("prompt_id" in steps[0]) is not old
+        previews = [message for message in told if isinstance(message, bytes)]
+        assert [struct.unpack(">I", preview[:4])[0] for preview in previews] == [1 if old else 4] * 4
+        ended = listener.until("executing")[-1]
+        assert ended["data"]["node"] is None
+    assert server.listening(0)
+
+
+def test_without_a_websocket(serve: Serve) -> None:
+    server = ComfyUI()
+    server.websocket = False
+    assert ask(serve(server).url, "GET", "/ws?clientId=x").status == 404
