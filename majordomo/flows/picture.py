@@ -198,9 +198,13 @@ class HTTPImageModel(ImageModel):
         return self.id
 
     async def draw(self, request: imagegen.Request, tell: Tell | None) -> imagegen.Result:
+        began = self._caller.deadline(self._timeout, self.id)
         try:
-            fitted, warnings = await self._fitted(request)
-            result = await self._portions(fitted, tell)
+            with move_on_after(began.left()) as scope:
+                fitted, warnings = await self._fitted(request)
+            if scope.cancelled_caught:
+                raise began.exceeded()
+            result = await self._portions(fitted, began, tell)
         except MajordomoError as error:
             error.about(self.provider, self.id)
             raise
@@ -218,15 +222,14 @@ class HTTPImageModel(ImageModel):
             fitted = await _converted(fitted, door.forms(model), self._limits)
         return fitted, warnings
 
-    async def _portions(self, request: imagegen.Request, tell: Tell | None) -> imagegen.Result:
+    async def _portions(self, request: imagegen.Request, began: Deadline, tell: Tell | None) -> imagegen.Result:
         """All pictures, in as many calls as that takes; some that fail do not cost the others."""
         most = self._any_door.most(self.id, request)
         if request.n <= most:
-            deadline = self._caller.deadline(self._timeout, self.id, tell)
+            deadline = self._caller.deadline(self._timeout, self.id, tell, since=began)
             return await self._placed(replace(request, n=request.n if most > 1 else 0), deadline, tell)
         sizes = [most] * (request.n // most) + ([request.n % most] if request.n % most else [])
         parts = [_Part(index * most, size) for index, size in enumerate(sizes)]
-        began = self._caller.deadline(self._timeout, self.id)
         told = _Together(parts, tell) if tell is not None else None
 
         async def draw(part: _Part) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from loopback import Handler
 from servers.automatic1111 import Automatic1111
+from servers.comfyui import ComfyUI
 from servers.llamaswap import LlamaSwap
 from servers.openai_images import OpenAIImages
 from servers.stable_diffusion import StableDiffusion
@@ -41,6 +42,7 @@ BACKENDS = [
     Backend("stablediffusion sdapi", _engine, lambda url, **common: md.StableDiffusion(url, api="sdapi", **common)),
     Backend("stablediffusion openai", _engine, lambda url, **common: md.StableDiffusion(url, api="openai", **common)),
     Backend("automatic1111", Automatic1111, md.Automatic1111, "current"),
+    Backend("comfyui", ComfyUI, md.ComfyUI, "current"),
     Backend("openai", OpenAIImages, lambda url, **common: md.OpenAI("k", url + "/v1", **common), "gpt-image-1", {}),
     Backend("openaicompatible", OpenAIImages, lambda url, **common: md.OpenAICompatible(url + "/v1", "k", **common), "gpt-image-1", {}),
 ]
