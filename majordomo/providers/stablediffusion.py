@@ -11,6 +11,7 @@ from majordomo.dialects.samplers import SDCPP, Lists
 from majordomo.dialects.sdapi import SDAPI
 from majordomo.dialects.sdcpp_jobs import SdcppJobs, decode_capabilities
 from majordomo.errors import BadResponseError, ConfigurationError, NotFoundError
+from majordomo.flows import portal
 from majordomo.flows.picture import AnsweredImageModel, AnsweringDoor, HTTPImageModel
 from majordomo.flows.picture_job import JobImageModel
 from majordomo.providers.base import Common, HTTPProvider, sealed
@@ -63,6 +64,16 @@ class StableDiffusion(HTTPProvider):
     async def models(self) -> list[ModelInfo]:
         """The one model this server has loaded, as `GET /sdcpp/v1/capabilities` tells; its raw answer lists loras and limits."""
         return [decode_capabilities(await self._ask("/sdcpp/v1/capabilities"), self._caller.limits)[1]]
+
+    async def loras(self) -> list[str]:
+        """Paths for `extra={"stablediffusion": {"lora": [{"path": ..., "multiplier": 0.8}]}}`. Asking fills the server's own list, without
+        which it refuses them on A1111's routes."""
+        found = (await self.models())[0].raw.get("loras")
+        items = found if isinstance(found, list) else []
+        return [item["path"] for item in items if isinstance(item, dict) and isinstance(item.get("path"), str)]
+
+    def loras_sync(self) -> list[str]:
+        return portal.run(self.loras)
 
     async def health(self) -> Health:
         """Whether `GET /v1/models` answers."""

@@ -147,6 +147,44 @@ async def test_garbage_is_a_typed_error(backend: Backend, serve: Serve, body: by
 
 
 @every_backend
+async def test_an_answer_without_end_is_refused_in_time(backend: Backend, serve: Serve) -> None:
+    def handler(peer: Peer) -> None:
+        if peer.request() is None:
+            return
+        peer.begin(headers={"content-type": "application/json"})
+        peer.chunk(b'{"data": [{"b64_json": "')
+        while not peer.closed_by_client.is_set():
+            peer.chunk(b"AAAA" * 4096)
+            if peer.wait_for_close(0.001):
+                return
+
+    limits = md.Limits(reply=100_000, picture_reply=200_000, picture_event=150_000, picture=100_000)
+    server = serve(handler)
+    async with backend.connect(server.url, retries=ONCE, timeout=20, limits=limits) as provider:
+        with pytest.raises(md.BadResponseError) as caught:
+            await provider.image_model(backend.model).generate("a")
+        assert caught.value.code in ("TOO_LARGE", "PICTURE_TOO_LARGE")
+
+
+@every_backend
+async def test_an_answer_that_breaks_off_is_a_typed_error_and_is_not_sent_again(backend: Backend, serve: Serve) -> None:
+    def handler(peer: Peer) -> None:
+        while (seen := peer.request()) is not None:
+            if seen.method == "POST":
+                peer.begin(headers={"content-type": "application/json"})
+                peer.chunk(b'{"data": [{"b64_json": "AAAA')
+                return
+            peer.reply({}, 404)
+
+    server = serve(handler)
+    async with backend.connect(server.url) as provider:
+        with pytest.raises(md.MajordomoError) as caught:
+            await provider.image_model(backend.model).generate("a")
+        assert not isinstance(caught.value, md.ConfigurationError)
+    assert len([seen for seen in server.seen if b"prompt" in seen.body]) <= 1
+
+
+@every_backend
 async def test_a_backend_that_says_nothing_ends_with_the_deadline_and_leaves_nothing(backend: Backend, serve: Serve) -> None:
     server = serve(lambda peer: (peer.request(), peer.wait_for_close(10)))
     async with backend.connect(server.url, timeout=0.4) as provider:

@@ -388,3 +388,11 @@ async def test_the_gateways_own_errors_in_three_generations(
         swap.keys = {"k"}
         with pytest.raises(md.AuthenticationError):
             await provider.image_model("tiny").generate("a")
+
+
+async def test_a_lora_from_the_servers_list_can_be_used(serve: Serve) -> None:
+    engine = StableDiffusion(size=(64, 64), loras=("sub/one.safetensors",))
+    async with md.StableDiffusion(serve(engine).url) as provider:
+        (path,) = await provider.loras()
+        await provider.image_model("m").generate("a", seed=1, extra={"stablediffusion": {"lora": [{"path": path, "multiplier": 0.8}]}})
+    assert engine.jobs[0]["loras"] == {"sub/one.safetensors": 0.8}
