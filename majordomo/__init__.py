@@ -35,6 +35,7 @@ _HOME = {
     "majordomo.providers.openaicompatible": "OpenAICompatible",
     "majordomo.providers.automatic1111": "Automatic1111",
     "majordomo.providers.openai": "OpenAI",
+    "majordomo.providers.ollama": "Ollama",
     "majordomo.providers.stablediffusion": "StableDiffusion",
     "majordomo.routing.chain": "ImageChain",
 }
@@ -79,6 +80,7 @@ __all__ = [
     "NoImageError",
     "NotFoundError",
     "Offline",
+    "Ollama",
     "OpenAI",
     "OpenAICompatible",
     "OverloadedError",
@@ -233,6 +235,7 @@ if TYPE_CHECKING:
     from majordomo.providers.automatic1111 import Automatic1111
     from majordomo.providers.llamaswap import LlamaSwap
     from majordomo.providers.offline import Offline
+    from majordomo.providers.ollama import Ollama
     from majordomo.providers.openai import OpenAI
     from majordomo.providers.openaicompatible import OpenAICompatible
     from majordomo.providers.stablediffusion import StableDiffusion

@@ -43,6 +43,7 @@ ROOT = [
     "NoImageError",
     "NotFoundError",
     "Offline",
+    "Ollama",
     "OpenAI",
     "OpenAICompatible",
     "OverloadedError",
