@@ -36,6 +36,7 @@ _HOME = {
     "majordomo.providers.automatic1111": "Automatic1111",
     "majordomo.providers.comfyui": "ComfyUI",
     "majordomo.providers.openai": "OpenAI",
+    "majordomo.providers.ollama": "Ollama",
     "majordomo.providers.stablediffusion": "StableDiffusion",
     "majordomo.routing.chain": "ImageChain",
 }
@@ -81,6 +82,7 @@ __all__ = [
     "NoImageError",
     "NotFoundError",
     "Offline",
+    "Ollama",
     "OpenAI",
     "OpenAICompatible",
     "OverloadedError",
@@ -236,6 +238,7 @@ if TYPE_CHECKING:
     from majordomo.providers.comfyui import ComfyUI
     from majordomo.providers.llamaswap import LlamaSwap
     from majordomo.providers.offline import Offline
+    from majordomo.providers.ollama import Ollama
     from majordomo.providers.openai import OpenAI
     from majordomo.providers.openaicompatible import OpenAICompatible
     from majordomo.providers.stablediffusion import StableDiffusion

@@ -44,6 +44,7 @@ ROOT = [
     "NoImageError",
     "NotFoundError",
     "Offline",
+    "Ollama",
     "OpenAI",
     "OpenAICompatible",
     "OverloadedError",

@@ -36,14 +36,16 @@ class StreamingDoor(AnsweringDoor, Protocol):
 class StreamedImageModel(AnsweredImageModel):
     """Streams when somebody listens and there is something to tell; else asks for the plain answer."""
 
+    always = False  # whether to stream when nobody listens too: the steps may be the only sign of life
+
     def __init__(self, caller: Caller, door: StreamingDoor, *args: Any, **settings: Any) -> None:
         super().__init__(caller, door, *args, **settings)
         self._streaming = door
 
     async def work(self, request: imagegen.Request, deadline: Deadline, tell: Tell | None) -> imagegen.Result:
-        if tell is None or not self._streaming.streams(self.id, request):
+        if (tell is None and not self.always) or not self._streaming.streams(self.id, request):
             return await super().work(request, deadline, tell)
-        hear = tell
+        hear: Tell = tell if tell is not None else lambda event: None
 
         async def read(reply: WireStream) -> imagegen.Result:
             kind = reply.headers.get("content-type", "")
