@@ -30,6 +30,7 @@ _HOME = {
         "with_steps with_strength"
     ),
     "majordomo.routing.registry": "image_model model",
+    "majordomo.providers.gemini": "Gemini",
     "majordomo.providers.llamaswap": "LlamaSwap",
     "majordomo.providers.offline": "Offline",
     "majordomo.providers.openaicompatible": "OpenAICompatible",
@@ -60,6 +61,7 @@ __all__ = [
     "ContentRefusedError",
     "DeadlineExceededError",
     "FilePart",
+    "Gemini",
     "Health",
     "ImageChain",
     "ImageModel",
@@ -231,6 +233,7 @@ if TYPE_CHECKING:
         with_top_p,
     )
     from majordomo.providers.automatic1111 import Automatic1111
+    from majordomo.providers.gemini import Gemini
     from majordomo.providers.llamaswap import LlamaSwap
     from majordomo.providers.offline import Offline
     from majordomo.providers.openai import OpenAI

@@ -24,6 +24,7 @@ ROOT = [
     "ContentRefusedError",
     "DeadlineExceededError",
     "FilePart",
+    "Gemini",
     "Health",
     "ImageChain",
     "ImageModel",

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from loopback import Handler
+from servers.gemini import Gemini
 from servers.llamaswap import LlamaSwap
 from servers.openai_images import OpenAIImages
 from servers.stable_diffusion import StableDiffusion
@@ -40,5 +41,6 @@ BACKENDS = [
     Backend("stablediffusion sdapi", _engine, lambda url, **common: md.StableDiffusion(url, api="sdapi", **common)),
     Backend("stablediffusion openai", _engine, lambda url, **common: md.StableDiffusion(url, api="openai", **common)),
     Backend("openai", OpenAIImages, lambda url, **common: md.OpenAI("k", url + "/v1", **common), "gpt-image-1", {}),
+    Backend("gemini", Gemini, lambda url, **common: md.Gemini("k", url + "/v1beta", **common), "gemini-2.5-flash-image", {}),
     Backend("openaicompatible", OpenAIImages, lambda url, **common: md.OpenAICompatible(url + "/v1", "k", **common), "gpt-image-1", {}),
 ]
