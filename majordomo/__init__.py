@@ -30,6 +30,7 @@ _HOME = {
         "with_steps with_strength"
     ),
     "majordomo.routing.registry": "image_model model",
+    "majordomo.providers.gemini": "Gemini",
     "majordomo.providers.llamaswap": "LlamaSwap",
     "majordomo.providers.offline": "Offline",
     "majordomo.providers.openaicompatible": "OpenAICompatible",
@@ -63,6 +64,7 @@ __all__ = [
     "ContentRefusedError",
     "DeadlineExceededError",
     "FilePart",
+    "Gemini",
     "Health",
     "ImageChain",
     "ImageModel",
@@ -236,6 +238,7 @@ if TYPE_CHECKING:
     )
     from majordomo.providers.automatic1111 import Automatic1111
     from majordomo.providers.comfyui import ComfyUI
+    from majordomo.providers.gemini import Gemini
     from majordomo.providers.llamaswap import LlamaSwap
     from majordomo.providers.offline import Offline
     from majordomo.providers.ollama import Ollama

@@ -25,6 +25,7 @@ ROOT = [
     "ContentRefusedError",
     "DeadlineExceededError",
     "FilePart",
+    "Gemini",
     "Health",
     "ImageChain",
     "ImageModel",

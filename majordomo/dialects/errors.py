@@ -65,6 +65,7 @@ _BY_WORD: dict[str, tuple[type[MajordomoError], str | None]] = {
     "exceed_context_size_error": (InvalidRequestError, "CONTEXT_TOO_LONG"),  # llama.cpp
     "outofmemoryerror": (BackendError, "GPU_OOM"),  # A1111 names torch's exception
     "tool_use_failed": (InvalidRequestError, "TOOL_USE_FAILED"),  # Groq
+    "api_key_invalid": (AuthenticationError, None),  # Google: a 400 by its status
 }
 
 
@@ -225,8 +226,10 @@ def _from_object(error: dict[str, Any], whole: dict[str, Any], source: str) -> E
     extra = error.get("details")
     if isinstance(extra, str) and extra:
         message = f"{message}: {extra}" if message else extra
-    if isinstance(extra, list) and (wait := _retry_info(extra)) is not None:
-        details["retry_after"] = wait
+    if isinstance(extra, list):
+        words += _reasons(extra)
+        if (wait := _retry_info(extra)) is not None:
+            details["retry_after"] = wait
     return ErrorBody(message or (words[0] if words else ""), words, source, details)
 
 
@@ -247,6 +250,12 @@ def _text(value: Any) -> str:
 
 
 _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)s")
+
+
+def _reasons(details: list[Any]) -> tuple[str, ...]:
+    """google.rpc.ErrorInfo in the body: `{"@type":"…ErrorInfo","reason":"API_KEY_INVALID"}`. Of the first ten entries, each a word."""
+    found = (item.get("reason") for item in details[:10] if isinstance(item, dict))
+    return tuple(reason for reason in found if isinstance(reason, str) and reason)
 
 
 def _retry_info(details: list[Any]) -> float | None:

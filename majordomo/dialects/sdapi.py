@@ -17,6 +17,7 @@ from majordomo.dialects.sdcpp_tag import neutralised, within_steps
 from majordomo.errors import BadResponseError, CallWarning, NoImageError, UnsupportedError
 from majordomo.framing.json import decode_json, decode_object
 from majordomo.framing.splice import Splices
+from majordomo.framing.whole import WholeReply
 from majordomo.imagegen import ImageDetails, Request, Result
 from majordomo.imagegen.geometry import local_geometry
 from majordomo.media import ImagePart
@@ -161,24 +162,6 @@ def _joined(request: Request, lists: Lists | None) -> Request:
     spelt = A1111.spell(replace(request, sampler=request.sampler or "Euler"), bare)
     joined = f"{spelt.sampler} {spelt.scheduler}"
     return replace(request, sampler=joined, scheduler="") if joined in old else request
-
-
-class WholeReply:
-    """An answer that is read as a whole, up to `limit` bytes."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._held: list[bytes] = []
-        self._size = 0
-
-    def feed(self, chunk: bytes) -> None:
-        self._size += len(chunk)
-        if self._size > self._limit:
-            raise BadResponseError(f"the answer is larger than the limit of {self._limit:,} bytes", code="TOO_LARGE")
-        self._held.append(chunk)
-
-    def whole(self) -> bytes:
-        return b"".join(self._held)
 
 
 def _info(value: Any, limits: Limits) -> dict[str, Any]:

@@ -9,7 +9,9 @@ from typing import Any
 from loopback import Handler
 from servers.automatic1111 import Automatic1111
 from servers.comfyui import ComfyUI
+from servers.gemini import Gemini
 from servers.llamaswap import LlamaSwap
+from servers.ollama import Ollama
 from servers.openai_images import OpenAIImages
 from servers.stable_diffusion import StableDiffusion
 
@@ -43,6 +45,8 @@ BACKENDS = [
     Backend("stablediffusion openai", _engine, lambda url, **common: md.StableDiffusion(url, api="openai", **common)),
     Backend("automatic1111", Automatic1111, md.Automatic1111, "current"),
     Backend("comfyui", ComfyUI, md.ComfyUI, "current"),
+    Backend("ollama", Ollama, md.Ollama, "x/z-image-turbo", {"size": "64x64", "steps": 3}),
     Backend("openai", OpenAIImages, lambda url, **common: md.OpenAI("k", url + "/v1", **common), "gpt-image-1", {}),
+    Backend("gemini", Gemini, lambda url, **common: md.Gemini("k", url + "/v1beta", **common), "gemini-2.5-flash-image", {}),
     Backend("openaicompatible", OpenAIImages, lambda url, **common: md.OpenAICompatible(url + "/v1", "k", **common), "gpt-image-1", {}),
 ]
