@@ -196,7 +196,7 @@ class OpenAIImageStream:
         raise StreamBrokenError("the stream ended without a finished picture")
 
     def _take(self, data: bytes) -> ImageEvent | None:
-        if data.strip() == b"[DONE]":
+        if self.complete or data.strip() == b"[DONE]":  # a farewell may be cut off
             return None
         event = decode_json(data, self._limits.depth)
         if not isinstance(event, dict):
