@@ -277,6 +277,9 @@ class ComfyGraphs:
             texts = text_of(image)
             told = told_seed(texts)
             details.append(ImageDetails(seed=told if told is not None else request.seed, settings=dict(texts)))
+        if model == CURRENT and (places := self.workflow(request).slots.get("model")):
+            node, place = places[0]
+            model = str(self.workflow(request).graph[node]["inputs"][place])
         raw = {**finished.raw, "images": [elided(image) for image in images]}
         return Result(images, tuple(details), tuple(warnings), model=model, raw=raw)
 

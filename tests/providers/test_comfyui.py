@@ -167,6 +167,7 @@ async def test_a_workflow_of_the_callers(serve: Serve, tmp_path: Path) -> None:
         )
     assert dot(own.image) == colour(FOX | {"seed": 5, "cfg": 3.0})
     assert own.details[0].seed == 5
+    assert (own.model, set_.model) == ("model.safetensors", "other.safetensors")
     assert [warning.code for warning in own.warnings] == ["SEED_DEFAULT"]
     assert dot(set_.image) == colour(FOX | {"seed": 6, "cfg": 2.0, "ckpt_name": "other.safetensors"})
     assert set(server.submitted[-1]) == {"prompt", "client_id", "prompt_id"}
@@ -244,6 +245,13 @@ async def test_it_lists_its_checkpoints_samplers_and_schedulers(serve: Serve) ->
             assert caught.value.field == "sampler"
             with pytest.raises(md.UnsupportedError):
                 await provider.image_model("current").generate("a", sampler="tcd")
+
+
+async def test_a_model_string(serve: Serve) -> None:
+    address = serve(ComfyUI()).url.removeprefix("http://")
+    async with md.image_model(f"comfyui+http://{address}/model.safetensors?steps=3") as model:
+        result = await model.generate("a fox", seed=7, size="64x64")
+    assert dot(result.image) == colour(FOX)
 
 
 async def test_a_prefix_of_routes(serve: Serve) -> None:
