@@ -208,9 +208,9 @@ class ComfyGraphs:
         graph = merged(graph, request.extra)
         if (trouble := graph_trouble(graph)) is not None:
             raise InvalidRequestError(f"extra is merged into the graph by node id, and then {trouble}", field="extra")
-        for node in graph.values():
+        for name, node in graph.items():  # nodes of the caller's own may be among them: they stay as they are
             if isinstance(prefix := node["inputs"].get("filename_prefix"), str) and id:
-                node["inputs"] = {**node["inputs"], "filename_prefix": f"{prefix}_{id[:8]}"}
+                graph[name] = {**node, "inputs": {**node["inputs"], "filename_prefix": f"{prefix}_{id[:8]}"}}
         return graph
 
     def decode_ticket(self, body: bytes, limits: Limits) -> Ticket:

@@ -149,8 +149,18 @@ def _graph(source: Mapping[str, Any] | str | bytes) -> Graph:
         source = inner
     if (trouble := graph_trouble(source)) is not None:
         raise _unusable(trouble)
-    graph: Graph = copy.deepcopy(dict(source))
+    try:
+        graph: Graph = _plain(source)
+    except RecursionError:
+        raise _unusable("it is nested too deeply") from None
     return graph
+
+
+def _plain(value: Any) -> Any:
+    """A copy in the types of JSON: links may have been tuples, nodes any mapping."""
+    if isinstance(value, Mapping):
+        return {str(name): _plain(item) for name, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def graph_trouble(graph: Mapping[Any, Any]) -> str | None:
@@ -286,9 +296,7 @@ class _Found:
 
 def _link(graph: Graph, value: Any) -> str | None:
     """The node that an input is linked to."""
-    if isinstance(value, Sequence) and not isinstance(value, str) and len(value) == 2 and str(value[0]) in graph:
-        return str(value[0])
-    return None
+    return str(value[0]) if isinstance(value, list) and len(value) == 2 and str(value[0]) in graph else None
 
 
 def _own(node: Mapping[str, Any], node_id: str, names: Sequence[str]) -> tuple[Slot, ...]:

@@ -117,7 +117,9 @@ class QueuedImageModel(HTTPImageModel):
                 finished = await self._history(job, deadline)
                 if finished is not None:
                     return finished
-                raise JobLostError("the server knows the job neither in its queue nor in its history; it may have been restarted")
+                raise JobLostError(
+                    "the server knows the job neither in its queue nor in its history; it was deleted, or the server was restarted"
+                )
             phase: Phase = "queue" if place else "first_byte"
             if deadline.phase != phase:
                 deadline.enter(phase)

@@ -7,6 +7,7 @@ import copy
 import io
 import json
 import struct
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -76,6 +77,13 @@ def test_slots_follow_the_samplers_links() -> None:
 @pytest.mark.parametrize("form", [json.dumps, lambda made: json.dumps(made).encode(), lambda made: {"prompt": made, "client_id": "x"}])
 def test_a_workflow_may_be_text_or_a_whole_body(form: Any) -> None:
     assert slots(form(graph())) == slots(graph())
+
+
+def test_any_mappings_and_tuples_do() -> None:
+    made = graph(n3=MappingProxyType(sampler(positive=("6", 0))))
+    found = Workflow.parse(MappingProxyType(made))
+    assert found.slots["prompt"] == (("6", "text"),)
+    assert found.graph["3"]["inputs"]["positive"] == ["6", 0]
 
 
 def test_what_lies_between_is_passed() -> None:
@@ -303,6 +311,10 @@ def test_extra_is_merged_by_node_and_stays_in_the_graph() -> None:
     assert made["3"]["inputs"]["eta"] == 1
     assert made["3"]["inputs"]["steps"] == 20
     assert made["20"] == {"class_type": "Note", "inputs": {}}
+    ours = {"20": {"class_type": "SaveImage", "inputs": {"filename_prefix": "mine", "images": ["8", 0]}}}
+    before = copy.deepcopy(ours)
+    assert sent(ComfyGraphs(), extra=ours)["20"]["inputs"]["filename_prefix"] == "mine_01234567"
+    assert ours == before
     for extra in ({"front": True}, {"20": {"inputs": {}}}, {"3": {"inputs": 5}}):
         with pytest.raises(md.InvalidRequestError) as caught:
             ComfyGraphs().encode("m", imagegen.Request("a", extra=extra))
