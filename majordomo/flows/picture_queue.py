@@ -192,11 +192,10 @@ class QueuedImageModel(HTTPImageModel):
             return None
         try:
             await socket.send(GREETING)
-        except MajordomoError:
+        except BaseException as error:
             await socket.aclose()
-            return None
-        except BaseException:
-            await socket.aclose()
+            if isinstance(error, MajordomoError):
+                return None
             raise
         return socket
 
