@@ -218,7 +218,7 @@ def _linked(graph: Graph) -> dict[str, tuple[Slot, ...]]:
     """Slots that follow from the samplers' links, where all samplers lead to one place."""
     found = _Found(graph)
     for node_id, node in graph.items():
-        if "positive" in node["inputs"] and "latent_image" in node["inputs"]:
+        if "latent_image" in node["inputs"] and ("positive" in node["inputs"] or "guider" in node["inputs"]):
             found.sampler(node_id)
         found.add("model", _own(node, node_id, ("ckpt_name",)))
     if "images" not in found.places:
@@ -241,10 +241,15 @@ class _Found:
             self.places.setdefault(name, {})[place] = None
 
     def sampler(self, node_id: str) -> None:
-        for name in ("seed", "steps", "cfg_scale", "sampler", "scheduler", "strength"):
-            self.add(name, _value(self._graph, node_id, _INPUTS[name]))
+        """KSampler and its like hold all by themselves; custom ones have nodes for noise, guider, sampler and sigmas (Flux and later)."""
+        inputs = self._graph[node_id]["inputs"]
+        parts = [_link(self._graph, inputs.get(name)) for name in ("noise", "guider", "sampler", "sigmas")]
+        for part in (node_id, *(linked for linked in parts if linked is not None)):
+            for name in ("seed", "steps", "cfg_scale", "sampler", "scheduler", "strength"):
+                self.add(name, _value(self._graph, part, _INPUTS[name]))
+        guiding = _link(self._graph, inputs.get("guider")) or node_id
         for role, name in (("positive", "prompt"), ("negative", "negative_prompt")):
-            for place in self._texts(node_id, role, set()):
+            for place in self._texts(guiding, role, set()):
                 self.add(name, place)
         self._latent(node_id, set())
 
