@@ -730,7 +730,8 @@ async def test_extra_for_others_stays_out_of_the_graph(serve: Serve) -> None:
         model = provider.image_model("current")
         await model.generate("a fox", seed=7, size="64x64", extra={"automatic1111": {"3": {"inputs": {"cfg": 1.0}}}})
         with pytest.raises(md.InvalidRequestError) as caught:
-            await model.generate("a fox", seed=7, size="64x64", extra={"comfyui": {"client_id": "x"}})
+            await model.generate("a fox", seed=7, images=[md.ImagePart(png())], extra={"comfyui": {"client_id": "x"}})
+    assert server.inputs == {}, "said before anything was sent"
     assert caught.value.field == "extra"
     assert server.jobs[0]["cfg"] == 7.0
     assert len(server.submitted) == 1
