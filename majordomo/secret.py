@@ -52,6 +52,8 @@ class Redactor:
             # Shorter ones are ordinary text; replacing them would only garble messages
             if secret is not None and len(value := secret.reveal()) >= 4:
                 raw = value.encode("utf-8", "replace")
+                if len(password := value.partition(":")[2]) >= 4:  # "user:password"
+                    shapes.add(password)
                 shapes |= {value, quote(value, safe=""), base64.b64encode(raw).decode(), base64.urlsafe_b64encode(raw).decode()}
                 shapes |= {base64.b64encode(b"majordomo:" + raw).decode()}
         self._shapes = sorted(shapes, key=len, reverse=True)

@@ -12,7 +12,7 @@ from urllib.parse import quote, urlencode
 
 from majordomo.dialects.bodies import UNSUPPORTED, json_request, merged
 from majordomo.dialects.comfyui_templates import template
-from majordomo.dialects.comfyui_workflow import Workflow, graph_trouble
+from majordomo.dialects.comfyui_workflow import Graph, Workflow, graph_trouble
 from majordomo.dialects.pictures import Forms, elided, received, sized, text_of, told_seed, without
 from majordomo.dialects.samplers import COMFYUI, Lists
 from majordomo.errors import (
@@ -120,6 +120,7 @@ class ComfyGraphs:
             warnings += lost
         slots = self.workflow(request).slots
         self._check_pictures(request)
+        _with_extra(self.workflow(request).graph, request)  # said now, before a picture is sent
         request, lost = without(request, [name for name in _FIELDS if name not in slots], "the workflow has no slot for it")
         warnings += lost
         if model != CURRENT and "model" not in slots:
@@ -179,8 +180,8 @@ class ComfyGraphs:
         body = {"prompt": self.graph(model, request, uploads, id), "client_id": id, "prompt_id": id}
         return json_request("/prompt", body, {}, Splices())
 
-    def graph(self, model: str, request: Request, uploads: Uploads, id: str) -> dict[str, Any]:  # noqa: A002
-        """Raises InvalidRequestError (field `extra`) when what `extra` merges in makes it no graph."""
+    def graph(self, model: str, request: Request, uploads: Uploads, id: str) -> Graph:  # noqa: A002
+        """The workflow with all that the request sets. Raises InvalidRequestError (field `extra`)."""
         workflow = self.workflow(request)
         graph = workflow.copied()
         width, height = request.pixels or (None, None)
@@ -205,12 +206,10 @@ class ComfyGraphs:
         if uploads.mask is not None:
             for node, place in workflow.slots.get("mask", ()):
                 graph[node]["inputs"][place] = uploads.mask.path
-        graph = merged(graph, request.extra)
-        if (trouble := graph_trouble(graph)) is not None:
-            raise InvalidRequestError(f"extra is merged into the graph by node id, and then {trouble}", field="extra")
-        for node in graph.values():
+        graph = _with_extra(graph, request)
+        for name, node in graph.items():  # nodes of the caller's own may be among them: they stay as they are
             if isinstance(prefix := node["inputs"].get("filename_prefix"), str) and id:
-                node["inputs"] = {**node["inputs"], "filename_prefix": f"{prefix}_{id[:8]}"}
+                graph[name] = {**node, "inputs": {**node["inputs"], "filename_prefix": f"{prefix}_{id[:8]}"}}
         return graph
 
     def decode_ticket(self, body: bytes, limits: Limits) -> Ticket:
@@ -277,8 +276,19 @@ class ComfyGraphs:
             texts = text_of(image)
             told = told_seed(texts)
             details.append(ImageDetails(seed=told if told is not None else request.seed, settings=dict(texts)))
+        if model == CURRENT and (places := self.workflow(request).slots.get("model")):
+            node, place = places[0]
+            model = str(self.workflow(request).graph[node]["inputs"][place])
         raw = {**finished.raw, "images": [elided(image) for image in images]}
         return Result(images, tuple(details), tuple(warnings), model=model, raw=raw)
+
+
+def _with_extra(graph: Graph, request: Request) -> Graph:
+    """The graph with `extra` merged in; `graph` itself stays. Raises InvalidRequestError (field `extra`) when it is no graph then."""
+    whole = merged(graph, request.extra)
+    if (trouble := graph_trouble(whole)) is not None:
+        raise InvalidRequestError(f"extra is merged into the graph by node id, and then {trouble}", field="extra")
+    return whole
 
 
 def _form(path: str, fields: Sequence[FormField]) -> WireRequest:

@@ -149,8 +149,18 @@ def _graph(source: Mapping[str, Any] | str | bytes) -> Graph:
         source = inner
     if (trouble := graph_trouble(source)) is not None:
         raise _unusable(trouble)
-    graph: Graph = copy.deepcopy(dict(source))
+    try:
+        graph: Graph = _plain(source)
+    except RecursionError:
+        raise _unusable("it is nested too deeply") from None
     return graph
+
+
+def _plain(value: Any) -> Any:
+    """A copy in the types of JSON: links may have been tuples, nodes any mapping."""
+    if isinstance(value, Mapping):
+        return {str(name): _plain(item) for name, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def graph_trouble(graph: Mapping[Any, Any]) -> str | None:
@@ -208,7 +218,7 @@ def _linked(graph: Graph) -> dict[str, tuple[Slot, ...]]:
     """Slots that follow from the samplers' links, where all samplers lead to one place."""
     found = _Found(graph)
     for node_id, node in graph.items():
-        if "positive" in node["inputs"] and "latent_image" in node["inputs"]:
+        if "latent_image" in node["inputs"] and ("positive" in node["inputs"] or "guider" in node["inputs"]):
             found.sampler(node_id)
         found.add("model", _own(node, node_id, ("ckpt_name",)))
     if "images" not in found.places:
@@ -231,10 +241,15 @@ class _Found:
             self.places.setdefault(name, {})[place] = None
 
     def sampler(self, node_id: str) -> None:
-        for name in ("seed", "steps", "cfg_scale", "sampler", "scheduler", "strength"):
-            self.add(name, _value(self._graph, node_id, _INPUTS[name]))
+        """KSampler and its like hold all by themselves; custom ones have nodes for noise, guider, sampler and sigmas (Flux and later)."""
+        inputs = self._graph[node_id]["inputs"]
+        parts = [_link(self._graph, inputs.get(name)) for name in ("noise", "guider", "sampler", "sigmas")]
+        for part in (node_id, *(linked for linked in parts if linked is not None)):
+            for name in ("seed", "steps", "cfg_scale", "sampler", "scheduler", "strength"):
+                self.add(name, _value(self._graph, part, _INPUTS[name]))
+        guiding = _link(self._graph, inputs.get("guider")) or node_id
         for role, name in (("positive", "prompt"), ("negative", "negative_prompt")):
-            for place in self._texts(node_id, role, set()):
+            for place in self._texts(guiding, role, set()):
                 self.add(name, place)
         self._latent(node_id, set())
 
@@ -286,9 +301,7 @@ class _Found:
 
 def _link(graph: Graph, value: Any) -> str | None:
     """The node that an input is linked to."""
-    if isinstance(value, Sequence) and not isinstance(value, str) and len(value) == 2 and str(value[0]) in graph:
-        return str(value[0])
-    return None
+    return str(value[0]) if isinstance(value, list) and len(value) == 2 and str(value[0]) in graph else None
 
 
 def _own(node: Mapping[str, Any], node_id: str, names: Sequence[str]) -> tuple[Slot, ...]:

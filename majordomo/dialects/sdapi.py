@@ -139,8 +139,9 @@ class SDAPI:
             raise BadResponseError('the answer has no list "images"')
         info = _info(document.get("info"), limits)
         first = info.get("index_of_first_image")
-        if isinstance(first, int) and 0 < first < len(texts):  # option return_grid
+        if isinstance(first, int) and 0 < first < len(texts):  # option return_grid: the sheet has an infotext too, but no seed
             texts = texts[first:]
+            info = {**info, "infotexts": infotexts[first:] if isinstance(infotexts := info.get("infotexts"), list) else None}
         images = [received_base64(text, limits) for text in texts if text]
         if not images:
             raise NoImageError("the answer holds no picture")
@@ -208,8 +209,8 @@ class Progress:
     """One look at A1111's progress: of whichever job runs."""
 
     task: str | None  # None: this version does not say whose it is (A1111 itself up to 1.10 always says null; forks name it)
-    stamp: str  # changes from job to job
     busy: bool
+    picture: int  # the number of the one that is drawn, from 0
     step: int
     steps: int
     interrupted: bool = False  # stays set after a job, until the next one begins
@@ -225,8 +226,8 @@ def decode_progress(body: bytes, limits: Limits) -> Progress:
     task = document.get("current_task")
     return Progress(
         task if isinstance(task, str) else None,
-        str(state.get("job_timestamp", "")),
         jobs > 0,
+        job,
         step + steps * min(job, max(jobs - 1, 0)),
         steps * max(jobs, 1),
         state.get("interrupted") is True,

@@ -117,7 +117,9 @@ class QueuedImageModel(HTTPImageModel):
                 finished = await self._history(job, deadline)
                 if finished is not None:
                     return finished
-                raise JobLostError("the server knows the job neither in its queue nor in its history; it may have been restarted")
+                raise JobLostError(
+                    "the server knows the job neither in its queue nor in its history; it was deleted, or the server was restarted"
+                )
             phase: Phase = "queue" if place else "first_byte"
             if deadline.phase != phase:
                 deadline.enter(phase)
@@ -138,14 +140,13 @@ class QueuedImageModel(HTTPImageModel):
         return self._door.decode_history(body, job, self._limits)
 
     async def _place(self, job: str, deadline: Deadline) -> int | None:
-        """0 when the queue cannot be read because it is too long: it holds everybody's graphs, and the job may well be in it."""
+        """0 when the queue is too long or too deep to be read: it holds everybody's graphs, and the job may well be in it."""
         try:
-            body = await self._looked(self._door.encode_queue(), deadline)
+            place = self._door.decode_place(await self._looked(self._door.encode_queue(), deadline), job, self._limits)
         except BadResponseError as error:
-            if error.code == "TOO_LARGE":
+            if error.code in ("TOO_LARGE", "TOO_DEEP"):
                 return 0
             raise
-        place = self._door.decode_place(body, job, self._limits)
         return place.position if place is not None else None
 
     async def _looked(self, wire: WireRequest, deadline: Deadline) -> bytes:
@@ -191,11 +192,10 @@ class QueuedImageModel(HTTPImageModel):
             return None
         try:
             await socket.send(GREETING)
-        except MajordomoError:
+        except BaseException as error:
             await socket.aclose()
-            return None
-        except BaseException:
-            await socket.aclose()
+            if isinstance(error, MajordomoError):
+                return None
             raise
         return socket
 

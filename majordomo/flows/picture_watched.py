@@ -109,17 +109,14 @@ class _Watch:
         self._tell = tell
         self._task = task
         self._previews = previews
-        self._foreign = ""
+        self._alone = False
         self._shown = 0
         self._last: imagegen.Image | None = None
 
     async def before(self) -> None:
-        """Whose job runs already: a version that does not name tasks shows it by its time stamp."""
-        try:
-            found = await self._look(False)
-        except MajordomoError:
-            return
-        self._foreign = found.stamp if found.busy else ""
+        """Whether the server is idle: only then can the job that runs next be taken for ours where jobs have no names."""
+        with suppress(MajordomoError):
+            self._alone = not (await self._look(False)).busy
 
     async def follow(self) -> None:
         while True:
@@ -130,7 +127,7 @@ class _Watch:
     def _saw(self, found: Progress) -> None:
         if not found.busy:
             return
-        ours = found.task == self._task if found.task is not None else found.stamp != self._foreign
+        ours = found.task == self._task if found.task is not None else self._alone
         if not ours:
             self._tell(Queued(None))
             return
@@ -141,4 +138,4 @@ class _Watch:
         if found.preview is not None and found.preview != self._last and due and self._shown < self._previews:
             self._shown += 1
             self._last = found.preview
-            self._tell(imagegen.Preview(found.preview))
+            self._tell(imagegen.Preview(found.preview, found.picture))

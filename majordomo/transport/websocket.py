@@ -7,6 +7,7 @@ from contextlib import suppress
 import anyio
 import anyio.abc
 from wsproto import ConnectionType, WSConnection
+from wsproto.connection import ConnectionState
 from wsproto.events import (
     AcceptConnection,
     BytesMessage,
@@ -70,9 +71,15 @@ class WebSocket:
         """See MessageStream. Raises BadResponseError (TOO_LARGE) for a message beyond the limit, before it has come whole."""
         while (event := await self._next()) is not None:
             if isinstance(event, Ping):
+                if self._protocol.state is not ConnectionState.OPEN:  # a farewell came right behind it
+                    continue
                 await self._send(event.response())
             elif isinstance(event, CloseConnection):
                 self._ended = True
+                if self._protocol.state is ConnectionState.OPEN:  # wsproto's own verdict, not the other side's word
+                    raise self._broken()
+                if self._protocol.state is ConnectionState.CLOSED:
+                    raise self._lost()
                 await self._send(event.response())
             elif isinstance(event, (TextMessage, BytesMessage)):
                 # Text is counted in characters: at most four times fewer than its bytes, and the limit guards memory, not manners
@@ -104,7 +111,7 @@ class WebSocket:
             except anyio.EndOfStream:
                 data = None
             except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
-                raise ConnectionFailedError("the websocket was lost", details={"replied": True}) from None
+                raise self._lost() from None
             if scope.cancelled_caught:
                 raise self._deadline.exceeded()
             try:
@@ -112,7 +119,7 @@ class WebSocket:
                 self._events = list(self._protocol.events())
             except ProtocolError:
                 self._ended = True
-                raise BadResponseError("what comes over the websocket breaks its rules", code="NOT_WEBSOCKET") from None
+                raise self._broken() from None
             self._ended = self._ended or data is None
         return self._events.pop(0)
 
@@ -122,9 +129,17 @@ class WebSocket:
             with anyio.move_on_after(self._deadline.wait()) as scope:
                 await self._stream.send(data)
         except (ProtocolError, anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
-            raise ConnectionFailedError("the websocket was lost", details={"replied": True}) from None
+            raise self._lost() from None
         if scope.cancelled_caught:
             raise self._deadline.exceeded()
+
+    @staticmethod
+    def _lost() -> ConnectionFailedError:
+        return ConnectionFailedError("the websocket was lost", details={"replied": True})
+
+    @staticmethod
+    def _broken() -> BadResponseError:
+        return BadResponseError("what comes over the websocket breaks its rules", code="NOT_WEBSOCKET")
 
     async def aclose(self) -> None:
         if self._closed:

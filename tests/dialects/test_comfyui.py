@@ -7,6 +7,7 @@ import copy
 import io
 import json
 import struct
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -78,6 +79,13 @@ def test_a_workflow_may_be_text_or_a_whole_body(form: Any) -> None:
     assert slots(form(graph())) == slots(graph())
 
 
+def test_any_mappings_and_tuples_do() -> None:
+    made = graph(n3=MappingProxyType(sampler(positive=("6", 0))))
+    found = Workflow.parse(MappingProxyType(made))
+    assert found.slots["prompt"] == (("6", "text"),)
+    assert found.graph["3"]["inputs"]["positive"] == ["6", 0]
+
+
 def test_what_lies_between_is_passed() -> None:
     found = slots(
         graph(
@@ -120,6 +128,36 @@ def test_titles_win_over_links_and_slots_over_titles() -> None:
     assert slots(made, prompt=[("6", "text"), ["7", "text"]], image=("4", "ckpt_name"))["prompt"] == (("6", "text"), ("7", "text"))
 
 
+def test_a_custom_sampler_has_its_settings_in_nodes_of_their_own() -> None:
+    made = {
+        "6": node("CLIPTextEncode", text="a", clip=["11", 0]),
+        "8": node("VAEDecode", samples=["13", 0], vae=["10", 0]),
+        "9": node("SaveImage", filename_prefix="Flux", images=["8", 0]),
+        "13": node("SamplerCustomAdvanced", noise=["25", 0], guider=["22", 0], sampler=["16", 0], sigmas=["17", 0], latent_image=["27", 0]),
+        "16": node("KSamplerSelect", sampler_name="euler"),
+        "17": node("BasicScheduler", scheduler="simple", steps=20, denoise=1.0, model=["30", 0]),
+        "22": node("BasicGuider", model=["30", 0], conditioning=["26", 0]),
+        "25": node("RandomNoise", noise_seed=5),
+        "26": node("FluxGuidance", guidance=3.5, conditioning=["6", 0]),
+        "27": node("EmptySD3LatentImage", width=1024, height=1024, batch_size=1),
+    }
+    assert slots(made) == {
+        "prompt": (("6", "text"),),
+        "seed": (("25", "noise_seed"),),
+        "steps": (("17", "steps"),),
+        "sampler": (("16", "sampler_name"),),
+        "scheduler": (("17", "scheduler"),),
+        "strength": (("17", "denoise"),),
+        "width": (("27", "width"),),
+        "height": (("27", "height"),),
+        "n": (("27", "batch_size"),),
+    }
+    made["22"] = node("CFGGuider", model=["30", 0], positive=["6", 0], negative=["7", 0], cfg=4.0)
+    made["7"] = node("CLIPTextEncode", text="b", clip=["11", 0])
+    assert slots(made)["cfg_scale"] == (("22", "cfg"),)
+    assert slots(made)["negative_prompt"] == (("7", "text"),)
+
+
 def test_two_samplers_share_what_is_one() -> None:
     made = graph(n50=sampler(latent_image=["51", 0], denoise=0.5), n51=node("LatentUpscale", samples=["3", 0], width=1024, height=1024))
     found = slots(made)
@@ -146,7 +184,7 @@ def test_a_circle_ends() -> None:
         ({"3": {"inputs": {}}}, None, "workflow", "class_type"),
         ({"3": 5}, None, "workflow", "no node"),
         ({name: entry for name, entry in graph().items() if name != "9"}, None, "workflow", "saves"),
-        (graph(n3=node("SamplerCustomAdvanced", noise=["1", 0])), None, "workflow", "slots="),
+        (graph(n3=node("SomebodysSampler", noise=["1", 0])), None, "workflow", "slots="),
         (
             graph(n3=sampler(positive=["23", 0]), n23=node("X", conditioning_1=["6", 0], conditioning_2=["7", 0])),
             None,
@@ -303,6 +341,10 @@ def test_extra_is_merged_by_node_and_stays_in_the_graph() -> None:
     assert made["3"]["inputs"]["eta"] == 1
     assert made["3"]["inputs"]["steps"] == 20
     assert made["20"] == {"class_type": "Note", "inputs": {}}
+    ours = {"20": {"class_type": "SaveImage", "inputs": {"filename_prefix": "mine", "images": ["8", 0]}}}
+    before = copy.deepcopy(ours)
+    assert sent(ComfyGraphs(), extra=ours)["20"]["inputs"]["filename_prefix"] == "mine_01234567"
+    assert ours == before
     for extra in ({"front": True}, {"20": {"inputs": {}}}, {"3": {"inputs": 5}}):
         with pytest.raises(md.InvalidRequestError) as caught:
             ComfyGraphs().encode("m", imagegen.Request("a", extra=extra))

@@ -167,6 +167,7 @@ async def test_a_workflow_of_the_callers(serve: Serve, tmp_path: Path) -> None:
         )
     assert dot(own.image) == colour(FOX | {"seed": 5, "cfg": 3.0})
     assert own.details[0].seed == 5
+    assert (own.model, set_.model) == ("model.safetensors", "other.safetensors")
     assert [warning.code for warning in own.warnings] == ["SEED_DEFAULT"]
     assert dot(set_.image) == colour(FOX | {"seed": 6, "cfg": 2.0, "ckpt_name": "other.safetensors"})
     assert set(server.submitted[-1]) == {"prompt", "client_id", "prompt_id"}
@@ -244,6 +245,13 @@ async def test_it_lists_its_checkpoints_samplers_and_schedulers(serve: Serve) ->
             assert caught.value.field == "sampler"
             with pytest.raises(md.UnsupportedError):
                 await provider.image_model("current").generate("a", sampler="tcd")
+
+
+async def test_a_model_string(serve: Serve) -> None:
+    address = serve(ComfyUI()).url.removeprefix("http://")
+    async with md.image_model(f"comfyui+http://{address}/model.safetensors?steps=3") as model:
+        result = await model.generate("a fox", seed=7, size="64x64")
+    assert dot(result.image) == colour(FOX)
 
 
 async def test_a_prefix_of_routes(serve: Serve) -> None:
@@ -684,3 +692,58 @@ async def test_a_job_whose_id_is_not_known_yet_is_withdrawn(serve: Serve) -> Non
         assert server.pending(0, 0)
     assert server.running == mine
     assert server.interrupts == 0
+
+
+async def test_more_pictures_than_the_limit_are_left_there(serve: Serve) -> None:
+    async with md.ComfyUI(serve(ComfyUI()).url, limits=md.Limits(images=2)) as provider:
+        workflow_of_four = {"5": {"inputs": {"batch_size": 4}}}
+        result = await provider.image_model("current").generate("a fox", seed=7, size="64x64", extra={"comfyui": workflow_of_four})
+    assert len(result.images) == 2
+    assert [warning.code for warning in result.warnings] == ["PICTURES_LEFT"]
+
+
+async def test_a_queue_too_long_to_read_costs_no_picture(serve: Serve) -> None:
+    server = ComfyUI()
+    server.hold_at(1)
+    looked = threading.Event()
+
+    def handler(peer: Peer) -> None:
+        while (seen := peer.request()) is not None:
+            if seen.path == "/queue" and seen.method == "GET":
+                peer.send(Answer(200, b" " * 40_000 + b"{}").sent)
+                looked.set()
+            else:
+                peer.send(server.answer(seen).sent)
+
+    async with (
+        md.ComfyUI(serve(handler).url, limits=md.Limits(reply=20_000)) as provider,
+        drawing(provider.image_model("current")) as (outcome, _),
+    ):
+        await until(looked.wait, 5)
+        server.release()
+    assert dot(outcome[0].image) == colour(FOX)
+
+
+async def test_extra_for_others_stays_out_of_the_graph(serve: Serve) -> None:
+    server = ComfyUI()
+    async with md.ComfyUI(serve(server).url) as provider:
+        model = provider.image_model("current")
+        await model.generate("a fox", seed=7, size="64x64", extra={"automatic1111": {"3": {"inputs": {"cfg": 1.0}}}})
+        with pytest.raises(md.InvalidRequestError) as caught:
+            await model.generate("a fox", seed=7, images=[md.ImagePart(png())], extra={"comfyui": {"client_id": "x"}})
+    assert server.inputs == {}, "said before anything was sent"
+    assert caught.value.field == "extra"
+    assert server.jobs[0]["cfg"] == 7.0
+    assert len(server.submitted) == 1
+
+
+async def test_without_a_list_of_samplers_our_own_table_does(serve: Serve) -> None:
+    server = ComfyUI()
+
+    def handler(peer: Peer) -> None:
+        while (seen := peer.request()) is not None:
+            peer.send((Answer(404, b"", None) if seen.path.endswith("/KSampler") else server.answer(seen)).sent)
+
+    async with md.ComfyUI(serve(handler).url) as provider:
+        await provider.image_model("current").generate("a fox", seed=7, size="64x64", sampler="euler_a")
+    assert server.jobs[0]["sampler_name"] == "euler_ancestral"

@@ -488,8 +488,10 @@ class ComfyUI:
             if self._held == done:
                 self._standing += 1
                 self._changed.notify_all()
-                self._changed.wait_for(lambda: self._held != done or job.interrupted or self._running is not job, 30)
+                freed = self._changed.wait_for(lambda: self._held != done or job.interrupted or self._running is not job, 30)
                 self._standing -= 1
+                if not freed:
+                    raise Trouble("TimeoutError", "the test never released this job")
             if self._running is not job:
                 raise _Died
             if job.interrupted:
@@ -518,8 +520,8 @@ class ComfyUI:
     # The websocket
 
     def _talk(self, peer: Peer, seen: Seen, client: str) -> None:
-        socket = _Socket(peer, seen, client)
-        with self._changed:
+        with self._changed:  # a client may submit as soon as it is accepted
+            socket = _Socket(peer, seen, client)
             self.sockets.append(socket)
             self._changed.notify_all()
         socket.say("status", {"status": {"exec_info": {"queue_remaining": self._remaining}}, "sid": client})
