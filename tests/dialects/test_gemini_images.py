@@ -147,7 +147,7 @@ def answer(*parts: Any, **more: Any) -> dict[str, Any]:
 
 def test_pictures_of_all_candidates_but_drafts_and_sounds() -> None:
     document = answer({"text": "Here."}, part(thought=True), part(mime="audio/wav"), part(thoughtSignature="c2ln"))
-    document["candidates"] += [{"finishReason": "SAFETY"}, *answer(part(thought=False))["candidates"]]
+    document["candidates"] += [{"finishReason": "SAFETY"}, *answer(part(thought=False, thoughtSignature=7))["candidates"]]
     document["usageMetadata"] = {"promptTokenCount": 5, "thoughtsTokenCount": 2}
     result = decode(document)
     assert [image.data for image in result.images] == [png(), png()]
