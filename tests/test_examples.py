@@ -10,6 +10,7 @@ EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.py"))
 SAYS = {
     "bot.py": ["seed ", "<ImagePart image/png 256x256", "main colours are", "sorry: these 23 bytes are no PNG"],
     "draw_then_talk.py": ["drawn from seed ", "<ImagePart image/png 384x256", "The picture looks "],
+    "edit_a_picture.py": ["lighthouse-at-night.png", "'prompt': 'a sky full of stars'", "'seed': 8"],
     "watch_a_picture.py": ["step 1 of 8", "step 8 of 8", "so far: <ImagePart", "done: <ImagePart image/png 512x512"],
 }
 

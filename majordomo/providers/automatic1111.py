@@ -18,7 +18,7 @@ from majordomo.framing.splice import Splices
 from majordomo.media import ImagePart, check_sendable
 from majordomo.providers.base import Common, HTTPProvider, sealed
 from majordomo.secret import Secret, seal
-from majordomo.words import check_name, check_number, check_text
+from majordomo.words import check_number, check_text
 
 
 class Automatic1111(HTTPProvider):
@@ -54,16 +54,7 @@ class Automatic1111(HTTPProvider):
         return {"Authorization": key.basic()}
 
     def image_model(self, id: str, *options: imagegen.Option) -> WatchedImageModel:  # noqa: A002 (the word of the design)
-        return WatchedImageModel(
-            self._caller,
-            self._door,
-            check_name(id, "model"),
-            options,
-            timeout=self._picture_timeout,
-            strict=self._strict,
-            lists=self._lists,
-            exclusive=self._exclusive,
-        )
+        return self._painter(WatchedImageModel, self._door, id, options, lists=self._lists, exclusive=self._exclusive)
 
     async def models(self) -> list[ModelInfo]:
         """The checkpoints on the server's disk; `loaded` is True for the one in memory."""

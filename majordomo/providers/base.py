@@ -5,8 +5,8 @@ from __future__ import annotations
 import pkgutil
 import ssl
 import time
-from collections.abc import Mapping
-from typing import Any, Self, TypedDict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self, TypedDict, TypeVar
 
 from majordomo import imagegen, llm, providers
 from majordomo.catalog import Health, ModelInfo
@@ -18,7 +18,9 @@ from majordomo.secret import Redactor, Secret, seal
 from majordomo.settings import HOSTED, LOCAL, Limits, Retries, Timeout
 from majordomo.transport import Address, open_room
 from majordomo.wire import WireRequest
+from majordomo.words import check_name
 
+M = TypeVar("M")
 ASKING = Timeout(connect=5, queue=30, first_byte=10, idle=10, total=15)  # a question about the backend: it is free, so it is quick
 
 
@@ -152,6 +154,10 @@ class HTTPProvider(Provider):
 
     def _key_headers(self, key: Secret) -> dict[str, Secret]:
         return {"Authorization": Secret(f"Bearer {key.reveal()}")}
+
+    def _painter(self, kind: Callable[..., M], door: Any, id: str, options: Sequence[imagegen.Option], **more: Any) -> M:  # noqa: A002
+        """A picture model of this kind, with this provider's way of calling."""
+        return kind(self._caller, door, check_name(id, "model"), options, timeout=self._picture_timeout, strict=self._strict, **more)
 
     def _watch(self) -> Watch | None:
         """What tells loading from hanging while a first byte is awaited; None where nothing does."""

@@ -21,7 +21,6 @@ from majordomo.flows import portal
 from majordomo.flows.picture_queue import QueuedImageModel
 from majordomo.providers.base import Common, HTTPProvider, sealed
 from majordomo.secret import Secret, seal
-from majordomo.words import check_name
 
 
 class ComfyUI(HTTPProvider):
@@ -65,16 +64,7 @@ class ComfyUI(HTTPProvider):
         super().__init__(base_url, api_key, **common)
 
     def image_model(self, id: str, *options: imagegen.Option) -> QueuedImageModel:  # noqa: A002 (the word of the design)
-        return QueuedImageModel(
-            self._caller,
-            self._door,
-            check_name(id, "model"),
-            options,
-            timeout=self._picture_timeout,
-            strict=self._strict,
-            lists=self._lists,
-            resolve=self._resolved,
-        )
+        return self._painter(QueuedImageModel, self._door, id, options, lists=self._lists, resolve=self._resolved)
 
     async def models(self) -> list[ModelInfo]:
         """The checkpoints on the server's disk, as its plain loader lists them; which one is in memory it does not tell."""

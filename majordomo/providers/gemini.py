@@ -12,7 +12,6 @@ from majordomo.errors import ConfigurationError
 from majordomo.flows.picture import AnsweredImageModel
 from majordomo.providers.base import Common, HTTPProvider, sealed
 from majordomo.secret import Secret, seal
-from majordomo.words import check_name
 
 HOME = "https://generativelanguage.googleapis.com/v1beta"
 PAGES = 20  # a list that never ends is cut off here
@@ -42,9 +41,7 @@ class Gemini(HTTPProvider):
 
     def image_model(self, id: str, *options: imagegen.Option) -> AnsweredImageModel:  # noqa: A002 (the word of the design)
         """A model such as `gemini-2.5-flash-image`. One picture a call: several are as many calls."""
-        return AnsweredImageModel(
-            self._caller, self._images, check_name(id, "model"), options, timeout=self._picture_timeout, strict=self._strict
-        )
+        return self._painter(AnsweredImageModel, self._images, id, options)
 
     async def models(self) -> list[ModelInfo]:
         """What `GET /models` lists for this key, all pages of it."""

@@ -64,15 +64,7 @@ class LlamaSwap(HTTPProvider):
         return HTTPChatModel(self._caller, self._chat, check_name(id, "model"), options, timeout=self._timeout, strict=self._strict)
 
     def image_model(self, id: str, *options: imagegen.Option) -> AnsweredImageModel:  # noqa: A002
-        return AnsweredImageModel(
-            self._caller,
-            self._images,
-            check_name(id, "model"),
-            options,
-            timeout=self._picture_timeout,
-            strict=self._strict,
-            lists=self._lists if self._asks_lists else None,
-        )
+        return self._painter(AnsweredImageModel, self._images, id, options, lists=self._lists if self._asks_lists else None)
 
     async def _lists(self, model: str, request: imagegen.Request) -> Lists:
         """What the server behind this model has. Asking loads the model, which the picture will need anyway; it is asked once."""

@@ -26,7 +26,6 @@ from majordomo.flows.picture_stream import StreamedImageModel
 from majordomo.providers.base import ASKING, Common, HTTPProvider, sealed
 from majordomo.secret import Secret, seal
 from majordomo.wire import Deadline, WireRequest
-from majordomo.words import check_name
 
 
 class Meet(Protocol):
@@ -90,15 +89,7 @@ class Ollama(HTTPProvider):
         self._asking = ASKING if longest is None else replace(ASKING, total=min(longest, ASKING.total or longest))
 
     def image_model(self, id: str, *options: imagegen.Option) -> OllamaImageModel:  # noqa: A002 (the word of the design)
-        return OllamaImageModel(
-            self._caller,
-            self._images,
-            check_name(id, "model"),
-            options,
-            timeout=self._picture_timeout,
-            strict=self._strict,
-            meet=self._meet,
-        )
+        return self._painter(OllamaImageModel, self._images, id, options, meet=self._meet)
 
     async def models(self) -> list[ModelInfo]:
         """The models pulled. "image" stands only where this version draws, "edit" only where it begins with pictures. Loads nothing.

@@ -13,7 +13,6 @@ from majordomo.errors import ConfigurationError
 from majordomo.flows.picture_stream import StreamedImageModel
 from majordomo.providers.base import Common, HTTPProvider, sealed
 from majordomo.secret import Secret, seal
-from majordomo.words import check_name
 
 HOME = "https://api.openai.com/v1"
 
@@ -47,9 +46,7 @@ class OpenAI(HTTPProvider):
         super().__init__(base_url, api_key, **common)
 
     def image_model(self, id: str, *options: imagegen.Option) -> StreamedImageModel:  # noqa: A002 (the word of the design)
-        return StreamedImageModel(
-            self._caller, self._images, check_name(id, "model"), options, timeout=self._picture_timeout, strict=self._strict
-        )
+        return self._painter(StreamedImageModel, self._images, id, options)
 
     async def models(self) -> list[ModelInfo]:
         """What `GET /models` lists for this key."""

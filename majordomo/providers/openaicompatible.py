@@ -45,9 +45,7 @@ class OpenAICompatible(HTTPProvider):
         return HTTPChatModel(self._caller, self._chat, check_name(id, "model"), options, timeout=self._timeout, strict=self._strict)
 
     def image_model(self, id: str, *options: imagegen.Option) -> StreamedImageModel:  # noqa: A002
-        return StreamedImageModel(
-            self._caller, self._images, check_name(id, "model"), options, timeout=self._picture_timeout, strict=self._strict
-        )
+        return self._painter(StreamedImageModel, self._images, id, options)
 
     async def models(self) -> list[ModelInfo]:
         """What `GET /models` lists."""

@@ -16,7 +16,6 @@ from majordomo.flows.picture import AnsweredImageModel, AnsweringDoor, HTTPImage
 from majordomo.flows.picture_job import JobImageModel
 from majordomo.providers.base import Common, HTTPProvider, sealed
 from majordomo.secret import Secret
-from majordomo.words import check_name
 
 
 class StableDiffusion(HTTPProvider):
@@ -47,19 +46,10 @@ class StableDiffusion(HTTPProvider):
         super().__init__(base_url, Secret(api_key) if isinstance(api_key, str) else api_key, **sealed(common))
 
     def image_model(self, id: str, *options: imagegen.Option) -> HTTPImageModel:  # noqa: A002 (the word of the design)
-        named = check_name(id, "model")
         if self._api == "native":
-            return JobImageModel(
-                self._caller,
-                SdcppJobs(),
-                named,
-                options,
-                timeout=self._picture_timeout,
-                strict=self._strict,
-                lists=self._lists,
-            )
+            return self._painter(JobImageModel, SdcppJobs(), id, options, lists=self._lists)
         door: AnsweringDoor = SDAPI(sdcpp=True) if self._api == "sdapi" else OpenAIImages(tag=True)
-        return AnsweredImageModel(self._caller, door, named, options, timeout=self._picture_timeout, strict=self._strict, lists=self._lists)
+        return self._painter(AnsweredImageModel, door, id, options, lists=self._lists)
 
     async def models(self) -> list[ModelInfo]:
         """The one model this server has loaded, as `GET /sdcpp/v1/capabilities` tells; its raw answer lists loras and limits."""
