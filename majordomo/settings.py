@@ -14,8 +14,9 @@ MIB = 1024 * 1024
 class Timeout:
     """Limits in seconds, one per phase of a call; None leaves the backend's default, `math.inf` means no limit.
 
-    connect: TCP and TLS together. queue: waiting here for a free slot. load: waiting for the backend to load the model.
-    first_byte: from the request to the first byte of the answer. idle: between two pieces of the answer. total: the whole call.
+    connect: TCP and TLS together. queue: waiting for a free place, here or in the backend's own line. load: waiting for the backend to
+    load the model. first_byte: from the request to the first byte of the answer. idle: between two pieces of the answer. total: the
+    whole call.
     """
 
     connect: float | None = None

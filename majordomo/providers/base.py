@@ -104,6 +104,7 @@ class Provider(llm.Provider, imagegen.Provider):
 class HTTPProvider(Provider):
     """A provider behind an address."""
 
+    version_path = ""  # what follows the host in an address that a model string gives without a path
     local = True  # waits for models to load; a hosted one does not
     places: int | None = None  # calls at once unless `max_concurrency` says otherwise; a backend that is one GPU has one
 

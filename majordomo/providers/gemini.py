@@ -24,6 +24,7 @@ class Gemini(HTTPProvider):
     """
 
     name = "gemini"
+    version_path = "/v1beta"
     local = False
 
     def __init__(self, api_key: str | Secret | None = None, base_url: str = HOME, **common: Unpack[Common]) -> None:

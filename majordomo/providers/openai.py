@@ -25,6 +25,7 @@ class OpenAI(HTTPProvider):
     """
 
     name = "openai"
+    version_path = "/v1"
     local = False
 
     def __init__(

@@ -26,6 +26,7 @@ class OpenAICompatible(HTTPProvider):
     """
 
     name = "openaicompatible"
+    version_path = "/v1"
 
     def __init__(
         self,

@@ -35,8 +35,8 @@ def provider(name: str | ModelName) -> Provider:
     if not hasattr(kind, "local"):
         raise ConfigurationError(f"{wanted.provider} has no address", details={"field": "model"})
     base_url = wanted.base_url
-    if wanted.provider == "openaicompatible" and base_url.count("/") == 2:
-        base_url += "/v1"
+    if base_url.count("/") == 2:
+        base_url += kind.version_path
     return cast("Provider", kind(base_url=base_url, api_key=wanted.key))
 
 

@@ -96,3 +96,28 @@ async def test_a_model_made_by_name_closes_its_provider() -> None:
         pass
     with pytest.raises(md.ConfigurationError, match="closed"):
         await model.generate("hi")
+
+
+@pytest.mark.parametrize(
+    ("name", "address", "model"),
+    [
+        ("openai://gpu-box:8000/some/model", "http://gpu-box:8000/v1", "some/model"),
+        ("openaicompatible://gpu-box/m", "http://gpu-box/v1", "m"),
+        ("gemini+https://key@proxy.example/gemini-3-pro-image", "https://proxy.example/v1beta", "gemini-3-pro-image"),
+        ("openai://gpu-box/m?base_path=/api/v2", "http://gpu-box/api/v2", "m"),
+        (
+            "automatic1111://gpu-box:7860/sd_xl_base_1.0.safetensors [31e35c80fc]?steps=20",
+            "http://gpu-box:7860",
+            "sd_xl_base_1.0.safetensors [31e35c80fc]",
+        ),
+        ("stablediffusion://gpu-box:1234/", "http://gpu-box:1234", "current"),
+        ("comfyui", "http://localhost:8188", "current"),
+        ("ollama/x/z-image-turbo", "http://localhost:11434", "x/z-image-turbo"),
+    ],
+)
+def test_a_picture_model_by_name(monkeypatch: pytest.MonkeyPatch, name: str, address: str, model: str) -> None:
+    for variable in ("OPENAI_API_KEY", "GEMINI_API_KEY"):
+        monkeypatch.setenv(variable, "k")
+    made: Any = md.image_model(name)
+    assert made.id == model
+    assert made._owner.address.origin + made._owner.address.path == address
