@@ -341,3 +341,10 @@ def test_an_answer_of_an_older_build_without_info_is_read(picture: Picture) -> N
     result = door.decode(reply, imagegen.Request("a", seed=9), Limits())
     assert result.details[0].seed == 9
     assert result.raw["parameters"] == {"init_images": ["<elided>"]}
+
+
+async def test_a_picture_of_another_shape_is_cropped_not_stretched(
+    painter: imagegen.Model, engine: Automatic1111, picture: Picture
+) -> None:
+    await painter.generate("a", images=[picture(64, 48)], size="64x64", steps=2)
+    assert (engine.jobs[0]["resize_mode"], engine.jobs[0]["width"], engine.jobs[0]["height"]) == (1, 64, 64)
