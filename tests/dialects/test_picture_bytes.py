@@ -8,7 +8,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -194,6 +194,7 @@ def test_a_stream_gives_the_same_however_sliced(size: int) -> None:
 
 @settings(max_examples=60)
 @given(st.integers(0, len(STREAM)))
+@example(len(STREAM) - 9)  # within the farewell
 def test_a_stream_cut_anywhere_is_whole_or_a_typed_error(cut: int) -> None:
     decoder = OpenAIImages(compatible_family, tag=False).stream_decoder(Request("a"), LIMITS)
     try:

@@ -158,10 +158,13 @@ async def test_the_steps_of_several_pictures_count_through(painter: imagegen.Mod
     assert seen[0] == imagegen.Step(2, 12)
 
 
-async def test_somebody_elses_job_is_waiting_not_progress(server: Loopback, engine: Automatic1111) -> None:
+@pytest.mark.parametrize("told", ["id", "null", "absent"])
+async def test_somebody_elses_job_is_waiting_not_progress(serve: Serve, told: Any) -> None:
     """Two programs at one server: what is told of the other's job is never told as ours, and never interrupted."""
+    engine = Automatic1111(current_task=told)
     engine.hold_at = 3
-    other, ours = md.Automatic1111(server.url), md.Automatic1111(server.url)
+    url = serve(engine).url
+    other, ours = md.Automatic1111(url), md.Automatic1111(url)
     events: list[Any] = []
     async with other, ours, anyio.create_task_group() as group:
         group.start_soon(partial(other.image_model("current").generate, "theirs", **SMALL))
