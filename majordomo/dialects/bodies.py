@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from majordomo.errors import CallWarning, InvalidRequestError
@@ -16,11 +16,12 @@ from majordomo.wire import WireRequest
 UNSUPPORTED = "UNSUPPORTED_FIELD"
 
 
-def own_extra(extra: Mapping[str, Any], provider: str, peers: Iterable[str]) -> Mapping[str, Any]:
+def own_extra(extra: Mapping[str, Any], provider: str, peers: Callable[[], Collection[str]]) -> Mapping[str, Any]:
     """What of `extra` is for this provider: what stands under its name, and what stands under no provider's name."""
     if not extra:
         return extra
-    named = {key for key, value in extra.items() if isinstance(value, Mapping) and key in peers} | {provider}
+    names = peers()
+    named = {key for key, value in extra.items() if isinstance(value, Mapping) and key in names} | {provider}
     common = {key: value for key, value in extra.items() if key not in named}
     ours = extra.get(provider, {})
     if not isinstance(ours, Mapping) or not all(isinstance(key, str) for key in ours):

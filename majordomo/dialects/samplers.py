@@ -6,7 +6,6 @@ word. Sources: stable-diffusion.cpp at 97d2990, A1111 1.6-1.10 `modules/sd_sampl
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -147,6 +146,8 @@ class Tongue:
     @staticmethod
     def _near(name: str, table: Mapping[str, str], own: Sequence[str]) -> list[str]:
         """Canonical names where there is one, for what this backend really has."""
+        import difflib  # only when somebody has misspelt
+
         words = {_key(canonical): canonical for canonical, spelt in table.items() if spelt in own}
         named = {table[canonical] for canonical in words.values()}
         words |= {_key(other): other for other in own if other not in named}

@@ -6,7 +6,6 @@ does), nothing yields inside a cancel scope, and an exception in the caller's bo
 
 from __future__ import annotations
 
-import asyncio
 import contextvars
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -92,4 +91,6 @@ def _spawn(work: Callable[[], Coroutine[Any, Any, None]]) -> Any:
     trio = sys.modules.get("trio")
     if trio is not None and trio.lowlevel.in_trio_task():
         return trio.lowlevel.spawn_system_task(work, context=contextvars.copy_context())
+    import asyncio  # the running loop has loaded it; here it would cost every program 20 ms at its start
+
     return asyncio.get_running_loop().create_task(work(), name="majordomo-picture")

@@ -64,7 +64,7 @@ class Caller:
     wall_clock: Callable[[], float] = time.time
     fraction: Callable[[], float] = random.random
     watch: Watch | None = None
-    peers: Collection[str] = ()  # the names under which `extra` may hold what is for others
+    peers: Callable[[], Collection[str]] = tuple  # the names under which `extra` may hold what is for others
     gate: Gate = field(default_factory=lambda: Gate(None))
     budget: Budget = field(init=False)
 

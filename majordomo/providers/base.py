@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pkgutil
 import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -57,6 +56,8 @@ def provider_names() -> frozenset[str]:
     """The names that a model string may begin with, and under which `extra` may hold what is for one provider only."""
     global _names
     if _names is None:
+        import pkgutil  # rare, and slow to load
+
         _names = frozenset(found.name for found in pkgutil.iter_modules(providers.__path__) if found.name != "base")
     return _names
 
@@ -149,7 +150,7 @@ class HTTPProvider(Provider):
             limits or Limits(),
             Redactor([key, *secrets.values()]),
             watch=self._watch(),
-            peers=provider_names(),
+            peers=provider_names,
             gate=Gate(max_concurrency if max_concurrency is not None else self.places),
         )
 

@@ -129,7 +129,7 @@ class OfflinePainter(ImageModel):
 def _fit(request: imagegen.Request, model: str, provider: str) -> tuple[imagegen.Request, list[CallWarning]]:
     """All of a request, but what no renderer has."""
     warnings = []
-    if own_extra(request.extra, provider, provider_names()):
+    if own_extra(request.extra, provider, provider_names):
         warnings.append(CallWarning(UNSUPPORTED, "extra has no effect: the renderer has no other settings", "extra"))
     if request.background == "transparent" and request.output_format == "jpeg":
         warnings.append(CallWarning(UNSUPPORTED, "background has no effect: a JPEG cannot be transparent", "background"))
