@@ -135,7 +135,8 @@ class GeminiImages:
         return WholeReply(limits.picture_reply)
 
     def decode(self, reply: WholeReply, request: Request, limits: Limits) -> Result:
-        """All pictures of all candidates but drafts.
+        """All pictures of all candidates but drafts. These are chat models: what one says beside its pictures stands in the first
+        picture's `details` (settings `text`, at most 2,000 characters).
 
         Without a picture: ContentRefusedError (details `reason`, `message`) when that was a matter of rules, else NoImageError, with what
         the model said instead in its details (`text`, at most 2,000 characters). Raises BadResponseError for what is no answer.
@@ -157,6 +158,8 @@ class GeminiImages:
             details.append(ImageDetails(request.seed, settings={"thoughtSignature": signature} if isinstance(signature, str) else {}))
         if not images:
             raise _why_none(document)
+        if words := _said(document):
+            details[0] = replace(details[0], settings={**details[0].settings, "text": words})
         return Result(tuple(images), tuple(details), usage=_usage(document.get("usageMetadata")), raw=_elided(document))
 
 
@@ -188,6 +191,12 @@ def _quotient(ratio: str) -> float:
     return int(across) / int(down)
 
 
+def _said(document: Mapping[str, Any]) -> str:
+    """The words of an answer, without its thoughts."""
+    texts = (part["text"] for part in _parts(document) if part.get("thought") is not True and isinstance(part.get("text"), str))
+    return "".join(texts).strip()[:LONGEST_TEXT]
+
+
 def _candidates(document: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     found = document.get("candidates")
     yield from (item for item in found if isinstance(item, dict)) if isinstance(found, list) else ()
@@ -213,8 +222,7 @@ def _why_none(document: Mapping[str, Any]) -> MajordomoError:
             return _refused("Gemini refused to show the picture", reason, message)
     reason, told = reasons[0] if reasons else ("", None)
     details = {"reason": reason} if reason else {}
-    texts = (part["text"] for part in _parts(document) if part.get("thought") is not True and isinstance(part.get("text"), str))
-    text = "".join(texts).strip()[:LONGEST_TEXT]
+    text = _said(document)
     if text and reason not in _PICTURELESS:
         return NoImageError(f"the model answered in words: {text}", details={**details, "text": text})
     words = f"{reason}: {_word(told)}".removesuffix(": ") if reason else "no reason is given"

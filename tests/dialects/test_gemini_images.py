@@ -151,7 +151,7 @@ def test_pictures_of_all_candidates_but_drafts_and_sounds() -> None:
     document["usageMetadata"] = {"promptTokenCount": 5, "thoughtsTokenCount": 2}
     result = decode(document)
     assert [image.data for image in result.images] == [png(), png()]
-    assert [detail.settings for detail in result.details] == [{"thoughtSignature": "c2ln"}, {}]
+    assert [detail.settings for detail in result.details] == [{"thoughtSignature": "c2ln", "text": "Here."}, {}]
     assert result.details[1].seed == 3
     assert (result.usage.input_tokens, result.usage.output_tokens) == (5, 2)
     assert PNG not in json.dumps(result.raw)
@@ -270,3 +270,12 @@ def test_any_model_list_is_a_list_or_a_typed_error(item: Any) -> None:
             continue
         assert isinstance(token, str)
         assert all(isinstance(model.id, str) for model in models)
+
+
+def test_what_a_chat_answer_says_beside_its_pictures_is_kept() -> None:
+    parts = f'{{"text":"hm","thought":true}},{{"text":"Here "}},{INLINE},{{"text":"it is."}},{INLINE}'
+    reply = DOOR.reply_decoder(LIMITS)
+    reply.feed(f'{{"candidates":[{{"content":{{"parts":[{parts}]}},"finishReason":"STOP"}}]}}'.encode())
+    result = DOOR.decode(reply, Request("a"), LIMITS)
+    assert result.images == (PICTURE, PICTURE)
+    assert [detail.settings for detail in result.details] == [{"text": "Here it is."}, {}]

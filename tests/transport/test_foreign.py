@@ -158,3 +158,21 @@ async def test_whole_answers_of_a_loopback_are_read_too(serve: Serve) -> None:
     server = serve(always(whole(chat("hi"))))
     async with httpx.AsyncHTTPTransport() as transport, md.OpenAICompatible(server.url + "/v1", transport=transport) as backend:
         assert (await backend.model("m").generate("hi")).text == "hi"
+
+
+async def test_calls_at_once_are_bounded_over_a_foreign_transport_too() -> None:
+    running: list[int] = []
+    most = 0
+
+    async def slow(request: httpx.Request) -> httpx.Response:
+        nonlocal most
+        running.append(1)
+        most = max(most, len(running))
+        await anyio.sleep(0.01)
+        running.pop()
+        return httpx.Response(200, json=chat("hi"))
+
+    async with provider(slow, max_concurrency=2) as backend, anyio.create_task_group() as group:  # type: ignore[arg-type]
+        for _ in range(6):
+            group.start_soon(backend.model("m").generate, "hi")
+    assert most == 2
