@@ -34,6 +34,7 @@ _HOME = {
     "majordomo.providers.llamaswap": "LlamaSwap",
     "majordomo.providers.offline": "Offline",
     "majordomo.providers.openaicompatible": "OpenAICompatible",
+    "majordomo.providers.anthropic": "Anthropic",
     "majordomo.providers.automatic1111": "Automatic1111",
     "majordomo.providers.comfyui": "ComfyUI",
     "majordomo.providers.openai": "OpenAI",
@@ -52,6 +53,7 @@ _NAMES |= {
 _PACKAGES = ("imagegen", "llm")
 
 __all__ = [
+    "Anthropic",
     "AuthenticationError",
     "Automatic1111",
     "BackendError",
@@ -236,6 +238,7 @@ if TYPE_CHECKING:
         with_top_k,
         with_top_p,
     )
+    from majordomo.providers.anthropic import Anthropic
     from majordomo.providers.automatic1111 import Automatic1111
     from majordomo.providers.comfyui import ComfyUI
     from majordomo.providers.gemini import Gemini

@@ -13,6 +13,7 @@ import majordomo as md
 from majordomo import imagegen, llm
 
 ROOT = [
+    "Anthropic",
     "AuthenticationError",
     "Automatic1111",
     "BackendError",

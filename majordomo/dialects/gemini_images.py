@@ -160,7 +160,7 @@ class GeminiImages:
             raise _why_none(document)
         if words := _said(document):
             details[0] = replace(details[0], settings={**details[0].settings, "text": words})
-        return Result(tuple(images), tuple(details), usage=_usage(document.get("usageMetadata")), raw=_elided(document))
+        return Result(tuple(images), tuple(details), usage=_usage(document.get("usageMetadata")), raw=without_bytes(document))
 
 
 def _shaped(request: Request, family: Family) -> tuple[Request, list[CallWarning]]:
@@ -251,12 +251,12 @@ def _count(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
-def _elided(value: Any) -> Any:
+def without_bytes(value: Any) -> Any:
     """The answer without the bytes of its pictures, drafts included."""
     if isinstance(value, list):
-        return [_elided(item) for item in value]
+        return [without_bytes(item) for item in value]
     if not isinstance(value, dict):
         return value
     if isinstance(value.get("data"), str) and "mimeType" in value:
         return {**value, "data": f"<{value['mimeType']}, {len(value['data']) * 3 // 4 - value['data'][-2:].count('=')} bytes>"}
-    return {name: _elided(item) for name, item in value.items()}
+    return {name: without_bytes(item) for name, item in value.items()}

@@ -6,17 +6,16 @@ Every field is optional, unknown ones are harmless; see `openai_chat` for the so
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic_core import from_json
 
+from majordomo.dialects.answer import Answer, count, word_of
 from majordomo.dialects.errors import ErrorBody, build_error, error_value
-from majordomo.dialects.pictures import received
+from majordomo.dialects.pictures import received_base64
 from majordomo.errors import (
     BadResponseError,
     CallWarning,
-    InvalidRequestError,
     MajordomoError,
     StreamBrokenError,
     plain_text,
@@ -26,25 +25,15 @@ from majordomo.framing.lines import EventDecoder
 from majordomo.llm import (
     ChatEvent,
     Done,
-    ImagePart,
-    ImageReady,
     Loading,
-    Message,
     Part,
     Reply,
     Request,
-    TextDelta,
     TextPart,
-    ThinkingDelta,
     ThinkingPart,
-    ToolCall,
-    ToolCallDelta,
-    ToolCallPart,
-    ToolCallStarted,
     Usage,
 )
 from majordomo.llm.reply import FinishReason
-from majordomo.llm.tools import read_output
 from majordomo.settings import Limits
 
 _FINISH: dict[str, FinishReason] = {
@@ -60,17 +49,6 @@ _FINISH: dict[str, FinishReason] = {
     "safety": "content_filter",
     "error": "error",
 }
-
-
-@dataclass(slots=True)
-class _Call:
-    id: str
-    name: str
-    arguments: list[str] = field(default_factory=list)
-    whole: bool = False
-
-    def part(self) -> ToolCallPart:
-        return ToolCallPart(self.id, self.name, "".join(self.arguments) or "{}")
 
 
 class ThinkTags:
@@ -119,29 +97,16 @@ class ThinkTags:
         self._held = ""
 
 
-class Answer:
-    """An answer as it grows, from one message or from many deltas."""
+class OpenAIAnswer(Answer):
+    """An answer as it grows, from one message or from many deltas. Its parts stand by kind: thoughts, text, pictures, calls."""
+
+    words = _FINISH
 
     def __init__(self, request: Request, limits: Limits, owner: str) -> None:
-        self._request = request
-        self._limits = limits
-        self._owner = owner
-        self._text: list[str] = []
-        self._thinking: list[str] = []
-        self._size = 0
+        super().__init__(request, limits, owner)
         self._tags = ThinkTags()
         self._plain = False  # the tags are decided: text needs no further look
-        self._calls: list[_Call] = []
         self._at: dict[int, int] = {}
-        self._images: list[ImagePart] = []
-        self.finish_reason: str | None = None
-        self.usage = Usage()
-        self.model = ""
-        self.warnings: list[CallWarning] = []
-
-    @property
-    def started(self) -> bool:
-        return bool(self._text or self._thinking or self._calls or self._images)
 
     def take(self, delta: dict[str, Any], events: list[ChatEvent]) -> None:
         """A message, or a delta of one."""
@@ -158,13 +123,13 @@ class Answer:
         # Some send the same thought under two names: the first that holds any
         for name in ("reasoning_content", "reasoning"):
             if isinstance(thought := delta.get(name), str) and thought:
-                self._think(thought, events)
+                self.think(thought, events)
                 break
         else:
             details = delta.get("reasoning_details")
             for detail in details if isinstance(details, list) else ():
                 if isinstance(detail, dict) and isinstance(thought := detail.get("text") or detail.get("summary"), str) and thought:
-                    self._think(thought, events)
+                    self.think(thought, events)
         if isinstance(refusal := delta.get("refusal"), str) and refusal:
             self._take_text(refusal, events)
             self.finish_reason = "content_filter"
@@ -178,28 +143,14 @@ class Answer:
 
     def _take_text(self, text: str, events: list[ChatEvent]) -> None:
         if self._plain:
-            self._text.append(text)
-            self._size += len(text)
-            if self._size > self._limits.reply:
-                raise self._too_large()
-            events.append(TextDelta(text))
+            self.text(text, events)
             return
         for is_thought, piece in self._tags.feed(text):
             if is_thought:
-                self._think(piece, events)
+                self.think(piece, events)
             else:
                 self._plain = True
-                self._take_text(piece, events)
-
-    def _think(self, text: str, events: list[ChatEvent]) -> None:
-        self._size += len(text)
-        if self._size > self._limits.reply:
-            raise self._too_large()
-        self._thinking.append(text)
-        events.append(ThinkingDelta(text))
-
-    def _too_large(self) -> BadResponseError:
-        return BadResponseError(f"the answer is larger than the limit of {self._limits.reply:,} characters", code="TOO_LARGE")
+                self.text(piece, events)
 
     def _take_parts(self, parts: list[Any], events: list[ChatEvent]) -> None:
         for part in parts:
@@ -212,7 +163,7 @@ class Answer:
                 pieces = part.get("thinking")
                 for piece in pieces if isinstance(pieces, list) else ():
                     if isinstance(piece, dict) and isinstance(thought := piece.get("text"), str) and thought:
-                        self._think(thought, events)
+                        self.think(thought, events)
             elif kind == "image_url":
                 link = part.get("image_url")
                 url = link.get("url") if isinstance(link, dict) else link
@@ -223,15 +174,7 @@ class Answer:
         if not url.startswith("data:"):
             self.warnings.append(CallWarning("PICTURE_MISSING", "the answer links to a picture; links are never fetched"))
             return
-        try:
-            picture = received(ImagePart.from_data_url(url).data, self._limits)
-        except InvalidRequestError as error:
-            raise BadResponseError(f"the answer's picture is unusable: {error.message}", code="NOT_A_PICTURE") from None
-        self._size += len(picture.data)
-        if self._size > self._limits.picture_reply:
-            raise self._too_large()
-        self._images.append(picture)
-        events.append(ImageReady(picture))
+        self.picture(received_base64(url, self._limits), events)
 
     def _take_call(self, call: dict[str, Any], events: list[ChatEvent]) -> None:
         function = call.get("function")
@@ -249,72 +192,32 @@ class Answer:
         if place is not None and identity and self._calls[place].id != identity and name:
             place = None
         if place is None:
-            place = len(self._calls)
-            if place >= 1000:
-                raise BadResponseError("the answer calls more than 1,000 tools", code="TOO_LARGE")
-            self._close_call(place - 1, events)
-            # An id is needed to answer the call; where the server gives none, its place in the answer is one
-            self._calls.append(_Call(identity or f"call_{place}", name))
-            events.append(ToolCallStarted(place, self._calls[place].id, name))
+            self.end_call(self.calls - 1, events)
+            place = self.begin_call(identity, name, events)
             if isinstance(index, int):
                 self._at[index] = place
         elif name and not self._calls[place].name:
             self._calls[place].name = name  # servers repeat the name or send it late
-        if isinstance(arguments, str) and arguments:
-            self._size += len(arguments)
-            if self._size > self._limits.reply:
-                raise self._too_large()
-            self._calls[place].arguments.append(arguments)
-            events.append(ToolCallDelta(place, arguments))
-
-    def _close_call(self, place: int, events: list[ChatEvent]) -> None:
-        if place >= 0 and not self._calls[place].whole:
-            self._calls[place].whole = True
-            events.append(ToolCall(place, self._calls[place].part()))
+        if isinstance(arguments, str):
+            self.arguments(place, arguments, events)
 
     def close(self, events: list[ChatEvent]) -> None:
-        """Nothing more comes."""
         for is_thought, piece in self._tags.finish():
             if is_thought:
-                self._think(piece, events)
+                self.think(piece, events)
             else:
                 self._plain = True
-                self._take_text(piece, events)
-        for place in range(len(self._calls)):
-            self._close_call(place, events)
+                self.text(piece, events)
+        super().close(events)
 
-    def reply(self, *, whole: bool, raw: Any = None) -> Reply:
-        """The reply so far; a whole one has its output validated."""
-        text = "".join(self._text)
-        parts: list[Part] = []
-        if self._thinking:
-            parts.append(ThinkingPart("".join(self._thinking), self._owner))
-        if text or not (self._calls or self._images or self._thinking):
-            parts.append(TextPart(text))
-        parts += self._images
-        parts += [call.part() for call in self._calls]
-        reason: FinishReason = _FINISH.get(self.finish_reason or "", "unknown")
-        if whole:
-            if self._calls and reason in ("stop", "unknown"):
-                reason = "tool_calls"
-            elif reason == "unknown" and not self.finish_reason and text:
-                reason = "stop"
-        warnings = list(self.warnings)
-        if whole and self._request.tool_choice not in (None, "auto", "none") and not self._calls:
-            warnings.append(CallWarning("TOOL_NOT_CALLED", "a tool call was required, and the model made none", "tool_choice"))
-        output = None
-        if whole and self._request.output is not None and not self._calls:
-            output = read_output(self._request.output, text)
-        return Reply(
-            Message("assistant", tuple(parts)),
-            reason,
-            self.usage,
-            self.model,
-            output=output,
-            warnings=tuple(warnings),
-            raw=raw,
-            raw_finish_reason=self.finish_reason,
-        )
+    def _parts(self) -> tuple[Part, ...]:
+        # Servers alternate between the fields as they like; the dialect has no order between them
+        runs = {kind: [run for run in self._runs if run.kind == kind] for kind in ("thinking", "text", "image", "call")}
+        thought, said = ("".join(piece for run in runs[kind] for piece in run.pieces) for kind in ("thinking", "text"))
+        parts: list[Part] = [ThinkingPart(thought, self._owner)] if thought else []
+        parts += [TextPart(said)] if said else []
+        parts += [self._part(run) for run in (*runs["image"], *runs["call"])]
+        return tuple(parts) or (TextPart(""),)
 
 
 class OpenAIChatStream:
@@ -325,7 +228,7 @@ class OpenAIChatStream:
     """
 
     def __init__(self, request: Request, limits: Limits, *, owner: str = "", loading_chunks: bool = False) -> None:
-        self._answer = Answer(request, limits, owner)
+        self._answer = OpenAIAnswer(request, limits, owner)
         self._frames = EventDecoder(limits.event if not wants_pictures(request) else limits.picture_event)
         self._loading_chunks = loading_chunks
         self._depth = limits.depth
@@ -446,14 +349,6 @@ def first_choice(document: dict[str, Any]) -> dict[str, Any] | None:
     return None
 
 
-def word_of(value: Any) -> str | None:
-    return value if isinstance(value, str) and value else None
-
-
-def _count(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
-
-
 def usage_of(document: dict[str, Any]) -> Usage:
     usage = document.get("usage")
     if not isinstance(usage, dict):
@@ -463,14 +358,14 @@ def usage_of(document: dict[str, Any]) -> Usage:
         return Usage()
     read = usage.get("prompt_tokens_details")
     written = usage.get("completion_tokens_details")
-    cached = _count(read.get("cached_tokens")) if isinstance(read, dict) else None
+    cached = count(read.get("cached_tokens")) if isinstance(read, dict) else None
     if cached is None:  # DeepSeek, Mistral
-        cached = _count(usage.get("prompt_cache_hit_tokens", usage.get("num_cached_tokens")))
+        cached = count(usage.get("prompt_cache_hit_tokens", usage.get("num_cached_tokens")))
     return Usage(
-        _count(usage.get("prompt_tokens")),
-        _count(usage.get("completion_tokens")),
+        count(usage.get("prompt_tokens")),
+        count(usage.get("completion_tokens")),
         cached,
-        _count(written.get("reasoning_tokens")) if isinstance(written, dict) else None,
+        count(written.get("reasoning_tokens")) if isinstance(written, dict) else None,
     )
 
 

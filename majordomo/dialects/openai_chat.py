@@ -10,18 +10,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from majordomo.dialects.answer import word_of
 from majordomo.dialects.bodies import UNSUPPORTED, merged
 from majordomo.dialects.errors import build_error, error_value
 from majordomo.dialects.openai_answer import (
-    Answer,
+    OpenAIAnswer,
     OpenAIChatStream,
     first_choice,
     status_within,
     usage_of,
     wants_pictures,
     without_pictures,
-    word_of,
 )
+from majordomo.dialects.turns import linked
 from majordomo.errors import (
     BadResponseError,
     CallWarning,
@@ -63,7 +64,7 @@ class OpenAIChat:
         """The request, and what of it will not happen as asked."""
         warnings: list[CallWarning] = []
         splices = Splices()
-        body: dict[str, Any] = {"model": model, "messages": _encode_messages(request.messages, splices, warnings)}
+        body: dict[str, Any] = {"model": model, "messages": _encode_messages(linked(request.messages), splices, warnings)}
         if request.max_tokens is not None:
             body[self.limit_field] = request.max_tokens
         for name in ("temperature", "top_p", "top_k", "seed"):
@@ -110,7 +111,7 @@ class OpenAIChat:
         document = decode_object(body, limits.depth)
         if document.get("error") and not document.get("choices"):
             raise build_error(status_within(document), error_value(document), {})
-        answer = Answer(request, limits, self.owner)
+        answer = OpenAIAnswer(request, limits, self.owner)
         choice = first_choice(document)
         if choice is None or not isinstance(choice.get("message"), dict):
             raise BadResponseError("the answer holds no message")
@@ -130,7 +131,7 @@ class OpenAIChat:
         return limits.picture_reply if wants_pictures(request) else limits.reply
 
 
-def _encode_messages(messages: tuple[Message, ...], splices: Splices, warnings: list[CallWarning]) -> list[dict[str, Any]]:
+def _encode_messages(messages: list[Message], splices: Splices, warnings: list[CallWarning]) -> list[dict[str, Any]]:
     """Messages as this dialect has them. Pictures of tools and of the assistant cannot stand where they were: they move into the next
     user's turn, after all tool answers ("a user message between two tool answers of the same assistant turn is a 400")."""
     encoded: list[dict[str, Any]] = []

@@ -256,7 +256,7 @@ class _HTTPChatSource:
         stream = self._stream
         assert stream is not None
         kind = stream.headers.get("content-type", "")
-        if "json" in kind:
+        if "json" in kind and "ndjson" not in kind:
             return await self._read_whole(stream)
         if "html" in kind:
             raise BadResponseError("the answer is a web page, not a stream", code="NOT_JSON")

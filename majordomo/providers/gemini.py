@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from typing import Unpack
 
-from majordomo import env, imagegen
+from majordomo import env, imagegen, llm
 from majordomo.catalog import Health, ModelInfo
+from majordomo.dialects.gemini_chat import GeminiChat
 from majordomo.dialects.gemini_images import GeminiImages
 from majordomo.dialects.gemini_models import decode_models, models_path
 from majordomo.errors import ConfigurationError
+from majordomo.flows.chat import HTTPChatModel
 from majordomo.flows.picture import AnsweredImageModel
 from majordomo.providers.base import Common, HTTPProvider, sealed
 from majordomo.secret import Secret, seal
+from majordomo.words import check_name
 
 HOME = "https://generativelanguage.googleapis.com/v1beta"
 PAGES = 20  # a list that never ends is cut off here
 
 
 class Gemini(HTTPProvider):
-    """Pictures by the Gemini models that draw. The key comes from `api_key`, else from GEMINI_API_KEY, else from GOOGLE_API_KEY.
+    """Chat, and pictures by the models that draw. The key comes from `api_key`, else from GEMINI_API_KEY, else from GOOGLE_API_KEY.
 
     `base_url` includes the version path. Raises ConfigurationError without a key, and for an address or key that cannot be one.
     """
@@ -40,7 +43,11 @@ class Gemini(HTTPProvider):
     def _key_headers(self, key: Secret) -> dict[str, Secret]:
         return {"x-goog-api-key": key}  # in the URL, as Google also takes it, it would stand in logs
 
-    def image_model(self, id: str, *options: imagegen.Option) -> AnsweredImageModel:  # noqa: A002 (the word of the design)
+    def model(self, id: str, *options: llm.Option) -> HTTPChatModel:  # noqa: A002 (the word of the design)
+        door = GeminiChat(check_name(id, "model"), self.name)
+        return HTTPChatModel(self._caller, door, id, options, timeout=self._timeout, strict=self._strict)
+
+    def image_model(self, id: str, *options: imagegen.Option) -> AnsweredImageModel:  # noqa: A002
         """A model such as `gemini-2.5-flash-image`. One picture a call: several are as many calls."""
         return self._painter(AnsweredImageModel, self._images, id, options)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, Protocol, Unpack
 
-from majordomo import env, imagegen
+from majordomo import env, imagegen, llm
 from majordomo.catalog import Health, ModelInfo
+from majordomo.dialects.ollama_chat import OllamaChat
 from majordomo.dialects.ollama_images import (
     LISTED,
     OllamaImages,
@@ -21,11 +22,13 @@ from majordomo.dialects.ollama_images import (
     model_name,
 )
 from majordomo.errors import CallWarning, InvalidRequestError, MajordomoError, NotFoundError, UnsupportedError
+from majordomo.flows.chat import HTTPChatModel
 from majordomo.flows.picture import Tell
 from majordomo.flows.picture_stream import StreamedImageModel
 from majordomo.providers.base import ASKING, Common, HTTPProvider, sealed
 from majordomo.secret import Secret, seal
 from majordomo.wire import Deadline, WireRequest
+from majordomo.words import check_name
 
 
 class Meet(Protocol):
@@ -67,7 +70,8 @@ class OllamaImageModel(StreamedImageModel):
 
 
 class Ollama(HTTPProvider):
-    """Pictures from Ollama 0.14.3 to 0.32.5, one at a time (`max_concurrency` is 1 unless you say otherwise).
+    """Chat over Ollama's own API, and pictures from Ollama 0.14.3 to 0.32.5, one call at a time (`max_concurrency` is 1 unless you say
+    otherwise).
 
     Before a model's first picture the server is asked for its version and the model's capabilities: UnsupportedError where it draws
     nothing, NotFoundError where it has no such model. Only 0.15.0 to 0.15.4 begin with pictures of yours. The steps come as events;
@@ -82,13 +86,17 @@ class Ollama(HTTPProvider):
         common = sealed(common)
         api_key = seal(api_key or env.variable("OLLAMA_API_KEY"))
         self._met: dict[str, Server] = {}
+        self._chat = OllamaChat(self.name)
         self._images = OllamaImages(lambda model: self._met.get(model, Server()))
         super().__init__(base_url, api_key, **common)
         # The questions before a picture are part of its call: they never take longer than the call may
         longest = self._picture_timeout.total
         self._asking = ASKING if longest is None else replace(ASKING, total=min(longest, ASKING.total or longest))
 
-    def image_model(self, id: str, *options: imagegen.Option) -> OllamaImageModel:  # noqa: A002 (the word of the design)
+    def model(self, id: str, *options: llm.Option) -> HTTPChatModel:  # noqa: A002 (the word of the design)
+        return HTTPChatModel(self._caller, self._chat, check_name(id, "model"), options, timeout=self._timeout, strict=self._strict)
+
+    def image_model(self, id: str, *options: imagegen.Option) -> OllamaImageModel:  # noqa: A002
         return self._painter(OllamaImageModel, self._images, id, options, meet=self._meet)
 
     async def models(self) -> list[ModelInfo]:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from typing import Literal, Unpack
 
-from majordomo import env, imagegen
+from majordomo import env, imagegen, llm
 from majordomo.catalog import Health, ModelInfo
+from majordomo.dialects.openai_chat import OpenAIChat
 from majordomo.dialects.openai_image_models import compatible_family, hosted_family
 from majordomo.dialects.openai_images import OpenAIImages
 from majordomo.dialects.openai_models import decode_models
+from majordomo.dialects.openai_responses import OpenAIResponses
 from majordomo.errors import ConfigurationError
+from majordomo.flows.chat import HTTPChatModel
 from majordomo.flows.picture_stream import StreamedImageModel
 from majordomo.providers.base import Common, HTTPProvider, sealed
 from majordomo.secret import Secret, seal
+from majordomo.words import check_name
 
 HOME = "https://api.openai.com/v1"
 
@@ -20,7 +24,8 @@ HOME = "https://api.openai.com/v1"
 class OpenAI(HTTPProvider):
     """The key comes from `api_key`, else from OPENAI_API_KEY; there must be one. `base_url` includes the version path.
 
-    `edits` is the form in which pictures to edit travel: "multipart" files, or "json" data URLs (gpt-image models only). What a picture
+    `api` is which API chat speaks: "responses", the default for api.openai.com, or "chat", the default elsewhere. `edits` is the form in
+    which pictures to edit travel: "multipart" files, or "json" data URLs (gpt-image models only). What a picture
     model does not take is never sent. Raises ConfigurationError without a key, and for an address or key that cannot be one.
     """
 
@@ -33,6 +38,7 @@ class OpenAI(HTTPProvider):
         api_key: str | Secret | None = None,
         base_url: str = HOME,
         *,
+        api: Literal["responses", "chat"] | None = None,
         edits: Literal["multipart", "json"] = "multipart",
         **common: Unpack[Common],
     ) -> None:
@@ -42,11 +48,21 @@ class OpenAI(HTTPProvider):
             raise ConfigurationError("OpenAI needs a key: api_key, or OPENAI_API_KEY", provider=self.name, details={"field": "api_key"})
         if edits not in ("multipart", "json"):
             raise ConfigurationError('edits is "multipart" or "json"', provider=self.name, details={"field": "edits"})
+        if api not in (None, "responses", "chat"):
+            raise ConfigurationError('api is "responses" or "chat"', provider=self.name, details={"field": "api"})
+        self._chat: OpenAIResponses | OpenAIChat
+        if (api or ("responses" if base_url == HOME else "chat")) == "responses":
+            self._chat = OpenAIResponses(self.name)
+        else:  # "reasoning models reject max_tokens"
+            self._chat = OpenAIChat(owner=self.name, limit_field="max_completion_tokens")
         family = hosted_family if base_url == HOME else compatible_family
         self._images = OpenAIImages(family, path="/images", tag=False, edits=edits)
         super().__init__(base_url, api_key, **common)
 
-    def image_model(self, id: str, *options: imagegen.Option) -> StreamedImageModel:  # noqa: A002 (the word of the design)
+    def model(self, id: str, *options: llm.Option) -> HTTPChatModel:  # noqa: A002 (the word of the design)
+        return HTTPChatModel(self._caller, self._chat, check_name(id, "model"), options, timeout=self._timeout, strict=self._strict)
+
+    def image_model(self, id: str, *options: imagegen.Option) -> StreamedImageModel:  # noqa: A002
         return self._painter(StreamedImageModel, self._images, id, options)
 
     async def models(self) -> list[ModelInfo]:

@@ -1,0 +1,307 @@
+"""A chat answer as it grows, whatever the dialect: its parts in order, their events, its limits; and how a stream of documents is read."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol
+
+from majordomo.dialects.errors import ErrorBody, build_error, error_value
+from majordomo.errors import BadResponseError, CallWarning, MajordomoError, StreamBrokenError, plain_text
+from majordomo.framing.json import decode_json
+from majordomo.llm import (
+    ChatEvent,
+    Done,
+    ImagePart,
+    ImageReady,
+    Message,
+    Part,
+    Reply,
+    Request,
+    TextDelta,
+    TextPart,
+    ThinkingDelta,
+    ThinkingPart,
+    ToolCall,
+    ToolCallDelta,
+    ToolCallPart,
+    ToolCallStarted,
+    Usage,
+)
+from majordomo.llm.reply import FinishReason
+from majordomo.llm.tools import read_output
+from majordomo.settings import Limits
+
+MOST_CALLS = 1000
+
+
+@dataclass(slots=True)
+class _Run:
+    """Pieces of one part. `opaque` is what its provider wants back with it."""
+
+    kind: str  # text, thinking, image, call
+    pieces: list[str] = field(default_factory=list)
+    opaque: dict[str, Any] = field(default_factory=dict)
+    image: ImagePart | None = None
+    call: _Call | None = None
+
+
+@dataclass(slots=True)
+class _Call:
+    id: str
+    name: str
+    arguments: list[str] = field(default_factory=list)
+    whole: bool = False
+
+    def part(self) -> ToolCallPart:
+        return ToolCallPart(self.id, self.name, "".join(self.arguments) or "{}")
+
+
+class Answer:
+    """The answer so far. Methods append the events that what they take makes."""
+
+    words: ClassVar[Mapping[str, FinishReason]] = {}  # the dialect's finish reasons
+
+    def __init__(self, request: Request, limits: Limits, owner: str) -> None:
+        self._request = request
+        self._limits = limits
+        self._owner = owner
+        self._runs: list[_Run] = []
+        self._run = _Run("")
+        self._size = self._pictures = 0
+        self._calls: list[_Call] = []
+        self.finish_reason: str | None = None
+        self.usage = Usage()
+        self.model = ""
+        self.warnings: list[CallWarning] = []
+
+    @property
+    def started(self) -> bool:
+        return bool(self._runs)
+
+    @property
+    def calls(self) -> int:
+        return len(self._calls)
+
+    def _in(self, kind: str) -> _Run:
+        if self._run.kind != kind:
+            self._run = _Run(kind)
+            self._runs.append(self._run)
+        return self._run
+
+    def _grow(self, size: int) -> None:
+        self._size += size
+        if self._size > self._limits.reply:
+            raise self._too_large()
+
+    def _too_large(self) -> BadResponseError:
+        return BadResponseError(f"the answer is larger than the limit of {self._limits.reply:,} characters", code="TOO_LARGE")
+
+    def text(self, text: str, events: list[ChatEvent]) -> None:
+        if text:
+            self._grow(len(text))
+            self._in("text").pieces.append(text)
+            events.append(TextDelta(text))
+
+    def think(self, text: str, events: list[ChatEvent]) -> None:
+        if text:
+            self._grow(len(text))
+            self._in("thinking").pieces.append(text)
+            events.append(ThinkingDelta(text))
+
+    def break_off(self) -> None:
+        """What comes next is another part, of whatever kind."""
+        self._run = _Run("")
+
+    def keep(self, opaque: dict[str, Any], *, apart: bool = False) -> None:
+        """What the provider wants back with the thought at hand; `apart`, or without a thought at hand, as an empty one of its own."""
+        self._grow(sum(len(value) for value in opaque.values() if isinstance(value, str)))
+        if apart:
+            self.break_off()
+        self._in("thinking").opaque.update(opaque)
+        if apart:
+            self.break_off()
+
+    def picture(self, image: ImagePart, events: list[ChatEvent]) -> None:
+        self._pictures += len(image.data)
+        if self._pictures > self._limits.picture_reply:
+            raise self._too_large()
+        self._runs.append(_Run("image", image=image))
+        self.break_off()
+        events.append(ImageReady(image))
+
+    def begin_call(self, identity: str, name: str, events: list[ChatEvent]) -> int:
+        """The place of a call that begins. Where the backend gives no id, one is needed to answer it: its place is one."""
+        place = len(self._calls)
+        if place >= MOST_CALLS:
+            raise BadResponseError(f"the answer calls more than {MOST_CALLS:,} tools", code="TOO_LARGE")
+        call = _Call(identity or f"call_{place}", name)
+        self._calls.append(call)
+        self._runs.append(_Run("call", call=call))
+        self.break_off()
+        events.append(ToolCallStarted(place, call.id, name))
+        return place
+
+    def arguments(self, place: int, text: str, events: list[ChatEvent]) -> None:
+        if text:
+            self._grow(len(text))
+            self._calls[place].arguments.append(text)
+            events.append(ToolCallDelta(place, text))
+
+    def has_arguments(self, place: int) -> bool:
+        return bool(self._calls[place].arguments)
+
+    def end_call(self, place: int, events: list[ChatEvent]) -> None:
+        if 0 <= place < len(self._calls) and not self._calls[place].whole:
+            self._calls[place].whole = True
+            events.append(ToolCall(place, self._calls[place].part()))
+
+    def whole_call(self, identity: str, name: str, arguments: str, events: list[ChatEvent]) -> None:
+        place = self.begin_call(identity, name, events)
+        self.arguments(place, arguments, events)
+        self.end_call(place, events)
+
+    def close(self, events: list[ChatEvent]) -> None:
+        """Nothing more comes."""
+        for place in range(len(self._calls)):
+            self.end_call(place, events)
+
+    def reply(self, *, whole: bool, raw: Any = None) -> Reply:
+        """The reply so far; a whole one has its output validated."""
+        parts = self._parts()
+        text = "".join(part.text for part in parts if isinstance(part, TextPart))
+        reason: FinishReason = self.words.get(self.finish_reason or "", "unknown")
+        if whole:
+            if self._calls and reason in ("stop", "unknown"):
+                reason = "tool_calls"
+            elif reason == "unknown" and not self.finish_reason and text:
+                reason = "stop"
+        warnings = list(self.warnings)
+        if whole and self._request.tool_choice not in (None, "auto", "none") and not self._calls:
+            warnings.append(CallWarning("TOOL_NOT_CALLED", "a tool call was required, and the model made none", "tool_choice"))
+        output = None
+        if whole and self._request.output is not None and not self._calls:
+            output = read_output(self._request.output, text)
+        return Reply(
+            Message("assistant", parts),
+            reason,
+            self.usage,
+            self.model,
+            output=output,
+            warnings=tuple(warnings),
+            raw=raw,
+            raw_finish_reason=self.finish_reason,
+        )
+
+    def _parts(self) -> tuple[Part, ...]:
+        parts = tuple(self._part(run) for run in self._runs)
+        return parts or (TextPart(""),)
+
+    def _part(self, run: _Run) -> Part:
+        if run.call is not None:
+            return run.call.part()
+        if run.image is not None:
+            return run.image
+        if run.kind == "thinking":
+            return ThinkingPart("".join(run.pieces), self._owner, run.opaque)
+        return TextPart("".join(run.pieces))
+
+
+class Frames(Protocol):
+    def feed(self, chunk: bytes) -> list[bytes]: ...
+
+    def finish(self) -> list[bytes]: ...
+
+
+class ChatStream(ABC):
+    """The events in a streamed answer, however its bytes are sliced. A dialect says what one document of the stream means.
+
+    `complete` turns true at the dialect's own end mark; an end before it is a StreamBrokenError with what had arrived.
+    """
+
+    def __init__(self, answer: Answer, frames: Frames, limits: Limits) -> None:
+        self.answer = answer
+        self._frames = frames
+        self._depth = limits.depth
+        self.complete = False
+        self.ended = False
+
+    @property
+    def reply(self) -> Reply:
+        return self.answer.reply(whole=False)
+
+    @abstractmethod
+    def take(self, document: dict[str, Any], events: list[ChatEvent]) -> None:
+        """One document; sets `complete` at the end mark, and calls `end` where nothing may follow it."""
+
+    def feed(self, chunk: bytes) -> list[ChatEvent]:
+        """The events that these bytes complete; the last is Done. Raises StreamBrokenError or what the stream says went wrong."""
+        return self._read(self._frames.feed(chunk))
+
+    def finish(self) -> list[ChatEvent]:
+        """The bytes have ended."""
+        events = self._read(self._frames.finish())
+        if not self.ended:
+            if not self.complete:
+                stray: bytes = getattr(self._frames, "stray", b"")
+                reason = f": {self._said(stray)}" if stray else ""
+                raise StreamBrokenError(f"the stream ended before the answer did{reason}", partial=self.reply)
+            self.end(events)
+        return events
+
+    def end(self, events: list[ChatEvent]) -> None:
+        """The answer is whole."""
+        self.ended = self.complete = True
+        self.answer.close(events)
+        events.append(Done(self.answer.reply(whole=True)))
+
+    def broken(self, error: MajordomoError) -> MajordomoError:
+        """Before anything was said, the error itself; after, a broken stream with what had arrived."""
+        if not self.answer.started:
+            return error
+        return StreamBrokenError(
+            f"the stream broke off: {error.message}", partial=self.reply, code=error.code, status=error.status, details=error.details
+        )
+
+    def _read(self, frames: list[bytes]) -> list[ChatEvent]:
+        events: list[ChatEvent] = []
+        for data in frames:
+            if self.ended:
+                break
+            if not data.strip() or data.strip() == b"[DONE]":  # some add OpenAI's end mark to dialects that have another
+                continue
+            try:
+                document = decode_json(data, self._depth)
+            except BadResponseError as error:
+                raise self.broken(error) from None
+            if isinstance(document, list) and document:  # Gemini wraps errors in an array
+                document = document[0]
+            if not isinstance(document, dict):
+                raise self.broken(BadResponseError("an event of the stream is no JSON object"))
+            if document.get("error") and document.get("type", "error") == "error":
+                raise self.broken(build_error(200, error_value(document), {}))
+            self.take(document, events)
+        return events
+
+    @staticmethod
+    def _said(stray: bytes) -> str:
+        try:
+            said = error_value(decode_json(stray))
+        except BadResponseError:
+            said = ErrorBody()
+        return said.message or plain_text(stray.decode("utf-8", "replace"), 200)
+
+
+def count(value: Any) -> int | None:
+    """A number of tokens, or None for anything that is none."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+def word_of(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def objects(value: Any) -> list[dict[str, Any]]:
+    """The objects in a list; nothing for anything else."""
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []

@@ -1,0 +1,96 @@
+"""A conversation made ready for any dialect: tool calls and their results find each other whatever ids they came with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from majordomo.errors import InvalidRequestError
+from majordomo.llm import FilePart, ImagePart, Message, Part, TextPart, ThinkingPart, Tool, ToolCallPart, ToolResultPart
+
+
+def _as_it_is(identity: str, number: int) -> str:
+    return identity or f"call_{number}"
+
+
+def linked(messages: Iterable[Message], spell: Callable[[str, int], str] = _as_it_is) -> list[Message]:
+    """The same turns with ids that are unique in the conversation and spelt as `spell(id, number)` says; a result keeps its call.
+
+    Backends count their calls anew in each answer, or give no ids at all: a history made with one may hold an id twice.
+    """
+    made: list[Message] = []
+    taken: set[str] = set()
+    waiting: list[tuple[str, str, str]] = []  # (id as it came, id as it goes, name) of calls without a result
+    number = 0
+    for message in messages:
+        parts: list[Part] = []
+        for part in message.parts:
+            if isinstance(part, ToolCallPart):
+                number += 1
+                identity = spell(part.id, number)
+                if identity in taken:
+                    identity = spell(f"{part.id}_{number}", number)
+                taken.add(identity)
+                waiting.append((part.id, identity, part.name))
+                parts.append(replace(part, id=identity))
+            elif isinstance(part, ToolResultPart):
+                found = next((call for call in waiting if call[0] == part.call_id), None)
+                if found is not None:
+                    waiting.remove(found)
+                    parts.append(replace(part, call_id=found[1], name=part.name or found[2]))
+                else:
+                    parts.append(part)
+            else:
+                parts.append(part)
+        made.append(Message(message.role, tuple(parts)))
+    return made
+
+
+def tool_results(message: Message) -> list[ToolResultPart]:
+    """The results of a tool's turn. Raises InvalidRequestError for anything else in it."""
+    results = [part for part in message.parts if isinstance(part, ToolResultPart)]
+    if len(results) != len(message.parts):
+        raise InvalidRequestError("a tool's turn holds tool results only", field="messages")
+    return results
+
+
+def refuse_misplaced(part: Part) -> None:
+    if isinstance(part, (ToolCallPart, ToolResultPart)):
+        raise InvalidRequestError("tool calls stand in assistant turns, tool results in tool turns", field="messages")
+
+
+def own(part: ThinkingPart, owner: str, model: str = "") -> bool:
+    """Whether a thought may be shown to this provider; to this model only, where its opaque part names one."""
+    return bool(owner) and part.provider == owner and part.opaque.get("model", model) == model
+
+
+def text_of(parts: Iterable[Part]) -> str:
+    return "".join(part.text for part in parts if isinstance(part, TextPart))
+
+
+def attachments(parts: Iterable[Part]) -> list[ImagePart | FilePart]:
+    return [part for part in parts if isinstance(part, (ImagePart, FilePart))]
+
+
+def tools_of(request_tools: Iterable[Tool], messages: Iterable[Message]) -> list[Tool]:
+    """Tools that a history calls and the request no longer offers; some backends refuse such a history without them."""
+    known = {tool.name for tool in request_tools}
+    found: dict[str, Tool] = {}
+    for message in messages:
+        for part in message.parts:
+            if isinstance(part, ToolCallPart) and part.name not in known and part.name not in found:
+                found[part.name] = Tool(part.name, "no longer offered")
+    return list(found.values())
+
+
+def closed_schema(schema: Any) -> Any:
+    """A JSON schema in which every object is closed, as APIs with checked answers demand."""
+    if isinstance(schema, list):
+        return [closed_schema(item) for item in schema]
+    if not isinstance(schema, Mapping):
+        return schema
+    made = {key: closed_schema(value) for key, value in schema.items()}
+    if made.get("type") == "object" or isinstance(made.get("properties"), dict):
+        made["additionalProperties"] = False
+    return made

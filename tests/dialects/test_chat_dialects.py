@@ -1,0 +1,464 @@
+"""Every chat dialect: the same canonical answer from each one's own bytes, in any slicing, cut anywhere; and any history as a request."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+import majordomo as md
+from majordomo import llm
+from majordomo.dialects.anthropic import AnthropicMessages
+from majordomo.dialects.gemini_chat import SENTINEL, GeminiChat
+from majordomo.dialects.ollama_chat import OllamaChat
+from majordomo.dialects.openai_chat import OpenAIChat
+from majordomo.dialects.openai_responses import OpenAIResponses
+from majordomo.llm import Done, Request, TextDelta, ThinkingDelta, ThinkingPart, ToolCall, ToolCallStarted
+from majordomo.settings import Limits
+from majordomo.wire import WireRequest
+
+LIMITS = Limits()
+ASKED = Request((md.user("hi"),))
+
+
+def named(*events: dict[str, Any]) -> bytes:
+    """Server-sent events that say their type twice."""
+    return b"".join(f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode() for event in events)
+
+
+def data(*events: Any, end: str = "\n\n") -> bytes:
+    return b"".join(f"data: {event if isinstance(event, str) else json.dumps(event)}{end}".encode() for event in events)
+
+
+def lines(*frames: Any) -> bytes:
+    return b"".join(json.dumps(frame, ensure_ascii=False).encode() + b"\n" for frame in frames)
+
+
+@dataclass
+class Dialect:
+    """What the door of this dialect reads as: a thought, the text "Grüße 🦊", a call of draw with {"what": "fox"}."""
+
+    name: str
+    door: Any
+    stream: bytes
+    whole: dict[str, Any]
+    raw_reason: str | None
+    usage: llm.Usage
+    failing: bytes  # a stream that says "too busy" after some text
+    keeps: dict[str, Any] = field(default_factory=dict)  # what of the thought goes back
+    end: bytes = b""  # what of the stream may be missing without harm
+
+
+def _anthropic() -> Dialect:
+    head = {"id": "msg_1", "type": "message", "role": "assistant", "model": "claude-x", "content": [], "stop_reason": None}
+    counts = {"input_tokens": 10, "cache_creation_input_tokens": 3, "cache_read_input_tokens": 4, "output_tokens": 1}
+
+    def block(index: int, begin: dict[str, Any], *deltas: dict[str, Any]) -> list[dict[str, Any]]:
+        return [
+            {"type": "content_block_start", "index": index, "content_block": begin},
+            *({"type": "content_block_delta", "index": index, "delta": delta} for delta in deltas),
+            {"type": "content_block_stop", "index": index},
+        ]
+
+    start = {"type": "message_start", "message": {**head, "usage": counts}}
+    text = block(1, {"type": "text", "text": ""}, {"type": "text_delta", "text": "Grü"}, {"type": "text_delta", "text": "ße 🦊"})
+    stream = named(
+        start,
+        {"type": "ping"},
+        *block(
+            0,
+            {"type": "thinking", "thinking": "", "signature": ""},
+            {"type": "thinking_delta", "thinking": "a fox"},
+            {"type": "signature_delta", "signature": "sig=="},
+        ),
+        *text,
+        {"type": "something_new", "x": 1},
+        *block(
+            2,
+            {"type": "tool_use", "id": "c1", "name": "draw", "input": {}},
+            {"type": "input_json_delta", "partial_json": ""},
+            {"type": "input_json_delta", "partial_json": '{"what":'},
+            {"type": "input_json_delta", "partial_json": '"fox"}'},
+        ),
+        {"type": "message_delta", "delta": {"stop_reason": "tool_use", "stop_sequence": None}, "usage": {"output_tokens": 9}},
+        {"type": "message_stop"},
+    )
+    whole = {
+        **head,
+        "content": [
+            {"type": "thinking", "thinking": "a fox", "signature": "sig=="},
+            {"type": "text", "text": "Grüße 🦊"},
+            {"type": "tool_use", "id": "c1", "name": "draw", "input": {"what": "fox"}},
+        ],
+        "stop_reason": "tool_use",
+        "usage": {**counts, "output_tokens": 9},
+    }
+    failing = named(start, *text, {"type": "error", "error": {"type": "overloaded_error", "message": "too busy"}})
+    return Dialect("anthropic", AnthropicMessages(), stream, whole, "tool_use", llm.Usage(17, 9, 4), failing, {"signature": "sig=="})
+
+
+def _ollama() -> Dialect:
+    def frame(done: bool = False, **message: Any) -> dict[str, Any]:
+        return {"model": "m", "created_at": "2026-01-01T00:00:00.123456789Z", "message": {"role": "assistant", **message}, "done": done}
+
+    call = {"id": "c1", "function": {"index": 0, "name": "draw", "arguments": {"what": "fox"}}}
+    counts = {"done_reason": "stop", "total_duration": 5, "prompt_eval_count": 17, "eval_count": 9}
+    stream = lines(
+        frame(content="", thinking="a fox"),
+        frame(content="Grü"),
+        frame(content="ße 🦊"),
+        frame(content="", tool_calls=[call]),
+        {**frame(True, content=""), **counts},
+    )
+    whole = {**frame(True, content="Grüße 🦊", thinking="a fox", tool_calls=[call]), **counts}
+    failing = lines(frame(content="Grüße 🦊"), {"error": "too busy"})
+    return Dialect("ollama", OllamaChat(), stream, whole, "stop", llm.Usage(17, 9), failing, end=b"\n")
+
+
+def _gemini() -> Dialect:
+    def chunk(*parts: dict[str, Any], **more: Any) -> dict[str, Any]:
+        return {
+            "candidates": [{"content": {"role": "model", "parts": list(parts)}, "index": 0, **more}],
+            "modelVersion": "gemini-x",
+            "usageMetadata": {"promptTokenCount": 169},
+        }
+
+    counts = {
+        "promptTokenCount": 17,
+        "candidatesTokenCount": 5,
+        "thoughtsTokenCount": 4,
+        "totalTokenCount": 26,
+        "cachedContentTokenCount": 4,
+    }
+    thought = {"text": "a fox", "thought": True}
+    call = {"functionCall": {"name": "draw", "args": {"what": "fox"}}, "thoughtSignature": "c2ln"}
+    stream = data(
+        chunk(thought),
+        chunk({"text": "Grü"}),
+        chunk({"text": "ße 🦊"}),
+        {**chunk(call, finishReason="STOP"), "usageMetadata": counts},
+        end="\r\n\r\n",
+    )
+    whole = {**chunk(thought, {"text": "Grüße 🦊"}, call, finishReason="STOP"), "usageMetadata": counts}
+    failing = data(chunk({"text": "Grüße 🦊"}), {"error": {"code": 503, "message": "too busy", "status": "UNAVAILABLE"}}, end="\r\n\r\n")
+    return Dialect("gemini", GeminiChat("gemini-3-pro"), stream, whole, "STOP", llm.Usage(17, 9, 4, 4), failing, end=b"\r\n\r\n")
+
+
+def _responses() -> Dialect:
+    usage = {
+        "input_tokens": 17,
+        "input_tokens_details": {"cached_tokens": 4},
+        "output_tokens": 9,
+        "output_tokens_details": {"reasoning_tokens": 4},
+        "total_tokens": 26,
+    }
+    thought = {"type": "reasoning", "id": "rs_1", "summary": [{"type": "summary_text", "text": "a fox"}], "encrypted_content": "enc"}
+    said = {"type": "output_text", "text": "Grüße 🦊", "annotations": []}
+    message = {"type": "message", "id": "msg_1", "role": "assistant", "status": "completed", "content": [said]}
+    call = {"type": "function_call", "id": "fc_1", "call_id": "c1", "name": "draw", "arguments": '{"what":"fox"}', "status": "completed"}
+    head = {"id": "resp_1", "object": "response", "model": "gpt-x", "error": None, "incomplete_details": None}
+    whole = {**head, "status": "completed", "output": [thought, message, call], "usage": usage}
+    delta = {"type": "response.output_text.delta", "output_index": 1, "content_index": 0, "item_id": "msg_1", "obfuscation": "xx"}
+    text = [{**delta, "delta": "Grü"}, {**delta, "delta": "ße 🦊"}]
+    stream = named(
+        {"type": "response.created", "response": {**head, "status": "in_progress", "output": []}},
+        {"type": "response.output_item.added", "output_index": 0, "item": {"type": "reasoning", "id": "rs_1", "summary": []}},
+        {"type": "response.reasoning_summary_text.delta", "output_index": 0, "item_id": "rs_1", "delta": "a fox"},
+        {"type": "response.output_item.done", "output_index": 0, "item": thought},
+        {"type": "response.output_item.added", "output_index": 1, "item": {**message, "content": []}},
+        *text,
+        {"type": "response.output_text.done", "output_index": 1, "text": "Grüße 🦊"},
+        {"type": "response.output_item.done", "output_index": 1, "item": message},
+        {"type": "response.output_item.added", "output_index": 2, "item": {**call, "arguments": ""}},
+        {"type": "response.function_call_arguments.delta", "output_index": 2, "item_id": "fc_1", "delta": '{"what":"fox"}'},
+        {"type": "response.something_new", "x": 1},
+        {"type": "response.output_item.done", "output_index": 2, "item": call},
+        {"type": "response.completed", "response": whole},
+    )
+    failing = named(*text, {"type": "error", "code": "server_error", "message": "too busy", "param": None})
+    keeps = {"encrypted_content": "enc"}
+    return Dialect("responses", OpenAIResponses(), stream, whole, "completed", llm.Usage(17, 9, 4, 4), failing, keeps)
+
+
+def _chat() -> Dialect:
+    def chunk(delta: dict[str, Any], reason: str | None = None) -> dict[str, Any]:
+        choice = {"index": 0, "delta": delta, "finish_reason": reason}
+        return {"id": "x", "object": "chat.completion.chunk", "model": "m", "choices": [choice]}
+
+    call = {"id": "c1", "type": "function", "function": {"name": "draw", "arguments": '{"what":"fox"}'}}
+    usage = {
+        "prompt_tokens": 17,
+        "completion_tokens": 9,
+        "prompt_tokens_details": {"cached_tokens": 4},
+        "completion_tokens_details": {"reasoning_tokens": 4},
+    }
+    stream = data(
+        chunk({"role": "assistant", "content": ""}),
+        chunk({"reasoning_content": "a fox"}),
+        chunk({"content": "Grü"}),
+        chunk({"content": "ße 🦊"}),
+        chunk({"tool_calls": [{"index": 0, **call}]}),
+        chunk({}, "tool_calls"),
+        {"id": "x", "object": "chat.completion.chunk", "model": "m", "choices": [], "usage": usage},
+        "[DONE]",
+    )
+    message = {"role": "assistant", "content": "Grüße 🦊", "reasoning_content": "a fox", "tool_calls": [call]}
+    whole = {"id": "x", "model": "m", "choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}], "usage": usage}
+    failing = data(chunk({"content": "Grüße 🦊"}), {"error": {"message": "too busy", "code": 503}})
+    return Dialect("chat", OpenAIChat(owner="openai"), stream, whole, "tool_calls", llm.Usage(17, 9, 4, 4), failing)
+
+
+DIALECTS = [_anthropic(), _ollama(), _gemini(), _responses(), _chat()]
+each = pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
+
+
+def read(dialect: Dialect, cuts: list[int] | None = None, stream: bytes | None = None) -> list[llm.ChatEvent]:
+    stream = dialect.stream if stream is None else stream
+    decoder = dialect.door.stream_decoder(ASKED, LIMITS)
+    events: list[llm.ChatEvent] = []
+    at = 0
+    for end in [*sorted({cut for cut in cuts or [] if 0 < cut < len(stream)}), len(stream)]:
+        events += decoder.feed(stream[at:end])
+        at = end
+    return events + decoder.finish()
+
+
+def joined(events: list[llm.ChatEvent]) -> list[Any]:
+    """The events with neighbouring pieces of one text put together: how they are sliced is the network's affair."""
+    made: list[Any] = []
+    for event in events:
+        if isinstance(event, (TextDelta, ThinkingDelta)) and made and type(made[-1]) is type(event):
+            made[-1] = type(event)(made[-1].text + event.text)
+        else:
+            made.append(event)
+    return made
+
+
+def check(dialect: Dialect, reply: md.Reply) -> None:
+    assert (reply.thinking, reply.text, reply.finish_reason) == ("a fox", "Grüße 🦊", "tool_calls")
+    assert [(call.name, call.arguments) for call in reply.tool_calls] == [("draw", {"what": "fox"})]
+    assert reply.tool_calls[0].id
+    assert (reply.usage, reply.raw_finish_reason) == (dialect.usage, dialect.raw_reason)
+    assert reply.model == dialect.whole.get("model", "gemini-x")
+
+
+@each
+def test_a_whole_answer(dialect: Dialect) -> None:
+    check(dialect, dialect.door.decode(json.dumps(dialect.whole).encode(), ASKED, LIMITS))
+
+
+@each
+def test_a_stream_says_the_same(dialect: Dialect) -> None:
+    events = read(dialect)
+    kinds = [type(event) for event in joined(events)]
+    assert kinds[:2] == [ThinkingDelta, TextDelta]
+    assert kinds.index(ToolCallStarted) < kinds.index(ToolCall)
+    assert isinstance(events[-1], Done)
+    check(dialect, events[-1].reply)
+    whole = dialect.door.decode(json.dumps(dialect.whole).encode(), ASKED, LIMITS)
+    assert events[-1].reply.message == whole.message
+
+
+@each
+@settings(max_examples=30, deadline=None)
+@given(cuts=st.lists(st.integers(0, 4000), max_size=30))
+def test_any_slicing_gives_the_same_events(dialect: Dialect, cuts: list[int]) -> None:
+    assert joined(read(dialect, cuts)) == joined(read(dialect))
+
+
+@each
+def test_a_stream_that_is_cut_is_broken_and_keeps_what_had_come(dialect: Dialect) -> None:
+    needed = (
+        dialect.stream.rstrip() if dialect.name != "chat" else dialect.stream[: dialect.stream.index(b'"finish_reason": "tool_calls"') + 31]
+    )
+    for length in range(0, len(needed) - 1, 7):
+        with pytest.raises(md.MajordomoError) as caught:
+            read(dialect, stream=dialect.stream[:length])
+        if b"Gr\\u00fc" in dialect.stream[:length].replace("ü".encode(), b"\\u00fc") and isinstance(caught.value, md.StreamBrokenError):
+            assert "Grüße 🦊".startswith(caught.value.partial.text)
+
+
+@each
+def test_an_error_in_mid_stream_keeps_its_words_and_the_prefix(dialect: Dialect) -> None:
+    with pytest.raises(md.StreamBrokenError, match="too busy") as caught:
+        read(dialect, stream=dialect.failing)
+    assert caught.value.partial.text == "Grüße 🦊"
+
+
+def sent(wire: WireRequest) -> Any:
+    return json.loads(wire.body if isinstance(wire.body, bytes) else b"".join(wire.body.pieces()))
+
+
+@each
+def test_thoughts_go_back_to_whom_they_came_from_and_to_nobody_else(dialect: Dialect) -> None:
+    reply = dialect.door.decode(json.dumps(dialect.whole).encode(), ASKED, LIMITS)
+    history = (md.user("hi"), reply.message, md.tool_result(reply.tool_calls[0], "drawn"))
+    thought = next(part for part in reply.message.parts if isinstance(part, ThinkingPart))
+    assert {key: thought.opaque.get(key) for key in dialect.keeps} == dialect.keeps
+    for other in DIALECTS:
+        body = json.dumps(sent(other.door.encode("gemini-3-pro", Request(history))[0]))
+        secret = next(iter(dialect.keeps.values()), "a fox" if dialect.name == "ollama" else "c2ln")
+        if other.name == dialect.name and dialect.name != "chat":
+            assert secret in body
+        elif other.name != dialect.name and secret != "c2ln":
+            assert secret not in body
+            assert "a fox" not in body
+
+
+@each
+def test_any_history_is_a_request(dialect: Dialect, picture: Callable[..., md.ImagePart]) -> None:
+    """Calls that share an id, ids that no other backend takes, pictures everywhere, thoughts of strangers, a beginning in the middle."""
+    one, two = picture(), picture(colour="red")
+    calls = [md.ToolCallPart("a:b/c", "draw", '{"x":1}'), md.ToolCallPart("a:b/c", "draw", "")]
+    history = (
+        md.system("be brief"),
+        llm.assistant(ThinkingPart("private", "elsewhere", {"signature": "s3cret"}), "sure", *calls),
+        md.tool_result(calls[0], "one", one),
+        md.tool_result(calls[1], "no colours", is_error=True),
+        llm.assistant("here", two),
+        md.user("thanks", one),
+    )
+    wire, _ = dialect.door.encode("gemini-3-pro", Request(history))
+    text = json.dumps(sent(wire), ensure_ascii=False)
+    assert "s3cret" not in text
+    assert "private" not in text
+    assert text.count(base64.b64encode(one.data).decode()) == 2
+    assert text.count(base64.b64encode(two.data).decode()) == 1
+    assert all(words in text for words in ("be brief", "sure", "here", "thanks", "no colours"))
+    if dialect.name == "anthropic":
+        turns = sent(wire)["messages"]
+        assert [turn["role"] for turn in turns] == ["user", "assistant", "user", "assistant", "user"]
+        made = [block["id"] for block in turns[1]["content"] if block["type"] == "tool_use"]
+        assert len(set(made)) == 2
+        assert [block["tool_use_id"] for block in turns[2]["content"]] == made
+    if dialect.name == "gemini":
+        signed = [part.get("thoughtSignature") for turn in sent(wire)["contents"] for part in turn["parts"] if "functionCall" in part]
+        assert signed == [SENTINEL, None]
+
+
+class Mood(BaseModel):
+    word: str
+    score: int
+
+
+@each
+def test_every_field_finds_its_place(dialect: Dialect) -> None:
+    def draw(what: str) -> str:
+        """Draws."""
+        return what
+
+    request = Request(
+        (md.user("hi"),), tools=(draw,), output=Mood, temperature=0.5, top_p=0.9, max_tokens=70, stop=("END",), reasoning="low"
+    )  # type: ignore[arg-type]  # a function becomes a Tool
+    wire, warnings = dialect.door.encode("gemini-3-pro" if dialect.name == "gemini" else "m", request)
+    body = sent(wire)
+    expected: dict[str, list[str]] = {
+        "anthropic": ["temperature", "top_p"],  # a model that thinks takes none
+        "ollama": [],
+        "gemini": [],
+        "responses": ["stop"],
+        "chat": [],
+    }
+    assert sorted(warning.field or "" for warning in warnings) == expected[dialect.name]
+    found = json.dumps(body)
+    assert '"score"' in found
+    assert '"draw"' in found
+    assert "70" in found
+    assert "low" in found.lower()
+
+
+def test_anthropic_thinks_by_the_word_or_by_the_number_as_the_model_takes_it() -> None:
+    def asked(model: str, **fields: Any) -> Any:
+        wire, warnings = AnthropicMessages().encode(model, Request((md.user("hi"),), **fields))
+        body = sent(wire)
+        return body.get("thinking"), body.get("output_config"), body["max_tokens"], [w.field for w in warnings]
+
+    assert asked("claude-sonnet-4-5-20250929", reasoning="low") == ({"type": "enabled", "budget_tokens": 2048}, None, 6144, [])
+    assert asked("claude-3-7-sonnet", reasoning=5000) == ({"type": "enabled", "budget_tokens": 5000}, None, 9096, [])
+    assert asked("claude-opus-4-6", reasoning="high") == ({"type": "adaptive"}, {"effort": "high"}, 4096, [])
+    assert asked("claude-opus-5", reasoning=5000) == ({"type": "adaptive"}, None, 4096, ["reasoning"])
+    assert asked("claude-opus-5", reasoning="off") == ({"type": "disabled"}, None, 4096, [])
+
+
+def test_anthropic_version_without_sampling_warns() -> None:
+    wire, warnings = AnthropicMessages(version="2026-10-21").encode("m", Request((md.user("hi"),), temperature=0.5, top_k=3))
+    assert [warning.field for warning in warnings] == ["temperature", "top_k"]
+    assert "temperature" not in sent(wire)
+
+
+def test_gemini_gives_results_as_objects_and_pictures_where_the_model_takes_them(picture: Callable[..., md.ImagePart]) -> None:
+    call = md.ToolCallPart("a", "draw", "{}")
+    history = (md.user("hi"), llm.assistant(call), md.tool_result(call, '{"ok": true}', picture()))
+    three, two = (sent(GeminiChat(m).encode(m, Request(history))[0])["contents"][-1]["parts"] for m in ("gemini-3-pro", "gemini-2.5-flash"))
+    assert three[0]["functionResponse"]["response"] == {"ok": True}
+    assert [len(three), len(three[0]["functionResponse"]["parts"])] == [1, 1]
+    assert "parts" not in two[0]["functionResponse"]
+    assert "inlineData" in two[1]
+
+
+def test_gemini_signatures_of_another_model_stay_here() -> None:
+    whole = next(d for d in DIALECTS if d.name == "gemini").whole
+    reply = GeminiChat("gemini-3-pro").decode(json.dumps(whole).encode(), ASKED, LIMITS)
+    history = (md.user("hi"), reply.message, md.tool_result(reply.tool_calls[0], "ok"))
+    body = json.dumps(sent(GeminiChat("gemini-3.1-flash").encode("gemini-3.1-flash", Request(history))[0]))
+    assert "c2ln" not in body.replace(SENTINEL, "")
+    assert SENTINEL in body
+
+
+def test_gemini_a_blocked_prompt_is_a_refusal() -> None:
+    with pytest.raises(md.ContentRefusedError, match="SAFETY"):
+        GeminiChat("m").decode(b'{"promptFeedback":{"blockReason":"SAFETY"}}', ASKED, LIMITS)
+
+
+def test_gemini_a_drawn_picture_comes_out_and_its_draft_does_not(picture: Callable[..., md.ImagePart]) -> None:
+    final, draft = picture(), picture(colour="red")
+    parts = [
+        {"inlineData": {"mimeType": "image/png", "data": draft.to_base64()}, "thought": True},
+        {"inlineData": {"mimeType": "image/png", "data": final.to_base64()}, "thoughtSignature": "c2ln"},
+    ]
+    body = json.dumps({"candidates": [{"content": {"parts": parts}, "finishReason": "STOP"}]}).encode()
+    reply = GeminiChat("m-image").decode(body, ASKED, LIMITS)
+    assert reply.images == (final,)
+    again = sent(GeminiChat("m-image").encode("m-image", Request((md.user("draw"), reply.message, md.user("bluer"))))[0])
+    assert again["contents"][1]["parts"] == [
+        {"inlineData": {"mimeType": "image/png", "data": final.to_base64()}, "thoughtSignature": "c2ln"}
+    ]
+
+
+def test_responses_draw_with_the_hosted_tool(picture: Callable[..., md.ImagePart]) -> None:
+    request = Request((md.user("draw"),), extra={"tools": [{"type": "image_generation"}]})
+    door = OpenAIResponses()
+    assert sent(door.encode("m", request)[0])["tools"] == [{"type": "image_generation"}]
+    item = {"type": "image_generation_call", "id": "ig_1", "status": "completed", "result": picture().to_base64()}
+    response = {"status": "completed", "model": "m", "output": [item]}
+    stream = named(
+        {"type": "response.output_item.done", "output_index": 0, "item": item}, {"type": "response.completed", "response": response}
+    )
+    decoder = door.stream_decoder(request, LIMITS)
+    events = decoder.feed(stream) + decoder.finish()
+    assert [type(event).__name__ for event in events] == ["ImageReady", "Done"]
+    assert isinstance(events[-1], Done)
+    assert events[-1].reply.images == (picture(),)
+    assert picture().to_base64() not in json.dumps(door.decode(json.dumps(response).encode(), request, LIMITS).raw)
+
+
+def test_responses_leave_out_a_thought_that_nothing_followed() -> None:
+    lonely = llm.assistant(ThinkingPart("hm", "openai", {"encrypted_content": "enc"}))
+    items = sent(OpenAIResponses().encode("m", Request((md.user("hi"), lonely, md.user("well?"))))[0])["input"]
+    assert [item.get("type", item.get("role")) for item in items] == ["user", "user"]
+
+
+def test_ollama_offers_no_tool_where_none_is_wanted_and_says_what_it_cannot_force() -> None:
+    tool = md.Tool("draw")
+    wire, warnings = OllamaChat().encode("m", Request((md.user("hi"),), tools=(tool,), tool_choice="none"))
+    assert "tools" not in sent(wire)
+    assert warnings == []
+    _, warnings = OllamaChat().encode("m", Request((md.user("hi"),), tools=(tool,), tool_choice="draw"))
+    assert [warning.field for warning in warnings] == ["tool_choice"]
