@@ -20,15 +20,16 @@ _HOME = {
     "majordomo.settings": "Limits Retries Timeout",
     "majordomo.catalog": "Health ModelInfo",
     "majordomo.llm": (
-        "FilePart ImagePart Message Reply TextPart ThinkingPart Tool ToolCallPart ToolResultPart assistant dump_messages load_messages "
-        "system tool_result user user_parts with_max_tokens with_output with_reasoning with_stop with_temperature with_tool_choice "
-        "with_tools with_top_k with_top_p"
+        "FilePart ImagePart Message Reply TextPart ThinkingPart Tool ToolCallPart ToolContext ToolResultPart assistant dump_messages "
+        "load_messages system tool_result user user_parts with_max_tokens with_output with_reask with_reasoning with_stop with_temperature "
+        "with_tool_choice with_tools with_top_k with_top_p"
     ),
     "majordomo.imagegen": (
         "with_aspect with_background with_cfg_scale with_extra with_image_count with_image_size with_images with_mask with_megapixels "
         "with_negative_prompt with_output_format with_previews with_quality with_random_seed with_sampler with_scheduler with_seed "
         "with_steps with_strength"
     ),
+    "majordomo.flows.toolloop": "image_tool run_tools run_tools_sync stream_tools stream_tools_sync",
     "majordomo.routing.registry": "image_model model",
     "majordomo.providers.gemini": "Gemini",
     "majordomo.providers.llamaswap": "LlamaSwap",
@@ -101,15 +102,21 @@ __all__ = [
     "Timeout",
     "Tool",
     "ToolCallPart",
+    "ToolContext",
     "ToolResultPart",
     "UnsupportedError",
     "assistant",
     "dump_messages",
     "image_model",
+    "image_tool",
     "imagegen",
     "llm",
     "load_messages",
     "model",
+    "run_tools",
+    "run_tools_sync",
+    "stream_tools",
+    "stream_tools_sync",
     "system",
     "tool_result",
     "user",
@@ -130,6 +137,7 @@ __all__ = [
     "with_previews",
     "with_quality",
     "with_random_seed",
+    "with_reask",
     "with_reasoning",
     "with_sampler",
     "with_scheduler",
@@ -185,6 +193,7 @@ if TYPE_CHECKING:
         StreamBrokenError,
         UnsupportedError,
     )
+    from majordomo.flows.toolloop import image_tool, run_tools, run_tools_sync, stream_tools, stream_tools_sync
     from majordomo.imagegen import Model as ImageModel
     from majordomo.imagegen import Option as ImageOption
     from majordomo.imagegen import Provider as ImageProvider
@@ -220,6 +229,7 @@ if TYPE_CHECKING:
         ThinkingPart,
         Tool,
         ToolCallPart,
+        ToolContext,
         ToolResultPart,
         assistant,
         dump_messages,
@@ -230,6 +240,7 @@ if TYPE_CHECKING:
         user_parts,
         with_max_tokens,
         with_output,
+        with_reask,
         with_reasoning,
         with_stop,
         with_temperature,

@@ -30,7 +30,7 @@ from majordomo.llm import (
     Usage,
 )
 from majordomo.llm.reply import FinishReason
-from majordomo.llm.tools import read_output
+from majordomo.llm.tools import partial_output, read_output
 from majordomo.settings import Limits
 
 MOST_CALLS = 1000
@@ -183,6 +183,8 @@ class Answer:
         output = None
         if whole and self._request.output is not None and not self._calls:
             output = read_output(self._request.output, text)
+        elif self._request.output is not None and text:
+            output = partial_output(text)
         return Reply(
             Message("assistant", parts),
             reason,

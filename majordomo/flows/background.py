@@ -93,4 +93,4 @@ def _spawn(work: Callable[[], Coroutine[Any, Any, None]]) -> Any:
         return trio.lowlevel.spawn_system_task(work, context=contextvars.copy_context())
     import asyncio  # the running loop has loaded it; here it would cost every program 20 ms at its start
 
-    return asyncio.get_running_loop().create_task(work(), name="majordomo-picture")
+    return asyncio.get_running_loop().create_task(work(), name="majordomo-work")

@@ -97,8 +97,18 @@ class ChatModel(llm.Model):
             raise
         return request
 
+    async def _answered(self, request: llm.Request) -> llm.Reply:
+        try:
+            return await self.ask(request)
+        except BadResponseError as error:
+            if error.code != "BAD_OUTPUT" or not request.reask:
+                raise
+            said = str(error.details.get("text") or "(nothing)")
+            correction = f"That does not fit: {error.message}. Answer again, with the JSON alone."
+            return await self.ask(replace(request, messages=(*request.messages, llm.assistant(said), llm.user(correction)), reask=False))
+
     async def generate(self, messages: Messages | llm.Request, *options: llm.Option, **overrides: Unpack[llm.Overrides]) -> llm.Reply:
-        return await self.ask(self.prepare(messages, options, overrides))
+        return await self._answered(self.prepare(messages, options, overrides))
 
     def stream(
         self, messages: Messages | llm.Request, *options: llm.Option, **overrides: Unpack[llm.Overrides]
@@ -108,7 +118,7 @@ class ChatModel(llm.Model):
 
     def generate_sync(self, messages: Messages | llm.Request, *options: llm.Option, **overrides: Unpack[llm.Overrides]) -> llm.Reply:
         request = self.prepare(messages, options, overrides)
-        return portal.run(lambda: self.ask(request))
+        return portal.run(lambda: self._answered(request))
 
     def stream_sync(
         self, messages: Messages | llm.Request, *options: llm.Option, **overrides: Unpack[llm.Overrides]

@@ -10,6 +10,7 @@ from majordomo.llm.events import (
     ToolCall,
     ToolCallDelta,
     ToolCallStarted,
+    ToolReturned,
 )
 from majordomo.llm.messages import (
     Message,
@@ -27,6 +28,7 @@ from majordomo.llm.options import (
     with_extra,
     with_max_tokens,
     with_output,
+    with_reask,
     with_reasoning,
     with_seed,
     with_stop,
@@ -39,7 +41,7 @@ from majordomo.llm.options import (
 from majordomo.llm.parts import FilePart, ImagePart, Part, TextPart, ThinkingPart, ToolCallPart, ToolResultPart
 from majordomo.llm.reply import FinishReason, Reply, Usage
 from majordomo.llm.request import Overrides, Request
-from majordomo.llm.tools import Tool
+from majordomo.llm.tools import Tool, ToolContext
 from majordomo.progress import Loading, Queued
 
 __all__ = [
@@ -73,7 +75,9 @@ __all__ = [
     "ToolCallDelta",
     "ToolCallPart",
     "ToolCallStarted",
+    "ToolContext",
     "ToolResultPart",
+    "ToolReturned",
     "Usage",
     "assistant",
     "dump_messages",
@@ -85,6 +89,7 @@ __all__ = [
     "with_extra",
     "with_max_tokens",
     "with_output",
+    "with_reask",
     "with_reasoning",
     "with_seed",
     "with_stop",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from majordomo.llm.parts import ImagePart, ToolCallPart
+from majordomo.llm.parts import ImagePart, ToolCallPart, ToolResultPart
 from majordomo.llm.reply import Reply
 from majordomo.progress import Loading, Queued
 
@@ -45,6 +45,14 @@ class ToolCall:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolReturned:
+    """A tool has answered; only in the stream of a tool loop, between two answers of the model."""
+
+    call: ToolCallPart
+    result: ToolResultPart
+
+
+@dataclass(frozen=True, slots=True)
 class ImageReady:
     image: ImagePart
 
@@ -56,4 +64,4 @@ class Done:
     reply: Reply
 
 
-ChatEvent = TextDelta | ThinkingDelta | ToolCallStarted | ToolCallDelta | ToolCall | ImageReady | Loading | Queued | Done
+ChatEvent = TextDelta | ThinkingDelta | ToolCallStarted | ToolCallDelta | ToolCall | ToolReturned | ImageReady | Loading | Queued | Done

@@ -14,6 +14,7 @@ __all__ = [
     "with_extra",
     "with_max_tokens",
     "with_output",
+    "with_reask",
     "with_reasoning",
     "with_seed",
     "with_stop",
@@ -41,6 +42,10 @@ def with_tool_choice(choice: str | None) -> Option:
 
 def with_output(output: Any) -> Option:
     return _set(output=output)
+
+
+def with_reask(reask: bool = True) -> Option:
+    return _set(reask=reask)
 
 
 def with_temperature(temperature: float | None) -> Option:

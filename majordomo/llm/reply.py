@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from majordomo.errors import CallWarning
 from majordomo.llm.messages import Message
-from majordomo.llm.parts import ImagePart, TextPart, ThinkingPart, ToolCallPart
+from majordomo.llm.parts import ImagePart, TextPart, ThinkingPart, ToolCallPart, ToolResultPart
 
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "error", "unknown"]
 
@@ -30,7 +30,8 @@ class Reply:
     """One answer. `message` goes back into the conversation as it is.
 
     `model` is what the backend says answered (often more precise than what was asked), `raw` the backend's own JSON with picture
-    bytes elided, `output` the validated value when `output=` was asked for, `raw_finish_reason` the backend's own word.
+    bytes elided, `output` the validated value when `output=` was asked for (of an unfinished stream: what can be read so far, not
+    validated), `raw_finish_reason` the backend's own word.
     """
 
     message: Message
@@ -55,7 +56,14 @@ class Reply:
 
     @property
     def images(self) -> tuple[ImagePart, ...]:
-        return self.message.images
+        """Every picture that this call added, those of tools included, in order."""
+        return tuple(
+            piece
+            for message in self.new_messages
+            for part in message.parts
+            for piece in (part.parts if isinstance(part, ToolResultPart) else (part,))
+            if isinstance(piece, ImagePart)
+        )
 
     @property
     def thinking(self) -> str:

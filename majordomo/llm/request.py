@@ -18,12 +18,12 @@ Reasoning = Literal["off", "low", "medium", "high"] | int
 SEEDS = 2**63
 
 
-class Overrides(TypedDict, total=False):
-    """The fields of a Request that a call may set by keyword; None unsets."""
+class LoopOverrides(TypedDict, total=False):
+    """The fields that a loop over `tools` leaves to its caller."""
 
-    tools: Sequence[Tool | Callable[..., Any]] | None
     tool_choice: str | None
     output: Any
+    reask: bool | None
     temperature: float | None
     top_p: float | None
     top_k: int | None
@@ -34,19 +34,27 @@ class Overrides(TypedDict, total=False):
     extra: Mapping[str, Any] | None
 
 
+class Overrides(LoopOverrides, total=False):
+    """The fields of a Request that a call may set by keyword; None unsets."""
+
+    tools: Sequence[Tool | Callable[..., Any]] | None
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """A chat request. A field at its default leaves the choice to the backend and is not sent.
 
     temperature 0 to 2, top_p above 0 to 1, top_k and max_tokens from 1, stop up to 16 texts, seed 0 to 2**63-1,
     reasoning "off", "low", "medium", "high" or a number of tokens, tool_choice "auto", "none", "required" or a tool's name.
-    `extra` is merged deeply into the backend's body, for what only that backend knows.
+    `reask`: when the answer does not fit `output`, ask once more and say why; whole answers only, not streams. `extra` is merged deeply
+    into the backend's body, for what only that backend knows.
     """
 
     messages: tuple[Message, ...] = ()
     tools: tuple[Tool, ...] = ()
     tool_choice: str | None = None
     output: Any = None
+    reask: bool = False
     temperature: float | None = None
     top_p: float | None = None
     top_k: int | None = None

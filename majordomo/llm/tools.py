@@ -9,7 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any, get_type_hints
 
 from majordomo.errors import BadResponseError, InvalidRequestError
+from majordomo.llm.messages import Message
+from majordomo.llm.parts import ToolCallPart
 
+LONGEST_TEXT = 100_000  # characters of an unfit answer that its error holds
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")  # "letters, digits, _, -, at most 64" (OpenAI, function names)
 
 
@@ -24,12 +27,46 @@ class Tool:
     description: str = ""
     parameters: Mapping[str, Any] = field(default_factory=lambda: {"type": "object", "properties": {}})
     function: Callable[..., Any] | None = field(default=None, compare=False)
+    model: Any = field(default=None, compare=False, repr=False)  # the pydantic model of the arguments, where a function has one
+    context: str = field(default="", compare=False, repr=False)  # the parameter that takes a ToolContext
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
             raise InvalidRequestError("a tool's name is 1 to 64 letters, digits, _ and -", field="tools")
         if not isinstance(self.parameters, Mapping):
             raise InvalidRequestError(f"the parameters of tool {self.name!r} are a JSON schema", field="tools")
+
+    def read_arguments(self, call: ToolCallPart) -> dict[str, Any]:
+        """The call's arguments as the function takes them: parsed, and validated where the tool is a typed function.
+
+        Raises BadResponseError (`BAD_TOOL_ARGUMENTS`) that says what does not fit, without repeating the value.
+        """
+        given = call.arguments
+        if self.model is None:
+            return given
+        from pydantic import ValidationError
+
+        try:
+            checked = self.model.model_validate(given)
+        except ValidationError as error:
+            wrong = "; ".join(
+                f"{'.'.join(str(step) for step in found['loc']) or 'the arguments'}: {found['msg']}"
+                for found in error.errors(include_url=False, include_input=False)[:10]
+            )
+            raise BadResponseError(f"the arguments for tool {self.name!r} do not fit: {wrong}", code="BAD_TOOL_ARGUMENTS") from None
+        return {name: getattr(checked, name) for name in type(checked).model_fields if name in checked.model_fields_set}
+
+
+@dataclass(frozen=True, slots=True)
+class ToolContext:
+    """What a tool may know beside its arguments: a parameter of this type is filled in by the loop, and no model sees it.
+
+    `value` is what was given as `context=` to the loop, `messages` the conversation up to the call.
+    """
+
+    call: ToolCallPart
+    messages: tuple[Message, ...] = ()
+    value: Any = None
 
 
 def as_tool(value: Tool | Callable[..., Any]) -> Tool:
@@ -47,17 +84,24 @@ def as_tool(value: Tool | Callable[..., Any]) -> Tool:
         raise InvalidRequestError(f"the annotations of tool {value!r} cannot be read: {error}", field="tools") from None
     summary, described = _docstring(inspect.getdoc(value) or "")
     fields: dict[str, Any] = {}
+    context = ""
     for name, parameter in inspect.signature(value).parameters.items():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
             raise InvalidRequestError(f"tool {value.__name__!r}: parameter {name!r} cannot be given by name", field="tools")
+        if hints.get(name) is ToolContext:
+            context = name
+            continue
+        if name.startswith("_"):
+            raise InvalidRequestError(f"tool {value.__name__!r}: parameter {name!r} begins with an underscore", field="tools")
         default = ... if parameter.default is parameter.empty else parameter.default
-        fields[name] = (hints.get(name, Any), Field(default, description=described.get(name)))
+        fields[name] = (hints.get(name, Any), Field(default, description=described[name]) if name in described else default)
     try:
-        schema = create_model(value.__name__, __config__=ConfigDict(arbitrary_types_allowed=False), **fields).model_json_schema()
+        model = create_model(value.__name__, __config__=ConfigDict(arbitrary_types_allowed=False, protected_namespaces=()), **fields)
+        schema = model.model_json_schema()
     except PydanticUserError as error:
         raise InvalidRequestError(f"tool {value.__name__!r} has no JSON schema: {error.message}", field="tools") from None
     schema.pop("title", None)
-    return Tool(value.__name__, summary, schema, value)
+    return Tool(value.__name__, summary, schema, value, model, context)
 
 
 def _docstring(text: str) -> tuple[str, dict[str, str]]:
@@ -86,6 +130,24 @@ def read_output(output: Any, text: str) -> Any:
 
     A schema given as a mapping is not validated beyond being JSON: the backend was asked to keep it.
     """
+    try:
+        return _read(output, text)
+    except BadResponseError as error:
+        error.details["text"] = text[:LONGEST_TEXT]
+        raise
+
+
+def partial_output(text: str) -> Any:
+    """What an unfinished JSON answer holds so far, unvalidated; None when nothing can be read yet."""
+    from pydantic_core import from_json
+
+    try:
+        return from_json(text, allow_partial="trailing-strings")
+    except ValueError:
+        return None
+
+
+def _read(output: Any, text: str) -> Any:
     from pydantic import TypeAdapter, ValidationError
     from pydantic_core import from_json
 

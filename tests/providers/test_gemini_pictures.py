@@ -325,11 +325,6 @@ async def test_models_of_all_pages(provider: md.Gemini, server: Gemini, wire: Lo
     assert (await provider.health()).ok
 
 
-async def test_no_chat_yet(provider: md.Gemini) -> None:
-    with pytest.raises(md.UnsupportedError):
-        provider.model("gemini-2.5-flash")
-
-
 async def test_leaving_closes_the_connection(provider: md.Gemini, server: Gemini) -> None:
     server.hold()
     async with anyio.create_task_group() as group:
