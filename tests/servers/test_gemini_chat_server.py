@@ -14,7 +14,9 @@ from servers.gemini_chat import GeminiChat, Turn
 
 Serve = Callable[[Handler], Loopback]
 OLD, NEW, PAINTER = "gemini-2.5-flash", "gemini-3-flash-preview", "gemini-3-pro-image-preview"
-WEATHER = {"functionDeclarations": [{"name": "weather", "parametersJsonSchema": {"type": "object", "properties": {"city": {"type": "string"}}}}]}
+WEATHER = {
+    "functionDeclarations": [{"name": "weather", "parametersJsonSchema": {"type": "object", "properties": {"city": {"type": "string"}}}}]
+}
 PICTURE = {"inlineData": {"mimeType": "image/png", "data": b64(png())}}
 CALL = {"functionCall": {"name": "weather", "args": {}}}
 RESULT = {"functionResponse": {"name": "weather", "response": {"result": "sun"}}}
@@ -85,10 +87,16 @@ class TestAnswers:
         ]
         quiet, forced = ({"functionCallingConfig": {"mode": mode}} for mode in ("NONE", "ANY"))
         assert "text" in parts(post(url, user("weather"), tools=[WEATHER], toolConfig=quiet))[0]
-        assert parts(post(url, user("hi"), tools=[WEATHER], toolConfig=forced)) == [{"functionCall": {"name": "weather", "args": {"city": "x"}}}]
+        assert parts(post(url, user("hi"), tools=[WEATHER], toolConfig=forced)) == [
+            {"functionCall": {"name": "weather", "args": {"city": "x"}}}
+        ]
 
     def test_schemas(self, url: str) -> None:
-        plain = {"type": "object", "properties": {"n": {"$ref": "#/$defs/n"}, "yes": {"type": "boolean"}}, "$defs": {"n": {"type": "integer"}}}
+        plain = {
+            "type": "object",
+            "properties": {"n": {"$ref": "#/$defs/n"}, "yes": {"type": "boolean"}},
+            "$defs": {"n": {"type": "integer"}},
+        }
         config = {"responseMimeType": "application/json", "responseJsonSchema": plain}
         assert json.loads(parts(post(url, user("x"), generationConfig=config))[0]["text"]) == {"n": 1, "yes": True}
         config = {"responseMimeType": "application/json", "responseSchema": {"type": "ARRAY", "items": {"type": "STRING", "enum": ["a"]}}}
@@ -131,7 +139,8 @@ class TestAnswers:
 
 
 class TestStreams:
-    def test_pieces_usage_and_the_last_signature(self, url: str) -> None:
+    def test_pieces_usage_and_the_last_signature(self, url: str, server: GeminiChat) -> None:
+        server.lone_usage = True
         found = chunks(stream(url, user("hello there"), to=NEW))
         usages = [chunk["usageMetadata"]["promptTokenCount"] for chunk in found]
         assert usages == [92, 92, 92, 2] and "candidates" not in found[1]
@@ -223,7 +232,7 @@ class TestStrictness:
             ([], "contents is not specified"),
             ([user()], "must not be empty"),
             ([user("x") | {"role": "system"}], "valid role"),
-            ([user({"text": "x", "image": "y"})], 'Unknown name "image" at \'contents[0].parts[0]\''),
+            ([user({"text": "x", "image": "y"})], "Unknown name \"image\" at 'contents[0].parts[0]'"),
             ([user({"text": "x", **PICTURE})], "oneof"),
             ([user({"inlineData": {"mimeType": "image/png", "data": b64(b"x")}})], "Unable to process"),
             ([user("x"), model({"functionCall": {"name": "f", "args": "{}"}}), user(RESULT)], "Struct"),
