@@ -55,7 +55,7 @@ class Turn:
 
 
 class GeminiChat(Gemini):
-    """A handler for `serve()`. `seen` lists the bodies of all POSTs, refused ones too; `script` is used up a Turn per legal request.
+    """A handler for `serve()`. `seen` lists the bodies of all POSTs with a good key, refused ones too; `script` is used up a Turn per legal request.
 
     Knobs: `script`, and of `Gemini`: `models`, `files`, `failures`, `retry_delay`, `wrapped` (here every error is in a list), `blocked`,
     `finish`, `drafts`, `words`, `mime`, `hold()`/`release()`. `call_ids` gives calls an id, `lone_usage` puts a
@@ -149,8 +149,9 @@ class GeminiChat(Gemini):
 
     def sign(self, model: str, part: Json) -> Json:
         """The part with a signature, its own or a new one, that this model takes back on this very part only."""
-        signature = part.get("thoughtSignature") or b64(f"signature {len(self._issued)} of {model}".encode())
-        self._issued[_bytes(signature)] = (model, _essence(part))
+        with self._changed:
+            signature = part.get("thoughtSignature") or b64(f"signature {len(self._issued)} of {model}".encode())
+            self._issued[_bytes(signature)] = (model, _essence(part))
         return part | {"thoughtSignature": signature}
 
     def check_signature(self, model: str, part: Json) -> None:
@@ -247,8 +248,9 @@ class GeminiChat(Gemini):
             whole = len(words) < 2 or "thoughtSignature" in part
             halves = [words[: len(words) // 2], words[len(words) // 2 :]]
             pieces += [part] if whole else [part | {"text": half} for half in halves]
-        early = {"promptTokenCount": usage.get("promptTokenCount", 0) + 90, "totalTokenCount": usage.get("totalTokenCount", 0) + 90}
         for index, piece in enumerate(pieces[:-1]):
+            prompt, made = usage.get("promptTokenCount", 0) + 90, usage.get("candidatesTokenCount", 0) * index // len(pieces)
+            early = {"promptTokenCount": prompt} | ({"candidatesTokenCount": made} if made else {}) | {"totalTokenCount": prompt + made}
             yield self._framed(request, turn, [piece], early, last=False)
             if index == 0 and self.lone_usage:
                 yield {"usageMetadata": early} | self._about({"model": request.model})
@@ -265,7 +267,7 @@ class GeminiChat(Gemini):
                 frame.get("candidates", [{}])[0].pop("finishReason", None)
             frames += [error] if turn.broken == "error" else []
         for index, frame in enumerate(frames):
-            if index == 1 and not self._wait(peer):
+            if index == min(1, len(frames) - 1) and not self._wait(peer):
                 return None
             data = json.dumps(frame).encode()
             peer.chunk(b"data: " + data + b"\r\n\r\n" if events else (b",\r\n" if index else b"[") + data)

@@ -180,6 +180,22 @@ class TestStreams:
 
 
 class TestScripts:
+    @pytest.mark.parametrize("call", ["generateContent", "streamGenerateContent?alt=sse"])
+    def test_holding(self, url: str, server: GeminiChat, call: str) -> None:
+        server.hold()
+        with pytest.raises(TimeoutError):
+            ask(url, "POST", f"/v1beta/models/{OLD}:{call}", {"contents": [user("x")]}, {"x-goog-api-key": "k"}, seconds=0.2)
+        assert server.left()
+
+    def test_ids_and_explicit_signatures(self, url: str, server: GeminiChat) -> None:
+        server.call_ids = True
+        [call] = parts(post(url, user("weather"), tools=[WEATHER]))
+        assert call["functionCall"]["id"] == "call1-0"
+        assert post(url, user("weather"), model(call), user(RESULT), tools=[WEATHER]).status == 400
+        server.script = [Turn([{"text": "a", "thoughtSignature": b64(b"mine")}]), Turn([CALL], signed=False)]
+        assert parts(post(url, user("x"), to=NEW)) == [{"text": "a", "thoughtSignature": b64(b"mine")}]
+        assert parts(post(url, user("x"), to=NEW)) == [CALL]
+
     @pytest.mark.parametrize("finish", ["SAFETY", "RECITATION", "MALFORMED_FUNCTION_CALL"])
     def test_empty_ends(self, url: str, server: GeminiChat, finish: str) -> None:
         server.script = [Turn(finish=finish, message="m"), Turn(finish=finish)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,13 +10,10 @@ from loopback import Handler, Loopback
 from servers.asking import dot, opened, png
 from servers.drawing import b64
 from servers.gemini_chat import GeminiChat, Turn
+from servers.peers import require
 
-if os.environ.get("MAJORDOMO_REQUIRE_PEERS"):
-    from google import genai
-    from google.genai import errors, types
-else:
-    genai = pytest.importorskip("google.genai", reason="the google-genai SDK is not installed: pip install google-genai")
-    errors, types = genai.errors, genai.types
+genai = require("google.genai")
+errors, types = genai.errors, genai.types
 
 OLD, NEW, PAINTER = "gemini-2.5-flash", "gemini-3-flash-preview", "gemini-3-pro-image-preview"
 
