@@ -1,0 +1,292 @@
+"""Gemini's chat side, as `gemini-chat.md` describes it: words, calls, thoughts, pictures and embeddings, strict about every request.
+
+server = GeminiChat()
+base = serve(server).url + "/v1beta"      # the key is "k"
+server.script = [Turn([{"text": "Hello."}]), Turn(finish="SAFETY")]
+...
+assert server.seen[0]["contents"]
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from loopback import Peer, Seen
+from servers.drawing import b64, decoded, encoded, fingerprint, hashed, plain
+from servers.gemini import ENCODED_SENTINEL, LARGEST, SENTINEL, Gemini, Model, _bytes, _invalid, _known, _Refused
+from servers.gemini_chat_requests import EMBED, Json, Request
+from servers.speaking import STREAMED, Answer, said
+
+CHAT_MODELS = {
+    "gemini-2.5-flash": Model(),
+    "gemini-2.5-flash-image": Model(("1:1",)),
+    "gemini-3-flash-preview": Model(signed=True),
+    "gemini-3-pro-preview": Model(signed=True),
+    "gemini-3-pro-image-preview": Model(("1:1",), signed=True),
+    "gemini-embedding-001": Model(),
+}
+TASKS = (
+    r"RETRIEVAL_(QUERY|DOCUMENT)|SEMANTIC_SIMILARITY|CLASSIFICATION|CLUSTERING|QUESTION_ANSWERING|FACT_VERIFICATION|CODE_RETRIEVAL_QUERY"
+)
+JSON_KIND = "application/json; charset=UTF-8"
+
+
+@dataclass
+class Turn:
+    """One scripted answer.
+
+    `finish` None never says how it ended; `usage` stands in place of the counted one; `blocked` is a blockReason, and no candidates.
+    `broken` is for streams, after their first piece: "error" (a frame), "bare" and "array" (the error without `data:`), "cut" (the body
+    ends well, but no chunk had a finishReason), "drop" (the connection ends). `signed` False leaves parts as they are on a Gemini 3 model.
+    """
+
+    parts: list[Json] = field(default_factory=list)
+    finish: str | None = "STOP"
+    message: str | None = None
+    usage: Json | None = None
+    blocked: str | None = None
+    broken: str = ""
+    signed: bool = True
+
+
+class GeminiChat(Gemini):
+    """A handler for `serve()`. `seen` lists the bodies of all POSTs with a good key, refused ones too; `script` is used up a Turn per legal request.
+
+    Knobs: `script`, and of `Gemini`: `models`, `files`, `failures`, `retry_delay`, `wrapped` (here every error is in a list), `blocked`,
+    `finish`, `drafts`, `words`, `mime`, `hold()`/`release()`. `call_ids` gives calls an id, `lone_usage` puts a
+    chunk with nothing but usage after the first one of a stream, `dimensions` is the length of embeddings.
+    """
+
+    def __init__(self, key: str = "k") -> None:
+        super().__init__(key)
+        self.models = dict(CHAT_MODELS)
+        self.script: list[Turn] = []
+        self.seen: list[Any] = []
+        self.call_ids = False
+        self.lone_usage = False
+        self.dimensions = 8
+        self._issued: dict[bytes, tuple[str, str]] = {}
+        self._answers = 0
+
+    # HTTP
+
+    def _answer(self, peer: Peer, seen: Seen, path: str, query: dict[str, str]) -> Answer | None:
+        try:
+            return self._called(peer, seen, path, query)
+        except _Refused as refused:
+            if not self.wrapped:
+                raise
+            return said([{"error": refused.error}], refused.code, JSON_KIND)
+
+    def _called(self, peer: Peer, seen: Seen, path: str, query: dict[str, str]) -> Answer | None:
+        call = re.fullmatch(r"/v1beta/(models/[^/:]+):(\w+)", path)
+        methods = ("generateContent", "streamGenerateContent", "embedContent", "batchEmbedContents")
+        if seen.method != "POST" or call is None or call[2] not in methods:
+            return super()._answer(peer, seen, path, query)
+        self._authorise(seen, query)
+        body = self._body(seen.body)
+        model = self._model(call[1], call[2])
+        embeds = "embedding" in model
+        if embeds != ("mbed" in call[2]):
+            message = f"models/{model} is not found for API version v1beta, or is not supported for {call[2]}."
+            raise _Refused("NOT_FOUND", message)
+        if self.failures:
+            raise self._failure(self.failures.pop(0))
+        if embeds:
+            return said(self._embedded(model, body, call[2]), content_type=JSON_KIND)
+        request = Request(self, model, body)
+        with self._changed:
+            self._answers += 1
+            turn = self.script.pop(0) if self.script else self._default(request)
+        if call[2] == "streamGenerateContent":
+            return self._stream(peer, request, turn, query.get("alt") == "sse")
+        if not self._wait(peer):
+            return None
+        return said(self._one(request, turn), content_type=JSON_KIND)
+
+    def _body(self, raw: bytes) -> Any:
+        if len(raw) > LARGEST:
+            raise _invalid(f"Request payload size exceeds the limit: {LARGEST} bytes.")
+        try:
+            body = json.loads(raw)
+        except ValueError:
+            raise _invalid("Invalid JSON payload received. Unexpected end of string.") from None
+        self.seen.append(body)
+        return body
+
+    def _described(self, name: str) -> Json:
+        methods = ["embedContent", "batchEmbedContents"] if "embedding" in name else ["generateContent", "countTokens"]
+        return super()._described(name) | {"supportedGenerationMethods": methods}
+
+    # Embeddings
+
+    def _embedded(self, model: str, body: Any, method: str) -> Json:
+        if method == "embedContent":
+            return {"embedding": self._vector(_known(body, EMBED, ""))}
+        requests = _known(body, {"requests": [EMBED]}, "").get("requests")
+        if not requests:
+            raise _invalid("* BatchEmbedContentsRequest.requests: at least one request is required")
+        if any(request.get("model") != f"models/{model}" for request in requests):
+            raise _invalid("* BatchEmbedContentsRequest.requests: the model in each request must match the model of the batch")
+        return {"embeddings": [self._vector(request) for request in requests]}
+
+    def _vector(self, request: Json) -> Json:
+        """Numbers a test can foretell: equal texts have equal ones."""
+        parts = request.get("content", {}).get("parts")
+        if not parts:
+            raise _invalid("* EmbedContentRequest.content: content is empty")
+        if not re.fullmatch(TASKS, request.get("taskType", "CLUSTERING")):
+            raise _invalid("Invalid value at 'task_type'", "task_type")
+        digest = hashlib.sha256("\n".join(part.get("text", "") for part in parts).encode()).digest()
+        return {"values": [digest[index % 32] / 256 for index in range(request.get("outputDimensionality", self.dimensions))]}
+
+    # Signatures
+
+    def sign(self, model: str, part: Json) -> Json:
+        """The part with a signature, its own or a new one, that this model takes back on this very part only."""
+        with self._changed:
+            signature = part.get("thoughtSignature") or b64(f"signature {len(self._issued)} of {model}".encode())
+            self._issued[_bytes(signature)] = (model, _essence(part))
+        return part | {"thoughtSignature": signature}
+
+    def check_signature(self, model: str, part: Json) -> None:
+        signature = part.get("thoughtSignature")
+        if signature in (None, SENTINEL, ENCODED_SENTINEL):
+            return
+        if self._issued.get(_bytes(signature)) != (model, _essence(part)):
+            raise _Refused("INVALID_ARGUMENT", "Corrupted thought signature.")
+
+    def _signed(self, model: str, parts: list[Json], streamed: bool) -> list[Json]:
+        """Gemini 3 signs the first call of a step, every picture, or else the end of its words; a stream signs an empty text after them."""
+        made = [self.sign(model, part) if "thoughtSignature" in part else part for part in parts]
+        calls = [index for index, part in enumerate(made) if "functionCall" in part]
+        wanted = calls[:1] + [index for index, part in enumerate(made) if "inlineData" in part]
+        if made and not wanted and "text" in made[-1] and not made[-1].get("thought"):
+            if streamed and "thoughtSignature" not in made[-1]:
+                made.append({"text": ""})
+            wanted = [len(made) - 1]
+        for index in wanted:
+            made[index] = self.sign(model, made[index])
+        return [*made, {"text": ""}] if streamed and calls else made
+
+    # Answers
+
+    def _default(self, request: Request) -> Turn:
+        """What this server answers without a script."""
+        if self.blocked is not None or self.finish is not None:
+            return Turn(finish=self.finish, blocked=self.blocked)
+        thoughts: list[Json] = [{"text": "I think.", "thought": True}] if request.thoughts else []
+        if calls := request.wanted_calls():
+            made = [{"name": name, "args": args} for name, args in calls]
+            named = [call | ({"id": f"call{self._answers}-{index}"} if self.call_ids else {}) for index, call in enumerate(made)]
+            return Turn([*thoughts, *({"functionCall": call} for call in named)], message="Model generated function call(s).")
+        if "IMAGE" in request.config.get("responseModalities", []):
+            drafts = [self._picture(request, index + 1) | {"thought": True} for index in range(self.drafts)]
+            words = [{"text": self.words}] if "TEXT" in request.config["responseModalities"] and self.words else []
+            return Turn([*thoughts, *drafts, *words, self._picture(request)])
+        text, most = request.reply(), request.config.get("maxOutputTokens")
+        words_ = text.split(" ")
+        if most is not None and len(words_) > most:
+            return Turn([*thoughts, {"text": " ".join(words_[:most])}], finish="MAX_TOKENS")
+        return Turn([*thoughts, {"text": text}])
+
+    def _picture(self, request: Request, draft: int = 0) -> Json:
+        image = plain(hashed({"prompt": request.last_text, "draft": draft}), (64, 64))
+        return {"inlineData": {"mimeType": self.mime, "data": b64(encoded(image, self.mime.rpartition("/")[2]))}}
+
+    def _counted(self, request: Request, parts: list[Json]) -> Json:
+        """Counts a test can foretell, a word a token; what is zero is left out."""
+        prompt = sum(len(text.split()) for text in request.texts) + 258 * len(request.pictures)
+        made, thought = (
+            sum(
+                258 if "inlineData" in part else len(part.get("text", "call it").split())
+                for part in parts
+                if part.get("thought", False) is which
+            )
+            for which in (False, True)
+        )
+        counts = {"promptTokenCount": prompt, "candidatesTokenCount": made, "thoughtsTokenCount": thought}
+        return {name: count for name, count in counts.items() if count} | {"totalTokenCount": prompt + made + thought}
+
+    def _about(self, settings: Mapping[str, Any]) -> Json:
+        return {"modelVersion": settings["model"], "responseId": f"r{self._answers}"}
+
+    def _framed(self, request: Request, turn: Turn, parts: list[Json], usage: Json, last: bool = True) -> Json:
+        about = {"usageMetadata": usage} | self._about({"model": request.model})
+        if turn.blocked is not None:
+            return {"promptFeedback": {"blockReason": turn.blocked}} | about
+        candidate: Json = {"content": {"role": "model", "parts": parts} if parts else {}}
+        if last and turn.finish is not None:
+            candidate["finishReason"] = turn.finish
+            if turn.message is not None:
+                candidate["finishMessage"] = turn.message
+        return {"candidates": [candidate]} | about
+
+    def _prepared(self, request: Request, turn: Turn, streamed: bool) -> tuple[list[Json], Json]:
+        parts = turn.parts
+        if request.third and turn.signed:
+            parts = self._signed(request.model, parts, streamed)
+        else:
+            parts = [self.sign(request.model, part) if "thoughtSignature" in part else part for part in parts]
+        return parts, self._counted(request, turn.parts) if turn.usage is None else turn.usage
+
+    def _one(self, request: Request, turn: Turn) -> Json:
+        parts, usage = self._prepared(request, turn, streamed=False)
+        return self._framed(request, turn, parts, usage)
+
+    def _frames(self, request: Request, turn: Turn) -> Iterator[Json]:
+        """Pieces of the parts, one in each; the usage is cumulative, but the prompt's count starts too high and shrinks."""
+        parts, usage = self._prepared(request, turn, streamed=True)
+        pieces: list[Json] = []
+        for part in parts:
+            words = part.get("text", "")
+            whole = len(words) < 2 or "thoughtSignature" in part
+            halves = [words[: len(words) // 2], words[len(words) // 2 :]]
+            pieces += [part] if whole else [part | {"text": half} for half in halves]
+        for index, piece in enumerate(pieces[:-1]):
+            prompt, made = usage.get("promptTokenCount", 0) + 90, usage.get("candidatesTokenCount", 0) * index // len(pieces)
+            early = {"promptTokenCount": prompt} | ({"candidatesTokenCount": made} if made else {}) | {"totalTokenCount": prompt + made}
+            yield self._framed(request, turn, [piece], early, last=False)
+            if index == 0 and self.lone_usage:
+                yield {"usageMetadata": early} | self._about({"model": request.model})
+        yield self._framed(request, turn, pieces[-1:], usage)
+
+    def _stream(self, peer: Peer, request: Request, turn: Turn, events: bool) -> Answer | None:
+        """Frames with neither names nor a terminator; without `alt=sse` one JSON array in pieces."""
+        peer.begin(headers={} if events else {"content-type": JSON_KIND})
+        error = {"error": {"code": 500, "message": "An internal error has occurred.", "status": "INTERNAL"}}
+        frames = list(self._frames(request, turn))
+        if turn.broken:
+            frames = frames[: max(1, len(frames) - 1)]
+            for frame in frames:
+                frame.get("candidates", [{}])[0].pop("finishReason", None)
+            frames += [error] if turn.broken == "error" else []
+        for index, frame in enumerate(frames):
+            if index == min(1, len(frames) - 1) and not self._wait(peer):
+                return None
+            data = json.dumps(frame).encode()
+            peer.chunk(b"data: " + data + b"\r\n\r\n" if events else (b",\r\n" if index else b"[") + data)
+        if turn.broken == "drop":
+            return None
+        if turn.broken in ("bare", "array"):
+            peer.chunk(json.dumps(error if turn.broken == "bare" else [error], indent=2).encode())
+        elif not events:
+            peer.chunk(b"]")
+        peer.end()
+        return STREAMED
+
+
+def _essence(part: Json) -> str:
+    """What a signature belongs to: the part without its id and its encoding, which clients may change."""
+    held = {name: value for name, value in part.items() if name != "thoughtSignature" and value is not False}
+    if "functionCall" in held:
+        held["functionCall"] = {"name": held["functionCall"].get("name"), "args": held["functionCall"].get("args", {})}
+    if "inlineData" in held:
+        image = decoded(data := _bytes(held["inlineData"]["data"]))
+        held["inlineData"] = hashlib.sha256(data).hexdigest() if image is None else fingerprint(image)
+    return json.dumps(held, sort_keys=True)

@@ -1,0 +1,303 @@
+"""What the server of `gemini_chat.py` takes as a request, and what it makes of one it has no script for."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+from servers.drawing import decoded
+from servers.gemini import ANY, DATA, MIMES, REQUEST, _bytes, _camel, _invalid, _known, _Refused
+
+if TYPE_CHECKING:
+    from servers.gemini_chat import GeminiChat
+
+Json = dict[str, Any]
+MODES = ("AUTO", "ANY", "NONE", "VALIDATED")
+LEVELS = ("MINIMAL", "LOW", "MEDIUM", "HIGH")
+_INLINE = {"mimeType": str, "data": str}
+_PART: Json = REQUEST["contents"][0]["parts"][0] | {
+    "functionCall": {"name": str, "args": ANY, "id": str},
+    "functionResponse": {"name": str, "response": ANY, "id": str, "parts": [{"inlineData": _INLINE}]},
+    "toolCall": ANY,
+    "toolResponse": ANY,
+    "videoMetadata": {"startOffset": str, "endOffset": str, "fps": float},
+}
+_CONTENT: Json = {"role": str, "parts": [_PART]}
+_DECLARATION = {"name": str, "description": str, "parameters": ANY, "parametersJsonSchema": ANY, "responseJsonSchema": ANY}
+CHAT: Json = REQUEST | {
+    "contents": [_CONTENT],
+    "systemInstruction": _CONTENT,
+    "tools": [REQUEST["tools"][0] | {"functionDeclarations": [_DECLARATION]}],
+    "toolConfig": {
+        "functionCallingConfig": {"mode": str, "allowedFunctionNames": [str]},
+        "includeServerSideToolInvocations": bool,
+    },
+}
+EMBED: Json = {"model": str, "content": _CONTENT, "taskType": str, "title": str, "outputDimensionality": int}
+ONE_OF = (*DATA, "toolCall", "toolResponse")
+# The OpenAPI subset of `parameters` and `responseSchema`: JSON Schema's other keywords are unknown fields there.
+SUBSET = (
+    r"type|format|title|description|nullable|enum|(max|min)(Items|Length|Properties|imum)|properties|required|pattern|example|anyOf"
+    r"|propertyOrdering|default|items"
+)
+SUBSET_TYPES = ("STRING", "NUMBER", "INTEGER", "BOOLEAN", "ARRAY", "OBJECT", "NULL")
+
+
+class Request:
+    """A request to generate, found legal in all its fields."""
+
+    def __init__(self, server: GeminiChat, model: str, raw: Any) -> None:
+        self.server, self.model, self.third = server, model, model.startswith("gemini-3")
+        self.body: Json = _known(raw, CHAT, "")
+        self.config: Json = self.body.get("generationConfig", {})
+        self.contents: list[Json] = self.body.get("contents", [])
+        self.declared: dict[str, Json] = {}
+        self.texts: list[str] = []
+        self.pictures: list[str] = []
+        if not self.contents:
+            raise _invalid("* GenerateContentRequest.contents: contents is not specified", "contents")
+        self._config()
+        self._tools()
+        system = self.body.get("systemInstruction")
+        if system is not None and not system.get("parts"):
+            raise _invalid("* GenerateContentRequest.system_instruction.parts: must not be empty.")
+        for content in self.contents:
+            self._content(content)
+        self._turns()
+        self.thoughts: bool = self.config.get("thinkingConfig", {}).get("includeThoughts", False)
+        said_ = [part["text"] for content in self.contents if _role(content) == "user" for part in content["parts"] if "text" in part]
+        self.last_text: str = said_[-1] if said_ else ""
+
+    # Strictness
+
+    def _config(self) -> None:
+        config, thinking = self.config, self.config.get("thinkingConfig", {})
+        mime = config.get("responseMimeType", "text/plain")
+        if mime not in ("text/plain", "application/json", "text/x.enum"):
+            raise _invalid(
+                "* GenerateContentRequest.generation_config.response_mime_type: allowed mimetypes are `text/plain`, `application/json`"
+            )
+        if "responseSchema" in config and "responseJsonSchema" in config:
+            raise _invalid("Only one of `response_schema` and `response_json_schema` may be set.")
+        if ("responseSchema" in config and mime == "text/plain") or ("responseJsonSchema" in config and mime != "application/json"):
+            raise _invalid("A response schema requires response_mime_type application/json.")
+        if "responseSchema" in config:
+            _check_subset(config["responseSchema"], "generation_config.response_schema")
+        if "thinkingBudget" in thinking and "thinkingLevel" in thinking:
+            raise _invalid("You can only set only one of thinking budget and thinking level.")
+        if "thinkingBudget" in thinking and self.third:
+            raise _invalid("Thinking budget is not supported for this model.")
+        if "thinkingLevel" in thinking and (not self.third or thinking["thinkingLevel"] not in LEVELS):
+            raise _invalid("Thinking level is not supported for this model.")
+        modalities = config.get("responseModalities", [])
+        if not set(modalities) <= {"TEXT", "IMAGE"} or ("IMAGE" in modalities and not self.server.models[self.model].ratios):
+            raise _invalid("The requested combination of response modalities is not supported by the model.")
+        if len(config.get("stopSequences", [])) > 5:
+            raise _invalid("* GenerateContentRequest.generation_config.stop_sequences: at most 5.")
+        if config.get("candidateCount", 1) != 1:
+            raise _invalid("Multiple candidates is not enabled for this model")
+        if config.get("maxOutputTokens", 1) < 1:
+            raise _invalid("max_output_tokens must be positive.")
+
+    def _tools(self) -> None:
+        tools = self.body.get("tools", [])
+        for declaration in (each for tool in tools for each in tool.get("functionDeclarations", [])):
+            name = declaration.get("name", "")
+            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.:-]{0,63}", name) or name in self.declared:
+                raise _invalid("Invalid function name, or a duplicate function declaration found: " + name)
+            if "parameters" in declaration and "parametersJsonSchema" in declaration:
+                raise _invalid("Only one of `parameters` and `parameters_json_schema` may be set.")
+            if "parameters" in declaration:
+                _check_subset(declaration["parameters"], "tools.function_declarations.parameters")
+            self.declared[name] = declaration
+        hosted = any(set(tool) - {"functionDeclarations"} for tool in tools)
+        if self.declared and not self.third and (hosted or self.config.get("responseMimeType", "text/plain") != "text/plain"):
+            raise _invalid("Tool use with a response mime type, or with built-in tools, is unsupported together with function calling")
+        calling = self.body.get("toolConfig", {}).get("functionCallingConfig", {})
+        self.mode: str = calling.get("mode", "AUTO")
+        self.allowed: list[str] = calling.get("allowedFunctionNames") or list(self.declared)
+        if self.mode not in MODES:
+            raise _invalid(f"Invalid value at 'tool_config.function_calling_config.mode', \"{self.mode}\"")
+        if calling.get("allowedFunctionNames") and (self.mode not in ("ANY", "VALIDATED") or not set(self.allowed) <= set(self.declared)):
+            raise _invalid("Allowed function names are of declared functions, and only set when the mode is ANY or VALIDATED.")
+        cached = self.body.get("cachedContent")
+        if cached is not None and (
+            not cached.startswith("cachedContents/") or {"systemInstruction", "tools", "toolConfig"} & set(self.body)
+        ):
+            raise _invalid("CachedContent can not be used with GenerateContent request setting system_instruction, tools or tool_config.")
+
+    def _content(self, content: Json) -> None:
+        if content.get("role", "user") not in ("user", "model", "function"):
+            raise _invalid("Please use a valid role: user, model.")
+        if not content.get("parts"):
+            raise _invalid("* GenerateContentRequest.contents: contents.parts must not be empty.", "contents")
+        for part in content["parts"]:
+            if sum(name in part for name in ONE_OF) != 1:
+                raise _invalid("Invalid value at 'contents.parts' (oneof), oneof field 'data' must have one initialized field")
+            user = _role(content) == "user"
+            if "functionCall" in part if user else "functionResponse" in part:
+                raise _invalid("Function calls come from the model, and function responses from the user.")
+            if "inlineData" in part and not user and self.third and "thoughtSignature" not in part:
+                raise _invalid("Image part is missing a thought_signature.")
+            self.server.check_signature(self.model, part)
+            self._part(part)
+
+    def _part(self, part: Json) -> None:
+        if "text" in part:
+            self.texts.append(part["text"])
+        elif "inlineData" in part:
+            self._data(part["inlineData"])
+        elif "fileData" in part:
+            uri = part["fileData"].get("fileUri", "")
+            if uri not in self.server.files and not uri.startswith("https://"):
+                raise _Refused("PERMISSION_DENIED", f"You do not have permission to access the File {uri} or it may not exist.")
+            self.pictures.append(uri)
+        elif "functionCall" in part:
+            _check_object(part["functionCall"], "args")
+        elif "functionResponse" in part:
+            response = part["functionResponse"]
+            _check_object({"response": None} | response, "response")
+            self.texts.append(json.dumps(response["response"]))
+            if "parts" in response and not self.third:
+                raise _invalid("Multimodal function responses are not supported for this model.")
+            for inner in response.get("parts", []):
+                self._data(inner.get("inlineData", {}))
+
+    def _data(self, inline: Json) -> None:
+        kind, data = inline.get("mimeType", ""), _bytes(inline.get("data", ""))
+        if kind.startswith("image/"):
+            image = decoded(data)
+            if kind not in MIMES or image is None:
+                raise _invalid(f"Unsupported MIME type: {kind}" if image is not None else "Unable to process input image.")
+            red, green, blue = image.convert("RGB").resize((1, 1), Image.Resampling.BOX).getpixel((0, 0))  # type: ignore[misc]
+            self.pictures.append(f"{image.width}x{image.height} #{red:02x}{green:02x}{blue:02x}")
+        elif re.fullmatch(r"(audio|video|text)/[\w.+-]+|application/pdf", kind) and data:
+            self.pictures.append(f"{kind} {len(data)} bytes")
+        else:
+            raise _invalid(f"Unsupported MIME type: {kind}")
+
+    def _turns(self) -> None:
+        """Calls come after a turn of the user, and the next content answers them all, in order; the calls of this turn are signed."""
+        asked = max(
+            (index for index, each in enumerate(self.contents) if _role(each) == "user" and not _held(each, "functionResponse")), default=-1
+        )
+        calls: list[Json] = []
+        for index, content in enumerate(self.contents):
+            # Google's SDK keeps each chunk of a stream as a content, so the empty text that ends a stream may stand after its calls.
+            if calls and _role(content) == "model" and all(part.get("text") == "" for part in content["parts"]):
+                continue
+            responses = _held(content, "functionResponse")
+            if [_name(each) for each in responses] != [_name(each) for each in calls]:
+                if not calls:
+                    raise _invalid("Please ensure that function response turn comes immediately after a function call turn.")
+                message = "Please ensure that the number of function response parts is equal to the number of function call parts of the function call turn."
+                raise _invalid(message)
+            calls = _held(content, "functionCall")
+            if not calls:
+                continue
+            if index == 0 or _role(self.contents[index - 1]) != "user":
+                raise _invalid(
+                    "Please ensure that function call turn comes immediately after a user turn or after a function response turn."
+                )
+            first = next(part for part in content["parts"] if "functionCall" in part)
+            if self.third and index > asked and not first.get("thoughtSignature"):
+                called = f"function call `default_api:{calls[0]['name']}`, position {index + 1}"
+                raise _invalid(f"Function call is missing a thought_signature in functionCall parts. Additional data, {called}.")
+        if calls:
+            raise _invalid("Please ensure that function call turn is followed by a function response turn.")
+
+    # What to answer
+
+    def wanted_calls(self) -> list[tuple[str, Json]]:
+        """Functions the last words of the user name, once each; ANY calls one whatever was said."""
+        if not self.declared or self.mode == "NONE":
+            return []
+        answered = bool(_held(self.contents[-1], "functionResponse"))
+        named = [name for name in self.allowed if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", self.last_text)]
+        chosen = named if named and not answered else self.allowed[:1] if self.mode == "ANY" else []
+        given = re.search(r"\{.*\}", self.last_text, re.DOTALL)
+        try:
+            args = json.loads(given[0]) if given else None
+        except ValueError:
+            args = None
+        return [(name, args if isinstance(args, dict) else self._invented(name)) for name in chosen]
+
+    def _invented(self, name: str) -> Json:
+        declared = self.declared[name]
+        schema = declared.get("parametersJsonSchema", declared.get("parameters", {}))
+        made = filled(schema, schema)
+        return made if isinstance(made, dict) else {}
+
+    def reply(self) -> str:
+        """The last words of the user, every picture, and the results in the last content; or a value of the schema."""
+        schema = self.config.get("responseJsonSchema", self.config.get("responseSchema"))
+        if schema is not None:
+            made = filled(schema, schema)
+            return str(made) if self.config["responseMimeType"] == "text/x.enum" else json.dumps(made)
+        results = [f"{each['name']}={json.dumps(each['response'])}" for each in _held(self.contents[-1], "functionResponse")]
+        seen = " ".join([f"You said: {self.last_text}", *self.pictures, *results])
+        return json.dumps({"text": seen}) if self.config.get("responseMimeType") == "application/json" else seen
+
+
+def filled(schema: Any, root: Any) -> Any:
+    """A simple value of a schema of either kind."""
+    if not isinstance(schema, dict):
+        return "x"
+    if "$ref" in schema:
+        found = root
+        for step in schema["$ref"].removeprefix("#").strip("/").split("/"):
+            found = found[step] if step else found
+        return filled(found, root)
+    if "const" in schema:
+        return schema["const"]
+    if schema.get("enum"):
+        return schema["enum"][0]
+    for several in ("anyOf", "oneOf", "allOf"):
+        if schema.get(several):
+            return filled(schema[several][0], root)
+    kind = schema.get("type", "object" if "properties" in schema else "string")
+    kind = (kind[0] if isinstance(kind, list) else kind).lower()
+    if kind == "object":
+        return {name: filled(each, root) for name, each in schema.get("properties", {}).items()}
+    if kind == "array":
+        return [filled(schema.get("items", {}), root)] * max(1, int(schema.get("minItems", 1)))
+    if kind in ("integer", "number"):
+        return schema.get("minimum", 1)
+    return {"boolean": True, "null": None}.get(kind, "x")
+
+
+def _role(content: Json) -> str:
+    return "model" if content.get("role") == "model" else "user"
+
+
+def _held(content: Json, name: str) -> list[Json]:
+    return [part[name] for part in content["parts"] if name in part]
+
+
+def _name(call: Json) -> tuple[str, str | None]:
+    """By what a response is matched with its call: the name, and an id where the client made one, which it then gives both."""
+    return call.get("name", ""), call.get("id")
+
+
+def _check_object(holder: Json, name: str) -> None:
+    if not holder.get("name"):
+        raise _invalid("The name of a function call or response must not be empty.")
+    if not isinstance(holder.get(name, {}), dict):
+        raise _invalid(f"Invalid value at 'contents.parts.{name}' (type.googleapis.com/google.protobuf.Struct)")
+
+
+def _check_subset(schema: Any, path: str) -> None:
+    if not isinstance(schema, dict):
+        raise _invalid(f"Invalid value at '{path}'", path)
+    for name, value in schema.items():
+        if not re.fullmatch(SUBSET, _camel(name)):
+            raise _invalid(f"Invalid JSON payload received. Unknown name \"{name}\" at '{path}': Cannot find field.", path)
+        if name == "type" and value not in SUBSET_TYPES:
+            raise _invalid(
+                f"Invalid value at '{path}.type' (type.googleapis.com/google.ai.generativelanguage.v1beta.Type), {json.dumps(value)}"
+            )
+        inner = list(value.values()) if name == "properties" else value if _camel(name) == "anyOf" else [value] if name == "items" else []
+        for each in inner:
+            _check_subset(each, f"{path}.{name}")

@@ -1,0 +1,157 @@
+"""Google's own SDK against the chat server: what it sends is legal there, and what comes back is what it understands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from loopback import Handler, Loopback
+from servers.asking import dot, opened, png
+from servers.drawing import b64
+from servers.gemini_chat import GeminiChat, Turn
+from servers.peers import require
+
+genai = require("google.genai")
+errors, types = genai.errors, genai.types
+
+OLD, NEW, PAINTER = "gemini-2.5-flash", "gemini-3-flash-preview", "gemini-3-pro-image-preview"
+
+
+@pytest.fixture
+def server() -> GeminiChat:
+    return GeminiChat()
+
+
+@pytest.fixture
+def client(server: GeminiChat, serve: Callable[[Handler], Loopback], monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    for name in ("GOOGLE_API_KEY", "GEMINI_API_KEY", "GOOGLE_GENAI_USE_VERTEXAI"):
+        monkeypatch.delenv(name, raising=False)
+    with genai.Client(api_key="k", http_options=types.HttpOptions(base_url=serve(server).url, api_version="v1beta")) as held:
+        yield held
+
+
+def tools(description: str = "The weather of a city.") -> Any:
+    schema = {"type": "object", "properties": {"city": {"type": "string"}}}
+    declaration = types.FunctionDeclaration(name="weather", description=description, parameters_json_schema=schema)
+    return [types.Tool(function_declarations=[declaration])]
+
+
+class TestWords:
+    def test_plain(self, client: Any, server: GeminiChat) -> None:
+        config = types.GenerateContentConfig(system_instruction="Be brief.", temperature=0.5, top_k=3, seed=1, stop_sequences=["x"])
+        found = client.models.generate_content(model=OLD, contents="hello there", config=config)
+        assert (found.text, found.candidates[0].finish_reason) == ("You said: hello there", types.FinishReason.STOP)
+        assert (found.usage_metadata.prompt_token_count, found.usage_metadata.total_token_count) == (2, 6)
+        assert server.seen[0]["systemInstruction"]["parts"] == [{"text": "Be brief."}]
+
+    def test_streamed(self, client: Any) -> None:
+        found = list(client.models.generate_content_stream(model=NEW, contents="hello there"))
+        assert "".join(chunk.text or "" for chunk in found) == "You said: hello there"
+        assert found[-1].candidates[0].content.parts[0].thought_signature
+        assert (found[0].usage_metadata.prompt_token_count, found[-1].usage_metadata.prompt_token_count) == (92, 2)
+
+    def test_thoughts(self, client: Any) -> None:
+        config = types.GenerateContentConfig(thinking_config=types.ThinkingConfig(include_thoughts=True, thinking_level="LOW"))
+        found = client.models.generate_content(model=NEW, contents="x", config=config)
+        thought, words = found.candidates[0].content.parts
+        assert (thought.thought, thought.text, words.thought) == (True, "I think.", None)
+        assert found.usage_metadata.thoughts_token_count == 2
+
+    def test_schemas(self, client: Any) -> None:
+        schema = {"type": "object", "properties": {"n": {"type": "integer"}}}
+        for kind in ("response_schema", "response_json_schema"):
+            config = types.GenerateContentConfig(response_mime_type="application/json", **{kind: schema})
+            assert client.models.generate_content(model=OLD, contents="x", config=config).parsed == {"n": 1}
+
+    def test_a_picture(self, client: Any) -> None:
+        part = types.Part.from_bytes(data=png(), mime_type="image/png")
+        assert client.models.generate_content(model=OLD, contents=["see", part]).text == "You said: see 64x48 #0a141e"
+
+    def test_blocked_and_stopped(self, client: Any, server: GeminiChat) -> None:
+        server.script = [Turn(blocked="SAFETY"), Turn(finish="SAFETY")]
+        found = client.models.generate_content(model=OLD, contents="x")
+        assert (found.candidates, found.prompt_feedback.block_reason) == (None, types.BlockedReason.SAFETY)
+        found = client.models.generate_content(model=OLD, contents="x")
+        assert (found.text, found.candidates[0].finish_reason) == (None, types.FinishReason.SAFETY)
+
+
+class TestTools:
+    @pytest.mark.parametrize("model", [OLD, NEW])
+    def test_a_chat_that_calls(self, client: Any, server: GeminiChat, model: str) -> None:
+        chat = client.chats.create(model=model, config=types.GenerateContentConfig(tools=tools()))
+        found = chat.send_message('weather {"city": "Rome"}')
+        [call] = found.function_calls
+        assert (call.name, call.args, call.id) == ("weather", {"city": "Rome"}, None)
+        found = chat.send_message(types.Part.from_function_response(name="weather", response={"result": "sun"}))
+        assert found.text.endswith('weather={"result": "sun"}')
+        assert chat.send_message("thanks").text == "You said: thanks"
+
+    def test_a_python_function(self, client: Any) -> None:
+        def weather(city: str) -> str:
+            """The weather of a city."""
+            return "sun in " + city
+
+        found = client.models.generate_content(
+            model=NEW, contents='weather {"city": "Rome"}', config=types.GenerateContentConfig(tools=[weather])
+        )
+        assert found.text.endswith('weather={"result": "sun in Rome"}')
+
+    def test_a_streamed_chat(self, client: Any) -> None:
+        chat = client.chats.create(model=NEW, config=types.GenerateContentConfig(tools=tools()))
+        calls = [call for chunk in chat.send_message_stream("weather") for call in chunk.function_calls or []]
+        assert [call.name for call in calls] == ["weather"]
+        answer = types.Part.from_function_response(name="weather", response={"result": "sun"})
+        assert "sun" in "".join(chunk.text or "" for chunk in chat.send_message_stream(answer))
+
+    def test_a_call_without_its_signature(self, client: Any) -> None:
+        turns = [
+            types.UserContent("weather"),
+            types.ModelContent(types.Part.from_function_call(name="weather", args={})),
+            types.UserContent(types.Part.from_function_response(name="weather", response={})),
+        ]
+        with pytest.raises(errors.ClientError, match="missing a thought_signature"):
+            client.models.generate_content(model=NEW, contents=turns)
+        turns[1].parts[0].thought_signature = b"skip_thought_signature_validator"
+        assert client.models.generate_content(model=NEW, contents=turns).text
+
+
+class TestPictures:
+    def test_made_and_edited(self, client: Any, server: GeminiChat) -> None:
+        server.drafts = 1
+        chat = client.chats.create(model=PAINTER, config=types.GenerateContentConfig(response_modalities=["TEXT", "IMAGE"]))
+        draft, words, image = chat.send_message("a fox").candidates[0].content.parts
+        assert (draft.thought, words.text, image.inline_data.mime_type) == (True, "Here is your picture.", "image/png")
+        assert dot(opened(b64(draft.inline_data.data))) != dot(opened(b64(image.inline_data.data)))
+        assert chat.send_message("a hat").candidates[0].content.parts[2].inline_data.data
+
+
+class TestOther:
+    def test_embeddings(self, client: Any) -> None:
+        config = types.EmbedContentConfig(task_type="RETRIEVAL_QUERY", output_dimensionality=4)
+        found = client.models.embed_content(model="gemini-embedding-001", contents=["a", "b"], config=config)
+        assert [len(each.values) for each in found.embeddings] == [4, 4]
+        assert found.embeddings[0].values != found.embeddings[1].values
+
+    def test_models(self, client: Any) -> None:
+        assert "models/" + NEW in [model.name for model in client.models.list()]
+
+    def test_errors(self, client: Any, server: GeminiChat) -> None:
+        server.failures = ["RESOURCE_EXHAUSTED", "UNAVAILABLE"]
+        with pytest.raises(errors.ClientError) as limited:
+            client.models.generate_content(model=OLD, contents="x")
+        assert (limited.value.code, limited.value.status) == (429, "RESOURCE_EXHAUSTED")
+        with pytest.raises(errors.ServerError):
+            client.models.generate_content(model=OLD, contents="x")
+        with pytest.raises(errors.ClientError) as unknown:
+            client.models.generate_content(model="gemini-9", contents="x")
+        assert unknown.value.code == 404
+
+    @pytest.mark.parametrize("broken", ["error", "bare"])
+    def test_a_stream_that_breaks(self, client: Any, server: GeminiChat, broken: str) -> None:
+        server.script = [Turn([{"text": "Hello."}], broken=broken)]
+        stream = client.models.generate_content_stream(model=OLD, contents="x")
+        assert next(stream).text == "Hel"
+        with pytest.raises(errors.APIError) as caught:
+            list(stream)
+        assert caught.value.code == 500
