@@ -1,0 +1,243 @@
+"""Every provider that chats over a wire: where it asks, what it sends beside the body, and how its answers come in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from chat_dialects import DIALECTS, Dialect, check, joined
+from loopback import Handler, Loopback, Peer
+from servers.gemini_chat import GeminiChat, Turn
+
+import majordomo as md
+from majordomo import llm
+from majordomo.llm import Done
+from majordomo.providers.base import provider_names
+
+KEY = "sk-chat/key+1"
+ONCE = md.Retries(attempts=1)
+
+
+@dataclass
+class Backend:
+    name: str
+    dialect: Dialect
+    connect: Callable[..., Any]
+    path: str
+    streamed: str
+    header: tuple[str, str] = ("authorization", f"Bearer {KEY}")
+    kind: str = "text/event-stream"
+    model: str = "m"
+
+
+def _by(name: str) -> Dialect:
+    return next(dialect for dialect in DIALECTS if dialect.name == name)
+
+
+def _openai(url: str, **common: Any) -> md.OpenAI:
+    return md.OpenAI(KEY, url + "/v1", api="responses", **common)
+
+
+BACKENDS = [
+    Backend(
+        "anthropic",
+        _by("anthropic"),
+        lambda url, **common: md.Anthropic(KEY, url + "/v1", **common),
+        "/v1/messages",
+        "/v1/messages",
+        ("x-api-key", KEY),
+    ),
+    Backend("ollama", _by("ollama"), lambda url, **c: md.Ollama(url, KEY, **c), "/api/chat", "/api/chat", kind="application/x-ndjson"),
+    Backend(
+        "gemini",
+        _by("gemini"),
+        lambda url, **common: md.Gemini(KEY, url + "/v1beta", **common),
+        "/v1beta/models/gemini-3-pro:generateContent",
+        "/v1beta/models/gemini-3-pro:streamGenerateContent?alt=sse",
+        ("x-goog-api-key", KEY),
+        model="gemini-3-pro",
+    ),
+    Backend("openai", _by("responses"), _openai, "/v1/responses", "/v1/responses"),
+    Backend("openai chat", _by("chat"), lambda url, **c: md.OpenAI(KEY, url + "/v1", **c), "/v1/chat/completions", "/v1/chat/completions"),
+    Backend(
+        "openaicompatible",
+        _by("chat"),
+        lambda url, **c: md.OpenAICompatible(url + "/v1", KEY, **c),
+        "/v1/chat/completions",
+        "/v1/chat/completions",
+    ),
+    Backend("llamaswap", _by("chat"), lambda url, **c: md.LlamaSwap(url, KEY, **c), "/v1/chat/completions", "/v1/chat/completions"),
+]
+each = pytest.mark.parametrize("backend", BACKENDS, ids=lambda backend: backend.name)
+DRAWING = {"automatic1111", "comfyui", "stablediffusion"}
+
+
+def test_every_provider_that_chats_is_here() -> None:
+    assert {backend.name.partition(" ")[0] for backend in BACKENDS} == provider_names() - DRAWING - {"offline"}
+
+
+def answering(backend: Backend, *, size: int = 7, cut: int | None = None) -> Handler:
+    """Whole answers whole, streams in pieces of `size` bytes, up to `cut`."""
+
+    def handler(peer: Peer) -> None:
+        while (seen := peer.request()) is not None:
+            if seen.method == "GET":
+                peer.reply({"running": []})
+            elif seen.path == backend.streamed and (seen.json.get("stream") is True or backend.path != backend.streamed):
+                peer.begin(headers={"content-type": backend.kind})
+                data = backend.dialect.stream[:cut]
+                for at in range(0, len(data), size):
+                    peer.chunk(data[at : at + size])
+                peer.end()
+            else:
+                peer.reply(backend.dialect.whole)
+
+    return handler
+
+
+@each
+async def test_a_whole_answer(backend: Backend, serve: Callable[[Handler], Loopback]) -> None:
+    server = serve(answering(backend))
+    reply = await backend.connect(server.url).model(backend.model).generate("hi")
+    check(backend.dialect, reply)
+    assert reply.provider == backend.name.partition(" ")[0]
+    assert server.seen[-1].path == backend.path
+    assert server.seen[-1].headers[backend.header[0]] == backend.header[1]
+    assert KEY not in server.seen[-1].path
+
+
+@each
+async def test_a_stream(backend: Backend, serve: Callable[[Handler], Loopback]) -> None:
+    server = serve(answering(backend))
+    async with backend.connect(server.url).model(backend.model).stream("hi") as stream:
+        events = [event async for event in stream]
+    assert isinstance(events[-1], Done)
+    check(backend.dialect, stream.reply)
+    assert server.seen[-1].path == backend.streamed
+    decoder = backend.dialect.door.stream_decoder(llm.Request((md.user("hi"),)), md.Limits())
+    expected = joined([*decoder.feed(backend.dialect.stream), *decoder.finish()])
+    assert joined(events)[:-1] == expected[:-1]
+
+
+@each
+def test_blocking(backend: Backend, serve: Callable[[Handler], Loopback]) -> None:
+    with backend.connect(serve(answering(backend)).url) as provider:
+        model = provider.model(backend.model)
+        check(backend.dialect, model.generate_sync("hi"))
+        with model.stream_sync("hi") as stream:
+            assert isinstance(list(stream)[-1], Done)
+        check(backend.dialect, stream.reply)
+
+
+@each
+async def test_a_stream_that_is_cut_keeps_what_had_come(backend: Backend, serve: Callable[[Handler], Loopback]) -> None:
+    at = backend.dialect.stream.index(b"draw")
+    model = backend.connect(serve(answering(backend, cut=at)).url).model(backend.model)
+    with pytest.raises(md.StreamBrokenError) as caught:
+        async with model.stream("hi") as stream:
+            async for _ in stream:
+                pass
+    assert (caught.value.partial.text, caught.value.partial.thinking) == ("Grüße 🦊", "a fox")
+    assert caught.value.partial.provider == backend.name.partition(" ")[0]
+
+
+@each
+async def test_an_error_before_the_answer_is_typed_and_hides_the_key(backend: Backend, serve: Callable[[Handler], Loopback]) -> None:
+    words = f"too many requests for {KEY}"
+    body = {"error": words} if backend.name == "ollama" else {"error": {"message": words, "type": "rate_limit_error"}}
+
+    def handler(peer: Peer) -> None:
+        while peer.request() is not None:
+            peer.reply(body, 429)
+
+    model = backend.connect(serve(handler).url, retries=ONCE).model(backend.model)
+    with pytest.raises(md.RateLimitError) as caught:
+        await model.generate("hi")
+    assert "too many requests" in caught.value.message
+    assert KEY not in str(caught.value) + json.dumps(caught.value.to_dict())
+    assert caught.value.provider == backend.name.partition(" ")[0]
+    with pytest.raises(md.RateLimitError):
+        async with model.stream("hi") as stream:
+            async for _ in stream:
+                pass
+
+
+@each
+async def test_leaving_a_stream_closes_its_connection(backend: Backend, serve: Callable[[Handler], Loopback]) -> None:
+    gone: list[bool] = []
+
+    def handler(peer: Peer) -> None:
+        while (seen := peer.request()) is not None and seen.method == "GET":
+            peer.reply({"running": []})
+        peer.begin(headers={"content-type": backend.kind})
+        peer.chunk(backend.dialect.stream[: backend.dialect.stream.index(b"draw")])
+        gone.append(peer.wait_for_close())
+
+    server = serve(handler)
+    async with backend.connect(server.url).model(backend.model).stream("hi") as stream:
+        async for _ in stream:
+            break
+    for peer in server.peers:
+        assert peer.closed_by_client.wait(5)
+    assert gone == [True]
+
+
+@pytest.mark.parametrize("model", ["gemini-2.5-flash", "gemini-3-pro-preview"])
+async def test_gemini_a_tool_that_draws(model: str, serve: Callable[[Handler], Loopback], picture: Callable[..., md.ImagePart]) -> None:
+    """Against the strict server: signatures, results and their pictures are where this model wants them."""
+
+    def weather(city: str) -> list[Any]:
+        return [f"sun in {city}", picture()]
+
+    server = GeminiChat()
+    chat = md.Gemini("k", serve(server).url + "/v1beta").model(model)
+    reply = await md.run_tools(chat, 'weather {"city": "Ulm"}', tools=[weather])
+    assert "sun in Ulm" in reply.text
+    assert reply.images == (picture(),)
+    history = [md.user('weather {"city": "Ulm"}'), *reply.new_messages, md.user("and this?", picture(colour="red"))]
+    async with md.stream_tools(chat, history, tools=[weather]) as stream:
+        events = [event async for event in stream]
+    assert isinstance(events[-1], Done)
+    assert "64x48" in stream.reply.text
+
+
+async def test_gemini_refusals_are_answers_and_blocked_prompts_are_errors(serve: Callable[[Handler], Loopback]) -> None:
+    server = GeminiChat()
+    model = md.Gemini("k", serve(server).url + "/v1beta").model("gemini-2.5-flash")
+    server.script = [Turn([], finish="SAFETY"), Turn([], blocked="PROHIBITED_CONTENT"), Turn([], finish="MALFORMED_FUNCTION_CALL")]
+    reply = await model.generate("hi")
+    assert (reply.finish_reason, reply.raw_finish_reason, reply.text) == ("content_filter", "SAFETY", "")
+    with pytest.raises(md.ContentRefusedError, match="PROHIBITED_CONTENT"):
+        await model.generate("hi")
+    assert (await model.generate("hi")).finish_reason == "error"
+
+
+@pytest.mark.parametrize("broken", ["error", "bare", "array", "cut", "drop"])
+async def test_gemini_broken_streams_keep_the_prefix(broken: str, serve: Callable[[Handler], Loopback]) -> None:
+    server = GeminiChat()
+    model = md.Gemini("k", serve(server).url + "/v1beta").model("gemini-2.5-flash")
+    server.script = [Turn([{"text": "Hello."}], broken=broken)]
+    with pytest.raises(md.StreamBrokenError) as caught:
+        async with model.stream("hi") as stream:
+            async for _ in stream:
+                pass
+    assert caught.value.partial.text
+    assert "Hello.".startswith(caught.value.partial.text)
+
+
+async def test_gemini_thinks_and_fills_a_schema_as_each_generation_wants_it(serve: Callable[[Handler], Loopback]) -> None:
+    from pydantic import BaseModel
+
+    class Mood(BaseModel):
+        word: str
+        score: int
+
+    provider = md.Gemini("k", serve(GeminiChat()).url + "/v1beta")
+    for model in ("gemini-2.5-flash", "gemini-3-flash-preview"):
+        reply = await provider.model(model).generate("mood?", output=Mood, reasoning="low", temperature=0.1, max_tokens=400)
+        assert isinstance(reply.output, Mood)
+        assert reply.thinking
+        assert reply.usage.input_tokens
