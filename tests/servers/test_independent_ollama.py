@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,9 @@ def server() -> OllamaChat:
 
 
 @pytest.fixture
-def client(server: OllamaChat, serve: Callable[[Handler], Loopback]) -> Any:
-    return ollama.Client(serve(server).url, trust_env=False)
+def client(server: OllamaChat, serve: Callable[[Handler], Loopback]) -> Iterator[Any]:
+    with ollama.Client(serve(server).url, trust_env=False) as held:
+        yield held
 
 
 def user(words: str, **more: Any) -> list[dict[str, Any]]:
