@@ -495,7 +495,7 @@ def _filled(schema: Any) -> Any:
 
 
 def _pieces(words: str) -> list[str]:
-    return re.findall(r"\s*\S+\s*$|\s*\S+", words)
+    return re.findall(r"\s*\S+\s*$|\s*\S+", words) or ([words] if words else [])
 
 
 def _vector(words: str, size: int) -> list[float]:
