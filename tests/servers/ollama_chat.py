@@ -1,0 +1,516 @@
+"""Ollama's native API, without picture models: chat, generate, embeddings and the management of models.
+
+server = OllamaChat()
+server.script = [Reply("hello", thinking="hm")]
+url = serve(server).url
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from base64 import b64decode
+from binascii import Error as NotBase64
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from loopback import Peer, Seen
+from PIL import ImageStat
+from servers.drawing import decoded
+from servers.ollama import BUSY, JSON, NDJSON
+from servers.speaking import STREAMED, Answer, Gate, empty, route, said, text
+
+MODELS: dict[str, tuple[str, ...]] = {
+    "llama3.2": ("completion", "tools"),
+    "gemma3": ("completion", "vision"),
+    "qwen3-vl": ("completion", "vision", "tools", "thinking"),
+    "nomic-embed-text": ("embedding",),
+}
+METHODS = {
+    "/": ("GET", "HEAD"),
+    "/api/version": ("GET", "HEAD"),
+    "/api/tags": ("GET", "HEAD"),
+    "/api/ps": ("GET",),
+    "/api/delete": ("DELETE",),
+    **dict.fromkeys(("/api/chat", "/api/generate", "/api/embed", "/api/embeddings", "/api/show"), ("POST",)),
+    **dict.fromkeys(("/api/pull", "/api/push", "/api/create", "/api/copy"), ("POST",)),
+}
+WHOLE = ("num_ctx", "num_predict", "top_k", "repeat_last_n", "seed", "num_keep", "num_batch", "num_gpu", "main_gpu", "num_thread")
+REAL = ("temperature", "top_p", "min_p", "typical_p", "repeat_penalty", "presence_penalty", "frequency_penalty")
+CREATED = "2026-08-21T10:00:00.123456789Z"  # nanoseconds, which strict ISO parsers reject
+DETAILS = {
+    "parent_model": "",
+    "format": "gguf",
+    "family": "llama",
+    "families": ["llama"],
+    "parameter_size": "3.2B",
+    "quantization_level": "Q4_K_M",
+}
+LAYERS = tuple(("sha256:" + hashlib.sha256(name).hexdigest(), size) for name, size in ((b"weights", 2000), (b"template", 300)))
+MISSING = "pull model manifest: file does not exist"
+
+
+@dataclass
+class Reply:
+    """What the model says. A call is `{"name", "arguments"}` or whole; `error` is a line after the text; `cut` ends before `done`."""
+
+    text: str = ""
+    thinking: str = ""
+    tool_calls: list[dict[str, Any]] = field(default_factory=list)
+    done_reason: str | None = "stop"
+    error: str = ""
+    cut: bool = False
+
+
+class _Refused(Exception):
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status, self.message = status, message
+
+
+class OllamaChat(Gate):
+    """A handler for `serve()`. `seen` lists the parsed bodies, `script` the replies to come, one per request; without one a rule answers.
+
+    State: `models` (name with tag to capabilities), `loaded`, `blobs`, `pushed`. Knobs: `busy` (503), `failure` (status and text of every
+    request for words), `ids` (whether calls have them), `metrics` (whether they are other than zero), `pull` (how pulls and pushes end:
+    "success"; "error", an error after frames at 200; "refused", 500 before any; "interrupted", no success), and `hold()`/`release()` after
+    the first frame of words.
+    """
+
+    def __init__(self, models: Mapping[str, tuple[str, ...]] | None = None) -> None:
+        super().__init__()
+        self.models = {_tagged(name): tuple(held) for name, held in (MODELS if models is None else models).items()}
+        self.loaded: dict[str, int] = {}
+        self.created: dict[str, dict[str, Any]] = {}
+        self.blobs: dict[str, bytes] = {}
+        self.pushed: list[str] = []
+        self.seen: list[Any] = []
+        self.script: list[Reply] = []
+        self.busy = False
+        self.failure: tuple[int, str] | None = None
+        self.ids = True
+        self.metrics = True
+        self.pull = "success"
+        self._calls = 0
+
+    def __call__(self, peer: Peer) -> None:
+        while (seen := peer.request()) is not None:
+            try:
+                answer = self._answer(peer, seen)
+            except _Refused as refused:
+                answer = said({"error": refused.message}, refused.status, JSON)
+            if answer is None:
+                return
+            if answer is not STREAMED:
+                peer.send(_headed(answer) if seen.method == "HEAD" else answer.sent)
+
+    def _answer(self, peer: Peer, seen: Seen) -> Answer | None:
+        path, _ = route(seen)
+        if path.startswith("/api/blobs/"):
+            return self._blob(seen, path.removeprefix("/api/blobs/"))
+        if path not in METHODS:
+            return text("404 page not found", 404, "text/plain")
+        if seen.method not in METHODS[path]:
+            return text("405 method not allowed", 405)
+        if path == "/":
+            return text("Ollama is running")
+        if path == "/api/version":
+            return said({"version": "0.33.0"}, 200, JSON)
+        if path == "/api/tags":
+            return said({"models": [self._row(name) | {"capabilities": list(held)} for name, held in self.models.items()]}, 200, JSON)
+        if path == "/api/ps":
+            return said({"models": [self._running(name, size) for name, size in self.loaded.items()]}, 200, JSON)
+        body = _body(seen)
+        self.seen.append(body)
+        if path == "/api/chat":
+            return self._chat(peer, body)
+        if path == "/api/generate":
+            return self._generate(peer, body)
+        if path in ("/api/embed", "/api/embeddings"):
+            return self._embed(body, old=path == "/api/embeddings")
+        if path == "/api/show":
+            return said(self._shown(self._named(body)), 200, JSON)
+        if path == "/api/copy":
+            name = self._named(body, "source")
+            target = _tagged(_typed(body, "destination", str, ""))
+            self.models[target] = self.models[name]
+            self.created[target] = self.created.get(name, {})
+            return empty(200)
+        if path == "/api/delete":
+            name = self._named(body)
+            del self.models[name]
+            self.loaded.pop(name, None)
+            return empty(200)
+        return self._progressing(peer, body, path.removeprefix("/api/"))
+
+    # Models
+
+    def _named(self, body: dict[str, Any], key: str = "model") -> str:
+        name = body.get(key) or (body.get("name") if key == "model" else None)
+        if not isinstance(name, str) or not name:
+            raise _Refused(400, "model is required")
+        if _tagged(name) not in self.models:
+            raise _Refused(404, f"model '{name}' not found")
+        return _tagged(name)
+
+    def _row(self, name: str) -> dict[str, Any]:
+        digest = hashlib.sha256(name.encode()).hexdigest()
+        return {"name": name, "model": name, "modified_at": CREATED, "size": 2300, "digest": digest, "details": DETAILS}
+
+    def _running(self, name: str, context: int) -> dict[str, Any]:
+        row = self._row(name)
+        del row["modified_at"]
+        return row | {"expires_at": CREATED, "size_vram": 2300, "context_length": context}
+
+    def _shown(self, name: str) -> dict[str, Any]:
+        made = self.created.get(name, {})
+        lines = [f"{key:30} {json.dumps(value)}" for key, value in made.get("parameters", {"temperature": 0.8}).items()]
+        return {
+            "license": made.get("license", ""),
+            "modelfile": f"FROM {name}",
+            "parameters": "\n".join(lines),
+            "template": made.get("template", "{{ .Prompt }}"),
+            "system": made.get("system", ""),
+            "details": DETAILS,
+            "messages": made.get("messages", []),
+            "model_info": {"general.architecture": "llama", "llama.context_length": 131072, "llama.embedding_length": 8},
+            "capabilities": list(self.models[name]),
+            "modified_at": CREATED,
+        }
+
+    def _blob(self, seen: Seen, digest: str) -> Answer:
+        if not re.fullmatch("sha256:[0-9a-f]{64}", digest):
+            raise _Refused(400, "invalid digest format")
+        if seen.method == "HEAD":
+            return empty(200 if digest in self.blobs else 404)
+        if seen.method != "POST":
+            return text("405 method not allowed", 405)
+        if digest in self.blobs:
+            return empty(200)
+        if digest != "sha256:" + hashlib.sha256(seen.body).hexdigest():
+            raise _Refused(400, "digest mismatch")
+        self.blobs[digest] = seen.body
+        return empty(201)
+
+    def _progressing(self, peer: Peer, body: dict[str, Any], kind: str) -> Answer:
+        """Pull, push and create: frames, and what they change once they succeed."""
+        name = body.get("model") or body.get("name")
+        if not isinstance(name, str) or not name:
+            raise _Refused(400, "model is required")
+        name = _tagged(name)
+        if kind == "push":
+            self._named(body)
+        if kind == "create":
+            frames = self._made(name, body)
+        else:
+            if self.pull == "refused":
+                raise _Refused(500, MISSING)
+            frames = [{"status": "retrieving manifest" if kind == "push" else "pulling manifest"}]
+            for digest, total in LAYERS:
+                layer = {"status": f"{kind}ing {digest[7:19]}", "digest": digest, "total": total}
+                frames += [layer, layer | {"completed": total // 2}, layer | {"completed": total}]
+            frames += [{"status": status} for status in (("verifying sha256 digest", "writing manifest") if kind == "pull" else ())]
+            frames.append({"status": "success"})
+            if self.pull == "error":
+                frames = [*frames[:3], {"error": MISSING}]
+            elif self.pull == "interrupted":
+                frames = frames[:3]
+            elif kind == "pull":
+                self.models.setdefault(name, ("completion",))
+            else:
+                self.pushed.append(name)
+        if body.get("stream") is not False:
+            return self._stream(peer, frames)
+        if "error" in frames[-1]:
+            raise _Refused(500, MISSING)
+        return said(frames[-1], 200, JSON)
+
+    def _made(self, name: str, body: dict[str, Any]) -> list[dict[str, Any]]:
+        files = _typed(body, "files", dict, {})
+        source = self._named(body, "from") if body.get("from") else None
+        if source is None and not files:
+            raise _Refused(400, "neither 'from' or 'files' was specified")
+        if any(digest not in self.blobs for digest in files.values()):
+            raise _Refused(400, "blob does not exist")
+        self.models[name] = self.models[source] if source else ("completion",)
+        self.created[name] = {key: body[key] for key in ("template", "system", "license", "parameters", "messages") if body.get(key)}
+        return [{"status": status} for status in ("using existing layer", "writing manifest", "success")]
+
+    def _stream(self, peer: Peer, frames: Iterable[dict[str, Any]]) -> Answer:
+        peer.begin(headers={"content-type": NDJSON})
+        for frame in frames:
+            peer.chunk(json.dumps(frame).encode() + b"\n")
+        peer.end()
+        return STREAMED
+
+    # Words
+
+    def _chat(self, peer: Peer, body: dict[str, Any]) -> Answer | None:
+        name = self._named(body)
+        able = self.models[name]
+        messages = [_message(item) for item in _typed(body, "messages", list, [])]
+        tools = [_tool(item) for item in _typed(body, "tools", list, [])]
+        self._checked(name, body, "chat")
+        if tools and "tools" not in able:
+            raise _Refused(400, f'"{body["model"]}" does not support tools')
+        if not messages:
+            return self._kept(name, body, {"message": {"role": "assistant", "content": ""}})
+        pictures = [data for message in messages for data in message["images"]]
+        said_last = next((message["content"] for message in reversed(messages) if message["role"] == "user"), "")
+        # A result is answered with words, or the default rule would call its tool for ever.
+        offered = [] if messages[-1]["role"] == "tool" else tools
+        return self._speak(peer, name, body, said_last, pictures, offered)
+
+    def _generate(self, peer: Peer, body: dict[str, Any]) -> Answer | None:
+        name = self._named(body)
+        prompt, suffix = _typed(body, "prompt", str, ""), _typed(body, "suffix", str, "")
+        template, system = _typed(body, "template", str, ""), _typed(body, "system", str, "")
+        context = _typed(body, "context", list, [])
+        pictures = [_base64(item) for item in _typed(body, "images", list, [])]
+        if _typed(body, "raw", bool, False) and (template or system or context):
+            raise _Refused(400, "raw mode does not support template, system, or context")
+        self._checked(name, body, "generate")
+        if suffix and "insert" not in self.models[name]:
+            raise _Refused(400, f"registry.ollama.ai/library/{name} does not support insert")
+        if not prompt:
+            return self._kept(name, body, {"response": ""})
+        return self._speak(peer, name, body, prompt, pictures, None)
+
+    def _checked(self, name: str, body: dict[str, Any], route_name: str) -> None:
+        """What both routes refuse before a model is loaded."""
+        _options(body)
+        _typed(body, "stream", bool, True)
+        think, form = body.get("think"), body.get("format")
+        if isinstance(think, str) and think not in ("low", "medium", "high", "max"):
+            raise _Refused(400, f'invalid think value: "{think}" (must be "high", "medium", "low", "max", true, or false)')
+        if not isinstance(think, bool | str | None):
+            raise _Refused(400, "think must be a boolean or string")
+        if form not in (None, "", "json") and not isinstance(form, dict):
+            raise _Refused(400, f'invalid format: {json.dumps(form)}; expected "json" or a valid JSON Schema object')
+        if not 0 <= _typed(body, "top_logprobs", int, 0) <= 20:
+            raise _Refused(400, "top_logprobs must be between 0 and 20")
+        if "completion" not in self.models[name]:
+            raise _Refused(400, f'"{body["model"]}" does not support {route_name}')
+        if think and "thinking" not in self.models[name]:
+            raise _Refused(400, f'"{body["model"]}" does not support thinking')
+        if self.busy:
+            raise _Refused(503, BUSY)
+        if self.failure is not None:
+            raise _Refused(*self.failure)
+
+    def _kept(self, name: str, body: dict[str, Any], said_nothing: dict[str, Any]) -> Answer:
+        """Nothing to say: the model is loaded, or unloaded."""
+        unload = body.get("keep_alive") in (0, "0", "0s")
+        self._load(name, body)
+        reason = "unload" if unload else "load"
+        return said({"model": body["model"], "created_at": CREATED} | said_nothing | {"done": True, "done_reason": reason}, 200, JSON)
+
+    def _load(self, name: str, body: dict[str, Any]) -> None:
+        if body.get("keep_alive") in (0, "0", "0s"):
+            self.loaded.pop(name, None)
+        else:
+            self.loaded[name] = (body.get("options") or {}).get("num_ctx", 4096)
+
+    def _speak(
+        self, peer: Peer, name: str, body: dict[str, Any], words: str, pictures: list[bytes], tools: list[str] | None
+    ) -> Answer | None:
+        if pictures and "vision" not in self.models[name]:
+            raise _Refused(400, "this model is missing data required for image input")
+        described = [_described(data) for data in pictures]
+        reply = self.script.pop(0) if self.script else self._default(name, body, words, described, tools or [])
+        self._load(name, body)
+        frames = list(self._frames(body["model"], reply, chat=tools is not None))
+        if body.get("stream") is False:
+            if reply.error or reply.cut:
+                raise _Refused(500, reply.error or "unexpected EOF")
+            return said(_joined(frames), 200, JSON)
+        peer.begin(headers={"content-type": NDJSON})
+        for number, frame in enumerate(frames):
+            peer.chunk(json.dumps(frame).encode() + b"\n")
+            if number == 0 and not self._wait(peer):
+                return None
+        peer.end()
+        return STREAMED
+
+    def _default(self, name: str, body: dict[str, Any], words: str, pictures: list[str], tools: list[str]) -> Reply:
+        thinks = "thinking" in self.models[name] and body.get("think") is not False
+        thought = "I think about it." if thinks else ""
+        called = next((tool for tool in tools if re.search(rf"\b{re.escape(tool)}\b", words)), None)
+        if called:
+            return Reply("", thought, [{"name": called, "arguments": _object_in(words)}])
+        form = body.get("format")
+        if form:
+            return Reply(json.dumps(_filled(form) if isinstance(form, dict) else {"text": words}), thought)
+        return Reply(" ".join(["I saw:", words, *pictures]), thought)
+
+    def _frames(self, model: str, reply: Reply, chat: bool) -> Iterator[dict[str, Any]]:
+        def frame(words: str, done: bool = False, **more: Any) -> dict[str, Any]:
+            held = {"message": {"role": "assistant", "content": words} | more} if chat else {"response": words} | more
+            return {"model": model, "created_at": CREATED} | held | {"done": done}
+
+        yield from (frame("", thinking=piece) for piece in _pieces(reply.thinking))
+        yield from (frame(piece) for piece in _pieces(reply.text))
+        for index, call in enumerate(reply.tool_calls):
+            yield frame("", tool_calls=[self._call(index, call)])
+        if reply.error:
+            yield {"error": reply.error}
+        if reply.error or reply.cut:
+            return
+        counts = {"prompt_eval_count": 7, "prompt_eval_duration": 10_000_000, "eval_count": 5, "eval_duration": 50_000_000}
+        last = frame("", True) | ({"done_reason": reply.done_reason} if reply.done_reason else {})
+        last |= {} if chat else {"context": [1, 2, 3]}
+        yield last | ({"total_duration": 90_000_000, "load_duration": 20_000_000} | counts if self.metrics else {})
+
+    def _call(self, index: int, call: dict[str, Any]) -> dict[str, Any]:
+        if "function" in call:
+            return call
+        self._calls += 1
+        shown = {"id": f"call_{self._calls:08d}"} if self.ids else {}
+        return shown | {"function": {"index": index, "name": call["name"], "arguments": call.get("arguments", {})}}
+
+    def _embed(self, body: dict[str, Any], old: bool) -> Answer:
+        name = self._named(body)
+        _options(body)
+        given = _typed(body, "prompt", str, "") if old else body.get("input")
+        texts = [given] if isinstance(given, str) and given else given or []
+        if not isinstance(texts, list) or not all(isinstance(item, str) for item in texts):
+            raise _Refused(400, "invalid input type")
+        if "embedding" not in self.models[name]:
+            raise _Refused(400, "this model does not support embeddings")
+        self._load(name, body)
+        if body.get("truncate") is False and any(len(item.split()) > self.loaded.get(name, 4096) for item in texts):
+            raise _Refused(400, "the input length exceeds the context length")
+        vectors = [_vector(item, _typed(body, "dimensions", int, 0) or 8) for item in texts]
+        if old:
+            return said({"embedding": vectors[0] if vectors else []}, 200, JSON)
+        counts = {"prompt_eval_count": sum(len(item.split()) for item in texts)}
+        shown = {"total_duration": 9_000_000, "load_duration": 2_000_000} | counts if self.metrics else {}
+        return said({"model": body["model"], "embeddings": vectors} | shown, 200, JSON)
+
+
+def _tagged(name: str) -> str:
+    return name if ":" in name.rsplit("/", 1)[-1] else f"{name}:latest"
+
+
+def _headed(answer: Answer) -> bytes:
+    """The head alone: a body after HEAD would be read as the next answer."""
+    return answer.sent.partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
+
+
+def _body(seen: Seen) -> dict[str, Any]:
+    if not seen.body:
+        raise _Refused(400, "missing request body")
+    try:
+        found = json.loads(seen.body)
+    except ValueError:
+        raise _Refused(400, "unexpected EOF") from None
+    if not isinstance(found, dict):
+        raise _Refused(400, f"json: cannot unmarshal {type(found).__name__} into Go value")
+    return found
+
+
+def _typed(body: dict[str, Any], name: str, kind: type, default: Any) -> Any:
+    """A field as Go binds it: null is nothing, a wrong type fails the request."""
+    found = body.get(name)
+    if found is None:
+        return default
+    if not isinstance(found, kind) or (kind is int and isinstance(found, bool)):
+        raise _Refused(400, f"json: cannot unmarshal {type(found).__name__} into Go struct field .{name}")
+    return found
+
+
+def _options(body: dict[str, Any]) -> None:
+    for name, value in _typed(body, "options", dict, {}).items():
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if (name in WHOLE and not (number and value == int(value))) or (name in REAL and not number):
+            raise _Refused(400, f'option "{name}" must be of type {"integer" if name in WHOLE else "float32"}')
+        if name == "stop" and not (isinstance(value, list) and all(isinstance(item, str) for item in value)):
+            raise _Refused(400, 'option "stop" must be of type array')
+        if name == "use_mmap" and not isinstance(value, bool):
+            raise _Refused(400, 'option "use_mmap" must be of type boolean')
+
+
+def _message(item: Any) -> dict[str, Any]:
+    if not isinstance(item, dict):
+        raise _Refused(400, "json: cannot unmarshal into Go struct field ChatRequest.messages")
+    role = item.get("role")
+    if role not in ("system", "user", "assistant", "tool"):
+        raise _Refused(400, f'invalid role: "{role}"')
+    for call in _typed(item, "tool_calls", list, []):
+        _typed(_typed(call, "function", dict, {}), "arguments", dict, {})
+    for name in ("thinking", "tool_name", "tool_call_id"):
+        _typed(item, name, str, "")
+    images = [_base64(data) for data in _typed(item, "images", list, [])]
+    return {"role": role, "content": _typed(item, "content", str, ""), "images": images}
+
+
+def _tool(item: Any) -> str:
+    if not isinstance(item, dict):
+        raise _Refused(400, "json: cannot unmarshal into Go struct field ChatRequest.tools")
+    return str(_typed(_typed(item, "function", dict, {}), "name", str, ""))
+
+
+def _base64(item: Any) -> bytes:
+    """Bare base64: a data URL's prefix has characters that are none."""
+    try:
+        return b64decode(item, validate=True)
+    except (NotBase64, TypeError, ValueError):
+        raise _Refused(400, "illegal base64 data at input byte 4") from None
+
+
+def _described(data: bytes) -> str:
+    image = decoded(data)
+    if image is None:
+        raise _Refused(400, "Failed to load image or audio file")
+    red, green, blue = (round(mean) for mean in ImageStat.Stat(image.convert("RGB")).mean)
+    return f"{image.width}x{image.height} #{red:02x}{green:02x}{blue:02x}"
+
+
+def _object_in(words: str) -> dict[str, Any]:
+    """The first JSON object in a text, or an empty one."""
+    for found in re.finditer(r"\{", words):
+        try:
+            value, _ = json.JSONDecoder().raw_decode(words, found.start())
+        except ValueError:
+            continue
+        return dict(value)
+    return {}
+
+
+def _filled(schema: Any) -> Any:
+    """A simple value that fits the schema."""
+    if not isinstance(schema, dict):
+        return None
+    if schema.get("enum"):
+        return schema["enum"][0]
+    if schema.get("anyOf"):
+        return _filled(schema["anyOf"][0])
+    if "properties" in schema:
+        return {name: _filled(held) for name, held in schema["properties"].items()}
+    if schema.get("type") == "array":
+        return [_filled(schema.get("items", {}))]
+    return {"string": "text", "integer": 1, "number": 1.5, "boolean": True, "object": {}}.get(str(schema.get("type")))
+
+
+def _pieces(words: str) -> list[str]:
+    return re.findall(r"\s*\S+\s*$|\s*\S+", words) or ([words] if words else [])
+
+
+def _vector(words: str, size: int) -> list[float]:
+    raw = [byte - 127.5 for byte in hashlib.shake_128(words.encode()).digest(size)]
+    length = sum(value * value for value in raw) ** 0.5
+    return [value / length for value in raw]
+
+
+def _joined(frames: list[dict[str, Any]]) -> dict[str, Any]:
+    """The frames of a stream as the one object of `stream: false`."""
+    chat = "message" in frames[-1]
+    pieces = [frame["message"] if chat else frame for frame in frames]
+    held: dict[str, Any] = {"content" if chat else "response": "".join(piece["content" if chat else "response"] for piece in pieces)}
+    if thought := "".join(piece.get("thinking", "") for piece in pieces):
+        held["thinking"] = thought
+    if calls := [call for piece in pieces for call in piece.get("tool_calls", [])]:
+        held["tool_calls"] = calls
+    return frames[-1] | ({"message": {"role": "assistant"} | held} if chat else held)

@@ -1,0 +1,80 @@
+"""Ollama's own SDK against the test server: what it sends is legal there, and what comes back is what it understands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from loopback import Handler, Loopback
+from servers.asking import png
+from servers.ollama_chat import OllamaChat, Reply
+from servers.peers import require
+
+ollama = require("ollama")
+TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object", "properties": {"a": {"type": "integer"}}}}}
+
+
+@pytest.fixture
+def server() -> OllamaChat:
+    return OllamaChat()
+
+
+@pytest.fixture
+def client(server: OllamaChat, serve: Callable[[Handler], Loopback]) -> Iterator[Any]:
+    with ollama.Client(serve(server).url, trust_env=False) as held:
+        yield held
+
+
+def user(words: str, **more: Any) -> list[dict[str, Any]]:
+    return [{"role": "user", "content": words, **more}]
+
+
+def test_chat(client: Any) -> None:
+    found = client.chat("qwen3-vl", user("look", images=[png()]))
+    assert found.message.content == "I saw: look 64x48 #0a141e" and found.message.thinking == "I think about it."
+    assert (found.done_reason, found.eval_count, found.total_duration) == ("stop", 5, 90_000_000)
+
+
+def test_a_stream(client: Any, server: OllamaChat) -> None:
+    frames = list(client.chat("llama3.2", user("hi there"), stream=True))
+    assert "".join(frame.message.content for frame in frames) == "I saw: hi there" and frames[-1].done
+    server.script = [Reply("begun", error="boom")]
+    with pytest.raises(ollama.ResponseError, match="boom"):
+        list(client.chat("llama3.2", user("hi"), stream=True))
+
+
+def test_tools(client: Any) -> None:
+    first = client.chat("llama3.2", user('add {"a": 2}'), tools=[TOOL])
+    assert first.message.tool_calls[0].function.arguments == {"a": 2}
+    history = [*user("add"), first.message, {"role": "tool", "content": "4", "tool_name": "add"}]
+    assert client.chat("llama3.2", history, tools=[TOOL]).message.content == "I saw: add"
+
+
+def test_generate_and_embed(client: Any) -> None:
+    assert client.generate("llama3.2", "hi").response == "I saw: hi"
+    assert len(client.embed("nomic-embed-text", ["a", "b"]).embeddings) == 2
+    assert len(client.embeddings("nomic-embed-text", "a").embedding) == 8
+
+
+def test_models(client: Any, server: OllamaChat, tmp_path: Path) -> None:
+    assert client.show("gemma3").modelinfo["llama.context_length"] == 131072
+    client.generate("gemma3", "")
+    assert [row.model for row in client.ps().models] == ["gemma3:latest"]
+    frames = list(client.pull("phi4", stream=True))
+    assert (frames[2].completed, frames[2].total, frames[-1].status) == (1000, 2000, "success")
+    assert client.create("mine", from_="phi4", system="be kind").status == "success"
+    assert client.copy("mine", "yours").status == client.delete("mine").status == "success"
+    assert "yours:latest" in [row.model for row in client.list().models]
+    (tmp_path / "file").write_bytes(b"weights")
+    assert client.create_blob(tmp_path / "file") in server.blobs
+
+
+def test_errors(client: Any, server: OllamaChat) -> None:
+    with pytest.raises(ollama.ResponseError, match="model 'none' not found") as caught:
+        client.chat("none", user("hi"))
+    assert caught.value.status_code == 404
+    server.pull = "error"
+    with pytest.raises(ollama.ResponseError, match="file does not exist"):
+        list(client.pull("phi4", stream=True))

@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from loopback import Handler, Loopback
+from servers.asking import Reply as Got
+from servers.asking import ask, b64, png
+from servers.ollama_chat import OllamaChat, Reply
+
+
+@pytest.fixture
+def server() -> OllamaChat:
+    return OllamaChat()
+
+
+@pytest.fixture
+def url(server: OllamaChat, serve: Callable[[Handler], Loopback]) -> str:
+    return serve(server).url
+
+
+def chat(url: str, words: Any = "hi", model: str = "llama3.2", **more: Any) -> Got:
+    return ask(url, "POST", "/api/chat", {"model": model, "messages": [{"role": "user", "content": words}], **more})
+
+
+def lines(got: Got) -> list[Any]:
+    return [json.loads(line) for line in got.body.splitlines()]
+
+
+def test_a_stream_is_the_default(url: str, server: OllamaChat) -> None:
+    server.script = [Reply("a b", thinking="hm", tool_calls=[{"name": "f", "arguments": {"x": 1}}])]
+    frames = lines(found := chat(url))
+    assert found.kind == "application/x-ndjson"
+    assert [frame["message"]["content"] for frame in frames] == ["", "a", " b", "", ""]
+    assert frames[0]["message"]["thinking"] == "hm"
+    assert frames[3]["message"]["tool_calls"] == [{"id": "call_00000001", "function": {"index": 0, "name": "f", "arguments": {"x": 1}}}]
+    assert frames[-1]["done"] and frames[-1]["done_reason"] == "stop"
+    assert server.seen[0]["model"] == "llama3.2"
+
+
+def test_thinking_and_format(url: str) -> None:
+    assert chat(url, model="qwen3-vl", stream=False).json["message"]["thinking"]
+    assert "thinking" not in chat(url, model="qwen3-vl", stream=False, think=False).json["message"]
+    schema = {"type": "object", "properties": {"n": {"type": "integer"}, "s": {"enum": ["x"]}}}
+    assert json.loads(chat(url, stream=False, format=schema).json["message"]["content"]) == {"n": 1, "s": "x"}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"words": [{"type": "text", "text": "hi"}]},
+        {"think": "extreme"},
+        {"think": True},
+        {"format": "xml"},
+        {"options": {"stop": "x"}},
+        {"options": {"temperature": "hot"}},
+        {"options": {"num_ctx": True}},
+        {"model": "gemma3", "tools": [{"type": "function", "function": {"name": "f"}}]},
+        {"model": "nomic-embed-text"},
+        {"messages": [{"role": "user", "content": "x", "images": ["data:image/png;base64," + b64(png())]}]},
+        {"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]}]},
+    ],
+)
+def test_what_is_refused(url: str, body: dict[str, Any]) -> None:
+    found = chat(url, **body)
+    assert found.status == 400 and isinstance(found.json["error"], str)
+
+
+def test_what_is_ignored(url: str) -> None:
+    assert chat(url, options={"unknown": []}, tool_choice="none").status == 200
+
+
+def test_failures(url: str, server: OllamaChat) -> None:
+    assert (chat(url, model="none").status, chat(url, model="").status) == (404, 400)
+    server.script = [Reply("a", error="boom"), Reply("a", cut=True), Reply("a", done_reason=None)]
+    assert lines(chat(url))[-1] == {"error": "boom"}
+    assert not lines(chat(url))[-1]["done"]
+    assert "done_reason" not in lines(chat(url))[-1]
+    server.busy = True
+    assert chat(url).status == 503
+
+
+def test_pulls(url: str, server: OllamaChat) -> None:
+    for outcome, status, last in (
+        ("error", 200, "error"),
+        ("refused", 500, "error"),
+        ("interrupted", 200, "digest"),
+        ("success", 200, "status"),
+    ):
+        server.pull = outcome
+        found = ask(url, "POST", "/api/pull", {"model": "phi4"})
+        assert found.status == status and last in lines(found)[-1]
+        assert ("phi4:latest" in server.models) == (outcome == "success")
+    assert lines(ask(url, "POST", "/api/push", {"model": "phi4"}))[-1] == {"status": "success"}
+
+
+def test_generate(url: str, server: OllamaChat) -> None:
+    body = {"model": "llama3.2", "prompt": ""}
+    assert ask(url, "POST", "/api/generate", body).json["done_reason"] == "load" and server.loaded
+    assert ask(url, "POST", "/api/generate", body | {"keep_alive": 0}).json["done_reason"] == "unload" and not server.loaded
+    assert ask(url, "POST", "/api/generate", body | {"prompt": "x", "raw": True, "template": "t"}).status == 400
+
+
+def test_blobs_and_empty_answers(url: str) -> None:
+    path = "/api/blobs/sha256:" + hashlib.sha256(b"x").hexdigest()
+    asked = [
+        ask(url, *what).status
+        for what in (("HEAD", path), ("POST", path, b"y"), ("POST", path, b"x"), ("POST", path, b"x"), ("HEAD", path))
+    ]
+    assert asked == [404, 400, 201, 200, 200]
+    found = ask(url, "POST", "/api/copy", {"source": "llama3.2", "destination": "mine"})
+    assert (found.status, found.body) == (200, b"")
+    assert ask(url, "DELETE", "/api/delete", {"model": "mine"}).body == b""
+    assert ask(url, "DELETE", "/api/delete", {"model": "mine"}).status == 404
