@@ -115,6 +115,8 @@ LLM = [
     "ChatEvent",
     "ChatSource",
     "Done",
+    "EmbeddingModel",
+    "Embeddings",
     "FilePart",
     "FinishReason",
     "ImagePart",

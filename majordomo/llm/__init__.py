@@ -1,6 +1,7 @@
 """Chat: parts, messages, requests, replies, events, and what a model and a provider promise. Values only; nothing here talks."""
 
 from majordomo.errors import CallWarning
+from majordomo.llm.embeddings import EmbeddingModel, Embeddings
 from majordomo.llm.events import (
     ChatEvent,
     Done,
@@ -49,6 +50,8 @@ __all__ = [
     "ChatEvent",
     "ChatSource",
     "Done",
+    "EmbeddingModel",
+    "Embeddings",
     "FilePart",
     "FinishReason",
     "ImagePart",

@@ -12,7 +12,9 @@ from majordomo.catalog import Health, ModelInfo
 from majordomo.errors import ConfigurationError, MajordomoError, UnsupportedError
 from majordomo.flows import portal
 from majordomo.flows.call import Caller, Watch
+from majordomo.flows.embed import EmbeddingDoor, HTTPEmbeddingModel
 from majordomo.flows.gate import Gate
+from majordomo.llm.embeddings import EmbeddingModel
 from majordomo.secret import Redactor, Secret, seal
 from majordomo.settings import HOSTED, LOCAL, Limits, Retries, Timeout
 from majordomo.transport import Address, open_room
@@ -76,7 +78,7 @@ class Provider(llm.Provider, imagegen.Provider):
     def image_model(self, id: str, *options: imagegen.Option) -> imagegen.Model:  # noqa: A002
         raise UnsupportedError(f"{self.name} serves no picture models", provider=self.name, model=id)
 
-    def embedding_model(self, id: str) -> Any:  # noqa: A002
+    def embedding_model(self, id: str) -> EmbeddingModel:  # noqa: A002
         raise UnsupportedError(f"{self.name} serves no embedding models", provider=self.name, model=id)
 
     def models_sync(self) -> list[ModelInfo]:
@@ -160,6 +162,9 @@ class HTTPProvider(Provider):
     def _painter(self, kind: Callable[..., M], door: Any, id: str, options: Sequence[imagegen.Option], **more: Any) -> M:  # noqa: A002
         """A picture model of this kind, with this provider's way of calling."""
         return kind(self._caller, door, check_name(id, "model"), options, timeout=self._picture_timeout, strict=self._strict, **more)
+
+    def _embedder(self, door: EmbeddingDoor, id: str) -> HTTPEmbeddingModel:  # noqa: A002
+        return HTTPEmbeddingModel(self._caller, door, check_name(id, "model"), timeout=self._timeout)
 
     def _watch(self) -> Watch | None:
         """What tells loading from hanging while a first byte is awaited; None where nothing does."""

@@ -6,11 +6,13 @@ from typing import Unpack
 
 from majordomo import env, imagegen, llm
 from majordomo.catalog import Health, ModelInfo
+from majordomo.dialects.embeddings import GeminiEmbeddings
 from majordomo.dialects.gemini_chat import GeminiChat
 from majordomo.dialects.gemini_images import GeminiImages
 from majordomo.dialects.gemini_models import decode_models, models_path
 from majordomo.errors import ConfigurationError
 from majordomo.flows.chat import HTTPChatModel
+from majordomo.flows.embed import HTTPEmbeddingModel
 from majordomo.flows.picture import AnsweredImageModel
 from majordomo.providers.base import Common, HTTPProvider, sealed
 from majordomo.secret import Secret, seal
@@ -50,6 +52,9 @@ class Gemini(HTTPProvider):
     def image_model(self, id: str, *options: imagegen.Option) -> AnsweredImageModel:  # noqa: A002
         """A model such as `gemini-2.5-flash-image`. One picture a call: several are as many calls."""
         return self._painter(AnsweredImageModel, self._images, id, options)
+
+    def embedding_model(self, id: str) -> HTTPEmbeddingModel:  # noqa: A002
+        return self._embedder(GeminiEmbeddings(), id)
 
     async def models(self) -> list[ModelInfo]:
         """What `GET /models` lists for this key, all pages of it."""

@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 from majordomo import env, imagegen, llm
 from majordomo.catalog import Health, ModelInfo
+from majordomo.dialects.embeddings import OpenAIEmbeddings
 from majordomo.dialects.openai_chat import OpenAIChat
 from majordomo.dialects.openai_image_models import compatible_family
 from majordomo.dialects.openai_images import OpenAIImages
@@ -18,6 +19,7 @@ from majordomo.errors import BadResponseError, ConfigurationError, MajordomoErro
 from majordomo.flows import portal
 from majordomo.flows.call import TellLoading, Watch
 from majordomo.flows.chat import HTTPChatModel
+from majordomo.flows.embed import HTTPEmbeddingModel
 from majordomo.flows.picture import AnsweredImageModel, AnsweringDoor
 from majordomo.progress import Loading
 from majordomo.providers.base import ASKING, Common, HTTPProvider, sealed
@@ -79,6 +81,9 @@ class LlamaSwap(HTTPProvider):
             except (NotFoundError, BadResponseError):
                 self._known[model] = Lists()  # an older build, or no sd-server: our own table must do
         return self._known[model]
+
+    def embedding_model(self, id: str) -> HTTPEmbeddingModel:  # noqa: A002
+        return self._embedder(OpenAIEmbeddings("/v1/embeddings"), id)
 
     async def models(self) -> list[ModelInfo]:
         """Everything configured, with what is in memory now. Loads nothing."""

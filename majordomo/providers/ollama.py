@@ -7,6 +7,7 @@ from typing import Any, Protocol, Unpack
 
 from majordomo import env, imagegen, llm
 from majordomo.catalog import Health, ModelInfo
+from majordomo.dialects.embeddings import OllamaEmbeddings
 from majordomo.dialects.ollama_chat import OllamaChat
 from majordomo.dialects.ollama_images import (
     LISTED,
@@ -23,6 +24,7 @@ from majordomo.dialects.ollama_images import (
 )
 from majordomo.errors import CallWarning, InvalidRequestError, MajordomoError, NotFoundError, UnsupportedError
 from majordomo.flows.chat import HTTPChatModel
+from majordomo.flows.embed import HTTPEmbeddingModel
 from majordomo.flows.picture import Tell
 from majordomo.flows.picture_stream import StreamedImageModel
 from majordomo.providers.base import ASKING, Common, HTTPProvider, sealed
@@ -98,6 +100,9 @@ class Ollama(HTTPProvider):
 
     def image_model(self, id: str, *options: imagegen.Option) -> OllamaImageModel:  # noqa: A002
         return self._painter(OllamaImageModel, self._images, id, options, meet=self._meet)
+
+    def embedding_model(self, id: str) -> HTTPEmbeddingModel:  # noqa: A002
+        return self._embedder(OllamaEmbeddings(), id)
 
     async def models(self) -> list[ModelInfo]:
         """The models pulled. "image" stands only where this version draws, "edit" only where it begins with pictures. Loads nothing.

@@ -6,6 +6,7 @@ from typing import Literal, Unpack
 
 from majordomo import env, imagegen, llm
 from majordomo.catalog import Health, ModelInfo
+from majordomo.dialects.embeddings import OpenAIEmbeddings
 from majordomo.dialects.openai_chat import OpenAIChat
 from majordomo.dialects.openai_image_models import compatible_family, hosted_family
 from majordomo.dialects.openai_images import OpenAIImages
@@ -13,6 +14,7 @@ from majordomo.dialects.openai_models import decode_models
 from majordomo.dialects.openai_responses import OpenAIResponses
 from majordomo.errors import ConfigurationError
 from majordomo.flows.chat import HTTPChatModel
+from majordomo.flows.embed import HTTPEmbeddingModel
 from majordomo.flows.picture_stream import StreamedImageModel
 from majordomo.providers.base import Common, HTTPProvider, sealed
 from majordomo.secret import Secret, seal
@@ -64,6 +66,9 @@ class OpenAI(HTTPProvider):
 
     def image_model(self, id: str, *options: imagegen.Option) -> StreamedImageModel:  # noqa: A002
         return self._painter(StreamedImageModel, self._images, id, options)
+
+    def embedding_model(self, id: str) -> HTTPEmbeddingModel:  # noqa: A002
+        return self._embedder(OpenAIEmbeddings(), id)
 
     async def models(self) -> list[ModelInfo]:
         """What `GET /models` lists for this key."""

@@ -6,11 +6,13 @@ from typing import Literal, Unpack
 
 from majordomo import env, imagegen, llm
 from majordomo.catalog import Health, ModelInfo
+from majordomo.dialects.embeddings import OpenAIEmbeddings
 from majordomo.dialects.openai_chat import OpenAIChat
 from majordomo.dialects.openai_image_models import compatible_family
 from majordomo.dialects.openai_images import OpenAIImages
 from majordomo.dialects.openai_models import decode_models
 from majordomo.flows.chat import HTTPChatModel
+from majordomo.flows.embed import HTTPEmbeddingModel
 from majordomo.flows.picture_stream import StreamedImageModel
 from majordomo.providers.base import Common, HTTPProvider, sealed
 from majordomo.secret import Secret, seal
@@ -47,6 +49,9 @@ class OpenAICompatible(HTTPProvider):
 
     def image_model(self, id: str, *options: imagegen.Option) -> StreamedImageModel:  # noqa: A002
         return self._painter(StreamedImageModel, self._images, id, options)
+
+    def embedding_model(self, id: str) -> HTTPEmbeddingModel:  # noqa: A002
+        return self._embedder(OpenAIEmbeddings(), id)
 
     async def models(self) -> list[ModelInfo]:
         """What `GET /models` lists."""

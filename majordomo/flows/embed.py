@@ -1,0 +1,67 @@
+"""Embeddings: texts in, vectors out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Protocol
+
+from majordomo.dialects.bodies import own_extra
+from majordomo.errors import MajordomoError
+from majordomo.flows import portal
+from majordomo.flows.call import Caller, Tries
+from majordomo.llm.embeddings import EmbeddingModel, Embeddings, check_texts
+from majordomo.settings import Limits, Timeout
+from majordomo.wire import WireRequest
+
+
+class EmbeddingDoor(Protocol):
+    """A dialect's client side."""
+
+    def encode(self, model: str, texts: Sequence[str], dimensions: int | None, extra: Mapping[str, Any]) -> WireRequest: ...
+
+    def decode(self, body: bytes, asked: int, limits: Limits) -> Embeddings: ...
+
+
+class HTTPEmbeddingModel(EmbeddingModel):
+    """An embedding model behind a door and a wire. Asking again changes nothing, so what fails in passing is asked again."""
+
+    def __init__(self, caller: Caller, door: EmbeddingDoor, id: str, *, timeout: Timeout) -> None:  # noqa: A002 (the word of the design)
+        self.provider = caller.provider
+        self.id = id
+        self._caller = caller
+        self._door = door
+        self._timeout = timeout
+
+    async def embed(
+        self, texts: str | Sequence[str], *, dimensions: int | None = None, extra: Mapping[str, Any] | None = None
+    ) -> Embeddings:
+        caller = self._caller
+        try:
+            given = check_texts(texts, dimensions, extra, caller.limits)
+            wire = self._door.encode(self.id, given, dimensions, own_extra(extra or {}, self.provider, caller.peers))
+            deadline = caller.deadline(self._timeout, self.id)
+
+            async def once() -> Embeddings:
+                return self._door.decode(await caller.fetch(wire, deadline, caller.limits.picture_reply), len(given), caller.limits)
+
+            await caller.gate.enter(deadline)
+            try:
+                made = await caller.repeat(once, Tries(caller, deadline, self.id))
+            finally:
+                caller.gate.leave()
+        except MajordomoError as error:
+            error.about(self.provider, self.id)
+            raise
+        return replace(made, provider=self.provider, model=made.model or self.id)
+
+    def embed_sync(
+        self, texts: str | Sequence[str], *, dimensions: int | None = None, extra: Mapping[str, Any] | None = None
+    ) -> Embeddings:
+        return portal.run(lambda: self.embed(texts, dimensions=dimensions, extra=extra))
+
+    async def aclose(self) -> None:
+        """Nothing: the provider is the caller's."""
+
+    def __repr__(self) -> str:
+        return f"<embedding model {self.provider}/{self.id}>"

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import base64
+import struct
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from loopback import Handler, Loopback, Peer
+from servers.gemini_chat import GeminiChat
+from servers.ollama_chat import OllamaChat
+
+import majordomo as md
+
+Serve = Callable[[Handler], Loopback]
+
+
+def answering(body: Any) -> Handler:
+    def handler(peer: Peer) -> None:
+        while peer.request() is not None:
+            peer.reply(body)
+
+    return handler
+
+
+def compatible(serve: Serve, *embeddings: Any, **more: Any) -> tuple[Any, Loopback]:
+    data = [{"object": "embedding", "index": place, "embedding": vector} for place, vector in enumerate(embeddings)]
+    server = serve(answering({"object": "list", "data": data, "model": "e-1", "usage": {"prompt_tokens": 7, "total_tokens": 7}, **more}))
+    return md.OpenAICompatible(server.url + "/v1").embedding_model("e"), server
+
+
+async def test_openai_form(serve: Serve) -> None:
+    model, server = compatible(serve, [1, 0.5], base64.b64encode(struct.pack("<2f", 0.25, -1)).decode())
+    made = await model.embed(["a", "ü"], dimensions=2, extra={"user": "u"})
+    assert made.vectors == ((1.0, 0.5), (0.25, -1.0))
+    assert (made.usage.input_tokens, made.model, made.provider) == (7, "e-1", "openaicompatible")
+    assert server.seen[0].path == "/v1/embeddings"
+    assert server.seen[0].json == {"model": "e", "input": ["a", "ü"], "dimensions": 2, "user": "u"}
+
+
+async def test_vectors_stand_in_the_order_of_the_texts(serve: Serve) -> None:
+    data = [{"index": 1, "embedding": [2]}, {"index": 0, "embedding": [1]}]
+    made = await md.OpenAI("k", serve(answering({"data": data})).url).embedding_model("e").embed(["a", "b"])
+    assert made.vectors == ((1.0,), (2.0,))
+    assert made.usage.input_tokens is None
+
+
+def test_blocking(serve: Serve) -> None:
+    with md.LlamaSwap(serve(answering({"data": [{"embedding": [1, 2]}]})).url) as swap:
+        assert swap.embedding_model("e").embed_sync("a").vector == (1.0, 2.0)
+
+
+async def test_ollama(serve: Serve) -> None:
+    server = OllamaChat()
+    provider = md.Ollama(serve(server).url)
+    made = await provider.embedding_model("nomic-embed-text").embed(["a", "b"])
+    again = await provider.embedding_model("nomic-embed-text").embed("a")
+    assert len(made.vectors) == 2
+    assert made.vectors[0] == again.vector != made.vectors[1]
+    with pytest.raises(md.NotFoundError):
+        await provider.embedding_model("nothing").embed("a")
+
+
+async def test_gemini(serve: Serve) -> None:
+    server = GeminiChat()
+    model = md.Gemini("k", serve(server).url + "/v1beta").embedding_model("gemini-embedding-001")
+    made = await model.embed(["a", "b"], extra={"taskType": "RETRIEVAL_QUERY"})
+    assert len(made.vectors) == 2
+    assert [request["taskType"] for request in server.seen[-1]["requests"]] == ["RETRIEVAL_QUERY"] * 2
+
+
+@pytest.mark.parametrize(
+    ("vectors", "code"),
+    [
+        ([[[1, 2], [3, 4]], [[1, 2]]], "NOT_POOLED"),
+        ([[1]], None),
+        ([[1], [1, 2]], None),
+        ([["x"], [1]], None),
+        ([[float("inf")], [1]], None),
+        (["%%", [1]], None),
+        ([[], []], None),
+        ([None, None], None),
+    ],
+)
+async def test_an_answer_that_is_none_is_a_typed_error(serve: Serve, vectors: Any, code: str | None) -> None:
+    model, _ = compatible(serve, *vectors)
+    with pytest.raises(md.BadResponseError) as caught:
+        await model.embed(["a", "b"])
+    assert caught.value.model == "e"
+    if code:
+        assert caught.value.code == code
+
+
+@pytest.mark.parametrize("texts", [[], "", ["a", ""], [3], 7, ["a\0"]])
+async def test_bad_texts_are_refused_before_sending(serve: Serve, texts: Any) -> None:
+    model, server = compatible(serve)
+    with pytest.raises(md.InvalidRequestError) as caught:
+        await model.embed(texts)
+    assert caught.value.details["field"] == "texts"
+    assert server.seen == []
+
+
+async def test_who_embeds_nothing_says_so() -> None:
+    with pytest.raises(md.UnsupportedError):
+        md.Anthropic("k").embedding_model("e")
