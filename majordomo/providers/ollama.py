@@ -25,6 +25,7 @@ from majordomo.dialects.ollama_images import (
 from majordomo.errors import CallWarning, InvalidRequestError, MajordomoError, NotFoundError, UnsupportedError
 from majordomo.flows.chat import HTTPChatModel
 from majordomo.flows.embed import HTTPEmbeddingModel
+from majordomo.flows.ollama_admin import OllamaAdmin
 from majordomo.flows.picture import Tell
 from majordomo.flows.picture_stream import StreamedImageModel
 from majordomo.providers.base import ASKING, Common, HTTPProvider, sealed
@@ -94,6 +95,11 @@ class Ollama(HTTPProvider):
         # The questions before a picture are part of its call: they never take longer than the call may
         longest = self._picture_timeout.total
         self._asking = ASKING if longest is None else replace(ASKING, total=min(longest, ASKING.total or longest))
+
+    @property
+    def admin(self) -> OllamaAdmin:
+        """Models pulled, made, copied, deleted, loaded and unloaded; blobs; `/api/generate`."""
+        return OllamaAdmin(self._caller, self._ask, self._timeout)
 
     def model(self, id: str, *options: llm.Option) -> HTTPChatModel:  # noqa: A002 (the word of the design)
         return HTTPChatModel(self._caller, self._chat, check_name(id, "model"), options, timeout=self._timeout, strict=self._strict)
