@@ -324,7 +324,7 @@ class Request:
             kinds = [block["type"] == "tool_result" for block in blocks]
             if kinds != sorted(kinds, reverse=True):
                 raise Refused(f"messages.{index}: `tool_result` blocks must come first in the content of their message")
-            before = [block.get("id") for block in self.merged[index - 1][1]] if index else []
+            before = [block["id"] for block in self.merged[index - 1][1] if block["type"] == "tool_use"] if index else []
             results = [block["tool_use_id"] for block in blocks if block["type"] == "tool_result"]
             for name in results:
                 if role == "user" and name not in before:
@@ -355,7 +355,7 @@ class Request:
     # What there is to see in the last message of the user
 
     def _look(self) -> None:
-        blocks = next((blocks for role, blocks in reversed(self.merged) if role == "user"), [])
+        blocks = next(blocks for role, blocks in reversed(self.merged) if role == "user")
         self.answered = any(block["type"] == "tool_result" for block in blocks)
         for block in blocks:
             if block["type"] == "text":
@@ -369,7 +369,7 @@ class Request:
                 self.sights.append(self._sight(block))
 
     def _sight(self, block: dict[str, Any]) -> str:
-        source = block.get("source", {"type": block["type"]})
+        source = block["source"] if block["type"] in SOURCES else {"type": block["type"]}
         if source["type"] in ("url", "text"):
             return f"{block['type']} {source.get('url', source.get('data'))}"
         if source["type"] not in ("base64", "file"):

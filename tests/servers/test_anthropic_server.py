@@ -18,7 +18,7 @@ HEADERS = {"x-api-key": "k", "anthropic-version": OLD}
 MODEL = "claude-sonnet-4-5"
 NEWER = "claude-opus-4-8"
 LOOK = {"name": "look", "description": "Looks.", "input_schema": {"type": "object", "properties": {"at": {"type": "string"}}}}
-THINK = {"thinking": {"type": "enabled", "budget_tokens": 1024}, "max_tokens": 2000}
+THINK: dict[str, Any] = {"thinking": {"type": "enabled", "budget_tokens": 1024}, "max_tokens": 2000}
 
 
 @pytest.fixture
