@@ -8,6 +8,12 @@ import pytest
 
 EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.py"))
 SAYS = {
+    "a_chat_that_draws.py": [
+        "drawn: <ImagePart image/png 256x192",
+        "draw_picture gave 1 parts",
+        "from 9 to 17, dear guest",
+        "width=256 height=192",
+    ],
     "bot.py": ["seed ", "<ImagePart image/png 256x256", "main colours are", "sorry: these 23 bytes are no PNG"],
     "draw_then_talk.py": ["drawn from seed ", "<ImagePart image/png 384x256", "The picture looks "],
     "edit_a_picture.py": ["lighthouse-at-night.png", "'prompt': 'a sky full of stars'", "'seed': 8"],
