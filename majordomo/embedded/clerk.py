@@ -132,8 +132,8 @@ def _after(question: str, name: str) -> str:
 def _told(result: ToolResultPart) -> str:
     text = "".join(part.text for part in result.parts if isinstance(part, TextPart))
     pictures = [look_at(part) for part in result.parts if isinstance(part, ImagePart)]
-    shown = "".join(f" It also gave a picture: {describe(look, '')}" for look in pictures)
-    return f"{result.name or 'The tool'} {'failed' if result.is_error else 'answered'}: {text}{shown}".rstrip()
+    shown = "".join(f"It {'also ' if text else ''}gave a picture: {describe(look, '')} " for look in pictures)
+    return f"{result.name or 'The tool'} {'failed' if result.is_error else 'answered'}: {text}{' ' if text else ''}{shown}".rstrip()
 
 
 def _small_talk(question: str) -> str:
