@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from majordomo.dialects.answer import Answer, count, word_of
+from majordomo.dialects.answer import Answer, count, objects, word_of
 from majordomo.dialects.errors import ErrorBody, build_error, error_value
 from majordomo.dialects.pictures import received_base64
 from majordomo.errors import (
@@ -102,8 +102,9 @@ class OpenAIAnswer(Answer):
 
     words = _FINISH
 
-    def __init__(self, request: Request, limits: Limits, owner: str) -> None:
+    def __init__(self, request: Request, limits: Limits, owner: str, *, details: bool = False) -> None:
         super().__init__(request, limits, owner)
+        self._details: list[dict[str, Any]] | None = [] if details else None  # OpenRouter's, to go back as they came
         self._tags = ThinkTags()
         self._plain = False  # the tags are decided: text needs no further look
         self._at: dict[int, int] = {}
@@ -120,6 +121,9 @@ class OpenAIAnswer(Answer):
             self._take_rest(delta, events)
 
     def _take_rest(self, delta: dict[str, Any], events: list[ChatEvent]) -> None:
+        if self._details is not None:
+            for detail in objects(delta.get("reasoning_details")):
+                self._keep_detail(detail)
         # Some send the same thought under two names: the first that holds any
         for name in ("reasoning_content", "reasoning"):
             if isinstance(thought := delta.get(name), str) and thought:
@@ -140,6 +144,20 @@ class OpenAIAnswer(Answer):
         images = delta.get("images")
         if isinstance(images, list):
             self._take_parts(images, events)
+
+    def _keep_detail(self, detail: dict[str, Any]) -> None:
+        """ "In a stream, merge deltas of the same index and type": texts grow, anything else is replaced."""
+        assert self._details is not None
+        self._grow(sum(len(value) for value in detail.values() if isinstance(value, str)))
+        known = next((d for d in self._details if (d.get("index"), d.get("type")) == (detail.get("index"), detail.get("type"))), None)
+        if known is None or "index" not in detail:
+            self._details.append(dict(detail))
+            return
+        for key, value in detail.items():
+            if key in ("text", "summary", "data") and isinstance(value, str) and isinstance(known.get(key), str):
+                known[key] += value
+            elif value is not None:
+                known[key] = value
 
     def _take_text(self, text: str, events: list[ChatEvent]) -> None:
         if self._plain:
@@ -214,7 +232,8 @@ class OpenAIAnswer(Answer):
         # Servers alternate between the fields as they like; the dialect has no order between them
         runs = {kind: [run for run in self._runs if run.kind == kind] for kind in ("thinking", "text", "image", "call")}
         thought, said = ("".join(piece for run in runs[kind] for piece in run.pieces) for kind in ("thinking", "text"))
-        parts: list[Part] = [ThinkingPart(thought, self._owner)] if thought else []
+        kept: dict[str, Any] = {"reasoning_details": self._details} if self._details else {}
+        parts: list[Part] = [ThinkingPart(thought, self._owner, kept)] if thought or kept else []
         parts += [TextPart(said)] if said else []
         parts += [self._part(run) for run in (*runs["image"], *runs["call"])]
         return tuple(parts) or (TextPart(""),)
@@ -227,8 +246,8 @@ class OpenAIChatStream:
     one that way). Usage may come after the finish reason, so the end is `[DONE]` or the end of the bytes.
     """
 
-    def __init__(self, request: Request, limits: Limits, *, owner: str = "", loading_chunks: bool = False) -> None:
-        self._answer = OpenAIAnswer(request, limits, owner)
+    def __init__(self, request: Request, limits: Limits, *, owner: str = "", loading_chunks: bool = False, details: bool = False) -> None:
+        self._answer = OpenAIAnswer(request, limits, owner, details=details)
         self._frames = EventDecoder(limits.event if not wants_pictures(request) else limits.picture_event)
         self._loading_chunks = loading_chunks
         self._depth = limits.depth

@@ -22,7 +22,7 @@ from majordomo.dialects.openai_answer import (
     wants_pictures,
     without_pictures,
 )
-from majordomo.dialects.turns import linked
+from majordomo.dialects.turns import linked, own
 from majordomo.errors import (
     BadResponseError,
     CallWarning,
@@ -55,21 +55,32 @@ class OpenAIChat:
 
     limit_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"  # the only spelling most compatible servers know
     path: str = "/chat/completions"
-    schema_form: Literal["json_schema", "json_object"] = "json_schema"  # llama-cpp-python answers json_schema with a 500
+    schema_form: Literal["json_schema", "json_object", "words"] = "json_schema"  # llama-cpp-python answers json_schema with a 500
     stream_usage: bool = True  # ask for usage in streams; without it most send none
     owner: str = ""  # the provider whose thinking this is
+    required: str = "required"  # the word for a tool call that must come
+    seed_field: str = "seed"
+    top_k: bool = True  # whether a field that OpenAI has not is known
+    reasoning_object: bool = False  # `reasoning: {"effort": …}`, which also takes a number of tokens
+    thoughts: Literal["", "reasoning", "reasoning_content", "reasoning_details"] = ""  # where the model wants its own thoughts back
+    short_ids: bool = False  # tool ids of exactly nine letters and digits
     loading_chunks: bool = False  # llama-swap's sendLoadingState: progress text dressed as reasoning, without id, model and object
 
     def encode(self, model: str, request: Request, *, stream: bool = False) -> tuple[WireRequest, list[CallWarning]]:
         """The request, and what of it will not happen as asked."""
         warnings: list[CallWarning] = []
         splices = Splices()
-        body: dict[str, Any] = {"model": model, "messages": _encode_messages(linked(request.messages), splices, warnings)}
+        messages = linked(request.messages, _nine) if self.short_ids else linked(request.messages)
+        body: dict[str, Any] = {"model": model, "messages": self._messages(messages, splices)}
         if request.max_tokens is not None:
             body[self.limit_field] = request.max_tokens
-        for name in ("temperature", "top_p", "top_k", "seed"):
-            if (value := getattr(request, name)) is not None:
-                body[name] = value
+        for name, word in (("temperature", "temperature"), ("top_p", "top_p"), ("top_k", "top_k"), ("seed", self.seed_field)):
+            if (value := getattr(request, name)) is None:
+                continue
+            if name == "top_k" and not self.top_k:
+                warnings.append(CallWarning(UNSUPPORTED, "top_k has no effect: this API has none", name))
+            else:
+                body[word] = value
         if request.stop:
             body["stop"] = list(request.stop)
         if request.tools:
@@ -77,17 +88,31 @@ class OpenAIChat:
                 {"type": "function", "function": {"name": t.name, "description": t.description, "parameters": dict(t.parameters)}}
                 for t in request.tools
             ]
-            if request.tool_choice in ("auto", "none", "required"):
+            if request.tool_choice in ("auto", "none"):
                 body["tool_choice"] = request.tool_choice
+            elif request.tool_choice == "required":
+                body["tool_choice"] = self.required
             elif request.tool_choice is not None:
                 body["tool_choice"] = {"type": "function", "function": {"name": request.tool_choice}}
         if request.output is not None:
             schema = output_schema(request.output)
-            if self.schema_form == "json_object":
+            if self.schema_form == "words":
+                words = encode_json(schema).decode()
+                body["messages"].insert(0, {"role": "system", "content": f"Answer with one JSON object of this JSON schema: {words}"})
+                body["response_format"] = {"type": "json_object"}
+            elif self.schema_form == "json_object":
                 body["response_format"] = {"type": "json_object", "schema": schema}
             else:
                 body["response_format"] = {"type": "json_schema", "json_schema": {"name": "output", "schema": schema}}
-        if isinstance(request.reasoning, str):
+        if self.reasoning_object and request.reasoning is not None:
+            body["reasoning"] = (
+                {"max_tokens": request.reasoning}
+                if isinstance(request.reasoning, int)
+                else {"enabled": False}
+                if request.reasoning == "off"
+                else {"effort": request.reasoning}
+            )
+        elif isinstance(request.reasoning, str):
             body["reasoning_effort"] = "none" if request.reasoning == "off" else request.reasoning
         elif request.reasoning is not None:
             warnings.append(CallWarning(UNSUPPORTED, "this dialect knows low, medium and high, not a number of tokens", "reasoning"))
@@ -106,12 +131,65 @@ class OpenAIChat:
         )
         return wire, warnings
 
+    def _messages(self, messages: list[Message], splices: Splices) -> list[dict[str, Any]]:
+        """Messages as this dialect has them. Pictures of tools and of the assistant cannot stand where they were: they move into the next
+        user's turn, after all tool answers ("a user message between two tool answers of the same assistant turn is a 400")."""
+        encoded: list[dict[str, Any]] = []
+        moved: list[dict[str, Any]] = []
+        for message in messages:
+            if message.role == "tool":
+                results = [part for part in message.parts if isinstance(part, ToolResultPart)]
+                encoded += [{"role": "tool", "tool_call_id": r.call_id, "content": _tool_text(r, splices, moved)} for r in results]
+                continue
+            if moved and message.role != "user":
+                encoded.append({"role": "user", "content": moved})
+                moved = []
+            if message.role == "assistant":
+                encoded.append(self._said(message, splices, moved))
+                continue
+            parts = moved + [piece for part in message.parts if (piece := _encode_part(part, splices)) is not None]
+            moved = []
+            only_text = len(parts) == 1 and parts[0]["type"] == "text"
+            encoded.append({"role": message.role, "content": parts[0]["text"] if only_text else parts})
+        if moved:
+            encoded.append({"role": "user", "content": moved})
+        return encoded
+
+    def _said(self, message: Message, splices: Splices, moved: list[dict[str, Any]]) -> dict[str, Any]:
+        encoded: dict[str, Any] = {"role": "assistant", "content": message.text}
+        calls = [part for part in message.parts if isinstance(part, ToolCallPart)]
+        if calls:
+            encoded["content"] = message.text or None
+            if not message.text:
+                del encoded["content"]
+            encoded["tool_calls"] = [
+                {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments_json or "{}"}}
+                for call in calls
+            ]
+        if self.thoughts:
+            encoded |= self._thoughts(message, bool(calls))
+        for part in message.parts:
+            if isinstance(part, (ImagePart, FilePart)):
+                moved += [{"type": "text", "text": "(from the assistant's turn above)"}, _picture_part(part, splices)]
+        return encoded
+
+    def _thoughts(self, message: Message, calls: bool) -> dict[str, Any]:
+        """The model's own thoughts in its own field."""
+        ours = [part for part in message.parts if isinstance(part, ThinkingPart) and own(part, self.owner)]
+        if self.thoughts == "reasoning_details":
+            kept = [detail for part in ours for detail in part.opaque.get("reasoning_details", ())]
+            return {"reasoning_details": kept} if kept else {}
+        text = "".join(part.text for part in ours)
+        if self.thoughts == "reasoning_content":  # DeepSeek: in a tool loop it must be there, elsewhere it must not
+            return {"reasoning_content": text} if calls else {}
+        return {"reasoning": text} if text else {}
+
     def decode(self, body: bytes, request: Request, limits: Limits) -> Reply:
         """The reply in a whole answer. Raises BadResponseError, or the error that a 200 carries."""
         document = decode_object(body, limits.depth)
         if document.get("error") and not document.get("choices"):
             raise build_error(status_within(document), error_value(document), {})
-        answer = OpenAIAnswer(request, limits, self.owner)
+        answer = OpenAIAnswer(request, limits, self.owner, details=self.thoughts == "reasoning_details")
         choice = first_choice(document)
         if choice is None or not isinstance(choice.get("message"), dict):
             raise BadResponseError("the answer holds no message")
@@ -124,52 +202,17 @@ class OpenAIChat:
         return answer.reply(whole=True, raw=without_pictures(document) if b"data:" in body else document)
 
     def stream_decoder(self, request: Request, limits: Limits) -> OpenAIChatStream:
-        return OpenAIChatStream(request, limits, owner=self.owner, loading_chunks=self.loading_chunks)
+        return OpenAIChatStream(
+            request,
+            limits,
+            owner=self.owner,
+            loading_chunks=self.loading_chunks,
+            details=self.thoughts == "reasoning_details",
+        )
 
     def reply_limit(self, request: Request, limits: Limits) -> int:
         """How large a whole answer may be, in bytes."""
         return limits.picture_reply if wants_pictures(request) else limits.reply
-
-
-def _encode_messages(messages: list[Message], splices: Splices, warnings: list[CallWarning]) -> list[dict[str, Any]]:
-    """Messages as this dialect has them. Pictures of tools and of the assistant cannot stand where they were: they move into the next
-    user's turn, after all tool answers ("a user message between two tool answers of the same assistant turn is a 400")."""
-    encoded: list[dict[str, Any]] = []
-    moved: list[dict[str, Any]] = []
-    for message in messages:
-        if message.role == "tool":
-            results = [part for part in message.parts if isinstance(part, ToolResultPart)]
-            encoded += [{"role": "tool", "tool_call_id": r.call_id, "content": _tool_text(r, splices, moved)} for r in results]
-            continue
-        if moved and message.role != "user":
-            encoded.append({"role": "user", "content": moved})
-            moved = []
-        if message.role == "assistant":
-            encoded.append(_encode_assistant(message, splices, moved))
-            continue
-        parts = moved + [piece for part in message.parts if (piece := _encode_part(part, splices)) is not None]
-        moved = []
-        only_text = len(parts) == 1 and parts[0]["type"] == "text"
-        encoded.append({"role": message.role, "content": parts[0]["text"] if only_text else parts})
-    if moved:
-        encoded.append({"role": "user", "content": moved})
-    return encoded
-
-
-def _encode_assistant(message: Message, splices: Splices, moved: list[dict[str, Any]]) -> dict[str, Any]:
-    encoded: dict[str, Any] = {"role": "assistant", "content": message.text}
-    calls = [part for part in message.parts if isinstance(part, ToolCallPart)]
-    if calls:
-        encoded["content"] = message.text or None
-        if not message.text:
-            del encoded["content"]
-        encoded["tool_calls"] = [
-            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments_json or "{}"}} for call in calls
-        ]
-    for part in message.parts:
-        if isinstance(part, (ImagePart, FilePart)):
-            moved += [{"type": "text", "text": "(from the assistant's turn above)"}, _picture_part(part, splices)]
-    return encoded
 
 
 def _tool_text(result: ToolResultPart, splices: Splices, moved: list[dict[str, Any]]) -> str:
@@ -200,3 +243,8 @@ def _picture_part(part: ImagePart | FilePart, splices: Splices) -> dict[str, Any
     if isinstance(part, ImagePart):
         return {"type": "image_url", "image_url": {"url": splices.data_url(part)}}
     return {"type": "file", "file": {"filename": part.name or "file", "file_data": splices.data_url(part)}}
+
+
+def _nine(identity: str, number: int) -> str:
+    """Mistral: "exactly 9 characters [a-zA-Z0-9] on older models". An id that is so already stays."""
+    return identity if len(identity) == 9 and identity.isascii() and identity.isalnum() else f"call{number:05d}"

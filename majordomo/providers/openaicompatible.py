@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal, Unpack
 
 from majordomo import env, imagegen, llm
 from majordomo.catalog import Health, ModelInfo
 from majordomo.dialects.embeddings import OpenAIEmbeddings
-from majordomo.dialects.openai_chat import OpenAIChat
 from majordomo.dialects.openai_image_models import compatible_family
 from majordomo.dialects.openai_images import OpenAIImages
 from majordomo.dialects.openai_models import decode_models
+from majordomo.dialects.openai_presets import PRESETS, Preset
+from majordomo.errors import ConfigurationError
 from majordomo.flows.chat import HTTPChatModel
 from majordomo.flows.embed import HTTPEmbeddingModel
 from majordomo.flows.picture_stream import StreamedImageModel
@@ -18,11 +20,16 @@ from majordomo.providers.base import Common, HTTPProvider, sealed
 from majordomo.secret import Secret, seal
 from majordomo.words import check_name
 
+ANY = Preset("http://localhost:8080/v1", "OPENAI_COMPATIBLE_API_KEY", local=True)
+
 
 class OpenAICompatible(HTTPProvider):
     """`base_url` includes the version path: `http://localhost:8000/v1`.
 
-    The key comes from `api_key`, else from OPENAI_COMPATIBLE_API_KEY; without one none is sent. `json_output` says how a structured answer
+    `preset` names a server whose address, key variable and habits are known: "openrouter", "groq", "mistral", "deepseek", "xai",
+    "together", "vllm", "llamacpp" or "lmstudio"; a `base_url` beside it is another address of such a server. The key comes from
+    `api_key`, else from the preset's variable (GROQ_API_KEY), else from OPENAI_COMPATIBLE_API_KEY where there is no preset; the hosted ones
+    need one, else none is sent. `json_output` says how a structured answer
     is asked for: "json_schema" is OpenAI's form, "json_object" the one llama-cpp-python knows. Waits for models to load, as local
     servers need; see Common for the other keywords. Raises ConfigurationError for an address or key that cannot be one.
     """
@@ -32,17 +39,25 @@ class OpenAICompatible(HTTPProvider):
 
     def __init__(
         self,
-        base_url: str = "http://localhost:8080/v1",
+        base_url: str | None = None,
         api_key: str | Secret | None = None,
         *,
-        json_output: Literal["json_schema", "json_object"] = "json_schema",
+        preset: str | None = None,
+        json_output: Literal["json_schema", "json_object"] | None = None,
         **common: Unpack[Common],
     ) -> None:
         common = sealed(common)
-        api_key = seal(api_key or env.variable("OPENAI_COMPATIBLE_API_KEY"))
-        self._chat = OpenAIChat(owner=self.name, schema_form=json_output)
+        row = _row(preset)
+        api_key = seal(api_key or env.variable(row.key_variable))
+        if api_key is None and not row.local:
+            raise ConfigurationError(
+                f"{preset} needs a key: api_key, or {row.key_variable}", provider=self.name, details={"field": "api_key"}
+            )
+        self.local = row.local
+        # Thoughts belong to the server behind the dialect: what DeepSeek thought is nothing for Groq
+        self._chat = replace(row.door, owner=preset or self.name, schema_form=json_output or row.door.schema_form)
         self._images = OpenAIImages(compatible_family, path="/images", tag=False)
-        super().__init__(base_url, api_key, **common)
+        super().__init__(base_url or row.base_url, api_key, **common)
 
     def model(self, id: str, *options: llm.Option) -> HTTPChatModel:  # noqa: A002 (the word of the design)
         return HTTPChatModel(self._caller, self._chat, check_name(id, "model"), options, timeout=self._timeout, strict=self._strict)
@@ -60,3 +75,12 @@ class OpenAICompatible(HTTPProvider):
     async def health(self) -> Health:
         """Whether `GET /models` answers."""
         return await self._healthy("/models")
+
+
+def _row(preset: str | None) -> Preset:
+    if preset is None:
+        return ANY
+    row = PRESETS.get(preset)
+    if row is None:
+        raise ConfigurationError(f"preset is one of {', '.join(PRESETS)}, not {preset!r}", details={"field": "preset"})
+    return row

@@ -207,11 +207,6 @@ async def test_health_says_no_instead_of_raising(serve: Serve) -> None:
     assert health.message
 
 
-async def test_it_has_no_embeddings() -> None:
-    with pytest.raises(md.UnsupportedError):
-        md.LlamaSwap().embedding_model("m")
-
-
 async def test_loading_text_of_the_gateway_is_an_event(serve: Serve) -> None:
     def handler(peer: Peer) -> None:
         peer.request()
