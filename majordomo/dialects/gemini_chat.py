@@ -61,7 +61,7 @@ class GeminiChat:
         warnings: list[CallWarning] = []
         splices = Splices()
         messages = linked(request.messages)
-        body: dict[str, Any] = {"contents": self._contents(messages, splices, model)}
+        body: dict[str, Any] = {"contents": self._contents(messages, splices, warnings, model)}
         if said := [{"text": part.text} for m in messages if m.role == "system" for part in m.parts if isinstance(part, TextPart)]:
             body["systemInstruction"] = {"parts": said}
         config: dict[str, Any] = {word: value for name, word in _CONFIG.items() if (value := getattr(request, name)) is not None}
@@ -97,7 +97,7 @@ class GeminiChat:
         method = "streamGenerateContent?alt=sse" if stream else "generateContent"
         return json_request(f"/models/{quote(model, safe='')}:{method}", body, request.extra, splices, stream=stream), warnings
 
-    def _contents(self, messages: list[Message], splices: Splices, model: str) -> list[dict[str, Any]]:
+    def _contents(self, messages: list[Message], splices: Splices, warnings: list[CallWarning], model: str) -> list[dict[str, Any]]:
         """User and model in turn. All results of a step stand in one content; pictures of other models move to the user's next."""
         contents: list[dict[str, Any]] = []
         drawn: list[dict[str, Any]] = []
@@ -125,6 +125,7 @@ class GeminiChat:
         if drawn:
             contents.append({"role": "user", "parts": drawn})
         if contents and contents[0]["role"] == "model":  # "a call turn must follow a user turn"
+            warnings.append(CallWarning("HISTORY_CHANGED", "a conversation begins with the user here: a turn was put first", "messages"))
             contents.insert(0, {"role": "user", "parts": [{"text": "(the conversation so far)"}]})
         return contents
 

@@ -117,7 +117,9 @@ def test_any_history_is_a_request(dialect: Dialect, picture: Callable[..., md.Im
         llm.assistant("here", two),
         md.user("thanks", one),
     )
-    wire, _ = dialect.door.encode("gemini-3-pro", Request(history))
+    wire, warnings = dialect.door.encode("gemini-3-pro", Request(history))
+    changed = ["HISTORY_CHANGED"] if dialect.name in ("anthropic", "gemini") else []
+    assert [warning.code for warning in warnings] == changed
     text = json.dumps(sent(wire), ensure_ascii=False)
     assert "s3cret" not in text
     assert "private" not in text
