@@ -25,9 +25,9 @@ _HOME = {
         "with_tool_choice with_tools with_top_k with_top_p"
     ),
     "majordomo.imagegen": (
-        "with_aspect with_background with_cfg_scale with_extra with_image_count with_image_size with_images with_mask with_megapixels "
-        "with_negative_prompt with_output_format with_previews with_quality with_random_seed with_sampler with_scheduler with_seed "
-        "with_steps with_strength"
+        "with_aspect with_background with_caller with_cfg_scale with_extra with_image_count with_image_size with_images "
+        "with_mask with_megapixels with_negative_prompt with_output_format with_previews with_quality with_random_seed "
+        "with_sampler with_scheduler with_seed with_steps with_strength"
     ),
     "majordomo.flows.toolloop": "image_tool run_tools run_tools_sync stream_tools stream_tools_sync",
     "majordomo.routing.registry": "image_model model",
@@ -123,6 +123,7 @@ __all__ = [
     "user_parts",
     "with_aspect",
     "with_background",
+    "with_caller",
     "with_cfg_scale",
     "with_extra",
     "with_image_count",
@@ -202,6 +203,7 @@ if TYPE_CHECKING:
     from majordomo.imagegen import (
         with_aspect,
         with_background,
+        with_caller,
         with_cfg_scale,
         with_extra,
         with_image_count,

@@ -45,3 +45,8 @@ def with_random_seed(source: Callable[[int], int] = secrets.randbelow) -> Shared
 def with_extra(extra: Mapping[str, Any] | None = None, **keys: Any) -> SharedOption:
     """Values for the backend's own body, merged deeply into it."""
     return _set(lambda: {"extra": {**(extra or {}), **keys}})
+
+
+def with_caller(caller: str | None) -> SharedOption:
+    """For whom this call is made: lines are fair, and limits, ledgers and observers count, by this key. It is never sent."""
+    return _set(lambda: {"caller": caller})

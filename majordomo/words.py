@@ -54,3 +54,11 @@ def check_number(name: str, value: object, low: float, high: float, *, whole: bo
     kinds = int if whole else (int, float)
     if isinstance(value, bool) or not isinstance(value, kinds) or not math.isfinite(value) or not low <= value <= high:
         raise InvalidRequestError(f"{name} is a {'whole number' if whole else 'number'} from {low} to {high}", field=name)
+
+
+def check_caller(caller: object) -> None:
+    """Raise InvalidRequestError (field `caller`) for anything but printable text of at most 256 characters; "" is nobody in particular."""
+    check_text(caller, "caller", 256)
+    assert isinstance(caller, str)
+    if not caller.isprintable():
+        raise InvalidRequestError("caller holds a control character", field="caller")

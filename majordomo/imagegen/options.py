@@ -7,12 +7,13 @@ from typing import Any
 
 from majordomo.imagegen.request import Request
 from majordomo.media import ImagePart
-from majordomo.options import with_extra, with_random_seed, with_seed
+from majordomo.options import with_caller, with_extra, with_random_seed, with_seed
 
 __all__ = [
     "Option",
     "with_aspect",
     "with_background",
+    "with_caller",
     "with_cfg_scale",
     "with_extra",
     "with_image_count",

@@ -10,7 +10,7 @@ from typing import Any, TypedDict
 from majordomo.errors import InvalidRequestError
 from majordomo.media import ImagePart, check_sendable
 from majordomo.settings import Limits
-from majordomo.words import as_extra, as_tuple, check_number, check_text
+from majordomo.words import as_extra, as_tuple, check_caller, check_number, check_text
 
 _SIZE = re.compile(r"([1-9][0-9]{0,5})x([1-9][0-9]{0,5})")
 _RATIO = re.compile(r"([0-9]{1,4}(?:\.[0-9]{1,4})?):([0-9]{1,4}(?:\.[0-9]{1,4})?)")
@@ -39,6 +39,7 @@ class Overrides(TypedDict, total=False):
     extra: Mapping[str, Any] | None
     aspect: str | None
     megapixels: float | None
+    caller: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,8 @@ class Request:
     repaint), output_format "png", "jpeg" or "webp", previews: how many unfinished pictures a stream should show. Instead of a size:
     aspect "WIDTH:HEIGHT" (1:16 to 16:1) and megapixels (millions of pixels), either or both, from which the size is worked out as
     the model likes it; setting one way unsets the other. extra: what goes into a backend's body as it is,
-    `{"automatic1111": {...}}` for that provider only. 0, 0.0 are values and are sent; None and "" are not.
+    `{"automatic1111": {...}}` for that provider only. caller: for whom it is drawn, up to 256 characters, never sent. 0, 0.0 are
+    values and are sent; None and "" are not.
     """
 
     prompt: str
@@ -72,6 +74,7 @@ class Request:
     extra: Mapping[str, Any] = field(default_factory=dict)
     aspect: str = ""
     megapixels: float | None = None
+    caller: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "images", (self.images,) if isinstance(self.images, ImagePart) else as_tuple(self.images, "images"))
@@ -151,6 +154,7 @@ def check_request(request: Request, limits: Limits) -> None:
     if request.size and (request.aspect or request.megapixels is not None):
         raise InvalidRequestError("size says how large already: aspect and megapixels are for when it is unset", field="aspect")
     request.ratio  # noqa: B018 (raises)
+    check_caller(request.caller)
     check_number("megapixels", request.megapixels, 0.004, limits.pixels / 1e6)
     check_number("steps", request.steps, 1, 1000, whole=True)
     check_number("cfg_scale", request.cfg_scale, 0, 1000)

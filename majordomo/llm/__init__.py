@@ -26,6 +26,7 @@ from majordomo.llm.messages import (
 from majordomo.llm.model import ChatSource, Model, ModelInfo, Provider, Stream, SyncStream
 from majordomo.llm.options import (
     Option,
+    with_caller,
     with_extra,
     with_max_tokens,
     with_output,
@@ -89,6 +90,7 @@ __all__ = [
     "tool_result",
     "user",
     "user_parts",
+    "with_caller",
     "with_extra",
     "with_max_tokens",
     "with_output",

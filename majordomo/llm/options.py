@@ -7,10 +7,11 @@ from typing import Any
 
 from majordomo.llm.request import Reasoning, Request
 from majordomo.llm.tools import Tool
-from majordomo.options import with_extra, with_seed
+from majordomo.options import with_caller, with_extra, with_seed
 
 __all__ = [
     "Option",
+    "with_caller",
     "with_extra",
     "with_max_tokens",
     "with_output",

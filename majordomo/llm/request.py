@@ -12,7 +12,7 @@ from majordomo.llm.parts import FilePart, ImagePart, Part, TextPart, ThinkingPar
 from majordomo.llm.tools import Tool, as_tool
 from majordomo.media import check_sendable
 from majordomo.settings import Limits
-from majordomo.words import as_extra, as_tuple, check_number, check_text
+from majordomo.words import as_extra, as_tuple, check_caller, check_number, check_text
 
 Reasoning = Literal["off", "low", "medium", "high"] | int
 SEEDS = 2**63
@@ -32,6 +32,7 @@ class LoopOverrides(TypedDict, total=False):
     seed: int | None
     reasoning: Reasoning | None
     extra: Mapping[str, Any] | None
+    caller: str | None
 
 
 class Overrides(LoopOverrides, total=False):
@@ -47,7 +48,7 @@ class Request:
     temperature 0 to 2, top_p above 0 to 1, top_k and max_tokens from 1, stop up to 16 texts, seed 0 to 2**63-1,
     reasoning "off", "low", "medium", "high" or a number of tokens, tool_choice "auto", "none", "required" or a tool's name.
     `reask`: when the answer does not fit `output`, ask once more and say why; whole answers only, not streams. `extra` is merged deeply
-    into the backend's body, for what only that backend knows.
+    into the backend's body, for what only that backend knows. `caller` is for whom the call is made, up to 256 characters, never sent.
     """
 
     messages: tuple[Message, ...] = ()
@@ -63,6 +64,7 @@ class Request:
     seed: int | None = None
     reasoning: Reasoning | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
+    caller: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "messages", tuple(self.messages))
@@ -115,6 +117,7 @@ def check_request(request: Request, limits: Limits) -> None:
             raise InvalidRequestError("reasoning is off, low, medium, high or a number of tokens", field="reasoning")
     else:
         check_number("reasoning", request.reasoning, 1, 2**31, whole=True)
+    check_caller(request.caller)
     names = [tool.name for tool in request.tools]
     if len(set(names)) != len(names):
         raise InvalidRequestError("two tools have the same name", field="tools")

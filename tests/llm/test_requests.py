@@ -10,6 +10,7 @@ import pytest
 import majordomo as md
 from majordomo import imagegen, llm
 from majordomo.imagegen.request import check_request
+from majordomo.llm.request import check_request as check_chat_request
 from majordomo.settings import Limits
 
 FIELDS = [field.name for field in dataclasses.fields(imagegen.Request) if field.name != "prompt"]
@@ -20,7 +21,7 @@ OPTIONS = {
     "scheduler": (md.with_scheduler, "karras"), "images": (md.with_images, PART), "mask": (md.with_mask, PART), "strength": (md.with_strength, 0.5),
     "output_format": (md.with_output_format, "png"), "quality": (md.with_quality, "low"), "background": (md.with_background, "opaque"),
     "previews": (md.with_previews, 1), "extra": (md.with_extra, {"a": 1}),
-    "aspect": (md.with_aspect, "16:9"), "megapixels": (md.with_megapixels, 0.5),
+    "aspect": (md.with_aspect, "16:9"), "megapixels": (md.with_megapixels, 0.5), "caller": (md.with_caller, "user-42"),
 }  # fmt: skip
 
 
@@ -37,7 +38,7 @@ CHAT_OPTIONS: dict[str, tuple[Callable[..., llm.Option], object]] = {
     "tools": (md.with_tools, md.Tool("f")), "tool_choice": (md.with_tool_choice, "auto"), "output": (md.with_output, {"type": "object"}),
     "temperature": (md.with_temperature, 0.0), "top_p": (md.with_top_p, 0.1), "top_k": (md.with_top_k, 5), "max_tokens": (md.with_max_tokens, 9),
     "stop": (md.with_stop, "x"), "seed": (md.with_seed, 0), "reasoning": (md.with_reasoning, "low"), "reask": (md.with_reask, True), "extra": (md.with_extra, {"a": 1}),
-    "aspect": (md.with_aspect, "16:9"), "megapixels": (md.with_megapixels, 0.5),
+    "caller": (md.with_caller, "user-42"),
 }  # fmt: skip
 
 
@@ -103,3 +104,14 @@ def test_bad_settings_are_configuration_errors(make: Callable[[], object]) -> No
 def test_a_result_always_has_a_picture() -> None:
     with pytest.raises(md.NoImageError):
         md.ImageResult(())
+
+
+@pytest.mark.parametrize("caller", ["x" * 257, "x" * 1_000_000, "a\0b", "a\nb", "\ud800", 42])
+def test_a_caller_is_short_printable_text(caller: object) -> None:
+    for check in (
+        lambda: check_request(imagegen.Request("a", caller=caller), Limits()),  # type: ignore[arg-type]
+        lambda: check_chat_request(llm.Request((llm.user("a"),), caller=caller), Limits()),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(md.InvalidRequestError) as caught:
+            check()
+        assert caught.value.field == "caller"
