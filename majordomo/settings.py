@@ -90,5 +90,26 @@ class Limits:
                 raise ConfigurationError(f"limits.{item.name} must be a whole number above 0", details={"field": item.name})
 
 
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """How many calls and tokens a minute, all callers together and each caller (`with_caller`) by itself; None: no bound.
+
+    A call waits its turn within `timeout.queue`; one whose turn lies beyond fails at once with RateLimitError (`LOCAL_RATE_LIMIT`). A
+    full minute's worth may go at once. Tokens are what backends report, input and output together, so they count after a call: the next
+    one waits until none are owed.
+    """
+
+    requests_per_minute: float | None = None
+    tokens_per_minute: float | None = None
+    caller_requests_per_minute: float | None = None
+    caller_tokens_per_minute: float | None = None
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or not 1 <= value < math.inf):
+                raise ConfigurationError(f"rate.{item.name} is a number from 1", details={"field": item.name})
+
+
 HOSTED = Timeout(connect=5, queue=math.inf, load=math.inf, first_byte=120, idle=60, total=600)
 LOCAL = Timeout(connect=5, queue=math.inf, load=300, first_byte=600, idle=120, total=1800)

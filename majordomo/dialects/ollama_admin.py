@@ -69,6 +69,12 @@ def encode_generate(model: str, prompt: str, images: Sequence[ImagePart], fields
     return json_request("/api/generate", body, {}, splices, stream=True)
 
 
+def encode_unload(model: str) -> WireRequest:
+    """An empty prompt to be kept for no time: "with keep_alive 0 unloads"."""
+    body = {"model": check_name(model, "model"), "prompt": "", "keep_alive": 0, "stream": False}
+    return json_request("/api/generate", body, {}, Splices())
+
+
 def check_digest(digest: str) -> str:
     """`sha256:` and 64 hexadecimal digits. Raises InvalidRequestError (field `digest`)."""
     kind, _, digits = digest.partition(":")

@@ -40,6 +40,15 @@ class Telling(Generic[E, T]):
             raise self._error
         return self._result  # type: ignore[return-value]  # finished without an error
 
+    @property
+    def begun(self) -> bool:
+        return self._over is not None
+
+    @property
+    def value(self) -> T | None:
+        """What the work gave, or None as long as it gave nothing; whoever leaves early has to close it."""
+        return self._result
+
     async def told(self) -> Sequence[E]:
         """What was told since the last look, at least one; empty once the work is over and all is told."""
         if self._over is None:

@@ -20,7 +20,9 @@ from majordomo.errors import (
     OverloadedError,
     RateLimitError,
 )
-from majordomo.flows.gate import Gate
+from majordomo.flows.gate import Gate, Place
+from majordomo.flows.group import Holder
+from majordomo.flows.queue import TellPosition
 from majordomo.progress import Loading
 from majordomo.settings import Limits, Retries, Timeout
 from majordomo.wire import Deadline, Transport, WireRequest, WireStream
@@ -66,10 +68,16 @@ class Caller:
     watch: Watch | None = None
     peers: Callable[[], Collection[str]] = tuple  # the names under which `extra` may hold what is for others
     gate: Gate = field(default_factory=lambda: Gate(None))
+    release: Callable[[str], Awaitable[None]] | None = None  # makes the backend let go of a model's memory
     budget: Budget = field(init=False)
 
     def __post_init__(self) -> None:
         self.budget = Budget(self.retries.budget)
+
+    @property
+    def talks(self) -> bool:
+        """Whether there may be something to tell before an answer begins: a line to wait in, or a look whether the model loads."""
+        return self.watch is not None or self.gate.waits
 
     def deadline(self, timeout: Timeout, model: str = "", tell: TellLoading = None, since: Deadline | None = None) -> Deadline:
         """A deadline that begins now, or began with `since`. While a model's first byte is awaited, the provider may look whether it
@@ -79,6 +87,17 @@ class Caller:
             watch = self.watch
             deadline.watch = lambda: watch(model, deadline, tell)
         return deadline
+
+    async def enter(self, deadline: Deadline, model: str, caller: str = "", tell: TellPosition = None) -> Place:
+        """Wait until a call of this model may go; the place must be left. Raises typed errors, about this provider."""
+        holder = None
+        if self.gate.shared:
+            release = self.release
+            holder = Holder(id(self), model, None if release is None else lambda: release(model))
+        try:
+            return await self.gate.enter(deadline, tell, caller=caller, holder=holder)
+        except MajordomoError as error:
+            raise error.about(self.provider, model) from None
 
     async def open(self, request: WireRequest, deadline: Deadline, model: str = "") -> WireStream:
         """An answer with a status of success, not repeated. Raises the typed error of any other."""

@@ -20,12 +20,14 @@ from majordomo.errors import (
     UnsupportedError,
 )
 from majordomo.flows import portal
+from majordomo.flows.background import Telling
 from majordomo.flows.call import Caller, Tries, read_all
+from majordomo.flows.gate import Place
 from majordomo.flows.streams import EventStream, SyncEventStream
 from majordomo.llm.messages import as_messages
 from majordomo.llm.reply import empty_reply
 from majordomo.llm.request import check_request
-from majordomo.progress import Loading
+from majordomo.progress import Loading, Queued
 from majordomo.settings import Limits, Timeout
 from majordomo.wire import WireRequest, WireStream
 
@@ -174,15 +176,12 @@ class HTTPChatModel(ChatModel):
         async def once() -> llm.Reply:
             return self._door.decode(await self._caller.fetch(wire, deadline, limit), request, self._limits)
 
-        gate = self._caller.gate
-        try:
-            await gate.enter(deadline)
-        except MajordomoError as error:
-            raise error.about(self.provider, self.id) from None
+        place = await self._caller.enter(deadline, self.id, request.caller)
         try:
             reply = await self._caller.repeat(once, Tries(self._caller, deadline, self.id))
+            place.leave(tokens_of(reply))
         finally:
-            gate.leave()
+            place.leave()
         return self._named(reply, warnings)
 
     def listen(self, request: llm.Request) -> llm.ChatSource:
@@ -210,12 +209,15 @@ class _HTTPChatSource:
         self._model = model
         self._named = named
         self._decoder = door.stream_decoder(request, caller.limits)
-        self._deadline = caller.deadline(timeout, model)
+        self._deadline = caller.deadline(timeout, model, self._loads)
         self._tries = Tries(caller, self._deadline, model)
+        self._opening: Telling[llm.ChatEvent, WireStream] = Telling(self._opened)
+        self._tell: Callable[[llm.ChatEvent], None] | None = None
+        self._news: list[Loading] = []
         self._pause = 0.0
         self._stream: WireStream | None = None
         self._whole: llm.Reply | None = None
-        self._inside = False  # holds a place of the gate
+        self._place: Place | None = None
 
     @property
     def reply(self) -> llm.Reply:
@@ -229,11 +231,8 @@ class _HTTPChatSource:
         if self._whole is not None:
             return ()
         try:
-            if not self._inside:
-                await self._caller.gate.enter(self._deadline)
-                self._inside = True
-            if self._stream is None and (loading := await self._open()) is not None:
-                return [loading]
+            if self._stream is None and (told := await self._open()):
+                return told
             events = await self._read()
             if self._whole is not None:
                 self._leave()
@@ -244,23 +243,52 @@ class _HTTPChatSource:
             error.about(self._caller.provider, self._model)
             raise
 
-    async def _open(self) -> Loading | None:
-        """Open the stream, or tell that the model loads; the next call then tries again."""
-        from anyio import sleep
+    async def _open(self) -> Sequence[llm.ChatEvent]:
+        """What is told until the stream is open; nothing once it is.
 
-        while self._stream is None:
-            if self._pause:
-                await sleep(self._pause)
-                self._pause = 0.0
+        Where there may be something to tell, a task of its own waits. Most streams open at once and do without.
+        """
+        if not self._opening.begun and not self._caller.talks:
+            self._place = await self._caller.enter(self._deadline, self._model, self._request.caller)
             try:
                 self._stream = await self._caller.open(self._wire, self._deadline)
             except MajordomoError as error:
-                self._pause = self._tries.decide(error.about(self._caller.provider, self._model))
-                if error.code == "MODEL_LOADING":
-                    return Loading(error.message, self._deadline.elapsed())
+                self._failed(error)
             else:
-                self._caller.budget.success()
-        return None
+                return ()
+        if told := await self._opening.told():
+            return told
+        self._stream = self._opening.result
+        return ()
+
+    async def _opened(self, tell: Callable[[llm.ChatEvent], None]) -> WireStream:
+        """The stream, once it is this call's turn and the model is loaded; what happens meanwhile is told."""
+        from anyio import sleep
+
+        self._tell = tell
+        if self._place is None:
+            self._place = await self._caller.enter(
+                self._deadline, self._model, self._request.caller, lambda position: tell(Queued(position))
+            )
+        while True:
+            for event in self._news:
+                tell(event)
+            self._news.clear()
+            await sleep(self._pause)
+            try:
+                return await self._caller.open(self._wire, self._deadline)
+            except MajordomoError as error:
+                self._failed(error)
+
+    def _failed(self, error: MajordomoError) -> None:
+        """Decide on another try; raises the error when there is none."""
+        self._pause = self._tries.decide(error.about(self._caller.provider, self._model))
+        if error.code == "MODEL_LOADING":
+            self._news.append(Loading(error.message, self._deadline.elapsed()))
+
+    def _loads(self, event: Loading) -> None:
+        if self._tell is not None:
+            self._tell(event)
 
     async def _read(self) -> Sequence[llm.ChatEvent]:
         stream = self._stream
@@ -307,15 +335,21 @@ class _HTTPChatSource:
 
     async def aclose(self) -> None:
         try:
-            if self._stream is not None:
-                await self._stream.aclose()
+            await self._opening.aclose()
+            stream = self._stream or self._opening.value
+            if stream is not None:
+                await stream.aclose()
         finally:
             self._leave()
 
     def _leave(self) -> None:
-        if self._inside:
-            self._inside = False
-            self._caller.gate.leave()
+        if self._place is not None:
+            self._place.leave(tokens_of(self._whole) if self._whole is not None else None)
+
+
+def tokens_of(reply: llm.Reply) -> int:
+    """What counts for a rate."""
+    return (reply.usage.input_tokens or 0) + (reply.usage.output_tokens or 0)
 
 
 def refuse_unsupported(warnings: Sequence[CallWarning], strict: bool) -> None:

@@ -45,11 +45,12 @@ class HTTPEmbeddingModel(EmbeddingModel):
             async def once() -> Embeddings:
                 return self._door.decode(await caller.fetch(wire, deadline, caller.limits.picture_reply), len(given), caller.limits)
 
-            await caller.gate.enter(deadline)
+            place = await caller.enter(deadline, self.id)
             try:
                 made = await caller.repeat(once, Tries(caller, deadline, self.id))
+                place.leave(made.usage.input_tokens)
             finally:
-                caller.gate.leave()
+                place.leave()
         except MajordomoError as error:
             error.about(self.provider, self.id)
             raise

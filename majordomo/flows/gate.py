@@ -1,112 +1,97 @@
-"""How many calls of one provider run at once, and who is next: `max_concurrency`."""
+"""Whether a call may go now: `max_concurrency`, `max_queue`, `rate` and the GPU it shares with others."""
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from weakref import WeakKeyDictionary
 
-import anyio
-from anyio.lowlevel import RunVar
-
+from majordomo.flows.group import Holder, ResourceGroup
+from majordomo.flows.queue import Queue, TellPosition
+from majordomo.flows.rate import Meters
 from majordomo.wire import Deadline
 
-_lines: RunVar[WeakKeyDictionary[Gate, _Line]] = RunVar("majordomo-gates")
 
+class Place:
+    """Permission to call; given back once."""
 
-class _Waiting:
-    """One in the line. `moved` is set when its position has changed, or its turn has come."""
+    __slots__ = ("_leave",)
 
-    __slots__ = ("admitted", "moved")
+    def __init__(self, leave: Callable[[int | None], None] | None) -> None:
+        self._leave = leave
 
-    def __init__(self) -> None:
-        self.admitted = False
-        self.moved = anyio.Event()
-
-
-class _Line:
-    """The places of one event loop."""
-
-    def __init__(self, places: int) -> None:
-        self.free = places
-        self.waiting: deque[_Waiting] = deque()
-
-    def leave(self) -> None:
-        self.free += 1
-        self.advance()
-
-    def advance(self) -> None:
-        while self.free and self.waiting:
-            self.free -= 1
-            first = self.waiting.popleft()
-            first.admitted = True
-            first.moved.set()
-        for waiting in self.waiting:
-            waiting.moved.set()
+    def leave(self, tokens: int | None = None) -> None:
+        """The call is over, and has used so many tokens. A second time does nothing."""
+        leave, self._leave = self._leave, None
+        if leave is not None:
+            leave(tokens)
 
 
 class Gate:
-    """`places` at once in each event loop, first come first served; None: no bound."""
+    """All that one provider's calls wait for, in this order: a place of its own, its rate, the GPU."""
 
-    def __init__(self, places: int | None) -> None:
+    def __init__(
+        self, places: int | None, *, most: int | None = None, meters: Meters | None = None, gpu: ResourceGroup | None = None
+    ) -> None:
         self.places = places
+        self._queue = Queue(places, most) if places is not None else None
+        self._meters = meters
+        self._gpu = gpu
 
-    async def enter(self, deadline: Deadline, tell: Callable[[int], None] | None = None) -> None:
-        """Wait for a place, at most as long as the queue limit allows; `leave` must follow. `tell` hears each new position, from 1.
+    @property
+    def shared(self) -> bool:
+        """Whether it matters which model is in the GPU."""
+        return self._gpu is not None
 
-        Raises DeadlineExceededError (phase queue).
+    @property
+    def waits(self) -> bool:
+        """Whether a call that comes now would stand in a line."""
+        queues = [queue for queue in (self._queue, self._gpu) if queue is not None]
+        return any(queue.waiting or queue.running >= queue.places for queue in queues)
+
+    async def enter(
+        self,
+        deadline: Deadline,
+        tell: TellPosition = None,
+        *,
+        caller: str = "",
+        holder: Holder | None = None,
+    ) -> Place:
+        """Wait for all of it; the place must be left. `holder` says which model will be in the GPU.
+
+        Raises DeadlineExceededError (phase queue), OverloadedError (`QUEUE_FULL`) and RateLimitError (`LOCAL_RATE_LIMIT`) when our own
+        rate allows the call only after the queue limit.
         """
-        if self.places is None:
-            return
-        line = self._line()
-        if line.free and not line.waiting:
-            line.free -= 1
-            return
-        deadline.enter("queue")
-        mine = _Waiting()
-        line.waiting.append(mine)
-        told = 0
+        if self._queue is None and self._meters is None and self._gpu is None:
+            return Place(None)
+        queue, meters, gpu = self._queue, self._meters, self._gpu
+        if queue is not None:
+            await queue.enter(deadline, caller, tell)
         try:
-            while not mine.admitted:
-                mine.moved = anyio.Event()
-                position = line.waiting.index(mine) + 1
-                if tell is not None and position != told:
-                    told = position
-                    tell(position)
-                with anyio.move_on_after(deadline.wait()) as scope:
-                    await mine.moved.wait()
-                if scope.cancelled_caught and not mine.admitted:
-                    raise deadline.exceeded()
+            if meters is not None:
+                await meters.enter(deadline, caller)
+            if gpu is not None:
+                await gpu.enter(deadline, caller, tell, holder)
         except BaseException:
-            if mine.admitted:  # the place came together with the cancellation
-                line.leave()
-            else:
-                line.waiting.remove(mine)
-                line.advance()
+            if queue is not None:
+                queue.leave()
             raise
 
-    def leave(self) -> None:
-        """Give the place to the next in line."""
-        if self.places is not None:
-            self._line().leave()
+        def leave(tokens: int | None) -> None:
+            if gpu is not None:
+                gpu.leave(holder)
+            if meters is not None:
+                meters.spent(caller, tokens)
+            if queue is not None:
+                queue.leave()
+
+        return Place(leave)
 
     @asynccontextmanager
-    async def place(self, deadline: Deadline, tell: Callable[[int], None] | None = None) -> AsyncIterator[None]:
-        await self.enter(deadline, tell)
+    async def place(
+        self, deadline: Deadline, tell: TellPosition = None, *, caller: str = "", holder: Holder | None = None
+    ) -> AsyncIterator[Place]:
+        place = await self.enter(deadline, tell, caller=caller, holder=holder)
         try:
-            yield
+            yield place
         finally:
-            self.leave()
-
-    def _line(self) -> _Line:
-        assert self.places is not None
-        try:
-            lines = _lines.get()
-        except LookupError:
-            lines = WeakKeyDictionary()
-            _lines.set(lines)
-        line = lines.get(self)
-        if line is None:
-            line = lines[self] = _Line(self.places)
-        return line
+            place.leave()

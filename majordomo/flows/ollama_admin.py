@@ -184,13 +184,12 @@ class OllamaAdmin:
                 tell(text)
             return generation.done is not None
 
-        gate = self._caller.gate
         deadline = self._caller.deadline(self._timeout, model)
-        await gate.enter(deadline)
+        place = await self._caller.enter(deadline, model)
         try:
             await self._frames(request, take, deadline)
         finally:
-            gate.leave()
+            place.leave()
         return generation.whole()
 
     async def _progress(self, request: WireRequest, tell: Tell | None) -> None:

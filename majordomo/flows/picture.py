@@ -255,12 +255,14 @@ class HTTPImageModel(ImageModel):
         return _joined(parts)
 
     async def _placed(self, request: imagegen.Request, deadline: Deadline, tell: Tell | None) -> imagegen.Result:
-        gate = self._caller.gate
-        await gate.enter(deadline, None if tell is None else lambda position: tell(Queued(position)))
+        heard = None if tell is None else lambda position: tell(Queued(position))
+        place = await self._caller.enter(deadline, self.id, request.caller, heard)
         try:
-            return await self.work(request, deadline, tell)
+            result = await self.work(request, deadline, tell)
+            place.leave((result.usage.input_tokens or 0) + (result.usage.output_tokens or 0))
         finally:
-            gate.leave()
+            place.leave()
+        return result
 
     async def exchange(self, wire: WireRequest, read: Callable[[WireStream], Awaitable[T]], deadline: Deadline, tell: Tell | None) -> T:
         """Send a job once, again only when it was proved refused or the model still loads, and `read` the answer."""

@@ -14,9 +14,11 @@ from majordomo.flows import portal
 from majordomo.flows.call import Caller, Watch
 from majordomo.flows.embed import EmbeddingDoor, HTTPEmbeddingModel
 from majordomo.flows.gate import Gate
+from majordomo.flows.group import ResourceGroup, named_group
+from majordomo.flows.rate import Meters
 from majordomo.llm.embeddings import EmbeddingModel
 from majordomo.secret import Redactor, Secret, seal
-from majordomo.settings import HOSTED, LOCAL, Limits, Retries, Timeout
+from majordomo.settings import HOSTED, LOCAL, Limits, Rate, Retries, Timeout
 from majordomo.transport import Address, open_room
 from majordomo.wire import WireRequest
 from majordomo.words import check_name
@@ -28,8 +30,10 @@ ASKING = Timeout(connect=5, queue=30, first_byte=10, idle=10, total=15)  # a que
 class Common(TypedDict, total=False):
     """Keywords of every provider.
 
-    timeout: limits per phase, or seconds for the whole call. retries: tries in all, and how patient. max_concurrency: calls at once in
-    each event loop, of all models together; the others queue here, in order. strict: what the backend cannot honour is an error
+    timeout: limits per phase, or seconds for the whole call. retries: tries in all, and how patient. max_concurrency: calls at
+    once, of all models together and from all event loops; the others queue here, callers (`with_caller`) taking turns. max_queue: how
+    many may wait; one more gets OverloadedError (`QUEUE_FULL`) at once. rate: calls and tokens a minute. gpu: the ResourceGroup, or its
+    name, whose places this provider's calls take. strict: what the backend cannot honour is an error
     instead of a warning. limits: sizes. proxy: URL of an HTTP proxy (none is ever taken from the environment). tls: file of CA
     certificates, or an ssl.SSLContext. headers: sent with every request. transport: any httpx.AsyncClient or httpx.AsyncBaseTransport
     instead of our own sockets.
@@ -38,6 +42,9 @@ class Common(TypedDict, total=False):
     timeout: Timeout | float | None
     retries: Retries | None
     max_concurrency: int | None
+    max_queue: int | None
+    rate: Rate | None
+    gpu: ResourceGroup | str | None
     strict: bool
     limits: Limits | None
     proxy: str | None
@@ -65,6 +72,20 @@ def provider_names() -> frozenset[str]:
 
 
 _names: frozenset[str] | None = None
+
+
+def gate_of(places: int | None, most: int | None, rate: Rate | None, gpu: ResourceGroup | str | None) -> Gate:
+    """What a provider's calls wait for. Raises ConfigurationError, naming the keyword, for what cannot be."""
+    for name, value, least in (("max_concurrency", places, 1), ("max_queue", most, 0)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
+            raise ConfigurationError(f"{name} is a whole number from {least}", details={"field": name})
+    if rate is not None and not isinstance(rate, Rate):
+        raise ConfigurationError("rate is a Rate", details={"field": "rate"})
+    if isinstance(gpu, str):
+        gpu = named_group(gpu)
+    if gpu is not None and not isinstance(gpu, ResourceGroup):
+        raise ConfigurationError("gpu is a ResourceGroup, or the name of one", details={"field": "gpu"})
+    return Gate(places, most=most, meters=Meters(rate, most) if rate is not None else None, gpu=gpu)
 
 
 class Provider(llm.Provider, imagegen.Provider):
@@ -109,6 +130,7 @@ class HTTPProvider(Provider):
 
     version_path = ""  # what follows the host in an address that a model string gives without a path
     local = True  # waits for models to load; a hosted one does not
+    releases = False  # whether the backend can be asked to let go of a model's memory
     places: int | None = None  # calls at once unless `max_concurrency` says otherwise; a backend that is one GPU has one
 
     def __init__(
@@ -119,6 +141,9 @@ class HTTPProvider(Provider):
         timeout: Timeout | float | None = None,
         retries: Retries | None = None,
         max_concurrency: int | None = None,
+        max_queue: int | None = None,
+        rate: Rate | None = None,
+        gpu: ResourceGroup | str | None = None,
         strict: bool = False,
         limits: Limits | None = None,
         proxy: str | None = None,
@@ -133,10 +158,7 @@ class HTTPProvider(Provider):
                     "api_key holds characters no header has, or is empty", provider=self.name, details={"field": "api_key"}
                 )
             secrets.update(self._key_headers(key))
-        if max_concurrency is not None and (
-            isinstance(max_concurrency, bool) or not isinstance(max_concurrency, int) or max_concurrency < 1
-        ):
-            raise ConfigurationError("max_concurrency is a whole number above 0", details={"field": "max_concurrency"})
+        gate = gate_of(max_concurrency if max_concurrency is not None else self.places, max_queue, rate, gpu)
         if timeout is not None and not isinstance(timeout, Timeout):
             timeout = Timeout(total=timeout)
         self.address = Address.parse(base_url)
@@ -153,7 +175,8 @@ class HTTPProvider(Provider):
             Redactor([key, *secrets.values()]),
             watch=self._watch(),
             peers=provider_names,
-            gate=Gate(max_concurrency if max_concurrency is not None else self.places),
+            gate=gate,
+            release=self._release if self.releases else None,
         )
 
     def _key_headers(self, key: Secret) -> dict[str, Secret]:
@@ -165,6 +188,9 @@ class HTTPProvider(Provider):
 
     def _embedder(self, door: EmbeddingDoor, id: str) -> HTTPEmbeddingModel:  # noqa: A002
         return HTTPEmbeddingModel(self._caller, door, check_name(id, "model"), timeout=self._timeout)
+
+    async def _release(self, model: str) -> None:
+        """Ask the backend to unload this model; only called where `releases` says that there is such a thing."""
 
     def _watch(self) -> Watch | None:
         """What tells loading from hanging while a first byte is awaited; None where nothing does."""

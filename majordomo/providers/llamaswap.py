@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Literal, Unpack
 from urllib.parse import quote
 
@@ -15,13 +16,13 @@ from majordomo.dialects.openai_models import decode_models, decode_running
 from majordomo.dialects.samplers import SDCPP, Lists
 from majordomo.dialects.sdapi import SDAPI
 from majordomo.dialects.sdcpp_jobs import decode_capabilities
-from majordomo.errors import BadResponseError, ConfigurationError, MajordomoError, NotFoundError
+from majordomo.errors import BadResponseError, ConfigurationError, NotFoundError
 from majordomo.flows import portal
-from majordomo.flows.call import TellLoading, Watch
+from majordomo.flows.call import Watch
 from majordomo.flows.chat import HTTPChatModel
 from majordomo.flows.embed import HTTPEmbeddingModel
+from majordomo.flows.loading import LoadWatch
 from majordomo.flows.picture import AnsweredImageModel, AnsweringDoor
-from majordomo.progress import Loading
 from majordomo.providers.base import ASKING, Common, HTTPProvider, sealed
 from majordomo.secret import Secret, seal
 from majordomo.wire import Deadline, WireRequest
@@ -38,6 +39,7 @@ class LlamaSwap(HTTPProvider):
     """
 
     name = "llamaswap"
+    releases = True
 
     def __init__(
         self,
@@ -59,7 +61,6 @@ class LlamaSwap(HTTPProvider):
             self._images = OpenAIImages(tag=True) if images == "openai+tag" else OpenAIImages(compatible_family, tag=False)
         self._asks_lists = images != "openai"
         self._known: dict[str, Lists] = {}
-        self._seen: tuple[float, dict[str, str]] = (-1e9, {})
         super().__init__(base_url, api_key, **common)
 
     def model(self, id: str, *options: llm.Option) -> HTTPChatModel:  # noqa: A002 (the word of the design)
@@ -99,6 +100,9 @@ class LlamaSwap(HTTPProvider):
         path = "/api/models/unload" if id is None else f"/api/models/unload/{quote(check_name(id, 'model'), safe='/:')}"
         await self._ask(path, method="POST")
 
+    async def _release(self, model: str) -> None:
+        await self.unload(model)
+
     def running_sync(self) -> list[ModelInfo]:
         return portal.run(self.running)
 
@@ -113,26 +117,16 @@ class LlamaSwap(HTTPProvider):
         return decode_running(await self._ask("/running"), self._caller.limits)
 
     def _watch(self) -> Watch:
-        """While a first byte is awaited, `/running` tells loading from work. One look a second serves all waiting calls."""
+        """`/running` tells loading from work."""
 
-        async def look(model: str, deadline: Deadline, tell: TellLoading) -> None:
-            caller = self._caller
-            now = caller.clock()
-            when, states = self._seen
-            if now - when >= 1.0:
-                self._seen = (now, states)
-                try:
-                    request = WireRequest("GET", "/running")
-                    states = decode_running(await caller.fetch(request, deadline.beside(ASKING), 1 << 20), caller.limits)
-                except MajordomoError:
-                    return  # the question failed, not the call
-                self._seen = (now, states)
+        async def look(deadline: Deadline) -> dict[str, str]:
+            body = await self._caller.fetch(WireRequest("GET", "/running"), deadline.beside(ASKING), 1 << 20)
+            return decode_running(body, self._caller.limits)
+
+        def loading(states: dict[str, str], model: str) -> str | None:
             state = states.get(model)
             # An alias is not listed under its own name: then only a start or stop of something else can be what we wait for
             waits = state != "ready" if state is not None else any(other in ("starting", "stopping") for other in states.values())
-            if waits or deadline.phase == "load":
-                deadline.enter("load" if waits else "first_byte")
-            if waits and tell is not None:
-                tell(Loading(state or "", deadline.elapsed()))
+            return (state or "") if waits else None
 
-        return look
+        return LoadWatch(look, loading, time.monotonic)

@@ -18,15 +18,15 @@ from majordomo.dialects.pictures import sized
 from majordomo.embedded import clerk
 from majordomo.errors import CallWarning, ConfigurationError, MajordomoError
 from majordomo.flows.chat import ChatModel, refuse_unsupported
-from majordomo.flows.gate import Gate
+from majordomo.flows.group import Holder, ResourceGroup
 from majordomo.flows.picture import ImageModel, Tell
 from majordomo.imagegen.geometry import Geometry
 from majordomo.imaging.sketch import DEFAULT_SIZE, DEFAULT_STEPS, Sketch
 from majordomo.llm.reply import empty_reply
 from majordomo.llm.tools import read_output
 from majordomo.media import png_text
-from majordomo.providers.base import Provider, provider_names
-from majordomo.settings import LOCAL, Limits, Timeout
+from majordomo.providers.base import Provider, gate_of, provider_names
+from majordomo.settings import LOCAL, Limits, Rate, Timeout
 from majordomo.wire import Deadline
 from majordomo.words import check_name
 
@@ -39,8 +39,9 @@ _workers: RunVar[anyio.CapacityLimiter] = RunVar("majordomo-offline-workers")
 class Offline(Provider):
     """Draws and answers on this machine. Any model id is accepted: there is one renderer ("sketch") and one clerk ("clerk").
 
-    `timeout.total`, `limits`, `strict` and `max_concurrency` (pictures drawn at once, default: the number of processors) mean what
-    they mean everywhere. Drawing is deterministic in every field of the request but `previews`; an unset seed is 0.
+    `timeout.total`, `limits`, `strict`, `max_concurrency` (pictures drawn at once, default: the number of processors), `max_queue`,
+    `rate` and `gpu` (of pictures too) mean what they mean everywhere. Drawing is deterministic in every field of the request but
+    `previews`; an unset seed is 0.
     """
 
     name = "offline"
@@ -51,13 +52,16 @@ class Offline(Provider):
         *,
         timeout: Timeout | float | None = None,
         max_concurrency: int | None = None,
+        max_queue: int | None = None,
+        rate: Rate | None = None,
+        gpu: ResourceGroup | str | None = None,
         strict: bool = False,
         limits: Limits | None = None,
     ) -> None:
         if timeout is not None and not isinstance(timeout, Timeout):
             timeout = Timeout(total=timeout)
         self._timeout = (timeout or Timeout()).over(LOCAL)
-        self.gate = Gate(max_concurrency or PROCESSORS)
+        self.gate = gate_of(max_concurrency if max_concurrency is not None else PROCESSORS, max_queue, rate, gpu)
         self._strict = strict
         self._limits = limits or Limits()
         self._closed = False
@@ -115,7 +119,9 @@ class OfflinePainter(ImageModel):
             refuse_unsupported(warnings, offline._strict)
             painting = _Painting(fitted)
             deadline = Deadline(offline._timeout)
-            async with offline.gate.place(deadline, None if tell is None else lambda position: tell(imagegen.Queued(position))):
+            heard = None if tell is None else lambda position: tell(imagegen.Queued(position))
+            holder = Holder(id(offline), self.id)
+            async with offline.gate.place(deadline, heard, caller=request.caller, holder=holder):
                 while not painting.finished:
                     for event in await offline.work(painting.step, deadline):
                         if tell is not None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from typing import Any, Protocol, Unpack
 
 from majordomo import env, imagegen, llm
 from majordomo.catalog import Health, ModelInfo
 from majordomo.dialects.embeddings import OllamaEmbeddings
+from majordomo.dialects.ollama_admin import encode_unload
 from majordomo.dialects.ollama_chat import OllamaChat
 from majordomo.dialects.ollama_images import (
     LISTED,
@@ -23,8 +25,10 @@ from majordomo.dialects.ollama_images import (
     model_name,
 )
 from majordomo.errors import CallWarning, InvalidRequestError, MajordomoError, NotFoundError, UnsupportedError
+from majordomo.flows.call import Watch
 from majordomo.flows.chat import HTTPChatModel
 from majordomo.flows.embed import HTTPEmbeddingModel
+from majordomo.flows.loading import LoadWatch
 from majordomo.flows.ollama_admin import OllamaAdmin
 from majordomo.flows.picture import Tell
 from majordomo.flows.picture_stream import StreamedImageModel
@@ -83,6 +87,7 @@ class Ollama(HTTPProvider):
     """
 
     name = "ollama"
+    releases = True
     places = 1
 
     def __init__(self, base_url: str = "http://localhost:11434", api_key: str | Secret | None = None, **common: Unpack[Common]) -> None:
@@ -135,6 +140,24 @@ class Ollama(HTTPProvider):
     async def health(self) -> Health:
         """Whether `GET /api/version` answers."""
         return await self._healthy("/api/version")
+
+    def _watch(self) -> Watch:
+        """`/api/ps` lists what is in memory; what is not there while its answer is awaited is being loaded."""
+
+        async def look(deadline: Deadline) -> frozenset[str]:
+            body = await self._caller.fetch(WireRequest("GET", "/api/ps"), deadline.beside(ASKING), 1 << 20)
+            return decode_loaded(body, self._caller.limits)
+
+        def loading(loaded: frozenset[str], model: str) -> str | None:
+            if model.endswith(("-cloud", ":cloud")):  # runs on the hosted service: never in this memory
+                return None
+            return None if {model, f"{model}:latest"} & loaded else "not in memory yet"
+
+        return LoadWatch(look, loading, time.monotonic)
+
+    async def _release(self, model: str) -> None:
+        # past the gate: whoever wants the memory holds its place
+        await self._caller.ask(encode_unload(model), ASKING)
 
     async def _meet(self, model: str, *, again: bool = False) -> Server:
         if again:

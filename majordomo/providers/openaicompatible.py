@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from typing import Literal, Unpack
 
@@ -13,11 +14,14 @@ from majordomo.dialects.openai_images import OpenAIImages
 from majordomo.dialects.openai_models import decode_models
 from majordomo.dialects.openai_presets import PRESETS, Preset
 from majordomo.errors import ConfigurationError
+from majordomo.flows.call import Watch
 from majordomo.flows.chat import HTTPChatModel
 from majordomo.flows.embed import HTTPEmbeddingModel
+from majordomo.flows.loading import LoadWatch
 from majordomo.flows.picture_stream import StreamedImageModel
-from majordomo.providers.base import Common, HTTPProvider, sealed
+from majordomo.providers.base import ASKING, Common, HTTPProvider, sealed
 from majordomo.secret import Secret, seal
+from majordomo.wire import Deadline, WireRequest
 from majordomo.words import check_name
 
 ANY = Preset("http://localhost:8080/v1", "OPENAI_COMPATIBLE_API_KEY", local=True)
@@ -54,10 +58,26 @@ class OpenAICompatible(HTTPProvider):
                 f"{preset} needs a key: api_key, or {row.key_variable}", provider=self.name, details={"field": "api_key"}
             )
         self.local = row.local
+        self._tells_loading = preset == "llamacpp"
         # Thoughts belong to the server behind the dialect: what DeepSeek thought is nothing for Groq
         self._chat = replace(row.door, owner=preset or self.name, schema_form=json_output or row.door.schema_form)
         self._images = OpenAIImages(compatible_family, path="/images", tag=False)
         super().__init__(base_url or row.base_url, api_key, **common)
+
+    def _watch(self) -> Watch | None:
+        """llama.cpp's router says of each model listed whether it is loaded; one with a single model answers 503 until it is."""
+        if not self._tells_loading:
+            return None
+
+        async def look(deadline: Deadline) -> dict[str, str]:
+            body = await self._caller.fetch(WireRequest("GET", "/models"), deadline.beside(ASKING), self._caller.limits.reply)
+            return {model.id: model.state for model in decode_models(body, self._caller.limits)}
+
+        def loading(states: dict[str, str], model: str) -> str | None:
+            state = states.get(model, "")
+            return state if state and state != "loaded" else None
+
+        return LoadWatch(look, loading, time.monotonic)
 
     def model(self, id: str, *options: llm.Option) -> HTTPChatModel:  # noqa: A002 (the word of the design)
         return HTTPChatModel(self._caller, self._chat, check_name(id, "model"), options, timeout=self._timeout, strict=self._strict)

@@ -24,14 +24,14 @@ async def test_it_admits_in_order_and_tells_each_new_position() -> None:
             order.append(number)
             await anyio.sleep(0.001)
 
-    await gate.enter(waiting())
+    first = await gate.enter(waiting())
     async with anyio.create_task_group() as group:
         for number in range(4):
             group.start_soon(work, number)
             with anyio.fail_after(1):
                 while not told[number]:
                     await anyio.lowlevel.checkpoint()
-        gate.leave()
+        first.leave()
     assert order == [0, 1, 2, 3]
     assert told == {0: [1], 1: [2, 1], 2: [3, 2, 1], 3: [4, 3, 2, 1]}
 
@@ -52,11 +52,12 @@ async def test_who_leaves_the_line_loses_nobody_a_place() -> None:
             group.cancel_scope.cancel()
     for _ in range(2):
         with anyio.fail_after(1):
-            await gate.enter(waiting())
+            place = await gate.enter(waiting())
     with pytest.raises(md.DeadlineExceededError) as caught:
         await gate.enter(Deadline(md.Timeout(queue=0.05)))
     assert caught.value.phase == "queue"
-    gate.leave()
+    place.leave()
+    place.leave()
     with anyio.fail_after(1):
         await gate.enter(Deadline(md.Timeout(queue=0.05)))
 
@@ -64,5 +65,4 @@ async def test_who_leaves_the_line_loses_nobody_a_place() -> None:
 async def test_without_places_it_is_open() -> None:
     gate = Gate(None)
     for _ in range(100):
-        await gate.enter(waiting())
-    gate.leave()
+        (await gate.enter(waiting())).leave()

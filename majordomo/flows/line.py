@@ -1,0 +1,113 @@
+"""Who is next: a waiting line that is fair by caller. Pure; `gate.py` does the waiting."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from itertools import count
+
+
+class Ticket:
+    """One in the line. `wake` is called when its turn has come, and, where it listens, when its position has changed."""
+
+    __slots__ = ("admitted", "caller", "gone", "listens", "position", "wake")
+
+    def __init__(self, caller: str, wake: Callable[[], bool], *, listens: bool = False) -> None:
+        self.caller = caller
+        self.wake = wake  # False when nobody is there any more
+        self.listens = listens
+        self.admitted = False
+        self.gone = False
+        self.position = 0
+
+
+class Line:
+    """`places` at once; the callers that wait take turns, each caller's own calls in order.
+
+    Entering and leaving cost the same however long the line is; only where somebody listens to positions are all of them counted.
+    """
+
+    def __init__(self, places: int) -> None:
+        self.places = places
+        self.free = places
+        self.waiting = 0
+        self._by_caller: dict[str, deque[Ticket]] = {}
+        self._turns: deque[str] = deque()  # callers that wait, the next one first
+        self._listening = 0
+
+    def enter(self, ticket: Ticket) -> bool:
+        """Whether there is a place at once; else the ticket waits."""
+        if self.free and not self.waiting:
+            self.free -= 1
+            ticket.admitted = True
+            return True
+        own = self._by_caller.get(ticket.caller)
+        if own is None:
+            own = self._by_caller[ticket.caller] = deque()
+            self._turns.append(ticket.caller)
+        own.append(ticket)
+        self.waiting += 1
+        self._listening += ticket.listens
+        self._count()
+        return False
+
+    def leave(self) -> None:
+        """A place is free again."""
+        self.free += 1
+        self.advance()
+
+    def withdraw(self, ticket: Ticket) -> None:
+        """Whoever holds this ticket gives up: the place in the line, or the one that came together with giving up."""
+        if ticket.gone:
+            return
+        if ticket.admitted:
+            self.leave()
+            return
+        own = self._by_caller[ticket.caller]
+        own.remove(ticket)
+        self._gone(ticket)
+        if not own:
+            del self._by_caller[ticket.caller]
+            self._turns.remove(ticket.caller)
+        self._count()
+
+    def advance(self) -> None:
+        """Give free places away, one caller after the other."""
+        while self.free and self.waiting:
+            caller = self._turns.popleft()
+            own = self._by_caller[caller]
+            ticket = own.popleft()
+            self._gone(ticket)
+            if own:
+                self._turns.append(caller)
+            else:
+                del self._by_caller[caller]
+            ticket.admitted = True
+            if ticket.wake():
+                self.free -= 1
+            else:  # its event loop has ended
+                ticket.admitted, ticket.gone = False, True
+        self._count()
+
+    def _gone(self, ticket: Ticket) -> None:
+        self.waiting -= 1
+        self._listening -= ticket.listens
+
+    def _count(self) -> None:
+        """Tell each listener its position: round after round, one ticket of each caller."""
+        if not self._listening:
+            return
+        numbers = count(1)
+        lines = [iter(self._by_caller[caller]) for caller in self._turns]
+        while lines:
+            remaining = []
+            for line in lines:
+                ticket = next(line, None)
+                if ticket is None:
+                    continue
+                remaining.append(line)
+                position = next(numbers)
+                if ticket.listens and position != ticket.position:
+                    ticket.position = position
+                    ticket.wake()
+            lines = remaining

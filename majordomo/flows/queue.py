@@ -1,0 +1,116 @@
+"""A line in which calls wait, from all event loops and threads: nothing of anyio is shared, who waits is woken in its own loop."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+
+from majordomo.flows.line import Line, Ticket
+from majordomo.flows.rate import queue_full
+from majordomo.wire import Deadline
+
+TellPosition = Callable[[int], None] | None
+
+
+class Queue:
+    """A line of `places` with somebody to wait in it; at most `most` wait at once (None: no bound)."""
+
+    def __init__(self, places: int, most: int | None = None, name: str = "") -> None:
+        self.places = places
+        self.most = most
+        self.name = name
+        self._lock = threading.Lock()
+        self._line = Line(places)
+        _queues.add(self)
+
+    @property
+    def waiting(self) -> int:
+        return self._line.waiting
+
+    @property
+    def running(self) -> int:
+        return self.places - self._line.free
+
+    async def enter(self, deadline: Deadline, caller: str = "", tell: TellPosition = None) -> None:
+        """Wait for a place, at most as long as the queue limit allows; `leave` must follow. `tell` hears each new position, from 1.
+
+        Raises DeadlineExceededError (phase queue), and OverloadedError (`QUEUE_FULL`) at once when as many wait as may.
+        """
+        with self._lock:
+            if self._line.free and not self._line.waiting:
+                self._line.free -= 1
+                return
+            if self.most is not None and self._line.waiting >= self.most:
+                raise queue_full(self._line.waiting, f" for {self.name}" if self.name else "")
+            moved = anyio.Event()
+            mine = Ticket(caller, lambda: wake(), listens=tell is not None)
+            wake = _waker(lambda: moved.set())
+            if self._line.enter(mine):
+                return
+        deadline.enter("queue")
+        told = 0
+        try:
+            while not mine.admitted:
+                moved = anyio.Event()
+                if tell is not None and mine.position not in (0, told):
+                    told = mine.position
+                    tell(told)
+                if mine.admitted:  # between the last look and the new event
+                    break
+                with anyio.move_on_after(deadline.wait()) as scope:
+                    await moved.wait()
+                if scope.cancelled_caught and not mine.admitted:
+                    raise deadline.exceeded()
+        except BaseException:
+            with self._lock:
+                self._line.withdraw(mine)
+            raise
+
+    def leave(self) -> None:
+        """Give the place to the next in line."""
+        with self._lock:
+            self._line.leave()
+
+    def forget(self) -> None:
+        """In a forked child: what the parent's calls hold is not held here."""
+        self._lock = threading.Lock()
+        self._line = Line(self.places)
+
+
+_queues: weakref.WeakSet[Queue] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for queue in _queues:
+        queue.forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def _waker(wake: Callable[[], None]) -> Callable[[], bool]:
+    """`wake` in the event loop that runs now, callable from any thread; False when that loop has ended."""
+    trio: Any = sys.modules.get("trio")
+    if trio is not None and trio.lowlevel.in_trio_task():
+        soon: Callable[[Callable[[], None]], Any] = trio.lowlevel.current_trio_token().run_sync_soon
+        ended: type[BaseException] = trio.RunFinishedError
+    else:
+        import asyncio  # the running loop has loaded it
+
+        soon, ended = asyncio.get_running_loop().call_soon_threadsafe, RuntimeError
+
+    def call() -> bool:
+        try:
+            soon(wake)
+        except ended:
+            return False
+        return True
+
+    return call
