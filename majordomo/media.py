@@ -13,7 +13,7 @@ import os
 import re
 import struct
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -321,6 +321,27 @@ def check_size(picture: ImagePart, *, max_pixels: int, max_side: int, max_bytes:
             field=field,
             code="PICTURE_TOO_LARGE",
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Readable:
+    """The pictures a chat backend can read: their kinds, and the most bytes and the longest side of one, where it says so."""
+
+    mimes: Collection[str] = SENDABLE
+    most_bytes: int | None = None
+    longest_side: int | None = None
+
+    def takes(self, picture: ImagePart) -> bool:
+        """Whether the picture can be sent as it is."""
+        if self.most_bytes is not None and len(picture.data) > self.most_bytes:
+            return False
+        if self.longest_side is not None and max(picture.width, picture.height) > self.longest_side:
+            return False
+        return picture.mime in self.mimes
+
+
+PLAIN = Readable(("image/png", "image/jpeg"))  # what every decoder has; llama.cpp's knows no WebP
+COMMON = Readable()
 
 
 def check_sendable(picture: ImagePart, limits: Limits, field: str) -> None:

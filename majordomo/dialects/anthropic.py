@@ -22,6 +22,7 @@ from majordomo.framing.splice import Splices
 from majordomo.llm import ChatEvent, FilePart, ImagePart, Message, Part, Reply, Request, TextPart, ThinkingPart, ToolCallPart, Usage
 from majordomo.llm.reply import FinishReason
 from majordomo.llm.tools import output_schema
+from majordomo.media import Readable
 from majordomo.settings import Limits
 from majordomo.wire import WireRequest
 
@@ -32,6 +33,9 @@ _EFFORT = {"low": 2048, "medium": 8192, "high": 16384}  # tokens, for models tha
 _NOT_AN_ID = re.compile(r"[^a-zA-Z0-9_-]")
 _FAMILY = re.compile(r"claude-[a-z]+-(\d{1,2})(?:-(\d{1,2}))?(?![0-9])")
 
+# "image exceeds 5 MB maximum: … > 5242880 bytes" (of base64), and at most 8,000 pixels a side (Anthropic's vision page)
+READS = Readable(most_bytes=5_242_880 // 4 * 3, longest_side=8_000)
+
 
 @dataclass(frozen=True, slots=True)
 class AnthropicMessages:
@@ -41,6 +45,7 @@ class AnthropicMessages:
     version: Version = "2023-06-01"
     cache: Literal["5m", "1h"] | None = None
     path: str = "/messages"
+    reads: Readable = READS
 
     def encode(self, model: str, request: Request, *, stream: bool = False) -> tuple[WireRequest, list[CallWarning]]:
         """The request, and what of it will not happen as asked."""

@@ -38,6 +38,7 @@ from majordomo.llm import (
 )
 from majordomo.llm.reply import FinishReason
 from majordomo.llm.tools import output_schema
+from majordomo.media import COMMON, Readable
 from majordomo.settings import Limits
 from majordomo.wire import WireRequest
 
@@ -55,6 +56,7 @@ class GeminiChat:
 
     model: str
     owner: str = "gemini"
+    reads: Readable = COMMON
 
     def encode(self, model: str, request: Request, *, stream: bool = False) -> tuple[WireRequest, list[CallWarning]]:
         """The request, and what of it will not happen as asked."""

@@ -20,6 +20,7 @@ from majordomo.framing.splice import Splices
 from majordomo.llm import ChatEvent, FilePart, ImagePart, Message, Part, Reply, Request, ThinkingPart, ToolCallPart, Usage
 from majordomo.llm.reply import FinishReason
 from majordomo.llm.tools import output_schema
+from majordomo.media import PLAIN, Readable
 from majordomo.settings import Limits
 from majordomo.wire import WireRequest
 
@@ -31,6 +32,7 @@ class OllamaChat:
     """Client door. What else the API has (`keep_alive`, `truncate`, `options.num_ctx`) goes through `extra`."""
 
     owner: str = "ollama"
+    reads: Readable = PLAIN
 
     def encode(self, model: str, request: Request, *, stream: bool = False) -> tuple[WireRequest, list[CallWarning]]:
         """The request, and what of it will not happen as asked."""

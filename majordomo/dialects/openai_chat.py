@@ -45,6 +45,7 @@ from majordomo.llm import (
     ToolResultPart,
 )
 from majordomo.llm.tools import output_schema
+from majordomo.media import PLAIN, Readable
 from majordomo.settings import Limits
 from majordomo.wire import WireRequest
 
@@ -64,6 +65,7 @@ class OpenAIChat:
     reasoning_object: bool = False  # `reasoning: {"effort": …}`, which also takes a number of tokens
     thoughts: Literal["", "reasoning", "reasoning_content", "reasoning_details"] = ""  # where the model wants its own thoughts back
     short_ids: bool = False  # tool ids of exactly nine letters and digits
+    reads: Readable = PLAIN
     loading_chunks: bool = False  # llama-swap's sendLoadingState: progress text dressed as reasoning, without id, model and object
 
     def encode(self, model: str, request: Request, *, stream: bool = False) -> tuple[WireRequest, list[CallWarning]]:

@@ -1,4 +1,4 @@
-"""`GET /v1/models`, as OpenAI and llama-swap answer it, and llama-swap's `GET /running`."""
+"""`GET /v1/models`, as OpenAI and llama-swap answer it, and llama-swap's `GET /running` and `GET /api/events`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from majordomo.catalog import Capability, ModelInfo
 from majordomo.errors import BadResponseError
-from majordomo.framing.json import decode_object
+from majordomo.framing.json import decode_json, decode_object
 from majordomo.settings import Limits
 
 
@@ -64,3 +64,25 @@ def decode_running(body: bytes, limits: Limits) -> dict[str, str]:
         for item in running
         if isinstance(item, dict) and isinstance(item.get("model"), str)
     }
+
+
+def decode_change(data: bytes, limits: Limits) -> list[ModelInfo] | None:
+    """The models of llama-swap after a change, from one event of its feed; None for an event about something else (logs, metrics).
+
+    Each event is `{"type": "modelStatus", "data": "[{id, name, description, state, aliases, …}]"}`, the inner JSON as text; states are
+    stopped, starting, ready, stopping, shutdown (llama-swap's API handlers, 2026).
+    """
+    try:
+        event = decode_object(data, limits.depth)
+        listed = decode_json(event["data"].encode(), limits.depth) if event.get("type") == "modelStatus" else None
+    except (BadResponseError, KeyError, AttributeError):
+        return None
+    if not isinstance(listed, list):
+        return None
+    return [_changed(item) for item in listed if isinstance(item, dict) and isinstance(item.get("id"), str)]
+
+
+def _changed(item: dict[str, Any]) -> ModelInfo:
+    state = item.get("state") if isinstance(item.get("state"), str) else ""
+    said = item.get("description") or item.get("name")
+    return ModelInfo(item["id"], loaded=state == "ready", state=state or "", description=said if isinstance(said, str) else "", raw=item)

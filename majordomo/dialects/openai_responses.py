@@ -22,6 +22,7 @@ from majordomo.framing.splice import Splices
 from majordomo.llm import ChatEvent, FilePart, ImagePart, Message, Part, Reply, Request, TextPart, ThinkingPart, ToolCallPart, Usage
 from majordomo.llm.reply import FinishReason
 from majordomo.llm.tools import output_schema
+from majordomo.media import COMMON, Readable
 from majordomo.settings import Limits
 from majordomo.wire import WireRequest
 
@@ -34,6 +35,7 @@ class OpenAIResponses:
 
     owner: str = "openai"
     path: str = "/responses"
+    reads: Readable = COMMON
 
     def encode(self, model: str, request: Request, *, stream: bool = False) -> tuple[WireRequest, list[CallWarning]]:
         """The request, and what of it will not happen as asked."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import replace
 from typing import Any, Protocol, Unpack, cast
@@ -23,10 +23,12 @@ from majordomo.flows import portal
 from majordomo.flows.background import Telling
 from majordomo.flows.call import Caller, Tries, read_all
 from majordomo.flows.gate import Place
+from majordomo.flows.sight import Sight
 from majordomo.flows.streams import EventStream, SyncEventStream
 from majordomo.llm.messages import as_messages
 from majordomo.llm.reply import empty_reply
 from majordomo.llm.request import check_request
+from majordomo.media import Readable
 from majordomo.progress import Loading, Queued
 from majordomo.settings import Limits, Timeout
 from majordomo.wire import WireRequest, WireStream
@@ -50,6 +52,9 @@ class ChatDecoder(Protocol):
 
 class ChatDoor(Protocol):
     """A dialect's client side."""
+
+    @property
+    def reads(self) -> Readable: ...
 
     def encode(self, model: str, request: llm.Request, *, stream: bool = False) -> tuple[WireRequest, list[CallWarning]]: ...
 
@@ -155,6 +160,13 @@ class HTTPChatModel(ChatModel):
         self._door = door
         self._timeout = timeout
         self._strict = strict
+        self._sight = Sight(door.reads, caller.limits)
+
+    async def _shown(self, request: llm.Request) -> tuple[llm.Request, list[CallWarning]]:
+        try:
+            return await self._sight.shown(request)
+        except MajordomoError as error:
+            raise error.about(self.provider, self.id) from None
 
     def _encode(self, request: llm.Request, *, stream: bool) -> tuple[WireRequest, list[CallWarning]]:
         try:
@@ -169,8 +181,9 @@ class HTTPChatModel(ChatModel):
         return replace(reply, provider=self.provider, model=reply.model or self.id, warnings=(*warnings, *reply.warnings))
 
     async def ask(self, request: llm.Request) -> llm.Reply:
-        wire, warnings = self._encode(request, stream=False)
         deadline = self._caller.deadline(self._timeout, self.id)
+        request, changed = await self._shown(request)
+        wire, warnings = self._encode(request, stream=False)
         limit = self._door.reply_limit(request, self._limits)
 
         async def once() -> llm.Reply:
@@ -182,10 +195,21 @@ class HTTPChatModel(ChatModel):
             place.leave(tokens_of(reply))
         finally:
             place.leave()
-        return self._named(reply, warnings)
+        return self._named(reply, [*changed, *warnings])
 
     def listen(self, request: llm.Request) -> llm.ChatSource:
-        wire, warnings = self._encode(request, stream=True)
+        warnings: list[CallWarning] = []
+
+        def encoded(request: llm.Request, changed: Sequence[CallWarning] = ()) -> WireRequest:
+            wire, found = self._encode(request, stream=True)
+            warnings.extend([*changed, *found])
+            return wire
+
+        async def ready() -> WireRequest:
+            return encoded(*await self._shown(request))
+
+        # At once where nothing has to be converted: what is wrong is then said on entering
+        wire = encoded(request) if self._sight.takes(request) else ready
         return _HTTPChatSource(self._caller, self._door, request, wire, self._timeout, self.id, lambda reply: self._named(reply, warnings))
 
 
@@ -197,7 +221,7 @@ class _HTTPChatSource:
         caller: Caller,
         door: ChatDoor,
         request: llm.Request,
-        wire: WireRequest,
+        wire: WireRequest | Callable[[], Awaitable[WireRequest]],
         timeout: Timeout,
         model: str,
         named: Callable[[llm.Reply], llm.Reply],
@@ -248,6 +272,8 @@ class _HTTPChatSource:
 
         Where there may be something to tell, a task of its own waits. Most streams open at once and do without.
         """
+        if not isinstance(self._wire, WireRequest):
+            self._wire = await self._wire()
         if not self._opening.begun and not self._caller.talks:
             self._place = await self._caller.enter(self._deadline, self._model, self._request.caller)
             try:
@@ -265,6 +291,7 @@ class _HTTPChatSource:
         """The stream, once it is this call's turn and the model is loaded; what happens meanwhile is told."""
         from anyio import sleep
 
+        assert isinstance(self._wire, WireRequest)
         self._tell = tell
         if self._place is None:
             self._place = await self._caller.enter(

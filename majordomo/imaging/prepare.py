@@ -8,10 +8,11 @@ from typing import Literal
 from PIL import Image, ImageOps
 
 from majordomo.errors import InvalidRequestError
-from majordomo.media import ImagePart, png_chunks
+from majordomo.media import ImagePart, Readable, png_chunks
 from majordomo.settings import Limits
 
 Size = tuple[int, int]
+_SMALLEST = 64  # pixels a side below which a picture is no use to a model
 _SHAPE_TOLERANCE = 0.02  # a mask drawn on a shrunk copy is off by a pixel's rounding
 
 
@@ -21,13 +22,47 @@ def rgb_png(picture: ImagePart, limits: Limits) -> ImagePart:
         return picture
     image = ImageOps.exif_transpose(_decode(picture, limits, "images"))
     if image.has_transparency_data:
-        image = image.convert("RGBA")
-        flat = Image.new("RGB", image.size, "white")
-        flat.paste(image, mask=image.getchannel("A"))
-        image = flat
+        image = _on_white(image)
     elif image.mode.startswith("I") or image.mode == "F":
         image = _eight_bit(image)
     return _png(image.convert("RGB"))
+
+
+def readable(picture: ImagePart, reads: Readable, limits: Limits) -> ImagePart:
+    """The picture (of several frames the first) in a form that a chat backend reads, upright, and no larger than it takes.
+
+    Pixels that were kept exactly stay exact (PNG) as long as size allows; a photograph stays one (JPEG). Only then it is shrunk, by
+    quarters. Raises InvalidRequestError (field `messages`) for what cannot be decoded, or never gets small enough.
+    """
+    image = ImageOps.exif_transpose(_decode(picture, limits, "messages"))
+    if reads.longest_side is not None:
+        image.thumbnail((reads.longest_side, reads.longest_side), Image.Resampling.LANCZOS)
+    clear = image.has_transparency_data
+    image = image.convert("RGBA" if clear else "RGB")
+    made = _png(image) if clear or _is_lossless(picture) else _jpeg(image)
+    while reads.most_bytes is not None and len(made.data) > reads.most_bytes:
+        if made.mime == "image/jpeg":
+            image = image.resize((image.width * 3 // 4 or 1, image.height * 3 // 4 or 1), Image.Resampling.LANCZOS)
+        if max(image.size) < _SMALLEST:
+            raise InvalidRequestError(
+                f"the picture does not fit into {reads.most_bytes:,} bytes", field="messages", code="PICTURE_TOO_LARGE"
+            )
+        made = _jpeg(_on_white(image))
+    return made
+
+
+def _is_lossless(picture: ImagePart) -> bool:
+    """A lossless WebP has a chunk VP8L (container format of WebP)."""
+    return picture.mime in ("image/png", "image/gif") or (picture.mime == "image/webp" and b"VP8L" in picture.data[:64])
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    image = image.convert("RGBA")
+    flat = Image.new("RGB", image.size, "white")
+    flat.paste(image, mask=image.getchannel("A"))
+    return flat
 
 
 def mask_for(mask: ImagePart, size: Size, kind: Literal["luminance", "alpha"], limits: Limits) -> ImagePart:
@@ -77,4 +112,10 @@ def _is_rgb_png(picture: ImagePart) -> bool:
 def _png(image: Image.Image) -> ImagePart:
     held = BytesIO()
     image.save(held, "PNG", compress_level=1)  # it travels once; a third of the default's time
+    return ImagePart(held.getvalue())
+
+
+def _jpeg(image: Image.Image) -> ImagePart:
+    held = BytesIO()
+    image.save(held, "JPEG", quality=92, subsampling=0)
     return ImagePart(held.getvalue())

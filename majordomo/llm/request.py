@@ -10,7 +10,7 @@ from majordomo.errors import InvalidRequestError
 from majordomo.llm.messages import Message
 from majordomo.llm.parts import FilePart, ImagePart, Part, TextPart, ThinkingPart, ToolCallPart, ToolResultPart
 from majordomo.llm.tools import Tool, as_tool
-from majordomo.media import check_sendable
+from majordomo.media import check_size
 from majordomo.settings import Limits
 from majordomo.words import as_extra, as_tuple, check_caller, check_number, check_text
 
@@ -132,7 +132,8 @@ def _check_part(part: Part, limits: Limits) -> None:
         case TextPart() | ThinkingPart():
             check_text(part.text, "messages", limits.prompt)
         case ImagePart():
-            check_sendable(part, limits, "messages")
+            # Of any kind: what a backend cannot read is sent as something that it can
+            check_size(part, max_pixels=limits.pixels, max_side=limits.side, max_bytes=limits.picture, field="messages")
         case FilePart():
             if len(part.data) > limits.picture:
                 raise InvalidRequestError(f"the file has more than {limits.picture:,} bytes", field="messages")

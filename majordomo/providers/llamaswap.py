@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from typing import Literal, Unpack
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from typing import Literal, Unpack, cast
 from urllib.parse import quote
 
 from majordomo import env, imagegen, llm
@@ -12,7 +14,7 @@ from majordomo.dialects.embeddings import OpenAIEmbeddings
 from majordomo.dialects.openai_chat import OpenAIChat
 from majordomo.dialects.openai_image_models import compatible_family
 from majordomo.dialects.openai_images import OpenAIImages
-from majordomo.dialects.openai_models import decode_models, decode_running
+from majordomo.dialects.openai_models import decode_change, decode_models, decode_running
 from majordomo.dialects.samplers import SDCPP, Lists
 from majordomo.dialects.sdapi import SDAPI
 from majordomo.dialects.sdcpp_jobs import decode_capabilities
@@ -21,8 +23,10 @@ from majordomo.flows import portal
 from majordomo.flows.call import Watch
 from majordomo.flows.chat import HTTPChatModel
 from majordomo.flows.embed import HTTPEmbeddingModel
+from majordomo.flows.feed import Feed
 from majordomo.flows.loading import LoadWatch
 from majordomo.flows.picture import AnsweredImageModel, AnsweringDoor
+from majordomo.flows.streams import EventStream, SyncEventStream
 from majordomo.providers.base import ASKING, Common, HTTPProvider, sealed
 from majordomo.secret import Secret, seal
 from majordomo.wire import Deadline, WireRequest
@@ -99,6 +103,17 @@ class LlamaSwap(HTTPProvider):
         """Stop one model, or all of them. Whatever they are working on, for anybody, is lost."""
         path = "/api/models/unload" if id is None else f"/api/models/unload/{quote(check_name(id, 'model'), safe='/:')}"
         await self._ask(path, method="POST")
+
+    def changes(self) -> AbstractAsyncContextManager[AsyncIterator[list[ModelInfo]]]:
+        """All models with their states, now and after each change, for as long as you listen:
+        `async with provider.changes() as changes: async for models in changes`. StreamBrokenError when llama-swap ends it."""
+        return cast("AbstractAsyncContextManager[AsyncIterator[list[ModelInfo]]]", EventStream(self._feed))
+
+    def changes_sync(self) -> AbstractContextManager[Iterator[list[ModelInfo]]]:
+        return cast("AbstractContextManager[Iterator[list[ModelInfo]]]", SyncEventStream(self._feed))
+
+    def _feed(self) -> Feed[list[ModelInfo]]:
+        return Feed(self._caller, "/api/events", lambda data: decode_change(data, self._caller.limits))
 
     async def _release(self, model: str) -> None:
         await self.unload(model)

@@ -16,6 +16,7 @@ from majordomo.errors import ConfigurationError
 from majordomo.flows.chat import HTTPChatModel
 from majordomo.flows.embed import HTTPEmbeddingModel
 from majordomo.flows.picture_stream import StreamedImageModel
+from majordomo.media import COMMON
 from majordomo.providers.base import Common, HTTPProvider, sealed
 from majordomo.secret import Secret, seal
 from majordomo.words import check_name
@@ -56,7 +57,7 @@ class OpenAI(HTTPProvider):
         if (api or ("responses" if base_url == HOME else "chat")) == "responses":
             self._chat = OpenAIResponses(self.name)
         else:  # "reasoning models reject max_tokens"
-            self._chat = OpenAIChat(owner=self.name, limit_field="max_completion_tokens", top_k=False)
+            self._chat = OpenAIChat(owner=self.name, limit_field="max_completion_tokens", top_k=False, reads=COMMON)
         family = hosted_family if base_url == HOME else compatible_family
         self._images = OpenAIImages(family, path="/images", tag=False, edits=edits)
         super().__init__(base_url, api_key, **common)

@@ -151,12 +151,12 @@ async def test_a_picture_too_large_to_send_can_be_held_but_not_sent(serve: Serve
     assert server.seen == []
 
 
-async def test_a_gif_can_be_held_but_is_not_sent(serve: Serve, picture: Picture) -> None:
+async def test_a_gif_can_be_held_but_is_no_picture_to_begin_with(serve: Serve, picture: Picture) -> None:
     server = serve(always(whole(b"never")))
-    async with md.OpenAICompatible(server.url + "/v1") as provider:
+    async with md.LlamaSwap(server.url) as provider:
         with pytest.raises(md.InvalidRequestError, match="image/gif") as caught:
-            await provider.model("m").generate(md.user("look", picture(kind="GIF")))
-    assert caught.value.field == "messages"
+            await provider.image_model("m").generate("a", images=[picture(kind="GIF")])
+    assert caught.value.field == "images"
     assert server.seen == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -64,9 +65,9 @@ BACKENDS: dict[str, tuple[Callable[[], Backend], Callable[..., Any]]] = {
 @pytest.mark.parametrize("name", BACKENDS)
 async def test_a_stream_tells_that_the_model_loads(serve: Serve, name: str) -> None:
     make, kind = BACKENDS[name]
-    async with kind(serve(make()).url, timeout=md.Timeout(first_byte=0.5, load=20)) as provider:
-        async with provider.model("m").stream("x") as stream:
-            events = [event async for event in stream]
+    provider = kind(serve(make()).url, timeout=md.Timeout(first_byte=0.5, load=20))
+    async with provider, provider.model("m").stream("x") as stream:
+        events = [event async for event in stream]
     loading = [event for event in events if isinstance(event, llm.Loading)]
     assert loading, "the first byte took longer than its limit, and the load was told"
     assert events[: len(loading)] == loading
@@ -110,9 +111,9 @@ async def test_a_server_that_answers_503_while_it_loads_is_asked_again_and_the_s
                 peer.chunk(delta("at last") + delta({}, "stop") + b"data: [DONE]\n\n")
                 peer.end()
 
-    async with md.OpenAICompatible(serve(handler).url, retries=md.Retries(attempts=1)) as provider:
-        async with provider.model("m").stream("x") as stream:
-            events = [event async for event in stream]
+    provider = md.OpenAICompatible(serve(handler).url, retries=md.Retries(attempts=1))
+    async with provider, provider.model("m").stream("x") as stream:
+        events = [event async for event in stream]
     assert [type(event) for event in events] == [llm.Loading, llm.Loading, llm.TextDelta, llm.Done]
 
 
@@ -123,3 +124,35 @@ async def test_a_model_of_the_hosted_service_is_not_taken_for_one_that_loads(ser
         with anyio.fail_after(10), pytest.raises(md.DeadlineExceededError) as caught:
             await provider.model("gpt-oss:120b-cloud").generate("x")
     assert caught.value.phase == "first_byte"
+
+
+def event(kind: str, data: Any) -> bytes:
+    return b"event:message\ndata:" + json.dumps({"type": kind, "data": json.dumps(data)}).encode() + b"\n\n"
+
+
+def feed(peer: Peer) -> None:
+    """llama-swap's feed: old logs first, then the models as they are, then each change; here it ends, as when llama-swap is stopped."""
+    assert peer.request().path == "/api/events"  # type: ignore[union-attr]
+    peer.begin(headers={"content-type": "text/event-stream"})
+    peer.chunk(event("logData", {"source": "proxy", "data": "modelStatus\n\n"}) + b"data: nonsense\n\n")
+    for state in ("stopped", "starting", "ready"):
+        told = event("modelStatus", [{"id": "m", "state": state, "description": "small", "aliases": ["alias"]}])
+        peer.chunk(told[:30])
+        peer.chunk(told[30:] + event("inflight", {"total": 1}))
+    peer.end()
+
+
+async def test_a_gateways_feed_tells_each_change_of_state(serve: Serve) -> None:
+    states = []
+    async with md.LlamaSwap(serve(feed).url) as provider, provider.changes() as changes:
+        with pytest.raises(md.StreamBrokenError) as caught:
+            async for models in changes:
+                states.append([(model.id, model.state, model.loaded, model.description) for model in models])
+    assert states == [[("m", "stopped", False, "small")], [("m", "starting", False, "small")], [("m", "ready", True, "small")]]
+    assert caught.value.provider == "llamaswap"
+
+
+def test_a_feed_can_be_read_blocking_and_left_early(serve: Serve) -> None:
+    server = serve(feed)
+    with md.LlamaSwap(server.url) as provider, provider.changes_sync() as changes:
+        assert next(changes)[0].state == "stopped"

@@ -65,7 +65,9 @@ class Box:
                 self.running -= 1
                 self.done.append(body["model"])
             if seen.path == "/api/chat":
-                peer.reply({"model": body["model"], "message": {"role": "assistant", "content": "calm"}, "done": True, "done_reason": "stop"})
+                peer.reply(
+                    {"model": body["model"], "message": {"role": "assistant", "content": "calm"}, "done": True, "done_reason": "stop"}
+                )
             elif seen.path.endswith("/images/generations"):
                 peer.reply(images(self.picture))
             elif body.get("stream"):
@@ -85,12 +87,11 @@ async def test_chat_and_pictures_of_two_providers_take_turns(serve: Serve, pictu
     box = Box(picture)
     url = serve(box).url
     gpu = ResourceGroup("box")
-    async with md.LlamaSwap(url, gpu=gpu) as swap, md.Ollama(url, gpu=gpu) as ollama:
-        async with anyio.create_task_group() as group:
-            for _ in range(8):
-                group.start_soon(swap.model("qwen").generate, "a")
-                group.start_soon(swap.image_model("sdxl").generate, "a")
-                group.start_soon(ollama.model("gemma").generate, "a")
+    async with md.LlamaSwap(url, gpu=gpu) as swap, md.Ollama(url, gpu=gpu) as ollama, anyio.create_task_group() as group:
+        for _ in range(8):
+            group.start_soon(swap.model("qwen").generate, "a")
+            group.start_soon(swap.image_model("sdxl").generate, "a")
+            group.start_soon(ollama.model("gemma").generate, "a")
     assert box.most == 1
     assert sorted(box.done) == ["gemma"] * 8 + ["qwen"] * 8 + ["sdxl"] * 8
     assert (gpu.running, gpu.waiting) == (0, 0)
@@ -182,30 +183,28 @@ async def test_a_backend_that_cannot_unload_is_no_reason_not_to_go_on(serve: Ser
 
 async def test_a_full_line_says_so_at_once(serve: Serve, picture: bytes) -> None:
     box = Box(picture, instant=False)
-    async with md.LlamaSwap(serve(box).url, gpu=ResourceGroup("box", queue=1)) as swap:
-        async with anyio.create_task_group() as group:
-            group.start_soon(swap.model("qwen").generate, "a")
-            await anyio.to_thread.run_sync(box.until, lambda: box.running == 1)
-            group.start_soon(swap.model("qwen").generate, "a")
-            await anyio.wait_all_tasks_blocked()
-            with pytest.raises(md.OverloadedError) as caught:
-                await swap.image_model("sdxl").generate("a")
-            box.release(2)
+    async with md.LlamaSwap(serve(box).url, gpu=ResourceGroup("box", queue=1)) as swap, anyio.create_task_group() as group:
+        group.start_soon(swap.model("qwen").generate, "a")
+        await anyio.to_thread.run_sync(box.until, lambda: box.running == 1)
+        group.start_soon(swap.model("qwen").generate, "a")
+        await anyio.wait_all_tasks_blocked()
+        with pytest.raises(md.OverloadedError) as caught:
+            await swap.image_model("sdxl").generate("a")
+        box.release(2)
     error = caught.value
     assert (error.code, error.provider, error.model, error.retryable, error.status) == ("QUEUE_FULL", "llamaswap", "sdxl", True, None)
 
 
 async def test_max_queue_bounds_the_line_of_a_provider(serve: Serve, picture: bytes) -> None:
     box = Box(picture, instant=False)
-    async with md.LlamaSwap(serve(box).url, max_concurrency=1, max_queue=0) as swap:
-        async with anyio.create_task_group() as group:
-            group.start_soon(swap.model("qwen").generate, "a")
-            await anyio.to_thread.run_sync(box.until, lambda: box.running == 1)
-            with pytest.raises(md.OverloadedError) as caught:
-                async with swap.model("qwen").stream("a") as stream:
-                    async for _ in stream:
-                        pass
-            box.release()
+    async with md.LlamaSwap(serve(box).url, max_concurrency=1, max_queue=0) as swap, anyio.create_task_group() as group:
+        group.start_soon(swap.model("qwen").generate, "a")
+        await anyio.to_thread.run_sync(box.until, lambda: box.running == 1)
+        with pytest.raises(md.OverloadedError) as caught:
+            async with swap.model("qwen").stream("a") as stream:
+                async for _ in stream:
+                    pass
+        box.release()
     assert caught.value.code == "QUEUE_FULL"
 
 
@@ -249,10 +248,9 @@ def test_one_line_serves_all_event_loops_and_threads(serve: Serve, picture: byte
 
     def in_a_loop(backend: str) -> None:
         async def main() -> None:
-            async with md.LlamaSwap(url, gpu=gpu) as swap:
-                async with anyio.create_task_group() as group:
-                    for _ in range(10):
-                        group.start_soon(swap.model(backend).generate, "a")
+            async with md.LlamaSwap(url, gpu=gpu) as swap, anyio.create_task_group() as group:
+                for _ in range(10):
+                    group.start_soon(swap.model(backend).generate, "a")
 
         try:
             anyio.run(main, backend=backend)
@@ -279,18 +277,17 @@ def test_one_line_serves_all_event_loops_and_threads(serve: Serve, picture: byte
 async def test_who_is_cancelled_while_it_waits_leaves_the_line(serve: Serve, picture: bytes) -> None:
     box = Box(picture, instant=False)
     gpu = ResourceGroup("box")
-    async with md.LlamaSwap(serve(box).url, gpu=gpu) as swap:
-        async with anyio.create_task_group() as group:
-            group.start_soon(swap.model("qwen").generate, "a")
-            await anyio.to_thread.run_sync(box.until, lambda: box.running == 1)
-            with anyio.move_on_after(0.05):
-                await swap.image_model("sdxl").generate("a")
-            with anyio.move_on_after(0.05):
-                async with swap.model("qwen").stream("a") as stream:
-                    async for _ in stream:
-                        pass
-            assert gpu.waiting == 0
-            box.release()
+    async with md.LlamaSwap(serve(box).url, gpu=gpu) as swap, anyio.create_task_group() as group:
+        group.start_soon(swap.model("qwen").generate, "a")
+        await anyio.to_thread.run_sync(box.until, lambda: box.running == 1)
+        with anyio.move_on_after(0.05):
+            await swap.image_model("sdxl").generate("a")
+        with anyio.move_on_after(0.05):
+            async with swap.model("qwen").stream("a") as stream:
+                async for _ in stream:
+                    pass
+        assert gpu.waiting == 0
+        box.release()
     assert gpu.running == 0
     assert box.done == ["qwen"]
 

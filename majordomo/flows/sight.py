@@ -1,0 +1,81 @@
+"""What a chat backend is shown: pictures that it cannot read are sent as pictures that it can."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import replace
+
+from majordomo import llm
+from majordomo.errors import CallWarning
+from majordomo.media import ImagePart, Readable
+from majordomo.settings import Limits
+
+KEPT = 16  # converted pictures that are remembered, so that a conversation's old ones are not converted at every turn
+
+
+class Sight:
+    """The pictures of one model's requests, as its backend reads them."""
+
+    def __init__(self, reads: Readable, limits: Limits) -> None:
+        self._reads = reads
+        self._limits = limits
+        self._made: OrderedDict[bytes, ImagePart] = OrderedDict()
+
+    def takes(self, request: llm.Request) -> bool:
+        """Whether every picture can be sent as it is."""
+        return all(self._reads.takes(picture) for picture in _pictures(request))
+
+    async def shown(self, request: llm.Request) -> tuple[llm.Request, list[CallWarning]]:
+        """The request as it can be sent, and a warning (`PICTURE_CONVERTED`) for each kind of change.
+
+        Raises InvalidRequestError (field `messages`) for a picture that cannot be decoded.
+        """
+        made: dict[bytes, ImagePart] = {}
+        words: dict[str, None] = {}
+        for picture in _pictures(request):
+            if self._reads.takes(picture):
+                continue
+            new = made[picture.data] = await self._converted(picture)
+            words[f"this backend does not read a {_said(picture)}: it was sent as {_said(new)}"] = None
+        if not made:
+            return request, []
+        return _with(request, made), [CallWarning("PICTURE_CONVERTED", text, "messages") for text in words]
+
+    async def _converted(self, picture: ImagePart) -> ImagePart:
+        made = self._made
+        if picture.data not in made:
+            from anyio import to_thread
+
+            from majordomo.imaging.prepare import readable  # Pillow, where no picture needs it, is not loaded
+
+            made[picture.data] = await to_thread.run_sync(readable, picture, self._reads, self._limits, abandon_on_cancel=True)
+            if len(made) > KEPT:
+                made.popitem(last=False)
+        made.move_to_end(picture.data)
+        return made[picture.data]
+
+
+def _said(picture: ImagePart) -> str:
+    return f"{picture.mime} of {picture.width}x{picture.height} and {len(picture.data):,} bytes"
+
+
+def _pictures(request: llm.Request) -> Iterator[ImagePart]:
+    for message in request.messages:
+        for part in message.parts:
+            if isinstance(part, ImagePart):
+                yield part
+            elif isinstance(part, llm.ToolResultPart):
+                yield from (piece for piece in part.parts if isinstance(piece, ImagePart))
+
+
+def _with(request: llm.Request, made: dict[bytes, ImagePart]) -> llm.Request:
+    def changed(part: llm.Part) -> llm.Part:
+        if isinstance(part, ImagePart):
+            return made.get(part.data, part)
+        if isinstance(part, llm.ToolResultPart):
+            return replace(part, parts=tuple(made.get(p.data, p) if isinstance(p, ImagePart) else p for p in part.parts))
+        return part
+
+    turns = (llm.Message(turn.role, tuple(changed(part) for part in turn.parts)) for turn in request.messages)
+    return replace(request, messages=tuple(turns))
