@@ -52,7 +52,12 @@ SCENARIOS = {
     "stream-coalesced": Scenario("SSE stream, many events in each HTTP chunk", "delta", NO_OLLAMA, Goal(0.13), Goal(0.11)),
     "stream-live": Scenario("SSE live, one event a millisecond", "delta", NO_OLLAMA, Goal(0.55), Goal(1.6, "raw")),
     "ndjson": Scenario(
-        "NDJSON stream", "delta", ("raw", "httpx", "ollama"), Goal(0.6, "ollama"), Goal(0.3, "ollama"), against=("ollama", "raw")
+        "NDJSON stream",
+        "delta",
+        ("raw", "httpx", "ollama", "majordomo", "majordomo-fast"),
+        Goal(0.6, "ollama"),
+        Goal(0.3, "ollama"),
+        against=("ollama", "raw"),
     ),
     "hundred": Scenario("1,000 replies, 100 at a time, 50 ms latency", "call", EVERYONE, **_same(Goal(0.3))),
     "cold": Scenario("1,000 at once, cold, 50 ms latency", "call", EVERYONE, **_same(Goal(0.3))),

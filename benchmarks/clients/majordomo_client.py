@@ -20,24 +20,32 @@ class Client:
         self._md = md
         self._chat = md.OpenAICompatible(url + "/v1")
         self._url = url
-        self._painter = None
+        self._painter = self._ollama = None
 
     async def __aenter__(self):
         return self
 
     async def __aexit__(self, *raised):
-        await self._chat.aclose()
-        if self._painter is not None:
-            await self._painter.aclose()
+        for provider in (self._chat, self._painter, self._ollama):
+            if provider is not None:
+                await provider.aclose()
 
     async def reply(self, model):
         reply = await self._chat.model(model).generate("hi")
         return reply.text
 
     async def deltas(self, model):
+        return await self._words(self._chat.model(model))
+
+    async def lines(self, model):
+        if self._ollama is None:
+            self._ollama = self._md.Ollama(self._url)
+        return await self._words(self._ollama.model(model))
+
+    async def _words(self, model):
         from majordomo.llm import TextDelta
 
-        async with self._chat.model(model).stream("hi") as stream:
+        async with model.stream("hi") as stream:
             words = [event.text async for event in stream if isinstance(event, TextDelta)]
         return len(words)
 
