@@ -8,6 +8,7 @@ import anyio
 import pytest
 
 import majordomo as md
+from majordomo.flows.group import ResourceGroup
 
 pytestmark = [pytest.mark.real, pytest.mark.anyio]
 
@@ -54,6 +55,33 @@ async def test_two_models_wanted_at_once_take_turns(swap: md.LlamaSwap) -> None:
             tasks.start_soon(work)
     assert texts == [SENTENCE] * 2
     assert sizes == [64] * 2
+
+
+@pytest.mark.parametrize("unload", [False, True])
+async def test_chat_and_pictures_contend_for_one_gpu_and_no_502_reaches_anybody(gateway: Any, unload: bool) -> None:
+    gpu = ResourceGroup("box", unload=unload)
+    told: list[md.llm.ChatEvent] = []
+    done: list[str] = []
+    async with md.LlamaSwap(gateway.url, gpu=gpu, retries=md.Retries(attempts=1)) as swap:
+
+        async def chat(caller: str) -> None:
+            async with swap.model("recite").stream("Say it.", caller=caller) as stream:
+                told.extend([event async for event in stream])
+            assert stream.reply.text == SENTENCE
+            done.append("chat")
+
+        async def draw(caller: str) -> None:
+            assert (await swap.image_model("tiny-image").generate("a red fox", caller=caller, **SMALL)).image.width == 64
+            done.append("picture")
+
+        with anyio.fail_after(120):
+            async with anyio.create_task_group() as tasks:
+                for caller in ("ann", "bob", "ann"):
+                    tasks.start_soon(draw, caller)
+                    tasks.start_soon(chat, caller)
+    assert sorted(done) == ["chat"] * 3 + ["picture"] * 3
+    assert any(isinstance(event, md.llm.Queued) for event in told)
+    assert (gpu.running, gpu.waiting) == (0, 0)
 
 
 async def test_it_says_what_there_is_and_what_is_loaded(swap: md.LlamaSwap) -> None:
