@@ -13,6 +13,7 @@ import anyio.abc
 from anyio.streams.tls import TLSAttribute
 
 from majordomo.transport.carrier import httpcore
+from majordomo.transport.gather import Gatherer
 from majordomo.wire import Deadline
 
 HOLD = 64 * 1024
@@ -37,6 +38,7 @@ class Wire(httpcore.AsyncNetworkStream):
         self._poll.register(raw.fileno(), select.POLLIN)
         self._poll_both = select.poll()
         self._poll_both.register(raw.fileno(), select.POLLIN | select.POLLOUT)
+        self._gather = Gatherer().feed
         self._early = b""  # what was read while a body was still being sent
         self._ssl: Any = stream.extra(TLSAttribute.ssl_object, None)
 
@@ -45,10 +47,17 @@ class Wire(httpcore.AsyncNetworkStream):
         if self._held:
             with contextlib.suppress(httpcore.WriteError):  # an answer may be there all the same, and says more
                 await self._flush()
+        while received := await self._received():
+            # anyio hands out what it has up to READ bytes: a full piece may have more behind it, above the socket
+            self._filled = len(received) >= READ
+            self.replied = True
+            if data := self._gather(received):  # empty when all of it is held back: to httpcore that would be the end
+                return data
+        return b""
+
+    async def _received(self) -> bytes:
         if self._early:
             data, self._early = self._early, b""
-            self._filled = len(data) >= READ
-            self.replied = True
             return data
         deadline = self.deadline
         while True:
@@ -63,15 +72,11 @@ class Wire(httpcore.AsyncNetworkStream):
             except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
                 raise httpcore.ReadError("connection lost") from None
             if received is not None:
-                break
+                return received
             if watch is not None:
                 await watch()  # even when the limit has passed: it may have been the wrong one, the model loads
             if watch is None or deadline.left() <= 0:
                 raise deadline.exceeded()  # ours, and typed: it passes through httpcore untouched
-        # anyio hands out what it has up to READ bytes: a full piece may have more behind it, above the socket
-        self._filled = len(received) >= READ
-        self.replied = True
-        return received
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
         """Held until 64 KiB or the next read, so that head and small body leave in one packet."""
@@ -132,6 +137,7 @@ class Wire(httpcore.AsyncNetworkStream):
         self.sent = self.replied = False
         self._early = b""
         self._held, self._held_size = [], 0
+        self._gather = Gatherer().feed
 
     @property
     def drained(self) -> bool:

@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Callable
 
 import anyio
+import anyio.lowlevel
 import pytest
 import trustme
 from loopback import Handler, Loopback, Peer, always, whole
@@ -352,6 +353,37 @@ async def test_it_reads_to_the_end_after_the_dialects_end_mark(serve: Serve) -> 
         await reply.finish()
     assert server.connections == 1
     await port.aclose()
+
+
+async def test_chunks_that_come_together_are_one_piece_and_half_a_line_is_no_end(serve: Serve) -> None:
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    heard: list[bytes] = []
+    wire = Wire(await anyio.abc.SocketStream.from_socket(ours), Deadline(QUICK), secure=False)
+
+    async def taken() -> None:
+        """The reader has everything that was sent."""
+        while True:
+            try:
+                ours.recv(1, socket.MSG_PEEK)
+            except BlockingIOError:
+                return
+            await anyio.lowlevel.checkpoint()
+
+    async def listen() -> None:
+        while data := await wire.read(65536):
+            heard.append(data)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(listen)
+        head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+        for data in (head + b"3\r\none\r\n3\r\ntwo\r\n", b"5", b"\r\nthree\r\n0\r\n\r\n"):
+            theirs.sendall(data)
+            with anyio.fail_after(5):
+                await taken()
+        theirs.close()
+    assert b"".join(heard) == head + b"6\r\nonetwo\r\n5\r\nthree\r\n0\r\n\r\n"
+    await wire.aclose()
 
 
 async def test_it_does_not_wait_for_a_server_that_never_ends_its_stream(serve: Serve) -> None:
