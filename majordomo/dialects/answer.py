@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
 from majordomo.dialects.errors import ErrorBody, build_error, error_value
-from majordomo.errors import BadResponseError, CallWarning, MajordomoError, StreamBrokenError, plain_text
+from majordomo.errors import BadResponseError, CallWarning, ContentRefusedError, MajordomoError, StreamBrokenError, plain_text
 from majordomo.framing.json import decode_json
 from majordomo.llm import (
     ChatEvent,
@@ -75,6 +75,8 @@ class Answer:
         self.usage = Usage()
         self.model = ""
         self.warnings: list[CallWarning] = []
+        self.refused = False  # by the model, whatever the finish reason
+        self.within = ""  # the field of the JSON answer that holds the output, where it is not the whole
 
     @property
     def started(self) -> bool:
@@ -173,7 +175,9 @@ class Answer:
         text = "".join(part.text for part in parts if isinstance(part, TextPart))
         reason: FinishReason = self.words.get(self.finish_reason or "", "unknown")
         if whole:
-            if self._calls and reason in ("stop", "unknown"):
+            if self.refused:
+                reason = "content_filter"
+            elif self._calls and reason in ("stop", "unknown"):
                 reason = "tool_calls"
             elif reason == "unknown" and not self.finish_reason and text:
                 reason = "stop"
@@ -182,9 +186,9 @@ class Answer:
             warnings.append(CallWarning("TOOL_NOT_CALLED", "a tool call was required, and the model made none", "tool_choice"))
         output = None
         if whole and self._request.output is not None and not self._calls:
-            output = read_output(self._request.output, text)
+            output = self._output(text, reason)
         elif self._request.output is not None and text:
-            output = partial_output(text)
+            output = partial_output(text, self.within)
         return Reply(
             Message("assistant", parts),
             reason,
@@ -195,6 +199,14 @@ class Answer:
             raw=raw,
             raw_finish_reason=self.finish_reason,
         )
+
+    def _output(self, text: str, reason: FinishReason) -> Any:
+        try:
+            return read_output(self._request.output, text, self.within)
+        except BadResponseError:
+            if reason == "content_filter":  # words instead of the JSON: to ask again, or elsewhere, would be to ask for the same
+                raise ContentRefusedError(text or "the model refuses, without a word", details={"text": text}) from None
+            raise
 
     def _parts(self) -> tuple[Part, ...]:
         parts = tuple(self._part(run) for run in self._runs)

@@ -136,7 +136,7 @@ class OpenAIAnswer(Answer):
                     self.think(thought, events)
         if isinstance(refusal := delta.get("refusal"), str) and refusal:
             self._take_text(refusal, events)
-            self.finish_reason = "content_filter"
+            self.refused = True  # "finish `stop`", which is yet to come in a stream
         calls = delta.get("tool_calls")
         for call in calls if isinstance(calls, list) else ():
             if isinstance(call, dict):
@@ -246,8 +246,18 @@ class OpenAIChatStream:
     one that way). Usage may come after the finish reason, so the end is `[DONE]` or the end of the bytes.
     """
 
-    def __init__(self, request: Request, limits: Limits, *, owner: str = "", loading_chunks: bool = False, details: bool = False) -> None:
+    def __init__(
+        self,
+        request: Request,
+        limits: Limits,
+        *,
+        owner: str = "",
+        loading_chunks: bool = False,
+        details: bool = False,
+        within: str = "",
+    ) -> None:
         self._answer = OpenAIAnswer(request, limits, owner, details=details)
+        self._answer.within = within
         self._frames = EventDecoder(limits.event if not wants_pictures(request) else limits.picture_event)
         self._loading_chunks = loading_chunks
         self._depth = limits.depth
