@@ -125,6 +125,13 @@ class Answer:
         if apart:
             self.break_off()
 
+    def forget(self, name: str) -> None:
+        """The thoughts that came last do not go back with this."""
+        for run in reversed(self._runs):
+            if run.kind != "thinking" or name not in run.opaque:
+                break
+            del run.opaque[name]
+
     def picture(self, image: ImagePart, events: list[ChatEvent]) -> None:
         self._pictures += len(image.data)
         if self._pictures > self._limits.picture_reply:

@@ -153,6 +153,8 @@ class OpenAIChat:
                 continue
             parts = moved + [piece for part in message.parts if (piece := _encode_part(part, splices)) is not None]
             moved = []
+            if not parts:  # "empty array. Expected an array with minimum length 1"
+                continue
             only_text = len(parts) == 1 and parts[0]["type"] == "text"
             encoded.append({"role": message.role, "content": parts[0]["text"] if only_text else parts})
         if moved:

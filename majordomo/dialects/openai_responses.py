@@ -106,7 +106,8 @@ class OpenAIResponses:
                 refuse_misplaced(part)
                 if not isinstance(part, ThinkingPart):
                     content.append(_piece(part, splices))
-            items.append({"role": message.role, "content": content})
+            if content:  # "empty array. Expected an array with minimum length 1"
+                items.append({"role": message.role, "content": content})
         if drawn:
             items.append({"role": "user", "content": drawn})
         return items
@@ -231,6 +232,8 @@ class ResponsesAnswer(Answer):
                 self.end_call(place, events)
             case "image_generation_call" if result := word_of(item.get("result")):
                 self.picture(received_base64(result, self._limits), events)
+            case _:  # a search, say: it is not kept, and so its thought cannot go back "with the item that followed it"
+                self.forget("encrypted_content")
         self.break_off()
 
     def ended(self, response: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ ONE, TWO = md.ToolCallPart("a", "look", "{}"), md.ToolCallPart("b", "look", "{}"
 
 
 def results(message: Message) -> list[str]:
-    return [f"{part.call_id}:{part.parts[0].text}" for part in message.parts if isinstance(part, md.ToolResultPart)]  # type: ignore[union-attr]  # they hold text
+    return [f"{part.call_id}:{part.parts[0].text}" for part in message.parts if isinstance(part, md.ToolResultPart)]
 
 
 def test_results_stand_behind_their_calls_in_their_order() -> None:

@@ -27,5 +27,6 @@ def strangers(picture: md.ImagePart) -> list[llm.Message]:
         md.tool_result(long[1], picture),
         md.tool_result(long[0], ""),
         llm.assistant(ThinkingPart("private", "ollama"), "here", picture, ""),
+        md.user(),
         md.user("thanks", md.FilePart(b"%PDF-1.4 x", "application/pdf", "a.pdf")),
     ]

@@ -10,7 +10,7 @@ from loopback import Handler, Loopback
 from openai_conversations import look
 from servers.drawing import fingerprint
 from servers.openai_responses import OpenAIResponses, colour
-from servers.openai_speech import Turn, calls, draws, says, thinks
+from servers.openai_speech import Turn, calls, draws, says, searches, thinks
 
 import majordomo as md
 from majordomo import llm
@@ -124,6 +124,16 @@ async def test_words_around_a_picture_keep_their_thoughts(openai: md.OpenAI, ser
     reply = await model.generate("a fox")
     assert (len(reply.images), reply.text) == (1, "Here.")
     await model.generate([md.user("a fox"), reply.message, md.user("thanks")])
+    assert kinds(server.seen[-1]) == ["user", "reasoning", "assistant", "user"]
+
+
+@both
+async def test_a_thought_before_a_search_stays_here(streamed: bool, openai: md.OpenAI, server: OpenAIResponses) -> None:
+    server.script = [Turn([thinks("zero"), thinks("one"), searches("a fox"), thinks("two"), says("Red.")])]
+    model = openai.model(MODEL, md.with_extra({"tools": [{"type": "web_search"}]}), md.with_reasoning("low"))
+    reply = await ask(streamed, model, "Which colour?")
+    assert (reply.text, reply.thinking) == ("Red.", "zeroonetwo")
+    await model.generate([md.user("Which colour?"), reply.message, md.user("thanks")])
     assert kinds(server.seen[-1]) == ["user", "reasoning", "assistant", "user"]
 
 

@@ -6,7 +6,7 @@ server.script = [Turn([thinks("Hm"), calls("look", {"at": "a fox"})]), Turn([dra
 ...
 assert server.seen[-1]["store"] is False
 
-Not here: background, conversations, audio, and hosted tools other than the one that draws.
+Not here: background, conversations, audio, and hosted tools other than those that draw and search.
 """
 
 from __future__ import annotations
@@ -134,6 +134,8 @@ class OpenAIResponses(Speech):
             return made | {"name": item["name"], "arguments": item["arguments"]}
         if kind == "image_generation_call":
             return self._picture(item["prompt"], request)
+        if kind == "web_search_call":
+            return {"id": self.named("ws"), "type": kind, "status": state, "action": {"type": "search", "query": item["query"]}}
         part = {"type": "output_text", "annotations": [], "logprobs": [], "text": item.get("text", "")}
         if "refusal" in item:
             part = {"type": "refusal", "refusal": item["refusal"]}

@@ -73,7 +73,9 @@ class Events:
         shown = {name: value for name, value in item.items() if name not in ("result", "revised_prompt", "encrypted_content")}
         state = {"status": "in_progress"} if "status" in item else {}
         yield "response.output_item.added", {"item": shown | opened | state}
-        inner = {"message": _message, "function_call": _call, "reasoning": _reasoning}.get(item["type"], self._picture)
+        inner = {"message": _message, "function_call": _call, "reasoning": _reasoning, "web_search_call": _search}.get(
+            item["type"], self._picture
+        )
         for name, more in inner(item):
             yield name, {"item_id": item["id"], **more}
         yield "response.output_item.done", {"item": item}
@@ -104,6 +106,11 @@ def _call(item: Json) -> Iterator[Named]:
     for piece in sliced(item["arguments"]):
         yield "response.function_call_arguments.delta", {"delta": piece}
     yield "response.function_call_arguments.done", {"arguments": item["arguments"]}  # "name was absent in recordings"
+
+
+def _search(item: Json) -> Iterator[Named]:
+    for state in ("in_progress", "searching", "completed"):
+        yield f"response.{item['type']}.{state}", {}
 
 
 def _reasoning(item: Json) -> Iterator[Named]:

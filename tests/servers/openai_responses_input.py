@@ -42,6 +42,7 @@ ITEMS: dict[str, Json] = {
         "result?": str,
         **dict.fromkeys(("revised_prompt", "size", "quality", "background", "output_format", "action"), str),
     },
+    "web_search_call": {"type!": str, "id!": ID, "status": (*STATES, "searching", "failed"), "action": dict},
     "item_reference": {"type": str, "id!": ID},
 }
 ROLES = ("user", "assistant", "system", "developer")
@@ -230,7 +231,7 @@ class Input:
         wish, kind = self.wish, item.get("type", "message")
         if kind == "image_generation_call":
             self._edit(item["result"])
-        if kind in ("reasoning", "function_call", "image_generation_call") or item.get("role") == "assistant":
+        if kind in ("reasoning", "function_call", "image_generation_call", "web_search_call") or item.get("role") == "assistant":
             wish.said, wish.sights, wish.answered = [], [], False
             return
         held = item["output"] if kind == "function_call_output" else item["content"]

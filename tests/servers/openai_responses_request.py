@@ -68,6 +68,7 @@ DRAWING: Json = {
     "partial_images": Number(0, 3, whole=True),
     "action": ("auto", "generate", "edit"),
 }
+SEARCH: Json = {"type!": ("web_search",), "search_context_size": ("low", "medium", "high"), "user_location": dict, "filters": dict}
 FORMATS: dict[str, Json] = {
     "text": {"type!": str},
     "json_object": {"type!": str},
@@ -121,7 +122,10 @@ class Request:
         for index, tool in enumerate(body.get("tools", [])):
             path = f"tools[{index}]"
             check(tool, dict, path)
-            check(tool.get("type"), ("function", "image_generation"), f"{path}.type")
+            check(tool.get("type"), ("function", "image_generation", "web_search"), f"{path}.type")
+            if tool["type"] == "web_search":
+                check(tool, SEARCH, path)
+                continue
             if tool["type"] == "image_generation":
                 check(tool, DRAWING, path)
                 self.drawing = tool

@@ -16,7 +16,6 @@ from servers.speaking import Gate, route
 
 Json = dict[str, Any]
 CREATED = 1_780_000_000
-_ALL = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class Model:
 
 @dataclass
 class Turn:
-    """One scripted answer: items as `says`, `calls`, `thinks`, `refuses` and `draws` make them, in order.
+    """One scripted answer: items as `says`, `calls`, `thinks`, `refuses`, `draws` and `searches` make them, in order.
 
     `finish` is "length", "content_filter", or "failed" (Responses only: status failed with HTTP 200); `usage` stands in place of what was
     counted.
@@ -71,6 +70,11 @@ def draws(prompt: str) -> Json:
     return {"type": "image_generation_call", "prompt": prompt}
 
 
+def searches(query: str) -> Json:
+    """A search of the web, by the tool that the service hosts."""
+    return {"type": "web_search_call", "query": query}
+
+
 class Left(Exception):
     """The client has gone, or is to be dropped."""
 
@@ -91,7 +95,6 @@ class Wish:
     stops: list[str] = field(default_factory=list)
     reasons: bool = False
     draws: bool = False
-    seen_pictures: list[str] = field(default_factory=list)
     tokens: int = 1
 
     def calls(self, text: str) -> list[Json]:

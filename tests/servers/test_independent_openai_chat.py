@@ -42,16 +42,6 @@ def user(content: Any) -> dict[str, Any]:
     return {"role": "user", "content": content}
 
 
-class Served:
-    """A server and the SDK that speaks with it."""
-
-    def __init__(self, server: Any, url: str) -> None:
-        self.server, self.url = server, url + "/v1"
-
-    def client(self, **more: Any) -> Any:
-        return openai.OpenAI(**{"api_key": "k", "base_url": self.url, "max_retries": 0} | more)
-
-
 class TestChat:
     @pytest.fixture
     def server(self) -> OpenAIChat:
@@ -59,7 +49,7 @@ class TestChat:
 
     @pytest.fixture
     def client(self, server: OpenAIChat, serve: Callable[[Handler], Loopback]) -> Iterator[Any]:
-        with Served(server, serve(server).url).client() as held:
+        with openai.OpenAI(api_key="k", base_url=serve(server).url + "/v1", max_retries=0) as held:
             yield held
 
     def test_plain(self, client: Any) -> None:
@@ -150,7 +140,7 @@ class TestResponses:
 
     @pytest.fixture
     def client(self, server: OpenAIResponses, serve: Callable[[Handler], Loopback]) -> Iterator[Any]:
-        with Served(server, serve(server).url).client() as held:
+        with openai.OpenAI(api_key="k", base_url=serve(server).url + "/v1", max_retries=0) as held:
             yield held
 
     def test_plain_and_kept(self, client: Any) -> None:
