@@ -19,6 +19,7 @@ def strangers(picture: md.ImagePart) -> list[llm.Message]:
     odd = [md.ToolCallPart("a:b/c", "draw", '{"x":1}'), md.ToolCallPart("a:b/c", "draw", "")]
     long = [md.ToolCallPart(LONG_ID + "1", "look", "{}"), md.ToolCallPart(LONG_ID + "2", "look", "{}")]
     return [
+        md.user(),
         llm.assistant(ThinkingPart("private", "gemini", {"signature": "s3cret"}), "sure", *odd),
         md.system("be brief"),
         md.tool_result(odd[0], "done", picture),
@@ -27,6 +28,5 @@ def strangers(picture: md.ImagePart) -> list[llm.Message]:
         md.tool_result(long[1], picture),
         md.tool_result(long[0], ""),
         llm.assistant(ThinkingPart("private", "ollama"), "here", picture, ""),
-        md.user(),
         md.user("thanks", md.FilePart(b"%PDF-1.4 x", "application/pdf", "a.pdf")),
     ]
