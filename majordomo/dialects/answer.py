@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
 from majordomo.dialects.errors import ErrorBody, build_error, error_value
-from majordomo.errors import BadResponseError, CallWarning, MajordomoError, StreamBrokenError, plain_text
+from majordomo.errors import BadResponseError, CallWarning, ContentRefusedError, MajordomoError, StreamBrokenError, plain_text
 from majordomo.framing.json import decode_json
 from majordomo.llm import (
     ChatEvent,
@@ -75,6 +75,8 @@ class Answer:
         self.usage = Usage()
         self.model = ""
         self.warnings: list[CallWarning] = []
+        self.refused = False  # by the model, whatever the finish reason
+        self.within = ""  # the field of the JSON answer that holds the output, where it is not the whole
 
     @property
     def started(self) -> bool:
@@ -122,6 +124,13 @@ class Answer:
         self._in("thinking").opaque.update(opaque)
         if apart:
             self.break_off()
+
+    def forget(self, name: str) -> None:
+        """The thoughts that came last do not go back with this."""
+        for run in reversed(self._runs):
+            if run.kind != "thinking" or name not in run.opaque:
+                break
+            del run.opaque[name]
 
     def picture(self, image: ImagePart, events: list[ChatEvent]) -> None:
         self._pictures += len(image.data)
@@ -173,7 +182,9 @@ class Answer:
         text = "".join(part.text for part in parts if isinstance(part, TextPart))
         reason: FinishReason = self.words.get(self.finish_reason or "", "unknown")
         if whole:
-            if self._calls and reason in ("stop", "unknown"):
+            if self.refused:
+                reason = "content_filter"
+            elif self._calls and reason in ("stop", "unknown"):
                 reason = "tool_calls"
             elif reason == "unknown" and not self.finish_reason and text:
                 reason = "stop"
@@ -182,9 +193,9 @@ class Answer:
             warnings.append(CallWarning("TOOL_NOT_CALLED", "a tool call was required, and the model made none", "tool_choice"))
         output = None
         if whole and self._request.output is not None and not self._calls:
-            output = read_output(self._request.output, text)
+            output = self._output(text, reason)
         elif self._request.output is not None and text:
-            output = partial_output(text)
+            output = partial_output(text, self.within)
         return Reply(
             Message("assistant", parts),
             reason,
@@ -195,6 +206,14 @@ class Answer:
             raw=raw,
             raw_finish_reason=self.finish_reason,
         )
+
+    def _output(self, text: str, reason: FinishReason) -> Any:
+        try:
+            return read_output(self._request.output, text, self.within)
+        except BadResponseError:
+            if reason == "content_filter":  # words instead of the JSON: to ask again, or elsewhere, would be to ask for the same
+                raise ContentRefusedError(text or "the model refuses, without a word", details={"text": text}) from None
+            raise
 
     def _parts(self) -> tuple[Part, ...]:
         parts = tuple(self._part(run) for run in self._runs)
@@ -228,6 +247,7 @@ class ChatStream(ABC):
         self._depth = limits.depth
         self.complete = False
         self.ended = False
+        self.failure: MajordomoError | None = None
 
     @property
     def reply(self) -> Reply:
@@ -238,19 +258,34 @@ class ChatStream(ABC):
         """One document; sets `complete` at the end mark, and calls `end` where nothing may follow it."""
 
     def feed(self, chunk: bytes) -> list[ChatEvent]:
-        """The events that these bytes complete; the last is Done. Raises StreamBrokenError or what the stream says went wrong."""
-        return self._read(self._frames.feed(chunk))
+        """The events that these bytes complete; the last is Done. Raises StreamBrokenError or what the stream says went wrong; where
+        events came before it, they are given first, and `failure` is what is then to be raised."""
+        return self._events(self._frames.feed(chunk))
 
     def finish(self) -> list[ChatEvent]:
-        """The bytes have ended."""
-        events = self._read(self._frames.finish())
-        if not self.ended:
-            if not self.complete:
-                stray: bytes = getattr(self._frames, "stray", b"")
-                reason = f": {self._said(stray)}" if stray else ""
-                raise StreamBrokenError(f"the stream ended before the answer did{reason}", partial=self.reply)
-            self.end(events)
+        """The bytes have ended. Raises as `feed` does."""
+        return self._events(self._frames.finish(), last=True)
+
+    def _events(self, frames: list[bytes], *, last: bool = False) -> list[ChatEvent]:
+        if self.failure is not None:
+            raise self.failure
+        events: list[ChatEvent] = []
+        try:
+            self._read(frames, events)
+            if last and not self.ended:
+                self._finish(events)
+        except MajordomoError as error:
+            if not events:
+                raise
+            self.failure = error
         return events
+
+    def _finish(self, events: list[ChatEvent]) -> None:
+        if not self.complete:
+            stray: bytes = getattr(self._frames, "stray", b"")
+            reason = f": {self._said(stray)}" if stray else ""
+            raise StreamBrokenError(f"the stream ended before the answer did{reason}", partial=self.reply)
+        self.end(events)
 
     def end(self, events: list[ChatEvent]) -> None:
         """The answer is whole."""
@@ -266,8 +301,7 @@ class ChatStream(ABC):
             f"the stream broke off: {error.message}", partial=self.reply, code=error.code, status=error.status, details=error.details
         )
 
-    def _read(self, frames: list[bytes]) -> list[ChatEvent]:
-        events: list[ChatEvent] = []
+    def _read(self, frames: list[bytes], events: list[ChatEvent]) -> None:
         for data in frames:
             if self.ended:
                 break
@@ -284,7 +318,6 @@ class ChatStream(ABC):
             if document.get("error") and document.get("type", "error") == "error":
                 raise self.broken(build_error(200, error_value(document), {}))
             self.take(document, events)
-        return events
 
     @staticmethod
     def _said(stray: bytes) -> str:

@@ -14,7 +14,8 @@ from majordomo.catalog import ModelInfo
 from majordomo.dialects.answer import Answer, ChatStream, count, objects, word_of
 from majordomo.dialects.bodies import UNSUPPORTED, json_request
 from majordomo.dialects.errors import build_error, error_value
-from majordomo.dialects.turns import attachments, closed_schema, linked, own, refuse_misplaced, tool_results, tools_of
+from majordomo.dialects.schemas import closed_schema, object_schema
+from majordomo.dialects.turns import attachments, linked, own, refuse_misplaced, tool_results, tools_of
 from majordomo.errors import BadResponseError, CallWarning, UnsupportedError
 from majordomo.framing.json import decode_object, encode_json
 from majordomo.framing.lines import EventDecoder
@@ -128,7 +129,11 @@ class AnthropicMessages:
         if not tools:
             return
         body["tools"] = [
-            {"name": tool.name, **({"description": tool.description} if tool.description else {}), "input_schema": _object(tool.parameters)}
+            {
+                "name": tool.name,
+                **({"description": tool.description} if tool.description else {}),
+                "input_schema": object_schema(tool.parameters),
+            }
             for tool in tools
         ]
         choice = request.tool_choice
@@ -366,11 +371,6 @@ def _block(part: Part, splices: Splices) -> list[dict[str, Any]]:
 def _spell(identity: str, number: int) -> str:
     """Tool ids match ^[a-zA-Z0-9_-]+$"""
     return _NOT_AN_ID.sub("_", identity) or f"call_{number}"
-
-
-def _object(schema: Any) -> dict[str, Any]:
-    """`input_schema` must be an object schema."""
-    return {"type": "object", "properties": {}, **schema}
 
 
 def _version_of(model: str) -> tuple[int, int]:

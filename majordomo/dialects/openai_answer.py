@@ -136,7 +136,7 @@ class OpenAIAnswer(Answer):
                     self.think(thought, events)
         if isinstance(refusal := delta.get("refusal"), str) and refusal:
             self._take_text(refusal, events)
-            self.finish_reason = "content_filter"
+            self.refused = True  # "finish `stop`", which is yet to come in a stream
         calls = delta.get("tool_calls")
         for call in calls if isinstance(calls, list) else ():
             if isinstance(call, dict):
@@ -246,12 +246,23 @@ class OpenAIChatStream:
     one that way). Usage may come after the finish reason, so the end is `[DONE]` or the end of the bytes.
     """
 
-    def __init__(self, request: Request, limits: Limits, *, owner: str = "", loading_chunks: bool = False, details: bool = False) -> None:
+    def __init__(
+        self,
+        request: Request,
+        limits: Limits,
+        *,
+        owner: str = "",
+        loading_chunks: bool = False,
+        details: bool = False,
+        within: str = "",
+    ) -> None:
         self._answer = OpenAIAnswer(request, limits, owner, details=details)
+        self._answer.within = within
         self._frames = EventDecoder(limits.event if not wants_pictures(request) else limits.picture_event)
         self._loading_chunks = loading_chunks
         self._depth = limits.depth
         self.ended = False
+        self.failure: MajordomoError | None = None
 
     @property
     def reply(self) -> Reply:
@@ -263,25 +274,39 @@ class OpenAIChatStream:
         return self._answer.finish_reason is not None
 
     def feed(self, chunk: bytes) -> list[ChatEvent]:
-        """The events that these bytes complete; the last is Done. Raises StreamBrokenError or what the stream says went wrong."""
+        """The events that these bytes complete; the last is Done. Raises StreamBrokenError or what the stream says went wrong; where
+        events came before it, they are given first, and `failure` is what is then to be raised."""
+        if self.failure is not None:
+            raise self.failure
         events: list[ChatEvent] = []
-        for data in self._frames.feed(chunk):
-            if self.ended:
-                break
-            self._take(data, events)
+        try:
+            for data in self._frames.feed(chunk):
+                if self.ended:
+                    break
+                self._take(data, events)
+        except MajordomoError as error:
+            self._failed(error, events)
         return events
 
     def finish(self) -> list[ChatEvent]:
-        """The bytes have ended."""
-        if self.ended:
-            return []
+        """The bytes have ended. Raises as `feed` does."""
+        if self.failure is not None:
+            raise self.failure
         events: list[ChatEvent] = []
-        for data in self._frames.finish():
+        try:
+            for data in self._frames.finish() if not self.ended else ():
+                if not self.ended:
+                    self._take(data, events)
             if not self.ended:
-                self._take(data, events)
-        if not self.ended:
-            self._end(events)
+                self._end(events)
+        except MajordomoError as error:
+            self._failed(error, events)
         return events
+
+    def _failed(self, error: MajordomoError, events: list[ChatEvent]) -> None:
+        if not events:
+            raise error
+        self.failure = error
 
     def _take(self, data: bytes, events: list[ChatEvent]) -> None:
         try:

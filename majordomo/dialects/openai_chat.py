@@ -22,7 +22,8 @@ from majordomo.dialects.openai_answer import (
     wants_pictures,
     without_pictures,
 )
-from majordomo.dialects.turns import linked, own
+from majordomo.dialects.schemas import object_schema, rooted
+from majordomo.dialects.turns import answered, brief, linked, own, tool_results
 from majordomo.errors import (
     BadResponseError,
     CallWarning,
@@ -49,6 +50,8 @@ from majordomo.media import PLAIN, Readable
 from majordomo.settings import Limits
 from majordomo.wire import WireRequest
 
+LONGEST_ID = 40  # "Invalid 'messages[2].tool_calls[0].id': string too long. Expected a string with maximum length 40" (OpenAI)
+
 
 @dataclass(frozen=True, slots=True)
 class OpenAIChat:
@@ -66,14 +69,15 @@ class OpenAIChat:
     thoughts: Literal["", "reasoning", "reasoning_content", "reasoning_details"] = ""  # where the model wants its own thoughts back
     short_ids: bool = False  # tool ids of exactly nine letters and digits
     reads: Readable = PLAIN
+    object_root: bool = False  # a schema of an answer has an object at its root
     loading_chunks: bool = False  # llama-swap's sendLoadingState: progress text dressed as reasoning, without id, model and object
 
     def encode(self, model: str, request: Request, *, stream: bool = False) -> tuple[WireRequest, list[CallWarning]]:
         """The request, and what of it will not happen as asked."""
         warnings: list[CallWarning] = []
         splices = Splices()
-        messages = linked(request.messages, _nine) if self.short_ids else linked(request.messages)
-        body: dict[str, Any] = {"model": model, "messages": self._messages(messages, splices)}
+        messages = linked(request.messages, _nine if self.short_ids else brief(LONGEST_ID))
+        body: dict[str, Any] = {"model": model, "messages": self._messages(answered(messages), splices)}
         if request.max_tokens is not None:
             body[self.limit_field] = request.max_tokens
         for name, word in (("temperature", "temperature"), ("top_p", "top_p"), ("top_k", "top_k"), ("seed", self.seed_field)):
@@ -87,7 +91,7 @@ class OpenAIChat:
             body["stop"] = list(request.stop)
         if request.tools:
             body["tools"] = [
-                {"type": "function", "function": {"name": t.name, "description": t.description, "parameters": dict(t.parameters)}}
+                {"type": "function", "function": {"name": t.name, "description": t.description, "parameters": object_schema(t.parameters)}}
                 for t in request.tools
             ]
             if request.tool_choice in ("auto", "none"):
@@ -97,7 +101,7 @@ class OpenAIChat:
             elif request.tool_choice is not None:
                 body["tool_choice"] = {"type": "function", "function": {"name": request.tool_choice}}
         if request.output is not None:
-            schema = output_schema(request.output)
+            schema, _ = self._schema(request)
             if self.schema_form == "words":
                 words = encode_json(schema).decode()
                 body["messages"].insert(0, {"role": "system", "content": f"Answer with one JSON object of this JSON schema: {words}"})
@@ -140,7 +144,7 @@ class OpenAIChat:
         moved: list[dict[str, Any]] = []
         for message in messages:
             if message.role == "tool":
-                results = [part for part in message.parts if isinstance(part, ToolResultPart)]
+                results = tool_results(message)
                 encoded += [{"role": "tool", "tool_call_id": r.call_id, "content": _tool_text(r, splices, moved)} for r in results]
                 continue
             if moved and message.role != "user":
@@ -151,6 +155,8 @@ class OpenAIChat:
                 continue
             parts = moved + [piece for part in message.parts if (piece := _encode_part(part, splices)) is not None]
             moved = []
+            if not parts:  # "empty array. Expected an array with minimum length 1"
+                continue
             only_text = len(parts) == 1 and parts[0]["type"] == "text"
             encoded.append({"role": message.role, "content": parts[0]["text"] if only_text else parts})
         if moved:
@@ -186,12 +192,21 @@ class OpenAIChat:
             return {"reasoning_content": text} if calls else {}
         return {"reasoning": text} if text else {}
 
+    def _schema(self, request: Request) -> tuple[dict[str, Any], str]:
+        """The schema of the wanted answer, and the field of it in which the output then stands."""
+        schema = output_schema(request.output)
+        return rooted(schema) if self.object_root else (schema, "")
+
+    def _within(self, request: Request) -> str:
+        return self._schema(request)[1] if request.output is not None and self.object_root else ""
+
     def decode(self, body: bytes, request: Request, limits: Limits) -> Reply:
         """The reply in a whole answer. Raises BadResponseError, or the error that a 200 carries."""
         document = decode_object(body, limits.depth)
         if document.get("error") and not document.get("choices"):
             raise build_error(status_within(document), error_value(document), {})
         answer = OpenAIAnswer(request, limits, self.owner, details=self.thoughts == "reasoning_details")
+        answer.within = self._within(request)
         choice = first_choice(document)
         if choice is None or not isinstance(choice.get("message"), dict):
             raise BadResponseError("the answer holds no message")
@@ -210,6 +225,7 @@ class OpenAIChat:
             owner=self.owner,
             loading_chunks=self.loading_chunks,
             details=self.thoughts == "reasoning_details",
+            within=self._within(request),
         )
 
     def reply_limit(self, request: Request, limits: Limits) -> int:

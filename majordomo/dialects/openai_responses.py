@@ -6,6 +6,7 @@ a reasoning model thought goes back encrypted.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -14,7 +15,8 @@ from majordomo.dialects.answer import Answer, ChatStream, count, objects, word_o
 from majordomo.dialects.bodies import UNSUPPORTED, json_request
 from majordomo.dialects.errors import build_error, error_value
 from majordomo.dialects.pictures import received_base64
-from majordomo.dialects.turns import attachments, closed_schema, linked, own, refuse_misplaced, text_of, tool_results
+from majordomo.dialects.schemas import closed_schema, is_strict, object_schema, rooted
+from majordomo.dialects.turns import attachments, brief, linked, own, refuse_misplaced, text_of, tool_results
 from majordomo.errors import BadResponseError, CallWarning
 from majordomo.framing.json import decode_object
 from majordomo.framing.lines import EventDecoder
@@ -27,6 +29,10 @@ from majordomo.settings import Limits
 from majordomo.wire import WireRequest
 
 ENCRYPTED = "reasoning.encrypted_content"
+PARAGRAPH = "\n\n"  # between the parts of a summary
+LONGEST_ID = 64  # "Invalid 'input[95].call_id': string too long. Expected a string with maximum length 64"
+# "Encrypted content is not supported with this model": the models that do not reason
+_UNREASONING = re.compile(r"(ft:)?(gpt-3|gpt-4|chatgpt-)|.*-chat(-|$)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +46,10 @@ class OpenAIResponses:
     def encode(self, model: str, request: Request, *, stream: bool = False) -> tuple[WireRequest, list[CallWarning]]:
         """The request, and what of it will not happen as asked."""
         splices = Splices()
-        # With `store: false` an id cannot be looked up: reasoning comes and goes encrypted
-        body: dict[str, Any] = {"model": model, "input": self._items(linked(request.messages), splices), "store": False}
-        body["include"] = [ENCRYPTED]
+        items = self._items(linked(request.messages, brief(LONGEST_ID)), splices)
+        body: dict[str, Any] = {"model": model, "input": items, "store": False}
+        if not _UNREASONING.match(model):  # with `store: false` an id cannot be looked up: reasoning comes and goes encrypted
+            body["include"] = [ENCRYPTED]
         for name, word in (("max_tokens", "max_output_tokens"), ("temperature", "temperature"), ("top_p", "top_p")):
             if (value := getattr(request, name)) is not None:
                 body[word] = value
@@ -58,19 +65,21 @@ class OpenAIResponses:
             warnings.append(CallWarning(UNSUPPORTED, "this API takes low, medium and high, not a number of tokens", "reasoning"))
         tools: list[Any] = [
             # "strict is required-but-nullable and a missing value may be treated as strict"
-            {"type": "function", "name": t.name, "description": t.description, "parameters": dict(t.parameters), "strict": False}
+            {"type": "function", "name": t.name, "description": t.description, "parameters": object_schema(t.parameters), "strict": False}
             for t in request.tools
         ]
         hosted = request.extra.get("tools")
         tools += hosted if isinstance(hosted, list) else []
         if tools:
             body["tools"] = tools
-        if request.tool_choice is not None and request.tools:
+        if request.tool_choice is not None and tools:
             named = request.tool_choice not in ("auto", "none", "required")
             body["tool_choice"] = {"type": "function", "name": request.tool_choice} if named else request.tool_choice
         if request.output is not None:
-            schema = closed_schema(output_schema(request.output))
-            body["text"] = {"format": {"type": "json_schema", "name": "output", "schema": schema, "strict": _is_strict(schema)}}
+            schema, _ = rooted(output_schema(request.output))
+            strict = is_strict(schema)
+            schema = closed_schema(schema) if strict else schema
+            body["text"] = {"format": {"type": "json_schema", "name": "output", "schema": schema, "strict": strict}}
         if stream:
             body["stream"] = True
         extra = {key: value for key, value in request.extra.items() if key != "tools" or not isinstance(value, list)}
@@ -85,6 +94,8 @@ class OpenAIResponses:
                     output: Any = text_of(result.parts)
                     if attachments(result.parts):
                         output = [_piece(part, splices) for part in result.parts]
+                        if result.is_error:
+                            output.insert(0, {"type": "input_text", "text": "error:"})
                     elif result.is_error:
                         output = f"error: {output}"
                     items.append({"type": "function_call_output", "call_id": result.call_id, "output": output})
@@ -97,7 +108,8 @@ class OpenAIResponses:
                 refuse_misplaced(part)
                 if not isinstance(part, ThinkingPart):
                     content.append(_piece(part, splices))
-            items.append({"role": message.role, "content": content})
+            if content:  # "empty array. Expected an array with minimum length 1"
+                items.append({"role": message.role, "content": content})
         if drawn:
             items.append({"role": "user", "content": drawn})
         return items
@@ -127,6 +139,7 @@ class OpenAIResponses:
                     items.append({"role": "assistant", "content": part.text} | phase)
                     thought, phase = [], {}
                 case ImagePart() | FilePart():
+                    thought = []  # what followed it does not go back as the item that it was
                     drawn += [{"type": "input_text", "text": "(from the assistant's turn above)"}, _piece(part, splices)]
                 case _:
                     refuse_misplaced(part)
@@ -168,12 +181,16 @@ class ResponsesAnswer(Answer):
 
     def __init__(self, request: Request, limits: Limits, owner: str) -> None:
         super().__init__(request, limits, owner)
+        self.within = rooted(output_schema(request.output))[1] if request.output is not None else ""
         self._at: dict[int, int] = {}  # output_index of a call: its place among the calls
         self._shown: set[int] = set()  # items whose text came in pieces
-        self._refused = False
+        self._phased: set[int] = set()  # messages whose phase is known
 
     def opened(self, index: int, item: dict[str, Any], events: list[ChatEvent]) -> None:
         self.break_off()
+        if item.get("type") == "message" and index not in self._phased | self._shown and (phase := word_of(item.get("phase"))):
+            self._phased.add(index)
+            self.keep({"phase": phase}, apart=True)  # before the text, as it has to go back
         if item.get("type") == "function_call" and index not in self._at:
             identity = word_of(item.get("call_id")) or word_of(item.get("id")) or ""
             self._at[index] = self.begin_call(identity, word_of(item.get("name")) or "", events)
@@ -191,23 +208,22 @@ class ResponsesAnswer(Answer):
             self.arguments(place, text, events)
 
     def refusal(self, index: int, text: str, events: list[ChatEvent]) -> None:
-        self._refused = True
+        self.refused = True
         self.piece(index, text, events)
 
     def item(self, index: int, item: dict[str, Any], events: list[ChatEvent]) -> None:
         """A whole item: "the authoritative" one, of which the pieces may have come before."""
         match item.get("type"):
             case "message":
-                if phase := word_of(item.get("phase")):
-                    self.keep({"phase": phase}, apart=True)
+                self.opened(index, item, events)
                 for part in objects(item.get("content")) if index not in self._shown else ():
                     if refused := word_of(part.get("refusal")):
                         self.refusal(index, refused, events)
                     self.text(word_of(part.get("text")) or "", events)
             case "reasoning":
                 if index not in self._shown:
-                    for part in (*objects(item.get("summary")), *objects(item.get("content"))):
-                        self.think(word_of(part.get("text")) or "", events)
+                    texts = [word_of(part.get("text")) or "" for part in (*objects(item.get("summary")), *objects(item.get("content")))]
+                    self.think(PARAGRAPH.join(text for text in texts if text), events)
                 if encrypted := word_of(item.get("encrypted_content")):
                     self.keep({"encrypted_content": encrypted})
             case "function_call":
@@ -218,6 +234,8 @@ class ResponsesAnswer(Answer):
                 self.end_call(place, events)
             case "image_generation_call" if result := word_of(item.get("result")):
                 self.picture(received_base64(result, self._limits), events)
+            case _:  # a search, say: it is not kept, and so its thought cannot go back "with the item that followed it"
+                self.forget("encrypted_content")
         self.break_off()
 
     def ended(self, response: dict[str, Any]) -> None:
@@ -225,7 +243,7 @@ class ResponsesAnswer(Answer):
         self.model = word_of(response.get("model")) or self.model
         details = response.get("incomplete_details")
         reason = word_of(details.get("reason")) if isinstance(details, dict) else None
-        self.finish_reason = "refusal" if self._refused else reason or word_of(response.get("status"))
+        self.finish_reason = "refusal" if self.refused else reason or word_of(response.get("status"))
         if isinstance(usage := response.get("usage"), dict):
             read, written = usage.get("input_tokens_details"), usage.get("output_tokens_details")
             self.usage = Usage(
@@ -254,6 +272,8 @@ class ResponsesStream(ChatStream):
                 answer.refusal(index, delta, events)
             case "response.reasoning_summary_text.delta" | "response.reasoning_text.delta":
                 answer.thought(index, delta, events)
+            case "response.reasoning_summary_part.added" if document.get("summary_index"):
+                answer.thought(index, PARAGRAPH, events)
             case "response.function_call_arguments.delta":
                 answer.wrote(index, delta, events)
             case "response.output_item.added" if isinstance(item, dict):
@@ -282,20 +302,6 @@ def _piece(part: Part, splices: Splices) -> dict[str, Any]:
 def _draws(request: Request) -> bool:
     """Whether the hosted picture tool is offered, so that larger answers are expected."""
     return any(tool.get("type") == "image_generation" for tool in objects(request.extra.get("tools")))
-
-
-def _is_strict(schema: Any) -> bool:
-    """Whether a closed schema requires all its properties everywhere, as the strict mode demands."""
-    if isinstance(schema, list):
-        return all(_is_strict(item) for item in schema)
-    if not isinstance(schema, Mapping):
-        return True
-    properties = schema.get("properties")
-    if schema.get("type") == "object" and not isinstance(properties, Mapping):
-        return False
-    if isinstance(properties, Mapping) and set(schema.get("required", ())) != set(properties):
-        return False
-    return all(_is_strict(value) for value in schema.values())
 
 
 def _elided(document: dict[str, Any]) -> dict[str, Any]:

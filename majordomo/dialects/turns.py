@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import Any
+from hashlib import sha256
 
 from majordomo.errors import InvalidRequestError
 from majordomo.llm import FilePart, ImagePart, Message, Part, TextPart, ThinkingPart, Tool, ToolCallPart, ToolResultPart
@@ -12,6 +12,17 @@ from majordomo.llm import FilePart, ImagePart, Message, Part, TextPart, Thinking
 
 def _as_it_is(identity: str, number: int) -> str:
     return identity or f"call_{number}"
+
+
+def brief(longest: int) -> Callable[[str, int], str]:
+    """Ids of at most so many characters; a longer one keeps its beginning, and differs where the whole did."""
+
+    def spell(identity: str, number: int) -> str:
+        if len(identity) <= longest:
+            return _as_it_is(identity, number)
+        return f"{identity[: longest - 17]}_{sha256(identity.encode()).hexdigest()[:16]}"
+
+    return spell
 
 
 def linked(messages: Iterable[Message], spell: Callable[[str, int], str] = _as_it_is) -> list[Message]:
@@ -44,6 +55,27 @@ def linked(messages: Iterable[Message], spell: Callable[[str, int], str] = _as_i
             else:
                 parts.append(part)
         made.append(Message(message.role, tuple(parts)))
+    return made
+
+
+def answered(messages: Iterable[Message]) -> list[Message]:
+    """The same turns, results directly behind the calls they answer, whatever stood between; for turns that are `linked`."""
+    given = list(messages)
+    results: dict[str, ToolResultPart] = {}
+    for part in (part for message in given if message.role == "tool" for part in tool_results(message)):
+        results.setdefault(part.call_id, part)
+    made: list[Message] = []
+    moved: set[int] = set()
+    for message in given:
+        if message.role == "tool":
+            left = tuple(part for part in message.parts if id(part) not in moved)
+            made += [Message("tool", left)] if left else []
+            continue
+        made.append(message)
+        behind = tuple(results.pop(part.id) for part in message.parts if isinstance(part, ToolCallPart) and part.id in results)
+        if behind:
+            moved.update(id(part) for part in behind)
+            made.append(Message("tool", behind))
     return made
 
 
@@ -82,15 +114,3 @@ def tools_of(request_tools: Iterable[Tool], messages: Iterable[Message]) -> list
             if isinstance(part, ToolCallPart) and part.name not in known and part.name not in found:
                 found[part.name] = Tool(part.name, "no longer offered")
     return list(found.values())
-
-
-def closed_schema(schema: Any) -> Any:
-    """A JSON schema in which every object is closed, as APIs with checked answers demand."""
-    if isinstance(schema, list):
-        return [closed_schema(item) for item in schema]
-    if not isinstance(schema, Mapping):
-        return schema
-    made = {key: closed_schema(value) for key, value in schema.items()}
-    if made.get("type") == "object" or isinstance(made.get("properties"), dict):
-        made["additionalProperties"] = False
-    return made

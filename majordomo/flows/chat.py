@@ -45,6 +45,8 @@ class ChatDecoder(Protocol):
     @property
     def complete(self) -> bool: ...
 
+    failure: MajordomoError | None  # what went wrong right behind the events given last
+
     def feed(self, chunk: bytes) -> list[llm.ChatEvent]: ...
 
     def finish(self) -> list[llm.ChatEvent]: ...
@@ -327,6 +329,8 @@ class _HTTPChatSource:
             raise BadResponseError("the answer is a web page, not a stream", code="NOT_JSON")
         decoder = self._decoder
         while True:
+            if decoder.failure is not None:
+                raise decoder.failure
             try:
                 piece = await stream.read()
             except MajordomoError as error:

@@ -125,35 +125,42 @@ def output_schema(output: Any) -> dict[str, Any]:
         raise InvalidRequestError(f"output has no JSON schema: {error.message}", field="output") from None
 
 
-def read_output(output: Any, text: str) -> Any:
-    """The validated value in a model's answer. Raises BadResponseError (`BAD_OUTPUT`) when the text does not fit.
+def read_output(output: Any, text: str, within: str = "") -> Any:
+    """The validated value in a model's answer, or in its field `within`. Raises BadResponseError (`BAD_OUTPUT`) when the text does not fit.
 
     A schema given as a mapping is not validated beyond being JSON: the backend was asked to keep it.
     """
     try:
-        return _read(output, text)
+        return _read(output, text, within)
     except BadResponseError as error:
         error.details["text"] = text[:LONGEST_TEXT]
         raise
 
 
-def partial_output(text: str) -> Any:
-    """What an unfinished JSON answer holds so far, unvalidated; None when nothing can be read yet."""
+def partial_output(text: str, within: str = "") -> Any:
+    """What an unfinished JSON answer, or its field `within`, holds so far, unvalidated; None when nothing can be read yet."""
     from pydantic_core import from_json
 
     try:
-        return from_json(text, allow_partial="trailing-strings")
+        value = from_json(text, allow_partial="trailing-strings")
     except ValueError:
         return None
+    if within:
+        return value.get(within) if isinstance(value, dict) else None
+    return value
 
 
-def _read(output: Any, text: str) -> Any:
+def _read(output: Any, text: str, within: str) -> Any:
     from pydantic import TypeAdapter, ValidationError
     from pydantic_core import from_json
 
     fenced = re.fullmatch(r"\s*```(?:json)?\s*\n(.*?)\n?```\s*", text, re.DOTALL)
     try:
         value = from_json(fenced[1] if fenced else text)
+        if within:
+            if not isinstance(value, dict) or within not in value:
+                raise BadResponseError(f"the answer has no field {within!r}", code="BAD_OUTPUT")
+            value = value[within]
         return value if isinstance(output, Mapping) else TypeAdapter(output).validate_python(value)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]

@@ -57,7 +57,7 @@ class OpenAI(HTTPProvider):
         if (api or ("responses" if base_url == HOME else "chat")) == "responses":
             self._chat = OpenAIResponses(self.name)
         else:  # "reasoning models reject max_tokens"
-            self._chat = OpenAIChat(owner=self.name, limit_field="max_completion_tokens", top_k=False, reads=COMMON)
+            self._chat = OpenAIChat(owner=self.name, limit_field="max_completion_tokens", top_k=False, object_root=True, reads=COMMON)
         family = hosted_family if base_url == HOME else compatible_family
         self._images = OpenAIImages(family, path="/images", tag=False, edits=edits)
         super().__init__(base_url, api_key, **common)

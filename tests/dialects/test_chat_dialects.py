@@ -5,10 +5,11 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
-from chat_dialects import DIALECTS, Dialect, check, joined, named
+from chat_dialects import DIALECTS, Dialect, check, decoded, joined, named
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
@@ -33,12 +34,8 @@ each = pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.
 def read(dialect: Dialect, cuts: list[int] | None = None, stream: bytes | None = None) -> list[llm.ChatEvent]:
     stream = dialect.stream if stream is None else stream
     decoder = dialect.door.stream_decoder(ASKED, LIMITS)
-    events: list[llm.ChatEvent] = []
-    at = 0
-    for end in [*sorted({cut for cut in cuts or [] if 0 < cut < len(stream)}), len(stream)]:
-        events += decoder.feed(stream[at:end])
-        at = end
-    return events + decoder.finish()
+    places = [0, *sorted({cut for cut in cuts or [] if 0 < cut < len(stream)}), len(stream)]
+    return decoded(decoder, *(stream[begin:end] for begin, end in pairwise(places)))
 
 
 @each
@@ -75,6 +72,18 @@ def test_a_stream_that_is_cut_is_broken_and_keeps_what_had_come(dialect: Dialect
             read(dialect, stream=dialect.stream[:length])
         if b"Gr\\u00fc" in dialect.stream[:length].replace("ü".encode(), b"\\u00fc") and isinstance(caught.value, md.StreamBrokenError):
             assert "Grüße 🦊".startswith(caught.value.partial.text)
+
+
+@each
+@pytest.mark.parametrize("size", [1, 13, 10**6])
+def test_what_came_before_an_error_is_told_however_it_was_sliced(dialect: Dialect, size: int) -> None:
+    decoder = dialect.door.stream_decoder(ASKED, LIMITS)
+    told: list[llm.ChatEvent] = []
+    with pytest.raises(md.StreamBrokenError) as caught:
+        for at in range(0, len(dialect.failing), size):
+            told += decoder.feed(dialect.failing[at : at + size])
+        decoder.finish()
+    assert "".join(event.text for event in told if isinstance(event, llm.TextDelta)) == caught.value.partial.text == "Grüße 🦊"
 
 
 @each
@@ -236,7 +245,7 @@ def test_responses_draw_with_the_hosted_tool(picture: Callable[..., md.ImagePart
         {"type": "response.output_item.done", "output_index": 0, "item": item}, {"type": "response.completed", "response": response}
     )
     decoder = door.stream_decoder(request, LIMITS)
-    events = decoder.feed(stream) + decoder.finish()
+    events = decoded(decoder, stream)
     assert [type(event).__name__ for event in events] == ["ImageReady", "Done"]
     assert isinstance(events[-1], Done)
     assert events[-1].reply.images == (picture(),)

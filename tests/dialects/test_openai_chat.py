@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from chat_dialects import decoded
 from hypothesis import given
 from hypothesis import strategies as st
 from loopback import DONE, chat, delta
@@ -39,10 +40,7 @@ def read(document: dict[str, Any], request: Request | None = None) -> md.Reply:
 
 def stream(data: bytes, size: int = 10**9, door: OpenAIChat = DOOR, request: Request | None = None) -> list[llm.ChatEvent]:
     decoder = door.stream_decoder(request or Request((md.user("hi"),)), LIMITS)
-    events: list[llm.ChatEvent] = []
-    for at in range(0, len(data), size):
-        events += decoder.feed(data[at : at + size])
-    return events + decoder.finish()
+    return decoded(decoder, *(data[at : at + size] for at in range(0, len(data), size)))
 
 
 def test_it_sends_nothing_that_is_not_set() -> None:

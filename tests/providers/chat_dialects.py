@@ -214,6 +214,15 @@ def check(dialect: Dialect, reply: md.Reply) -> None:
     assert reply.model == dialect.whole.get("model", "gemini-x")
 
 
+def decoded(decoder: Any, *pieces: bytes) -> list[llm.ChatEvent]:
+    """All events of a stream that came in these pieces. Raises what went wrong, at once or behind the last events."""
+    events = [event for piece in pieces for event in decoder.feed(piece)]
+    events += decoder.finish()
+    if decoder.failure is not None:
+        raise decoder.failure
+    return events
+
+
 def joined(events: list[llm.ChatEvent]) -> list[Any]:
     """The events with neighbouring pieces of one text put together: how they are sliced is the network's affair."""
     made: list[Any] = []

@@ -1,0 +1,119 @@
+"""Structured answers from OpenAI: every schema goes in a form that its server takes, strict where it can be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import date
+from typing import Any, Literal
+
+import pytest
+from loopback import Handler, Loopback
+from pydantic import BaseModel, Field
+from servers.openai_chat import OpenAIChat
+from servers.openai_responses import OpenAIResponses
+from servers.openai_speech import Speech, Turn, says
+
+import majordomo as md
+
+
+class Mood(BaseModel):
+    word: str
+    score: int
+
+
+class Day(BaseModel):
+    others: list[Mood]
+    when: date | None
+
+
+class Usual(BaseModel):
+    word: str = "well"
+
+
+class Described(BaseModel):
+    mood: Mood = Field(description="How it is.")
+
+
+class Odd(BaseModel):
+    """Names that are keywords of schemas."""
+
+    properties: Mood
+    required: int
+    type: Literal["object"]
+    default: str
+
+
+class Tree(BaseModel):
+    word: str
+    below: list[Tree] | None
+
+
+class Nothing(BaseModel):
+    pass
+
+
+STRICT: list[Any] = [Mood, Day, Odd, Nothing, list[Mood], list[int], Mood | int, Tree]
+LOOSE: list[Any] = [Usual, Described, dict[str, int], dict[str, Mood], list[dict[str, int]]]
+
+
+@pytest.fixture(params=["responses", "chat"])
+def server(request: pytest.FixtureRequest) -> Speech:
+    return OpenAIResponses() if request.param == "responses" else OpenAIChat()
+
+
+@pytest.fixture
+def model(server: Speech, serve: Callable[[Handler], Loopback]) -> Any:
+    api: Any = "responses" if isinstance(server, OpenAIResponses) else "chat"
+    return md.OpenAI("k", serve(server).url + "/v1", api=api, retries=md.Retries(attempts=1)).model("gpt-5.4")
+
+
+ANSWERS = {
+    Day: '{"others": [], "when": "2026-01-01"}',
+    Tree: '{"value": {"word": "a", "below": [{"word": "b", "below": null}]}}',
+}
+
+
+def strict(body: Any) -> Any:
+    return body["text"]["format"]["strict"] if "text" in body else body["response_format"]["json_schema"].get("strict", False)
+
+
+def named(output: Any) -> str:
+    return getattr(output, "__name__", str(output)) if isinstance(output, type) else str(output)
+
+
+@pytest.mark.parametrize("output", [*STRICT, *LOOSE], ids=named)
+async def test_any_output_is_asked_for_legally_and_comes(output: Any, model: Any, server: Speech) -> None:
+    if output in (Day, Tree):
+        server.script = [Turn([says(ANSWERS[output])])] * 2
+    whole = await model.generate("mood?", output=output)
+    async with model.stream("mood?", output=output) as stream:
+        async for _ in stream:
+            pass
+    assert whole.output is not None
+    assert stream.reply.output == whole.output
+    if isinstance(server, OpenAIResponses):
+        assert strict(server.seen[0]) is (output in STRICT)
+
+
+async def test_a_list_is_a_list_even_while_it_comes(model: Any, server: Speech) -> None:
+    server.script = [Turn([says('{"value": [1, 2, 3]}')]), Turn([says('{"other": 1}')])]
+    found: list[Any] = []
+    async with model.stream("numbers?", output=list[int]) as stream:
+        async for _ in stream:
+            found.append(stream.reply.output)
+    assert found[-1] == stream.reply.output == [1, 2, 3]
+    assert [1] in found or [1, 2] in found
+    with pytest.raises(md.BadResponseError, match="no field 'value'"):
+        await model.generate("numbers?", output=list[int])
+
+
+async def test_a_schema_of_ones_own_is_sent_as_it_is(model: Any, server: Speech) -> None:
+    schema = {"type": "object", "properties": {"any": {"type": "object", "additionalProperties": True}}, "required": ["any"]}
+    assert (await model.generate("x", output=schema)).output == {"any": {}}
+    sent = server.seen[0].get("text", {}).get("format") or server.seen[0]["response_format"]["json_schema"]
+    assert sent["schema"] == schema
+
+
+async def test_an_answer_that_does_not_fit_is_asked_for_again(model: Any, server: Speech) -> None:
+    server.script = [Turn([says("no JSON")]), Turn([says('{"word": "well", "score": 1}')])]
+    assert (await model.generate("mood?", output=Mood, reask=True)).output == Mood(word="well", score=1)

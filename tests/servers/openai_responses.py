@@ -1,0 +1,174 @@
+"""OpenAI's Responses API, as `openai-responses.md` describes it: strict about items, ids and reasoning, whole and streamed.
+
+server = OpenAIResponses()
+url = serve(server).url + "/v1"      # the key is "k"
+server.script = [Turn([thinks("Hm"), calls("look", {"at": "a fox"})]), Turn([draws("a fox"), says("")])]
+...
+assert server.seen[-1]["store"] is False
+
+Not here: background, conversations, audio, and hosted tools other than those that draw and search.
+"""
+
+from __future__ import annotations
+
+from base64 import b64decode
+from typing import Any
+
+from loopback import Peer
+from servers.drawing import Colour, b64, decoded, encoded, hashed, plain
+from servers.openai_images import Refused
+from servers.openai_responses_events import Events
+from servers.openai_responses_input import Known, Stored
+from servers.openai_responses_request import Request
+from servers.openai_speech import CREATED, Json, Left, Speech, Turn, count
+
+STATES = {None: "completed", "length": "incomplete", "content_filter": "incomplete", "failed": "failed"}
+
+
+def colour(prompt: str, images: list[str] | None = None, partial: int | None = None) -> Colour:
+    """The colour of a picture of this prompt, made from pictures with these fingerprints; or of its partial picture."""
+    return hashed({"prompt": prompt, "images": images or [], "partial": partial})
+
+
+class OpenAIResponses(Speech):
+    """A handler for `serve()`; see `Speech` for the knobs.
+
+    `break_stream` may also be "failed" (the event response.failed) and "wrapped" (an error within `error`, as some gateways send it).
+    `sentinel` adds [DONE], `reversed_lines` sends the data before the event's name, as was seen of others; `strange` adds unknown events.
+    """
+
+    path = "/v1/responses"
+
+    def __init__(self, key: str = "k") -> None:
+        super().__init__(key)
+        self.known: dict[str, Known] = {}
+        self.sealed: dict[str, str] = {}
+        self.stored: dict[str, Stored] = {}
+        self.sentinel = self.reversed_lines = self.strange = False
+
+    def other(self, method: str, path: str) -> Json:
+        """What was kept can be asked for, and deleted."""
+        identity = path.removeprefix("/v1/responses/")
+        if method not in ("GET", "DELETE") or identity == path:
+            return super().other(method, path)
+        if identity not in self.stored:
+            raise Refused(f"Response with id '{identity}' not found.", None, status=404)
+        if method == "GET":
+            return self.stored[identity].response
+        del self.stored[identity]
+        return {"id": identity, "object": "response", "deleted": True}
+
+    def answer(self, peer: Peer, body: Json, headers: dict[str, str]) -> Json | None:
+        request = Request(self, body)
+        turn = self.turn(request.wish)
+        response = self._response(request, turn)
+        if body.get("stream"):
+            peer.begin(headers=headers | {"content-type": "text/event-stream; charset=utf-8"})
+            events = Events(self, request, response, self._drafts(request, response))
+            for event in events.before():
+                peer.chunk(event)
+            self.waited(peer)
+            for event in events.after():
+                peer.chunk(event)
+            if self.break_stream == "drop":
+                raise Left
+            peer.end()
+            return None
+        self.waited(peer)
+        return response
+
+    def _response(self, request: Request, turn: Turn) -> Json:
+        body, keeps = request.body, request.body.get("store", True)
+        output = [self._item(item, request, turn) for item in turn.items]
+        for index, item in enumerate(output):
+            before = output[index - 1] if index else {}
+            thought = before["id"] if before.get("type") == "reasoning" else ""
+            self.known[item["id"]] = Known(item, keeps, thought, output[index + 1] if index + 1 < len(output) else None)
+        state = STATES[turn.finish]
+        reasons = {"length": "max_output_tokens", "content_filter": "content_filter"}
+        fault = {"code": "server_error", "message": "The model failed to generate a response."}
+        response = {
+            "id": self.named("resp"),
+            "object": "response",
+            "created_at": CREATED,
+            "status": state,
+            "background": False,
+            "error": fault if state == "failed" else None,
+            "incomplete_details": {"reason": reasons[str(turn.finish)]} if state == "incomplete" else None,
+            "instructions": body.get("instructions"),
+            "max_output_tokens": body.get("max_output_tokens"),
+            "model": f"{body['model']}-2026-08-01",
+            "output": output,
+            "parallel_tool_calls": request.wish.parallel,
+            "previous_response_id": body.get("previous_response_id"),
+            "reasoning": {"effort": None, "summary": None} | body.get("reasoning", {}),
+            "store": keeps,
+            "temperature": body.get("temperature", 1.0),
+            "text": {"format": {"type": "text"}} | body.get("text", {}),
+            "tool_choice": body.get("tool_choice", "auto"),
+            "tools": body.get("tools", []),
+            "top_p": body.get("top_p", 1.0),
+            "truncation": body.get("truncation", "disabled"),
+            "usage": _usage(request, turn),
+            "metadata": body.get("metadata", {}),
+        }
+        if state == "completed":
+            response["completed_at"] = CREATED + 1
+        if keeps:
+            self.stored[response["id"]] = Stored(response, [*request.input.items, *output])
+        return response
+
+    def _item(self, item: Json, request: Request, turn: Turn) -> Json:
+        """An item as it stands in the output."""
+        kind = item["type"]
+        state = "completed" if turn.finish in (None, "failed") else "incomplete"
+        if kind == "reasoning":
+            made: Json = {"id": self.named("rs"), "type": kind}
+            made["summary"] = [{"type": "summary_text", "text": text} for text in item["parts"] if request.summarised]
+            if request.encrypted:
+                made["encrypted_content"] = b64(f"sealed {made['id']}: {item['text']}".encode())
+                self.sealed[made["encrypted_content"]] = made["id"]
+            return made
+        if kind == "function_call":
+            made = {"id": self.named("fc"), "type": kind, "status": state, "call_id": item.get("id") or f"call_{self.number():019d}"}
+            return made | {"name": item["name"], "arguments": item["arguments"]}
+        if kind == "image_generation_call":
+            return self._picture(item["prompt"], request)
+        if kind == "web_search_call":
+            return {"id": self.named("ws"), "type": kind, "status": state, "action": {"type": "search", "query": item["query"]}}
+        part = {"type": "output_text", "annotations": [], "logprobs": [], "text": item.get("text", "")}
+        if "refusal" in item:
+            part = {"type": "refusal", "refusal": item["refusal"]}
+        made = {"id": self.named("msg"), "type": kind, "status": state, "role": "assistant", "content": [part]}
+        return made | ({"phase": item["phase"]} if "phase" in item else {})
+
+    def _picture(self, prompt: str, request: Request) -> Json:
+        """One colour, all over; another one for the same words when there was something to edit."""
+        tool = request.drawing or {}
+        kind = tool.get("output_format", "png")
+        settings = {"quality": "high", "size": "1024x1024", "background": "opaque"}
+        shown = {name: usual if tool.get(name, "auto") == "auto" else tool[name] for name, usual in settings.items()}
+        images = request.input.pictures if tool.get("action") != "generate" else []
+        width, height = (int(side) // 16 for side in shown["size"].split("x"))  # small, to keep tests quick
+        picture = encoded(plain(colour(prompt, images), (width, height)), kind)
+        about = {"id": self.named("ig"), "type": "image_generation_call", "status": "completed", "result": b64(picture)}
+        return about | {"revised_prompt": f"In detail: {prompt}", "output_format": kind, "action": "edit" if images else "generate"} | shown
+
+    def _drafts(self, request: Request, response: Json) -> list[str]:
+        """The partial pictures of a stream, in base64."""
+        wanted = (request.drawing or {}).get("partial_images", 0)
+        drawn = [item for item in response["output"] if item["type"] == "image_generation_call"]
+        if not drawn:
+            return []
+        whole: Any = decoded(b64decode(drawn[0]["result"]))
+        prompt = drawn[0]["revised_prompt"].removeprefix("In detail: ")
+        images = request.input.pictures
+        return [b64(encoded(plain(colour(prompt, images, number), whole.size))) for number in range(wanted)]
+
+
+def _usage(request: Request, turn: Turn) -> Json:
+    """Counts a test can foretell, a word a token; cached and reasoning tokens are included in the others."""
+    made, thought = max(1, count(turn.items)), count(turn.items, "reasoning")
+    counts: Json = {"input_tokens": request.wish.tokens, "input_tokens_details": {"cached_tokens": 0}, "output_tokens": made}
+    counts |= {"output_tokens_details": {"reasoning_tokens": thought}, "total_tokens": request.wish.tokens + made}
+    return counts | turn.usage

@@ -1,0 +1,183 @@
+"""What a request to the Responses API may hold: its settings and tools; `openai_responses_input` reads the conversation."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from servers.openai_images import Refused
+from servers.openai_responses_input import Input, Memory
+from servers.openai_shapes import ANY, Number, check, check_name, check_schema, invalid, not_supported, unsupported
+from servers.openai_speech import Model, Wish
+
+Json = dict[str, Any]
+ENCRYPTED = "reasoning.encrypted_content"
+INCLUDES = (
+    ENCRYPTED,
+    "message.input_image.image_url",
+    "web_search_call.action.sources",
+    "code_interpreter_call.outputs",
+    "file_search_call.results",
+)
+EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+FIELDS: Json = {
+    "model": str,
+    "input!": ANY,
+    "instructions": str,
+    "previous_response_id": str,
+    "store": bool,
+    "include": [INCLUDES],
+    "reasoning": {
+        "effort": EFFORTS,
+        "summary": ("auto", "concise", "detailed"),
+        "mode": str,
+        "context": ("auto", "current_turn", "all_turns"),
+    },
+    "text": {"format": dict, "verbosity": ("low", "medium", "high")},
+    "tools": list,
+    "tool_choice": ANY,
+    "parallel_tool_calls": bool,
+    "max_tool_calls": Number(1, 128, whole=True),
+    "max_output_tokens": Number(16, 1 << 20, whole=True),
+    "temperature": Number(0, 2),
+    "top_p": Number(0, 1),
+    "truncation": ("auto", "disabled"),
+    "stream": bool,
+    "stream_options": {"include_obfuscation": bool},
+    "metadata": dict,
+    "service_tier": ("auto", "default", "flex", "priority"),
+    "prompt_cache_key": str,
+    "prompt_cache_retention": ("in_memory", "24h"),
+    "prompt_cache_options": {"mode": str, "ttl": str},
+    "safety_identifier": str,
+    "user": str,
+}
+NOT_HERE = ("background", "conversation", "context_management", "moderation", "top_logprobs")
+FUNCTION: Json = {"type!": ("function",), "name!": str, "description?": str, "parameters!": dict, "strict?": bool}
+DRAWING: Json = {
+    "type!": ("image_generation",),
+    "model": str,
+    "quality": ("auto", "low", "medium", "high"),
+    "size": ("auto", "1024x1024", "1536x1024", "1024x1536"),
+    "output_format": ("png", "webp", "jpeg"),
+    "output_compression": Number(0, 100, whole=True),
+    "background": ("auto", "opaque", "transparent"),
+    "input_fidelity": ("high", "low"),
+    "input_image_mask": dict,
+    "moderation": ("auto", "low"),
+    "partial_images": Number(0, 3, whole=True),
+    "action": ("auto", "generate", "edit"),
+}
+SEARCH: Json = {"type!": ("web_search",), "search_context_size": ("low", "medium", "high"), "user_location": dict, "filters": dict}
+FORMATS: dict[str, Json] = {
+    "text": {"type!": str},
+    "json_object": {"type!": str},
+    "json_schema": {"type!": str, "name!": str, "schema!": dict, "description": str, "strict?": bool},
+}
+
+
+class Request:
+    """A request that was found legal in all its fields, and what it wishes. `drawing` is the hosted picture tool, if offered."""
+
+    def __init__(self, account: Memory, body: Json) -> None:
+        self.body = body
+        for name in NOT_HERE:
+            if name in body:
+                raise unsupported(name)
+        check(body, FIELDS, "")
+        if body.get("model") not in account.models:
+            message = f"The requested model '{body.get('model')}' does not exist."
+            raise Refused(message, "model_not_found", "model", 400)
+        self.model: Model = account.models[body["model"]]
+        reasoning = body.get("reasoning", {})
+        self.wish = Wish(body["model"], reasons=self.model.reasons(reasoning.get("effort")))
+        self.summarised = "summary" in reasoning
+        self.encrypted = ENCRYPTED in body.get("include", [])
+        self.drawing: Json | None = None
+        self._settings(reasoning)
+        self._tools()
+        self.input = Input(account, body, self.wish)
+        self._format()
+        self.wish.tokens = len(json.dumps([self.input.items, body.get("instructions"), body.get("tools")]).split())
+
+    def _settings(self, reasoning: Json) -> None:
+        body = self.body
+        if "stream_options" in body and not body.get("stream"):
+            message = "The 'stream_options' parameter is only allowed when 'stream' is enabled."
+            raise invalid(message, "stream_options", None)
+        if self.encrypted and not self.model.efforts:
+            raise invalid("Encrypted content is not supported with this model.", "include", None)
+        for name in reasoning:
+            if not self.model.efforts:
+                raise unsupported(f"reasoning.{name}")
+        if reasoning.get("effort") not in (None, *self.model.efforts):
+            raise not_supported(reasoning["effort"], self.model.efforts, "reasoning.effort", "unsupported_value")
+        for name in ("temperature", "top_p"):
+            if name in body and self.wish.reasons:
+                raise unsupported(name)
+        self.wish.most = body.get("max_output_tokens")
+
+    def _tools(self) -> None:
+        body, wish = self.body, self.wish
+        for index, tool in enumerate(body.get("tools", [])):
+            path = f"tools[{index}]"
+            check(tool, dict, path)
+            check(tool.get("type"), ("function", "image_generation", "web_search"), f"{path}.type")
+            if tool["type"] == "web_search":
+                check(tool, SEARCH, path)
+                continue
+            if tool["type"] == "image_generation":
+                check(tool, DRAWING, path)
+                self.drawing = tool
+                continue
+            check(tool, FUNCTION, path)
+            check_name(tool["name"], f"{path}.name")
+            strict = tool.get("strict") is not False  # "a missing value may be treated as strict"
+            check_schema(tool["parameters"], strict, f"function '{tool['name']}'", f"{path}.parameters", "invalid_function_parameters")
+            wish.tools.append(tool["name"])
+        wish.parallel = body.get("parallel_tool_calls", True)
+        wish.draws = self.drawing is not None
+        if "tool_choice" in body:
+            self._choose(body["tool_choice"])
+
+    def _choose(self, choice: Any) -> None:
+        wish = self.wish
+        if not self.body.get("tools"):
+            raise invalid("Tool choice must be specified with 'tools' parameter.", "tool_choice", None)
+        if isinstance(choice, str):
+            check(choice, ("none", "auto", "required"), "tool_choice")
+            wish.choice = choice
+            wish.draws = wish.draws and choice != "none"
+            return
+        check(choice, dict, "tool_choice")
+        check(choice.get("type"), ("function", "allowed_tools", "image_generation"), "tool_choice.type")
+        named: list[str] = []
+        if choice["type"] == "function":
+            check(choice, {"type!": str, "name!": str}, "tool_choice")
+            named, wish.choice = [choice["name"]], choice["name"]
+        elif choice["type"] == "allowed_tools":
+            allowed = [{"type!": ("function",), "name!": str}]
+            check(choice, {"type!": str, "mode!": ("auto", "required"), "tools!": allowed}, "tool_choice")
+            named, wish.choice = [tool["name"] for tool in choice["tools"]], choice["mode"]
+        else:
+            check(choice, {"type!": str}, "tool_choice")
+        missing = [name for name in named if name not in wish.tools]
+        if missing or (choice["type"] == "image_generation" and self.drawing is None):
+            raise invalid(f"Tool choice '{(missing or ['image_generation'])[0]}' not found in 'tools' parameter.", "tool_choice", None)
+        wish.tools = named
+        wish.draws = choice["type"] == "image_generation"
+
+    def _format(self) -> None:
+        wanted = self.body.get("text", {}).get("format", {"type": "text"})
+        check(wanted.get("type"), tuple(FORMATS), "text.format.type")
+        check(wanted, FORMATS[wanted["type"]], "text.format")
+        if wanted["type"] == "json_object":
+            if "json" not in json.dumps([self.input.items, self.body.get("instructions")]).lower():
+                said = "Response input messages must contain the word 'json' in some form to use 'text.format' of type 'json_object'."
+                raise invalid(said, "input", None)
+            self.wish.schema = {"type": "object", "properties": {"answer": {"type": "string"}}}
+        if wanted["type"] == "json_schema":
+            check_name(wanted["name"], "text.format.name")
+            strict = bool(wanted.get("strict"))
+            check_schema(wanted["schema"], strict, f"response_format '{wanted['name']}'", "text.format.schema", "invalid_json_schema")
+            self.wish.schema = wanted["schema"]
