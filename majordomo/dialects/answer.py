@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
-from majordomo.dialects.errors import ErrorBody, build_error, error_value
-from majordomo.errors import BadResponseError, CallWarning, MajordomoError, StreamBrokenError, plain_text
-from majordomo.framing.json import decode_json
+from majordomo.dialects.errors import build_error, error_value, read_error_body
+from majordomo.errors import BadResponseError, CallWarning, InvalidRequestError, MajordomoError, StreamBrokenError, plain_text
+from majordomo.framing.json import decode_json, encode_json
 from majordomo.llm import (
     ChatEvent,
     Done,
@@ -239,15 +239,15 @@ class ChatStream(ABC):
 
     def feed(self, chunk: bytes) -> list[ChatEvent]:
         """The events that these bytes complete; the last is Done. Raises StreamBrokenError or what the stream says went wrong."""
-        return self._read(self._frames.feed(chunk))
+        return self._read(lambda: self._frames.feed(chunk))
 
     def finish(self) -> list[ChatEvent]:
         """The bytes have ended."""
-        events = self._read(self._frames.finish())
+        events = self._read(self._frames.finish)
         if not self.ended:
             if not self.complete:
                 stray: bytes = getattr(self._frames, "stray", b"")
-                reason = f": {self._said(stray)}" if stray else ""
+                reason = f": {plain_text(read_error_body(stray).message, 500)}" if stray else ""
                 raise StreamBrokenError(f"the stream ended before the answer did{reason}", partial=self.reply)
             self.end(events)
         return events
@@ -266,33 +266,29 @@ class ChatStream(ABC):
             f"the stream broke off: {error.message}", partial=self.reply, code=error.code, status=error.status, details=error.details
         )
 
-    def _read(self, frames: list[bytes]) -> list[ChatEvent]:
+    def _read(self, frames: Callable[[], list[bytes]]) -> list[ChatEvent]:
         events: list[ChatEvent] = []
-        for data in frames:
-            if self.ended:
-                break
-            if not data.strip() or data.strip() == b"[DONE]":  # some add OpenAI's end mark to dialects that have another
-                continue
-            try:
-                document = decode_json(data, self._depth)
-            except BadResponseError as error:
-                raise self.broken(error) from None
-            if isinstance(document, list) and document:  # Gemini wraps errors in an array
-                document = document[0]
-            if not isinstance(document, dict):
-                raise self.broken(BadResponseError("an event of the stream is no JSON object"))
-            if document.get("error") and document.get("type", "error") == "error":
-                raise self.broken(build_error(200, error_value(document), {}))
-            self.take(document, events)
+        try:
+            for data in frames():
+                if self.ended:
+                    break
+                # Some add OpenAI's end mark to dialects that have another
+                if data.strip() and data.strip() != b"[DONE]":
+                    self._document(decode_json(data, self._depth), events)
+        except BadResponseError as error:
+            if self.ended or error.code == "TOO_LARGE":  # whole, and not what was asked for; or beyond our own limit
+                raise
+            raise self.broken(error) from None
         return events
 
-    @staticmethod
-    def _said(stray: bytes) -> str:
-        try:
-            said = error_value(decode_json(stray))
-        except BadResponseError:
-            said = ErrorBody()
-        return said.message or plain_text(stray.decode("utf-8", "replace"), 200)
+    def _document(self, document: Any, events: list[ChatEvent]) -> None:
+        if isinstance(document, list) and document:  # Gemini wraps errors in an array
+            document = document[0]
+        if not isinstance(document, dict):
+            raise BadResponseError("an event of the stream is no JSON object")
+        if document.get("error") and document.get("type", "error") == "error":
+            raise self.broken(build_error(200, error_value(document), {}))
+        self.take(document, events)
 
 
 def count(value: Any) -> int | None:
@@ -302,6 +298,14 @@ def count(value: Any) -> int | None:
 
 def word_of(value: Any) -> str | None:
     return value if isinstance(value, str) and value else None
+
+
+def json_of(value: Any) -> str:
+    """The JSON text of a part of an answer. Raises BadResponseError where it holds a number that is none: NaN, or 1e999."""
+    try:
+        return encode_json(value).decode()
+    except InvalidRequestError:
+        raise BadResponseError("the answer holds a number that is none", code="NOT_JSON") from None
 
 
 def objects(value: Any) -> list[dict[str, Any]]:

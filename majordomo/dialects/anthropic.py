@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from majordomo.catalog import ModelInfo
-from majordomo.dialects.answer import Answer, ChatStream, count, objects, word_of
+from majordomo.dialects.answer import Answer, ChatStream, count, json_of, objects, word_of
 from majordomo.dialects.bodies import UNSUPPORTED, json_request
 from majordomo.dialects.errors import build_error, error_value
 from majordomo.dialects.turns import attachments, closed_schema, linked, own, refuse_misplaced, tool_results, tools_of
 from majordomo.errors import BadResponseError, CallWarning, UnsupportedError
-from majordomo.framing.json import decode_object, encode_json
+from majordomo.framing.json import decode_object
 from majordomo.framing.lines import EventDecoder
 from majordomo.framing.splice import Splices
 from majordomo.llm import ChatEvent, FilePart, ImagePart, Message, Part, Reply, Request, TextPart, ThinkingPart, ToolCallPart, Usage
@@ -264,7 +264,7 @@ class AnthropicAnswer(Answer):
         elif kind == "tool_use":
             place = self.begin_call(word_of(block.get("id")) or "", word_of(block.get("name")) or "", events)
             if block.get("input"):
-                self.arguments(place, encode_json(block["input"]).decode(), events)
+                self.arguments(place, json_of(block["input"]), events)
         else:  # redacted thoughts, and the steps of hosted tools: "replay untouched"
             self.keep({"block": block}, apart=True)
         self._at[index] = (str(kind), place)

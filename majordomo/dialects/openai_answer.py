@@ -5,13 +5,13 @@ Every field is optional, unknown ones are harmless; see `openai_chat` for the so
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from pydantic_core import from_json
 
-from majordomo.dialects.answer import Answer, count, objects, word_of
-from majordomo.dialects.errors import ErrorBody, build_error, error_value
+from majordomo.dialects.answer import Answer, count, json_of, objects, word_of
+from majordomo.dialects.errors import build_error, error_value, read_error_body
 from majordomo.dialects.pictures import received_base64
 from majordomo.errors import (
     BadResponseError,
@@ -20,7 +20,7 @@ from majordomo.errors import (
     StreamBrokenError,
     plain_text,
 )
-from majordomo.framing.json import decode_json, encode_json
+from majordomo.framing.json import decode_json
 from majordomo.framing.lines import EventDecoder
 from majordomo.llm import (
     ChatEvent,
@@ -201,7 +201,7 @@ class OpenAIAnswer(Answer):
         identity = word_of(call.get("id")) or ""
         arguments = function.get("arguments")
         if isinstance(arguments, (dict, list)):
-            arguments = encode_json(arguments).decode()
+            arguments = json_of(arguments)
         index = call.get("index")
         place = self._at.get(index) if isinstance(index, int) else (len(self._calls) - 1 if self._calls and not name else None)
         if place is None and isinstance(index, int) is False and identity:
@@ -264,23 +264,28 @@ class OpenAIChatStream:
 
     def feed(self, chunk: bytes) -> list[ChatEvent]:
         """The events that these bytes complete; the last is Done. Raises StreamBrokenError or what the stream says went wrong."""
-        events: list[ChatEvent] = []
-        for data in self._frames.feed(chunk):
-            if self.ended:
-                break
-            self._take(data, events)
-        return events
+        return self._read(lambda: self._frames.feed(chunk))
 
     def finish(self) -> list[ChatEvent]:
         """The bytes have ended."""
         if self.ended:
             return []
-        events: list[ChatEvent] = []
-        for data in self._frames.finish():
-            if not self.ended:
-                self._take(data, events)
+        events = self._read(self._frames.finish)
         if not self.ended:
             self._end(events)
+        return events
+
+    def _read(self, frames: Callable[[], list[bytes]]) -> list[ChatEvent]:
+        events: list[ChatEvent] = []
+        try:
+            for data in frames():
+                if self.ended:
+                    break
+                self._take(data, events)
+        except BadResponseError as error:
+            if self.ended or error.code == "TOO_LARGE":  # whole, and not what was asked for; or beyond our own limit
+                raise
+            raise self._broken(error) from None
         return events
 
     def _take(self, data: bytes, events: list[ChatEvent]) -> None:
@@ -315,12 +320,9 @@ class OpenAIChatStream:
             return
         if not data.strip():
             return
-        try:
-            document = decode_json(data, self._depth)
-        except BadResponseError as error:
-            raise self._broken(error) from None
+        document = decode_json(data, self._depth)
         if not isinstance(document, dict):
-            raise self._broken(BadResponseError("an event of the stream is no JSON object"))
+            raise BadResponseError("an event of the stream is no JSON object")
         if document.get("error"):
             raise self._broken(build_error(status_within(document), error_value(document), {}))
         choice = first_choice(document)
@@ -337,8 +339,7 @@ class OpenAIChatStream:
     def _end(self, events: list[ChatEvent]) -> None:
         if not self.complete:
             stray = self._frames.stray
-            said = error_value(decode_json(stray)) if stray.startswith(b"{") and stray.rstrip().endswith(b"}") else ErrorBody()
-            reason = f": {said.message or plain_text(stray.decode('utf-8', 'replace'), 200)}" if stray else ""
+            reason = f": {plain_text(read_error_body(stray).message, 500)}" if stray else ""
             raise StreamBrokenError(f"the stream ended before the answer did{reason}", partial=self.reply)
         self.ended = True
         self._answer.close(events)
