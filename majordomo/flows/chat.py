@@ -172,7 +172,10 @@ class HTTPChatModel(ChatModel):
         limit = self._door.reply_limit(request, self._limits)
 
         async def once() -> llm.Reply:
-            return self._door.decode(await self._caller.fetch(wire, deadline, limit), request, self._limits)
+            try:
+                return self._door.decode(await self._caller.fetch(wire, deadline, limit), request, self._limits)
+            except MajordomoError as error:
+                raise error.with_traceback(None) from error.__cause__  # its frames hold the answer, which may quote a key
 
         gate = self._caller.gate
         try:
@@ -241,8 +244,8 @@ class _HTTPChatSource:
         except MajordomoError as error:
             if isinstance(error, StreamBrokenError) and isinstance(error.partial, llm.Reply):
                 error.partial = self._named(error.partial)
-            error.about(self._caller.provider, self._model)
-            raise
+            # Without its frames: they hold the answer, which may quote a key
+            raise self._caller.about(error, self._model).with_traceback(None) from error.__cause__
 
     async def _open(self) -> Loading | None:
         """Open the stream, or tell that the model loads; the next call then tries again."""
@@ -255,7 +258,7 @@ class _HTTPChatSource:
             try:
                 self._stream = await self._caller.open(self._wire, self._deadline)
             except MajordomoError as error:
-                self._pause = self._tries.decide(error.about(self._caller.provider, self._model))
+                self._pause = self._tries.decide(self._caller.about(error, self._model))
                 if error.code == "MODEL_LOADING":
                     return Loading(error.message, self._deadline.elapsed())
             else:
