@@ -72,6 +72,7 @@ class Answer:
         self._size = self._pictures = 0
         self._calls: list[_Call] = []
         self.finish_reason: str | None = None
+        self.refused = False  # the model said that it will not, whatever word it ends with
         self.usage = Usage()
         self.model = ""
         self.warnings: list[CallWarning] = []
@@ -177,6 +178,8 @@ class Answer:
                 reason = "tool_calls"
             elif reason == "unknown" and not self.finish_reason and text:
                 reason = "stop"
+        if self.refused:
+            reason = "content_filter"
         warnings = list(self.warnings)
         if whole and self._request.tool_choice not in (None, "auto", "none") and not self._calls:
             warnings.append(CallWarning("TOOL_NOT_CALLED", "a tool call was required, and the model made none", "tool_choice"))

@@ -18,7 +18,7 @@ from majordomo.dialects.errors import build_error, error_value
 from majordomo.dialects.gemini_arguments import PartialArguments
 from majordomo.dialects.gemini_images import without_bytes
 from majordomo.dialects.pictures import received_base64
-from majordomo.dialects.turns import attachments, linked, own, refuse_misplaced, text_of, tool_results
+from majordomo.dialects.turns import attachments, gathered, linked, own, refuse_misplaced, text_of, tool_results
 from majordomo.errors import BadResponseError, CallWarning, ContentRefusedError, plain_text
 from majordomo.framing.json import decode_object
 from majordomo.framing.lines import EventDecoder
@@ -45,6 +45,8 @@ from majordomo.wire import WireRequest
 # What Google's SDK puts where a call was not made by this model: base64 of "skip_thought_signature_validator"
 SENTINEL = "c2tpcF90aG91Z2h0X3NpZ25hdHVyZV92YWxpZGF0b3I="
 LARGEST_SEED = 2**31 - 1
+# Steps of hosted tools: they go back as they came, signatures included
+_HOSTED = ("executableCode", "codeExecutionResult", "toolCall", "toolResponse")
 _BUDGET = {"off": 0, "low": 1024, "medium": 8192, "high": 24576}
 _VERSION = re.compile(r"gemini-(\d{1,3})")
 _CONFIG = {"temperature": "temperature", "top_p": "topP", "top_k": "topK", "max_tokens": "maxOutputTokens"}
@@ -65,6 +67,7 @@ class GeminiChat:
         body: dict[str, Any] = {"contents": self._contents(messages, splices, warnings, model)}
         if said := [{"text": part.text} for m in messages if m.role == "system" for part in m.parts if isinstance(part, TextPart)]:
             body["systemInstruction"] = {"parts": said}
+        warnings += gathered(messages)
         config: dict[str, Any] = {word: value for name, word in _CONFIG.items() if (value := getattr(request, name)) is not None}
         if request.stop:
             config["stopSequences"] = list(request.stop[:5])
@@ -136,7 +139,9 @@ class GeminiChat:
         called = False
         for part in parts:
             if isinstance(part, ThinkingPart):
-                if own(part, self.owner, model) and (found := word_of(part.opaque.get("signature"))):
+                if own(part, self.owner, model) and isinstance(part.opaque.get("part"), dict):
+                    said.append(part.opaque["part"])
+                elif own(part, self.owner, model) and (found := word_of(part.opaque.get("signature"))):
                     if part.opaque.get("on") == "nothing":
                         said.append({"text": "", "thoughtSignature": found})  # "never drop an empty text part that has one"
                     else:
@@ -231,6 +236,9 @@ class GeminiAnswer(Answer):
     def _take(self, part: dict[str, Any], events: list[ChatEvent]) -> None:
         text, call, inline = part.get("text"), part.get("functionCall"), part.get("inlineData")
         signature = word_of(part.get("thoughtSignature"))
+        if any(name in part for name in _HOSTED):
+            self.keep({"part": part, "model": self._asked}, apart=True)
+            return
         if part.get("thought") is True:
             if isinstance(text, str):
                 self.think(text, events)  # drafts of pictures are no answer

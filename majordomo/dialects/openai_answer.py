@@ -135,8 +135,7 @@ class OpenAIAnswer(Answer):
                 if isinstance(detail, dict) and isinstance(thought := detail.get("text") or detail.get("summary"), str) and thought:
                     self.think(thought, events)
         if isinstance(refusal := delta.get("refusal"), str) and refusal:
-            self._take_text(refusal, events)
-            self.finish_reason = "content_filter"
+            self._refuse(refusal, events)
         calls = delta.get("tool_calls")
         for call in calls if isinstance(calls, list) else ():
             if isinstance(call, dict):
@@ -144,6 +143,11 @@ class OpenAIAnswer(Answer):
         images = delta.get("images")
         if isinstance(images, list):
             self._take_parts(images, events)
+
+    def _refuse(self, words: str, events: list[ChatEvent]) -> None:
+        """ "A refusal arrives with finish `stop`": the reply says what it is. It ends no stream."""
+        self.refused = True
+        self._take_text(words, events)
 
     def _keep_detail(self, detail: dict[str, Any]) -> None:
         """ "In a stream, merge deltas of the same index and type": texts grow, anything else is replaced."""
@@ -175,7 +179,9 @@ class OpenAIAnswer(Answer):
             if not isinstance(part, dict):
                 continue
             kind = part.get("type")
-            if isinstance(text := part.get("text"), str) and text:
+            if kind == "refusal" and (refusal := word_of(part.get("refusal"))):
+                self._refuse(refusal, events)
+            elif isinstance(text := part.get("text"), str) and text:
                 self._take_text(text, events)
             elif kind == "thinking":  # Mistral: a list of text chunks
                 pieces = part.get("thinking")
