@@ -124,7 +124,8 @@ FIELDS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
 }
 LEGEND = """yes: it arrives. warning: the backend has no such thing or only some values; the reply warns, `strict=True` makes it an
 `UnsupportedError`. no: `UnsupportedError` before anything is sent. moved: it travels in the user's turn that follows, with a line that says
-whence it came. gathered: all system turns stand together, before the conversation. in words: the schema is told to the model, which the
+whence it came. gathered: all system turns stand together before the
+conversation, and the reply warns. in words: the schema is told to the model, which the
 server does not force. What thinking a model gets back: its text, its signature (or what the backend calls so), or both; another provider's
 is never sent. A bare name is a preset of `OpenAICompatible`. Whether the model behind it can do what the backend can say, the model decides."""
 
