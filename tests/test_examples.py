@@ -17,6 +17,11 @@ SAYS = {
     "bot.py": ["seed ", "<ImagePart image/png 256x256", "main colours are", "sorry: these 23 bytes are no PNG"],
     "draw_then_talk.py": ["drawn from seed ", "<ImagePart image/png 384x256", "The picture looks "],
     "edit_a_picture.py": ["lighthouse-at-night.png", "'prompt': 'a sky full of stars'", "'seed': 8"],
+    "one_conversation.py": [
+        "is 96 x 64 pixels",
+        "(('draw_picture', {'prompt': 'of a lighthouse at dusk'}),)",
+        "output=Size(width=128, height=96)",
+    ],
     "watch_a_picture.py": ["step 1 of 8", "step 8 of 8", "so far: <ImagePart", "done: <ImagePart image/png 512x512"],
 }
 

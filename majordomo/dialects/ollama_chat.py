@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from majordomo.dialects.answer import Answer, ChatStream, count, objects, word_of
+from majordomo.dialects.answer import Answer, ChatStream, count, json_of, objects, word_of
 from majordomo.dialects.bodies import UNSUPPORTED, json_request
 from majordomo.dialects.errors import build_error, error_value
 from majordomo.dialects.turns import attachments, linked, own, refuse_misplaced, text_of, tool_results
 from majordomo.errors import BadResponseError, CallWarning, UnsupportedError
-from majordomo.framing.json import decode_object, encode_json
+from majordomo.framing.json import decode_object
 from majordomo.framing.lines import JSONLinesDecoder
 from majordomo.framing.splice import Splices
 from majordomo.llm import ChatEvent, FilePart, ImagePart, Message, Part, Reply, Request, ThinkingPart, ToolCallPart, Usage
@@ -128,7 +128,7 @@ class OllamaAnswer(Answer):
                 function = call.get("function")
                 if isinstance(function, dict):
                     arguments = function.get("arguments")
-                    text = arguments if isinstance(arguments, str) else encode_json(arguments or {}).decode()
+                    text = arguments if isinstance(arguments, str) else json_of(arguments or {})
                     self.whole_call(word_of(call.get("id")) or "", word_of(function.get("name")) or "", text, events)
         self.model = word_of(frame.get("model")) or self.model
         if frame.get("done") is True:

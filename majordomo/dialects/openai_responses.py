@@ -152,6 +152,8 @@ class OpenAIResponses:
             raise build_error(200, error_value(document), {})
         if not isinstance(document.get("output"), list):
             raise BadResponseError('the answer has no list "output"')
+        if document.get("status") in ("queued", "in_progress"):  # asked for by `background` in `extra`
+            raise BadResponseError("the response is not finished; one in the background is not waited for", code="NOT_FINISHED")
         answer = ResponsesAnswer(request, limits, self.owner)
         events: list[ChatEvent] = []
         for place, item in enumerate(objects(document["output"])):

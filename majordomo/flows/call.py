@@ -128,6 +128,12 @@ class Caller:
             pass
         return b"".join(held)[: self.limits.error_body]
 
+    def about(self, error: MajordomoError, model: str = "") -> MajordomoError:
+        """The error, saying whom the call was for, and nothing secret: an answer with a status of success may quote a key as well."""
+        error.args = (self.hide(error.message),)
+        error.details = {name: self.hide(value) if isinstance(value, str) else value for name, value in error.details.items()}
+        return error.about(self.provider, model)
+
     async def fetch(self, request: WireRequest, deadline: Deadline, limit: int) -> bytes:
         """A whole answer of at most `limit` bytes, not repeated."""
         reply = await self.open(request, deadline)
@@ -147,7 +153,7 @@ class Caller:
             try:
                 result = await work()
             except MajordomoError as error:
-                await tries.after(error.about(self.provider, tries.model))
+                await tries.after(self.about(error, tries.model))
             else:
                 self.budget.success()
                 return result

@@ -189,7 +189,10 @@ class HTTPChatModel(ChatModel):
         limit = self._door.reply_limit(request, self._limits)
 
         async def once() -> llm.Reply:
-            return self._door.decode(await self._caller.fetch(wire, deadline, limit), request, self._limits)
+            try:
+                return self._door.decode(await self._caller.fetch(wire, deadline, limit), request, self._limits)
+            except MajordomoError as error:
+                raise error.with_traceback(None) from error.__cause__  # its frames hold the answer, which may quote a key
 
         place = await self._caller.enter(deadline, self.id, request.caller)
         try:
@@ -266,8 +269,8 @@ class _HTTPChatSource:
         except MajordomoError as error:
             if isinstance(error, StreamBrokenError) and isinstance(error.partial, llm.Reply):
                 error.partial = self._named(error.partial)
-            error.about(self._caller.provider, self._model)
-            raise
+            # Without its frames: they hold the answer, which may quote a key
+            raise self._caller.about(error, self._model).with_traceback(None) from error.__cause__
 
     async def _open(self) -> Sequence[llm.ChatEvent]:
         """What is told until the stream is open; nothing once it is.
@@ -311,7 +314,7 @@ class _HTTPChatSource:
 
     def _failed(self, error: MajordomoError) -> None:
         """Decide on another try; raises the error when there is none."""
-        self._pause = self._tries.decide(error.about(self._caller.provider, self._model))
+        self._pause = self._tries.decide(self._caller.about(error, self._model))
         if error.code == "MODEL_LOADING":
             self._news.append(Loading(error.message, self._deadline.elapsed()))
 

@@ -214,7 +214,7 @@ class OllamaAdmin:
         try:
             stream = await self._caller.open(request, deadline)
         except MajordomoError as error:
-            raise error.about(self._caller.provider) from None
+            raise self._caller.about(error) from None
         try:
             lines = JSONLinesDecoder(limits.event)
             while piece := await stream.read():
@@ -225,7 +225,7 @@ class OllamaAdmin:
             for line in lines.finish():
                 take(decode_frame(line, limits))
         except MajordomoError as error:
-            raise error.about(self._caller.provider) from None
+            raise self._caller.about(error) from None
         finally:
             await stream.aclose()
 
@@ -233,7 +233,7 @@ class OllamaAdmin:
         try:
             return await self._caller.fetch(request, self._caller.deadline(self._timeout), self._caller.limits.reply)
         except MajordomoError as error:
-            raise error.about(self._caller.provider) from None
+            raise self._caller.about(error) from None
 
     async def _whole(self, request: WireRequest) -> dict[str, Any]:
         return decode_object(await self._fetch(request), self._caller.limits.depth)

@@ -206,7 +206,7 @@ class HTTPImageModel(ImageModel):
                 raise began.exceeded()
             result = await self._portions(fitted, began, tell)
         except MajordomoError as error:
-            error.about(self.provider, self.id)
+            self._caller.about(error, self.id)
             raise
         return self._finished(result, request, fitted, warnings)
 

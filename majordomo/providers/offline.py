@@ -213,6 +213,8 @@ class OfflineChat(ChatModel):
         names = [name for name in ("temperature", "top_p", "top_k", "reasoning") if getattr(request, name) is not None]
         names += ["extra"] if request.extra else []
         warnings = [CallWarning(UNSUPPORTED, f"{name} has no effect: the clerk answers by rules", name) for name in names]
+        if any(isinstance(part, llm.FilePart) for message in request.messages for part in message.parts):
+            warnings.append(CallWarning(UNSUPPORTED, "files are not read: the clerk looks at pictures only", "messages"))
         try:
             refuse_unsupported(warnings, self._offline._strict)
         except MajordomoError as error:

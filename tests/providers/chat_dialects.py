@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,6 +41,7 @@ class Dialect:
     raw_reason: str | None
     usage: llm.Usage
     failing: bytes  # a stream that says "too busy" after some text
+    says: Callable[[str], bytes]  # an event that adds so much to the text
     keeps: dict[str, Any] = field(default_factory=dict)  # what of the thought goes back
     end: bytes = b""  # what of the stream may be missing without harm
 
@@ -89,7 +91,11 @@ def _anthropic() -> Dialect:
         "usage": {**counts, "output_tokens": 9},
     }
     failing = named(start, *text, {"type": "error", "error": {"type": "overloaded_error", "message": "too busy"}})
-    return Dialect("anthropic", AnthropicMessages(), stream, whole, "tool_use", llm.Usage(17, 9, 4), failing, {"signature": "sig=="})
+
+    def says(words: str) -> bytes:
+        return named({"type": "content_block_delta", "index": 1, "delta": {"type": "text_delta", "text": words}})
+
+    return Dialect("anthropic", AnthropicMessages(), stream, whole, "tool_use", llm.Usage(17, 9, 4), failing, says, {"signature": "sig=="})
 
 
 def _ollama() -> Dialect:
@@ -107,7 +113,11 @@ def _ollama() -> Dialect:
     )
     whole = {**frame(True, content="Grüße 🦊", thinking="a fox", tool_calls=[call]), **counts}
     failing = lines(frame(content="Grüße 🦊"), {"error": "too busy"})
-    return Dialect("ollama", OllamaChat(), stream, whole, "stop", llm.Usage(17, 9), failing, end=b"\n")
+
+    def says(words: str) -> bytes:
+        return lines(frame(content=words))
+
+    return Dialect("ollama", OllamaChat(), stream, whole, "stop", llm.Usage(17, 9), failing, says, end=b"\n")
 
 
 def _gemini() -> Dialect:
@@ -136,7 +146,11 @@ def _gemini() -> Dialect:
     )
     whole = {**chunk(thought, {"text": "Grüße 🦊"}, call, finishReason="STOP"), "usageMetadata": counts}
     failing = data(chunk({"text": "Grüße 🦊"}), {"error": {"code": 503, "message": "too busy", "status": "UNAVAILABLE"}}, end="\r\n\r\n")
-    return Dialect("gemini", GeminiChat("gemini-3-pro"), stream, whole, "STOP", llm.Usage(17, 9, 4, 4), failing, end=b"\r\n\r\n")
+
+    def says(words: str) -> bytes:
+        return data(chunk({"text": words}), end="\r\n\r\n")
+
+    return Dialect("gemini", GeminiChat("gemini-3-pro"), stream, whole, "STOP", llm.Usage(17, 9, 4, 4), failing, says, end=b"\r\n\r\n")
 
 
 def _responses() -> Dialect:
@@ -172,7 +186,11 @@ def _responses() -> Dialect:
     )
     failing = named(*text, {"type": "error", "code": "server_error", "message": "too busy", "param": None})
     keeps = {"encrypted_content": "enc"}
-    return Dialect("responses", OpenAIResponses(), stream, whole, "completed", llm.Usage(17, 9, 4, 4), failing, keeps)
+
+    def says(words: str) -> bytes:
+        return named({**delta, "delta": words})
+
+    return Dialect("responses", OpenAIResponses(), stream, whole, "completed", llm.Usage(17, 9, 4, 4), failing, says, keeps)
 
 
 def _chat() -> Dialect:
@@ -200,7 +218,11 @@ def _chat() -> Dialect:
     message = {"role": "assistant", "content": "Grüße 🦊", "reasoning_content": "a fox", "tool_calls": [call]}
     whole = {"id": "x", "model": "m", "choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}], "usage": usage}
     failing = data(chunk({"content": "Grüße 🦊"}), {"error": {"message": "too busy", "code": 503}})
-    return Dialect("chat", OpenAIChat(owner="openai"), stream, whole, "tool_calls", llm.Usage(17, 9, 4, 4), failing)
+
+    def says(words: str) -> bytes:
+        return data(chunk({"content": words}))
+
+    return Dialect("chat", OpenAIChat(owner="openai"), stream, whole, "tool_calls", llm.Usage(17, 9, 4, 4), failing, says)
 
 
 DIALECTS = [_anthropic(), _ollama(), _gemini(), _responses(), _chat()]

@@ -116,6 +116,14 @@ async def test_text_is_answered_honestly_and_streams() -> None:
     assert (await chat.generate("hello", stop=["said"])).text == "You "
 
 
+async def test_it_says_that_it_does_not_read_files() -> None:
+    asked = md.user("what is this?", llm.FilePart(b"%PDF-1.4", "application/pdf", "a.pdf"))
+    (warning,) = (await md.Offline().model("clerk").generate(asked)).warnings
+    assert (warning.code, warning.field) == ("UNSUPPORTED_FIELD", "messages")
+    with pytest.raises(md.UnsupportedError):
+        await md.Offline(strict=True).model("clerk").generate(asked)
+
+
 async def test_it_calls_the_tool_that_the_text_names(picture: Picture) -> None:
     def draw_picture(prompt: str, steps: int = 4) -> str:
         """Draw."""
