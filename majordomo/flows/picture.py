@@ -300,7 +300,15 @@ class HTTPImageModel(ImageModel):
             warned.append(CallWarning("SIZE_DIFFERS", f"size {asked[0]}x{asked[1]} was asked for, {words} came", "size"))
         model = result.model or self.id
         noted = tuple(image.noted(_made_with(request, detail, model)) for image, detail in zip(images, details, strict=True))
-        return replace(result, images=noted, details=details, provider=self.provider, model=model, warnings=tuple(dict.fromkeys(warned)))
+        return replace(
+            result,
+            images=noted,
+            details=details,
+            usage=result.usage.drew(noted),
+            provider=self.provider,
+            model=model,
+            warnings=tuple(dict.fromkeys(warned)),
+        )
 
 
 def _made_with(request: imagegen.Request, detail: imagegen.ImageDetails, model: str) -> dict[str, Any]:
@@ -377,21 +385,14 @@ def _joined(parts: Sequence[_Part]) -> imagegen.Result:
         which = f"picture {part.first + 1}" if part.size == 1 else f"pictures {part.first + 1} to {part.first + part.size}"
         reason = "not tried, the others had failed for good" if part.error is None else str(part.error)
         warnings.append(CallWarning("PICTURE_FAILED", f"{which} failed: {reason}", "n"))
-    usages = [result.usage for result in good]
     return imagegen.Result(
         tuple(image for result in good for image in result.images),
         tuple(detail for result in good for detail in result.details),
         tuple(warnings),
-        imagegen.Usage(*(_sum([getattr(usage, name) for usage in usages]) for name in ("input_tokens", "output_tokens", "seconds"))),
+        imagegen.Usage.sum(result.usage for result in good),
         good[0].model,
         raw=[result.raw for result in good],
     )
-
-
-def _sum(values: Sequence[Any]) -> Any:
-    """None when none is known."""
-    known = [value for value in values if value is not None]
-    return sum(known) if known else None
 
 
 async def _converted(request: imagegen.Request, forms: Forms, limits: Limits) -> imagegen.Request:

@@ -183,7 +183,8 @@ class _Painting:
             for index, image in enumerate(self._images)
         ]
         note = {"engine": "majordomo offline sketch", "neural_network": False, "note": "drawn by rules; no neural network drew this"}
-        return imagegen.Result(tuple(self._images), tuple(details), tuple(warnings), model=model, provider=provider, raw=note)
+        usage = imagegen.Usage().drew(self._images)
+        return imagegen.Result(tuple(self._images), tuple(details), tuple(warnings), usage, model=model, provider=provider, raw=note)
 
 
 def _shows(step: int, steps: int, previews: int) -> bool:
