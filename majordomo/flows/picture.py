@@ -21,6 +21,9 @@ from majordomo.flows.call import Caller, Tries
 from majordomo.flows.chat import refuse_unsupported
 from majordomo.flows.streams import EventStream, SyncEventStream
 from majordomo.imagegen.request import check_request
+from majordomo.observing import Observer
+from majordomo.observing.observed import Observed, hearing
+from majordomo.observing.settings import image_settings
 from majordomo.progress import Loading, Queued
 from majordomo.settings import Limits, Timeout
 from majordomo.wire import Deadline, WireRequest, WireStream
@@ -70,9 +73,13 @@ class ImageModel(imagegen.Model):
         *,
         limits: Limits,
         owner: Any = None,
+        observers: Sequence[Observer] = (),
+        address: str = "",
     ) -> None:
         self.provider = provider
         self.id = id
+        self._observers = observers
+        self._address = address
         self._options = tuple(options)
         self._limits = limits
         self._owner = owner
@@ -94,28 +101,47 @@ class ImageModel(imagegen.Model):
             raise
         return request
 
+    def _watched(self, request: imagegen.Request) -> Watching:
+        return Watching(lambda tell: self._drawn(request, tell))
+
+    async def _drawn(self, request: imagegen.Request, tell: Tell | None) -> imagegen.Result:
+        """`draw`, with the observers told."""
+        if not self._observers:
+            return await self.draw(request, tell)
+        about = {"caller": request.caller, "streamed": tell is not None, "address": self._address, "settings": image_settings(request)}
+        observed = Observed(self._observers, "image", self.provider, self.id, request, **about)
+        hear = observed.hear = InOrder(lambda event: observed.tell(event) if isinstance(event, (Queued, Loading, imagegen.Step)) else None)
+
+        def both(event: imagegen.ImageEvent) -> None:
+            hear(event)
+            if tell is not None:
+                tell(event)
+
+        observed.start()
+        return await observed.run(lambda: self.draw(request, None if tell is None else both))
+
     async def generate(
         self, prompt: str | imagegen.Request, *options: imagegen.Option, **overrides: Unpack[imagegen.Overrides]
     ) -> imagegen.Result:
-        return await self.draw(self.prepare(prompt, options, overrides), None)
+        return await self._drawn(self.prepare(prompt, options, overrides), None)
 
     def stream(
         self, prompt: str | imagegen.Request, *options: imagegen.Option, **overrides: Unpack[imagegen.Overrides]
     ) -> AbstractAsyncContextManager[imagegen.Stream]:
         request = self.prepare(prompt, options, overrides)
-        return cast("AbstractAsyncContextManager[imagegen.Stream]", EventStream(lambda: Watching(lambda tell: self.draw(request, tell))))
+        return cast("AbstractAsyncContextManager[imagegen.Stream]", EventStream(lambda: self._watched(request)))
 
     def generate_sync(
         self, prompt: str | imagegen.Request, *options: imagegen.Option, **overrides: Unpack[imagegen.Overrides]
     ) -> imagegen.Result:
         request = self.prepare(prompt, options, overrides)
-        return portal.run(lambda: self.draw(request, None))
+        return portal.run(lambda: self._drawn(request, None))
 
     def stream_sync(
         self, prompt: str | imagegen.Request, *options: imagegen.Option, **overrides: Unpack[imagegen.Overrides]
     ) -> AbstractContextManager[imagegen.SyncStream]:
         request = self.prepare(prompt, options, overrides)
-        return cast("AbstractContextManager[imagegen.SyncStream]", SyncEventStream(lambda: Watching(lambda tell: self.draw(request, tell))))
+        return cast("AbstractContextManager[imagegen.SyncStream]", SyncEventStream(lambda: self._watched(request)))
 
     async def aclose(self) -> None:
         if self._owner is not None:
@@ -182,7 +208,9 @@ class HTTPImageModel(ImageModel):
         lists: Callable[[str, imagegen.Request], Awaitable[Lists]] | None = None,
         owner: Any = None,
     ) -> None:
-        super().__init__(caller.provider, id, options, limits=caller.limits, owner=owner)
+        super().__init__(
+            caller.provider, id, options, limits=caller.limits, owner=owner, observers=caller.observers, address=caller.address
+        )
         self._caller = caller
         self._any_door = door
         self._timeout = timeout
@@ -256,7 +284,8 @@ class HTTPImageModel(ImageModel):
 
     async def _placed(self, request: imagegen.Request, deadline: Deadline, tell: Tell | None) -> imagegen.Result:
         gate = self._caller.gate
-        await gate.enter(deadline, None if tell is None else lambda position: tell(Queued(position)))
+        hear = tell or hearing()
+        await gate.enter(deadline, None if hear is None else lambda position: hear(Queued(position)))
         try:
             return await self.work(request, deadline, tell)
         finally:
@@ -265,6 +294,7 @@ class HTTPImageModel(ImageModel):
     async def exchange(self, wire: WireRequest, read: Callable[[WireStream], Awaitable[T]], deadline: Deadline, tell: Tell | None) -> T:
         """Send a job once, again only when it was proved refused or the model still loads, and `read` the answer."""
         tries = Tries(self._caller, deadline, self.id, picture=True)
+        hear = tell or hearing()
         while True:
             try:
                 reply = await self._caller.open(wire, deadline)
@@ -274,8 +304,8 @@ class HTTPImageModel(ImageModel):
                     await reply.aclose()
             except MajordomoError as error:
                 pause = tries.decide(error.about(self.provider, self.id))
-                if error.code == "MODEL_LOADING" and tell is not None:
-                    tell(Loading(error.message, deadline.elapsed()))
+                if error.code == "MODEL_LOADING" and hear is not None:
+                    hear(Loading(error.message, deadline.elapsed()))
             else:
                 self._caller.budget.success()
                 return result

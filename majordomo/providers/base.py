@@ -15,6 +15,8 @@ from majordomo.flows.call import Caller, Watch
 from majordomo.flows.embed import EmbeddingDoor, HTTPEmbeddingModel
 from majordomo.flows.gate import Gate
 from majordomo.llm.embeddings import EmbeddingModel
+from majordomo.observing import Observer
+from majordomo.observing.observed import checked_observers
 from majordomo.secret import Redactor, Secret, seal
 from majordomo.settings import HOSTED, LOCAL, Limits, Retries, Timeout
 from majordomo.transport import Address, open_room
@@ -32,7 +34,7 @@ class Common(TypedDict, total=False):
     each event loop, of all models together; the others queue here, in order. strict: what the backend cannot honour is an error
     instead of a warning. limits: sizes. proxy: URL of an HTTP proxy (none is ever taken from the environment). tls: file of CA
     certificates, or an ssl.SSLContext. headers: sent with every request. transport: any httpx.AsyncClient or httpx.AsyncBaseTransport
-    instead of our own sockets.
+    instead of our own sockets. observers: are told of every call.
     """
 
     timeout: Timeout | float | None
@@ -44,6 +46,7 @@ class Common(TypedDict, total=False):
     tls: str | ssl.SSLContext | None
     headers: Mapping[str, str | Secret] | None
     transport: Any
+    observers: Sequence[Observer]
 
 
 def sealed(common: Common) -> Common:
@@ -125,6 +128,7 @@ class HTTPProvider(Provider):
         tls: str | ssl.SSLContext | None = None,
         headers: Mapping[str, str | Secret] | None = None,
         transport: Any = None,
+        observers: Sequence[Observer] = (),
     ) -> None:
         headers = secrets = {name: seal(value) or Secret("") for name, value in (headers or {}).items()}
         if key is not None:
@@ -154,6 +158,8 @@ class HTTPProvider(Provider):
             watch=self._watch(),
             peers=provider_names,
             gate=Gate(max_concurrency if max_concurrency is not None else self.places),
+            observers=checked_observers(observers),
+            address=self.address.origin,
         )
 
     def _key_headers(self, key: Secret) -> dict[str, Secret]:
