@@ -62,7 +62,7 @@ class FirstToken:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a call ended well. `model` is what answered, `warnings` are the codes of its warnings, `images` counts its pictures.
+    """How a call ended well. `model` is what answered, `warnings` are the codes of its warnings, `sizes` (width, height) of its pictures.
 
     `content` is the reply, result or embeddings, only for an observer that wants it.
     """
@@ -72,8 +72,13 @@ class Outcome:
     usage: llm.Usage | imagegen.Usage
     finish_reason: str = ""
     warnings: tuple[str, ...] = ()
-    images: int = 0
+    sizes: tuple[tuple[int, int], ...] = ()
     content: Any = field(default=None, repr=False)
+
+    @property
+    def images(self) -> int:
+        """How many pictures came."""
+        return len(self.sizes)
 
 
 Told = Queued | Loading | imagegen.Step | FirstToken

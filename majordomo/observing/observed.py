@@ -179,15 +179,11 @@ class ObservedSource:
 
 
 def _outcome(answer: Answer, seconds: float) -> Outcome:
-    match answer:
-        case llm.Reply():
-            codes = tuple(warning.code for warning in answer.warnings)
-            return Outcome(answer.model, seconds, answer.usage, answer.finish_reason, codes, len(answer.images))
-        case imagegen.Result():
-            codes = tuple(warning.code for warning in answer.warnings)
-            return Outcome(answer.model, seconds, answer.usage, "", codes, len(answer.images))
-        case _:
-            return Outcome(answer.model, seconds, answer.usage)
+    if isinstance(answer, llm.Embeddings):
+        return Outcome(answer.model, seconds, answer.usage)
+    reason = answer.finish_reason if isinstance(answer, llm.Reply) else ""
+    codes = tuple(warning.code for warning in answer.warnings)
+    return Outcome(answer.model, seconds, answer.usage, reason, codes, tuple((image.width, image.height) for image in answer.images))
 
 
 def _without_content(error: Exception) -> MajordomoError:

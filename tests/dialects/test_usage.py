@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from majordomo import imagegen, llm
@@ -118,6 +118,7 @@ counts = st.none() | st.integers(0, 10**9)
 usages = st.builds(llm.Usage, *[counts] * 12)
 
 
+@settings(deadline=None)
 @given(st.lists(usages, min_size=1, max_size=6))
 def test_a_sum_is_known_where_every_part_is(parts: list[llm.Usage]) -> None:
     whole = llm.Usage.sum(parts)
