@@ -104,89 +104,112 @@ class Ledger(Observer):
         check_number("most", most, 1, 10_000_000, whole=True)
         load()  # now, not in the event loop while the first call ends
         self._lock = threading.Lock()
-        self._total = Account()
+        self._total = _Sums()
         self._callers = _Table(most)
         self._models = _Table(most)
 
     def total(self) -> Account:
         with self._lock:
-            return self._total
+            return self._total.account()
 
     def by_caller(self) -> dict[str, Account]:
         """By `caller` of the requests; "" for those that named nobody."""
         with self._lock:
-            return dict(self._callers.accounts)
+            return self._callers.accounts()
 
     def by_model(self) -> dict[str, Account]:
         """By "provider/model", the model as it was asked for."""
         with self._lock:
-            return {"/".join(key): account for key, account in self._models.accounts.items()}
+            return {"/".join(key): account for key, account in self._models.accounts().items()}
 
     def by_provider(self) -> dict[str, Account]:
         with self._lock:
-            return self._by_provider()
+            return _by_provider(self._models.accounts())
 
     def snapshot(self) -> LedgerSnapshot:
         """All of it at one moment."""
         with self._lock:
-            models = {"/".join(key): account for key, account in self._models.accounts.items()}
-            callers = dict(self._callers.accounts)
-            return LedgerSnapshot(self._total, callers, models, self._by_provider(), self._callers.others, self._models.others)
+            total, callers, models = self._total.account(), self._callers.accounts(), self._models.accounts()
+            others = self._callers.others.account(), self._models.others.account()
+        return LedgerSnapshot(total, callers, {"/".join(key): account for key, account in models.items()}, _by_provider(models), *others)
 
     def clear(self) -> None:
         """Begin anew."""
         with self._lock:
-            self._total = Account()
+            self._total = _Sums()
             self._callers.clear()
             self._models.clear()
 
     def started(self, call: Call) -> None:
-        self._enter(call, Account(calls=1))
+        self._enter(call, {"calls": 1})
 
     def attempted(self, call: Call, attempt: Attempt) -> None:
-        self._enter(call, Account(retries=1))
+        self._enter(call, {"retries": 1})
 
     def finished(self, call: Call, outcome: Outcome) -> None:
         spent = cost(outcome, self._prices, call=call)
         money = {"unpriced": 1} if spent is None else {"money": spent.amount}
-        self._enter(call, Account(waited=outcome.seconds, **_used(outcome, call.operation), **money))
+        self._enter(call, {"waited": outcome.seconds, **_used(outcome, call.operation), **money})
 
     def failed(self, call: Call, error: MajordomoError) -> None:
-        self._enter(call, Account(failures=1, waited=call.elapsed()))
+        self._enter(call, {"failures": 1, "waited": call.elapsed()})
 
     def cancelled(self, call: Call) -> None:
-        self._enter(call, Account(cancelled=1, waited=call.elapsed()))
+        self._enter(call, {"cancelled": 1, "waited": call.elapsed()})
 
-    def _enter(self, call: Call, entry: Account) -> None:
+    def _enter(self, call: Call, entry: Mapping[str, Any]) -> None:
         with self._lock:
-            self._total += entry
-            self._callers.enter(call.caller, entry)
-            self._models.enter((call.provider, call.model), entry)
+            self._total.add(entry)
+            self._callers.of(call.caller).add(entry)
+            self._models.of((call.provider, call.model)).add(entry)
 
-    def _by_provider(self) -> dict[str, Account]:
-        found: dict[str, Account] = {}
-        for (provider, _), account in self._models.accounts.items():
-            found[provider] = found.get(provider, Account()) + account
-        return found
+
+class _Sums:
+    """An account that is being added to: only what an entry has is touched, for this happens while calls wait."""
+
+    __slots__ = ("_sums",)
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Any] = {}
+
+    def add(self, entry: Mapping[str, Any]) -> None:
+        sums = self._sums
+        for name, value in entry.items():
+            sums[name] = sums[name] + value if name in sums else value
+
+    def account(self) -> Account:
+        return Account(**self._sums)
 
 
 class _Table:
-    """Accounts by key, as many as `most`; what comes later goes to the others."""
+    """Sums by key, of as many keys as `most`; what comes later goes to the others."""
 
     def __init__(self, most: int) -> None:
         self._most = most
         self.clear()
 
     def clear(self) -> None:
-        self.accounts: dict[Any, Account] = {}
-        self.others = Account()
+        self._sums: dict[Any, _Sums] = {}
+        self.others = _Sums()
 
-    def enter(self, key: Any, entry: Account) -> None:
-        known = self.accounts.get(key)
-        if known is None and len(self.accounts) >= self._most:
-            self.others += entry
-        else:
-            self.accounts[key] = (known or Account()) + entry
+    def of(self, key: Any) -> _Sums:
+        known = self._sums.get(key)
+        if known is not None:
+            return known
+        if len(self._sums) >= self._most:
+            return self.others
+        self._sums[key] = made = _Sums()
+        return made
+
+    def accounts(self) -> dict[Any, Account]:
+        return {key: sums.account() for key, sums in self._sums.items()}
+
+
+def _by_provider(models: Mapping[tuple[str, str], Account]) -> dict[str, Account]:
+    found: dict[str, Account] = {}
+    for (provider, _), account in models.items():
+        found[provider] = found.get(provider, Account()) + account
+    return found
 
 
 def _used(outcome: Outcome, operation: str) -> dict[str, Any]:

@@ -118,7 +118,7 @@ counts = st.none() | st.integers(0, 10**9)
 usages = st.builds(llm.Usage, *[counts] * 12)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(st.lists(usages, min_size=1, max_size=6))
 def test_a_sum_is_known_where_every_part_is(parts: list[llm.Usage]) -> None:
     whole = llm.Usage.sum(parts)
