@@ -10,8 +10,9 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "majordomo"
 FLOORS = [
-    {"errors", "media", "env", "progress", "settings", "options", "catalog", "secret", "words", "parameters"},
+    {"errors", "media", "env", "progress", "settings", "options", "catalog", "secret", "words", "parameters", "counting"},
     {"llm", "imagegen", "wire"},
+    {"observing", "prices", "ledger"},
     {"dialects", "framing"},
     {"transport", "imaging"},
     {"flows", "embedded"},
@@ -21,7 +22,13 @@ FLOORS = [
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 # On one floor, who may see whom. Everything else on a floor is a stranger.
-NEIGHBOURS = {("dialects", "framing"), *((a, b) for a in FLOORS[0] for b in FLOORS[0])}
+NEIGHBOURS = {
+    ("dialects", "framing"),
+    ("prices", "observing"),
+    ("ledger", "observing"),
+    ("ledger", "prices"),
+    *((a, b) for a in FLOORS[0] for b in FLOORS[0]),
+}
 FILES = sorted(ROOT.rglob("*.py"))
 
 
@@ -67,6 +74,8 @@ ONLY = {
     "PIL": {"imaging", "media"},
     "typer": {"cli"},
     "rich": {"cli"},
+    "opentelemetry": {"observing"},
+    "genai_prices": {"prices"},
 }
 
 

@@ -340,6 +340,13 @@ def count(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
+def seconds_of(value: Any, unit: float = 1.0) -> float | None:
+    """A time of the backend's in seconds, from its own `unit`; None for anything that is none."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1e18:
+        return None
+    return float(value) * unit
+
+
 def word_of(value: Any) -> str | None:
     return value if isinstance(value, str) and value else None
 

@@ -257,12 +257,14 @@ class AnthropicAnswer(Answer):
             read = count(self._counts.get("cache_read_input_tokens"))
             written = count(self._counts.get("cache_creation_input_tokens"))
             given = count(self._counts.get("input_tokens"))
-            details = self._counts.get("output_tokens_details")
+            details, kept = self._counts.get("output_tokens_details"), self._counts.get("cache_creation")
             self.usage = Usage(
                 given + (read or 0) + (written or 0) if given is not None else None,  # "input_tokens (excludes cache)"
                 count(self._counts.get("output_tokens")),
                 read,
                 count(details.get("thinking_tokens")) if isinstance(details, dict) else None,
+                written,
+                count(kept.get("ephemeral_1h_input_tokens")) if isinstance(kept, dict) else None,
             )
 
     def begin(self, block: dict[str, Any], events: list[ChatEvent], index: int = 0) -> None:

@@ -17,6 +17,7 @@ from majordomo.dialects.bodies import UNSUPPORTED, json_request
 from majordomo.dialects.errors import build_error, error_value
 from majordomo.dialects.gemini_arguments import PartialArguments
 from majordomo.dialects.gemini_images import without_bytes
+from majordomo.dialects.gemini_usage import of_modalities, tokens_of
 from majordomo.dialects.pictures import received_base64
 from majordomo.dialects.turns import attachments, gathered, linked, own, refuse_misplaced, text_of, tool_results
 from majordomo.errors import BadResponseError, CallWarning, ContentRefusedError, plain_text
@@ -347,4 +348,17 @@ def _usage(usage: dict[str, Any]) -> Usage:
         count(usage.get(name)) or 0
         for name in ("promptTokenCount", "toolUsePromptTokenCount", "candidatesTokenCount", "thoughtsTokenCount")
     )
-    return Usage(asked + tools, made + thought, count(usage.get("cachedContentTokenCount")) or 0, thought)
+    read = of_modalities(usage, "promptTokensDetails", "toolUsePromptTokensDetails")
+    written = of_modalities(usage, "candidatesTokensDetails")
+    return Usage(
+        asked + tools,
+        made + thought,
+        count(usage.get("cachedContentTokenCount")) or 0,
+        thought,
+        text_input_tokens=tokens_of(read, "TEXT", "DOCUMENT"),
+        image_input_tokens=tokens_of(read, "IMAGE"),
+        audio_input_tokens=tokens_of(read, "AUDIO"),
+        text_output_tokens=tokens_of(written, "TEXT", "DOCUMENT"),
+        image_output_tokens=tokens_of(written, "IMAGE"),
+        audio_output_tokens=tokens_of(written, "AUDIO"),
+    )

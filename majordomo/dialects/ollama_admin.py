@@ -12,6 +12,7 @@ from typing import Any
 from majordomo.dialects.answer import count, word_of
 from majordomo.dialects.bodies import json_request
 from majordomo.dialects.errors import build_error, error_value
+from majordomo.dialects.ollama_chat import usage_of
 from majordomo.errors import BadResponseError, InvalidRequestError, StreamBrokenError
 from majordomo.framing.json import decode_json
 from majordomo.framing.splice import Splices
@@ -123,7 +124,7 @@ class Generation:
                 "".join(self._thinking),
                 tuple(token for token in context if isinstance(token, int)) if isinstance(context, list) else (),
                 word_of(frame.get("done_reason")) or "",
-                Usage(count(frame.get("prompt_eval_count")), count(frame.get("eval_count"))),
+                usage_of(frame),
                 word_of(frame.get("model")) or "",
                 dict(frame),
             )

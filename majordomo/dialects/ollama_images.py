@@ -244,7 +244,7 @@ class OllamaImageStream:
         return Result(
             (picture,),
             (ImageDetails(seed=request.seed, settings=dict(text_of(picture))),),
-            usage=Usage(seconds=_seconds(frame.get("total_duration"))),
+            usage=Usage(seconds=_seconds(frame.get("total_duration")), load_seconds=_seconds(frame.get("load_duration"))),
             model=model if isinstance(model, str) else "",
             raw={**frame, "image": elided(picture)},
         )

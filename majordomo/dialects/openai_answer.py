@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from majordomo.dialects.answer import Answer, count, json_of, objects, word_of
+from majordomo.dialects.answer import Answer, count, json_of, objects, seconds_of, word_of
 from majordomo.dialects.errors import build_error, error_value, read_error_body
 from majordomo.dialects.pictures import received_base64
 from majordomo.errors import (
@@ -389,22 +389,35 @@ def first_choice(document: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def usage_of(document: dict[str, Any]) -> Usage:
+    """What a whole answer or a chunk tells; llama.cpp has `timings` in milliseconds beside `usage`, Groq seconds within it."""
     usage = document.get("usage")
     if not isinstance(usage, dict):
         groq = document.get("x_groq")
         usage = groq.get("usage") if isinstance(groq, dict) else None
     if not isinstance(usage, dict):
         return Usage()
-    read = usage.get("prompt_tokens_details")
-    written = usage.get("completion_tokens_details")
-    cached = count(read.get("cached_tokens")) if isinstance(read, dict) else None
+    read, written, timings = (
+        found if isinstance(found, dict) else {}
+        for found in (usage.get("prompt_tokens_details"), usage.get("completion_tokens_details"), document.get("timings"))
+    )
+    cached = count(read.get("cached_tokens"))
     if cached is None:  # DeepSeek, Mistral
         cached = count(usage.get("prompt_cache_hit_tokens", usage.get("num_cached_tokens")))
+    prompt, output = (seconds_of(timings.get(f"{name}_ms"), 1e-3) for name in ("prompt", "predicted"))
     return Usage(
         count(usage.get("prompt_tokens")),
         count(usage.get("completion_tokens")),
         cached,
-        count(written.get("reasoning_tokens")) if isinstance(written, dict) else None,
+        count(written.get("reasoning_tokens")),
+        count(read.get("cache_write_tokens")),
+        text_input_tokens=count(read.get("text_tokens")),
+        image_input_tokens=count(read.get("image_tokens")),
+        audio_input_tokens=count(read.get("audio_tokens")),
+        text_output_tokens=count(written.get("text_tokens")),
+        image_output_tokens=count(written.get("image_tokens")),
+        audio_output_tokens=count(written.get("audio_tokens")),
+        prompt_seconds=prompt if prompt is not None else seconds_of(usage.get("prompt_time")),
+        output_seconds=output if output is not None else seconds_of(usage.get("completion_time")),
     )
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from majordomo.dialects.answer import count
 from majordomo.dialects.bodies import UNSUPPORTED, json_request, merged
 from majordomo.dialects.errors import build_error, error_value
 from majordomo.dialects.openai_image_models import Family, geometry_of, sdcpp_family
@@ -292,10 +293,18 @@ def _details(picture: ImagePart, item: Mapping[str, Any], request: Request, inde
 def usage_of(value: Any) -> Usage:
     if not isinstance(value, dict):
         return Usage()
-    counts = [
-        v if isinstance(v := value.get(k), int) and not isinstance(v, bool) and v >= 0 else None for k in ("input_tokens", "output_tokens")
-    ]
-    return Usage(counts[0], counts[1])
+    read, written = (
+        found if isinstance(found, dict) else {} for found in (value.get("input_tokens_details"), value.get("output_tokens_details"))
+    )
+    return Usage(
+        count(value.get("input_tokens")),
+        count(value.get("output_tokens")),
+        text_input_tokens=count(read.get("text_tokens")),
+        image_input_tokens=count(read.get("image_tokens")),
+        cached_tokens=count(read.get("cached_tokens")),
+        text_output_tokens=count(written.get("text_tokens")),
+        image_output_tokens=count(written.get("image_tokens")),
+    )
 
 
 def _elided(document: dict[str, Any], images: Sequence[ImagePart]) -> dict[str, Any]:

@@ -29,6 +29,9 @@ from majordomo.llm.messages import as_messages
 from majordomo.llm.reply import empty_reply
 from majordomo.llm.request import check_request
 from majordomo.media import Readable
+from majordomo.observing import Observer
+from majordomo.observing.observed import Observed, ObservedSource, current
+from majordomo.observing.settings import chat_settings
 from majordomo.progress import Loading, Queued
 from majordomo.settings import Limits, Timeout
 from majordomo.wire import WireRequest, WireStream
@@ -78,9 +81,13 @@ class ChatModel(llm.Model):
         *,
         limits: Limits,
         owner: Any = None,
+        observers: Sequence[Observer] = (),
+        address: str = "",
     ) -> None:
         self.provider = provider
         self.id = id
+        self._observers = observers
+        self._address = address
         self._options = tuple(options)
         self._limits = limits
         self._owner = owner
@@ -107,11 +114,30 @@ class ChatModel(llm.Model):
         return request
 
     async def _answered(self, request: llm.Request) -> llm.Reply:
+        if not self._observers:
+            return await self._fitting(request)
+        observed = self._observed(request)
+        observed.start()
+        return await observed.run(lambda: self._fitting(request))
+
+    def _listened(self, request: llm.Request) -> llm.ChatSource:
+        if not self._observers:
+            return self.listen(request)
+        return ObservedSource(self._observed(request, streamed=True), lambda: self.listen(request))
+
+    def _observed(self, request: llm.Request, *, streamed: bool = False) -> Observed:
+        about = {"caller": request.caller, "streamed": streamed, "address": self._address, "settings": chat_settings(request)}
+        return Observed(self._observers, "chat", self.provider, self.id, request, **about)
+
+    async def _fitting(self, request: llm.Request) -> llm.Reply:
+        """The answer; where it does not fit the output asked for, and `reask` allows it, the answer to why."""
         try:
             return await self.ask(request)
         except BadResponseError as error:
             if error.code != "BAD_OUTPUT" or not request.reask:
                 raise
+            if (observed := current()) is not None:
+                observed.attempt(1, error, 0.0)
             said = str(error.details.get("text") or "(nothing)")
             correction = f"That does not fit: {error.message}. Answer again, with the JSON alone."
             return await self.ask(replace(request, messages=(*request.messages, llm.assistant(said), llm.user(correction)), reask=False))
@@ -123,7 +149,7 @@ class ChatModel(llm.Model):
         self, messages: Messages | llm.Request, *options: llm.Option, **overrides: Unpack[llm.Overrides]
     ) -> AbstractAsyncContextManager[llm.Stream]:
         request = self.prepare(messages, options, overrides)
-        return cast("AbstractAsyncContextManager[llm.Stream]", EventStream(lambda: self.listen(request)))
+        return cast("AbstractAsyncContextManager[llm.Stream]", EventStream(lambda: self._listened(request)))
 
     def generate_sync(self, messages: Messages | llm.Request, *options: llm.Option, **overrides: Unpack[llm.Overrides]) -> llm.Reply:
         request = self.prepare(messages, options, overrides)
@@ -133,7 +159,7 @@ class ChatModel(llm.Model):
         self, messages: Messages | llm.Request, *options: llm.Option, **overrides: Unpack[llm.Overrides]
     ) -> AbstractContextManager[llm.SyncStream]:
         request = self.prepare(messages, options, overrides)
-        return cast("AbstractContextManager[llm.SyncStream]", SyncEventStream(lambda: self.listen(request)))
+        return cast("AbstractContextManager[llm.SyncStream]", SyncEventStream(lambda: self._listened(request)))
 
     async def aclose(self) -> None:
         if self._owner is not None:
@@ -157,7 +183,9 @@ class HTTPChatModel(ChatModel):
         strict: bool = False,
         owner: Any = None,
     ) -> None:
-        super().__init__(caller.provider, id, options, limits=caller.limits, owner=owner)
+        super().__init__(
+            caller.provider, id, options, limits=caller.limits, owner=owner, observers=caller.observers, address=caller.address
+        )
         self._caller = caller
         self._door = door
         self._timeout = timeout

@@ -11,6 +11,7 @@ from majordomo.errors import MajordomoError
 from majordomo.flows import portal
 from majordomo.flows.call import Caller, Tries
 from majordomo.llm.embeddings import EmbeddingModel, Embeddings, check_texts
+from majordomo.observing.observed import Observed
 from majordomo.settings import Limits, Timeout
 from majordomo.wire import WireRequest
 
@@ -39,7 +40,20 @@ class HTTPEmbeddingModel(EmbeddingModel):
         caller = self._caller
         try:
             given = check_texts(texts, dimensions, extra, caller.limits)
-            wire = self._door.encode(self.id, given, dimensions, own_extra(extra or {}, self.provider, caller.peers))
+        except MajordomoError as error:
+            error.about(self.provider, self.id)
+            raise
+        if not caller.observers:
+            return await self._embedded(given, dimensions, extra or {})
+        settings = {"texts": len(given), **({} if dimensions is None else {"dimensions": dimensions})}
+        observed = Observed(caller.observers, "embed", self.provider, self.id, given, address=caller.address, settings=settings)
+        observed.start()
+        return await observed.run(lambda: self._embedded(given, dimensions, extra or {}))
+
+    async def _embedded(self, given: Sequence[str], dimensions: int | None, extra: Mapping[str, Any]) -> Embeddings:
+        caller = self._caller
+        try:
+            wire = self._door.encode(self.id, given, dimensions, own_extra(extra, self.provider, caller.peers))
             deadline = caller.deadline(self._timeout, self.id)
 
             async def once() -> Embeddings:

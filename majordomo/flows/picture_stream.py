@@ -9,6 +9,7 @@ from majordomo import imagegen
 from majordomo.errors import BadResponseError, ConnectionFailedError, MajordomoError, StreamBrokenError
 from majordomo.flows.call import Caller
 from majordomo.flows.picture import AnsweredImageModel, AnsweringDoor, Tell
+from majordomo.observing.observed import hearing
 from majordomo.settings import Limits
 from majordomo.wire import Deadline, WireRequest, WireStream
 
@@ -45,7 +46,7 @@ class StreamedImageModel(AnsweredImageModel):
     async def work(self, request: imagegen.Request, deadline: Deadline, tell: Tell | None) -> imagegen.Result:
         if (tell is None and not self.always) or not self._streaming.streams(self.id, request):
             return await super().work(request, deadline, tell)
-        hear: Tell = tell if tell is not None else lambda event: None
+        hear: Tell = tell or hearing() or (lambda event: None)
 
         async def read(reply: WireStream) -> imagegen.Result:
             kind = reply.headers.get("content-type", "")

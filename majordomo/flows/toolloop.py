@@ -180,7 +180,7 @@ class _Loop:
         return self.reply
 
     def _note(self, answered: llm.Reply) -> None:
-        self.reply = replace(answered, new_messages=tuple(self._added), usage=_sum(self._usages), warnings=tuple(self._warnings))
+        self.reply = replace(answered, new_messages=tuple(self._added), usage=Usage.sum(self._usages), warnings=tuple(self._warnings))
 
     async def _ask(self, messages: list[llm.Message], overrides: llm.Overrides, tell: Tell | None) -> llm.Reply:
         if tell is None:
@@ -272,13 +272,3 @@ def _parts(returned: Any) -> tuple[TextPart | ImagePart | FilePart, ...]:
     from pydantic_core import to_json
 
     return _parts(to_json(returned).decode())
-
-
-def _sum(usages: Sequence[Usage]) -> Usage:
-    """Of each kind the sum; None when any answer did not say."""
-
-    def total(name: str) -> int | None:
-        counts = [getattr(usage, name) for usage in usages]
-        return None if None in counts else sum(counts)
-
-    return Usage(total("input_tokens"), total("output_tokens"), total("cached_tokens"), total("reasoning_tokens"))

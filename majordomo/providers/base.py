@@ -17,6 +17,8 @@ from majordomo.flows.gate import Gate
 from majordomo.flows.group import ResourceGroup, named_group
 from majordomo.flows.rate import Meters
 from majordomo.llm.embeddings import EmbeddingModel
+from majordomo.observing import Observer
+from majordomo.observing.observed import checked_observers
 from majordomo.secret import Redactor, Secret, seal
 from majordomo.settings import HOSTED, LOCAL, Limits, Rate, Retries, Timeout
 from majordomo.transport import Address, open_room
@@ -36,7 +38,7 @@ class Common(TypedDict, total=False):
     name, whose places this provider's calls take. strict: what the backend cannot honour is an error
     instead of a warning. limits: sizes. proxy: URL of an HTTP proxy (none is ever taken from the environment). tls: file of CA
     certificates, or an ssl.SSLContext. headers: sent with every request. transport: any httpx.AsyncClient or httpx.AsyncBaseTransport
-    instead of our own sockets.
+    instead of our own sockets. observers: are told of every call.
     """
 
     timeout: Timeout | float | None
@@ -51,6 +53,7 @@ class Common(TypedDict, total=False):
     tls: str | ssl.SSLContext | None
     headers: Mapping[str, str | Secret] | None
     transport: Any
+    observers: Sequence[Observer]
 
 
 def sealed(common: Common) -> Common:
@@ -150,6 +153,7 @@ class HTTPProvider(Provider):
         tls: str | ssl.SSLContext | None = None,
         headers: Mapping[str, str | Secret] | None = None,
         transport: Any = None,
+        observers: Sequence[Observer] = (),
     ) -> None:
         headers = secrets = {name: seal(value) or Secret("") for name, value in (headers or {}).items()}
         if key is not None:
@@ -177,6 +181,8 @@ class HTTPProvider(Provider):
             peers=provider_names,
             gate=gate,
             release=self._release if self.releases else None,
+            observers=checked_observers(observers),
+            address=self.address.origin,
         )
 
     def _key_headers(self, key: Secret) -> dict[str, Secret]:

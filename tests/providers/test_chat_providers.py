@@ -11,6 +11,7 @@ from chat_backends import BACKENDS, KEY, Backend, answering
 from chat_dialects import check, joined
 from loopback import Handler, Loopback, Peer
 from servers.gemini_chat import GeminiChat, Turn
+from witness import Witness
 
 import majordomo as md
 from majordomo import llm
@@ -169,3 +170,38 @@ async def test_gemini_thinks_and_fills_a_schema_as_each_generation_wants_it(serv
         assert isinstance(reply.output, Mood)
         assert reply.thinking
         assert reply.usage.input_tokens
+
+
+@each
+async def test_every_call_is_observed_once(backend: Backend, serve: Callable[[Handler], Loopback]) -> None:
+    server = serve(answering(backend))
+    name = backend.name.partition(" ")[0]
+    for streamed in (False, True):
+        witness = Witness()
+        async with backend.connect(server.url, observers=[witness]) as provider:
+            model = provider.model(backend.model)
+            if streamed:
+                async with model.stream("hi", temperature=0.5, caller="user-42") as stream:
+                    [event async for event in stream]
+            else:
+                await model.generate("hi", temperature=0.5, caller="user-42")
+        [call] = witness.calls
+        assert (call.operation, call.provider, call.model, call.caller) == ("chat", name, backend.model, "user-42")
+        assert (call.streamed, call.address, call.settings) == (streamed, server.url, {"temperature": 0.5, "messages": 1})
+        assert witness.names == (["started", "told", "finished"] if streamed else ["started", "finished"])
+        outcome = witness.end
+        assert (outcome.usage, outcome.finish_reason, outcome.content) == (backend.dialect.usage, "tool_calls", None)
+        assert outcome.model == backend.dialect.whole.get("model", "gemini-x")
+
+
+@each
+def test_a_blocking_call_is_observed_once(backend: Backend, serve: Callable[[Handler], Loopback]) -> None:
+    server = serve(answering(backend))
+    witness = Witness()
+    with backend.connect(server.url, observers=[witness]) as provider:
+        provider.model(backend.model).generate_sync("hi")
+        assert witness.names == ["started", "finished"]
+        with provider.model(backend.model).stream_sync("hi") as stream:
+            list(stream)
+    assert witness.names[2:] == ["started", "told", "finished"]
+    assert len({call.id for call in witness.calls}) == 2

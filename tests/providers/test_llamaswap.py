@@ -141,7 +141,7 @@ async def test_the_raw_reply_shows_no_picture_bytes(serve: Serve, picture: Pictu
         result = await provider.image_model("m").generate("a")
     assert picture().to_base64() not in json.dumps(result.raw)
     assert result.raw["data"][0]["b64_json"] == f"<image/png, {len(picture().data)} bytes>"
-    assert result.usage == imagegen.Usage(3, 9)
+    assert result.usage == imagegen.Usage(3, 9, images=1, pixels=64 * 48)
 
 
 def swap(peer: Peer) -> None:
