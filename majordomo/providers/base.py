@@ -32,7 +32,7 @@ class Common(TypedDict, total=False):
     each event loop, of all models together; the others queue here, in order. strict: what the backend cannot honour is an error
     instead of a warning. limits: sizes. proxy: URL of an HTTP proxy (none is ever taken from the environment). tls: file of CA
     certificates, or an ssl.SSLContext. headers: sent with every request. transport: any httpx.AsyncClient or httpx.AsyncBaseTransport
-    instead of our own sockets.
+    instead of our own sockets, or what stands around them (a recorder, a replay, made faults of majordomo.testing).
     """
 
     timeout: Timeout | float | None
@@ -145,12 +145,13 @@ class HTTPProvider(Provider):
         self._picture_timeout = (timeout or Timeout()).over(
             Timeout(total=None if self.local else 900).over(LOCAL if self.local else HOSTED)
         )
+        hide = Redactor([key, *secrets.values()])
         self._caller = Caller(
             self.name,
-            open_room(self.address, headers=secrets, tls=tls, proxy=proxy, transport=transport),
+            open_room(self.address, headers=secrets, tls=tls, proxy=proxy, transport=transport, hide=hide),
             retries or Retries(),
             limits or Limits(),
-            Redactor([key, *secrets.values()]),
+            hide,
             watch=self._watch(),
             peers=provider_names,
             gate=Gate(max_concurrency if max_concurrency is not None else self.places),
