@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import re
+import zlib
 from collections.abc import Sequence
 
 from majordomo.testing.asked import Asked
@@ -10,7 +12,8 @@ from majordomo.testing.exchange import Exchange
 
 WIDTH = 160
 LINES = 60
-LOOKED_AT = 400  # lines of each request
+LOOKED_AT = 600  # lines of each request
+_WORDS = re.compile(rf"\S{{1,{WIDTH}}}\s*|\s+")
 
 
 def difference(asked: Asked, kept: Sequence[Exchange]) -> str:
@@ -32,6 +35,20 @@ def difference(asked: Asked, kept: Sequence[Exchange]) -> str:
 def _lines(asked: Asked) -> list[str]:
     """The canonical request, its long lines folded so that a change deep in a text is a short line too."""
     lines: list[str] = []
-    for line in asked.shown.splitlines()[:LOOKED_AT]:
-        lines += [line[at : at + WIDTH] for at in range(0, min(len(line), WIDTH * LOOKED_AT), WIDTH)] or [""]
-    return lines[:LOOKED_AT]
+    for line in asked.shown.splitlines():
+        lines += _folded(line) if len(line) > WIDTH else [line]
+        if len(lines) > LOOKED_AT:
+            return lines[:LOOKED_AT]
+    return lines
+
+
+def _folded(line: str) -> list[str]:
+    """Cut after words that the words themselves choose (about each twelfth), so that one more word does not move all cuts behind it."""
+    pieces: list[str] = []
+    piece = ""
+    for word in _WORDS.findall(line):
+        piece += word
+        if zlib.crc32(word.encode()) % 12 == 0 or len(piece) > WIDTH:
+            pieces.append(piece)
+            piece = ""
+    return [*pieces, piece] if piece else pieces

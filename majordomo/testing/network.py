@@ -9,6 +9,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from majordomo.errors import MajordomoError
+from majordomo.testing.errors import NetworkForbiddenError
+
 # Not the internet: pipes between processes, and what the kernel tells
 LOCAL_FAMILIES = {getattr(socket, name) for name in ("AF_UNIX", "AF_NETLINK", "AF_ALG") if hasattr(socket, name)}
 CONNECTING = ("connect", "connect_ex", "sendto", "sendmsg")
@@ -38,8 +41,6 @@ class NoNetwork:
         """Raise NetworkForbiddenError unless this is the loopback, and that is allowed."""
         if self.allow_loopback and is_loopback(host):
             return
-        from majordomo.testing.errors import NetworkForbiddenError  # brings the error tree only when it is needed
-
         attempt = Attempt(host, port)
         self.forbidden.append(attempt)
         raise NetworkForbiddenError(f"no network in this test: something wanted to reach {attempt}", host=host, port=port)
@@ -94,7 +95,12 @@ def _connecting(guard: NoNetwork, original: Callable[..., Any], *, sends: bool) 
         address = given[-1] if given and (not sends or isinstance(given[-1], tuple)) else None
         if address is not None and self.family not in LOCAL_FAMILIES:
             host, port = (address[0], address[1]) if isinstance(address, tuple) and len(address) > 1 else (address, None)
-            guard.check(_text(host), port if isinstance(port, int) else None)
+            try:
+                guard.check(_text(host), port if isinstance(port, int) else None)
+            except MajordomoError:
+                if not sends:
+                    self.close()  # whoever connects closes only after an OSError, and the socket would be left to the collector
+                raise
         return original(self, *given)
 
     return guarded
