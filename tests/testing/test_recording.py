@@ -320,6 +320,9 @@ async def test_a_call_that_is_cancelled_leaves_no_trace(serve: Serve, tmp_path: 
         group.cancel_scope.cancel()
     assert files(tmp_path) == []
     assert recorder.unused == []
+    async with compatible(serve(always(whole(chat("hi")))).url, recorder) as backend:
+        await backend.model("m").generate("hi")
+    assert [path.name[-7:] for path in files(tmp_path)] == ["-1.json"]
 
 
 async def test_once_records_what_is_missing_and_all_records_anew(serve: Serve, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -13,10 +14,12 @@ from servers.stable_diffusion import StableDiffusion
 
 import majordomo as md
 from majordomo.framing.multipart import FormField, MultipartBody
+from majordomo.settings import LOCAL
 from majordomo.testing import Recorder, RecordingError, RecordingMissingError, Replay, plain_picture
 from majordomo.testing.asked import as_asked
 from majordomo.testing.folding import Files, cut, fold, hidden_body, unfold
-from majordomo.wire import WireRequest
+from majordomo.testing.ports import MadeReply
+from majordomo.wire import Deadline, WireRequest
 
 pytestmark = pytest.mark.anyio
 Serve = Callable[[Handler], Loopback]
@@ -134,6 +137,64 @@ async def test_jobs_at_once_each_get_their_own_answers(serve: Serve, tmp_path: P
     assert await draw(Replay(tmp_path), "http://nowhere.invalid") == first
 
 
+class Echo:
+    """A port that answers what it was asked and how many requests that makes, in three pieces."""
+
+    asked = 0
+
+    async def open(self, request: WireRequest, deadline: Deadline) -> Any:
+        assert isinstance(request.body, bytes)
+        self.asked += 1
+        said = request.path.encode() + b" " + request.body + b" %d" % self.asked
+        return MadeReply(200, {"content-type": "text/plain"}, [said[:3], said[3:10], said[10:]])
+
+    async def aclose(self) -> None: ...
+
+
+async def pieces_of(transport: Any, *requests: tuple[str, str]) -> list[list[bytes]]:
+    port = transport.around(Echo(), "", str)
+    got = []
+    for path, body in requests:
+        reply = await port.open(WireRequest("POST", path, body.encode()), Deadline(LOCAL))
+        got.append([])
+        while piece := await reply.read():
+            got[-1].append(piece)
+    await port.aclose()
+    return got
+
+
+async def test_answers_are_cut_as_they_came_or_as_one_likes(tmp_path: Path) -> None:
+    (recorded,) = await pieces_of(Recorder(tmp_path), ("/say", "abcdefghij"))
+    assert recorded == [b"/sa", b"y abcde", b"fghij 1"]
+    assert await pieces_of(Replay(tmp_path), ("/say", "abcdefghij")) == [recorded]
+    assert await pieces_of(Replay(tmp_path, pieces="whole"), ("/say", "abcdefghij")) == [[b"/say abcdefghij 1"]]
+    assert await pieces_of(Replay(tmp_path, pieces=4), ("/say", "abcdefghij")) == [[b"/say", b" abc", b"defg", b"hij ", b"1"]]
+
+
+IDS = [f"{digit * 8}-1111-4111-8111-{digit * 12}" for digit in "abcde"]
+
+
+async def test_ids_made_at_random_stand_for_those_of_then_and_always_for_the_same(tmp_path: Path) -> None:
+    a, b, c, d, e = IDS
+    await pieces_of(Recorder(tmp_path), ("/job", a), ("/job", b), (f"/look/{a}", "1"), (f"/look/{b}", "1"))
+    replay = Replay(tmp_path)
+    told = await pieces_of(replay, ("/job", c), ("/job", d), (f"/look/{d}", "1"), (f"/look/{c}", "1"))
+    assert [b"".join(pieces).decode() for pieces in told] == [f"/job {c} 1", f"/job {d} 2", f"/look/{d} 1 4", f"/look/{c} 1 3"]
+    assert replay.unused == []
+    with pytest.raises(RecordingMissingError):  # both of then have found theirs
+        await pieces_of(Replay(tmp_path), ("/job", c), ("/job", d), (f"/look/{e}", "1"))
+
+
+async def test_ids_that_were_recorded_are_themselves(tmp_path: Path) -> None:
+    a, b = IDS[:2]
+    await pieces_of(Recorder(tmp_path), (f"/look/{a}", "1"), (f"/look/{b}", "1"))
+    replay = Replay(tmp_path)
+    assert b"".join(*await pieces_of(replay, (f"/look/{b}", "1"))) == f"/look/{b} 1 2".encode()
+    with pytest.raises(RecordingMissingError):
+        await pieces_of(replay, (f"/look/{b}", "1"))
+    assert b"".join(*await pieces_of(replay, (f"/look/{a}", "1"))) == f"/look/{a} 1 1".encode()
+
+
 def test_ids_made_by_chance_do_not_count_and_others_do() -> None:
     one, two = "0b2f6f9e-5f5d-4c41-b9ea-b499526f516b", "1c2f6f9e-5f5d-4c41-b9ea-b499526f516c"
     assert asked({"id": one, "again": one}).key == asked({"id": two, "again": two}).key
@@ -170,6 +231,7 @@ BODIES = {
     "a picture": PNG.data,
     "base64": b'{"data": [{"b64_json": "' + PNG.to_base64().encode() + b'"}, {"x": "' + PNG.to_base64().encode() + b'"}]}',
     "broken base64": b'"' + PNG.to_base64().encode()[:-1] + b'A="',
+    "base64 with other spare bits": base64.b64encode(PNG.data + b"x" * (4 - len(PNG.data) % 3)).replace(b"eA==", b"eB=="),
     "base64 that is cut": PNG.to_base64().encode()[:101],
     "long lines": json.dumps([{"name": "x" * 20, "of": {"a": 1, "b": "{,"}}] * 20).encode(),
 }
