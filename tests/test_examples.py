@@ -22,13 +22,15 @@ SAYS = {
         "(('draw_picture', {'prompt': 'of a lighthouse at dusk'}),)",
         "output=Size(width=128, height=96)",
     ],
+    "test_my_bot.py": ["3 passed"],
     "watch_a_picture.py": ["step 1 of 8", "step 8 of 8", "so far: <ImagePart", "done: <ImagePart image/png 512x512"],
 }
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
 def test_every_example_runs_and_says_what_it_should(path: Path, tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, "-W", "error", str(path)], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    runner = ["-m", "pytest", "-q"] if path.name.startswith("test_") else []
+    done = subprocess.run([sys.executable, "-W", "error", *runner, str(path)], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
     for words in SAYS[path.name]:
         assert words in done.stdout

@@ -38,7 +38,8 @@ class Common(TypedDict, total=False):
     name, whose places this provider's calls take. strict: what the backend cannot honour is an error
     instead of a warning. limits: sizes. proxy: URL of an HTTP proxy (none is ever taken from the environment). tls: file of CA
     certificates, or an ssl.SSLContext. headers: sent with every request. transport: any httpx.AsyncClient or httpx.AsyncBaseTransport
-    instead of our own sockets. observers: are told of every call.
+    instead of our own sockets, or what stands around them (a recorder, a replay, made faults of majordomo.testing). observers: are told
+    of every call.
     """
 
     timeout: Timeout | float | None
@@ -171,12 +172,13 @@ class HTTPProvider(Provider):
         self._picture_timeout = (timeout or Timeout()).over(
             Timeout(total=None if self.local else 900).over(LOCAL if self.local else HOSTED)
         )
+        hide = Redactor([key, *secrets.values()])
         self._caller = Caller(
             self.name,
-            open_room(self.address, headers=secrets, tls=tls, proxy=proxy, transport=transport),
+            open_room(self.address, headers=secrets, tls=tls, proxy=proxy, transport=transport, hide=hide),
             retries or Retries(),
             limits or Limits(),
-            Redactor([key, *secrets.values()]),
+            hide,
             watch=self._watch(),
             peers=provider_names,
             gate=gate,
