@@ -6,7 +6,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import anyio
 
@@ -66,6 +66,7 @@ class Caller:
     watch: Watch | None = None
     peers: Callable[[], Collection[str]] = tuple  # the names under which `extra` may hold what is for others
     gate: Gate = field(default_factory=lambda: Gate(None))
+    served_by: Any = field(default=None, repr=False)  # the provider, for the questions that are free
     budget: Budget = field(init=False)
 
     def __post_init__(self) -> None:

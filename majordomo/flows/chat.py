@@ -76,6 +76,10 @@ class ChatModel(llm.Model):
         self._limits = limits
         self._owner = owner
 
+    @property
+    def served_by(self) -> llm.Provider | None:
+        return cast("llm.Provider | None", self._owner)
+
     @abstractmethod
     async def ask(self, request: llm.Request) -> llm.Reply:
         """The answer to a checked request."""
@@ -153,6 +157,10 @@ class HTTPChatModel(ChatModel):
         self._door = door
         self._timeout = timeout
         self._strict = strict
+
+    @property
+    def served_by(self) -> llm.Provider | None:
+        return cast("llm.Provider | None", self._caller.served_by)
 
     def _encode(self, request: llm.Request, *, stream: bool) -> tuple[WireRequest, list[CallWarning]]:
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from majordomo.errors import CallWarning, NoImageError
+from majordomo.errors import CallWarning, NoImageError, Tried
 from majordomo.media import ImagePart
 
 
@@ -35,7 +35,10 @@ class ImageDetails:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """At least one picture, always; `details[i]` belongs to `images[i]`. `raw` is the backend's reply with picture bytes elided."""
+    """At least one picture, always; `details[i]` belongs to `images[i]`. `raw` is the backend's reply with picture bytes elided.
+
+    `tried` says which members of a chain were passed over before this one drew.
+    """
 
     images: tuple[ImagePart, ...]
     details: tuple[ImageDetails, ...] = ()
@@ -44,6 +47,7 @@ class Result:
     model: str = ""
     provider: str = ""
     raw: Any = field(default=None, repr=False, compare=False)
+    tried: tuple[Tried, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "images", tuple(self.images))

@@ -154,6 +154,7 @@ class HTTPProvider(Provider):
             watch=self._watch(),
             peers=provider_names,
             gate=Gate(max_concurrency if max_concurrency is not None else self.places),
+            served_by=self,
         )
 
     def _key_headers(self, key: Secret) -> dict[str, Secret]:
@@ -179,7 +180,7 @@ class HTTPProvider(Provider):
         try:
             await self._caller.fetch(WireRequest("GET", path, rooted=rooted), self._caller.deadline(ASKING), 1 << 20)
         except MajordomoError as error:
-            return Health(False, error.message)
+            return Health(False, error.message, error=error)
         return Health(True, "answers", time.monotonic() - began)
 
     async def aclose(self) -> None:
