@@ -13,7 +13,7 @@ from majordomo.catalog import Capability
 from majordomo.errors import ConfigurationError, UnsupportedError
 from majordomo.llm.parts import ImagePart, ToolResultPart
 
-PATIENCE = 5.0  # seconds that a list of models may take; without it every member is asked as if nothing were known
+PATIENCE = 3.0  # seconds that a list of models may take; without it every member is asked as if nothing were known
 Known = frozenset[Capability]
 # What a request may need, beside what it is an addition to: a list that lacks even that says nothing about the addition
 NEEDS: dict[Capability, Capability] = {"vision": "chat", "edit": "image"}

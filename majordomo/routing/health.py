@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from majordomo.catalog import Health
-from majordomo.errors import MajordomoError
+from majordomo.errors import MajordomoError, UnsupportedError
 from majordomo.routing.condition import Condition, Outcome, Pace, State, outcome
 
 T = TypeVar("T")
@@ -197,6 +197,8 @@ class Permit:
             record.condition.settle(self.epoch, what, now, wait)
             if error is None:
                 record.answered += 1
+            elif isinstance(error, UnsupportedError) and error.status is None:
+                record.asked -= 1  # nothing was sent
             elif isinstance(error, MajordomoError):
                 record.failed += 1
                 record.code = error.code
