@@ -40,8 +40,9 @@ class Chain(Members[llm.Model], llm.Model):
     `capabilities`, which maps "provider/model" to what it can do). A refusal, a bad request or a wrong key is raised as it is, unless
     `on` names its class or code. Once a part of the answer was handed out nobody else is asked: StreamBrokenError then, with that part.
 
-    A member that fails again and again rests `cooldown` seconds (default 30) and longer each time; ChainHealth says how, and `health`
-    may be shared by chains. When all rest, the one whose rest ends first is asked anyway, by one call at a time.
+    A member's own retries come first: one whose provider was made with `Retries(attempts=1)` is left at once. One that fails again and
+    again rests `cooldown` seconds (default 30) and longer each time; ChainHealth says how, and `health` may be shared by chains. When all
+    rest, the one whose rest ends first is asked anyway, by one call at a time.
 
     The reply says who answered in `provider` and `model`, and in `tried` who did not. Options: a member's own < the chain's < the fields
     of the request < those of the call < keywords. Members made from strings are closed with the chain, the others are not.

@@ -54,7 +54,9 @@ def not_sent(error: MajordomoError) -> bool:
 
 
 def skipped(error: MajordomoError) -> bool:
-    """Whether the member was not asked at all."""
+    """Whether the member was not asked at all; of a chain within, nobody."""
+    if isinstance(error, ChainExhaustedError) and error.failures:
+        return all(skipped(failure) for failure in error.failures)
     return error.code == COOLING_DOWN or not_sent(error)
 
 
@@ -88,10 +90,13 @@ def exhausted(failures: Sequence[MajordomoError], chain: str) -> ChainExhaustedE
 
 def broken(error: MajordomoError, partial: Any, before: tuple[Tried, ...]) -> StreamBrokenError:
     """The error of an answer of which the caller has had a part. `partial` is that part, a reply, a result or None."""
+    if isinstance(error, StreamBrokenError) and error.partial is not None:
+        partial = error.partial
     if isinstance(partial, (llm.Reply, imagegen.Result)):
-        partial = replace(partial, tried=before + partial.tried)
+        provider, model = partial.provider or error.provider or "", partial.model or error.model or ""
+        partial = replace(partial, provider=provider, model=model, tried=before + partial.tried)
     if isinstance(error, StreamBrokenError):
-        error.partial = partial if partial is not None else error.partial
+        error.partial = partial
         return error
     return StreamBrokenError(
         f"the answer broke off: {error.message}",

@@ -157,12 +157,12 @@ class ChainHealth:
             condition = record.condition
             before = condition.state
             given = change(record, now)
-            after = condition.state
-            news = HealthChanged(target, operation, before, after, condition.left(now), record.code)
-        if before != after:
-            for listener in self._listeners:
-                with suppress(Exception):  # whoever listens never breaks a call
-                    listener(news)
+            if condition.state == before:
+                return given
+            news = HealthChanged(target, operation, before, condition.state, condition.left(now), record.code)
+        for listener in self._listeners:
+            with suppress(Exception):  # whoever listens never breaks a call
+                listener(news)
         return given
 
 

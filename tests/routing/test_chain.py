@@ -441,3 +441,27 @@ async def test_leaving_the_body_early_stops_the_member() -> None:
             await anext(aiter(stream))
             raise ZeroDivisionError
     assert first.left == 2
+
+
+async def test_it_names_everybody_who_was_tried_when_a_chain_within_breaks() -> None:
+    inner = Chain([Voice("b", down()), Voice("c", ["Good", down()])])
+    async with Chain([Voice("a", down()), inner]).stream("hi") as stream:
+        _, broken = await heard(stream)
+    assert isinstance(broken, md.StreamBrokenError)
+    assert [tried.model for tried in broken.partial.tried] == ["a", "b"]
+    assert (broken.partial.provider, broken.partial.model) == ("own", "c")
+
+
+async def test_its_last_resort_comes_after_a_chain_within_that_could_ask_nobody() -> None:
+    health = ChainHealth(failures=1)
+    inner, outer = Voice("a", down(), [anyio.sleep_forever]), Voice("b", down(), "here")
+    within = Chain([inner], health=health)
+    chain = Chain([within, outer], health=ChainHealth(failures=1))
+    with pytest.raises(md.ChainExhaustedError):
+        await chain.generate("hi")
+    async with anyio.create_task_group() as group:
+        group.start_soon(within.generate, "hi")
+        await anyio.wait_all_tasks_blocked()
+        reply = await chain.generate("hi")
+        group.cancel_scope.cancel()
+    assert (reply.text, reply.tried[0].skipped) == ("here", True)
