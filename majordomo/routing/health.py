@@ -99,10 +99,8 @@ class ChainHealth:
         """Leave to ask the one whose rest ends first, when all rest; None while a call tries any of them."""
         now = self._clock()
         with self._lock:
-            conditions = {target: self._record(target, operation).condition for target in targets}
-            if any(condition.tried(now) for condition in conditions.values()):
-                return None
-            target = min(conditions, key=lambda name: conditions[name].left(now))
+            # One that is tried just now has no rest left: it comes first, and keeps the others out
+            target = min(targets, key=lambda name: self._record(name, operation).condition.left(now))
 
         def ask(record: _Record, now: float) -> int | None:
             return _counted(record, record.condition.insist(now))
