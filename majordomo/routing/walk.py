@@ -190,6 +190,7 @@ class Members(Generic[M]):
         if resting and all(skipped(error) for error in missed.values()):
             permit = self.health.insist(list(resting), self.operation)
             if permit is not None:
+                del missed[resting[permit.target]]
                 yield resting[permit.target], permit
 
     def _resting(self, place: int) -> MajordomoError:

@@ -439,12 +439,12 @@ async def test_when_all_rest_one_call_at_a_time_asks_the_one_whose_rest_ends_fir
     first.asked.clear()
     second.asked.clear()
     first.script = ([go.wait, "back again"],)
-    replies: list[str] = []
+    replies: list[md.Reply] = []
     failures: list[md.ChainExhaustedError] = []
 
     async def ask() -> None:
         try:
-            replies.append((await chain.generate("hi")).text)
+            replies.append(await chain.generate("hi"))
         except md.ChainExhaustedError as error:
             failures.append(error)
 
@@ -454,7 +454,8 @@ async def test_when_all_rest_one_call_at_a_time_asks_the_one_whose_rest_ends_fir
         await anyio.wait_all_tasks_blocked()
         assert len(failures) == 49
         go.set()
-    assert replies == ["back again"]
+    (reply,) = replies
+    assert (reply.text, [(tried.model, tried.code) for tried in reply.tried]) == ("back again", [("b", "COOLING_DOWN")])
     assert (len(first.asked), len(second.asked)) == (1, 0)
     assert {error.code for failed in failures for error in failed.failures} == {"COOLING_DOWN"}
     assert all(failed.retryable for failed in failures)
