@@ -6,7 +6,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import anyio
 
@@ -73,6 +73,7 @@ class Caller:
     release: Callable[[str], Awaitable[None]] | None = None  # makes the backend let go of a model's memory
     observers: Sequence[Observer] = ()
     address: str = ""  # scheme, host and port
+    served_by: Any = field(default=None, repr=False)  # the provider, for the questions that are free
     budget: Budget = field(init=False)
 
     def __post_init__(self) -> None:

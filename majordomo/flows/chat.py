@@ -92,6 +92,10 @@ class ChatModel(llm.Model):
         self._limits = limits
         self._owner = owner
 
+    @property
+    def served_by(self) -> llm.Provider | None:
+        return cast("llm.Provider | None", self._owner)
+
     @abstractmethod
     async def ask(self, request: llm.Request) -> llm.Reply:
         """The answer to a checked request."""
@@ -197,6 +201,10 @@ class HTTPChatModel(ChatModel):
             return await self._sight.shown(request)
         except MajordomoError as error:
             raise error.about(self.provider, self.id) from None
+
+    @property
+    def served_by(self) -> llm.Provider | None:
+        return cast("llm.Provider | None", self._caller.served_by)
 
     def _encode(self, request: llm.Request, *, stream: bool) -> tuple[WireRequest, list[CallWarning]]:
         try:

@@ -84,6 +84,10 @@ class ImageModel(imagegen.Model):
         self._limits = limits
         self._owner = owner
 
+    @property
+    def served_by(self) -> imagegen.Provider | None:
+        return cast("imagegen.Provider | None", self._owner)
+
     @abstractmethod
     async def draw(self, request: imagegen.Request, tell: Tell | None) -> imagegen.Result:
         """The result of a checked request; `tell`, when somebody listens, hears what happens on the way."""
@@ -216,6 +220,10 @@ class HTTPImageModel(ImageModel):
         self._timeout = timeout
         self._strict = strict
         self._lists = lists
+
+    @property
+    def served_by(self) -> imagegen.Provider | None:
+        return cast("imagegen.Provider | None", self._caller.served_by)
 
     @abstractmethod
     async def work(self, request: imagegen.Request, deadline: Deadline, tell: Tell | None) -> imagegen.Result:

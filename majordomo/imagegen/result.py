@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from majordomo.counting import added
-from majordomo.errors import CallWarning, NoImageError
+from majordomo.errors import CallWarning, NoImageError, Tried
 from majordomo.media import ImagePart
 
 
@@ -58,7 +58,10 @@ class ImageDetails:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """At least one picture, always; `details[i]` belongs to `images[i]`. `raw` is the backend's reply with picture bytes elided."""
+    """At least one picture, always; `details[i]` belongs to `images[i]`. `raw` is the backend's reply with picture bytes elided.
+
+    `tried` says which members of a chain were passed over before this one drew.
+    """
 
     images: tuple[ImagePart, ...]
     details: tuple[ImageDetails, ...] = ()
@@ -67,6 +70,7 @@ class Result:
     model: str = ""
     provider: str = ""
     raw: Any = field(default=None, repr=False, compare=False)
+    tried: tuple[Tried, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "images", tuple(self.images))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from majordomo.counting import added
-from majordomo.errors import CallWarning
+from majordomo.errors import CallWarning, Tried
 from majordomo.llm.messages import Message
 from majordomo.llm.parts import ImagePart, TextPart, ThinkingPart, ToolCallPart, ToolResultPart
 
@@ -65,7 +65,7 @@ class Reply:
 
     `model` is what the backend says answered (often more precise than what was asked), `raw` the backend's own JSON with picture
     bytes elided, `output` the validated value when `output=` was asked for (of an unfinished stream: what can be read so far, not
-    validated), `raw_finish_reason` the backend's own word.
+    validated), `raw_finish_reason` the backend's own word. `tried` says which members of a chain were passed over before this one answered.
     """
 
     message: Message
@@ -78,6 +78,7 @@ class Reply:
     raw: Any = field(default=None, repr=False, compare=False)
     raw_finish_reason: str | None = None
     new_messages: tuple[Message, ...] = ()
+    tried: tuple[Tried, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.new_messages:

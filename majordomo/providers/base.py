@@ -185,6 +185,7 @@ class HTTPProvider(Provider):
             release=self._release if self.releases else None,
             observers=checked_observers(observers),
             address=self.address.origin,
+            served_by=self,
         )
 
     def _key_headers(self, key: Secret) -> dict[str, Secret]:
@@ -213,7 +214,7 @@ class HTTPProvider(Provider):
         try:
             await self._caller.fetch(WireRequest("GET", path, rooted=rooted), self._caller.deadline(ASKING), 1 << 20)
         except MajordomoError as error:
-            return Health(False, error.message)
+            return Health(False, error.message, error=error)
         return Health(True, "answers", time.monotonic() - began)
 
     async def aclose(self) -> None:

@@ -115,6 +115,10 @@ class OfflinePainter(ImageModel):
         super().__init__(owner.name, id, options, limits=owner._limits, observers=owner._observers)
         self._offline = owner
 
+    @property
+    def served_by(self) -> Offline:
+        return self._offline
+
     async def draw(self, request: imagegen.Request, tell: Tell | None) -> imagegen.Result:
         """n pictures, one after the other. Picture i is drawn from seed + i, as other backends count."""
         offline = self._offline
@@ -208,6 +212,10 @@ class OfflineChat(ChatModel):
     def __init__(self, owner: Offline, id: str, options: Sequence[llm.Option]) -> None:  # noqa: A002
         super().__init__(owner.name, id, options, limits=owner._limits, observers=owner._observers)
         self._offline = owner
+
+    @property
+    def served_by(self) -> Offline:
+        return self._offline
 
     async def ask(self, request: llm.Request) -> llm.Reply:
         source = self.listen(request)
