@@ -18,6 +18,7 @@ FLOORS = [
     {"flows", "embedded"},
     {"providers"},
     {"routing"},
+    {"bots"},
     {"cli"},
     {"testing"},
 ]
