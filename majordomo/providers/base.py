@@ -179,7 +179,7 @@ class HTTPProvider(Provider):
         try:
             await self._caller.fetch(WireRequest("GET", path, rooted=rooted), self._caller.deadline(ASKING), 1 << 20)
         except MajordomoError as error:
-            return Health(False, error.message)
+            return Health(False, error.message, error=error)
         return Health(True, "answers", time.monotonic() - began)
 
     async def aclose(self) -> None:

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 import majordomo as md
 from majordomo import providers
+from majordomo.providers.base import provider_names
 from majordomo.routing.names import parse
-from majordomo.routing.registry import provider_names
 
 NAMES: dict[str, tuple[str, str, str, str | None, dict[str, Any]]] = {
     "llamaswap/qwen3": ("llamaswap", "qwen3", "", None, {}),
