@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from hashlib import sha256
 from typing import Any, cast
 
 from majordomo import imagegen, llm
@@ -32,7 +33,7 @@ class Assembly:
         self._closed = False
 
     def provider(self, name: ModelName) -> Provider:
-        key = (name.table, name.provider, name.base_url, name.key.reveal() if name.key else "")
+        key = (name.table, name.provider, name.base_url, sha256(name.key.reveal().encode("utf-8", "replace")).digest() if name.key else b"")
         with self._lock:
             if self._closed:
                 raise ConfigurationError("the registry is closed", code="CLOSED")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ class Document:
 
     def error(self, path: tuple[str, ...], message: str, code: str | None = None) -> ConfigurationError:
         """The error about what stands at `path`; it names the file, the line where one is known, and the key."""
-        line = next((self.lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in self.lines), None)
+        line = next((self.lines[path[:n]] for n in range(len(path), -1, -1) if path[:n] in self.lines), None)
         key = ".".join(name if _BARE.fullmatch(name) else repr(name) for name in path)
         where = f"{self.source or 'the configuration'}{f', line {line}' if line else ''}"
         details: dict[str, Any] = {"file": self.source, "key": key, "field": path[-1] if path else ""}
@@ -122,8 +122,14 @@ def _read(path: Path) -> Document | ConfigurationError:
     except ConfigurationError as error:
         return source.error((), error.message)
     except ValueError as error:
-        # What tomllib quotes may be a part of a key
-        return source.error((), "is no TOML: " + re.sub(r"(['\"]).{4,}\1", "...", str(error)))
+        return _no_toml(source, str(error), text)
+
+
+def _no_toml(source: Document, message: str, text: str) -> ConfigurationError:
+    """What tomllib says, without what it quotes: that may be a part of a key."""
+    message, _, where = re.sub(r"(['\"]).{4,}\1", "...", message).partition(" (at ")
+    line = int(found[1]) if (found := re.match(r"line (\d+)", where)) else text.count("\n") + 1 if "end of document" in where else 0
+    return replace(source, lines={(): line}).error((), f"is no TOML: {message}")
 
 
 def seal_tables(value: Any, name: str = "", parent: str = "", depth: int = 0) -> Any:
@@ -136,6 +142,8 @@ def seal_tables(value: Any, name: str = "", parent: str = "", depth: int = 0) ->
     if isinstance(value, Mapping):
         if not all(isinstance(key, str) for key in value):
             raise ConfigurationError("the name of a setting is text")
+        if any(_WITH_KEY.search(key) for key in value):
+            raise ConfigurationError("an address with a key stands where a name belongs")
         return {key: seal_tables(inner, key, name, depth + 1) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
         return [seal_tables(inner, name, parent, depth + 1) for inner in value]

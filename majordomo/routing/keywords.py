@@ -26,18 +26,31 @@ def construct(kind: type[Provider], table: Mapping[str, Any], document: Document
 
     Raises ConfigurationError, naming file, line and key, for keywords it does not have and values it does not take. Shows no secret.
     """
+    made = _constructed(kind, table, document, path, more)
+    if isinstance(made, ConfigurationError):
+        raise made  # made elsewhere: no frame of its traceback holds what variables gave
+    return made
+
+
+def _constructed(
+    kind: type[Provider], table: Mapping[str, Any], document: Document, path: Path_, more: Mapping[str, Any]
+) -> Provider | ConfigurationError:
     known = accepted(kind)
-    check_known(document, path, table, known)
-    hide = Redactor(document.secrets(path, table))
-    arguments = {name: _value(known[name], value, document, (*path, name)) for name, value in table.items()}
+    try:
+        check_known(document, path, table, known)
+        hide = Redactor(document.secrets(path, table))
+        arguments = {name: _value(known[name], value, document, (*path, name)) for name, value in table.items()}
+    except ConfigurationError as error:
+        return error.with_traceback(None)
     arguments |= {name: value for name, value in more.items() if name in known and name not in arguments}
-    trouble = _made(kind, arguments)
-    if isinstance(trouble, Provider):
-        return trouble
-    if isinstance(trouble, ConfigurationError):
-        key = str(trouble.details.get("field") or "")
-        raise document.error((*path, key) if key in known else path, hide(trouble.message), _own_code(trouble))
-    raise document.error(path, hide(f"cannot be made: {type(trouble).__name__}: {trouble}"))
+    made = _made(kind, arguments)
+    if isinstance(made, ConfigurationError):
+        key = str(made.details.get("field") or "")
+        return document.error((*path, key) if key in known else path, hide(made.message), _own_code(made))
+    if isinstance(made, Exception):
+        return document.error(path, hide(f"cannot be made: {type(made).__name__}: {made}"))
+    assert isinstance(made, Provider)
+    return made
 
 
 def check(kind: type[Provider], table: Mapping[str, Any], document: Document, path: Path_) -> None:
@@ -90,8 +103,17 @@ def _value(hint: Any, value: Any, document: Document, path: Path_) -> Any:
     if path[-1] in FILES and isinstance(value, str) and not value.lstrip().startswith(("{", "[")):
         value = str(Path(document.source).parent / Path(value).expanduser())
     if not _fits(value, hint):
+        if isinstance(value, Mapping) and (inner := next((get_args(kind)[1] for kind in _choices(hint) if _maps(kind)), None)) is not None:
+            name = next(name for name, item in value.items() if not _fits(item, inner))
+            raise document.error((*path, name), f"is {_wanted(inner)}, not {kind_of(value[name])}")
         raise document.error(path, f"is {_wanted(hint)}, not {kind_of(value)}")
     return value
+
+
+def _maps(hint: Any) -> bool:
+    """Whether this is the type of a table whose values have a type of their own."""
+    origin = get_origin(hint)
+    return isinstance(origin, type) and issubclass(origin, Mapping) and len(get_args(hint)) == 2
 
 
 def _expanded(value: Any, document: Document, path: Path_) -> Any:
@@ -130,9 +152,8 @@ def _fits(value: Any, hint: Any) -> bool:
         return any(_fits(value, choice) for choice in get_args(hint))
     if origin is Literal:
         return value in get_args(hint)
-    if origin is not None and isinstance(origin, type) and issubclass(origin, Mapping):
-        inner = get_args(hint)[1] if len(get_args(hint)) == 2 else Any
-        return isinstance(value, Mapping) and all(_fits(item, inner) for item in value.values())
+    if _maps(hint):
+        return isinstance(value, Mapping) and all(_fits(item, get_args(hint)[1]) for item in value.values())
     if origin is not None and isinstance(origin, type) and issubclass(origin, Sequence):
         inner = get_args(hint)[0] if get_args(hint) else Any
         return isinstance(value, list) and all(_fits(item, inner) for item in value)

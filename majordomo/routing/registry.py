@@ -95,7 +95,8 @@ class Registry:
         self.close()
 
     def __repr__(self) -> str:
-        return f"<Registry of {self.source or 'no file'}: {', '.join(self._config.providers) or 'no providers'}>"
+        config = getattr(self, "_config", Config())  # absent when the constructor has failed, and a traceback shows its locals
+        return f"<Registry of {config.source or 'no file'}: {', '.join(config.providers) or 'no providers'}>"
 
     def _model(self, kind: str, name: str | None, options: Sequence[Any]) -> Any:
         return self._assembly.model(resolve(self._config, name, kind), kind, options)
