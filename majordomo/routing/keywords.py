@@ -175,7 +175,8 @@ def _wanted(hint: Any) -> str:
         elif choice in _WORDS:
             words.append(_WORDS[choice])
         elif isinstance(kind := get_origin(choice), type):
-            words.append("a table" if issubclass(kind, Mapping) else "a list")
+            inner = f" of {_wanted(get_args(choice)[0])}" if len(get_args(choice)) == 1 else ""
+            words.append("a table" if issubclass(kind, Mapping) else f"a list{inner}")
     return " or ".join(dict.fromkeys(words)) or "something a file cannot hold"
 
 

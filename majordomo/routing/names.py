@@ -103,9 +103,11 @@ def parse_options(query: str) -> dict[str, Any]:
     """`steps=20&sampler=euler` as values. Raises ConfigurationError for what is not name=value, and for a name given twice."""
     options: dict[str, Any] = {}
     try:
-        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=True)
+        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=True) if query else []
     except ValueError:
-        raise ConfigurationError("the options of a model string are name=value, joined by &", details={"field": "model"}) from None
+        pairs = []
+    if not pairs:
+        raise ConfigurationError("the options of a model string are name=value, joined by &", details={"field": "model"})
     for option, text in pairs:
         if option in options:
             raise ConfigurationError(f"the model string sets {option!r} twice", details={"field": "model"})
