@@ -136,6 +136,9 @@ class Ollama(HTTPProvider):
         """Whether `GET /api/version` answers."""
         return await self._healthy("/api/version")
 
+    async def server(self) -> str:
+        return f"Ollama {await self.admin.version()}".strip()
+
     async def _meet(self, model: str, *, again: bool = False) -> Server:
         if again:
             self._met.pop(model, None)

@@ -12,7 +12,7 @@ from majordomo.errors import ConfigurationError
 from majordomo.providers.base import Provider
 from majordomo.routing.config import Config
 from majordomo.routing.gpus import resource_group
-from majordomo.routing.keywords import construct
+from majordomo.routing.keywords import accepted, construct
 from majordomo.routing.names import ModelName, canonical
 from majordomo.routing.plugins import provider_class
 from majordomo.routing.resolve import ChainName, Target
@@ -90,8 +90,8 @@ def configured_class(config: Config, table: str) -> type[Provider]:
 
 
 def make(config: Config, name: ModelName, **more: Any) -> Provider:
-    """The provider a name means, with its table's keywords, its defaults, or the DSN's address and key. `more` are keywords for what takes
-    them, where nothing is said. Raises ConfigurationError."""
+    """The provider a name means, with its table's keywords, its defaults, or the DSN's address and key. `more` are keywords for
+    constructors that take them, whatever the table says. Raises ConfigurationError."""
     if name.table:
         table = dict(config.providers[name.table].keywords)
         path = ("providers", name.table)
@@ -102,6 +102,8 @@ def make(config: Config, name: ModelName, **more: Any) -> Provider:
     kind: Any = provider_class(name.provider)
     if kind is None:
         raise ConfigurationError(f"there is no provider {name.provider!r}", code="UNKNOWN_PROVIDER", details={"field": "model"})
+    if more:
+        more = {keyword: value for keyword, value in more.items() if keyword in accepted(kind)}
     if not name.base_url:
         return cast("Provider", kind(**more))
     if not hasattr(kind, "local"):

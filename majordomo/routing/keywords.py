@@ -22,7 +22,7 @@ Path_ = tuple[str, ...]
 
 
 def construct(kind: type[Provider], table: Mapping[str, Any], document: Document, path: Path_, **more: Any) -> Provider:
-    """The provider. `more` is given to constructors that take it, where the table says nothing.
+    """The provider. `more` is given to constructors that take it, whatever the table says.
 
     Raises ConfigurationError, naming file, line and key, for keywords it does not have and values it does not take. Shows no secret.
     """
@@ -42,7 +42,7 @@ def _constructed(
         arguments = {name: _value(known[name], value, document, (*path, name)) for name, value in table.items()}
     except ConfigurationError as error:
         return error.with_traceback(None)
-    arguments |= {name: value for name, value in more.items() if name in known and name not in arguments}
+    arguments |= {name: value for name, value in more.items() if name in known}
     made = _made(kind, arguments)
     if isinstance(made, ConfigurationError):
         key = str(made.details.get("field") or "")

@@ -126,8 +126,9 @@ def embedding_model(name: str | None = None) -> EmbeddingModel:
     return cast("EmbeddingModel", _owning("embedding", name, ()))
 
 
-def provider(name: str) -> Provider:
-    """The provider a string names, made for the caller, who closes it: a configured one, a kind of provider, a DSN, or that of a model."""
+def provider(name: str | None = None) -> Provider:
+    """The provider a string names, made for the caller, who closes it: a configured one, a kind of provider, a DSN, or that of a model.
+    None: that of the default chat model."""
     config = load()
     return Assembly(config, owned=True).provider(_one_provider(resolve(config, name, "chat")))
 
