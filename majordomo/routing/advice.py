@@ -156,12 +156,15 @@ def about_model(wanted: str, label: str, kind: str | None, models: Sequence[Mode
     return told
 
 
-CHECK_ENDPOINT = "If llama-swap never gets it ready: sd-server has no /health, so its entry in llama-swap's configuration needs `checkEndpoint: /` (or none)"
+CHECK_ENDPOINT = (
+    "If llama-swap never gets it ready: sd-server has no /health, so its entry in llama-swap's configuration needs `checkEndpoint: /`"
+)
 
 
 def _not_listed(wanted: str, label: str, models: Sequence[ModelInfo], place: Place) -> Advice:
     names = [model.id for model in models]
-    near = difflib.get_close_matches(wanted, names, 1)
+    short = [name.removesuffix(":latest") for name in names] if place.kind == "ollama" else names
+    near = difflib.get_close_matches(wanted, short, 1)
     has = ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "") if names else "nothing"
     said = f"model {wanted} of {label} is not in its list: it has {has}"
     if near:
