@@ -24,7 +24,7 @@ from majordomo.media import ImagePart
 from majordomo.options import SAFE_SEEDS
 from majordomo.routing import registry
 from majordomo.routing.config import load
-from majordomo.routing.resolve import VARIABLES, default
+from majordomo.routing.resolve import VARIABLES, default, members, resolve
 
 app = typer.Typer(
     name="majordomo",
@@ -231,7 +231,9 @@ def models(
 ) -> None:
     """List the models of a provider, and what is loaded."""
     console = _console()
-    owner = registry.provider(provider or _named(None, "chat")[0])
+    name = provider or _named(None, "chat")[0]
+    owner = registry.provider(name)
+    shown = members(resolve(load(), name, "chat"))[0].table or owner.name
     try:
         if not hasattr(owner, "models_sync"):
             raise UnsupportedError(f"{owner.name} lists no models")
@@ -240,5 +242,5 @@ def models(
         portal.run(owner.aclose)
     table = Table("model", "can", "state", "about", box=None, pad_edge=False)
     for model in found:
-        table.add_row(f"{owner.name}/{model.id}", " ".join(sorted(model.capabilities)) or "?", model.state or "?", model.description)
+        table.add_row(f"{shown}/{model.id}", " ".join(sorted(model.capabilities)) or "?", model.state or "?", model.description)
     console.print(table)

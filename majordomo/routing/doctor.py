@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -113,6 +114,8 @@ async def _ask(subject: _Subject, config: Config, patience: float) -> Finding:
         provider = _made(subject, config)
     except MajordomoError as error:
         return replace(blank, advice=(Advice(error.message, fault=blank.configured),))
+    except Exception as error:  # a plug-in may raise anything
+        return replace(blank, advice=(Advice(f"it cannot be made: {type(error).__name__}: {error}", fault=blank.configured),))
     address = getattr(provider, "address", None)
     place = replace(place, address=f"{address.origin}{address.path}" if address is not None else "")
     blank = replace(blank, address=place.address)
@@ -122,7 +125,7 @@ async def _ask(subject: _Subject, config: Config, patience: float) -> Finding:
         late = DeadlineExceededError(f"no answer within {patience:g} s", phase="total")
         return replace(blank, status="unreachable", advice=(Advice(mend(late, place), fault=blank.configured),))
     finally:
-        with anyio.move_on_after(FAREWELL, shield=True):
+        with anyio.move_on_after(FAREWELL, shield=True), suppress(Exception):
             await provider.aclose()
 
 

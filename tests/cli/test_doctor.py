@@ -111,5 +111,6 @@ def test_the_other_commands_use_the_configuration(serve: Serve) -> None:
     assert "asking offline/clerk (from defaults.chat of majordomo.toml)" in done.output
     done = CliRunner().invoke(app, ["draw", "a tree", "-o", "x.png", "--size", "32x32"])
     assert "drawing with offline/sketch (from defaults.image of majordomo.toml)" in done.output
-    assert "offline/sketch" in CliRunner().invoke(app, ["models"]).output
-    assert "offline/sketch" in CliRunner().invoke(app, ["models", "pen"]).output
+    for arguments in (["models"], ["models", "pen"], ["models", "painter"]):
+        assert "pen/sketch" in CliRunner().invoke(app, arguments).output, "a name that can be used again"
+    assert "offline/sketch" in CliRunner().invoke(app, ["models", "offline"]).output
