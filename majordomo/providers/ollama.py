@@ -110,6 +110,9 @@ class Ollama(HTTPProvider):
     def embedding_model(self, id: str) -> HTTPEmbeddingModel:  # noqa: A002
         return self._embedder(OllamaEmbeddings(), id)
 
+    async def server(self) -> str:
+        return f"Ollama {await self.admin.version()}".strip()
+
     async def models(self) -> list[ModelInfo]:
         """The models pulled. "image" stands only where this version draws, "edit" only where it begins with pictures. Loads nothing.
 
@@ -135,9 +138,6 @@ class Ollama(HTTPProvider):
     async def health(self) -> Health:
         """Whether `GET /api/version` answers."""
         return await self._healthy("/api/version")
-
-    async def server(self) -> str:
-        return f"Ollama {await self.admin.version()}".strip()
 
     async def _meet(self, model: str, *, again: bool = False) -> Server:
         if again:
