@@ -67,11 +67,26 @@ class Assembly:
         if made is None:
             raise ConfigurationError("there are no chains of chat models", details={"field": "model"})
         try:
-            return made(found, *options, **name.settings)
+            whole = made(found, *options, **name.settings)
         except (ConfigurationError, TypeError) as error:
             if not name.table:
                 raise
             raise self._config.document.error(("chains", name.table), str(error)) from None
+        if self._owned:  # a chain leaves alone what it did not make; these were made for it
+            whole.aclose = lambda: close_all(found)
+        return whole
+
+
+async def close_all(things: Sequence[Any]) -> None:
+    """Close them all; the first failure is raised after that."""
+    failures: list[Exception] = []
+    for thing in things:
+        try:
+            await thing.aclose()
+        except Exception as error:  # what a plug-in's closing may raise
+            failures.append(error)
+    if failures:
+        raise failures[0]
 
 
 def configured_class(config: Config, table: str) -> type[Provider]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from majordomo import errors
 from majordomo.errors import ConfigurationError
 from majordomo.providers.base import provider_names
 from majordomo.routing.document import Document, find, has_variable, read, seal_tables
@@ -21,6 +22,7 @@ from majordomo.secret import Secret
 KINDS = ("chat", "image", "embedding")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _ALIAS = re.compile(r"[A-Za-z][A-Za-z0-9._-]*")
+_CODE = re.compile(r"[A-Z][A-Z0-9_]*")
 Text = str | Secret
 
 
@@ -139,10 +141,22 @@ def _chains(document: Document, table: Mapping[str, Any]) -> dict[str, ChainTabl
             raise document.error((*path, "members"), 'is a list of model strings: ["box/qwen3", "openai/gpt-5-mini"]')
         if "cooldown" in settings:
             _number(document, (*path, "cooldown"), settings["cooldown"], 0)
-        if "on" in settings and not (isinstance(settings["on"], list) and all(isinstance(word, str) for word in settings["on"])):
-            raise document.error((*path, "on"), "is a list of words")
+        if "on" in settings:
+            settings["on"] = _reasons(document, (*path, "on"), settings["on"])
         made[name] = ChainTable(tuple(_string(document, (*path, "members"), member) for member in members), settings)
     return made
+
+
+def _reasons(document: Document, path: tuple[str, ...], words: Any) -> list[type[errors.MajordomoError] | str]:
+    """The classes of errors, and codes of errors, that these words name."""
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        raise document.error(path, 'is a list of errors, by class or code: ["RateLimitError", "GPU_OOM"]')
+    kinds = {name: kind for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, errors.MajordomoError)}
+    for word in words:
+        if word not in kinds and not _CODE.fullmatch(word):
+            near = difflib.get_close_matches(word, sorted(kinds), 1)
+            raise document.error(path, f"{word!r} is no error; " + (f"did you mean {near[0]}?" if near else "codes are upper-case words"))
+    return [kinds[word] if word in kinds else word for word in words]
 
 
 def _gpus(document: Document, table: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:

@@ -11,7 +11,7 @@ from majordomo.errors import ConfigurationError
 from majordomo.flows import portal
 from majordomo.llm.embeddings import EmbeddingModel
 from majordomo.providers.base import Provider
-from majordomo.routing.assembly import Assembly, configured_class
+from majordomo.routing.assembly import Assembly, close_all, configured_class
 from majordomo.routing.config import Config, load
 from majordomo.routing.document import has_variable
 from majordomo.routing.keywords import check
@@ -69,14 +69,7 @@ class Registry:
 
     async def aclose(self) -> None:
         """Close all providers; whatever one of them raises, the others are closed."""
-        failures: list[BaseException] = []
-        for provider in self._assembly.end():
-            try:
-                await provider.aclose()
-            except Exception as error:
-                failures.append(error)
-        if failures:
-            raise failures[0]
+        await close_all(self._assembly.end())
 
     def close(self) -> None:
         """The same, blocking."""

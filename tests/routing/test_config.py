@@ -41,7 +41,7 @@ painter = "box/sdxl?steps=20"
 [chains.safe]
 members = ["small", "openai/gpt-5-mini"]
 cooldown = 30
-on = ["timeout"]
+on = ["ContentRefusedError", "GPU_OOM"]
 
 [gpus.one]
 places = 1
@@ -84,7 +84,7 @@ def test_everything_it_may_say_is_read() -> None:
     assert config.providers["box"].keywords["max_concurrency"] == 2
     assert config.aliases["painter"] == "box/sdxl?steps=20"
     assert config.chains["safe"].members == ("small", "openai/gpt-5-mini")
-    assert config.chains["safe"].settings == {"cooldown": 30, "on": ["timeout"]}
+    assert config.chains["safe"].settings == {"cooldown": 30, "on": [md.ContentRefusedError, "GPU_OOM"]}
     assert config.gpus == {"one": {"places": 1, "queue": 8, "unload": True}}
     assert config.prices == {"box/qwen3-4b": {"input": 0.1}}
     Registry(config)
@@ -184,6 +184,11 @@ WRONG = {
     "a chain of numbers": ("[chains.a]\nmembers = [3]", "line 2: chains.a.members: is text, not a number"),
     "a cool-down below zero": ("[chains.a]\nmembers = ['offline']\ncooldown = -1", "line 3: chains.a.cooldown: is a number from 0"),
     "an unknown word of a chain": ("[chains.a]\nmembers = ['offline']\ncooldwn = 1", "did you mean cooldown?"),
+    "an error that is none": (
+        "[chains.a]\nmembers = ['offline']\non = ['RateLimitEror']",
+        "line 3: chains.a.on: 'RateLimitEror' is no error; did you mean RateLimitError?",
+    ),
+    "errors that are no list": ("[chains.a]\nmembers = ['offline']\non = 'GPU_OOM'", "line 3: chains.a.on: is a list of errors"),
     "a missing member": ("[aliases]\na = 'ollama/x,'", "line 2: aliases.a: a member between the commas"),
     "half a place": ("[gpus.a]\nplaces = 1.5", "line 2: gpus.a.places: is a whole number"),
     "no place": ("[gpus.a]\nplaces = 0", "line 2: gpus.a.places: is a number from 1"),
