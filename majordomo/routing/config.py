@@ -152,11 +152,13 @@ def _reasons(document: Document, path: tuple[str, ...], words: Any) -> list[type
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
         raise document.error(path, 'is a list of errors, by class or code: ["RateLimitError", "GPU_OOM"]')
     kinds = {name: kind for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, errors.MajordomoError)}
+    reasons: list[type[errors.MajordomoError] | str] = []
     for word in words:
-        if word not in kinds and not _CODE.fullmatch(word):
+        if (kind := kinds.get(word)) is None and not _CODE.fullmatch(word):
             near = difflib.get_close_matches(word, sorted(kinds), 1)
             raise document.error(path, f"{word!r} is no error; " + (f"did you mean {near[0]}?" if near else "codes are upper-case words"))
-    return [kinds[word] if word in kinds else word for word in words]
+        reasons.append(kind or word)
+    return reasons
 
 
 def _gpus(document: Document, table: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
