@@ -215,6 +215,13 @@ async def test_a_chain_of_chat_models_has_a_name(serve: Serve) -> None:
             assert (await registry.model(name).generate("hi")).text == "hello"
 
 
+def test_options_nearer_to_the_caller_stand_above() -> None:
+    aliases = {"plain": "box/sdxl?steps=10&cfg_scale=2", "quick": "plain?steps=8&seed=1"}
+    painter: Any = Registry(box(aliases=aliases)).image_model("quick?seed=2", md.with_sampler("euler"))
+    request = painter.prepare("a", (), {})
+    assert (request.cfg_scale, request.steps, request.seed, request.sampler) == (2, 8, 2, "euler")
+
+
 def test_a_chain_does_not_grow_without_end() -> None:
     aliases = {"a0": "offline", **{f"a{n}": f"a{n - 1},a{n - 1}" for n in range(1, 40)}}
     with pytest.raises(md.ConfigurationError, match="more than 64 models"):
