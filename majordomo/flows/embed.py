@@ -33,6 +33,7 @@ class HTTPEmbeddingModel(EmbeddingModel):
         self._caller = caller
         self._door = door
         self._timeout = timeout
+        self._owner: Any = None
 
     async def embed(
         self, texts: str | Sequence[str], *, dimensions: int | None = None, extra: Mapping[str, Any] | None = None
@@ -76,7 +77,9 @@ class HTTPEmbeddingModel(EmbeddingModel):
         return portal.run(lambda: self.embed(texts, dimensions=dimensions, extra=extra))
 
     async def aclose(self) -> None:
-        """Nothing: the provider is the caller's."""
+        """Close the provider if this model was made by name; else it is the caller's."""
+        if self._owner is not None:
+            await self._owner.aclose()
 
     def __repr__(self) -> str:
         return f"<embedding model {self.provider}/{self.id}>"

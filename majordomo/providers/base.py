@@ -106,8 +106,15 @@ class Provider(llm.Provider, imagegen.Provider):
     def embedding_model(self, id: str) -> EmbeddingModel:  # noqa: A002
         raise UnsupportedError(f"{self.name} serves no embedding models", provider=self.name, model=id)
 
+    async def server(self) -> str:
+        """Which software answers, with its version, where it tells so for free; else ""."""
+        return ""
+
     def models_sync(self) -> list[ModelInfo]:
         return portal.run(self.models)
+
+    def server_sync(self) -> str:
+        return portal.run(self.server)
 
     def health_sync(self) -> Health:
         return portal.run(self.health)

@@ -115,6 +115,9 @@ class Ollama(HTTPProvider):
     def embedding_model(self, id: str) -> HTTPEmbeddingModel:  # noqa: A002
         return self._embedder(OllamaEmbeddings(), id)
 
+    async def server(self) -> str:
+        return f"Ollama {await self.admin.version()}".strip()
+
     async def models(self) -> list[ModelInfo]:
         """The models pulled. "image" stands only where this version draws, "edit" only where it begins with pictures. Loads nothing.
 
