@@ -16,7 +16,7 @@ from majordomo.routing.config import check_known, kind_of
 from majordomo.routing.document import Document, has_variable
 from majordomo.secret import Redactor, Secret
 
-NOT_HERE = frozenset({"self", "transport", "observers"})  # objects of a program
+NOT_HERE = frozenset({"transport", "observers"})  # objects of a program
 FILES = frozenset({"tls", "workflow"})  # a relative one is beside the configuration
 Path_ = tuple[str, ...]
 
@@ -42,7 +42,7 @@ def _constructed(
         arguments = {name: _value(known[name], value, document, (*path, name)) for name, value in table.items()}
     except ConfigurationError as error:
         return error.with_traceback(None)
-    arguments |= {name: value for name, value in more.items() if name in known}
+    arguments |= {name: value for name, value in more.items() if name in keywords(kind)}
     made = _made(kind, arguments)
     if isinstance(made, ConfigurationError):
         key = str(made.details.get("field") or "")
@@ -79,7 +79,12 @@ def _made(kind: Any, arguments: Mapping[str, Any]) -> Any:
 
 
 def accepted(kind: type[Provider]) -> dict[str, Any]:
-    """The constructor's keywords that a file can give, with their types; Any where the type is not told."""
+    """The constructor's keywords that a file can give, with their types."""
+    return {name: hint for name, hint in keywords(kind).items() if name not in NOT_HERE}
+
+
+def keywords(kind: type[Provider]) -> dict[str, Any]:
+    """All of the constructor's keywords, with their types; Any where the type is not told."""
     try:
         hints = get_type_hints(kind.__init__)
     except Exception:  # a plug-in's annotations may name what is not there when it runs
@@ -92,7 +97,8 @@ def accepted(kind: type[Provider]) -> dict[str, Any]:
             found |= get_type_hints(inner) if is_typeddict(inner) else {}
         elif parameter.kind is not parameter.VAR_POSITIONAL:
             found[name] = hints.get(name, Any)
-    return {name: hint for name, hint in found.items() if name not in NOT_HERE}
+    found.pop("self", None)
+    return found
 
 
 def _value(hint: Any, value: Any, document: Document, path: Path_) -> Any:

@@ -305,6 +305,8 @@ async def test_a_stream_left_early_gives_its_place_back(serve: Serve, picture: b
 def test_a_name_means_the_same_group_as_long_as_somebody_uses_it() -> None:
     first, second = md.LlamaSwap(gpu="cellar"), md.Ollama(gpu="cellar")
     assert first._caller.gate._gpu is second._caller.gate._gpu is named_group("cellar")
+    with pytest.raises(md.ConfigurationError, match="another places"):
+        named_group("cellar", places=3)
     del first, second
     gc.collect()
     assert named_group("cellar", places=3).places == 3
