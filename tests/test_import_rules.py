@@ -19,8 +19,7 @@ FLOORS = [
     {"providers"},
     {"routing"},
     {"bots"},
-    {"cli"},
-    {"testing"},
+    {"cli", "testing"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 # On one floor, who may see whom. Everything else on a floor is a stranger.
