@@ -33,6 +33,8 @@ from majordomo.secret import Secret, seal
 from majordomo.wire import Deadline, WireRequest
 from majordomo.words import check_name
 
+HOSTED = "ollama.com"
+
 
 class Meet(Protocol):
     """Raises UnsupportedError or NotFoundError for a server or model that draws nothing. Asks once, or `again`."""
@@ -98,8 +100,8 @@ class Ollama(HTTPProvider):
 
     @property
     def admin(self) -> OllamaAdmin:
-        """Models pulled, made, copied, deleted, loaded and unloaded; blobs; `/api/generate`."""
-        return OllamaAdmin(self._caller, self._ask, self._timeout)
+        """Models pulled, made, copied, deleted, loaded and unloaded; blobs; `/api/generate`; the hosted service."""
+        return OllamaAdmin(self._caller, self._ask, self._timeout, hosted=self.address.host == HOSTED)
 
     def model(self, id: str, *options: llm.Option) -> HTTPChatModel:  # noqa: A002 (the word of the design)
         return HTTPChatModel(self._caller, self._chat, check_name(id, "model"), options, timeout=self._timeout, strict=self._strict)

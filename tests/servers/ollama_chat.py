@@ -20,6 +20,7 @@ from loopback import Peer, Seen
 from PIL import ImageStat
 from servers.drawing import decoded
 from servers.ollama import BUSY, JSON, NDJSON
+from servers.ollama_account import Service
 from servers.speaking import STREAMED, Answer, Gate, empty, route, said, text
 
 MODELS: dict[str, tuple[str, ...]] = {
@@ -75,8 +76,8 @@ class OllamaChat(Gate):
 
     State: `models` (name with tag to capabilities), `loaded`, `blobs`, `pushed`. Knobs: `busy` (503), `failure` (status and text of every
     request for words), `ids` (whether calls have them), `metrics` (whether they are other than zero), `pull` (how pulls and pushes end:
-    "success"; "error", an error after frames at 200; "refused", 500 before any; "interrupted", no success), and `hold()`/`release()` after
-    the first frame of words.
+    "success"; "error", an error after frames at 200; "refused", 500 before any; "interrupted", no success), `service` (the hosted one, as far
+    as this server knows it), and `hold()`/`release()` after the first frame of words.
     """
 
     def __init__(self, models: Mapping[str, tuple[str, ...]] | None = None) -> None:
@@ -93,6 +94,7 @@ class OllamaChat(Gate):
         self.ids = True
         self.metrics = True
         self.pull = "success"
+        self.service = Service()
         self._calls = 0
 
     def __call__(self, peer: Peer) -> None:
@@ -110,10 +112,15 @@ class OllamaChat(Gate):
         path, _ = route(seen)
         if path.startswith("/api/blobs/"):
             return self._blob(seen, path.removeprefix("/api/blobs/"))
-        if path not in METHODS:
+        methods = METHODS | self.service.methods
+        if path not in methods:
             return text("404 page not found", 404, "text/plain")
-        if seen.method not in METHODS[path]:
+        if seen.method not in methods[path]:
             return text("405 method not allowed", 405)
+        if path == "/api/status":
+            return self.service.status()
+        if path == "/api/me":
+            return self.service.me()
         if path == "/":
             return text("Ollama is running")
         if path == "/api/version":
@@ -124,6 +131,8 @@ class OllamaChat(Gate):
             return said({"models": [self._running(name, size) for name, size in self.loaded.items()]}, 200, JSON)
         body = _body(seen)
         self.seen.append(body)
+        if path in self.service.methods:
+            return self.service.web(path.rsplit("/", 1)[-1], body, seen.headers.get("authorization", ""))
         if path == "/api/chat":
             return self._chat(peer, body)
         if path == "/api/generate":
