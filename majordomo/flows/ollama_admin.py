@@ -25,6 +25,7 @@ from majordomo.errors import BadResponseError, MajordomoError, NotFoundError
 from majordomo.flows import portal
 from majordomo.flows.call import Caller
 from majordomo.flows.ollama_blobs import digested
+from majordomo.flows.ollama_chat import Look
 from majordomo.flows.ollama_work import ProgressReading, SyncWorkStream, TextReading, Work, WorkStream
 from majordomo.framing.json import decode_object
 from majordomo.framing.splice import Splices
@@ -45,10 +46,11 @@ class OllamaAdmin:
     Leaving the call or the stream stops it; a pull that was stopped goes on where it was.
     """
 
-    def __init__(self, caller: Caller, ask: Callable[..., Awaitable[bytes]], timeout: Timeout, *, hosted: bool = False) -> None:
+    def __init__(self, caller: Caller, ask: Callable[..., Awaitable[bytes]], timeout: Timeout, *, look: Look, hosted: bool) -> None:
         self._caller = caller
         self._ask = ask
         self._timeout = timeout
+        self._look = look
         self._hosted = hosted
 
     # What is there
@@ -245,7 +247,8 @@ class OllamaAdmin:
     def _completing(self, model: str, prompt: str, fields: Completion) -> Work[str, Generated]:
         limits = self._caller.limits
         request = encode_generate(model, prompt, fields, limits)
-        return Work(self._caller, request, lambda: TextReading(limits), self._timeout, model, gated=True)
+        first = (lambda: self._look(model)) if fields.get("images") else None
+        return Work(self._caller, request, lambda: TextReading(limits), self._timeout, model, gated=True, first=first)
 
     async def _fetch(self, request: WireRequest) -> bytes:
         try:

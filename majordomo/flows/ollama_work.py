@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar, cast
@@ -63,7 +63,8 @@ class SyncWorkStream(Protocol[E_co, R_co]):
 
 @dataclass(frozen=True, slots=True)
 class Work(Generic[E, R]):
-    """A request, and how its answer is read; `source` begins it anew. `gated`: it is one of the calls that `max_concurrency` counts."""
+    """A request, and how its answer is read; `source` begins it anew. `gated`: it is one of the calls that `max_concurrency` counts.
+    `first` is awaited before anything is sent, and may raise."""
 
     caller: Caller
     request: WireRequest
@@ -71,6 +72,7 @@ class Work(Generic[E, R]):
     timeout: Timeout
     model: str
     gated: bool = False
+    first: Callable[[], Awaitable[None]] | None = None
 
     def source(self) -> WorkSource[E, R]:
         return WorkSource(self)
@@ -123,6 +125,8 @@ class WorkSource(Generic[E, R]):
             raise
 
     async def _opened(self) -> WireStream:
+        if self._work.first is not None:
+            await self._work.first()
         if self._work.gated:
             await self._caller.gate.enter(self._deadline)
             self._inside = True

@@ -61,6 +61,13 @@ async def test_a_pull_that_fails_says_so(ollama: md.Ollama, server: OllamaChat, 
     assert caught.value.provider == "ollama"
 
 
+async def test_what_is_not_there_is_neither_pushed_nor_made(ollama: md.Ollama) -> None:
+    with pytest.raises(md.BackendError, match="no such file"):
+        await ollama.admin.push("me/nothing")
+    with pytest.raises(md.BackendError, match="no such file"):
+        await ollama.admin.create("mine", files={"tiny.gguf": "sha256:" + "0" * 64})
+
+
 async def test_push(ollama: md.Ollama) -> None:
     told: list[Progress] = []
     await ollama.admin.copy("llama3.2", "me/mine")
@@ -250,3 +257,40 @@ async def test_a_broken_stream_keeps_the_prefix(ollama: md.Ollama, server: Ollam
             async for event in stream:
                 seen += event.text if isinstance(event, TextDelta) else ""
     assert caught.value.partial.text == seen == "Hello."
+
+
+async def test_a_picture_is_not_sent_to_a_model_that_does_not_see(
+    ollama: md.Ollama, server: OllamaChat, picture: Callable[..., md.ImagePart]
+) -> None:
+    """Ollama gives such a model "[img-0]" in its place, and says nothing."""
+    model = ollama.model("llama3.2")
+    for messages in ([md.user("look", picture())], [md.user("look", picture(colour="red")), md.assistant("red"), md.user("sure?")]):
+        with pytest.raises(md.UnsupportedError, match="sees no pictures") as caught:
+            await model.generate(messages)
+        assert (caught.value.details["field"], caught.value.provider, caught.value.model) == ("messages", "ollama", "llama3.2")
+        with pytest.raises(md.UnsupportedError):
+            async with model.stream(messages) as stream:
+                await anext(aiter(stream))
+    with pytest.raises(md.UnsupportedError):
+        await ollama.admin.generate("llama3.2", "look", images=[picture()])
+    assert all("messages" not in body and "prompt" not in body for body in server.seen)
+
+
+async def test_sight_is_asked_for_once(ollama: md.Ollama, server: OllamaChat, picture: Callable[..., md.ImagePart]) -> None:
+    model = ollama.model("gemma3")
+    for _ in range(2):
+        assert "64x48" in (await model.generate([md.user("look", picture())])).text
+    async with model.stream([md.user("look", picture())]) as stream:
+        assert [event async for event in stream]
+    assert "64x48" in stream.reply.text
+    assert [("messages" in body) for body in server.seen] == [False, True, True, True]
+
+
+async def test_a_server_that_names_no_capabilities_is_trusted(
+    ollama: md.Ollama, server: OllamaChat, picture: Callable[..., md.ImagePart]
+) -> None:
+    server.models["old:latest"] = ()
+    with pytest.raises(md.InvalidRequestError, match="does not support chat"):
+        await ollama.model("old").generate([md.user("look", picture())])
+    with pytest.raises(md.NotFoundError):
+        await ollama.model("nothing").generate([md.user("look", picture())])

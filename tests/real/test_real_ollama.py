@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from pathlib import Path
 from typing import Annotated, Any
@@ -272,6 +273,19 @@ async def test_what_a_model_cannot_do_is_refused(ollama: md.Ollama, word: str, s
         await ollama.model("recite").generate("hi", **settings)
     with pytest.raises(md.InvalidRequestError, match="does not support chat"):
         await ollama.model("embed").generate("hi")
+
+
+async def test_a_picture_is_not_sent_to_a_model_that_would_not_see_it(ollama: md.Ollama) -> None:
+    """What the server does with it: "[img-0]" in the prompt, and an answer."""
+    drawn = (await md.Offline().image_model("sketch").generate("a lighthouse", size="64x64")).image
+    with pytest.raises(md.UnsupportedError, match="sees no pictures"):
+        await ollama.model("recite").generate([md.user("Look.", drawn)])
+    with pytest.raises(md.UnsupportedError, match="sees no pictures"):
+        await ollama.admin.generate("recite", "Look.", images=[drawn])
+    plain = await ollama.admin.generate("recite", "Look.")
+    blind = await ollama.admin.generate("recite", "Look.", extra={"images": [base64.b64encode(drawn.data).decode()]})
+    assert blind.text == SENTENCE
+    assert len(blind.context) > len(plain.context)
 
 
 async def test_a_conversation_too_long_is_cut_unless_that_is_forbidden(ollama: md.Ollama) -> None:

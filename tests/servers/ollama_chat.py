@@ -156,10 +156,10 @@ class OllamaChat(Gate):
 
     # Models
 
-    def _named(self, body: dict[str, Any], key: str = "model") -> str:
+    def _named(self, body: dict[str, Any], key: str = "model", missing: _Refused | None = None) -> str:
         name = body.get(key) or (body.get("name") if key == "model" else None)
         if not isinstance(name, str) or not name:
-            raise _Refused(400, "model is required")
+            raise missing or _Refused(400, "model is required")
         if _tagged(name) not in self.models:
             raise _Refused(404, f"model '{name}' not found")
         return _tagged(name)
@@ -209,9 +209,10 @@ class OllamaChat(Gate):
         if not isinstance(name, str) or not name:
             raise _Refused(400, "model is required")
         name = _tagged(name)
-        if kind == "push":
-            self._named(body)
-        if kind == "create":
+        if kind == "push" and name not in self.models:
+            missing = f"open /models/manifests/{name.replace(':', '/')}: no such file or directory"
+            frames = [{"status": "retrieving manifest"}, {"error": missing}]
+        elif kind == "create":
             frames = self._made(name, body)
         else:
             if self.pull == "refused":
@@ -233,7 +234,7 @@ class OllamaChat(Gate):
         if body.get("stream") is not False:
             return self._stream(peer, frames)
         if "error" in frames[-1]:
-            raise _Refused(500, MISSING)
+            raise _Refused(500, frames[-1]["error"])
         return said(frames[-1], 200, JSON)
 
     def _made(self, name: str, body: dict[str, Any]) -> list[dict[str, Any]]:
@@ -241,11 +242,14 @@ class OllamaChat(Gate):
         source = self._named(body, "from") if body.get("from") else None
         if source is None and not files:
             raise _Refused(400, "neither 'from' or 'files' was specified")
-        if any(digest not in self.blobs for digest in files.values()):
-            raise _Refused(400, "blob does not exist")
+        absent = next((digest for digest in files.values() if digest not in self.blobs), None)
+        if absent is not None:
+            missing = f"open /models/blobs/{absent.replace(':', '-')}: no such file or directory"
+            return [{"status": "parsing GGUF"}, {"error": missing}]
         self.models[name] = self.models[source] if source else ("completion",)
         self.created[name] = {key: body[key] for key in ("template", "system", "license", "parameters", "messages") if body.get(key)}
-        return [{"status": status} for status in ("using existing layer", "writing manifest", "success")]
+        first = "using existing layer" if source else "parsing GGUF"
+        return [{"status": status} for status in (first, "writing manifest", "success")]
 
     def _stream(self, peer: Peer, frames: Iterable[dict[str, Any]]) -> Answer:
         peer.begin(headers={"content-type": NDJSON})
@@ -263,7 +267,7 @@ class OllamaChat(Gate):
         tools = [_tool(item) for item in _typed(body, "tools", list, [])]
         self._checked(name, body, "chat")
         if tools and "tools" not in able:
-            raise _Refused(400, f'"{body["model"]}" does not support tools')
+            raise _Refused(400, f"registry.ollama.ai/library/{name} does not support tools")
         if not messages:
             return self._kept(name, body, {"message": {"role": "assistant", "content": ""}})
         pictures = [data for message in messages for data in message["images"]]
@@ -273,7 +277,7 @@ class OllamaChat(Gate):
         return self._speak(peer, name, body, said_last, pictures, offered)
 
     def _generate(self, peer: Peer, body: dict[str, Any]) -> Answer | None:
-        name = self._named(body)
+        name = self._named(body, missing=_Refused(404, "model '' not found"))
         prompt, suffix = _typed(body, "prompt", str, ""), _typed(body, "suffix", str, "")
         template, system = _typed(body, "template", str, ""), _typed(body, "system", str, "")
         context = _typed(body, "context", list, [])
@@ -297,7 +301,7 @@ class OllamaChat(Gate):
         if not isinstance(think, bool | str | None):
             raise _Refused(400, "think must be a boolean or string")
         if form not in (None, "", "json") and not isinstance(form, dict):
-            raise _Refused(400, f'invalid format: {json.dumps(form)}; expected "json" or a valid JSON Schema object')
+            raise _Refused(500, f'invalid format: {json.dumps(form)}; expected "json" or a valid JSON Schema object')
         if not 0 <= _typed(body, "top_logprobs", int, 0) <= 20:
             raise _Refused(400, "top_logprobs must be between 0 and 20")
         if "completion" not in self.models[name]:
@@ -325,8 +329,8 @@ class OllamaChat(Gate):
     def _speak(
         self, peer: Peer, name: str, body: dict[str, Any], words: str, pictures: list[bytes], tools: list[str] | None
     ) -> Answer | None:
-        if pictures and "vision" not in self.models[name]:
-            raise _Refused(400, "this model is missing data required for image input")
+        if "vision" not in self.models[name]:  # not seen, and not a word about it
+            words, pictures = "".join(f"[img-{number}]" for number in range(len(pictures))) + words, []
         described = [_described(data) for data in pictures]
         reply = self.script.pop(0) if self.script else self._default(name, body, words, described, tools or [])
         self._load(name, body)
@@ -431,22 +435,21 @@ def _typed(body: dict[str, Any], name: str, kind: type, default: Any) -> Any:
 
 
 def _options(body: dict[str, Any]) -> None:
+    """A wrong type is found when the model is about to be loaded: a 500."""
     for name, value in _typed(body, "options", dict, {}).items():
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if (name in WHOLE and not (number and value == int(value))) or (name in REAL and not number):
-            raise _Refused(400, f'option "{name}" must be of type {"integer" if name in WHOLE else "float32"}')
+            raise _Refused(500, f'option "{name}" must be of type {"integer" if name in WHOLE else "float32"}')
         if name == "stop" and not (isinstance(value, list) and all(isinstance(item, str) for item in value)):
-            raise _Refused(400, 'option "stop" must be of type array')
+            raise _Refused(500, 'option "stop" must be of type array')
         if name == "use_mmap" and not isinstance(value, bool):
-            raise _Refused(400, 'option "use_mmap" must be of type boolean')
+            raise _Refused(500, 'option "use_mmap" must be of type boolean')
 
 
 def _message(item: Any) -> dict[str, Any]:
     if not isinstance(item, dict):
         raise _Refused(400, "json: cannot unmarshal into Go struct field ChatRequest.messages")
-    role = item.get("role")
-    if role not in ("system", "user", "assistant", "tool"):
-        raise _Refused(400, f'invalid role: "{role}"')
+    role = _typed(item, "role", str, "")  # any word will do; what becomes of it is the template's business
     for call in _typed(item, "tool_calls", list, []):
         _typed(_typed(call, "function", dict, {}), "arguments", dict, {})
     for name in ("thinking", "tool_name", "tool_call_id"):
