@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import anyio
 import pytest
 from pydantic import BaseModel, Field
+from real.servers.registry import Registry
 
 import majordomo as md
 from majordomo.dialects.ollama_admin import Progress
@@ -176,6 +178,52 @@ async def test_a_registry_that_does_not_answer_is_a_backend_error(ollama: md.Oll
     await ollama.admin.delete(NOWHERE)
     with pytest.raises(md.BackendError):
         await ollama.admin.push("nobody/nothing")
+
+
+@pytest.fixture
+def registry() -> Iterator[Registry]:
+    held = Registry()
+    yield held
+    held.close()
+
+
+async def test_a_model_goes_to_a_registry_and_comes_back_byte_by_byte(ollama: md.Ollama, registry: Registry, ollama_files: Path) -> None:
+    name = f"{registry.host}/me/mine:v1"
+    digest = await ollama.admin.upload(ollama_files / "recite-pooled.gguf")
+    await ollama.admin.create(name, files={"model.gguf": digest})
+    told: list[Progress] = []
+    await ollama.admin.push(name, insecure=True, tell=told.append)
+    assert (told[0].status, told[-1].status) == ("retrieving manifest", "success")
+    assert sum(map(len, registry.blobs.values())) > 5_000_000
+    assert any(progress.total == progress.completed and progress.digest in registry.blobs for progress in told if progress.total)
+    await ollama.admin.delete(name)
+    assert not await ollama.admin.has_blob(digest)
+    async with ollama.admin.stream_pull(name, insecure=True) as stream:
+        pulled = [progress async for progress in stream]
+    statuses = [progress.status for progress in pulled]
+    assert statuses[0] == "pulling manifest"
+    assert statuses[-3:] == ["verifying sha256 digest", "writing manifest", "success"]
+    assert max(progress.completed or 0 for progress in pulled if progress.digest == digest) == len(registry.blobs[digest])
+    assert len((await ollama.embedding_model(name).embed("hi")).vectors) == 1
+    await ollama.admin.delete(name)
+
+
+async def test_what_a_registry_has_not_is_said_so(ollama: md.Ollama, registry: Registry) -> None:
+    with pytest.raises(md.BackendError, match="pull model manifest: file does not exist"):
+        await ollama.admin.pull(f"{registry.host}/me/nothing", insecure=True)
+
+
+async def test_a_blob_that_was_spoilt_on_its_way_makes_no_model(ollama: md.Ollama, registry: Registry, ollama_files: Path) -> None:
+    name = f"{registry.host}/me/spoilt"
+    digest = await ollama.admin.upload(ollama_files / "tiny.gguf")
+    await ollama.admin.create(name, files={"model.gguf": digest}, system=registry.host)  # a layer that nothing else holds
+    await ollama.admin.push(name, insecure=True)
+    await ollama.admin.delete(name)
+    registry.spoilt = True
+    with pytest.raises(md.BackendError, match="digest mismatch"):
+        await ollama.admin.pull(name, insecure=True)
+    with pytest.raises(md.NotFoundError):
+        await ollama.admin.show(name)
 
 
 # Chat
