@@ -125,7 +125,7 @@ class OllamaAdmin:
         await self.generate(model, "", keep_alive=keep_alive)
 
     async def unload(self, model: str) -> None:
-        """Take a model out of memory now."""
+        """Take a model out of memory. The server does so after it has answered: `ps` may list the model for a moment more."""
         await self.generate(model, "", keep_alive=0)
 
     async def generate(
