@@ -5,6 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import anyio
+import httpx
 import pytest
 from loopback import Handler, Loopback
 from pydantic import BaseModel
@@ -148,6 +150,16 @@ async def test_what_came_before_a_failure_is_told_first(ollama: md.Ollama, serve
     assert stream.result is None
 
 
+async def test_progress_is_told_before_the_failure_that_came_in_the_same_piece() -> None:
+    lines = b'{"status":"pulling manifest"}\n{"error":"file does not exist"}\n'
+    way = httpx.MockTransport(lambda request: httpx.Response(200, content=lines))
+    told: list[Progress] = []
+    async with md.Ollama(transport=way) as ollama:
+        with pytest.raises(md.BackendError, match="file does not exist"):
+            await ollama.admin.pull("new-model", tell=told.append)
+    assert told == [Progress("pulling manifest")]
+
+
 async def test_a_completion_that_is_left_stops(ollama: md.Ollama, server: OllamaChat) -> None:
     server.hold()
     async with ollama.admin.stream_generate("llama3.2", "hi there") as stream:
@@ -160,7 +172,8 @@ async def test_a_long_pull_does_not_hold_the_place_of_a_chat(ollama: md.Ollama) 
     """`max_concurrency` counts what the model does, not what the disk does."""
     async with ollama.admin.stream_pull("new-model") as stream:
         await anext(aiter(stream))
-        assert (await ollama.model("llama3.2").generate("hi")).text
+        with anyio.fail_after(5):
+            assert (await ollama.model("llama3.2").generate("hi")).text
 
 
 def test_every_awaited_method_has_a_blocking_one(ollama: md.Ollama, tmp_path: Path) -> None:
