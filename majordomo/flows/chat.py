@@ -159,6 +159,10 @@ class HTTPChatModel(ChatModel):
         self._strict = strict
         self._sight = Sight(door.reads, caller.limits)
 
+    def _goes_as_it_is(self, request: llm.Request) -> bool:
+        """Whether nothing has to be awaited before the request is sent."""
+        return self._sight.takes(request)
+
     async def _shown(self, request: llm.Request) -> tuple[llm.Request, list[CallWarning]]:
         try:
             return await self._sight.shown(request)
@@ -213,7 +217,7 @@ class HTTPChatModel(ChatModel):
             return encoded(*await self._shown(request))
 
         # At once where nothing has to be converted: what is wrong is then said on entering
-        wire = encoded(request) if self._sight.takes(request) else ready
+        wire = encoded(request) if self._goes_as_it_is(request) else ready
         return HTTPChatSource(self._caller, self._door, request, wire, self._timeout, self.id, lambda reply: self._named(reply, warnings))
 
 
