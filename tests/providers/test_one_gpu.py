@@ -218,6 +218,7 @@ async def test_a_rate_counts_the_tokens_of_replies(serve: Serve, picture: bytes)
     assert caught.value.provider == "llamaswap"
 
 
+@pytest.mark.slow
 async def test_ten_thousand_calls_wait_and_all_give_up_without_a_trace() -> None:
     gpu = ResourceGroup("box")
     painter = md.Offline(gpu=gpu).image_model("sketch")
