@@ -16,7 +16,10 @@ from typing import Any
 from chat_dialects import data, named
 from loopback import Handler, Peer
 from PIL import Image
-from servers import anthropic, gemini_chat, ollama_chat
+from servers import anthropic, gemini_chat, ollama_chat, openai_speech
+from servers.openai_chat import OpenAIChat
+from servers.openai_responses import OpenAIResponses
+from servers.openai_speech import Speech, Turn
 
 import majordomo as md
 from majordomo import llm
@@ -55,6 +58,18 @@ def _ollama(script: Script, thinks: bool) -> Handler:
     for message in script:
         calls = [{"name": call.name, "arguments": call.arguments} for call in _calls(message)]
         server.script.append(ollama_chat.Reply(message.text, THOUGHT if thinks else "", calls))
+    return server
+
+
+def _openai(kind: type[Speech]) -> Callable[[Script, bool], Handler]:
+    def server(script: Script, thinks: bool) -> Handler:
+        made = kind()
+        for message in script:
+            items = [openai_speech.thinks(THOUGHT)] if thinks else []
+            items += [openai_speech.says(message.text)] if message.text else []
+            made.script.append(Turn([*items, *(openai_speech.calls(call.name, call.arguments_json) for call in _calls(message))]))
+        return made
+
     return server
 
 
@@ -205,11 +220,12 @@ class Backend:
     server: Callable[[Script, bool], Handler]
     connect: Callable[[str], Any]
     model: str = "m"
+    shows_thoughts: bool = True  # "reasoning text is never returned" by OpenAI's chat completions
 
 
 BACKENDS = [
-    Backend("openai", OpenAIShaped, lambda url: md.OpenAI("k", url + "/v1", api="responses")),
-    Backend("openai chat", OpenAIShaped, lambda url: md.OpenAI("k", url + "/v1", api="chat")),
+    Backend("openai", _openai(OpenAIResponses), lambda url: md.OpenAI("k", url + "/v1", api="responses"), "gpt-5.4"),
+    Backend("openai chat", _openai(OpenAIChat), lambda url: md.OpenAI("k", url + "/v1", api="chat"), "gpt-5.4", shows_thoughts=False),
     Backend("openaicompatible", OpenAIShaped, lambda url: md.OpenAICompatible(url + "/v1", "k")),
     Backend("llamaswap", OpenAIShaped, lambda url: md.LlamaSwap(url, "k")),
     Backend("ollama", _ollama, lambda url: md.Ollama(url), "qwen3-vl"),
