@@ -17,6 +17,7 @@ FLOORS = [
     {"flows", "embedded"},
     {"providers"},
     {"routing"},
+    {"bots"},
     {"cli"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

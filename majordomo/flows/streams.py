@@ -39,6 +39,11 @@ class _Opened(Generic[S]):
         self._source = self._make()
 
     @property
+    def entered(self) -> bool:
+        """Whether somebody has begun to read it, and so will close it."""
+        return self._source is not None
+
+    @property
     def source(self) -> S:
         if self._source is None:
             raise RuntimeError("a stream is read inside its `async with` (or `with`)")

@@ -24,7 +24,7 @@ def rgb_png(picture: ImagePart, limits: Limits) -> ImagePart:
     if image.has_transparency_data:
         image = _on_white(image)
     elif image.mode.startswith("I") or image.mode == "F":
-        image = _eight_bit(image)
+        image = eight_bit(image)
     return _png(image.convert("RGB"))
 
 
@@ -79,7 +79,7 @@ def mask_for(mask: ImagePart, size: Size, kind: Literal["luminance", "alpha"], l
         raise InvalidRequestError(
             f"the mask is {image.width}x{image.height}, of another shape than the picture's {size[0]}x{size[1]}", field="mask"
         )
-    grey = (_eight_bit(image) if image.mode.startswith("I") or image.mode == "F" else image).convert("L")
+    grey = (eight_bit(image) if image.mode.startswith("I") or image.mode == "F" else image).convert("L")
     if grey.size != size:
         grey = grey.resize(size, Image.Resampling.BILINEAR)
     if kind == "luminance":
@@ -96,7 +96,7 @@ def _decode(picture: ImagePart, limits: Limits, field: str) -> Image.Image:
         raise InvalidRequestError(error.message, field=field, code=error.code) from None
 
 
-def _eight_bit(image: Image.Image) -> Image.Image:
+def eight_bit(image: Image.Image) -> Image.Image:
     """16 bits a pixel scaled down; Pillow's own conversion cuts everything above 255 to white."""
     return image.convert("I").point(lambda level: level / 257).convert("L")
 

@@ -1,0 +1,38 @@
+"""Pictures for a platform that takes only so many bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from anyio import to_thread
+
+from majordomo.llm import ImagePart
+
+FORMATS = ("png", "webp", "jpeg")
+
+
+async def fit_upload(
+    picture: ImagePart, max_bytes: int, formats: Sequence[str] = FORMATS, min_side: int = 256, *, parameters: bool = False
+) -> ImagePart:
+    """The picture in at most `max_bytes` bytes and one of `formats` ("png", "webp", "jpeg", the one liked best first).
+
+    The same ImagePart when it fits. Else encoded anew, in a worker thread: at falling quality, then with fewer pixels, the shorter side
+    never below `min_side`. What it was made with (prompt and settings) is left out of a new encoding unless `parameters`.
+
+    Raises InvalidRequestError naming the field; its code is PICTURE_TOO_LARGE when the picture cannot be made to fit. A cancellation does
+    not wait for the thread.
+    """
+    from majordomo.imaging import fit  # Pillow, only when a picture is fitted
+
+    if fit.fits(picture, max_bytes, fit.check_fit(picture, max_bytes, formats, min_side)):
+        return picture
+    return await to_thread.run_sync(lambda: fit.fit(picture, max_bytes, formats, min_side, parameters=parameters), abandon_on_cancel=True)
+
+
+def fit_upload_sync(
+    picture: ImagePart, max_bytes: int, formats: Sequence[str] = FORMATS, min_side: int = 256, *, parameters: bool = False
+) -> ImagePart:
+    """`fit_upload`, here and now."""
+    from majordomo.imaging import fit
+
+    return fit.fit(picture, max_bytes, formats, min_side, parameters=parameters)
