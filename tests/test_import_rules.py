@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "majordomo"
 FLOORS = [
-    {"errors", "media", "env", "progress", "settings", "options", "catalog", "secret", "words", "parameters"},
+    {"errors", "media", "env", "progress", "settings", "options", "catalog", "secret", "words", "parameters", "containers", "exif", "wake"},
     {"llm", "imagegen", "wire"},
     {"dialects", "framing"},
     {"transport", "imaging"},
