@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.py"))
+FOLDER = Path(__file__).parent.parent / "examples"
+EXAMPLES = sorted(path for path in FOLDER.glob("*.py") if path.name != "discord_bot.py")  # it wants a package and a token
 SAYS = {
     "a_chat_that_draws.py": [
         "drawn: <ImagePart image/png 256x192",
@@ -15,6 +18,17 @@ SAYS = {
         "width=256 height=192",
     ],
     "bot.py": ["seed ", "<ImagePart image/png 256x256", "main colours are", "sorry: these 23 bytes are no PNG"],
+    "bot_on_a_platform.py": [
+        "ann says: !draw a lighthouse at dusk",
+        "bot says: bob: you are number 1",
+        "bot edits: step 4 of 8",
+        "a lighthouse at dusk, for ann by offline [image/jpeg 256x192]",
+        "bot says: bob: 1 stopped",
+        "bot edits: The picture looks ",
+        '"@\u200deveryone rowing',
+        "bot says: I am majordomo's offline clerk",
+    ],
+    "chat_platform.py": ["ann says: hello"],
     "draw_then_talk.py": ["drawn from seed ", "<ImagePart image/png 384x256", "The picture looks "],
     "edit_a_picture.py": ["lighthouse-at-night.png", "'prompt': 'a sky full of stars'", "'seed': 8"],
     "watch_a_picture.py": ["step 1 of 8", "step 8 of 8", "so far: <ImagePart", "done: <ImagePart image/png 512x512"],
@@ -27,3 +41,23 @@ def test_every_example_runs_and_says_what_it_should(path: Path, tmp_path: Path) 
     assert (done.returncode, done.stderr) == (0, "")
     for words in SAYS[path.name]:
         assert words in done.stdout
+
+
+def test_the_bot_on_a_platform_is_the_same_each_time_and_keeps_the_platforms_rules(tmp_path: Path) -> None:
+    command = [sys.executable, "-W", "error", str(FOLDER / "bot_on_a_platform.py")]
+    first, second = (subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60).stdout for _ in range(2))
+    assert first == second
+    assert "for bob by" not in first, "what was cancelled is not drawn"
+    edits = [float(line.split()[0]) for line in first.splitlines() if "bot edits" in line]
+    assert len(edits) > 8
+    assert all(later - earlier >= 1 for earlier, later in pairwise(edits) if later != earlier)
+
+
+def test_the_discord_bot_says_what_it_needs(tmp_path: Path) -> None:
+    without = {name: value for name, value in os.environ.items() if name != "DISCORD_TOKEN"}
+    blocked = f"import runpy, sys; sys.modules['discord'] = None; runpy.run_path({str(FOLDER / 'discord_bot.py')!r}, run_name='__main__')"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", blocked], cwd=tmp_path, env=without, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 1
+    assert "pip install discord.py" in done.stderr

@@ -61,7 +61,7 @@ class Live(Generic[S_co]):
         self._made = made
         self._every = every
         self._heartbeat = heartbeat
-        self._clock = clock or Clock()
+        self.clock = clock or Clock()
         self._telling: Telling[None, None] = Telling(self._read)
         self._state: State[S_co] | None = None
         self._not_before = 0.0  # of the clock
@@ -71,12 +71,12 @@ class Live(Generic[S_co]):
 
     def hold(self, seconds: float) -> None:
         """No snapshot for so long: the platform asked for patience."""
-        self._not_before = max(self._not_before, self._clock.now() + seconds)
+        self._not_before = max(self._not_before, self.clock.now() + seconds)
 
     async def __aenter__(self) -> Self:
         if self._state is not None:
             raise RuntimeError("a throttled stream is entered once")
-        self._not_before = self._clock.now()
+        self._not_before = self.clock.now()
         self._state = self._made(self._not_before)
         return self
 
@@ -94,21 +94,21 @@ class Live(Generic[S_co]):
             raise StopAsyncIteration
         await self._news()
         self._raise_failure()
-        if (wait := self._not_before - self._clock.now()) > 0:
-            await self._clock.sleep(wait)
+        if (wait := self._not_before - self.clock.now()) > 0:
+            await self.clock.sleep(wait)
             self._raise_failure()
-        now = self._clock.now()
+        now = self.clock.now()
         self._changed, self._not_before, self._over = False, now + self._every, self._whole
         return self._state.look(now, finished=self._whole)
 
     async def _news(self) -> None:
         """Wait until the stream has said something worth showing, or is over, or was silent for a heartbeat."""
-        began = self._clock.now()
+        began = self.clock.now()
         while not self._changed and not self._telling.finished:
             if self._heartbeat is None:
                 await self._telling.told()
-            elif (left := began + self._heartbeat - self._clock.now()) > 0:
-                await self._clock.within(left, self._telling.told)
+            elif (left := began + self._heartbeat - self.clock.now()) > 0:
+                await self.clock.within(left, self._telling.told)
             else:
                 return
 
@@ -124,7 +124,7 @@ class Live(Generic[S_co]):
         async with self._entered() as stream:
             async for event in stream:
                 assert self._state is not None
-                if self._state.take(event, self._clock.now()) and not self._changed:
+                if self._state.take(event, self.clock.now()) and not self._changed:
                     self._changed = True
                     tell(None)
         self._whole = self._changed = True

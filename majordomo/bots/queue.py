@@ -19,16 +19,17 @@ from majordomo.errors import ConfigurationError, InvalidRequestError, JobCancell
 from majordomo.words import check_caller, check_number
 
 T = TypeVar("T")
-NEAR = 50  # so many at the front hear of every move; those behind of every so many
+NEAR = 10  # so many at the front hear of every move; those behind of every so many
 
 
 class _Job:
     """One call of somebody, waiting or running."""
 
-    __slots__ = ("admitted", "caller", "cancelled", "moved", "position", "scope")
+    __slots__ = ("admitted", "caller", "cancelled", "listens", "moved", "position", "scope")
 
-    def __init__(self, caller: str) -> None:
+    def __init__(self, caller: str, listens: bool) -> None:
         self.caller = caller
+        self.listens = listens
         self.scope = anyio.CancelScope()
         self.moved = anyio.Event()
         self.position = 0
@@ -85,14 +86,14 @@ class CallerQueue:
         """`await job()` when this caller's turn has come, and what it returns or raises.
 
         `tell` hears the place in the line when it changes, from 1, not at all when there is no wait; it may be an async function. Beyond
-        the first 50 places not every move is told.
+        the first 10 places not every move is told.
 
         Raises OverloadedError when this caller has `per_caller` jobs here (code TOO_MANY_JOBS) or the whole line is full (QUEUE_FULL),
         RateLimitError with `retry_after` (COOLING_DOWN), JobCancelledError after `cancel`, InvalidRequestError (field `caller`). The
         first two and the last leave no trace. Cancelled from outside it gives its place back.
         """
         check_caller(caller)
-        mine = self._bring(caller)
+        mine = self._bring(caller, listens=tell is not None)
         try:
             with mine.scope:
                 await self._turn(mine, tell)
@@ -109,7 +110,7 @@ class CallerQueue:
             job.scope.cancel()
         return len(jobs)
 
-    def _bring(self, caller: str) -> _Job:
+    def _bring(self, caller: str, *, listens: bool) -> _Job:
         now = self._clock.now()
         while self._brought and next(iter(self._brought.values())) + self.cooldown <= now:
             self._brought.popitem(last=False)
@@ -123,7 +124,7 @@ class CallerQueue:
             raise RateLimitError(f"this caller may come again in {math.ceil(left)} s", code="COOLING_DOWN", retry_after=left)
         if self.cooldown:
             self._brought[caller] = now
-        job = _Job(caller)
+        job = _Job(caller, listens)
         self._jobs.setdefault(caller, {})[job] = None
         self._lines.setdefault(caller, deque()).append(job)
         self._waiting += 1
@@ -176,7 +177,8 @@ class CallerQueue:
         for position, job in enumerate(islice(self._order(), None if everybody else NEAR), 1):
             if job.position != position:
                 job.position = position
-                job.moved.set()
+                if job.listens:
+                    job.moved.set()
         if (
             came is not None and not came.admitted and not came.position
         ):  # exact for a caller's first; for a further one as bad as it can be
@@ -184,8 +186,9 @@ class CallerQueue:
 
     def _order(self) -> Iterator[_Job]:
         """Everybody who waits, in the order in which places will be given if nobody else comes."""
-        lines = list(self._lines.values())
-        depth = 0
+        for line in self._lines.values():  # not copied: most who ask look at the front alone
+            yield line[0]
+        depth, lines = 1, [line for line in self._lines.values() if len(line) > 1]
         while lines:
             for line in lines:
                 yield line[depth]

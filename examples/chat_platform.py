@@ -1,0 +1,168 @@
+"""A small chat platform, in this process, as strict as the real ones: users, channels, messages, edits, attachments and limits.
+
+It is what `bot_on_a_platform.py` runs on. By itself it says hello. Its clock moves when somebody moves it, so that a run is always the
+same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Any
+
+import anyio
+from anyio.lowlevel import checkpoint
+
+import majordomo as md
+from majordomo.bots import Clock
+
+MESSAGE_LIMIT = 300  # characters
+UPLOAD_LIMIT = 24_000  # bytes
+EDITS_EVERY = 1.0  # seconds between two edits in one channel
+
+
+class PlatformError(Exception):
+    """What the platform's server answers instead; `retry_after` in seconds, where waiting helps."""
+
+    def __init__(self, message: str, retry_after: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class PretendClock(Clock):
+    """Time for a story: `advance` moves it, and lets everybody finish what they have to do by then."""
+
+    def __init__(self) -> None:
+        self.busy = 0  # streams that move it
+        self._time = 0.0
+        self._waits: list[tuple[float, anyio.CancelScope]] = []
+
+    def now(self) -> float:
+        return self._time
+
+    async def within(self, seconds: float, wait: Callable[[], Awaitable[object]]) -> bool:
+        with anyio.CancelScope() as scope:
+            entry = (self._time + seconds, scope)
+            self._waits.append(entry)
+            try:
+                await wait()
+            finally:
+                self._waits.remove(entry)
+        return not scope.cancelled_caught
+
+    async def advance(self, seconds: float) -> None:
+        self._time += seconds
+        for until, scope in list(self._waits):
+            if until <= self._time:
+                scope.cancel()
+        for _ in range(50):
+            await checkpoint()
+
+    async def idle(self) -> None:
+        """Let others go on; when nothing moves time and somebody waits for it, move it for them."""
+        await checkpoint()
+        if not self.busy and self._waits:
+            await self.advance(min(until for until, _ in self._waits) - self._time)
+
+
+async def slowly(stream: AbstractAsyncContextManager[Any], clock: Clock, seconds: float) -> AsyncIterator[Any]:
+    """A stream as if each of its events took a while; the offline models are too quick to be watched."""
+    pretended = clock if isinstance(clock, PretendClock) else PretendClock()
+    pretended.busy += 1
+    try:
+        async with stream as events:
+            async for event in events:
+                yield event
+                if pretended is clock:
+                    await pretended.advance(seconds)
+    finally:
+        pretended.busy -= 1
+
+
+@dataclass(eq=False)
+class Message:
+    channel: Channel
+    author: str
+    text: str
+    attachments: tuple[md.ImagePart, ...] = ()
+    deleted: bool = False
+
+    async def edit(self, text: str, attachments: tuple[md.ImagePart, ...] | None = None) -> None:
+        """Raises PlatformError: too long, too large, gone, or too soon after the last edit."""
+        platform = self.channel.platform
+        await checkpoint()
+        if self.deleted:
+            raise PlatformError("no such message")
+        _check(self.author, text, attachments or ())
+        now = platform.clock.now()
+        if now < self.channel.next_edit:
+            raise PlatformError("too many edits", self.channel.next_edit - now)
+        self.channel.next_edit = now + EDITS_EVERY
+        self.text = text
+        if attachments is not None:
+            self.attachments = attachments
+        await self.channel.announce(self, "edits")
+
+    async def delete(self) -> None:
+        await checkpoint()
+        self.deleted = True
+        self.channel.messages.remove(self)
+
+
+@dataclass(eq=False)
+class Channel:
+    platform: Platform
+    name: str
+    messages: list[Message] = field(default_factory=list)
+    next_edit: float = 0.0
+
+    async def send(self, author: str, text: str, attachments: tuple[md.ImagePart, ...] = ()) -> Message:
+        """Raises PlatformError: empty, too long or too large."""
+        await checkpoint()
+        if not text.strip() and not attachments:
+            raise PlatformError("an empty message")
+        _check(author, text, attachments)
+        message = Message(self, author, text, attachments)
+        self.messages.append(message)
+        await self.announce(message, "says")
+        return message
+
+    async def announce(self, message: Message, verb: str) -> None:
+        pictures = "".join(f" [{picture.mime} {picture.width}x{picture.height}]" for picture in message.attachments)
+        self.platform.transcript.append(f"{self.platform.clock.now():5.1f}  {message.author} {verb}: {message.text}{pictures}")
+        for hear in self.platform.listeners:
+            await hear(message, verb)
+
+
+class Platform:
+    """Channels by name, listeners, and a transcript of everything that was seen."""
+
+    def __init__(self, clock: Clock | None = None) -> None:
+        self.clock = clock or PretendClock()
+        self.transcript: list[str] = []
+        self.listeners: list[Callable[[Message, str], Awaitable[None]]] = []
+        self._channels: dict[str, Channel] = {}
+
+    def channel(self, name: str) -> Channel:
+        return self._channels.setdefault(name, Channel(self, name))
+
+
+def _check(author: str, text: str, attachments: tuple[md.ImagePart, ...]) -> None:
+    if len(text) > MESSAGE_LIMIT:
+        raise PlatformError(f"a message has at most {MESSAGE_LIMIT} characters, not {len(text)}")
+    if author == "bot" and "@everyone" in text:
+        raise PlatformError("a bot may not ring everyone")
+    if any(len(picture.data) > UPLOAD_LIMIT for picture in attachments):
+        raise PlatformError(f"an attachment has at most {UPLOAD_LIMIT:,} bytes")
+
+
+async def main() -> None:
+    platform = Platform()
+    await platform.channel("harbour").send("ann", "hello")
+    print("\n".join(platform.transcript))
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
