@@ -209,7 +209,8 @@ class Text(Step):
     they do not fit otherwise, with a note.
 
     `font` is the path of a TrueType or OpenType file; None: Pillow's own, which has the letters of ASCII, or for others a
-    common font of this machine. `outline` is a share of the letters' size, `margin` of the shorter side, `opacity` 0 to 1. Right-to-left text and ligatures come out where Pillow has Raqm.
+    common font of this machine. `outline` is a share of the letters' size, `margin` of the shorter side, `opacity` 0 to 1. Right-to-left
+    text and ligatures come out where Pillow has Raqm.
     """
 
     text: str
