@@ -287,7 +287,7 @@ class ImagePart:
         try:
             image = Image.open(io.BytesIO(self.data), formats=PILLOW_FORMATS)
             image.load()
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, EOFError, struct.error, zlib.error) as error:
+        except (OSError, ValueError, SyntaxError, RuntimeError, Image.DecompressionBombError, EOFError, struct.error, zlib.error) as error:
             raise InvalidRequestError(
                 f"the {self.mime} picture cannot be decoded: {type(error).__name__}", field="data", code="NOT_A_PICTURE"
             ) from None
