@@ -31,6 +31,11 @@ SAYS = {
     "chat_platform.py": ["ann says: hello"],
     "draw_then_talk.py": ["drawn from seed ", "<ImagePart image/png 384x256", "The picture looks "],
     "edit_a_picture.py": ["lighthouse-at-night.png", "'prompt': 'a sky full of stars'", "'seed': 8"],
+    "process_pictures.py": [
+        "lighthouse-thumbnail.webp <ImagePart image/webp 128x128",
+        "lighthouse-stamped.jpg <ImagePart image/jpeg 512x384",
+        "lighthouse-original.png <ImagePart image/png 512x384",
+    ],
     "watch_a_picture.py": ["step 1 of 8", "step 8 of 8", "so far: <ImagePart", "done: <ImagePart image/png 512x512"],
 }
 
