@@ -51,11 +51,11 @@ def convert(work: Work, step: Convert) -> None:
     if step.kind == "avif":
         check_avif("kind")
     colour_of(step.background, "background")
+    work.chosen = True
     if step.colours == "srgb":
         pixels = work.pixels()
         if pixels.profile is not None or work.told("COLOURS_CONVERTED"):
             work.change(as_srgb(pixels, work.note))
-    work.chosen = True
     part = work.part
     if part is not None:
         same = KINDS[part.mime] == step.kind and step.quality is None

@@ -267,3 +267,22 @@ def test_a_very_wide_picture_is_worked_on() -> None:
         apply(given, Convert("webp"))
     assert (caught.value.field, caught.value.code) == ("kind", "PICTURE_TOO_LARGE")
     assert Image.open(io.BytesIO(apply(given, Convert("jpeg")).data)).width == 16_384
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "resize=100:fast",
+        "strip,resize=100:fast",
+        "convert=png,resize=100:fast",
+        "sanitise:apply,resize=100:fast",
+        "resize=60x60:fill:fast",
+        "resize=90x",
+    ],
+)
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_jpeg_read_at_a_fraction_gets_the_same_size(line: str, orientation: int) -> None:
+    given = part(gradient(1013, 677), "JPEG", exif=exif_of(orientation))
+    fast, slow = apply(given, Recipe.parse(line)), apply(given, Recipe.parse(line.replace(":fast", "")))
+    assert (fast.width, fast.height) == (slow.width, slow.height)
+    assert compare(fast, slow).mean_error < 0.03
