@@ -6,7 +6,7 @@ import io
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 from sample_pictures import at, corners, exif_of, gradient, noisy, part, pixels
@@ -200,6 +200,7 @@ def test_any_crop_lies_within_the_picture(width: int, height: int, wide: int, hi
     st.integers(1, 90), st.integers(1, 90), st.integers(1, 90), st.integers(1, 90), st.sampled_from(["fit", "fill", "exact"]), st.booleans()
 )
 @settings(max_examples=80, deadline=None)
+@example(2, 15, 1, 11, "fill", False)  # 15 * 11 / 11 is a little more than 15
 def test_any_resize_keeps_its_promises(width: int, height: int, wide: int, high: int, how: str, enlarge: bool) -> None:
     made = apply_with_notes(part(noisy(width, height)), Resize(wide, high, how, enlarge=enlarge)).image  # type: ignore[arg-type]
     assert 1 <= made.width <= wide
