@@ -171,7 +171,7 @@ def test_fit_counts_the_text_that_it_keeps() -> None:
     given = inscribe(part(noisy(200, 200)), NOTE | {"prompt": "x" * 900})
     made = apply(given, Fit(6000, min_side=16))
     assert len(made.data) <= 6000
-    assert made.parameters["prompt"] == "x" * 900
+    assert md.ImagePart(made.data).parameters["prompt"] == "x" * 900
 
 
 def test_steps_after_fit_see_what_it_made() -> None:

@@ -48,6 +48,9 @@ def test_nothing_but_the_picture_and_its_colours_is_left(kind: str) -> None:
     assert b"a fox" not in made.data
     assert "a fox".encode("utf-16-be") not in made.data
     assert leftovers(made) == set()
+    if kind == "WEBP":
+        assert made.data[12:16] == b"VP8X"
+        assert made.data[20] & 0x0C == 0  # it announces neither EXIF nor XMP
     assert made.to_pil().info["icc_profile"] == SRGB
     assert pixels(made) == pixels(given)
     assert made.parameters == {}
