@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from majordomo.errors import MajordomoError
+
 Capability = Literal["chat", "vision", "tools", "thinking", "image", "edit", "embed"]
 
 
@@ -25,8 +27,9 @@ class ModelInfo:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """Whether a backend answered, learnt without generating or loading anything. `latency` in seconds."""
+    """Whether a backend answered, learnt without generating or loading anything. `latency` in seconds, `error` why it is not ok."""
 
     ok: bool
     message: str = ""
     latency: float | None = None
+    error: MajordomoError | None = field(default=None, repr=False, compare=False)

@@ -1,4 +1,4 @@
-"""Everything we raise on purpose, and the note we attach when we did not have to raise.
+"""Everything we raise on purpose, and the notes we attach when we did not have to raise.
 
     MajordomoError
     |- ConfigurationError                  the program, not the call, is wrong
@@ -48,6 +48,20 @@ class CallWarning:
 
     def __str__(self) -> str:
         return self.message
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """A member of a chain that did not answer, before another one did. It stands in `tried` of a reply or a result.
+
+    `code` and `message` are those of its error. `skipped`: nothing was sent to it, because it rested or cannot do what was asked.
+    """
+
+    provider: str
+    model: str
+    code: str
+    message: str
+    skipped: bool = False
 
 
 def plain_text(text: str, limit: int = MESSAGE_LIMIT) -> str:

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from majordomo.errors import DeadlineExceededError, Phase
 from majordomo.settings import Timeout
@@ -69,6 +69,20 @@ class Transport(Protocol):
         ...
 
     async def aclose(self) -> None: ...
+
+
+class Wrapper(Protocol):
+    """What may stand between a provider and its way to the backend, given as `transport=`: a recorder, made faults, a log of bytes.
+
+    `inner` is what it stands on, given as a provider takes it: another wrapper, a Transport, an httpx client, None for our own sockets.
+    """
+
+    inner: Any
+
+    def around(self, port: Transport, base_path: str, hide: Callable[[str], str]) -> Transport:
+        """The Transport to use instead of `port`, one for each provider. `base_path` is what goes before the path of a request that is
+        not `rooted`; `hide` takes this provider's keys out of a text. The wrapper closes `port` when it is closed itself."""
+        ...
 
 
 class MessageStream(Protocol):

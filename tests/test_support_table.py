@@ -1,12 +1,29 @@
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 
 
-def test_the_table_in_the_docs_is_true() -> None:
+def test_the_tables_in_the_docs_are_true() -> None:
     done = subprocess.run([sys.executable, ROOT / "scripts" / "support-table", "--check"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("page", "least"), [("chat-backends.md", 5), ("promises.md", 30)])
+def test_every_test_that_a_page_leans_on_is_there(page: str, least: int) -> None:
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", (ROOT / "docs" / page).read_text())
+    assert len(named) > least
+    for file, name in named:
+        assert f"def {name}(" in (ROOT / file).read_text(), f"{file}::{name}"
+
+
+def test_every_promise_names_its_tests() -> None:
+    rows = [row for row in (ROOT / "docs" / "promises.md").read_text().splitlines() if row.startswith("| **")]
+    assert len(rows) == 12
+    assert all("::test_" in row for row in rows)

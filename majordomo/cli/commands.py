@@ -1,4 +1,4 @@
-"""draw, chat, models."""
+"""draw, chat, models, doctor."""
 
 from __future__ import annotations
 
@@ -15,13 +15,16 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from majordomo import env, imagegen, llm
+from majordomo import imagegen, llm
+from majordomo.cli.doctor import doctor
 from majordomo.cli.preview import half_blocks
 from majordomo.errors import CallWarning, UnsupportedError
 from majordomo.flows import portal
 from majordomo.media import ImagePart
 from majordomo.options import SAFE_SEEDS
 from majordomo.routing import registry
+from majordomo.routing.config import load
+from majordomo.routing.resolve import VARIABLES, default, members, resolve
 
 app = typer.Typer(
     name="majordomo",
@@ -30,6 +33,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.command()(doctor)
 FORMATS = {".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp", ".png": ""}
 
 
@@ -37,13 +41,13 @@ def _console() -> Console:
     return Console(highlight=False, soft_wrap=True)
 
 
-def _named(given: str | None, variable: str) -> tuple[str, str]:
-    """The model string to use, and where it came from."""
+def _named(given: str | None, kind: str) -> tuple[str | None, str]:
+    """The model string to use, None for the default of a variable or the configuration, and where it came from."""
     if given:
         return given, ""
-    if found := env.variable(variable):
-        return found, f" (from {variable})"
-    return "offline", f" (no --model and no {variable})"
+    if (found := default(load(), kind)) is not None:
+        return None, f" (from {found[1]})"
+    return "offline", f" (no --model and no {VARIABLES[kind]})"
 
 
 @contextmanager
@@ -57,7 +61,9 @@ def _closing(model: Any) -> Iterator[None]:
 @app.command()
 def draw(
     prompt: Annotated[str, typer.Argument(help="What to draw.")],
-    model: Annotated[str | None, typer.Option(help="Model string; else MAJORDOMO_IMAGE_MODEL, else offline.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Model string; else MAJORDOMO_IMAGE_MODEL, else the configured default, else offline.")
+    ] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="File to write; the suffix chooses the format.")] = None,
     n: Annotated[int, typer.Option(help="How many pictures.")] = 0,
     size: Annotated[str, typer.Option(help="WIDTHxHEIGHT in pixels.")] = "",
@@ -72,12 +78,14 @@ def draw(
     strength: Annotated[float | None, typer.Option(help="How much of the picture may change, 0 to 1.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed; random when not given.")] = None,
     ask: Annotated[str | None, typer.Option(help="A question about the picture, for a chat model.")] = None,
-    chat_model: Annotated[str | None, typer.Option(help="Model string; else MAJORDOMO_CHAT_MODEL, else offline.")] = None,
+    chat_model: Annotated[
+        str | None, typer.Option(help="Model string; else MAJORDOMO_CHAT_MODEL, else the configured default, else offline.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the output file.")] = False,
 ) -> None:
     """Draw a picture, and ask a question about it."""
     console = _console()
-    name, why = _named(model, "MAJORDOMO_IMAGE_MODEL")
+    name, why = _named(model, "image")
     painter = registry.image_model(name)
     targets = _targets(output, max(n, 1), force)
     # 31 bits: every backend takes them
@@ -164,7 +172,7 @@ def _warn(console: Console, warnings: list[CallWarning] | tuple[CallWarning, ...
 
 def _answer(console: Console, chat_model: str | None, messages: list[llm.Message]) -> llm.Reply:
     """The answer, printed while it arrives."""
-    name, why = _named(chat_model, "MAJORDOMO_CHAT_MODEL")
+    name, why = _named(chat_model, "chat")
     model = registry.model(name)
     with _closing(model):
         console.print(f"asking {model.provider}/{model.id}{why}", style="dim")
@@ -187,7 +195,9 @@ def _answer(console: Console, chat_model: str | None, messages: list[llm.Message
 @app.command()
 def chat(
     text: Annotated[str | None, typer.Argument(help="What to say; without it, lines are read until end of file.")] = None,
-    model: Annotated[str | None, typer.Option(help="Model string; else MAJORDOMO_CHAT_MODEL, else offline.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Model string; else MAJORDOMO_CHAT_MODEL, else the configured default, else offline.")
+    ] = None,
     image: Annotated[list[Path] | None, typer.Option(help="A picture to talk about; may be given several times.")] = None,
 ) -> None:
     """Talk to a chat model."""
@@ -221,8 +231,9 @@ def models(
 ) -> None:
     """List the models of a provider, and what is loaded."""
     console = _console()
-    name = provider or _named(None, "MAJORDOMO_CHAT_MODEL")[0]
+    name = provider or _named(None, "chat")[0]
     owner = registry.provider(name)
+    shown = members(resolve(load(), name, "chat"))[0].table or owner.name
     try:
         if not hasattr(owner, "models_sync"):
             raise UnsupportedError(f"{owner.name} lists no models")
@@ -231,5 +242,5 @@ def models(
         portal.run(owner.aclose)
     table = Table("model", "can", "state", "about", box=None, pad_edge=False)
     for model in found:
-        table.add_row(f"{owner.name}/{model.id}", " ".join(sorted(model.capabilities)) or "?", model.state or "?", model.description)
+        table.add_row(f"{shown}/{model.id}", " ".join(sorted(model.capabilities)) or "?", model.state or "?", model.description)
     console.print(table)

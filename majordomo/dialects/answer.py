@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
-from majordomo.dialects.errors import ErrorBody, build_error, error_value
-from majordomo.errors import BadResponseError, CallWarning, ContentRefusedError, MajordomoError, StreamBrokenError, plain_text
-from majordomo.framing.json import decode_json
+from majordomo.dialects.errors import build_error, error_value, read_error_body
+from majordomo.errors import (
+    BadResponseError,
+    CallWarning,
+    ContentRefusedError,
+    InvalidRequestError,
+    MajordomoError,
+    StreamBrokenError,
+    plain_text,
+)
+from majordomo.framing.json import decode_json, encode_json
 from majordomo.llm import (
     ChatEvent,
     Done,
@@ -72,6 +80,7 @@ class Answer:
         self._size = self._pictures = 0
         self._calls: list[_Call] = []
         self.finish_reason: str | None = None
+        self.refused = False  # the model said that it will not, whatever word it ends with
         self.usage = Usage()
         self.model = ""
         self.warnings: list[CallWarning] = []
@@ -188,6 +197,8 @@ class Answer:
                 reason = "tool_calls"
             elif reason == "unknown" and not self.finish_reason and text:
                 reason = "stop"
+        if self.refused:
+            reason = "content_filter"
         warnings = list(self.warnings)
         if whole and self._request.tool_choice not in (None, "auto", "none") and not self._calls:
             warnings.append(CallWarning("TOOL_NOT_CALLED", "a tool call was required, and the model made none", "tool_choice"))
@@ -260,13 +271,13 @@ class ChatStream(ABC):
     def feed(self, chunk: bytes) -> list[ChatEvent]:
         """The events that these bytes complete; the last is Done. Raises StreamBrokenError or what the stream says went wrong; where
         events came before it, they are given first, and `failure` is what is then to be raised."""
-        return self._events(self._frames.feed(chunk))
+        return self._events(lambda: self._frames.feed(chunk))
 
     def finish(self) -> list[ChatEvent]:
         """The bytes have ended. Raises as `feed` does."""
-        return self._events(self._frames.finish(), last=True)
+        return self._events(self._frames.finish, last=True)
 
-    def _events(self, frames: list[bytes], *, last: bool = False) -> list[ChatEvent]:
+    def _events(self, frames: Callable[[], list[bytes]], *, last: bool = False) -> list[ChatEvent]:
         if self.failure is not None:
             raise self.failure
         events: list[ChatEvent] = []
@@ -283,7 +294,7 @@ class ChatStream(ABC):
     def _finish(self, events: list[ChatEvent]) -> None:
         if not self.complete:
             stray: bytes = getattr(self._frames, "stray", b"")
-            reason = f": {self._said(stray)}" if stray else ""
+            reason = f": {plain_text(read_error_body(stray).message, 500)}" if stray else ""
             raise StreamBrokenError(f"the stream ended before the answer did{reason}", partial=self.reply)
         self.end(events)
 
@@ -301,31 +312,27 @@ class ChatStream(ABC):
             f"the stream broke off: {error.message}", partial=self.reply, code=error.code, status=error.status, details=error.details
         )
 
-    def _read(self, frames: list[bytes], events: list[ChatEvent]) -> None:
-        for data in frames:
-            if self.ended:
-                break
-            if not data.strip() or data.strip() == b"[DONE]":  # some add OpenAI's end mark to dialects that have another
-                continue
-            try:
-                document = decode_json(data, self._depth)
-            except BadResponseError as error:
-                raise self.broken(error) from None
-            if isinstance(document, list) and document:  # Gemini wraps errors in an array
-                document = document[0]
-            if not isinstance(document, dict):
-                raise self.broken(BadResponseError("an event of the stream is no JSON object"))
-            if document.get("error") and document.get("type", "error") == "error":
-                raise self.broken(build_error(200, error_value(document), {}))
-            self.take(document, events)
-
-    @staticmethod
-    def _said(stray: bytes) -> str:
+    def _read(self, frames: Callable[[], list[bytes]], events: list[ChatEvent]) -> None:
         try:
-            said = error_value(decode_json(stray))
-        except BadResponseError:
-            said = ErrorBody()
-        return said.message or plain_text(stray.decode("utf-8", "replace"), 200)
+            for data in frames():
+                if self.ended:
+                    break
+                # Some add OpenAI's end mark to dialects that have another
+                if data.strip() and data.strip() != b"[DONE]":
+                    self._document(decode_json(data, self._depth), events)
+        except BadResponseError as error:
+            if self.ended or error.code == "TOO_LARGE":  # whole, and not what was asked for; or beyond our own limit
+                raise
+            raise self.broken(error) from None
+
+    def _document(self, document: Any, events: list[ChatEvent]) -> None:
+        if isinstance(document, list) and document:  # Gemini wraps errors in an array
+            document = document[0]
+        if not isinstance(document, dict):
+            raise BadResponseError("an event of the stream is no JSON object")
+        if document.get("error") and document.get("type", "error") == "error":
+            raise self.broken(build_error(200, error_value(document), {}))
+        self.take(document, events)
 
 
 def count(value: Any) -> int | None:
@@ -333,8 +340,23 @@ def count(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
+def seconds_of(value: Any, unit: float = 1.0) -> float | None:
+    """A time of the backend's in seconds, from its own `unit`; None for anything that is none."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1e18:
+        return None
+    return float(value) * unit
+
+
 def word_of(value: Any) -> str | None:
     return value if isinstance(value, str) and value else None
+
+
+def json_of(value: Any) -> str:
+    """The JSON text of a part of an answer. Raises BadResponseError where it holds a number that is none: NaN, or 1e999."""
+    try:
+        return encode_json(value).decode()
+    except InvalidRequestError:
+        raise BadResponseError("the answer holds a number that is none", code="NOT_JSON") from None
 
 
 def objects(value: Any) -> list[dict[str, Any]]:

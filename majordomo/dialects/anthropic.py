@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from majordomo.catalog import ModelInfo
-from majordomo.dialects.answer import Answer, ChatStream, count, objects, word_of
+from majordomo.dialects.answer import Answer, ChatStream, count, json_of, objects, word_of
 from majordomo.dialects.bodies import UNSUPPORTED, json_request
 from majordomo.dialects.errors import build_error, error_value
 from majordomo.dialects.schemas import closed_schema, object_schema
-from majordomo.dialects.turns import attachments, linked, own, refuse_misplaced, tool_results, tools_of
+from majordomo.dialects.turns import attachments, gathered, linked, own, refuse_misplaced, tool_results, tools_of
 from majordomo.errors import BadResponseError, CallWarning, UnsupportedError
-from majordomo.framing.json import decode_object, encode_json
+from majordomo.framing.json import decode_json, decode_object
 from majordomo.framing.lines import EventDecoder
 from majordomo.framing.splice import Splices
 from majordomo.llm import ChatEvent, FilePart, ImagePart, Message, Part, Reply, Request, TextPart, ThinkingPart, ToolCallPart, Usage
@@ -30,6 +30,7 @@ from majordomo.wire import WireRequest
 Version = Literal["2023-06-01", "2026-10-21"]
 ANSWER = 4096  # `max_tokens` is required; every model takes this many
 LEAST_BUDGET = 1024
+_WRITTEN = ("server_tool_use", "mcp_tool_use")  # calls of hosted tools, whose input is streamed as that of ours
 _EFFORT = {"low": 2048, "medium": 8192, "high": 16384}  # tokens, for models that know budgets only
 _NOT_AN_ID = re.compile(r"[^a-zA-Z0-9_-]")
 _FAMILY = re.compile(r"claude-[a-z]+-(\d{1,2})(?:-(\d{1,2}))?(?![0-9])")
@@ -56,6 +57,7 @@ class AnthropicMessages:
         body: dict[str, Any] = {"model": model, "max_tokens": request.max_tokens or ANSWER}
         if instructions := [{"type": "text", "text": part.text} for part in _system(messages) if part.text]:
             body["system"] = instructions
+        warnings += gathered(messages)
         thinks = self._think(model, request, body, warnings)
         body["messages"] = self._turns(messages, splices, warnings, model)
         self._sample(request, body, thinks, warnings)
@@ -183,7 +185,8 @@ class AnthropicMessages:
             turns.insert(0, {"role": "user", "content": [{"type": "text", "text": "(the conversation so far)"}]})
         if turns and turns[-1]["role"] == "assistant":  # "trailing whitespace in a final assistant message is 400"
             last = turns[-1]["content"][-1]
-            if last["type"] == "text":
+            paused = any(block["type"] in _WRITTEN for block in turns[-1]["content"])  # "send the assistant content back unchanged"
+            if last["type"] == "text" and not paused:
                 last["text"] = last["text"].rstrip() or "."
         return turns
 
@@ -244,6 +247,7 @@ class AnthropicAnswer(Answer):
         super().__init__(request, limits, owner)
         self._counts: dict[str, Any] = {}
         self._at: dict[int, tuple[str, int]] = {}  # index of a block: its kind, and the place of its call
+        self._kept: dict[int, tuple[dict[str, Any], list[str]]] = {}  # blocks to replay, and pieces of them that come later
 
     def head(self, message: dict[str, Any]) -> None:
         """Model and counts. Later counts replace earlier ones: they are cumulative."""
@@ -253,12 +257,14 @@ class AnthropicAnswer(Answer):
             read = count(self._counts.get("cache_read_input_tokens"))
             written = count(self._counts.get("cache_creation_input_tokens"))
             given = count(self._counts.get("input_tokens"))
-            details = self._counts.get("output_tokens_details")
+            details, kept = self._counts.get("output_tokens_details"), self._counts.get("cache_creation")
             self.usage = Usage(
                 given + (read or 0) + (written or 0) if given is not None else None,  # "input_tokens (excludes cache)"
                 count(self._counts.get("output_tokens")),
                 read,
                 count(details.get("thinking_tokens")) if isinstance(details, dict) else None,
+                written,
+                count(kept.get("ephemeral_1h_input_tokens")) if isinstance(kept, dict) else None,
             )
 
     def begin(self, block: dict[str, Any], events: list[ChatEvent], index: int = 0) -> None:
@@ -274,9 +280,10 @@ class AnthropicAnswer(Answer):
         elif kind == "tool_use":
             place = self.begin_call(word_of(block.get("id")) or "", word_of(block.get("name")) or "", events)
             if block.get("input"):
-                self.arguments(place, encode_json(block["input"]).decode(), events)
+                self.arguments(place, json_of(block["input"]), events)
         else:  # redacted thoughts, and the steps of hosted tools: "replay untouched"
             self.keep({"block": block}, apart=True)
+            self._kept[index] = (block, [])
         self._at[index] = (str(kind), place)
 
     def more(self, index: int, delta: dict[str, Any], events: list[ChatEvent]) -> None:
@@ -291,6 +298,10 @@ class AnthropicAnswer(Answer):
                     self.keep({"signature": signature})
             case "input_json_delta" if kind == "tool_use":
                 self.arguments(place, word_of(delta.get("partial_json")) or "", events)
+            case "input_json_delta" | "compaction_delta" if index in self._kept:
+                piece = word_of(delta.get("partial_json") or delta.get("content")) or ""
+                self._grow(len(piece))
+                self._kept[index][1].append(piece)
 
     def finish_block(self, events: list[ChatEvent], index: int = 0) -> None:
         kind, place = self._at.get(index, ("", -1))
@@ -298,6 +309,17 @@ class AnthropicAnswer(Answer):
             self.end_call(place, events)
         elif kind == "thinking":
             self.break_off()
+        elif (kept := self._kept.pop(index, None)) and (written := "".join(kept[1])):
+            block = kept[0]
+            if kind == "compaction":
+                block["content"] = (word_of(block.get("content")) or "") + written
+            else:
+                block["input"] = decode_json(written.encode(), self._limits.depth)
+
+    def close(self, events: list[ChatEvent]) -> None:
+        super().close(events)
+        if self.finish_reason == "pause_turn":
+            self.warnings.append(CallWarning("TURN_PAUSED", "the model has not finished: send its message back as it is, and it goes on"))
 
 
 class AnthropicStream(ChatStream):

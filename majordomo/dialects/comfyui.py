@@ -353,5 +353,12 @@ def decode_choices(body: bytes, node: str, limits: Limits) -> dict[str, tuple[st
     return found
 
 
+def decode_server_version(body: bytes, limits: Limits) -> str:
+    """The version in `GET /system_stats`; "" before 2025, when it was not told."""
+    system = decode_object(body, limits.depth).get("system")
+    version = system.get("comfyui_version") if isinstance(system, dict) else None
+    return version if isinstance(version, str) else ""
+
+
 def lists_from(choices: dict[str, tuple[str, ...]]) -> Lists:
     return Lists(choices.get("sampler_name"), choices.get("scheduler"))

@@ -17,6 +17,7 @@ from urllib.parse import quote
 from majordomo.dialects.answer import count, objects, word_of
 from majordomo.dialects.bodies import json_request
 from majordomo.dialects.errors import build_error, error_value
+from majordomo.dialects.ollama_chat import usage_of
 from majordomo.errors import BadResponseError
 from majordomo.framing.json import decode_object
 from majordomo.framing.splice import Splices
@@ -59,7 +60,7 @@ class OllamaEmbeddings:
     def decode(self, body: bytes, asked: int, limits: Limits) -> Embeddings:
         document = _document(body, limits)
         vectors = _vectors(document.get("embeddings"), asked)
-        return Embeddings(vectors, Usage(count(document.get("prompt_eval_count"))), word_of(document.get("model")) or "")
+        return Embeddings(vectors, usage_of(document), word_of(document.get("model")) or "")
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,14 +12,16 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 from urllib.parse import quote
 
-from majordomo.dialects.answer import Answer, ChatStream, count, objects, word_of
+from majordomo.dialects.answer import Answer, ChatStream, count, json_of, objects, word_of
 from majordomo.dialects.bodies import UNSUPPORTED, json_request
 from majordomo.dialects.errors import build_error, error_value
+from majordomo.dialects.gemini_arguments import PartialArguments
 from majordomo.dialects.gemini_images import without_bytes
+from majordomo.dialects.gemini_usage import of_modalities, tokens_of
 from majordomo.dialects.pictures import received_base64
-from majordomo.dialects.turns import attachments, linked, own, refuse_misplaced, text_of, tool_results
+from majordomo.dialects.turns import attachments, gathered, linked, own, refuse_misplaced, text_of, tool_results
 from majordomo.errors import BadResponseError, CallWarning, ContentRefusedError, plain_text
-from majordomo.framing.json import decode_object, encode_json
+from majordomo.framing.json import decode_object
 from majordomo.framing.lines import EventDecoder
 from majordomo.framing.splice import Splices
 from majordomo.llm import (
@@ -45,6 +47,8 @@ from majordomo.wire import WireRequest
 # What Google's SDK puts where a call was not made by this model: base64 of "skip_thought_signature_validator"
 SENTINEL = "c2tpcF90aG91Z2h0X3NpZ25hdHVyZV92YWxpZGF0b3I="
 LARGEST_SEED = 2**31 - 1
+# Steps of hosted tools: they go back as they came, signatures included
+_HOSTED = ("executableCode", "codeExecutionResult", "toolCall", "toolResponse")
 _BUDGET = {"off": 0, "low": 1024, "medium": 8192, "high": 24576}
 _VERSION = re.compile(r"gemini-(\d{1,3})")
 _CONFIG = {"temperature": "temperature", "top_p": "topP", "top_k": "topK", "max_tokens": "maxOutputTokens"}
@@ -66,6 +70,7 @@ class GeminiChat:
         body: dict[str, Any] = {"contents": self._contents(messages, splices, warnings, model)}
         if said := [{"text": part.text} for m in messages if m.role == "system" for part in m.parts if isinstance(part, TextPart)]:
             body["systemInstruction"] = {"parts": said}
+        warnings += gathered(messages)
         config: dict[str, Any] = {word: value for name, word in _CONFIG.items() if (value := getattr(request, name)) is not None}
         if request.stop:
             config["stopSequences"] = list(request.stop[:5])
@@ -137,7 +142,9 @@ class GeminiChat:
         called = False
         for part in parts:
             if isinstance(part, ThinkingPart):
-                if own(part, self.owner, model) and (found := word_of(part.opaque.get("signature"))):
+                if own(part, self.owner, model) and isinstance(part.opaque.get("part"), dict):
+                    said.append(part.opaque["part"])
+                elif own(part, self.owner, model) and (found := word_of(part.opaque.get("signature"))):
                     if part.opaque.get("on") == "nothing":
                         said.append({"text": "", "thoughtSignature": found})  # "never drop an empty text part that has one"
                     else:
@@ -213,6 +220,7 @@ class GeminiAnswer(Answer):
     def __init__(self, request: Request, limits: Limits, owner: str, asked: str) -> None:
         super().__init__(request, limits, owner)
         self._asked = asked
+        self._pieces: PartialArguments | None = None  # of the last call, while it is still written
 
     def chunk(self, document: dict[str, Any], events: list[ChatEvent]) -> None:
         feedback = document.get("promptFeedback")
@@ -231,6 +239,9 @@ class GeminiAnswer(Answer):
     def _take(self, part: dict[str, Any], events: list[ChatEvent]) -> None:
         text, call, inline = part.get("text"), part.get("functionCall"), part.get("inlineData")
         signature = word_of(part.get("thoughtSignature"))
+        if any(name in part for name in _HOSTED):
+            self.keep({"part": part, "model": self._asked}, apart=True)
+            return
         if part.get("thought") is True:
             if isinstance(text, str):
                 self.think(text, events)  # drafts of pictures are no answer
@@ -239,14 +250,37 @@ class GeminiAnswer(Answer):
             # It belongs to this part and goes back on it, so it is kept just before it
             self.keep({"signature": signature, **({"on": "nothing"} if text == "" else {}), "model": self._asked}, apart=True)
         if isinstance(call, dict):
-            if name := word_of(call.get("name")):
-                self.whole_call(word_of(call.get("id")) or "", name, encode_json(call.get("args") or {}).decode(), events)
+            self._take_call(call, events)
         elif isinstance(inline, dict) and str(inline.get("mimeType", "")).startswith("image/"):
             self.picture(received_base64(word_of(inline.get("data")) or "", self._limits), events)
         elif isinstance(text, str):
             self.text(text, events)
         if signature:
             self.break_off()
+
+    def _take_call(self, call: dict[str, Any], events: list[ChatEvent]) -> None:
+        """A call comes whole, or (`streamFunctionCallArguments`) as its name, then pieces, then an empty one that closes it."""
+        name, arguments = word_of(call.get("name")), call.get("args")
+        goes_on, pieces = call.get("willContinue") is True, objects(call.get("partialArgs"))
+        if name:
+            self._end_pieces(events)
+            if arguments or not (goes_on or pieces):
+                self.whole_call(word_of(call.get("id")) or "", name, json_of(arguments or {}), events)
+                return
+            self.begin_call(word_of(call.get("id")) or "", name, events)
+            self._pieces = PartialArguments(self._limits.depth)
+        if self._pieces is None:
+            return
+        for piece in pieces:
+            self.arguments(self.calls - 1, self._pieces.take(piece), events)
+        if not goes_on:
+            self._end_pieces(events)
+
+    def _end_pieces(self, events: list[ChatEvent]) -> None:
+        if self._pieces is not None:
+            self.arguments(self.calls - 1, self._pieces.close(), events)
+            self.end_call(self.calls - 1, events)
+            self._pieces = None
 
 
 class GeminiChatStream(ChatStream):
@@ -314,4 +348,17 @@ def _usage(usage: dict[str, Any]) -> Usage:
         count(usage.get(name)) or 0
         for name in ("promptTokenCount", "toolUsePromptTokenCount", "candidatesTokenCount", "thoughtsTokenCount")
     )
-    return Usage(asked + tools, made + thought, count(usage.get("cachedContentTokenCount")) or 0, thought)
+    read = of_modalities(usage, "promptTokensDetails", "toolUsePromptTokensDetails")
+    written = of_modalities(usage, "candidatesTokensDetails")
+    return Usage(
+        asked + tools,
+        made + thought,
+        count(usage.get("cachedContentTokenCount")) or 0,
+        thought,
+        text_input_tokens=tokens_of(read, "TEXT", "DOCUMENT"),
+        image_input_tokens=tokens_of(read, "IMAGE"),
+        audio_input_tokens=tokens_of(read, "AUDIO"),
+        text_output_tokens=tokens_of(written, "TEXT", "DOCUMENT"),
+        image_output_tokens=tokens_of(written, "IMAGE"),
+        audio_output_tokens=tokens_of(written, "AUDIO"),
+    )

@@ -12,8 +12,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote
 
+from majordomo.dialects.answer import count
 from majordomo.dialects.bodies import UNSUPPORTED, json_request
 from majordomo.dialects.errors import build_error, error_value
+from majordomo.dialects.gemini_usage import of_modalities, tokens_of
 from majordomo.dialects.pictures import Forms, received_base64, without
 from majordomo.dialects.samplers import Lists
 from majordomo.errors import (
@@ -243,12 +245,17 @@ def _usage(value: Any) -> Usage:
     """Thoughts are paid for as output; counts that are zero are left out by the server."""
     if not isinstance(value, dict):
         return Usage()
-    asked, made, thought = (_count(value.get(f"{name}TokenCount")) for name in ("prompt", "candidates", "thoughts"))
-    return Usage(asked, None if made is None and thought is None else (made or 0) + (thought or 0))
-
-
-def _count(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    asked, made, thought = (count(value.get(f"{name}TokenCount")) for name in ("prompt", "candidates", "thoughts"))
+    read, written = of_modalities(value, "promptTokensDetails"), of_modalities(value, "candidatesTokensDetails")
+    return Usage(
+        asked,
+        None if made is None and thought is None else (made or 0) + (thought or 0),
+        text_input_tokens=tokens_of(read, "TEXT", "DOCUMENT"),
+        image_input_tokens=tokens_of(read, "IMAGE"),
+        cached_tokens=count(value.get("cachedContentTokenCount")),
+        text_output_tokens=tokens_of(written, "TEXT", "DOCUMENT"),
+        image_output_tokens=tokens_of(written, "IMAGE"),
+    )
 
 
 def without_bytes(value: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import quote
 
-from majordomo.catalog import ModelInfo
+from majordomo.catalog import Capability, ModelInfo
 from majordomo.errors import BadResponseError
 from majordomo.framing.json import decode_object
 from majordomo.settings import Limits
@@ -32,6 +32,24 @@ def decode_models(body: bytes, limits: Limits) -> tuple[list[ModelInfo], str]:
 def _model(item: dict[str, Any]) -> ModelInfo:
     name = item["name"].removeprefix("models/")
     said = item.get("description") or item.get("displayName")
-    # The list does not say who draws, but all that do are named so. Imagen is listed in places and is gone
-    draws = "image" in name and not name.startswith("imagen-")
-    return ModelInfo(name, frozenset({"image"}) if draws else frozenset(), description=said if isinstance(said, str) else "", raw=item)
+    return ModelInfo(name, _capabilities(name, item), description=said if isinstance(said, str) else "", raw=item)
+
+
+def _capabilities(name: str, item: dict[str, Any]) -> frozenset[Capability]:
+    """What the methods of a model tell, and for pictures its name: the list does not say who sees and who draws."""
+    methods = item.get("supportedGenerationMethods")
+    methods = methods if isinstance(methods, list) else []
+    found: set[Capability] = set()
+    # Those that speak are listed with the method of those that write
+    if "generateContent" in methods and not any(word in name for word in ("tts", "audio", "live")):
+        found.add("chat")
+        if name.startswith("gemini-"):  # all of them take pictures; others of the list (gemma) may not
+            found.add("vision")
+    if item.get("thinking") is True:
+        found.add("thinking")
+    if "embedContent" in methods:
+        found.add("embed")
+    # All that draw are named so, and all of them begin with pictures too. Imagen is listed in places and is gone
+    if "image" in name and not name.startswith("imagen-"):
+        found |= {"image", "edit"}
+    return frozenset(found)

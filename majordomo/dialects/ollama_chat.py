@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from majordomo.dialects.answer import Answer, ChatStream, count, objects, word_of
+from majordomo.dialects.answer import Answer, ChatStream, count, json_of, objects, seconds_of, word_of
 from majordomo.dialects.bodies import UNSUPPORTED, json_request
 from majordomo.dialects.errors import build_error, error_value
 from majordomo.dialects.turns import attachments, linked, own, refuse_misplaced, text_of, tool_results
 from majordomo.errors import BadResponseError, CallWarning, UnsupportedError
-from majordomo.framing.json import decode_object, encode_json
+from majordomo.framing.json import decode_object
 from majordomo.framing.lines import JSONLinesDecoder
 from majordomo.framing.splice import Splices
 from majordomo.llm import ChatEvent, FilePart, ImagePart, Message, Part, Reply, Request, ThinkingPart, ToolCallPart, Usage
@@ -128,12 +128,24 @@ class OllamaAnswer(Answer):
                 function = call.get("function")
                 if isinstance(function, dict):
                     arguments = function.get("arguments")
-                    text = arguments if isinstance(arguments, str) else encode_json(arguments or {}).decode()
+                    text = arguments if isinstance(arguments, str) else json_of(arguments or {})
                     self.whole_call(word_of(call.get("id")) or "", word_of(function.get("name")) or "", text, events)
         self.model = word_of(frame.get("model")) or self.model
         if frame.get("done") is True:
             self.finish_reason = word_of(frame.get("done_reason"))
-            self.usage = Usage(count(frame.get("prompt_eval_count")), count(frame.get("eval_count")))  # omitted when zero or cached
+            self.usage = usage_of(frame)
+
+
+def usage_of(frame: Mapping[str, Any]) -> Usage:
+    """Counts are omitted when zero or cached; durations are nanoseconds."""
+    load, prompt, output = (seconds_of(frame.get(f"{name}_duration"), 1e-9) for name in ("load", "prompt_eval", "eval"))
+    return Usage(
+        count(frame.get("prompt_eval_count")),
+        count(frame.get("eval_count")),
+        load_seconds=load,
+        prompt_seconds=prompt,
+        output_seconds=output,
+    )
 
 
 class OllamaChatStream(ChatStream):

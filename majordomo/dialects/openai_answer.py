@@ -5,13 +5,13 @@ Every field is optional, unknown ones are harmless; see `openai_chat` for the so
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from pydantic_core import from_json
 
-from majordomo.dialects.answer import Answer, count, objects, word_of
-from majordomo.dialects.errors import ErrorBody, build_error, error_value
+from majordomo.dialects.answer import Answer, count, json_of, objects, seconds_of, word_of
+from majordomo.dialects.errors import build_error, error_value, read_error_body
 from majordomo.dialects.pictures import received_base64
 from majordomo.errors import (
     BadResponseError,
@@ -20,7 +20,7 @@ from majordomo.errors import (
     StreamBrokenError,
     plain_text,
 )
-from majordomo.framing.json import decode_json, encode_json
+from majordomo.framing.json import decode_json
 from majordomo.framing.lines import EventDecoder
 from majordomo.llm import (
     ChatEvent,
@@ -135,8 +135,7 @@ class OpenAIAnswer(Answer):
                 if isinstance(detail, dict) and isinstance(thought := detail.get("text") or detail.get("summary"), str) and thought:
                     self.think(thought, events)
         if isinstance(refusal := delta.get("refusal"), str) and refusal:
-            self._take_text(refusal, events)
-            self.refused = True  # "finish `stop`", which is yet to come in a stream
+            self._refuse(refusal, events)
         calls = delta.get("tool_calls")
         for call in calls if isinstance(calls, list) else ():
             if isinstance(call, dict):
@@ -144,6 +143,11 @@ class OpenAIAnswer(Answer):
         images = delta.get("images")
         if isinstance(images, list):
             self._take_parts(images, events)
+
+    def _refuse(self, words: str, events: list[ChatEvent]) -> None:
+        """ "A refusal arrives with finish `stop`": the reply says what it is. It ends no stream."""
+        self.refused = True
+        self._take_text(words, events)
 
     def _keep_detail(self, detail: dict[str, Any]) -> None:
         """ "In a stream, merge deltas of the same index and type": texts grow, anything else is replaced."""
@@ -175,7 +179,9 @@ class OpenAIAnswer(Answer):
             if not isinstance(part, dict):
                 continue
             kind = part.get("type")
-            if isinstance(text := part.get("text"), str) and text:
+            if kind == "refusal" and (refusal := word_of(part.get("refusal"))):
+                self._refuse(refusal, events)
+            elif isinstance(text := part.get("text"), str) and text:
                 self._take_text(text, events)
             elif kind == "thinking":  # Mistral: a list of text chunks
                 pieces = part.get("thinking")
@@ -201,7 +207,7 @@ class OpenAIAnswer(Answer):
         identity = word_of(call.get("id")) or ""
         arguments = function.get("arguments")
         if isinstance(arguments, (dict, list)):
-            arguments = encode_json(arguments).decode()
+            arguments = json_of(arguments)
         index = call.get("index")
         place = self._at.get(index) if isinstance(index, int) else (len(self._calls) - 1 if self._calls and not name else None)
         if place is None and isinstance(index, int) is False and identity:
@@ -276,37 +282,30 @@ class OpenAIChatStream:
     def feed(self, chunk: bytes) -> list[ChatEvent]:
         """The events that these bytes complete; the last is Done. Raises StreamBrokenError or what the stream says went wrong; where
         events came before it, they are given first, and `failure` is what is then to be raised."""
-        if self.failure is not None:
-            raise self.failure
-        events: list[ChatEvent] = []
-        try:
-            for data in self._frames.feed(chunk):
-                if self.ended:
-                    break
-                self._take(data, events)
-        except MajordomoError as error:
-            self._failed(error, events)
-        return events
+        return self._read(lambda: self._frames.feed(chunk))
 
     def finish(self) -> list[ChatEvent]:
         """The bytes have ended. Raises as `feed` does."""
+        return self._read(self._frames.finish, last=True) if not self.ended else []
+
+    def _read(self, frames: Callable[[], list[bytes]], *, last: bool = False) -> list[ChatEvent]:
         if self.failure is not None:
             raise self.failure
         events: list[ChatEvent] = []
         try:
-            for data in self._frames.finish() if not self.ended else ():
-                if not self.ended:
-                    self._take(data, events)
-            if not self.ended:
+            for data in frames():
+                if self.ended:
+                    break
+                self._take(data, events)
+            if last and not self.ended:
                 self._end(events)
         except MajordomoError as error:
-            self._failed(error, events)
+            if isinstance(error, BadResponseError) and not self.ended and error.code != "TOO_LARGE":
+                error = self._broken(error)  # neither whole and not what was asked for, nor beyond our own limit
+            if not events:
+                raise error from None
+            self.failure = error
         return events
-
-    def _failed(self, error: MajordomoError, events: list[ChatEvent]) -> None:
-        if not events:
-            raise error
-        self.failure = error
 
     def _take(self, data: bytes, events: list[ChatEvent]) -> None:
         try:
@@ -340,12 +339,9 @@ class OpenAIChatStream:
             return
         if not data.strip():
             return
-        try:
-            document = decode_json(data, self._depth)
-        except BadResponseError as error:
-            raise self._broken(error) from None
+        document = decode_json(data, self._depth)
         if not isinstance(document, dict):
-            raise self._broken(BadResponseError("an event of the stream is no JSON object"))
+            raise BadResponseError("an event of the stream is no JSON object")
         if document.get("error"):
             raise self._broken(build_error(status_within(document), error_value(document), {}))
         choice = first_choice(document)
@@ -362,8 +358,7 @@ class OpenAIChatStream:
     def _end(self, events: list[ChatEvent]) -> None:
         if not self.complete:
             stray = self._frames.stray
-            said = error_value(decode_json(stray)) if stray.startswith(b"{") and stray.rstrip().endswith(b"}") else ErrorBody()
-            reason = f": {said.message or plain_text(stray.decode('utf-8', 'replace'), 200)}" if stray else ""
+            reason = f": {plain_text(read_error_body(stray).message, 500)}" if stray else ""
             raise StreamBrokenError(f"the stream ended before the answer did{reason}", partial=self.reply)
         self.ended = True
         self._answer.close(events)
@@ -394,22 +389,35 @@ def first_choice(document: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def usage_of(document: dict[str, Any]) -> Usage:
+    """What a whole answer or a chunk tells; llama.cpp has `timings` in milliseconds beside `usage`, Groq seconds within it."""
     usage = document.get("usage")
     if not isinstance(usage, dict):
         groq = document.get("x_groq")
         usage = groq.get("usage") if isinstance(groq, dict) else None
     if not isinstance(usage, dict):
         return Usage()
-    read = usage.get("prompt_tokens_details")
-    written = usage.get("completion_tokens_details")
-    cached = count(read.get("cached_tokens")) if isinstance(read, dict) else None
+    read, written, timings = (
+        found if isinstance(found, dict) else {}
+        for found in (usage.get("prompt_tokens_details"), usage.get("completion_tokens_details"), document.get("timings"))
+    )
+    cached = count(read.get("cached_tokens"))
     if cached is None:  # DeepSeek, Mistral
         cached = count(usage.get("prompt_cache_hit_tokens", usage.get("num_cached_tokens")))
+    prompt, output = (seconds_of(timings.get(f"{name}_ms"), 1e-3) for name in ("prompt", "predicted"))
     return Usage(
         count(usage.get("prompt_tokens")),
         count(usage.get("completion_tokens")),
         cached,
-        count(written.get("reasoning_tokens")) if isinstance(written, dict) else None,
+        count(written.get("reasoning_tokens")),
+        count(read.get("cache_write_tokens")),
+        text_input_tokens=count(read.get("text_tokens")),
+        image_input_tokens=count(read.get("image_tokens")),
+        audio_input_tokens=count(read.get("audio_tokens")),
+        text_output_tokens=count(written.get("text_tokens")),
+        image_output_tokens=count(written.get("image_tokens")),
+        audio_output_tokens=count(written.get("audio_tokens")),
+        prompt_seconds=prompt if prompt is not None else seconds_of(usage.get("prompt_time")),
+        output_seconds=output if output is not None else seconds_of(usage.get("completion_time")),
     )
 
 

@@ -5,10 +5,11 @@ Sources: openai-openapi at f85dbe2, llama-swap at 0bdb372, stable-diffusion.cpp 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from majordomo.dialects.answer import count
 from majordomo.dialects.bodies import UNSUPPORTED, json_request, merged
 from majordomo.dialects.errors import build_error, error_value
 from majordomo.dialects.openai_image_models import Family, geometry_of, sdcpp_family
@@ -175,11 +176,14 @@ class OpenAIImageStream:
         """Whether all pictures are there; what follows is only a farewell."""
         return len(self._finished) >= max(self._request.n, 1)
 
-    def feed(self, chunk: bytes) -> list[ImageEvent]:
+    def feed(self, chunk: bytes) -> Iterator[ImageEvent]:
+        """The pictures that `chunk` completes, one by one: what came before an error is told."""
         self._seen += len(chunk)
         if self._seen > self._limits.picture_reply:
             raise BadResponseError(f"the answer is larger than the limit of {self._limits.picture_reply:,} bytes", code="TOO_LARGE")
-        return [event for data in self._events.feed(chunk) if (event := self._take(data)) is not None]
+        for data in self._events.feed(chunk):
+            if (event := self._take(data)) is not None:
+                yield event
 
     def finish(self) -> Result:
         """The result. Raises StreamBrokenError when the stream ended before a finished picture."""
@@ -292,10 +296,18 @@ def _details(picture: ImagePart, item: Mapping[str, Any], request: Request, inde
 def usage_of(value: Any) -> Usage:
     if not isinstance(value, dict):
         return Usage()
-    counts = [
-        v if isinstance(v := value.get(k), int) and not isinstance(v, bool) and v >= 0 else None for k in ("input_tokens", "output_tokens")
-    ]
-    return Usage(counts[0], counts[1])
+    read, written = (
+        found if isinstance(found, dict) else {} for found in (value.get("input_tokens_details"), value.get("output_tokens_details"))
+    )
+    return Usage(
+        count(value.get("input_tokens")),
+        count(value.get("output_tokens")),
+        text_input_tokens=count(read.get("text_tokens")),
+        image_input_tokens=count(read.get("image_tokens")),
+        cached_tokens=count(read.get("cached_tokens")),
+        text_output_tokens=count(written.get("text_tokens")),
+        image_output_tokens=count(written.get("image_tokens")),
+    )
 
 
 def _elided(document: dict[str, Any], images: Sequence[ImagePart]) -> dict[str, Any]:

@@ -152,6 +152,8 @@ class OpenAIResponses:
             raise build_error(200, error_value(document), {})
         if not isinstance(document.get("output"), list):
             raise BadResponseError('the answer has no list "output"')
+        if document.get("status") in ("queued", "in_progress"):  # asked for by `background` in `extra`
+            raise BadResponseError("the response is not finished; one in the background is not waited for", code="NOT_FINISHED")
         answer = ResponsesAnswer(request, limits, self.owner)
         events: list[ChatEvent] = []
         for place, item in enumerate(objects(document["output"])):
@@ -245,12 +247,14 @@ class ResponsesAnswer(Answer):
         reason = word_of(details.get("reason")) if isinstance(details, dict) else None
         self.finish_reason = "refusal" if self.refused else reason or word_of(response.get("status"))
         if isinstance(usage := response.get("usage"), dict):
-            read, written = usage.get("input_tokens_details"), usage.get("output_tokens_details")
+            details = usage.get("input_tokens_details"), usage.get("output_tokens_details")
+            read, written = (found if isinstance(found, dict) else {} for found in details)
             self.usage = Usage(
                 count(usage.get("input_tokens")),
                 count(usage.get("output_tokens")),
-                count(read.get("cached_tokens")) if isinstance(read, dict) else None,
-                count(written.get("reasoning_tokens")) if isinstance(written, dict) else None,
+                count(read.get("cached_tokens")),
+                count(written.get("reasoning_tokens")),
+                count(read.get("cache_write_tokens")),
             )
 
 

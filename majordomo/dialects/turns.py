@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from hashlib import sha256
 
-from majordomo.errors import InvalidRequestError
+from majordomo.errors import CallWarning, InvalidRequestError
 from majordomo.llm import FilePart, ImagePart, Message, Part, TextPart, ThinkingPart, Tool, ToolCallPart, ToolResultPart
 
 
@@ -95,6 +95,16 @@ def refuse_misplaced(part: Part) -> None:
 def own(part: ThinkingPart, owner: str, model: str = "") -> bool:
     """Whether a thought may be shown to this provider; to this model only, where its opaque part names one."""
     return bool(owner) and part.provider == owner and part.opaque.get("model", model) == model
+
+
+def gathered(messages: Iterable[Message]) -> list[CallWarning]:
+    """The warning of a dialect with one place for what the system says, when it speaks in mid-conversation too."""
+    begun = False
+    for message in messages:
+        if begun and message.role == "system":
+            return [CallWarning("HISTORY_CHANGED", "all system turns stand before the conversation here: one was moved there", "messages")]
+        begun = begun or message.role != "system"
+    return []
 
 
 def text_of(parts: Iterable[Part]) -> str:

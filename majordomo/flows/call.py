@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import anyio
 
@@ -23,6 +23,8 @@ from majordomo.errors import (
 from majordomo.flows.gate import Gate, Place
 from majordomo.flows.group import Holder
 from majordomo.flows.queue import TellPosition
+from majordomo.observing import Observer
+from majordomo.observing.observed import current, hearing, hearing_places
 from majordomo.progress import Loading
 from majordomo.settings import Limits, Retries, Timeout
 from majordomo.wire import Deadline, Transport, WireRequest, WireStream
@@ -69,6 +71,9 @@ class Caller:
     peers: Callable[[], Collection[str]] = tuple  # the names under which `extra` may hold what is for others
     gate: Gate = field(default_factory=lambda: Gate(None))
     release: Callable[[str], Awaitable[None]] | None = None  # makes the backend let go of a model's memory
+    observers: Sequence[Observer] = ()
+    address: str = ""  # scheme, host and port
+    served_by: Any = field(default=None, repr=False)  # the provider, for the questions that are free
     budget: Budget = field(init=False)
 
     def __post_init__(self) -> None:
@@ -85,6 +90,7 @@ class Caller:
         deadline = Deadline(timeout, self.clock) if since is None else since.another()
         if self.watch is not None and model:
             watch = self.watch
+            tell = tell or hearing()
             deadline.watch = lambda: watch(model, deadline, tell)
         return deadline
 
@@ -95,7 +101,7 @@ class Caller:
             release = self.release
             holder = Holder(id(self), model, None if release is None else lambda: release(model))
         try:
-            return await self.gate.enter(deadline, tell, caller=caller, holder=holder)
+            return await self.gate.enter(deadline, tell or hearing_places(), caller=caller, holder=holder)
         except MajordomoError as error:
             raise error.about(self.provider, model) from None
 
@@ -128,6 +134,12 @@ class Caller:
             pass
         return b"".join(held)[: self.limits.error_body]
 
+    def about(self, error: MajordomoError, model: str = "") -> MajordomoError:
+        """The error, saying whom the call was for, and nothing secret: an answer with a status of success may quote a key as well."""
+        error.args = (self.hide(error.message),)
+        error.details = {name: self.hide(value) if isinstance(value, str) else value for name, value in error.details.items()}
+        return error.about(self.provider, model)
+
     async def fetch(self, request: WireRequest, deadline: Deadline, limit: int) -> bytes:
         """A whole answer of at most `limit` bytes, not repeated."""
         reply = await self.open(request, deadline)
@@ -147,7 +159,11 @@ class Caller:
             try:
                 result = await work()
             except MajordomoError as error:
-                await tries.after(error.about(self.provider, tries.model))
+                wait = tries.decide(self.about(error, tries.model))
+                if error.code == "MODEL_LOADING" and (tell := hearing()) is not None:
+                    tell(Loading(error.message, tries.deadline.elapsed()))
+                if wait > 0:
+                    await anyio.sleep(wait)
             else:
                 self.budget.success()
                 return result
@@ -163,17 +179,19 @@ class Tries:
     picture: bool = False
     made: int = 0
     renewed: bool = False
-
-    async def after(self, error: MajordomoError) -> None:
-        """Wait until the next try; raise `error` when there is none."""
-        wait = self.decide(error)
-        if wait > 0:
-            await anyio.sleep(wait)
+    failed: int = 0
 
     def decide(self, error: MajordomoError) -> float:
         """Seconds until the next try, counting this failure. Raises `error` when it is the last word."""
         if error.code == "MODEL_LOADING" and error.retryable:
             return self._loading(error)
+        wait = self._again(error)
+        self.failed += 1
+        if (observed := current()) is not None:
+            observed.attempt(self.failed, error, wait)
+        return wait
+
+    def _again(self, error: MajordomoError) -> float:
         if self._was_stale(error):
             self.renewed = True
             return 0.0

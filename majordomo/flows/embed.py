@@ -11,6 +11,7 @@ from majordomo.errors import MajordomoError
 from majordomo.flows import portal
 from majordomo.flows.call import Caller, Tries
 from majordomo.llm.embeddings import EmbeddingModel, Embeddings, check_texts
+from majordomo.observing.observed import Observed
 from majordomo.settings import Limits, Timeout
 from majordomo.wire import WireRequest
 
@@ -32,6 +33,7 @@ class HTTPEmbeddingModel(EmbeddingModel):
         self._caller = caller
         self._door = door
         self._timeout = timeout
+        self._owner: Any = None
 
     async def embed(
         self, texts: str | Sequence[str], *, dimensions: int | None = None, extra: Mapping[str, Any] | None = None
@@ -39,7 +41,20 @@ class HTTPEmbeddingModel(EmbeddingModel):
         caller = self._caller
         try:
             given = check_texts(texts, dimensions, extra, caller.limits)
-            wire = self._door.encode(self.id, given, dimensions, own_extra(extra or {}, self.provider, caller.peers))
+        except MajordomoError as error:
+            error.about(self.provider, self.id)
+            raise
+        if not caller.observers:
+            return await self._embedded(given, dimensions, extra or {})
+        settings = {"texts": len(given), **({} if dimensions is None else {"dimensions": dimensions})}
+        observed = Observed(caller.observers, "embed", self.provider, self.id, given, address=caller.address, settings=settings)
+        observed.start()
+        return await observed.run(lambda: self._embedded(given, dimensions, extra or {}))
+
+    async def _embedded(self, given: Sequence[str], dimensions: int | None, extra: Mapping[str, Any]) -> Embeddings:
+        caller = self._caller
+        try:
+            wire = self._door.encode(self.id, given, dimensions, own_extra(extra, self.provider, caller.peers))
             deadline = caller.deadline(self._timeout, self.id)
 
             async def once() -> Embeddings:
@@ -62,7 +77,9 @@ class HTTPEmbeddingModel(EmbeddingModel):
         return portal.run(lambda: self.embed(texts, dimensions=dimensions, extra=extra))
 
     async def aclose(self) -> None:
-        """Nothing: the provider is the caller's."""
+        """Close the provider if this model was made by name; else it is the caller's."""
+        if self._owner is not None:
+            await self._owner.aclose()
 
     def __repr__(self) -> str:
         return f"<embedding model {self.provider}/{self.id}>"

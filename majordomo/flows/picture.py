@@ -21,6 +21,9 @@ from majordomo.flows.call import Caller, Tries
 from majordomo.flows.chat import refuse_unsupported
 from majordomo.flows.streams import EventStream, SyncEventStream
 from majordomo.imagegen.request import check_request
+from majordomo.observing import Observer
+from majordomo.observing.observed import Observed, hearing
+from majordomo.observing.settings import image_settings
 from majordomo.progress import Loading, Queued
 from majordomo.settings import Limits, Timeout
 from majordomo.wire import Deadline, WireRequest, WireStream
@@ -70,12 +73,20 @@ class ImageModel(imagegen.Model):
         *,
         limits: Limits,
         owner: Any = None,
+        observers: Sequence[Observer] = (),
+        address: str = "",
     ) -> None:
         self.provider = provider
         self.id = id
+        self._observers = observers
+        self._address = address
         self._options = tuple(options)
         self._limits = limits
         self._owner = owner
+
+    @property
+    def served_by(self) -> imagegen.Provider | None:
+        return cast("imagegen.Provider | None", self._owner)
 
     @abstractmethod
     async def draw(self, request: imagegen.Request, tell: Tell | None) -> imagegen.Result:
@@ -94,28 +105,47 @@ class ImageModel(imagegen.Model):
             raise
         return request
 
+    def _watched(self, request: imagegen.Request) -> Watching:
+        return Watching(lambda tell: self._drawn(request, tell))
+
+    async def _drawn(self, request: imagegen.Request, tell: Tell | None) -> imagegen.Result:
+        """`draw`, with the observers told."""
+        if not self._observers:
+            return await self.draw(request, tell)
+        about = {"caller": request.caller, "streamed": tell is not None, "address": self._address, "settings": image_settings(request)}
+        observed = Observed(self._observers, "image", self.provider, self.id, request, **about)
+        hear = observed.hear = InOrder(lambda event: observed.tell(event) if isinstance(event, (Queued, Loading, imagegen.Step)) else None)
+
+        def both(event: imagegen.ImageEvent) -> None:
+            hear(event)
+            if tell is not None:
+                tell(event)
+
+        observed.start()
+        return await observed.run(lambda: self.draw(request, None if tell is None else both))
+
     async def generate(
         self, prompt: str | imagegen.Request, *options: imagegen.Option, **overrides: Unpack[imagegen.Overrides]
     ) -> imagegen.Result:
-        return await self.draw(self.prepare(prompt, options, overrides), None)
+        return await self._drawn(self.prepare(prompt, options, overrides), None)
 
     def stream(
         self, prompt: str | imagegen.Request, *options: imagegen.Option, **overrides: Unpack[imagegen.Overrides]
     ) -> AbstractAsyncContextManager[imagegen.Stream]:
         request = self.prepare(prompt, options, overrides)
-        return cast("AbstractAsyncContextManager[imagegen.Stream]", EventStream(lambda: Watching(lambda tell: self.draw(request, tell))))
+        return cast("AbstractAsyncContextManager[imagegen.Stream]", EventStream(lambda: self._watched(request)))
 
     def generate_sync(
         self, prompt: str | imagegen.Request, *options: imagegen.Option, **overrides: Unpack[imagegen.Overrides]
     ) -> imagegen.Result:
         request = self.prepare(prompt, options, overrides)
-        return portal.run(lambda: self.draw(request, None))
+        return portal.run(lambda: self._drawn(request, None))
 
     def stream_sync(
         self, prompt: str | imagegen.Request, *options: imagegen.Option, **overrides: Unpack[imagegen.Overrides]
     ) -> AbstractContextManager[imagegen.SyncStream]:
         request = self.prepare(prompt, options, overrides)
-        return cast("AbstractContextManager[imagegen.SyncStream]", SyncEventStream(lambda: Watching(lambda tell: self.draw(request, tell))))
+        return cast("AbstractContextManager[imagegen.SyncStream]", SyncEventStream(lambda: self._watched(request)))
 
     async def aclose(self) -> None:
         if self._owner is not None:
@@ -182,12 +212,18 @@ class HTTPImageModel(ImageModel):
         lists: Callable[[str, imagegen.Request], Awaitable[Lists]] | None = None,
         owner: Any = None,
     ) -> None:
-        super().__init__(caller.provider, id, options, limits=caller.limits, owner=owner)
+        super().__init__(
+            caller.provider, id, options, limits=caller.limits, owner=owner, observers=caller.observers, address=caller.address
+        )
         self._caller = caller
         self._any_door = door
         self._timeout = timeout
         self._strict = strict
         self._lists = lists
+
+    @property
+    def served_by(self) -> imagegen.Provider | None:
+        return cast("imagegen.Provider | None", self._caller.served_by)
 
     @abstractmethod
     async def work(self, request: imagegen.Request, deadline: Deadline, tell: Tell | None) -> imagegen.Result:
@@ -206,7 +242,7 @@ class HTTPImageModel(ImageModel):
                 raise began.exceeded()
             result = await self._portions(fitted, began, tell)
         except MajordomoError as error:
-            error.about(self.provider, self.id)
+            self._caller.about(error, self.id)
             raise
         return self._finished(result, request, fitted, warnings)
 
@@ -255,7 +291,8 @@ class HTTPImageModel(ImageModel):
         return _joined(parts)
 
     async def _placed(self, request: imagegen.Request, deadline: Deadline, tell: Tell | None) -> imagegen.Result:
-        heard = None if tell is None else lambda position: tell(Queued(position))
+        hear = tell or hearing()
+        heard = None if hear is None else lambda position: hear(Queued(position))
         place = await self._caller.enter(deadline, self.id, request.caller, heard)
         try:
             result = await self.work(request, deadline, tell)
@@ -267,6 +304,7 @@ class HTTPImageModel(ImageModel):
     async def exchange(self, wire: WireRequest, read: Callable[[WireStream], Awaitable[T]], deadline: Deadline, tell: Tell | None) -> T:
         """Send a job once, again only when it was proved refused or the model still loads, and `read` the answer."""
         tries = Tries(self._caller, deadline, self.id, picture=True)
+        hear = tell or hearing()
         while True:
             try:
                 reply = await self._caller.open(wire, deadline)
@@ -276,8 +314,8 @@ class HTTPImageModel(ImageModel):
                     await reply.aclose()
             except MajordomoError as error:
                 pause = tries.decide(error.about(self.provider, self.id))
-                if error.code == "MODEL_LOADING" and tell is not None:
-                    tell(Loading(error.message, deadline.elapsed()))
+                if error.code == "MODEL_LOADING" and hear is not None:
+                    hear(Loading(error.message, deadline.elapsed()))
             else:
                 self._caller.budget.success()
                 return result
@@ -302,7 +340,15 @@ class HTTPImageModel(ImageModel):
             warned.append(CallWarning("SIZE_DIFFERS", f"size {asked[0]}x{asked[1]} was asked for, {words} came", "size"))
         model = result.model or self.id
         noted = tuple(image.noted(_made_with(request, detail, model)) for image, detail in zip(images, details, strict=True))
-        return replace(result, images=noted, details=details, provider=self.provider, model=model, warnings=tuple(dict.fromkeys(warned)))
+        return replace(
+            result,
+            images=noted,
+            details=details,
+            usage=result.usage.drew(noted),
+            provider=self.provider,
+            model=model,
+            warnings=tuple(dict.fromkeys(warned)),
+        )
 
 
 def _made_with(request: imagegen.Request, detail: imagegen.ImageDetails, model: str) -> dict[str, Any]:
@@ -379,21 +425,14 @@ def _joined(parts: Sequence[_Part]) -> imagegen.Result:
         which = f"picture {part.first + 1}" if part.size == 1 else f"pictures {part.first + 1} to {part.first + part.size}"
         reason = "not tried, the others had failed for good" if part.error is None else str(part.error)
         warnings.append(CallWarning("PICTURE_FAILED", f"{which} failed: {reason}", "n"))
-    usages = [result.usage for result in good]
     return imagegen.Result(
         tuple(image for result in good for image in result.images),
         tuple(detail for result in good for detail in result.details),
         tuple(warnings),
-        imagegen.Usage(*(_sum([getattr(usage, name) for usage in usages]) for name in ("input_tokens", "output_tokens", "seconds"))),
+        imagegen.Usage.sum(result.usage for result in good),
         good[0].model,
         raw=[result.raw for result in good],
     )
-
-
-def _sum(values: Sequence[Any]) -> Any:
-    """None when none is known."""
-    known = [value for value in values if value is not None]
-    return sum(known) if known else None
 
 
 async def _converted(request: imagegen.Request, forms: Forms, limits: Limits) -> imagegen.Request:

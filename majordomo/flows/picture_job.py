@@ -11,6 +11,7 @@ from majordomo.dialects.sdcpp_jobs import Visit
 from majordomo.errors import JobLostError, NotFoundError, Phase
 from majordomo.flows.call import Caller, Tries, read_all
 from majordomo.flows.picture import HTTPImageModel, ImageDoor, Tell, withdrawing
+from majordomo.observing.observed import hearing
 from majordomo.progress import Queued
 from majordomo.settings import Limits, Timeout
 from majordomo.wire import Deadline, WireRequest, WireStream
@@ -53,6 +54,7 @@ class JobImageModel(HTTPImageModel):
 
     async def _awaited(self, job: str, request: imagegen.Request, deadline: Deadline, tell: Tell | None) -> imagegen.Result:
         pause = FIRST_PAUSE
+        tell = tell or hearing()
         while True:
             seen = await self._visit(job, request, deadline)
             if seen.result is not None:

@@ -20,6 +20,7 @@ from majordomo.errors import BadResponseError, CallWarning, JobLostError, Majord
 from majordomo.flows.call import Caller, Tries, read_all
 from majordomo.flows.picture import HTTPImageModel, Tell, beside, withdrawing
 from majordomo.flows.picture_job import FIRST_PAUSE, LONGEST_PAUSE, VISIT
+from majordomo.observing.observed import hearing
 from majordomo.progress import Queued
 from majordomo.settings import Timeout
 from majordomo.wire import Deadline, MessageStream, WireRequest, WireStream, connector
@@ -107,6 +108,7 @@ class QueuedImageModel(HTTPImageModel):
     async def _awaited(self, order: _Order, deadline: Deadline, tell: Tell | None) -> Finished:
         job = order.ticket.job
         pause = FIRST_PAUSE
+        tell = tell or hearing()
         while True:
             finished = await self._history(job, deadline)
             if finished is not None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 from majordomo import imagegen
 from majordomo.errors import BadResponseError, ConnectionFailedError, MajordomoError, StreamBrokenError
 from majordomo.flows.call import Caller
 from majordomo.flows.picture import AnsweredImageModel, AnsweringDoor, Tell
+from majordomo.observing.observed import hearing
 from majordomo.settings import Limits
 from majordomo.wire import Deadline, WireRequest, WireStream
 
@@ -19,7 +20,9 @@ class PictureDecoder(Protocol):
     @property
     def complete(self) -> bool: ...
 
-    def feed(self, chunk: bytes) -> Sequence[imagegen.ImageEvent]: ...
+    def feed(self, chunk: bytes) -> Iterator[imagegen.ImageEvent]:
+        """The events that these bytes complete, one by one; nothing is read before they are taken."""
+        ...
 
     def finish(self) -> imagegen.Result: ...
 
@@ -45,7 +48,7 @@ class StreamedImageModel(AnsweredImageModel):
     async def work(self, request: imagegen.Request, deadline: Deadline, tell: Tell | None) -> imagegen.Result:
         if (tell is None and not self.always) or not self._streaming.streams(self.id, request):
             return await super().work(request, deadline, tell)
-        hear: Tell = tell if tell is not None else lambda event: None
+        hear: Tell = tell or hearing() or (lambda event: None)
 
         async def read(reply: WireStream) -> imagegen.Result:
             kind = reply.headers.get("content-type", "")

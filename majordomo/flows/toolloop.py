@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any, Unpack, cast
 
 from majordomo import imagegen, llm
-from majordomo.errors import CallWarning, DeadlineExceededError, InvalidRequestError, MajordomoError
+from majordomo.errors import CallWarning, DeadlineExceededError, InvalidRequestError, MajordomoError, Tried
 from majordomo.flows import portal
 from majordomo.flows.background import Telling
 from majordomo.flows.streams import EventStream, SyncEventStream
@@ -141,6 +141,7 @@ class _Loop:
         self._added: list[llm.Message] = []
         self._usages: list[Usage] = []
         self._warnings: list[CallWarning] = []
+        self._tried: list[Tried] = []
         self.reply = empty_reply(model.id, model.provider)
 
     async def run(self, tell: Tell | None) -> llm.Reply:
@@ -165,6 +166,7 @@ class _Loop:
             self._added.append(answered.message)
             self._usages.append(answered.usage)
             self._warnings += answered.warnings
+            self._tried += answered.tried
             self._note(answered)
             calls = answered.tool_calls
             if not calls or any(call.name in self._tools and self._tools[call.name].function is None for call in calls):
@@ -180,7 +182,13 @@ class _Loop:
         return self.reply
 
     def _note(self, answered: llm.Reply) -> None:
-        self.reply = replace(answered, new_messages=tuple(self._added), usage=_sum(self._usages), warnings=tuple(self._warnings))
+        self.reply = replace(
+            answered,
+            new_messages=tuple(self._added),
+            usage=Usage.sum(self._usages),
+            warnings=tuple(self._warnings),
+            tried=tuple(self._tried),
+        )
 
     async def _ask(self, messages: list[llm.Message], overrides: llm.Overrides, tell: Tell | None) -> llm.Reply:
         if tell is None:
@@ -272,13 +280,3 @@ def _parts(returned: Any) -> tuple[TextPart | ImagePart | FilePart, ...]:
     from pydantic_core import to_json
 
     return _parts(to_json(returned).decode())
-
-
-def _sum(usages: Sequence[Usage]) -> Usage:
-    """Of each kind the sum; None when any answer did not say."""
-
-    def total(name: str) -> int | None:
-        counts = [getattr(usage, name) for usage in usages]
-        return None if None in counts else sum(counts)
-
-    return Usage(total("input_tokens"), total("output_tokens"), total("cached_tokens"), total("reasoning_tokens"))

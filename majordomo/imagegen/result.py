@@ -2,20 +2,43 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from majordomo.errors import CallWarning, NoImageError
+from majordomo.counting import added
+from majordomo.errors import CallWarning, NoImageError, Tried
 from majordomo.media import ImagePart
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What the picture cost as the backend counted it; None where it did not say. `seconds` of its work, not of the network."""
+    """What the pictures took as the backend counted it; None where it did not say. `seconds` of its work, not of the network.
+
+    Tokens by modality are parts of `input_tokens` and `output_tokens`. `images` and the `pixels` of them all are counted here, when the
+    result is whole. `load_seconds` of `seconds` went into loading the model.
+    """
 
     input_tokens: int | None = None
     output_tokens: int | None = None
     seconds: float | None = None
+    text_input_tokens: int | None = None
+    image_input_tokens: int | None = None
+    cached_tokens: int | None = None
+    text_output_tokens: int | None = None
+    image_output_tokens: int | None = None
+    load_seconds: float | None = None
+    images: int | None = None
+    pixels: int | None = None
+
+    @classmethod
+    def sum(cls, usages: Iterable[Usage]) -> Usage:
+        """Of each field the sum; None when any of them did not say."""
+        return added(cls, usages)
+
+    def drew(self, images: Sequence[ImagePart]) -> Usage:
+        """The same, with these pictures counted."""
+        return replace(self, images=len(images), pixels=sum(image.width * image.height for image in images))
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +58,10 @@ class ImageDetails:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """At least one picture, always; `details[i]` belongs to `images[i]`. `raw` is the backend's reply with picture bytes elided."""
+    """At least one picture, always; `details[i]` belongs to `images[i]`. `raw` is the backend's reply with picture bytes elided.
+
+    `tried` says which members of a chain were passed over before this one drew.
+    """
 
     images: tuple[ImagePart, ...]
     details: tuple[ImageDetails, ...] = ()
@@ -44,6 +70,7 @@ class Result:
     model: str = ""
     provider: str = ""
     raw: Any = field(default=None, repr=False, compare=False)
+    tried: tuple[Tried, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "images", tuple(self.images))

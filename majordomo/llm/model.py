@@ -70,6 +70,11 @@ class Model(ABC):
     id: str
     provider: str
 
+    @property
+    def served_by(self) -> Provider | None:
+        """Who serves this model, where that is known: for the questions that are free (`models`, `health`)."""
+        return None
+
     @abstractmethod
     async def generate(self, messages: Messages | Request, *options: Option, **overrides: Unpack[Overrides]) -> Reply: ...
 

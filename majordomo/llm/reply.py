@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from majordomo.errors import CallWarning
+from majordomo.counting import added
+from majordomo.errors import CallWarning, Tried
 from majordomo.llm.messages import Message
 from majordomo.llm.parts import ImagePart, TextPart, ThinkingPart, ToolCallPart, ToolResultPart
 
@@ -14,15 +16,47 @@ FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "error"
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens as the backend counted them; None where it did not say, never 0 for unknown.
+    """What an answer took, as the backend counted it; None where it did not say, never 0 for unknown.
 
-    `input_tokens` includes the cached ones, `output_tokens` the reasoning ones.
+    `input_tokens` includes the cached ones and those written to a cache, `output_tokens` the reasoning ones. Of the written ones,
+    `cache_write_1h_tokens` are kept for an hour, at another price. Tokens by modality are parts of these two. The seconds are those of a
+    backend that tells them (Ollama, llama.cpp, Groq): loading the model, reading the prompt, writing the answer.
     """
 
     input_tokens: int | None = None
     output_tokens: int | None = None
     cached_tokens: int | None = None
     reasoning_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    cache_write_1h_tokens: int | None = None
+    text_input_tokens: int | None = None
+    image_input_tokens: int | None = None
+    audio_input_tokens: int | None = None
+    text_output_tokens: int | None = None
+    image_output_tokens: int | None = None
+    audio_output_tokens: int | None = None
+    load_seconds: float | None = None
+    prompt_seconds: float | None = None
+    output_seconds: float | None = None
+
+    @classmethod
+    def sum(cls, usages: Iterable[Usage]) -> Usage:
+        """Of each field the sum; None when any of them did not say."""
+        return added(cls, usages)
+
+    @property
+    def input_tokens_per_second(self) -> float | None:
+        """How fast the prompt was read, what came from a cache left out; None when it is not known."""
+        return _rate(None if self.input_tokens is None else self.input_tokens - (self.cached_tokens or 0), self.prompt_seconds)
+
+    @property
+    def output_tokens_per_second(self) -> float | None:
+        """How fast the answer was written; None when it is not known."""
+        return _rate(self.output_tokens, self.output_seconds)
+
+
+def _rate(tokens: int | None, seconds: float | None) -> float | None:
+    return tokens / seconds if tokens is not None and seconds else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +65,7 @@ class Reply:
 
     `model` is what the backend says answered (often more precise than what was asked), `raw` the backend's own JSON with picture
     bytes elided, `output` the validated value when `output=` was asked for (of an unfinished stream: what can be read so far, not
-    validated), `raw_finish_reason` the backend's own word.
+    validated), `raw_finish_reason` the backend's own word. `tried` says which members of a chain were passed over before this one answered.
     """
 
     message: Message
@@ -44,6 +78,7 @@ class Reply:
     raw: Any = field(default=None, repr=False, compare=False)
     raw_finish_reason: str | None = None
     new_messages: tuple[Message, ...] = ()
+    tried: tuple[Tried, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.new_messages:

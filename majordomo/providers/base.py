@@ -17,6 +17,8 @@ from majordomo.flows.gate import Gate
 from majordomo.flows.group import ResourceGroup, named_group
 from majordomo.flows.rate import Meters
 from majordomo.llm.embeddings import EmbeddingModel
+from majordomo.observing import Observer
+from majordomo.observing.observed import checked_observers
 from majordomo.secret import Redactor, Secret, seal
 from majordomo.settings import HOSTED, LOCAL, Limits, Rate, Retries, Timeout
 from majordomo.transport import Address, open_room
@@ -36,7 +38,8 @@ class Common(TypedDict, total=False):
     name, whose places this provider's calls take. strict: what the backend cannot honour is an error
     instead of a warning. limits: sizes. proxy: URL of an HTTP proxy (none is ever taken from the environment). tls: file of CA
     certificates, or an ssl.SSLContext. headers: sent with every request. transport: any httpx.AsyncClient or httpx.AsyncBaseTransport
-    instead of our own sockets.
+    instead of our own sockets, or what stands around them (a recorder, a replay, made faults of majordomo.testing). observers: are told
+    of every call.
     """
 
     timeout: Timeout | float | None
@@ -51,6 +54,7 @@ class Common(TypedDict, total=False):
     tls: str | ssl.SSLContext | None
     headers: Mapping[str, str | Secret] | None
     transport: Any
+    observers: Sequence[Observer]
 
 
 def sealed(common: Common) -> Common:
@@ -102,8 +106,15 @@ class Provider(llm.Provider, imagegen.Provider):
     def embedding_model(self, id: str) -> EmbeddingModel:  # noqa: A002
         raise UnsupportedError(f"{self.name} serves no embedding models", provider=self.name, model=id)
 
+    async def server(self) -> str:
+        """Which software answers, with its version, where it tells so for free; else ""."""
+        return ""
+
     def models_sync(self) -> list[ModelInfo]:
         return portal.run(self.models)
+
+    def server_sync(self) -> str:
+        return portal.run(self.server)
 
     def health_sync(self) -> Health:
         return portal.run(self.health)
@@ -150,6 +161,7 @@ class HTTPProvider(Provider):
         tls: str | ssl.SSLContext | None = None,
         headers: Mapping[str, str | Secret] | None = None,
         transport: Any = None,
+        observers: Sequence[Observer] = (),
     ) -> None:
         headers = secrets = {name: seal(value) or Secret("") for name, value in (headers or {}).items()}
         if key is not None:
@@ -167,16 +179,20 @@ class HTTPProvider(Provider):
         self._picture_timeout = (timeout or Timeout()).over(
             Timeout(total=None if self.local else 900).over(LOCAL if self.local else HOSTED)
         )
+        hide = Redactor([key, *secrets.values()])
         self._caller = Caller(
             self.name,
-            open_room(self.address, headers=secrets, tls=tls, proxy=proxy, transport=transport),
+            open_room(self.address, headers=secrets, tls=tls, proxy=proxy, transport=transport, hide=hide),
             retries or Retries(),
             limits or Limits(),
-            Redactor([key, *secrets.values()]),
+            hide,
             watch=self._watch(),
             peers=provider_names,
             gate=gate,
             release=self._release if self.releases else None,
+            observers=checked_observers(observers),
+            address=self.address.origin,
+            served_by=self,
         )
 
     def _key_headers(self, key: Secret) -> dict[str, Secret]:
@@ -205,7 +221,7 @@ class HTTPProvider(Provider):
         try:
             await self._caller.fetch(WireRequest("GET", path, rooted=rooted), self._caller.deadline(ASKING), 1 << 20)
         except MajordomoError as error:
-            return Health(False, error.message)
+            return Health(False, error.message, error=error)
         return Health(True, "answers", time.monotonic() - began)
 
     async def aclose(self) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Unpack
 
 from majordomo import imagegen
 from majordomo.catalog import Health, ModelInfo
-from majordomo.dialects.comfyui import CURRENT, ComfyGraphs, decode_choices, lists_from
+from majordomo.dialects.comfyui import CURRENT, ComfyGraphs, decode_choices, decode_server_version, lists_from
 from majordomo.dialects.comfyui_workflow import Workflow
 from majordomo.dialects.samplers import Lists
 from majordomo.errors import BadResponseError, ConfigurationError, NotFoundError
@@ -85,6 +85,9 @@ class ComfyUI(HTTPProvider):
     async def health(self) -> Health:
         """Whether `GET /system_stats` answers."""
         return await self._healthy("/system_stats")
+
+    async def server(self) -> str:
+        return f"ComfyUI {decode_server_version(await self._ask('/system_stats'), self._caller.limits)}".strip()
 
     async def _checkpoints(self) -> tuple[str, ...]:
         node = "CheckpointLoaderSimple"

@@ -25,6 +25,8 @@ from majordomo.imaging.sketch import DEFAULT_SIZE, DEFAULT_STEPS, Sketch
 from majordomo.llm.reply import empty_reply
 from majordomo.llm.tools import read_output
 from majordomo.media import png_text
+from majordomo.observing import Observer
+from majordomo.observing.observed import checked_observers, hearing
 from majordomo.providers.base import Provider, gate_of, provider_names
 from majordomo.settings import LOCAL, Limits, Rate, Timeout
 from majordomo.wire import Deadline
@@ -57,6 +59,7 @@ class Offline(Provider):
         gpu: ResourceGroup | str | None = None,
         strict: bool = False,
         limits: Limits | None = None,
+        observers: Sequence[Observer] = (),
     ) -> None:
         if timeout is not None and not isinstance(timeout, Timeout):
             timeout = Timeout(total=timeout)
@@ -64,6 +67,7 @@ class Offline(Provider):
         self.gate = gate_of(max_concurrency if max_concurrency is not None else PROCESSORS, max_queue, rate, gpu)
         self._strict = strict
         self._limits = limits or Limits()
+        self._observers = checked_observers(observers)
         self._closed = False
 
     def model(self, id: str, *options: llm.Option) -> OfflineChat:  # noqa: A002 (the word of the design)
@@ -108,12 +112,17 @@ class Offline(Provider):
 
 class OfflinePainter(ImageModel):
     def __init__(self, owner: Offline, id: str, options: Sequence[imagegen.Option]) -> None:  # noqa: A002
-        super().__init__(owner.name, id, options, limits=owner._limits)
+        super().__init__(owner.name, id, options, limits=owner._limits, observers=owner._observers)
         self._offline = owner
+
+    @property
+    def served_by(self) -> Offline:
+        return self._offline
 
     async def draw(self, request: imagegen.Request, tell: Tell | None) -> imagegen.Result:
         """n pictures, one after the other. Picture i is drawn from seed + i, as other backends count."""
         offline = self._offline
+        tell = tell or hearing()
         try:
             fitted, warnings = _fit(request, self.id, self.provider)
             refuse_unsupported(warnings, offline._strict)
@@ -189,7 +198,8 @@ class _Painting:
             for index, image in enumerate(self._images)
         ]
         note = {"engine": "majordomo offline sketch", "neural_network": False, "note": "drawn by rules; no neural network drew this"}
-        return imagegen.Result(tuple(self._images), tuple(details), tuple(warnings), model=model, provider=provider, raw=note)
+        usage = imagegen.Usage().drew(self._images)
+        return imagegen.Result(tuple(self._images), tuple(details), tuple(warnings), usage, model=model, provider=provider, raw=note)
 
 
 def _shows(step: int, steps: int, previews: int) -> bool:
@@ -200,8 +210,12 @@ def _shows(step: int, steps: int, previews: int) -> bool:
 
 class OfflineChat(ChatModel):
     def __init__(self, owner: Offline, id: str, options: Sequence[llm.Option]) -> None:  # noqa: A002
-        super().__init__(owner.name, id, options, limits=owner._limits)
+        super().__init__(owner.name, id, options, limits=owner._limits, observers=owner._observers)
         self._offline = owner
+
+    @property
+    def served_by(self) -> Offline:
+        return self._offline
 
     async def ask(self, request: llm.Request) -> llm.Reply:
         source = self.listen(request)
@@ -213,6 +227,8 @@ class OfflineChat(ChatModel):
         names = [name for name in ("temperature", "top_p", "top_k", "reasoning") if getattr(request, name) is not None]
         names += ["extra"] if request.extra else []
         warnings = [CallWarning(UNSUPPORTED, f"{name} has no effect: the clerk answers by rules", name) for name in names]
+        if any(isinstance(part, llm.FilePart) for message in request.messages for part in message.parts):
+            warnings.append(CallWarning(UNSUPPORTED, "files are not read: the clerk looks at pictures only", "messages"))
         try:
             refuse_unsupported(warnings, self._offline._strict)
         except MajordomoError as error:

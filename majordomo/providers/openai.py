@@ -10,7 +10,7 @@ from majordomo.dialects.embeddings import OpenAIEmbeddings
 from majordomo.dialects.openai_chat import OpenAIChat
 from majordomo.dialects.openai_image_models import compatible_family, hosted_family
 from majordomo.dialects.openai_images import OpenAIImages
-from majordomo.dialects.openai_models import decode_models
+from majordomo.dialects.openai_models import decode_models, openai_family
 from majordomo.dialects.openai_responses import OpenAIResponses
 from majordomo.errors import ConfigurationError
 from majordomo.flows.chat import HTTPChatModel
@@ -72,8 +72,8 @@ class OpenAI(HTTPProvider):
         return self._embedder(OpenAIEmbeddings(), id)
 
     async def models(self) -> list[ModelInfo]:
-        """What `GET /models` lists for this key."""
-        return decode_models(await self._ask("/models"), self._caller.limits)
+        """What `GET /models` lists for this key: ids alone, so what a model can do is told by its name, where that tells."""
+        return decode_models(await self._ask("/models"), self._caller.limits, named=openai_family)
 
     async def health(self) -> Health:
         """Whether `GET /models` answers, which also tells whether the key is good."""

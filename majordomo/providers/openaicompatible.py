@@ -89,7 +89,7 @@ class OpenAICompatible(HTTPProvider):
         return self._embedder(OpenAIEmbeddings(), id)
 
     async def models(self) -> list[ModelInfo]:
-        """What `GET /models` lists."""
+        """What `GET /models` lists; what a model can do where the server tells (OpenRouter, Mistral, Together, llama.cpp)."""
         return decode_models(await self._ask("/models"), self._caller.limits)
 
     async def health(self) -> Health:

@@ -1,66 +1,253 @@
-"""Several picture models as one: the next is asked when one fails, never when one refuses."""
+"""Several models as one: the next is asked when one fails, never when one refuses."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from dataclasses import replace
+from typing import Any, Unpack, cast
 
-from majordomo import imagegen
-from majordomo.errors import ChainExhaustedError, ConfigurationError, MajordomoError
-from majordomo.flows.picture import ImageModel, Tell
+from majordomo import imagegen, llm
+from majordomo.catalog import Capability
+from majordomo.errors import BadResponseError, CallWarning, MajordomoError
+from majordomo.flows import portal
+from majordomo.flows.background import Telling
+from majordomo.flows.picture import Watching
+from majordomo.flows.streams import EventStream, SyncEventStream
+from majordomo.imagegen.request import check_request as check_picture
+from majordomo.llm.messages import as_messages
+from majordomo.llm.reply import empty_reply
+from majordomo.llm.request import check_request as check_chat
+from majordomo.media import ImagePart
+from majordomo.routing import registry
+from majordomo.routing.asking import Asking, chat_asking, picture_asking
+from majordomo.routing.capabilities import chat_need, picture_need
+from majordomo.routing.failures import Reason
+from majordomo.routing.health import ChainHealth
+from majordomo.routing.walk import Hearing, Members, Tell
 from majordomo.settings import Limits
 
+Messages = str | llm.Message | Sequence[llm.Message]
+_CHAT: Any = llm.Model  # mypy takes no abstract class for a type
+_PICTURES: Any = imagegen.Model
 
-class ImageChain(ImageModel):
-    """An ordinary picture model. `members` are asked in order; the next one only for an error that is `retryable`: a dead backend, a full
-    queue, a limit of time. A refusal, a bad request or a wrong key is raised as it is, and in a stream nothing else is asked once a
-    step or an unfinished picture was shown.
 
-    The result says in `provider` and `model` who drew. Raises ChainExhaustedError, with all errors in `failures`, when everybody failed;
-    ConfigurationError for no members.
+class Chain(Members[llm.Model], llm.Model):
+    """An ordinary chat model made of several. `members` are models, chains among them, or model strings; they are asked in order.
+
+    The next is asked after an error that is `retryable`, while a member rests, and where it was known before anything was sent that a
+    member cannot do this: an UnsupportedError, or a picture for a model that is listed without "vision" (by its provider, or in
+    `capabilities`, which maps "provider/model" to what it can do). A refusal, a bad request or a wrong key is raised as it is, unless
+    `on` names its class or code. Once a part of the answer was handed out nobody else is asked: StreamBrokenError then, with that part.
+
+    A member's own retries come first: one whose provider was made with `Retries(attempts=1)` is left at once. One that fails again and
+    again rests `cooldown` seconds (default 30) and longer each time; ChainHealth says how, and `health` may be shared by chains. When all
+    rest, the one whose rest ends first is asked anyway, by one call at a time.
+
+    The reply says who answered in `provider` and `model`, and in `tried` who did not. Options: a member's own < the chain's < the fields
+    of the request < those of the call < keywords. Members made from strings are closed with the chain, the others are not.
+
+    Raises ChainExhaustedError, with every member's error in `failures`, when nobody answered; ConfigurationError for no members, members
+    of another kind, a chain within itself, and settings that cannot be.
     """
 
-    def __init__(self, members: Sequence[imagegen.Model], *options: imagegen.Option, limits: Limits | None = None) -> None:
-        self.members = tuple(members)
-        if not self.members or not all(isinstance(member, imagegen.Model) for member in self.members):
-            raise ConfigurationError("a chain needs picture models", details={"field": "members"})
-        names = ",".join(f"{member.provider}/{member.id}" for member in self.members)
-        super().__init__("chain", names, options, limits=limits or Limits())
+    operation = "chat"
 
-    async def draw(self, request: imagegen.Request, tell: Tell | None) -> imagegen.Result:
-        failures: list[MajordomoError] = []
-        for member in self.members:
-            shown = _Shown(tell) if tell is not None else None
-            try:
-                return await (member.generate(request) if shown is None else _streamed(member, request, shown))
-            except MajordomoError as error:
-                if not error.retryable or (shown is not None and shown.began):
-                    raise
-                failures.append(error)
-        words = "; ".join(f"{error.provider}/{error.model}: {error.message}" for error in failures)
-        raise ChainExhaustedError(f"every member failed: {words}", failures=failures)
+    def __init__(
+        self,
+        members: Iterable[llm.Model | str],
+        *options: llm.Option,
+        cooldown: float | None = None,
+        on: Reason | Iterable[Reason] = (),
+        health: ChainHealth | None = None,
+        capabilities: Mapping[str, Collection[Capability]] | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        super().__init__(members, _CHAT, registry.model, cooldown=cooldown, on=on, health=health, capabilities=capabilities, limits=limits)
+        self._options = options
+
+    def _asking(self, messages: Messages | llm.Request, options: Sequence[llm.Option], overrides: llm.Overrides) -> Asking[llm.Request]:
+        try:
+            given = messages if isinstance(messages, llm.Request) else llm.Request(as_messages(messages))
+            asking = chat_asking(given, self._options, options, overrides)
+            check_chat(asking.request, self._limits)
+        except MajordomoError as error:
+            error.about(self.provider, self.id)
+            raise
+        return asking
+
+    async def _answer(self, asking: Asking[llm.Request], tell: Tell | None, now: _SoFar) -> llm.Reply:
+        async def ask(model: llm.Model, hearing: Hearing) -> llm.Reply:
+            if not hearing.listens:
+                return await model.generate(asking.request, **asking.unset)
+            async with model.stream(asking.request, **asking.unset) as stream:
+                now.stream = stream
+                try:
+                    return cast("llm.Reply", (await _followed(model, stream, llm.Done, hearing)).reply)
+                except MajordomoError as error:
+                    failure = error  # raised outside: a program's own stream may hold a task group, which would wrap it
+                    hearing.partial = stream.reply
+            raise failure
+
+        reply, model, tried = await self.walk(chat_need(asking.request), ask, tell)
+        return replace(reply, provider=reply.provider or model.provider, model=reply.model or model.id, tried=tried + reply.tried)
+
+    async def generate(self, messages: Messages | llm.Request, *options: llm.Option, **overrides: Unpack[llm.Overrides]) -> llm.Reply:
+        return await self._answer(self._asking(messages, options, overrides), None, _SoFar())
+
+    def stream(
+        self, messages: Messages | llm.Request, *options: llm.Option, **overrides: Unpack[llm.Overrides]
+    ) -> AbstractAsyncContextManager[llm.Stream]:
+        asking = self._asking(messages, options, overrides)
+        return cast("AbstractAsyncContextManager[llm.Stream]", EventStream(lambda: _ChatSource(self, asking)))
+
+    def generate_sync(self, messages: Messages | llm.Request, *options: llm.Option, **overrides: Unpack[llm.Overrides]) -> llm.Reply:
+        asking = self._asking(messages, options, overrides)
+        return portal.run(lambda: self._answer(asking, None, _SoFar()))
+
+    def stream_sync(
+        self, messages: Messages | llm.Request, *options: llm.Option, **overrides: Unpack[llm.Overrides]
+    ) -> AbstractContextManager[llm.SyncStream]:
+        asking = self._asking(messages, options, overrides)
+        return cast("AbstractContextManager[llm.SyncStream]", SyncEventStream(lambda: _ChatSource(self, asking)))
+
+
+class ImageChain(Members[imagegen.Model], imagegen.Model):
+    """The same of picture models. What is said of Chain holds, with "edit" for "vision": requests with `images` pass over models that are
+    listed without it. A step or an unfinished picture is a part of the answer; `partial` of the StreamBrokenError is then a result
+    of the last unfinished pictures, with the warning `UNFINISHED`, or None when none was shown.
+    """
+
+    operation = "image"
+
+    def __init__(
+        self,
+        members: Iterable[imagegen.Model | str],
+        *options: imagegen.Option,
+        cooldown: float | None = None,
+        on: Reason | Iterable[Reason] = (),
+        health: ChainHealth | None = None,
+        capabilities: Mapping[str, Collection[Capability]] | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        super().__init__(
+            members, _PICTURES, registry.image_model, cooldown=cooldown, on=on, health=health, capabilities=capabilities, limits=limits
+        )
+        self._options = options
+
+    def _asking(
+        self, prompt: str | imagegen.Request, options: Sequence[imagegen.Option], overrides: imagegen.Overrides
+    ) -> Asking[imagegen.Request]:
+        try:
+            given = prompt if isinstance(prompt, imagegen.Request) else imagegen.Request(prompt)
+            asking = picture_asking(given, self._options, options, overrides)
+            check_picture(asking.request, self._limits)
+        except MajordomoError as error:
+            error.about(self.provider, self.id)
+            raise
+        return asking
+
+    async def _draw(self, asking: Asking[imagegen.Request], tell: Tell | None) -> imagegen.Result:
+        async def ask(model: imagegen.Model, hearing: Hearing) -> imagegen.Result:
+            if not hearing.listens:
+                return await model.generate(asking.request, **asking.unset)
+            shown = _Shown(hearing)
+            async with model.stream(asking.request, **asking.unset) as stream:
+                try:
+                    return cast("imagegen.Result", (await _followed(model, stream, imagegen.Done, shown)).result)
+                except MajordomoError as error:
+                    failure = error  # as above
+                    hearing.partial = shown.unfinished(model)
+            raise failure
+
+        result, model, tried = await self.walk(picture_need(asking.request), ask, tell)
+        return replace(result, provider=result.provider or model.provider, model=result.model or model.id, tried=tried + result.tried)
+
+    async def generate(
+        self, prompt: str | imagegen.Request, *options: imagegen.Option, **overrides: Unpack[imagegen.Overrides]
+    ) -> imagegen.Result:
+        return await self._draw(self._asking(prompt, options, overrides), None)
+
+    def stream(
+        self, prompt: str | imagegen.Request, *options: imagegen.Option, **overrides: Unpack[imagegen.Overrides]
+    ) -> AbstractAsyncContextManager[imagegen.Stream]:
+        asking = self._asking(prompt, options, overrides)
+        return cast("AbstractAsyncContextManager[imagegen.Stream]", EventStream(lambda: Watching(lambda tell: self._draw(asking, tell))))
+
+    def generate_sync(
+        self, prompt: str | imagegen.Request, *options: imagegen.Option, **overrides: Unpack[imagegen.Overrides]
+    ) -> imagegen.Result:
+        asking = self._asking(prompt, options, overrides)
+        return portal.run(lambda: self._draw(asking, None))
+
+    def stream_sync(
+        self, prompt: str | imagegen.Request, *options: imagegen.Option, **overrides: Unpack[imagegen.Overrides]
+    ) -> AbstractContextManager[imagegen.SyncStream]:
+        asking = self._asking(prompt, options, overrides)
+        return cast("AbstractContextManager[imagegen.SyncStream]", SyncEventStream(lambda: Watching(lambda tell: self._draw(asking, tell))))
+
+
+class _SoFar:
+    """The stream of the member that is being asked just now."""
+
+    stream: llm.Stream | None = None
+
+
+class _ChatSource:
+    """A walk in a task of its own, told while it happens."""
+
+    def __init__(self, chain: Chain, asking: Asking[llm.Request]) -> None:
+        self._chain = chain
+        self._now = _SoFar()
+        self._whole: llm.Reply | None = None
+
+        async def work(tell: Callable[[llm.ChatEvent], None]) -> llm.Reply:
+            reply = self._whole = await chain._answer(asking, tell, self._now)
+            tell(llm.Done(reply))
+            return reply
+
+        self._telling: Telling[llm.ChatEvent, llm.Reply] = Telling(work)
+
+    @property
+    def reply(self) -> llm.Reply:
+        if self._whole is not None:
+            return self._whole
+        return self._now.stream.reply if self._now.stream is not None else empty_reply(self._chain.id, self._chain.provider)
+
+    async def next_events(self) -> Sequence[llm.ChatEvent]:
+        events = await self._telling.told()
+        if not events:
+            _ = self._telling.result  # raises what the walk raised
+        return events
 
     async def aclose(self) -> None:
-        """Close the members that were made by name."""
-        for member in self.members:
-            await member.aclose()
+        await self._telling.aclose()
 
 
 class _Shown:
-    """Hands events on, and knows whether a part of a picture was among them."""
+    """Remembers the last unfinished picture of each place, for when no finished one comes."""
 
-    def __init__(self, tell: Tell) -> None:
-        self._tell = tell
-        self.began = False
+    def __init__(self, hearing: Hearing) -> None:
+        self._hearing = hearing
+        self._previews: dict[int, ImagePart] = {}
 
     def __call__(self, event: imagegen.ImageEvent) -> None:
-        self.began = self.began or isinstance(event, (imagegen.Step, imagegen.Preview))
-        self._tell(event)
+        if isinstance(event, imagegen.Preview):
+            self._previews[event.index] = event.image
+        self._hearing(event)
+
+    def unfinished(self, model: imagegen.Model) -> imagegen.Result | None:
+        if not self._previews:
+            return None
+        warning = CallWarning("UNFINISHED", "the drawing broke off; these pictures are unfinished")
+        pictures = tuple(self._previews[index] for index in sorted(self._previews))
+        return imagegen.Result(pictures, warnings=(warning,), model=model.id, provider=model.provider)
 
 
-async def _streamed(member: imagegen.Model, request: imagegen.Request, shown: _Shown) -> imagegen.Result:
-    async with member.stream(request) as stream:
-        async for event in stream:
-            if isinstance(event, imagegen.Done):
-                return event.result
-            shown(event)
-    raise ConfigurationError(f"{member.provider}/{member.id} ended its stream without Done")
+async def _followed(model: llm.Model | imagegen.Model, stream: Any, end: type[Any], hear: Callable[[Any], None]) -> Any:
+    """A member's stream up to its Done, which is returned."""
+    async for event in stream:
+        if isinstance(event, end):
+            return event
+        hear(event)
+    raise BadResponseError("the stream ended without Done", code="NO_END", provider=model.provider, model=model.id)

@@ -1,82 +1,156 @@
-"""From a model string to a model: the provider's file is found by its name, and closed with the model."""
+"""The front door: models by name, under the configuration that is found or given."""
 
 from __future__ import annotations
 
-import difflib
-import importlib
-from typing import Any, cast
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, Self, cast
 
 from majordomo import imagegen, llm
 from majordomo.errors import ConfigurationError
-from majordomo.providers.base import Provider, provider_names
-from majordomo.routing.names import ModelName, parse
+from majordomo.flows import portal
+from majordomo.llm.embeddings import EmbeddingModel
+from majordomo.observing import Observer
+from majordomo.observing.observed import checked_observers
+from majordomo.prices import Price
+from majordomo.providers.base import Provider
+from majordomo.routing.assembly import Assembly, close_all, configured_class
+from majordomo.routing.config import Config, load
+from majordomo.routing.document import has_variable
+from majordomo.routing.keywords import check
+from majordomo.routing.names import ModelName
+from majordomo.routing.resolve import Target, members, resolve
 
 
-def provider_class(name: str) -> type[Provider]:
-    """The class in `providers/<name>.py`. Raises ConfigurationError, with what may have been meant, when there is none."""
-    known = sorted(provider_names())
-    if name not in known:
-        near = difflib.get_close_matches(name, known, 1)
-        hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(known)}"
-        raise ConfigurationError(f"there is no provider {name!r}{hint}", code="UNKNOWN_PROVIDER", details={"known": known})
-    module = importlib.import_module(f"majordomo.providers.{name}")
-    for value in vars(module).values():
-        if isinstance(value, type) and issubclass(value, Provider) and value.name == name and value.__module__ == module.__name__:
-            return value
-    raise ConfigurationError(f"the file of provider {name!r} holds no provider of that name")
+class Registry:
+    """The providers of one configuration, each made when it is first named, shared by all models, and closed with the registry.
+
+    `config` is a file, a mapping of the same shape, or None: then the file is MAJORDOMO_CONFIG, `majordomo.toml` in the working folder, or
+    `majordomo/majordomo.toml` in the user's configuration folder, whichever is found first, and no file is as good as an empty one.
+
+        async with md.Registry() as registry:
+            chat = registry.model()              # [defaults] chat
+            painter = registry.image_model("painter", md.with_steps(8))
+
+    Raises ConfigurationError, naming file, line and key, for what the file says wrong, keywords of its providers included. A variable
+    that is not set, and a value that only a provider can judge, is told when that provider is first named. `observers` are told of every
+    call of its providers. Safe to use from threads.
+    """
+
+    def __init__(
+        self, config: Config | Mapping[str, Any] | str | os.PathLike[str] | None = None, *, observers: Sequence[Observer] = ()
+    ) -> None:
+        self._config = load(config)
+        self._assembly = Assembly(self._config, owned=False, observers=checked_observers(observers))
+        for name, table in self._config.providers.items():
+            if not has_variable(table.type):
+                check(configured_class(self._config, name), table.keywords, self._config.document, ("providers", name))
+
+    @property
+    def source(self) -> str:
+        """The file that is used; "" when there is none."""
+        return self._config.source
+
+    @property
+    def config(self) -> Config:
+        return self._config
+
+    @property
+    def prices(self) -> dict[str, Price]:
+        """What `[prices]` says, for `md.Ledger(registry.prices)` and `md.cost(reply, registry.prices)`. Raises ConfigurationError."""
+        made: dict[str, Price] = {}
+        for name, table in self._config.prices.items():
+            try:
+                made[name] = Price(**table)
+            except (ConfigurationError, TypeError) as error:
+                raise self._config.document.error(("prices", name), str(error)) from None
+        return made
+
+    def model(self, name: str | None = None, *options: llm.Option) -> llm.Model:
+        """The chat model a string names: provider/model, a DSN, an alias, a chain; None: MAJORDOMO_CHAT_MODEL, else the default."""
+        return cast("llm.Model", self._model("chat", name, options))
+
+    def image_model(self, name: str | None = None, *options: imagegen.Option) -> imagegen.Model:
+        """The picture model a string names; None: MAJORDOMO_IMAGE_MODEL, else the default."""
+        return cast("imagegen.Model", self._model("image", name, options))
+
+    def embedding_model(self, name: str | None = None) -> EmbeddingModel:
+        """The embedding model a string names; None: MAJORDOMO_EMBEDDING_MODEL, else the default."""
+        return cast("EmbeddingModel", self._model("embedding", name, ()))
+
+    def provider(self, name: str) -> Provider:
+        """The provider that a string names: a configured one, a kind of provider, a DSN, or that of a model. The registry closes it.
+
+        Raises ConfigurationError for a chain of several providers."""
+        return self._assembly.provider(_one_provider(resolve(self._config, name, "chat")))
+
+    async def aclose(self) -> None:
+        """Close all providers; whatever one of them raises, the others are closed."""
+        await close_all(self._assembly.end())
+
+    def close(self) -> None:
+        """The same, blocking."""
+        portal.run(self.aclose)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.aclose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        config = getattr(self, "_config", Config())  # absent when the constructor has failed, and a traceback shows its locals
+        return f"<Registry of {config.source or 'no file'}: {', '.join(config.providers) or 'no providers'}>"
+
+    def _model(self, kind: str, name: str | None, options: Sequence[Any]) -> Any:
+        return self._assembly.model(resolve(self._config, name, kind), kind, options)
 
 
-def provider(name: str | ModelName) -> Provider:
-    """The provider a string names, made with its defaults or the DSN's address and key."""
-    wanted = parse(name) if isinstance(name, str) else name
-    kind: Any = provider_class(wanted.provider)
-    if not wanted.base_url:
-        return cast("Provider", kind())
-    if not hasattr(kind, "local"):
-        raise ConfigurationError(f"{wanted.provider} has no address", details={"field": "model"})
-    base_url = wanted.base_url
-    if base_url.count("/") == 2:
-        base_url += kind.version_path
-    return cast("Provider", kind(base_url=base_url, api_key=wanted.key))
+def model(name: str | None = None, *options: llm.Option) -> llm.Model:
+    """The chat model a string names; `await model.aclose()` or `async with model` closes its provider.
+
+    Providers, aliases and chains of the configuration count, as in `Registry()`. None: MAJORDOMO_CHAT_MODEL, else the default.
+    """
+    return cast("llm.Model", _owning("chat", name, options))
 
 
-def model(name: str, *options: llm.Option) -> llm.Model:
-    """The chat model a string names; `await model.aclose()` or `async with model` closes its provider."""
-    wanted, owner = _owner(name)
-    made = owner.model(wanted.model or _default(owner, "chat"), *_preset(llm.Request(), wanted), *options)
-    made._owner = owner  # type: ignore[attr-defined]  # every model of ours has an owner, None unless made by name
-    return made
+def image_model(name: str | None = None, *options: imagegen.Option) -> imagegen.Model:
+    """The picture model a string names; `await model.aclose()` or `async with model` closes its provider.
+
+    Providers, aliases and chains of the configuration count, as in `Registry()`. None: MAJORDOMO_IMAGE_MODEL, else the default.
+    """
+    return cast("imagegen.Model", _owning("image", name, options))
 
 
-def image_model(name: str, *options: imagegen.Option) -> imagegen.Model:
-    """The picture model a string names; `await model.aclose()` or `async with model` closes its provider."""
-    wanted, owner = _owner(name)
-    made = owner.image_model(wanted.model or _default(owner, "image"), *_preset(imagegen.Request(""), wanted), *options)
-    made._owner = owner  # type: ignore[attr-defined]  # as above
-    return made
+def embedding_model(name: str | None = None) -> EmbeddingModel:
+    """The embedding model a string names; `await model.aclose()` or `async with model` closes its provider.
+
+    Providers and aliases of the configuration count, as in `Registry()`. None: MAJORDOMO_EMBEDDING_MODEL, else the default.
+    """
+    return cast("EmbeddingModel", _owning("embedding", name, ()))
 
 
-def _owner(name: str) -> tuple[ModelName, Provider]:
-    wanted = parse(name)
-    return wanted, provider(wanted)
+def provider(name: str | None = None) -> Provider:
+    """The provider a string names, made for the caller, who closes it: a configured one, a kind of provider, a DSN, or that of a model.
+    None: that of the default chat model."""
+    config = load()
+    return Assembly(config, owned=True).provider(_one_provider(resolve(config, name, "chat")))
 
 
-def _default(owner: Provider, capability: str) -> str:
-    chosen = getattr(owner, "default_models", {}).get(capability)
-    if chosen is None:
-        raise ConfigurationError(f"which model of {owner.name}? Say {owner.name}/MODEL", details={"field": "model"})
-    return str(chosen)
+def _one_provider(target: Target) -> ModelName:
+    found = {(model.table, model.provider, model.base_url): model for model in members(target)}
+    if len(found) > 1:
+        shown = ", ".join(str(name) for name in found.values())
+        raise ConfigurationError(f"a chain has several providers: {shown}; name one of them", details={"field": "model"})
+    return next(iter(found.values()))
 
 
-def _preset(blank: Any, wanted: ModelName) -> list[Any]:
-    """The DSN's options as an option of the model, tried on an empty request so that a misspelt one is said at once."""
-    if not wanted.options:
-        return []
-    try:
-        blank.override(**wanted.options)
-    except TypeError:
-        unknown = [name for name in wanted.options if not hasattr(blank, name)]
-        raise ConfigurationError(
-            f"unknown option {', '.join(unknown) or 'value'} in the model string", details={"field": "model"}
-        ) from None
-    return [lambda request: request.override(**wanted.options)]
+def _owning(kind: str, name: str | None, options: Sequence[Any]) -> Any:
+    config = load()
+    return Assembly(config, owned=True).model(resolve(config, name, kind), kind, options)

@@ -23,7 +23,10 @@ class ForeignRoom:
 
     def __init__(self, address: Address, headers: Headers, carrier: Any) -> None:
         if not hasattr(carrier, "handle_async_request") and not (hasattr(carrier, "send") and hasattr(carrier, "aclose")):
-            raise ConfigurationError("transport is an httpx.AsyncClient or httpx.AsyncBaseTransport", details={"field": "transport"})
+            raise ConfigurationError(
+                "transport is an httpx.AsyncClient or httpx.AsyncBaseTransport, or what stands around a way, as a recorder does",
+                details={"field": "transport"},
+            )
         self.address = address
         self._headers = headers
         self._carrier = carrier

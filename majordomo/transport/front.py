@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from majordomo.errors import ConfigurationError, UnsupportedError
 from majordomo.secret import Secret
 from majordomo.transport.address import Address, encode_headers
-from majordomo.wire import Deadline, MessageStream, Transport, WireRequest, WireStream, connector
+from majordomo.wire import Deadline, MessageStream, Transport, WireRequest, WireStream, Wrapper, connector
 
 if TYPE_CHECKING:
     import ssl
@@ -57,11 +57,17 @@ def open_room(
     tls: str | ssl.SSLContext | None = None,
     proxy: str | None = None,
     transport: Any = None,
+    hide: Callable[[str], str] = str,
 ) -> Transport:
-    """The way to a backend: sockets of our own, or `transport`, which is a Transport or any httpx client or transport.
+    """The way to a backend: sockets of our own, or `transport`, which is a Wrapper, a Transport or any httpx client or transport.
 
-    Raises ConfigurationError for headers, a proxy or a combination that cannot be.
+    A Wrapper is told `hide`, which takes the provider's keys out of a text. Raises ConfigurationError for headers, a proxy or a
+    combination that cannot be.
     """
+    if hasattr(transport, "around"):
+        wrapper: Wrapper = transport
+        port = open_room(address, headers=headers, tls=tls, proxy=proxy, transport=wrapper.inner, hide=hide)
+        return wrapper.around(port, address.path, hide)
     encoded = encode_headers(address, headers)
     if transport is None:
         through = Address.parse(proxy, "proxy") if proxy is not None else None
@@ -72,11 +78,11 @@ def open_room(
             return Room(address, headers=encoded, tls=tls, proxy=through)
 
         return Front(make)
-    if hasattr(transport, "open") and hasattr(transport, "aclose"):
-        port: Transport = transport
-        return port
     if tls is not None or proxy is not None:
         raise ConfigurationError("with transport=, tls and proxy are its business", details={"field": "transport"})
+    if hasattr(transport, "open") and hasattr(transport, "aclose"):
+        own: Transport = transport
+        return own
     from majordomo.transport.foreign import ForeignRoom  # imports httpx
 
     return ForeignRoom(address, encoded, transport)

@@ -12,6 +12,7 @@ import anyio
 import anyio.abc
 from anyio.streams.tls import TLSAttribute
 
+from majordomo.errors import MajordomoError
 from majordomo.transport.carrier import httpcore
 from majordomo.transport.gather import Gatherer
 from majordomo.wire import Deadline
@@ -171,7 +172,15 @@ class Wire(httpcore.AsyncNetworkStream):
 
 async def dial(host: str, port: int) -> anyio.abc.ByteStream:
     """A TCP connection that notices, in time, when the other side is gone: models load for minutes."""
-    stream = await anyio.connect_tcp(host, port)
+    try:
+        stream = await anyio.connect_tcp(host, port)
+    except BaseExceptionGroup as group:
+        found = group.subgroup(MajordomoError)  # a ban on connections in this process refuses in its own words, which anyio wraps
+        if found is None:
+            raise
+        while isinstance(found, BaseExceptionGroup):
+            found = found.exceptions[0]  # type: ignore[assignment]  # down to the error itself
+        raise found from None
     raw: socket.socket = stream.extra(anyio.abc.SocketAttribute.raw_socket)
     raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     return stream

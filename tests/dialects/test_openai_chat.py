@@ -431,3 +431,12 @@ def test_any_document_gives_a_reply_or_a_typed_error(value: Any) -> None:
         except md.MajordomoError:
             continue
         assert isinstance(reply, md.Reply)
+
+
+def test_a_list_grows_while_it_comes() -> None:
+    decoder = OpenAIChat(object_root=True).stream_decoder(Request((md.user("numbers?"),), output=list[int]), LIMITS)
+    found = []
+    for piece in ('{"value": [1', ", 2", ", 3]}"):
+        decoder.feed(delta(piece))
+        found.append(decoder.reply.output)
+    assert found == [[1], [1, 2], [1, 2, 3]]

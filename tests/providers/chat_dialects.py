@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,6 +41,7 @@ class Dialect:
     raw_reason: str | None
     usage: llm.Usage
     failing: bytes  # a stream that says "too busy" after some text
+    says: Callable[[str], bytes]  # an event that adds so much to the text
     keeps: dict[str, Any] = field(default_factory=dict)  # what of the thought goes back
     end: bytes = b""  # what of the stream may be missing without harm
 
@@ -47,6 +49,7 @@ class Dialect:
 def _anthropic() -> Dialect:
     head = {"id": "msg_1", "type": "message", "role": "assistant", "model": "claude-x", "content": [], "stop_reason": None}
     counts = {"input_tokens": 10, "cache_creation_input_tokens": 3, "cache_read_input_tokens": 4, "output_tokens": 1}
+    counts["cache_creation"] = {"ephemeral_5m_input_tokens": 2, "ephemeral_1h_input_tokens": 1}
 
     def block(index: int, begin: dict[str, Any], *deltas: dict[str, Any]) -> list[dict[str, Any]]:
         return [
@@ -89,7 +92,12 @@ def _anthropic() -> Dialect:
         "usage": {**counts, "output_tokens": 9},
     }
     failing = named(start, *text, {"type": "error", "error": {"type": "overloaded_error", "message": "too busy"}})
-    return Dialect("anthropic", AnthropicMessages(), stream, whole, "tool_use", llm.Usage(17, 9, 4), failing, {"signature": "sig=="})
+
+    def says(words: str) -> bytes:
+        return named({"type": "content_block_delta", "index": 1, "delta": {"type": "text_delta", "text": words}})
+
+    usage = llm.Usage(17, 9, 4, None, 3, 1)
+    return Dialect("anthropic", AnthropicMessages(), stream, whole, "tool_use", usage, failing, says, {"signature": "sig=="})
 
 
 def _ollama() -> Dialect:
@@ -98,6 +106,7 @@ def _ollama() -> Dialect:
 
     call = {"id": "c1", "function": {"index": 0, "name": "draw", "arguments": {"what": "fox"}}}
     counts = {"done_reason": "stop", "total_duration": 5, "prompt_eval_count": 17, "eval_count": 9}
+    counts |= {"load_duration": 2_000_000_000, "prompt_eval_duration": 500_000_000, "eval_duration": 250_000_000}
     stream = lines(
         frame(content="", thinking="a fox"),
         frame(content="Grü"),
@@ -107,7 +116,12 @@ def _ollama() -> Dialect:
     )
     whole = {**frame(True, content="Grüße 🦊", thinking="a fox", tool_calls=[call]), **counts}
     failing = lines(frame(content="Grüße 🦊"), {"error": "too busy"})
-    return Dialect("ollama", OllamaChat(), stream, whole, "stop", llm.Usage(17, 9), failing, end=b"\n")
+
+    def says(words: str) -> bytes:
+        return lines(frame(content=words))
+
+    usage = llm.Usage(17, 9, load_seconds=2.0, prompt_seconds=0.5, output_seconds=0.25)
+    return Dialect("ollama", OllamaChat(), stream, whole, "stop", usage, failing, says, end=b"\n")
 
 
 def _gemini() -> Dialect:
@@ -124,7 +138,11 @@ def _gemini() -> Dialect:
         "thoughtsTokenCount": 4,
         "totalTokenCount": 26,
         "cachedContentTokenCount": 4,
+        "promptTokensDetails": [{"modality": "TEXT", "tokenCount": 7}, {"modality": "IMAGE", "tokenCount": 10}],
+        "candidatesTokensDetails": [{"modality": "TEXT", "tokenCount": 5}],
     }
+    split = {"text_input_tokens": 7, "image_input_tokens": 10, "audio_input_tokens": 0}
+    split |= {"text_output_tokens": 5, "image_output_tokens": 0, "audio_output_tokens": 0}
     thought = {"text": "a fox", "thought": True}
     call = {"functionCall": {"name": "draw", "args": {"what": "fox"}}, "thoughtSignature": "c2ln"}
     stream = data(
@@ -136,13 +154,18 @@ def _gemini() -> Dialect:
     )
     whole = {**chunk(thought, {"text": "Grüße 🦊"}, call, finishReason="STOP"), "usageMetadata": counts}
     failing = data(chunk({"text": "Grüße 🦊"}), {"error": {"code": 503, "message": "too busy", "status": "UNAVAILABLE"}}, end="\r\n\r\n")
-    return Dialect("gemini", GeminiChat("gemini-3-pro"), stream, whole, "STOP", llm.Usage(17, 9, 4, 4), failing, end=b"\r\n\r\n")
+
+    def says(words: str) -> bytes:
+        return data(chunk({"text": words}), end="\r\n\r\n")
+
+    usage = llm.Usage(17, 9, 4, 4, **split)
+    return Dialect("gemini", GeminiChat("gemini-3-pro"), stream, whole, "STOP", usage, failing, says, end=b"\r\n\r\n")
 
 
 def _responses() -> Dialect:
     usage = {
         "input_tokens": 17,
-        "input_tokens_details": {"cached_tokens": 4},
+        "input_tokens_details": {"cached_tokens": 4, "cache_write_tokens": 2},
         "output_tokens": 9,
         "output_tokens_details": {"reasoning_tokens": 4},
         "total_tokens": 26,
@@ -172,7 +195,11 @@ def _responses() -> Dialect:
     )
     failing = named(*text, {"type": "error", "code": "server_error", "message": "too busy", "param": None})
     keeps = {"encrypted_content": "enc"}
-    return Dialect("responses", OpenAIResponses(), stream, whole, "completed", llm.Usage(17, 9, 4, 4), failing, keeps)
+
+    def says(words: str) -> bytes:
+        return named({**delta, "delta": words})
+
+    return Dialect("responses", OpenAIResponses(), stream, whole, "completed", llm.Usage(17, 9, 4, 4, 2), failing, says, keeps)
 
 
 def _chat() -> Dialect:
@@ -184,7 +211,7 @@ def _chat() -> Dialect:
     usage = {
         "prompt_tokens": 17,
         "completion_tokens": 9,
-        "prompt_tokens_details": {"cached_tokens": 4},
+        "prompt_tokens_details": {"cached_tokens": 4, "text_tokens": 15, "image_tokens": 2, "audio_tokens": 0},
         "completion_tokens_details": {"reasoning_tokens": 4},
     }
     stream = data(
@@ -197,10 +224,15 @@ def _chat() -> Dialect:
         {"id": "x", "object": "chat.completion.chunk", "model": "m", "choices": [], "usage": usage},
         "[DONE]",
     )
+    told = llm.Usage(17, 9, 4, 4, text_input_tokens=15, image_input_tokens=2, audio_input_tokens=0)
     message = {"role": "assistant", "content": "Grüße 🦊", "reasoning_content": "a fox", "tool_calls": [call]}
     whole = {"id": "x", "model": "m", "choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}], "usage": usage}
     failing = data(chunk({"content": "Grüße 🦊"}), {"error": {"message": "too busy", "code": 503}})
-    return Dialect("chat", OpenAIChat(owner="openai"), stream, whole, "tool_calls", llm.Usage(17, 9, 4, 4), failing)
+
+    def says(words: str) -> bytes:
+        return data(chunk({"content": words}))
+
+    return Dialect("chat", OpenAIChat(owner="openai"), stream, whole, "tool_calls", told, failing, says)
 
 
 DIALECTS = [_anthropic(), _ollama(), _gemini(), _responses(), _chat()]

@@ -4,98 +4,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from chat_dialects import DIALECTS, Dialect, check, joined
+from chat_backends import BACKENDS, KEY, Backend, answering
+from chat_dialects import check, joined
 from loopback import Handler, Loopback, Peer
 from servers.gemini_chat import GeminiChat, Turn
+from witness import Witness
 
 import majordomo as md
 from majordomo import llm
 from majordomo.llm import Done
 from majordomo.providers.base import provider_names
 
-KEY = "sk-chat/key+1"
-ONCE = md.Retries(attempts=1)
-
-
-@dataclass
-class Backend:
-    name: str
-    dialect: Dialect
-    connect: Callable[..., Any]
-    path: str
-    streamed: str
-    header: tuple[str, str] = ("authorization", f"Bearer {KEY}")
-    kind: str = "text/event-stream"
-    model: str = "m"
-
-
-def _by(name: str) -> Dialect:
-    return next(dialect for dialect in DIALECTS if dialect.name == name)
-
-
-def _openai(url: str, **common: Any) -> md.OpenAI:
-    return md.OpenAI(KEY, url + "/v1", api="responses", **common)
-
-
-BACKENDS = [
-    Backend(
-        "anthropic",
-        _by("anthropic"),
-        lambda url, **common: md.Anthropic(KEY, url + "/v1", **common),
-        "/v1/messages",
-        "/v1/messages",
-        ("x-api-key", KEY),
-    ),
-    Backend("ollama", _by("ollama"), lambda url, **c: md.Ollama(url, KEY, **c), "/api/chat", "/api/chat", kind="application/x-ndjson"),
-    Backend(
-        "gemini",
-        _by("gemini"),
-        lambda url, **common: md.Gemini(KEY, url + "/v1beta", **common),
-        "/v1beta/models/gemini-3-pro:generateContent",
-        "/v1beta/models/gemini-3-pro:streamGenerateContent?alt=sse",
-        ("x-goog-api-key", KEY),
-        model="gemini-3-pro",
-    ),
-    Backend("openai", _by("responses"), _openai, "/v1/responses", "/v1/responses"),
-    Backend("openai chat", _by("chat"), lambda url, **c: md.OpenAI(KEY, url + "/v1", **c), "/v1/chat/completions", "/v1/chat/completions"),
-    Backend(
-        "openaicompatible",
-        _by("chat"),
-        lambda url, **c: md.OpenAICompatible(url + "/v1", KEY, **c),
-        "/v1/chat/completions",
-        "/v1/chat/completions",
-    ),
-    Backend("llamaswap", _by("chat"), lambda url, **c: md.LlamaSwap(url, KEY, **c), "/v1/chat/completions", "/v1/chat/completions"),
-]
 each = pytest.mark.parametrize("backend", BACKENDS, ids=lambda backend: backend.name)
+ONCE = md.Retries(attempts=1)
 DRAWING = {"automatic1111", "comfyui", "stablediffusion"}
 
 
 def test_every_provider_that_chats_is_here() -> None:
     assert {backend.name.partition(" ")[0] for backend in BACKENDS} == provider_names() - DRAWING - {"offline"}
-
-
-def answering(backend: Backend, *, size: int = 7, cut: int | None = None) -> Handler:
-    """Whole answers whole, streams in pieces of `size` bytes, up to `cut`."""
-
-    def handler(peer: Peer) -> None:
-        while (seen := peer.request()) is not None:
-            if seen.method == "GET":
-                peer.reply({"running": []})
-            elif seen.path == backend.streamed and (seen.json.get("stream") is True or backend.path != backend.streamed):
-                peer.begin(headers={"content-type": backend.kind})
-                data = backend.dialect.stream[:cut]
-                for at in range(0, len(data), size):
-                    peer.chunk(data[at : at + size])
-                peer.end()
-            else:
-                peer.reply(backend.dialect.whole)
-
-    return handler
 
 
 @each
@@ -241,3 +170,38 @@ async def test_gemini_thinks_and_fills_a_schema_as_each_generation_wants_it(serv
         assert isinstance(reply.output, Mood)
         assert reply.thinking
         assert reply.usage.input_tokens
+
+
+@each
+async def test_every_call_is_observed_once(backend: Backend, serve: Callable[[Handler], Loopback]) -> None:
+    server = serve(answering(backend))
+    name = backend.name.partition(" ")[0]
+    for streamed in (False, True):
+        witness = Witness()
+        async with backend.connect(server.url, observers=[witness]) as provider:
+            model = provider.model(backend.model)
+            if streamed:
+                async with model.stream("hi", temperature=0.5, caller="user-42") as stream:
+                    [event async for event in stream]
+            else:
+                await model.generate("hi", temperature=0.5, caller="user-42")
+        [call] = witness.calls
+        assert (call.operation, call.provider, call.model, call.caller) == ("chat", name, backend.model, "user-42")
+        assert (call.streamed, call.address, call.settings) == (streamed, server.url, {"temperature": 0.5, "messages": 1})
+        assert witness.names == (["started", "told", "finished"] if streamed else ["started", "finished"])
+        outcome = witness.end
+        assert (outcome.usage, outcome.finish_reason, outcome.content) == (backend.dialect.usage, "tool_calls", None)
+        assert outcome.model == backend.dialect.whole.get("model", "gemini-x")
+
+
+@each
+def test_a_blocking_call_is_observed_once(backend: Backend, serve: Callable[[Handler], Loopback]) -> None:
+    server = serve(answering(backend))
+    witness = Witness()
+    with backend.connect(server.url, observers=[witness]) as provider:
+        provider.model(backend.model).generate_sync("hi")
+        assert witness.names == ["started", "finished"]
+        with provider.model(backend.model).stream_sync("hi") as stream:
+            list(stream)
+    assert witness.names[2:] == ["started", "told", "finished"]
+    assert len({call.id for call in witness.calls}) == 2

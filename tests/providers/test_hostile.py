@@ -212,6 +212,15 @@ async def test_a_key_is_in_no_error_log_or_traceback(serve: Serve, reply: bytes,
     assert server.seen[0].headers["authorization"] == f"Bearer {KEY}"
 
 
+async def test_a_key_that_a_successful_answer_quotes_is_hidden(serve: Serve) -> None:
+    server = serve(always(whole({"error": {"message": f"key {KEY} is wrong", "param": KEY}})))
+    async with md.LlamaSwap(server.url, api_key=KEY) as provider:
+        for ask in (lambda: provider.image_model("m").generate("a"), provider.models, lambda: provider.embedding_model("m").embed("a")):
+            with pytest.raises(md.MajordomoError) as caught:
+                await ask()
+            assert KEY not in f"{caught.value!r} {caught.value.to_dict()}"
+
+
 def bodies(picture: Picture) -> dict[str, tuple[bytes, type[md.MajordomoError]]]:
     good = picture().data
     return {

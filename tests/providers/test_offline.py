@@ -116,6 +116,14 @@ async def test_text_is_answered_honestly_and_streams() -> None:
     assert (await chat.generate("hello", stop=["said"])).text == "You "
 
 
+async def test_it_says_that_it_does_not_read_files() -> None:
+    asked = md.user("what is this?", llm.FilePart(b"%PDF-1.4", "application/pdf", "a.pdf"))
+    (warning,) = (await md.Offline().model("clerk").generate(asked)).warnings
+    assert (warning.code, warning.field) == ("UNSUPPORTED_FIELD", "messages")
+    with pytest.raises(md.UnsupportedError):
+        await md.Offline(strict=True).model("clerk").generate(asked)
+
+
 async def test_it_calls_the_tool_that_the_text_names(picture: Picture) -> None:
     def draw_picture(prompt: str, steps: int = 4) -> str:
         """Draw."""
@@ -177,7 +185,7 @@ def test_the_blocking_colour_is_the_same() -> None:
 async def test_pictures_beyond_max_concurrency_wait_in_line_and_say_where() -> None:
     provider = md.Offline(max_concurrency=1)
     told: list[object] = []
-    await provider.gate.enter(Deadline(md.Timeout()))  # somebody draws
+    place = await provider.gate.enter(Deadline(md.Timeout()))  # somebody draws
     async with anyio.create_task_group() as group:
 
         async def follow() -> None:
@@ -186,7 +194,7 @@ async def test_pictures_beyond_max_concurrency_wait_in_line_and_say_where() -> N
 
         group.start_soon(follow)
         await anyio.wait_all_tasks_blocked()
-        provider.gate.leave()
+        place.leave()
     assert [type(event).__name__ for event in told] == ["Queued", "Step", "Step", "Done"]
     assert told[0] == imagegen.Queued(1)
 

@@ -67,7 +67,7 @@ class TestDrawing:
         assert pixel(result.image) == colour(WANTED)
         [detail] = result.details
         assert (detail.seed, detail.size_asked, detail.size_sent, detail.size_got) == (7, (64, 48), (64, 48), (64, 48))
-        assert result.usage == imagegen.Usage(seconds=15.0)
+        assert result.usage == imagegen.Usage(seconds=15.0, load_seconds=2.0, images=1, pixels=64 * 48)
         assert (result.provider, result.model, result.warnings) == ("ollama", MODEL, ())
         assert result.raw["image"] == f"<image/png, {len(result.image.data)} bytes>"
         assert [(seen.method, seen.path) for seen in loopback.seen] == [
@@ -108,7 +108,7 @@ class TestDrawing:
         result = stream.result
         assert [detail.seed for detail in result.details] == [7, 8, 9]
         assert [pixel(image) for image in result.images] == [colour(WANTED | {"seed": seed}) for seed in (7, 8, 9)]
-        assert result.usage == imagegen.Usage(seconds=45.0)
+        assert result.usage == imagegen.Usage(seconds=45.0, load_seconds=6.0, images=3, pixels=3 * 64 * 48)
         assert [event.step for event in events if isinstance(event, imagegen.Step)] == list(range(1, 10))
         assert imagegen.Step(9, 9) in events
 

@@ -11,6 +11,7 @@ import anyio
 import pytest
 from loopback import Handler, Loopback, Peer, always, whole
 from picture_backends import BACKENDS, Backend
+from witness import Witness
 
 import majordomo as md
 from majordomo import imagegen
@@ -78,6 +79,29 @@ def test_the_blocking_colour_gives_the_same(backend: Backend, serve: Serve) -> N
         check(model.generate_sync("a red fox", **backend.fields), 1)
         with model.stream_sync("a red fox", **backend.fields) as stream:
             assert isinstance(list(stream)[-1], imagegen.Done)
+
+
+@every_backend
+async def test_every_call_is_observed_once(backend: Backend, serve: Serve) -> None:
+    server = serve(backend.server())
+    for streamed in (False, True):
+        witness = Witness()
+        async with backend.connect(server.url, observers=[witness]) as provider:
+            model = provider.image_model(backend.model, imagegen.with_caller("user-42"))
+            if streamed:
+                async with model.stream("a red fox", n=2, **backend.fields) as stream:
+                    events = [event async for event in stream]
+                heard = [event for event in events if isinstance(event, (imagegen.Queued, imagegen.Loading, imagegen.Step))]
+                assert [thing for name, thing in witness.story if name == "told"] == heard
+            else:
+                await model.generate("a red fox", n=2, **backend.fields)
+        [call] = witness.calls
+        assert (call.operation, call.provider, call.model, call.caller) == ("image", provider.name, backend.model, "user-42")
+        assert (call.streamed, call.address, call.settings) == (streamed, server.url, {"n": 2, **backend.fields})
+        outcome = witness.end
+        assert (outcome.images, outcome.usage.images, outcome.content) == (2, 2, None)
+        assert outcome.usage.pixels
+        assert outcome.seconds <= call.elapsed()
 
 
 STATUSES: dict[int, type[md.MajordomoError]] = {

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 import majordomo as md
 from majordomo import providers
-from majordomo.routing.names import parse
-from majordomo.routing.registry import provider_names
+from majordomo.providers.base import provider_names
+from majordomo.routing.names import parse, split
 
 NAMES: dict[str, tuple[str, str, str, str | None, dict[str, Any]]] = {
     "llamaswap/qwen3": ("llamaswap", "qwen3", "", None, {}),
@@ -32,6 +32,11 @@ NAMES: dict[str, tuple[str, str, str, str | None, dict[str, Any]]] = {
     ),
     "openaicompatible://x/m?base_path=/api/v1": ("openaicompatible", "m", "http://x/api/v1", None, {}),
     "llamaswap://x/a%20b": ("llamaswap", "a b", "http://x", None, {}),
+    "llamaswap/sdxl?steps=20&sampler=euler": ("llamaswap", "sdxl", "", None, {"steps": 20, "sampler": "euler"}),
+    "ollama:gemma3:4b?temperature=0.2": ("ollama", "gemma3:4b", "", None, {"temperature": 0.2}),
+    "offline?seed=3": ("offline", "", "", None, {"seed": 3}),
+    'llamaswap://x/m?stop=["a","b"]': ("llamaswap", "m", "http://x", None, {"stop": ["a", "b"]}),
+    "llamaswap://x/a%2Cb": ("llamaswap", "a,b", "http://x", None, {}),
 }
 
 
@@ -42,7 +47,26 @@ def test_a_string_names_a_model(name: str, expected: tuple[Any, ...]) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["", " ", "llamaswap/", "/x", "x y/z", "llamaswap://", "llamaswap://:80/x", "llamaswap://x:99999/m", "a\nb", "9/x", 5]
+    "name",
+    [
+        "",
+        " ",
+        "llamaswap/",
+        "/x",
+        "x y/z",
+        "llamaswap://",
+        "llamaswap://:80/x",
+        "llamaswap://x:99999/m",
+        "a\nb",
+        "9/x",
+        5,
+        "a/b,c/d",
+        ",",
+        "a/b,",
+        "a/b?x",
+        "a/b?x=1&x=2",
+        "a/b?",
+    ],
 )
 def test_what_names_no_model_is_refused(name: Any) -> None:
     with pytest.raises(md.ConfigurationError):
@@ -54,6 +78,26 @@ def test_any_text_is_a_name_or_a_typed_error(text: str) -> None:
     for name in (text, f"llamaswap://{text}", f"llamaswap/{text}"):
         with contextlib.suppress(md.ConfigurationError):
             assert parse(name).provider.isalnum()
+
+
+@pytest.mark.parametrize(
+    ("name", "members"),
+    [
+        ("a/b", ("a/b",)),
+        ("a/b,c/d", ("a/b", "c/d")),
+        (" a/b , c/d ", ("a/b", "c/d")),
+        ('a://x/m?stop=["x","y"],small', ('a://x/m?stop=["x","y"]', "small")),
+        ('a/m?stop="x,y",b/c', ('a/m?stop="x,y"', "b/c")),
+        ("a://[::1]:8080/x,b/y [31e35c80fc]", ("a://[::1]:8080/x", "b/y [31e35c80fc]")),
+        ("a/b],c/d", ("a/b]", "c/d")),
+    ],
+)
+def test_commas_make_a_chain(name: str, members: tuple[str, ...]) -> None:
+    assert split(name) == members
+
+
+def test_deeply_nested_options_are_text() -> None:
+    assert parse("a/b?x=" + "[" * 1900).options["x"].startswith("[[[")
 
 
 def test_keys_are_masked() -> None:

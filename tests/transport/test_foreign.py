@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import types
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -126,6 +127,9 @@ async def test_what_cannot_be_kept_from_outside_is_refused() -> None:
             provider(lambda request: httpx.Response(200), **settings)
     with pytest.raises(md.ConfigurationError):
         md.OpenAICompatible("http://x/v1", transport=object())
+    for fake in ({"proxy": "http://x"}, {"tls": "ca.pem"}):
+        with pytest.raises(md.ConfigurationError):
+            md.OpenAICompatible("http://x/v1", transport=types.SimpleNamespace(open=None, aclose=None), **fake)
 
 
 async def test_an_application_in_this_process_can_be_the_backend() -> None:
@@ -152,6 +156,25 @@ async def test_a_fake_of_the_port_is_six_lines() -> None:
         async def aclose(self) -> None: ...
 
     assert (await md.OpenAICompatible("http://x/v1", transport=Port()).model("m").generate("hi")).text == "fake"
+
+
+async def test_a_wrapper_is_told_the_path_and_the_keys_and_stands_on_what_it_names(serve: Serve) -> None:
+    server = serve(always(whole(chat("hi"))))
+    told: list[Any] = []
+
+    class Wrapper:
+        inner = None
+
+        def around(self, port: Any, base_path: str, hide: Callable[[str], str]) -> Any:
+            told.append((base_path, hide("Bearer sk-key or sk-key, and a token-of-mine")))
+            return port
+
+    async with md.OpenAICompatible(server.url + "/v1", "sk-key", transport=Wrapper(), headers={"x-more": "Token token-of-mine"}) as backend:
+        assert (await backend.model("m").generate("hi")).text == "hi"
+    assert told == [("/v1", "*** or ***, and a ***")]
+    assert server.seen[0].headers["authorization"] == "Bearer sk-key"
+    with pytest.raises(md.ConfigurationError, match="header"):
+        md.OpenAICompatible(server.url, transport=Wrapper(), headers={"host": "x"})
 
 
 async def test_whole_answers_of_a_loopback_are_read_too(serve: Serve) -> None:

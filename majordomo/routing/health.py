@@ -1,0 +1,209 @@
+"""The health of everything that chains ask: who rests, who is tried again, and who wants to hear of it."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from majordomo.catalog import Health
+from majordomo.errors import MajordomoError, UnsupportedError
+from majordomo.routing.condition import Condition, Outcome, Pace, State, outcome
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class HealthChanged:
+    """A target has changed its state; `left` is the seconds of its rest, `code` that of its last error ("" when it had none)."""
+
+    target: str
+    operation: str
+    before: State
+    after: State
+    left: float = 0.0
+    code: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class MemberStatus:
+    """How a member of a chain is, as calls have found it.
+
+    `state`: "closed" is asked as usual, "open" rests, "half_open" has rested and is tried by one call at a time. `failures` are those in
+    a row that count, `left` the seconds of rest left and `until` its end on the health's clock (None when it does not rest), `code` that
+    of the last error. Since the beginning it was `asked` so often, `answered` and `failed`; the others are under way or were given up.
+    """
+
+    provider: str
+    model: str
+    target: str
+    operation: str
+    state: State = "closed"
+    failures: int = 0
+    left: float = 0.0
+    until: float | None = None
+    code: str = ""
+    asked: int = 0
+    answered: int = 0
+    failed: int = 0
+
+
+@dataclass(slots=True)
+class _Record:
+    condition: Condition
+    code: str = ""
+    asked: int = 0
+    answered: int = 0
+    failed: int = 0
+
+
+class ChainHealth:
+    """A target (a model at an address) that failed `failures` times in a row, overloaded, out of reach or out of time, rests: `cooldown`
+    seconds at first, twice as long each further time, at most `longest`, and up to a tenth more. Then one call at a time tries it, and
+    the first that goes well ends it. An answer with a status of 400 to 499 is an answer; a rate limit that names a time rests that long.
+
+    Chains may share one: it is safe across threads and event loops. `listeners` hear each HealthChanged, in the thread where it happens;
+    what they raise is ignored. `clock` gives seconds and may jump. Raises ConfigurationError for figures that cannot be.
+    """
+
+    def __init__(
+        self,
+        cooldown: float = 30.0,
+        *,
+        failures: int = 5,
+        longest: float = 900.0,
+        listeners: Iterable[Callable[[HealthChanged], object]] = (),
+        clock: Callable[[], float] = time.monotonic,
+        fraction: Callable[[], float] = random.random,
+    ) -> None:
+        self._pace = Pace(cooldown, failures, longest, fraction)
+        self._listeners = tuple(listeners)
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._records: dict[tuple[str, str], _Record] = {}
+
+    def admit(self, target: str, operation: str) -> Permit | None:
+        """Leave to ask now, which must be given back; None while the target rests or another call tries it."""
+
+        def ask(record: _Record, now: float) -> int | None:
+            return _counted(record, record.condition.admit(now))
+
+        epoch = self._change(target, operation, ask)
+        return None if epoch is None else Permit(self, target, operation, epoch)
+
+    def insist(self, targets: Sequence[str], operation: str) -> Permit | None:
+        """Leave to ask the one whose rest ends first, when all rest; None while a call tries any of them."""
+        now = self._clock()
+        with self._lock:
+            # One that is tried just now has no rest left: it comes first, and keeps the others out
+            target = min(targets, key=lambda name: self._record(name, operation).condition.left(now))
+
+        def ask(record: _Record, now: float) -> int | None:
+            return _counted(record, record.condition.insist(now))
+
+        epoch = self._change(target, operation, ask)
+        return None if epoch is None else Permit(self, target, operation, epoch)
+
+    def report(self, target: str, operation: str, found: Health) -> None:
+        """What the provider's own `health()` said."""
+        if not found.ok and found.error is not None and outcome(found.error) != "failed":
+            return  # it answered, if only to say that it does not know the question
+
+        def note(record: _Record, now: float) -> None:
+            record.condition.reported(found.ok, now)
+            if found.error is not None:
+                record.code = found.error.code
+
+        self._change(target, operation, note)
+
+    def status(self, target: str, operation: str, provider: str = "", model: str = "") -> MemberStatus:
+        """How a target is now. Asking changes nothing."""
+        now = self._clock()
+        with self._lock:
+            record = self._records.get((target, operation))
+            if record is None:
+                return MemberStatus(provider, model, target, operation)
+            condition = record.condition
+            left = condition.left(now)
+            state: State = "half_open" if condition.state == "open" and not left else condition.state
+            return MemberStatus(
+                provider,
+                model,
+                target,
+                operation,
+                state,
+                condition.failures,
+                left,
+                condition.until if left else None,
+                record.code,
+                record.asked,
+                record.answered,
+                record.failed,
+            )
+
+    def _record(self, target: str, operation: str) -> _Record:
+        return self._records.setdefault((target, operation), _Record(Condition(self._pace)))
+
+    def _change(self, target: str, operation: str, change: Callable[[_Record, float], T]) -> T:
+        now = self._clock()
+        with self._lock:
+            record = self._record(target, operation)
+            condition = record.condition
+            before = condition.state
+            given = change(record, now)
+            if condition.state == before:
+                return given
+            news = HealthChanged(target, operation, before, condition.state, condition.left(now), record.code)
+        for listener in self._listeners:
+            with suppress(Exception):  # whoever listens never breaks a call
+                listener(news)
+        return given
+
+
+@dataclass(slots=True)
+class Permit:
+    """Leave to ask a target once. It is given back by saying what became of it; saying it twice is fine, the first time counts."""
+
+    health: ChainHealth
+    target: str
+    operation: str
+    epoch: int
+    _given_back: bool = field(default=False, repr=False)
+
+    def began(self) -> None:
+        """A part of the answer is there."""
+        self.health._change(self.target, self.operation, lambda record, now: record.condition.began(self.epoch))
+
+    def answered(self) -> None:
+        self._settle("answered")
+
+    def failed(self, error: BaseException) -> None:
+        """An error, or a cancellation, which says nothing."""
+        self._settle(outcome(error), error)
+
+    def _settle(self, what: Outcome, error: BaseException | None = None) -> None:
+        if self._given_back:
+            return
+        self._given_back = True
+        wait = error.retry_after or 0.0 if isinstance(error, MajordomoError) else 0.0
+
+        def note(record: _Record, now: float) -> None:
+            record.condition.settle(self.epoch, what, now, wait)
+            if error is None:
+                record.answered += 1
+            elif isinstance(error, UnsupportedError) and error.status is None:
+                record.asked -= 1  # nothing was sent
+            elif isinstance(error, MajordomoError):
+                record.failed += 1
+                record.code = error.code
+
+        self.health._change(self.target, self.operation, note)
+
+
+def _counted(record: _Record, epoch: int | None) -> int | None:
+    record.asked += epoch is not None
+    return epoch

@@ -1,0 +1,89 @@
+"""The kit with which a program that uses majordomo is tested: scripted models, recordings, faults made on purpose, no network.
+
+Nothing else in majordomo imports it, and it imports pytest nowhere. Names are loaded when they are first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from majordomo.testing.errors import NetworkForbiddenError, RecordingError, RecordingMissingError, ScriptError
+    from majordomo.testing.faults import (
+        BadGateway,
+        BadJSON,
+        CutAfter,
+        Fault,
+        Garbage,
+        ModelLoading,
+        RateLimited,
+        Refused,
+        Slow,
+        Status,
+        WrongContentType,
+    )
+    from majordomo.testing.injecting import Faults
+    from majordomo.testing.network import no_network
+    from majordomo.testing.painting import ScriptedPainter
+    from majordomo.testing.pause import Pause
+    from majordomo.testing.pictures import plain_picture
+    from majordomo.testing.provider import ScriptedProvider
+    from majordomo.testing.recording import Recorder
+    from majordomo.testing.replaying import Replay
+    from majordomo.testing.scripted import ScriptedChat
+
+_HOME = {
+    "errors": "NetworkForbiddenError RecordingError RecordingMissingError ScriptError",
+    "faults": "BadGateway BadJSON CutAfter Fault Garbage ModelLoading RateLimited Refused Slow Status WrongContentType",
+    "injecting": "Faults",
+    "network": "no_network",
+    "painting": "ScriptedPainter",
+    "pause": "Pause",
+    "pictures": "plain_picture",
+    "provider": "ScriptedProvider",
+    "recording": "Recorder",
+    "replaying": "Replay",
+    "scripted": "ScriptedChat",
+}
+_NAMES = {name: f"majordomo.testing.{module}" for module, names in _HOME.items() for name in names.split()}
+
+__all__ = [  # noqa: RUF022 (as the table has them)
+    "NetworkForbiddenError",
+    "RecordingError",
+    "RecordingMissingError",
+    "ScriptError",
+    "BadGateway",
+    "BadJSON",
+    "CutAfter",
+    "Fault",
+    "Faults",
+    "Garbage",
+    "ModelLoading",
+    "RateLimited",
+    "Refused",
+    "Slow",
+    "Status",
+    "WrongContentType",
+    "no_network",
+    "ScriptedPainter",
+    "Pause",
+    "plain_picture",
+    "ScriptedProvider",
+    "Recorder",
+    "Replay",
+    "ScriptedChat",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _NAMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,218 @@
+"""What each picture backend does with each field, asked of the dialects themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image
+from support.page import table
+
+import majordomo as md
+from majordomo import imagegen
+from majordomo.dialects.ollama_images import OllamaImages, Server
+from majordomo.flows.picture import HTTPImageModel
+from majordomo.providers import offline
+
+PICTURE = md.ImagePart.from_pil(Image.new("RGB", (1024, 1024)))
+EDIT: dict[str, Any] = {"images": (PICTURE,)}
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A column. What no `fit` tells (what happens while it draws) is said in words, and shown by the tests of the provider."""
+
+    name: str
+    model: Callable[[], imagegen.Model]
+    progress: str
+    cancel: str
+    seed_told: str
+    previews: str = ""
+    usage: str = "–"
+    readme: bool = True
+    size: str = ""  # instead of what `fit` tells: it warns of no size when only what comes can show the difference
+    arrives: str = "yes"  # "sent" where nobody can know what becomes of it
+
+
+def _ollama(*version: int) -> imagegen.Model:
+    """What it takes is a matter of the server's version, which is asked before the first picture."""
+    model = md.Ollama().image_model("x/flux2-klein")
+    model._any_door = OllamaImages(lambda _: Server((version[0], version[1], version[2]), frozenset({"image", "vision"})))
+    return model
+
+
+SDCPP_SEED = "picture's text"
+BACKENDS = [
+    Backend(
+        "`StableDiffusion`",
+        lambda: md.StableDiffusion().image_model("sdxl"),
+        "place in the server's line",
+        "withdraws a job that waits; one that is drawn runs to its end",
+        SDCPP_SEED,
+    ),
+    Backend(
+        '`StableDiffusion(api="sdapi")`',
+        lambda: md.StableDiffusion(api="sdapi").image_model("sdxl"),
+        "–",
+        "closes the connection; the server draws to its end",
+        "answer",
+        readme=False,
+    ),
+    Backend(
+        '`StableDiffusion(api="openai")`',
+        lambda: md.StableDiffusion(api="openai").image_model("sdxl"),
+        "–",
+        "closes the connection; the server draws to its end",
+        SDCPP_SEED,
+        readme=False,
+    ),
+    Backend(
+        "`LlamaSwap`",
+        lambda: md.LlamaSwap().image_model("sdxl"),
+        "loading",
+        "closes the connection: gone from the line and from a load; a picture that is drawn runs to its end",
+        SDCPP_SEED,
+    ),
+    Backend(
+        '`LlamaSwap(images="sdapi")`',
+        lambda: md.LlamaSwap(images="sdapi").image_model("sdxl"),
+        "loading",
+        "as above",
+        "answer",
+        readme=False,
+    ),
+    Backend(
+        "`Automatic1111`",
+        lambda: md.Automatic1111().image_model("sdxl"),
+        "steps",
+        "interrupts, when the server says that the job is ours",
+        "answer",
+    ),
+    Backend(
+        "`ComfyUI`",
+        lambda: md.ComfyUI().image_model("sdxl"),
+        "place in the queue; steps with `[comfyui]`",
+        "deletes a job that waits, interrupts one that is ours and runs",
+        "picture's text",
+    ),
+    Backend("`Ollama` 0.14.3 to 0.32.5", lambda: _ollama(0, 32, 5), "steps", "stops between two steps", "what was sent", usage="seconds"),
+    Backend(
+        "`Ollama` 0.15.0 to 0.15.4",
+        lambda: _ollama(0, 15, 4),
+        "steps",
+        "as above",
+        "what was sent",
+        usage="seconds",
+        readme=False,
+    ),
+    Backend(
+        "`OpenAI` gpt-image-2",
+        lambda: md.OpenAI("k").image_model("gpt-image-2"),
+        "–",
+        "closes the connection; it is paid for all the same",
+        "–",
+        usage="tokens",
+    ),
+    Backend(
+        "`OpenAI` gpt-image-1",
+        lambda: md.OpenAI("k").image_model("gpt-image-1.5"),
+        "–",
+        "as above",
+        "–",
+        usage="tokens",
+        readme=False,
+    ),
+    Backend("`OpenAI` dall-e-3", lambda: md.OpenAI("k").image_model("dall-e-3"), "–", "as above", "–", readme=False),
+    Backend("`OpenAI` dall-e-2", lambda: md.OpenAI("k").image_model("dall-e-2"), "–", "as above", "–", readme=False),
+    Backend(
+        "`Gemini` 2.5",
+        lambda: md.Gemini("k").image_model("gemini-2.5-flash-image"),
+        "–",
+        "closes the connection; it is paid for all the same",
+        "–",
+        usage="tokens",
+        readme=False,
+        size="shape",
+    ),
+    Backend(
+        "`Gemini` 3",
+        lambda: md.Gemini("k").image_model("gemini-3-pro-image-preview"),
+        "–",
+        "as above",
+        "–",
+        usage="tokens",
+        size="shape",
+    ),
+    Backend(
+        "`OpenAICompatible`",
+        lambda: md.OpenAICompatible().image_model("some-model"),
+        "–",
+        "closes the connection",
+        "picture's text",
+        usage="tokens",
+        arrives="sent",
+    ),
+    Backend("`Offline`", lambda: md.Offline().image_model("sketch"), "steps", "stops", "answer"),
+]
+
+# field: (fields asked for, the field that a warning or an error would name)
+PROBES: dict[str, tuple[dict[str, Any], str]] = {
+    "`n`": ({"n": 2}, "n"),
+    "`size`": ({"size": "1040x800"}, "size"),
+    "`aspect`, `megapixels`": ({"aspect": "3:2"}, "size"),
+    "`steps`": ({"steps": 20}, "steps"),
+    "`cfg_scale`": ({"cfg_scale": 4.5}, "cfg_scale"),
+    "`negative_prompt`": ({"negative_prompt": "rain"}, "negative_prompt"),
+    "`sampler`": ({"sampler": "euler_a"}, "sampler"),
+    "`scheduler`": ({"scheduler": "karras"}, "scheduler"),
+    "`seed`": ({"seed": 7}, "seed"),
+    "`images`, one": (EDIT, "images"),
+    "`images`, several": ({"images": (PICTURE, PICTURE)}, "images"),
+    "`mask`": ({**EDIT, "mask": PICTURE}, "mask"),
+    "`strength`": ({**EDIT, "strength": 0.5}, "strength"),
+    "`output_format`": ({"output_format": "webp"}, "output_format"),
+    "`quality`": ({"quality": "high"}, "quality"),
+    "`background`": ({"background": "transparent"}, "background"),
+    "`previews`": ({"previews": 2}, "previews"),
+}
+IN_README = ["`size`", "`steps`", "`sampler`", "`seed`", "`images`, one", "`images`, several", "`mask`", "`strength`", "`previews`"]
+LEGEND = """yes: it arrives. sent: what becomes of it only the server knows. warning: the backend has no such thing or only some values;
+the result warns, `strict=True` makes it an `UnsupportedError`. no: `UnsupportedError` before anything is sent. calls: several calls, one
+picture each. shape: the nearest shape (and area, where the model has several) is asked for; the result warns when what came has other pixels."""
+
+
+def cells(backend: Backend, fields: list[str]) -> list[str]:
+    """A backend's column."""
+    model = backend.model()
+    return [backend.size if field == "`size`" and backend.size else cell(backend, model, *PROBES[field]) for field in fields]
+
+
+def cell(backend: Backend, model: imagegen.Model, fields: dict[str, Any], name: str) -> str:
+    request = imagegen.Request("a lighthouse", **fields)
+    try:
+        if isinstance(model, HTTPImageModel):
+            door = model._any_door
+            fitted, warnings = door.fit(model.id, request, None)
+            if name == "n" and door.most(model.id, fitted) < 2:
+                return "calls"
+        else:
+            fitted, warnings = offline._fit(request, model.id, model.provider)
+    except md.UnsupportedError:
+        return "no"
+    return "warning" if any(warning.field == name for warning in warnings) else backend.arrives
+
+
+def whole_table() -> str:
+    columns = [cells(backend, list(PROBES)) for backend in BACKENDS]
+    rows = [list(row) for row in zip(PROBES, *columns, strict=True)]
+    rows.append(["events before `Done`", *(backend.progress for backend in BACKENDS)])
+    rows.append(["cancelling", *(backend.cancel for backend in BACKENDS)])
+    rows.append(["seed told by", *(backend.seed_told for backend in BACKENDS)])
+    rows.append(["`usage`", *(backend.usage for backend in BACKENDS)])
+    return f"{LEGEND}\n\n" + table(["", *(backend.name for backend in BACKENDS)], rows)
+
+
+def readme_table() -> str:
+    rows = [[backend.name, *cells(backend, IN_README), backend.progress] for backend in BACKENDS if backend.readme]
+    return table(["draws with", *IN_README, "tells"], rows)

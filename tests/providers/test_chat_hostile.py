@@ -1,0 +1,544 @@
+"""What broken and hostile backends do to a chat call, whoever the backend is: every provider, with the library's default limits."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import json
+import logging
+import pickle
+import threading
+import zlib
+from collections.abc import Callable
+from email.utils import formatdate
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+from chat_backends import BACKENDS, KEY, Backend
+from chat_dialects import check
+from loopback import Handler, Loopback, Peer, always, whole
+
+import majordomo as md
+from majordomo import llm
+from majordomo.llm import TextDelta
+
+pytestmark = pytest.mark.anyio
+Serve = Callable[[Handler], Loopback]
+Answer = bytes | Callable[[Peer], object]
+ONCE = md.Retries(attempts=1)
+each = pytest.mark.parametrize("backend", BACKENDS, ids=lambda backend: backend.name)
+
+
+def answering(*answers: Answer) -> Handler:
+    """The first request of words gets the first answer, the next the next, all others the last; what is loaded is told to who asks."""
+
+    def handler(peer: Peer) -> None:
+        while (seen := peer.request()) is not None:
+            if seen.method == "GET":
+                peer.reply({"running": []})
+                continue
+            answer = answers[min(posts(peer.server), len(answers)) - 1]
+            if isinstance(answer, bytes):
+                peer.send(answer)
+            else:
+                answer(peer)
+
+    return handler
+
+
+def posts(server: Loopback) -> int:
+    return sum(seen.method == "POST" for seen in server.seen)
+
+
+def fine(backend: Backend) -> bytes:
+    return whole(backend.dialect.whole)
+
+
+def begun(backend: Backend, peer: Peer, data: bytes = b"") -> None:
+    """A stream that begins."""
+    peer.begin(headers={"content-type": backend.kind})
+    if data:
+        peer.chunk(data)
+
+
+def _send_stream(backend: Backend, data: bytes, peer: Peer) -> None:
+    begun(backend, peer, data)
+    peer.end()
+
+
+async def streamed(model: llm.Model) -> md.Reply:
+    async with model.stream("hi") as stream:
+        async for _ in stream:
+            pass
+    return stream.reply
+
+
+ASKS: dict[str, Callable[[llm.Model], Any]] = {"whole": lambda model: model.generate("hi"), "streamed": streamed}
+
+
+async def all_closed(server: Loopback) -> None:
+    with anyio.fail_after(5):
+        while not all(peer.closed_by_client.is_set() for peer in server.peers):
+            await anyio.sleep(0.005)
+
+
+# Statuses
+
+STATUSES: dict[int, type[md.MajordomoError]] = {
+    400: md.InvalidRequestError,
+    401: md.AuthenticationError,
+    402: md.PermissionDeniedError,
+    403: md.PermissionDeniedError,
+    404: md.NotFoundError,
+    405: md.UnsupportedError,
+    408: md.OverloadedError,
+    409: md.OverloadedError,
+    413: md.InvalidRequestError,
+    418: md.InvalidRequestError,
+    422: md.InvalidRequestError,
+    429: md.RateLimitError,
+    500: md.BackendError,
+    501: md.UnsupportedError,
+    502: md.BackendError,
+    503: md.OverloadedError,
+    529: md.OverloadedError,
+    304: md.BadResponseError,
+}
+BODIES: list[bytes] = [
+    b'{"error": "some words"}',
+    b'{"error": {"message": "some words", "type": "x", "param": null, "code": null}}',
+    b'[{"error": {"code": 7, "message": "some words", "status": "X", "details": [{"@type": "RetryInfo", "retryDelay": []}]}}]',
+    b'{"type": "error", "error": {"type": "x", "message": "some words"}, "request_id": "r"}',
+    b'{"detail": [{"loc": ["body", 0], "msg": "some words"}]}',
+    b'{"error": {"message": {"a": [1]}, "code": [], "type": 7, "details": "x", "metadata": 5}, "detail": {"detail": 5}}',
+    b"<html><title>some words</title>",
+    b"",
+    b'{"error": "cut o',
+    b'{"error":' * 3000,
+    b'{"error": NaN, "message": 1e999, "detail": "\\ud800"}',
+    b"\xff\xfe\0\x1b[31m" * 2000,
+    b"1" * 70_000,
+]
+
+
+@each
+async def test_a_status_is_an_error_of_its_family_whatever_its_body(backend: Backend, serve: Serve) -> None:
+    cases = [(status, body) for status in (400, 401, 429, 500, 503) for body in BODIES]
+    known = len(cases)
+    cases += [(status, body) for status in STATUSES for body in BODIES[:2]]
+    server = serve(answering(*(whole(body, status) for status, body in cases), fine(backend)))
+    async with backend.connect(server.url, retries=ONCE) as provider:
+        model = provider.model(backend.model)
+        for number, (status, body) in enumerate(cases):
+            with pytest.raises(STATUSES[status]) as caught:
+                await (model.generate("hi") if number < known else streamed(model))
+            error = caught.value
+            assert (error.status, error.provider, error.model) == (status, provider.name, backend.model)
+            assert len(error.message) <= 2048 and error.message.isprintable()
+            assert json.loads(json.dumps(error.to_dict()))["error"] == error.message
+            if b"some words" in body and status >= 400:
+                assert "some words" in error.message
+        check(backend.dialect, await model.generate("hi"))
+    assert posts(server) == len(cases) + 1
+
+
+@each
+async def test_redirects_are_not_followed(backend: Backend, serve: Serve) -> None:
+    elsewhere = serve(always(fine(backend)))
+    moves = [whole(b"", status, {"location": elsewhere.url + backend.path, "set-cookie": "a=b"}) for status in (301, 302, 303, 307, 308)]
+    server = serve(answering(*moves, *moves, fine(backend)))
+    async with backend.connect(server.url) as provider:
+        model = provider.model(backend.model)
+        for number in range(10):
+            with pytest.raises(md.BadResponseError) as caught:
+                await (model.generate("hi") if number < 5 else streamed(model))
+            assert (caught.value.code, caught.value.retryable) == ("REDIRECT", False)
+        check(backend.dialect, await model.generate("hi"))
+    assert elsewhere.seen == []
+    assert all("cookie" not in seen.headers for seen in server.seen)
+
+
+# Bodies
+
+
+def garbage(backend: Backend) -> dict[str, bytes]:
+    text = json.dumps(backend.dialect.whole)
+    deep = json.loads(text)
+    deep["extra"] = functools.reduce(lambda inner, _: [inner], range(200), [])
+    return {
+        "a web page": b"<html>hi</html>",
+        "nothing": b"",
+        "blanks": b" \n ",
+        "null": b"null",
+        "a list": b"[]",
+        "a number": b"5",
+        "an empty object": b"{}",
+        "half": text[: len(text) // 2].encode(),
+        "all but the end": text[:-1].encode(),
+        "two": (text + text).encode(),
+        "deep": json.dumps(deep).encode(),
+        "deeper": b'{"a":' * 100_000,
+        "a number of 5,000 digits": text[:-1].encode() + b', "n": ' + b"9" * 5000 + b"}",
+        "half a character": text.replace("Gr\\u00fc", "\\ud800").encode(),
+        "no text": text.encode().replace(b"Gr\\u00fc", b"\xff"),
+        "an error": b'{"error": {"message": "boom", "code": 500}}',
+        "an error in words": b'{"error": "boom"}',
+        "an error of another kind": b'{"type": "error", "error": {"type": "x"}}',
+        # Where arguments are an object, and not a text that the model may get wrong
+        **({"a number that is none": text.replace('{"what": "fox"}', '{"what": NaN}').encode()} if '{"what": "fox"}' in text else {}),
+    }
+
+
+@each
+async def test_a_garbled_answer_is_a_typed_error_and_the_next_call_works(backend: Backend, serve: Serve) -> None:
+    bodies = garbage(backend)
+    server = serve(answering(*(whole(body) for body in bodies.values() for _ in ASKS), fine(backend)))
+    async with backend.connect(server.url, retries=ONCE) as provider:
+        model = provider.model(backend.model)
+        for name in bodies:
+            for ask in ASKS.values():
+                with pytest.raises((md.BadResponseError, md.BackendError)) as caught:
+                    await ask(model)
+                assert (caught.value.provider, caught.value.model) == (provider.name, backend.model), name
+        check(backend.dialect, await model.generate("hi"))
+
+
+@each
+async def test_garbage_in_a_stream_keeps_the_exact_prefix(backend: Backend, serve: Serve) -> None:
+    begin, end = (b"", b"\n") if "ndjson" in backend.kind else (b"data: ", b"\n\n")
+    bad = [
+        b"<html>",
+        b"{",
+        b"[]",
+        b"7",
+        b'"x"',
+        b'{"a":' * 3000,
+        b'{"error": "boom"}',
+        b'{"error": {"message": 5}}',
+        b'{"a": "\\ud800"}',
+        b"\xff",
+    ]
+    good = backend.dialect.says("Good ") + backend.dialect.says("evening")
+
+    def sends(data: bytes) -> Answer:
+        return functools.partial(_send_stream, backend, good + data)
+
+    server = serve(answering(*(sends(begin + one + end) for one in bad), sends(backend.dialect.failing), fine(backend)))
+    async with backend.connect(server.url) as provider:
+        model = provider.model(backend.model)
+        for _ in bad:
+            with pytest.raises(md.StreamBrokenError) as caught:
+                await streamed(model)
+            assert (caught.value.partial.text, caught.value.partial.provider) == ("Good evening", provider.name)
+        with pytest.raises(md.StreamBrokenError, match="too busy") as caught:
+            await streamed(model)
+        assert caught.value.partial.text == "Good eveningGrüße 🦊"
+        check(backend.dialect, await streamed(model))
+    assert posts(server) == len(bad) + 2, "what was begun is never asked again"
+
+
+ENDS: dict[str, Callable[[Peer], None]] = {"closed": Peer.close, "reset": Peer.reset, "ended": Peer.end}
+
+
+@each
+@pytest.mark.parametrize("end", ENDS)
+async def test_a_stream_that_breaks_off_keeps_the_exact_prefix(backend: Backend, end: str, serve: Serve) -> None:
+    arrived = threading.Event()
+
+    def breaks(peer: Peer) -> None:
+        begun(backend, peer, backend.dialect.says("Good ") + backend.dialect.says("evening")[:-9])
+        arrived.wait(5)
+        ENDS[end](peer)
+
+    async with backend.connect(serve(answering(breaks, fine(backend))).url) as provider:
+        model = provider.model(backend.model)
+        with pytest.raises(md.StreamBrokenError) as caught:
+            async with model.stream("hi") as stream:
+                async for event in stream:
+                    assert event == TextDelta("Good ")
+                    arrived.set()
+        assert (caught.value.partial.text, stream.reply.text) == ("Good ", "Good ")
+        check(backend.dialect, await model.generate("hi"))
+
+
+@functools.cache
+def bomb() -> bytes:
+    packer = zlib.compressobj(9, zlib.DEFLATED, 31)
+    return b"".join(packer.compress(b"{" + b" " * (1 << 20)) for _ in range(160)) + packer.flush()
+
+
+@each
+async def test_a_compressed_bomb_is_refused(backend: Backend, serve: Serve) -> None:
+    server = serve(answering(whole(bomb(), headers={"content-encoding": "gzip"}), fine(backend)))
+    async with backend.connect(server.url) as provider:
+        model = provider.model(backend.model)
+        with pytest.raises(md.BadResponseError, match="larger than the limit"):
+            await model.generate("hi")
+        check(backend.dialect, await model.generate("hi"))
+    assert posts(server) == 2
+
+
+@each
+async def test_what_grows_without_end_is_refused(backend: Backend, serve: Serve) -> None:
+    much = b"x" * (2 << 20)
+    text = backend.dialect.says(much.decode())
+
+    def flood(first: bytes, data: bytes) -> Answer:
+        def send(peer: Peer) -> None:
+            begun(backend, peer, first)
+            while not peer.closed_by_client.is_set():
+                try:
+                    peer.socket.sendall(b"%x\r\n%s\r\n" % (len(data), data))
+                except OSError:
+                    return
+
+        return send
+
+    def headers(peer: Peer) -> None:
+        peer.send(b"HTTP/1.1 200 X\r\n" + b"".join(b"x-%d: y\r\n" % number for number in range(20_000)))
+        peer.wait_for_close()
+
+    line = flood(b'{"a": "' if "ndjson" in backend.kind else b"data: ", much)
+    server = serve(answering(line, flood(b"", text), headers, fine(backend)))
+    async with backend.connect(server.url, retries=ONCE) as provider:
+        model = provider.model(backend.model)
+        for _ in range(3):
+            with pytest.raises((md.BadResponseError, md.ConnectionFailedError)) as caught:
+                await streamed(model)
+            assert isinstance(caught.value, md.BadResponseError) or _ == 2
+        check(backend.dialect, await model.generate("hi"))
+    await all_closed(server)
+
+
+# Time
+
+
+def dripping(peer: Peer, data: bytes) -> None:
+    """The same for ever, before any idle limit passes."""
+    while not peer.closed_by_client.wait(0.02):
+        try:
+            peer.socket.sendall(data)
+        except OSError:
+            return
+
+
+def slow(backend: Backend) -> dict[str, tuple[str, Answer, str]]:
+    """How it is asked, what comes, and the limit that ends it."""
+    life = b"\n" if "ndjson" in backend.kind else b": still here\n\n"
+    head = b"HTTP/1.1 200 X\r\ncontent-type: application/json\r\n"
+
+    def chunked(data: bytes) -> bytes:
+        return b"%x\r\n%s\r\n" % (len(data), data)
+
+    def drips(data: bytes) -> Answer:
+        return lambda peer: (begun(backend, peer), dripping(peer, data))
+
+    return {
+        "not a byte": ("whole", lambda peer: peer.wait_for_close(), "first_byte"),
+        "not a byte of a stream": ("streamed", lambda peer: peer.wait_for_close(), "first_byte"),
+        "headers one by one": ("whole", lambda peer: (peer.send(head), dripping(peer, b"x-a: b\r\n")), "first_byte"),
+        "a status letter by letter": ("streamed", lambda peer: (peer.send(b"HTTP/1.1 200 "), dripping(peer, b"X")), "first_byte"),
+        "a body byte by byte": ("whole", lambda peer: (peer.send(head + b"content-length: 9999\r\n\r\n{"), dripping(peer, b" ")), "total"),
+        "an error byte by byte": (
+            "whole",
+            lambda peer: (peer.send(b"HTTP/1.1 500 X\r\ncontent-length: 9999\r\n\r\n{"), dripping(peer, b" ")),
+            "",
+        ),
+        "half a body": ("whole", lambda peer: (peer.send(head + b"content-length: 9999\r\n\r\n{"), peer.wait_for_close()), "idle"),
+        "signs of life": ("streamed", drips(chunked(life)), "total"),
+        "empty pieces": ("streamed", drips(chunked(backend.dialect.says(""))), "total"),
+        "half an event": ("streamed", lambda peer: (begun(backend, peer, b"data: {"), peer.wait_for_close()), "idle"),
+        "a line letter by letter": ("streamed", drips(b"1\r\nx\r\n"), "total"),
+        "a stream that stops": (
+            "streamed",
+            lambda peer: (begun(backend, peer, backend.dialect.says("Good")), peer.wait_for_close()),
+            "idle",
+        ),
+    }
+
+
+@each
+async def test_it_ends_on_time_whatever_the_server_does(backend: Backend, serve: Serve) -> None:
+    """All at once, each against a server of its own."""
+    told: dict[str, BaseException | None] = {}
+
+    async def call(name: str, ask: str, answer: Answer) -> None:
+        server = serve(answering(answer, fine(backend)))
+        limits = md.Timeout(first_byte=0.25, idle=0.2, total=0.3)
+        async with backend.connect(server.url, timeout=limits, retries=ONCE) as provider:
+            try:
+                await ASKS[ask](provider.model(backend.model))
+                told[name] = None
+            except md.MajordomoError as error:
+                told[name] = error
+        await all_closed(server)
+
+    cases = slow(backend)
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as group:
+            for name, (ask, answer, _) in cases.items():
+                group.start_soon(call, name, ask, answer)
+    for name, (_, _, phase) in cases.items():
+        error = told[name]
+        if phase:
+            assert isinstance(error, md.DeadlineExceededError), name
+            assert error.phase in (phase, "total"), name
+            assert error.provider == backend.name.partition(" ")[0]
+        else:
+            assert isinstance(error, (md.BackendError, md.DeadlineExceededError)), name
+
+
+# Trying again
+
+PATIENCE: dict[str, tuple[bytes, int, float | None]] = {  # the refusal, how often it is asked, the wait that is told
+    "milliseconds": (whole(b"", 429, {"retry-after-ms": "1.5", "retry-after": "500"}), 2, None),
+    "seconds": (whole(b"", 503, {"retry-after": "0.01"}), 2, None),
+    "a date that was": (whole(b"", 529, {"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}), 2, None),
+    "RetryInfo": (whole('{"error": {"code": 429, "details": [{"@type": "x.RetryInfo", "retryDelay": "0.01s"}]}}', 429), 2, None),
+    "too long": (whole(b"", 429, {"retry-after": "500"}), 1, 500.0),
+    "too long in the body": (whole('{"error": {"details": [{"@type": "x.RetryInfo", "retryDelay": "900s"}]}}', 503), 1, 900.0),
+    "a date far away": (whole(b"", 503, {"retry-after": formatdate(32503680000, usegmt=True)}), 1, 1e9),
+    "no, in spite of the status": (whole(b"", 503, {"x-should-retry": "false", "retry-after": "0"}), 1, 0.0),
+    "quota": (whole('{"error": {"code": "insufficient_quota", "message": "x"}}', 429, {"retry-after": "0"}), 1, 0.0),
+    "nonsense": (whole(b"", 503, {"retry-after": "soon", "retry-after-ms": "-1", "x-should-retry": "maybe"}), 2, None),
+}
+
+
+@each
+async def test_the_wait_that_is_asked_for_is_honoured_or_the_call_fails_at_once(backend: Backend, serve: Serve) -> None:
+    async with anyio.create_task_group() as group:
+
+        async def call(name: str, refusal: bytes, times: int, told: float | None) -> None:
+            for ask in ASKS.values():
+                server = serve(answering(refusal, fine(backend)))
+                async with backend.connect(server.url, retries=md.Retries(base=0.001)) as provider:
+                    if times == 2:
+                        check(backend.dialect, await ask(provider.model(backend.model)))
+                    else:
+                        with pytest.raises((md.RateLimitError, md.OverloadedError)) as caught:
+                            await ask(provider.model(backend.model))
+                        assert caught.value.retry_after is not None and told is not None
+                        assert min(caught.value.retry_after, 1e9) == pytest.approx(told, rel=0.9), name
+                assert posts(server) == times, name
+
+        for name, (refusal, times, told) in PATIENCE.items():
+            group.start_soon(call, name, refusal, times, told)
+
+
+# Cancelling
+
+PHASES = ["before the head", "in the head", "in the body", "before an event", "after an event", "before the next try"]
+
+
+@each
+async def test_a_call_that_is_cancelled_in_any_phase_leaves_no_socket_and_the_next_one_works(backend: Backend, serve: Serve) -> None:
+    for phase in PHASES:
+        for name, ask in ASKS.items():
+            if name == "whole" and "event" in phase:
+                continue
+            reached = threading.Event()
+
+            def stops(peer: Peer, phase: str = phase, name: str = name, reached: threading.Event = reached) -> None:
+                if phase == "before the next try":
+                    peer.send(whole(b"", 503, {"retry-after": "60"}))
+                elif phase == "in the head":
+                    peer.send(b"HTTP/1.1 200 X\r\nx-a: ")
+                elif phase != "before the head" and name == "whole":
+                    peer.send(b"HTTP/1.1 200 X\r\ncontent-type: application/json\r\ncontent-length: 99\r\n\r\n{")
+                elif phase != "before the head":
+                    begun(backend, peer, backend.dialect.says("Good") if phase == "after an event" else b"data: {")
+                reached.set()
+                if phase != "before the next try":  # then the connection is a good one
+                    peer.wait_for_close()
+
+            server = serve(answering(stops, fine(backend)))
+            async with backend.connect(server.url) as provider:
+                model = provider.model(backend.model)
+                async with anyio.create_task_group() as group:
+                    group.start_soon(ask, model)
+                    with anyio.fail_after(5):
+                        while not reached.is_set():
+                            await anyio.sleep(0.002)
+                    for _ in range(20):  # the client may be on its way from the bytes to its wait: each place is one to be cancelled in
+                        await anyio.lowlevel.checkpoint()
+                    group.cancel_scope.cancel()
+                with anyio.fail_after(5):
+                    while phase != "before the next try" and not server.peers[0].closed_by_client.is_set():
+                        await anyio.sleep(0.002)
+                assert posts(server) == 1
+                check(backend.dialect, await model.generate("hi"))
+            await all_closed(server)
+
+
+# Secrets
+
+
+def _library_locals(error: BaseException) -> str:
+    """The locals of every frame of the library in a traceback, as a log with locals would show them."""
+    shown = []
+    trace = error.__traceback__
+    while trace is not None:
+        if "majordomo" in trace.tb_frame.f_code.co_filename and "/tests/" not in trace.tb_frame.f_code.co_filename:
+            shown.append(repr(trace.tb_frame.f_locals))
+        trace = trace.tb_next
+    return "".join(shown)
+
+
+@each
+async def test_a_key_that_a_server_quotes_is_in_no_error_log_or_traceback(
+    backend: Backend, serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    packed, escaped = base64.b64encode(KEY.encode()).decode(), "sk-chat%2Fkey%2B1"
+    quoted = [f"{KEY} is no key", f"{packed} {escaped}"]
+    failing = backend.dialect.failing.decode()
+    answers: list[Answer] = [
+        whole({"error": {"message": words, "code": words, "param": words}}, status) for words in quoted for status in (200, 401, 500)
+    ]
+    answers += [whole({"error": words}, status) for words in quoted for status in (200, 429)]
+    answers += [whole(words, 200) for words in quoted]
+    begin = b"" if "ndjson" in backend.kind else b"data: "
+    for words in quoted:
+        for data in (failing.replace("too busy", words).encode(), begin + words.encode() + b"\n\n", words.encode() + b"\n"):
+            answers.append(functools.partial(_send_stream, backend, data))
+    server = serve(answering(*(answer for answer in answers for _ in ASKS)))
+    async with backend.connect(server.url, retries=ONCE, headers={"x-extra": "other-secret"}) as provider:
+        for number, _ in enumerate(answers):
+            for ask in ASKS.values():
+                with pytest.raises(md.MajordomoError) as caught:
+                    await ask(provider.model(backend.model))
+                error = caught.value
+                shown = (
+                    f"{error!r} {error} {error.to_dict()} {pickle.dumps(error)!r} {_library_locals(error)} {provider!r} {vars(provider)}"
+                )
+                for secret in (KEY, packed, escaped, "other-secret"):
+                    assert secret not in shown, (number, secret)
+    for secret in (KEY, packed, escaped, "other-secret"):
+        assert secret not in caplog.text
+    assert server.seen[0].headers["x-extra"] == "other-secret"
+    # The HTTP library logs the heads of answers at DEBUG, whatever stands in them
+    server = serve(answering(whole(b"", 400, {"x-request-id": KEY}), f"HTTP/1.1 200 X\r\n{KEY}\r\n\r\n".encode()))
+    async with backend.connect(server.url, retries=ONCE) as provider:
+        for _ in range(2):
+            with pytest.raises(md.MajordomoError) as caught:
+                await provider.model(backend.model).generate("hi")
+            assert KEY not in f"{json.dumps(caught.value.to_dict())} {_library_locals(caught.value)}"
+
+
+@each
+async def test_an_answer_that_nobody_asked_for_is_never_taken(backend: Backend, serve: Serve) -> None:
+    """Two answers in one piece: the second would be somebody else's words for the next call."""
+    strange = json.dumps(backend.dialect.whole).replace(json.dumps("Grüße 🦊"), '"for somebody else"')
+    assert "somebody else" in strange
+
+    def stream(peer: Peer) -> None:
+        begun(backend, peer, backend.dialect.stream)
+        peer.send(b"0\r\n\r\n" + whole(strange))
+
+    server = serve(answering(fine(backend) + whole(strange), stream, stream, fine(backend)))
+    async with backend.connect(server.url) as provider:
+        model = provider.model(backend.model)
+        for ask in ("whole", "streamed", "streamed", "whole", "whole"):
+            check(backend.dialect, await ASKS[ask](model))

@@ -1,0 +1,142 @@
+"""The example `one_conversation.py` over every chat provider: what Offline says is said by a server of each, and all must come to the same."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio.to_thread
+import pytest
+from conversation_servers import BACKENDS, THOUGHT, Backend
+from loopback import Handler, Loopback
+
+import majordomo as md
+from majordomo import llm
+from majordomo.providers.base import provider_names
+
+pytestmark = pytest.mark.anyio
+Serve = Callable[[Handler], Loopback]
+each = pytest.mark.parametrize("backend", BACKENDS, ids=lambda backend: backend.name)
+SCRIPT = Path(__file__).parents[2] / "examples" / "one_conversation.py"
+
+
+def _example() -> Any:
+    spec = importlib.util.spec_from_file_location("one_conversation", SCRIPT)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where its dataclasses look for themselves
+    spec.loader.exec_module(module)
+    return module
+
+
+example = _example()
+converse = example.converse
+
+
+@pytest.fixture(scope="module")
+def offline() -> Any:
+    """The conversation as Offline has it: what every other must come to."""
+    import asyncio
+
+    return asyncio.run(converse(md.Offline().model("clerk")))
+
+
+def said(conversation: Any) -> list[llm.Message]:
+    return [message for message in conversation.history if message.role == "assistant"]
+
+
+def test_every_provider_that_chats_is_here() -> None:
+    drawing = {"automatic1111", "comfyui", "stablediffusion"}
+    assert {backend.name.partition(" ")[0] for backend in BACKENDS} == provider_names() - drawing - {"offline"}
+
+
+def test_offline_has_everything_in_it(offline: Any) -> None:
+    assert [turn.roles for turn in offline.turns] == [("assistant",), ("assistant", "tool", "assistant"), ("assistant",), ("assistant",)]
+    assert (offline.turns[1].calls[0][0], offline.turns[1].pictures) == ("draw_picture", ((128, 96),))
+    assert offline.turns[2].output == example.Size(width=128, height=96)
+
+
+class Blocking(llm.Model):
+    """A model of which only the blocking colour is used, from a thread."""
+
+    def __init__(self, model: llm.Model) -> None:
+        self.id, self.provider, self._model = model.id, model.provider, model
+
+    async def generate(self, messages: Any, *options: Any, **overrides: Any) -> llm.Reply:
+        return await anyio.to_thread.run_sync(lambda: self.generate_sync(messages, *options, **overrides))
+
+    @asynccontextmanager
+    async def stream(self, messages: Any, *options: Any, **overrides: Any) -> AsyncIterator[Any]:  # type: ignore[override]
+        def read() -> list[Any]:
+            with self.stream_sync(messages, *options, **overrides) as stream:
+                return list(stream)
+
+        yield _Told(await anyio.to_thread.run_sync(read))
+
+    def generate_sync(self, messages: Any, *options: Any, **overrides: Any) -> llm.Reply:
+        return self._model.generate_sync(messages, *options, **overrides)
+
+    def stream_sync(self, messages: Any, *options: Any, **overrides: Any) -> Any:
+        return self._model.stream_sync(messages, *options, **overrides)
+
+    async def aclose(self) -> None:
+        await self._model.aclose()
+
+
+class _Told:
+    def __init__(self, events: list[Any]) -> None:
+        self._events = iter(events)
+        self.reply = events[-1].reply
+
+    def __aiter__(self) -> _Told:
+        return self
+
+    async def __anext__(self) -> Any:
+        for event in self._events:
+            return event
+        raise StopAsyncIteration
+
+
+@each
+async def test_the_conversation_is_the_same_with_every_backend(backend: Backend, serve: Serve, offline: Any) -> None:
+    server = serve(backend.server(said(offline), True))
+    async with backend.connect(server.url) as provider:
+        talk = await converse(provider.model(backend.model, md.with_reasoning("low")))
+    assert talk == offline
+    assert len([seen for seen in server.seen if seen.method == "POST" and seen.path != "/api/show"]) == len(said(offline))
+    thought = [part.text for message in talk.history for part in message.parts if isinstance(part, llm.ThinkingPart) and part.text]
+    assert thought == [THOUGHT] * 5
+
+
+@each
+def test_the_blocking_colour_comes_to_the_same_and_goes_on_with_any_other_backend(backend: Backend, serve: Serve, offline: Any) -> None:
+    """Begun here, with thoughts, calls and pictures; continued there, as it is and as kept in JSON."""
+    last = [llm.assistant("It was a pleasure.")] * 2
+    home = serve(backend.server([*said(offline), *last], True))  # a signature is good where it was made
+    with backend.connect(home.url) as provider:
+        begun = anyio.run(converse, Blocking(provider.model(backend.model, md.with_reasoning("low"))))
+    assert begun == offline
+    kept = md.load_messages(md.dump_messages(begun.history))
+    for other in BACKENDS:
+        server = home if other is backend else serve(other.server(last, False))
+        with other.connect(server.url) as provider:
+            for history in (begun.history, kept):
+                reply = provider.model(other.model).generate_sync([*history, md.user("Thank you.")])
+                assert (reply.text, reply.finish_reason) == ("It was a pleasure.", "stop"), other.name
+    reply = md.Offline().model("clerk").generate_sync([*kept, md.user("Once more: its size?")])
+    assert reply.text == "The picture is 128 x 96 pixels, PNG."
+
+
+@each
+def test_what_offline_began_goes_on_elsewhere(backend: Backend, serve: Serve, offline: Any) -> None:
+    with backend.connect(serve(backend.server([llm.assistant("It was a pleasure.")], False)).url) as provider:
+        reply = provider.model(backend.model).generate_sync([*offline.history, md.user("Thank you.")])
+    assert reply.text == "It was a pleasure."
+
+
+async def test_offline_comes_to_the_same_in_either_loop(offline: Any) -> None:
+    assert await converse(md.Offline().model("clerk")) == offline

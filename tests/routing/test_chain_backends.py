@@ -1,0 +1,299 @@
+"""Chains over real providers and raw servers on the loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import pytest
+from loopback import DONE, Handler, Loopback, Peer, always, chat, delta, whole
+
+import majordomo as md
+from majordomo import llm
+from majordomo.routing.chain import Chain
+from majordomo.routing.health import ChainHealth
+
+Serve = Callable[[Handler], Loopback]
+pytestmark = pytest.mark.anyio
+ONCE = md.Retries(attempts=1)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Backend:
+    """A server of chat completions that repeats what it is asked, or says that it cannot while it is `dead`. `flaps`: it is dead for every
+    so manieth request."""
+
+    def __init__(self, serve: Serve, name: str, flaps: int = 0) -> None:
+        self.name = name
+        self.dead = False
+        self.flaps = flaps
+        self.asked = 0
+        self._lock = threading.Lock()
+        self.server = serve(self._serve)
+
+    def _serve(self, peer: Peer) -> None:
+        while (seen := peer.request()) is not None:
+            with self._lock:
+                self.asked += 1
+                failing = self.dead or (self.flaps and self.asked % self.flaps == 0)
+            if failing:
+                peer.reply({"error": "busy"}, 503)
+                continue
+            text = f"{self.name} {seen.json['messages'][-1]['content']}" if seen.method == "POST" else ""
+            if seen.method == "GET":
+                peer.reply({"data": []})
+            elif seen.json.get("stream"):
+                peer.begin()
+                peer.chunk(delta(text) + delta({}, "stop") + DONE)
+                peer.end()
+            else:
+                peer.reply(chat(text))
+
+    def provider(self, **common: Any) -> md.OpenAICompatible:
+        return md.OpenAICompatible(self.server.url + "/v1", **{"retries": ONCE, "max_concurrency": 50, **common})
+
+    def all_left(self) -> bool:
+        """Whether the client has closed every connection."""
+        return all(peer.closed_by_client.wait(5) or peer.socket.fileno() < 0 for peer in self.server.peers)
+
+
+def tasks() -> int:
+    """Tasks of the running loop, and trio's own apart."""
+    if "trio" in sys.modules and sys.modules["trio"].lowlevel.in_trio_task():
+        import trio
+
+        return trio.lowlevel.current_statistics().tasks_living
+    return len(asyncio.all_tasks())
+
+
+def closed_port() -> int:
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        port: int = held.getsockname()[1]
+        return port
+
+
+@pytest.mark.slow
+async def test_a_thousand_calls_over_a_flapping_pair_lose_and_leak_nothing(serve: Serve) -> None:
+    clock = Clock()
+    first, second = Backend(serve, "a", flaps=3), Backend(serve, "b")
+    health = ChainHealth(30, failures=20, clock=clock, fraction=lambda: 0.0)
+    before = tasks()
+    async with first.provider() as here, second.provider() as there:
+        chain = Chain([here.model("m"), there.model("m")], health=health)
+
+        async def wave(calls: int) -> Counter[str]:
+            answered: Counter[str] = Counter()
+
+            async def ask(number: int) -> None:
+                if number % 2:
+                    text = (await chain.generate(f"{number}")).text
+                else:
+                    async with chain.stream(f"{number}") as stream:
+                        async for event in stream:
+                            if isinstance(event, llm.Done):
+                                text = event.reply.text
+                name, said = text.split()
+                assert said == f"{number}"
+                answered[name] += 1
+
+            async with anyio.create_task_group() as group:
+                for number in range(calls):
+                    group.start_soon(ask, number)
+            assert answered.total() == calls
+            return answered
+
+        # It fails now and then: the others step in, and it is not given up
+        answered = await wave(1000)
+        assert (first.asked, answered) == (1000, {"a": 667, "b": 333})
+        assert chain.status()[0].state == "closed"
+
+        # It dies: the calls under way ask it at most once each, and after that nobody does
+        first.dead, first.asked = True, 0
+        assert await wave(40) == {"b": 40}
+        asked = first.asked
+        assert 20 <= asked <= 40
+        assert await wave(40) == {"b": 40}
+        assert first.asked == asked
+
+        # Its rest is over: one call tries it
+        clock.now += 31
+        assert await wave(40) == {"b": 40}
+        assert first.asked == asked + 1
+
+        # It lives again, and the other one dies
+        clock.now += 61
+        first.dead, first.flaps = False, 0
+        assert (await chain.generate("once")).text == "a once"
+        second.dead, second.asked = True, 0
+        assert await wave(40) == {"a": 40}
+        assert second.asked == 0
+    assert tasks() == before
+    assert await anyio.to_thread.run_sync(first.all_left)
+    assert await anyio.to_thread.run_sync(second.all_left)
+
+
+@pytest.mark.slow
+async def test_when_both_are_dead_a_thousand_calls_make_no_storm(serve: Serve) -> None:
+    first, second = Backend(serve, "a"), Backend(serve, "b")
+    first.dead = second.dead = True
+    async with first.provider() as here, second.provider() as there:
+        chain = Chain([here.model("m"), there.model("m")])
+        for _ in range(5):
+            with pytest.raises(md.ChainExhaustedError):
+                await chain.generate("x")
+        assert [status.state for status in chain.status()] == ["open", "open"]
+        first.asked = second.asked = failed = 0
+
+        async def ask() -> None:
+            nonlocal failed
+            with pytest.raises(md.ChainExhaustedError) as caught:
+                await chain.generate("x")
+            assert caught.value.retryable
+            failed += 1
+
+        async with anyio.create_task_group() as group:
+            for _ in range(1000):
+                group.start_soon(ask)
+    assert failed == 1000
+    assert first.asked + second.asked <= 20, "one at a time, and who comes while it is tried fails at once"
+
+
+async def test_it_moves_on_from_an_address_where_nobody_is(serve: Serve) -> None:
+    dead = md.OpenAICompatible(f"http://127.0.0.1:{closed_port()}/v1", retries=ONCE)
+    alive = Backend(serve, "b")
+    async with dead, alive.provider() as there:
+        chain = Chain([dead.model("m"), there.model("m")])
+        reply = await chain.generate("hi")
+        assert (reply.text, reply.provider, reply.model) == ("b hi", "openaicompatible", "m-2026")
+        assert [(tried.code, tried.skipped) for tried in reply.tried] == [("CONNECTION_FAILED", False)]
+        assert [status.state for status in await chain.probe()] == ["open", "closed"]
+        assert (await chain.generate("hi")).tried[0].code == "COOLING_DOWN"
+
+
+async def test_a_server_that_does_not_know_the_free_question_is_asked_all_the_same(serve: Serve) -> None:
+    async with md.OpenAICompatible(serve(always(whole("404 page not found", 404))).url + "/v1") as here:
+        chain = Chain([here.model("m")])
+        assert [status.state for status in await chain.probe()] == ["closed"]
+
+
+async def test_it_moves_on_from_one_that_is_silent_and_closes_the_connection(serve: Serve) -> None:
+    def silent(peer: Peer) -> None:
+        peer.request()
+        peer.wait_for_close()
+
+    server, alive = serve(silent), Backend(serve, "b")
+    async with (
+        md.OpenAICompatible(server.url + "/v1", retries=ONCE, timeout=md.Timeout(first_byte=0.05)) as here,
+        alive.provider() as there,
+    ):
+        chain = Chain([here.model("m"), there.model("m")])
+        assert (await chain.generate("hi")).tried[0].code == "DEADLINE_EXCEEDED"
+        async with chain.stream("hi") as stream:
+            assert [type(event).__name__ async for event in stream] == ["TextDelta", "Done"]
+    assert all([await anyio.to_thread.run_sync(peer.closed_by_client.wait, 5) for peer in server.peers])
+
+
+async def test_a_stream_that_is_cut_keeps_exactly_what_came(serve: Serve) -> None:
+    def cut(peer: Peer) -> None:
+        while peer.request() is not None:
+            peer.begin()
+            peer.chunk(delta("Good "))
+            peer.chunk(delta("eve"))
+            peer.reset()
+
+    alive = Backend(serve, "b")
+    async with md.OpenAICompatible(serve(cut).url + "/v1", retries=ONCE) as here, alive.provider() as there:
+        chain = Chain([here.model("m"), there.model("m")])
+        text = ""
+        with pytest.raises(md.StreamBrokenError) as caught:
+            async with chain.stream("hi") as stream:
+                async for event in stream:
+                    assert isinstance(event, llm.TextDelta)
+                    text += event.text
+    assert text == caught.value.partial.text
+    assert "Good eve".startswith(text)
+    assert text
+    assert alive.asked == 0
+
+
+async def test_a_rate_limit_that_names_a_time_is_kept_to(serve: Serve) -> None:
+    clock = Clock()
+    limited = serve(always(whole({"error": "slowly"}, 429, {"retry-after": "7"}), whole(chat("at last"))))
+    alive = Backend(serve, "b")
+    async with md.OpenAICompatible(limited.url + "/v1", retries=ONCE) as here, alive.provider() as there:
+        chain = Chain([here.model("m"), there.model("m")], health=ChainHealth(clock=clock))
+        assert (await chain.generate("hi")).tried[0].code == "RATE_LIMITED"
+        clock.now += 6
+        assert (await chain.generate("hi")).tried[0].code == "COOLING_DOWN"
+        assert len(limited.seen) == 1
+        clock.now += 1.5
+        assert (await chain.generate("hi")).text == "at last"
+    assert [status.state for status in chain.status()] == ["closed", "closed"]
+
+
+async def test_cancelling_closes_the_connection_and_asks_nobody_else(serve: Serve) -> None:
+    def silent(peer: Peer) -> None:
+        peer.request()
+        peer.wait_for_close()
+
+    server, alive = serve(silent), Backend(serve, "b")
+    async with md.OpenAICompatible(server.url + "/v1") as here, alive.provider() as there:
+        chain = Chain([here.model("m"), there.model("m")])
+
+        async def listen() -> None:
+            async with chain.stream("hi") as stream:
+                await anext(aiter(stream))
+
+        for call in (lambda: chain.generate("hi"), listen):
+            seen = len(server.seen)
+            async with anyio.create_task_group() as group:
+                group.start_soon(call)
+                while len(server.seen) == seen:
+                    await anyio.sleep(0.001)
+                group.cancel_scope.cancel()
+            assert await anyio.to_thread.run_sync(server.peers[-1].closed_by_client.wait, 5)
+        await chain.aclose()
+    assert alive.asked == 0
+    assert [status.failures for status in chain.status()] == [0, 0]
+
+
+async def test_one_health_serves_several_event_loops(serve: Serve) -> None:
+    clock = Clock()
+    first, second = Backend(serve, "a"), Backend(serve, "b")
+    first.dead = True
+    async with first.provider() as here, second.provider() as there:
+        chain = Chain([here.model("m"), there.model("m")], health=ChainHealth(clock=clock))
+        for _ in range(3):
+            await chain.generate("hi")
+        for _ in range(2):
+            await anyio.to_thread.run_sync(lambda: chain.generate_sync("hi"))
+        assert chain.status()[0].state == "open"
+        assert (await chain.generate("hi")).tried[0].skipped
+        assert first.asked == 5
+        here.close()
+
+
+async def test_a_chain_of_model_strings_is_asked_like_any_other(serve: Serve) -> None:
+    alive = Backend(serve, "b")
+    address = alive.server.url.removeprefix("http://")
+    broken = serve(always(whole("<html>"))).url.removeprefix("http://")
+    async with Chain([f"llamaswap://{broken}/a", f"llamaswap://{address}/b"]) as chain:
+        reply = await chain.generate("hi")
+    assert (reply.text, reply.tried[0].code) == ("b hi", "NOT_JSON")
+    assert await anyio.to_thread.run_sync(alive.all_left)
+    with pytest.raises(md.ConfigurationError, match="closed"):
+        await chain.generate("hi")

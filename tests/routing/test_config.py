@@ -1,0 +1,489 @@
+"""majordomo.toml: where it is found, what it may say, and what is said about a wrong one."""
+
+from __future__ import annotations
+
+import contextlib
+import tomllib
+import traceback
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import majordomo as md
+from majordomo.routing.config import Config, load
+from majordomo.routing.document import LARGEST, Document, find, places
+from majordomo.routing.lines import lines_of
+from majordomo.routing.registry import Registry, model
+
+SECRET = "sk-very-secret-0123456789"
+GOOD = """
+[defaults]
+chat = "small"
+image = "painter"
+
+[providers.box]
+type = "llamaswap"
+base_url = "http://gpu-box:8080"
+api_key = "${BOX_KEY}"
+timeout = { load = 300, idle = inf }
+retries = { attempts = 1 }
+max_concurrency = 2
+images = "sdapi"
+headers = { X-Team = "blue" }
+
+[aliases]
+small = "box/qwen3-4b"
+painter = "box/sdxl?steps=20"
+
+[chains.safe]
+members = ["small", "openai/gpt-5-mini"]
+cooldown = 30
+on = ["ContentRefusedError", "GPU_OOM"]
+
+[gpus.one]
+places = 1
+queue = 8
+unload = true
+
+[prices."box/qwen3-4b"]
+input = 0.1
+"""
+
+
+@pytest.fixture(autouse=True)
+def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder and a home without a configuration."""
+    for variable in ("MAJORDOMO_CONFIG", "XDG_CONFIG_HOME", "MAJORDOMO_CHAT_MODEL", "MAJORDOMO_IMAGE_MODEL", "MAJORDOMO_EMBEDDING_MODEL"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    return tmp_path
+
+
+def written(text: str | bytes, path: str = "majordomo.toml") -> Path:
+    file = Path(path)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return file
+
+
+def refused(text: str | bytes) -> md.ConfigurationError:
+    with pytest.raises(md.ConfigurationError) as caught:
+        Registry(written(text))
+    return caught.value
+
+
+def test_everything_it_may_say_is_read() -> None:
+    config = load(written(GOOD))
+    assert config.defaults == {"chat": "small", "image": "painter"}
+    assert config.providers["box"].type == "llamaswap"
+    assert config.providers["box"].keywords["max_concurrency"] == 2
+    assert config.aliases["painter"] == "box/sdxl?steps=20"
+    assert config.chains["safe"].members == ("small", "openai/gpt-5-mini")
+    assert config.chains["safe"].settings == {"cooldown": 30, "on": [md.ContentRefusedError, "GPU_OOM"]}
+    assert config.gpus == {"one": {"places": 1, "queue": 8, "unload": True}}
+    assert config.prices == {"box/qwen3-4b": {"input": 0.1}}
+    Registry(config)
+
+
+def test_the_first_file_found_counts_alone(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load().source == "" == Registry().source
+    home = written("[defaults]\nchat = 'offline'", str(nowhere / "home/.config/majordomo/majordomo.toml"))
+    assert load().source == str(home)
+    other = written("", str(nowhere / "xdg/majordomo/majordomo.toml"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(nowhere / "xdg"))
+    assert load().source == str(other)
+    written("[aliases]\nhere = 'offline'")
+    assert (load().source, load().defaults) == ("majordomo.toml", {})
+    named = written("", str(nowhere / "named.toml"))
+    monkeypatch.setenv("MAJORDOMO_CONFIG", str(named))
+    assert load().source == str(named)
+    assert load(nowhere / "home/.config/majordomo/majordomo.toml").source == str(home), "a file that is named counts before all"
+
+
+def test_a_relative_xdg_folder_is_ignored(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", "here")
+    assert places()[1] == nowhere / "home/.config/majordomo/majordomo.toml"
+
+
+def test_a_file_that_is_named_must_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAJORDOMO_CONFIG", "missing.toml")
+    with pytest.raises(md.ConfigurationError, match=r"MAJORDOMO_CONFIG names missing\.toml"):
+        find()
+    with pytest.raises(md.ConfigurationError, match=r"other\.toml: cannot be read: No such file"):
+        load("other.toml")
+    with pytest.raises(md.ConfigurationError, match="cannot be read"):
+        load(".")
+
+
+WRONG = {
+    "no equals sign": ("[providers.box]\ntype", "line 2"),
+    "the same key twice": ("[defaults]\nchat = 'a/b'\nchat = 'c/d'", "line 3"),
+    "an unknown section": ("[defaults]\n\n[provider.box]\n", "line 3: provider: is unknown; did you mean providers?"),
+    "an unknown default": ("[defaults]\nimages = 'offline'", "line 2: defaults.images: is unknown; did you mean image?"),
+    "a default that is no text": ("[defaults]\nchat = 5", "line 2: defaults.chat: is text, not a number"),
+    "a section that is no table": ("aliases = ['x']", "line 1: aliases: is a table, not a list"),
+    "a provider that is no table": ("[providers]\nbox = 'llamaswap'", "line 2: providers.box: is a table, not text"),
+    "an unknown kind of provider": (
+        "[providers.box]\nbase_url = 'http://x'\ntype = 'llama-swp'",
+        "line 3: providers.box.type: there is no provider 'llama-swp'; did you mean llamaswap?",
+    ),
+    "no kind of provider": ("[providers.box]\nbase_url = 'http://x'", "providers.box.type: is missing; there are anthropic"),
+    "a kind that is no text": ("[providers.box]\ntype = 1", "line 2: providers.box.type: is text, not a number"),
+    "an unknown keyword": (
+        "[providers.box]\ntype='llamaswap'\n\nbase_ulr = 'http://x'",
+        "line 4: providers.box.base_ulr: is unknown; did you mean base_url?",
+    ),
+    "a keyword that no file can hold": ("[providers.ollama]\ntransport = 'x'", "line 2: providers.ollama.transport: is unknown"),
+    "a keyword of the wrong type": (
+        "[providers.ollama]\nmax_concurrency = '2'",
+        "line 2: providers.ollama.max_concurrency: is a whole number, not text",
+    ),
+    "a number for a switch": ("[providers.ollama]\nstrict = 1", "providers.ollama.strict: is true or false, not a number"),
+    "a switch for a number": ("[providers.ollama]\nmax_concurrency = true", "is a whole number, not true or false"),
+    "a word that is not one of these": (
+        "[providers.box]\ntype='llamaswap'\nimages='sdap'",
+        "line 3: providers.box.images: is 'openai+tag' or",
+    ),
+    "text for a table": ("[providers.ollama]\ntimeout = 'long'", "timeout: is a table with connect, queue, load, first_byte, idle, total"),
+    "an unknown limit of time": (
+        "[providers.ollama]\n[providers.ollama.timeout]\ntotl = 5",
+        "line 3: providers.ollama.timeout.totl: is unknown; did you mean total?",
+    ),
+    "a limit of time below zero": (
+        "[providers.ollama]\ntimeout = { total = -5 }",
+        "line 2: providers.ollama.timeout.total: timeout.total must",
+    ),
+    "headers that are no text": (
+        "[providers.ollama.headers]\nX-Team = 5",
+        "line 2: providers.ollama.headers.X-Team: is text, not a number",
+    ),
+    "a name with a slash": ("[providers.'a/b']\ntype='ollama'", "line 1: providers.'a/b': a name begins with a letter"),
+    "two names that are one": (
+        "[providers.my-box]\ntype='ollama'\n[providers.mybox]\ntype='ollama'",
+        "line 3: providers.mybox: the name is taken",
+    ),
+    "an alias named like a kind": ("[aliases]\nllama-swap = 'ollama/x'", "line 2: aliases.llama-swap: llamaswap is a kind of provider"),
+    "an alias named like a provider": (
+        "[providers.box]\ntype='ollama'\n[aliases]\nbox = 'ollama/x'",
+        "line 4: aliases.box: the name is taken by providers.box",
+    ),
+    "a chain named like an alias": (
+        "[chains.x]\nmembers=['offline']\n[aliases]\nx = 'offline'",
+        "line 4: aliases.x: the name is taken by chains.x",
+    ),
+    "an alias of itself": ("[aliases]\na = 'a'", "line 2: aliases.a: leads back to itself: a -> a"),
+    "a circle of aliases": ("[aliases]\na = 'b?steps=2'\nb = 'offline,c'\nc = 'a'", "leads back to itself: a -> b -> c -> a"),
+    "a chain within itself": ("[chains.a]\nmembers = ['ollama/x', 'a']", "line 1: chains.a: leads back to itself: a -> a"),
+    "a chain within itself through an alias": ("[aliases]\nb = 'a'\n[chains.a]\nmembers = ['b']", "leads back to itself"),
+    "a chain without members": ("[chains.a]\ncooldown = 3", "line 1: chains.a.members: is a list of model strings"),
+    "a chain of numbers": ("[chains.a]\nmembers = [3]", "line 2: chains.a.members: is text, not a number"),
+    "a cool-down below zero": ("[chains.a]\nmembers = ['offline']\ncooldown = -1", "line 3: chains.a.cooldown: is a number from 0"),
+    "an unknown word of a chain": ("[chains.a]\nmembers = ['offline']\ncooldwn = 1", "did you mean cooldown?"),
+    "an error that is none": (
+        "[chains.a]\nmembers = ['offline']\non = ['RateLimitEror']",
+        "line 3: chains.a.on: 'RateLimitEror' is no error; did you mean RateLimitError?",
+    ),
+    "errors that are no list": ("[chains.a]\nmembers = ['offline']\non = 'GPU_OOM'", "line 3: chains.a.on: is a list of errors"),
+    "a missing member": ("[aliases]\na = 'ollama/x,'", "line 2: aliases.a: a member between the commas"),
+    "half a place": ("[gpus.a]\nplaces = 1.5", "line 2: gpus.a.places: is a whole number"),
+    "no place": ("[gpus.a]\nplaces = 0", "line 2: gpus.a.places: is a number from 1"),
+    "a switch that is none": ("[gpus.a]\nunload = 'yes'", "line 2: gpus.a.unload: is true or false"),
+    "an unknown word of a GPU": ("[gpus.a]\nplace = 1", "did you mean places?"),
+    "a price below zero": ("[prices.'a/b']\ninput = -1", "line 2: prices.'a/b'.input: is a number from 0"),
+    "no text at all": (b"\xff\xfe", "is no UTF-8 text"),
+    "lists in lists": ("a = " + "[" * 4000, "TOML|nested too deeply"),
+    "tables in tables": ("[" + ".".join("a" * 40) + "]", "nested too deeply"),
+    "an enormous number": ("a = " + "1" * 5000, "TOML"),
+}
+
+
+@pytest.mark.parametrize(("text", "words"), WRONG.values(), ids=WRONG.keys())
+def test_what_is_wrong_is_said_with_file_line_and_key(text: str | bytes, words: str) -> None:
+    message = str(refused(text))
+    assert message.startswith("majordomo.toml")
+    assert any(word in message for word in words.split("|")), message
+
+
+def test_an_error_tells_programs_where() -> None:
+    error = refused("[providers.ollama]\n\nstrikt = true")
+    assert error.details == {"file": "majordomo.toml", "line": 3, "key": "providers.ollama.strikt", "field": "strikt"}
+
+
+def test_a_huge_file_is_not_read() -> None:
+    assert f"larger than the limit of {LARGEST:,} bytes" in str(refused(b"# " + b"x" * (10 << 20)))
+
+
+def test_a_file_from_a_windows_editor_is_read() -> None:
+    config = load(written(b"\xef\xbb\xbf[aliases]\r\nsmall = 'ollama/x'\r\n"))
+    assert config.aliases == {"small": "ollama/x"}
+    assert "line 3" in str(refused(b"\xef\xbb\xbf[aliases]\r\nsmall = 'ollama/x'\r\nlarge = 5\r\n"))
+
+
+def test_a_variable_works_in_any_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"KIND": "llamaswap", "HOST": "gpu-box:1", "KEY": SECRET, "WAY": "sdapi", "SIZE": "4b"}.items():
+        monkeypatch.setenv(name, value)
+    registry = Registry(
+        {
+            "defaults": {"chat": "${SMALL}"},
+            "providers": {
+                "box": {
+                    "type": "${KIND}",
+                    "base_url": "http://${HOST}",
+                    "api_key": "${KEY}",
+                    "images": "${WAY}",
+                    "headers": {"X": "a${SIZE}"},
+                }
+            },
+            "aliases": {"small": "box/qwen3-${SIZE}?stop=$${x}"},
+        }
+    )
+    made: Any = registry.provider("box")
+    assert type(made).__name__ == "LlamaSwap"
+    assert made.address.origin == "http://gpu-box:1"
+    small: Any = registry.model("small")
+    assert small.id == "qwen3-4b"
+    assert small.prepare("a", (), {}).stop == ("${x}",)
+    monkeypatch.setenv("SMALL", "small")
+    assert registry.model().id == "qwen3-4b"
+
+
+def test_a_missing_variable_is_named_where_it_is_needed_and_nowhere_else() -> None:
+    registry = Registry(written("[providers.box]\ntype='llamaswap'\n\napi_key = 'x${BOX_KEY}'\n[aliases]\na = 'ollama/${SIZE}'"))
+    assert registry.model("offline").id == "clerk"
+    with pytest.raises(
+        md.ConfigurationError, match=r"majordomo\.toml, line 4: providers\.box\.api_key: the variable BOX_KEY is not set"
+    ) as caught:
+        registry.model("box/x")
+    assert caught.value.code == "MISSING_VARIABLE"
+    with pytest.raises(md.ConfigurationError, match=r"line 6: aliases\.a: the variable SIZE"):
+        registry.model("a")
+
+
+@pytest.mark.parametrize("text", ["${", "${}", "${A B}", "${A", "x${1}"])
+def test_what_is_no_variable_is_refused(text: str) -> None:
+    with pytest.raises(md.ConfigurationError, match=r"providers\.ollama\.api_key: a variable is written"):
+        Registry({"providers": {"ollama": {"api_key": text}}}).provider("ollama")
+
+
+def test_keywords_arrive_as_the_constructor_takes_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BOX_KEY", SECRET)
+    made: Any = Registry(written(GOOD)).provider("box")
+    assert (made._timeout.load, made._timeout.idle, made._timeout.connect) == (300, float("inf"), 5)
+    assert made._caller.retries == md.Retries(attempts=1)
+    assert made._caller.gate.places == 2
+    assert type(made._images).__name__ == "SDAPI"
+
+
+def test_what_only_the_constructor_knows_is_said_with_its_line() -> None:
+    registry = Registry(
+        written("[providers.box]\ntype = 'openaicompatible'\npreset = 'grok'\n[providers.a]\ntype='ollama'\nbase_url='ftp://x'")
+    )
+    with pytest.raises(md.ConfigurationError, match=r"line 3: providers\.box\.preset: preset is one of"):
+        registry.provider("box")
+    with pytest.raises(md.ConfigurationError, match=r"line 6: providers\.a\.base_url: base_url is unusable"):
+        registry.provider("a")
+    with pytest.raises(md.ConfigurationError, match=r"providers\.x\.api_key: OpenAI needs a key"):
+        Registry({"providers": {"x": {"type": "openai"}}}).provider("x")
+
+
+def test_a_relative_file_is_beside_the_configuration(nowhere: Path) -> None:
+    file = written("[providers.comfy]\ntype = 'comfyui'\nworkflow = 'graph.json'", str(nowhere / "elsewhere/majordomo.toml"))
+    graph = '{"1": {"class_type": "CLIPTextEncode", "inputs": {"text": "a"}, "_meta": {"title": "prompt"}}}'
+    with pytest.raises(md.ConfigurationError, match="workflow cannot be read"):
+        Registry(file).provider("comfy")
+    written(graph, str(nowhere / "elsewhere/graph.json"))
+    with contextlib.suppress(md.ConfigurationError):  # whether this graph can be used is not the question
+        Registry(file).provider("comfy")
+
+
+def test_a_mapping_may_hold_a_programs_own_values() -> None:
+    made: Any = Registry({"providers": {"ollama": {"timeout": md.Timeout(total=5), "api_key": "k"}}}).provider("ollama")
+    assert made._timeout.total == 5
+
+
+@pytest.mark.parametrize("config", [5, ["a"], {1: 2}, {"providers": {"a": {"b": {3: 4}}}}])
+def test_what_is_no_configuration_is_refused(config: Any) -> None:
+    with pytest.raises(md.ConfigurationError):
+        load(config)
+
+
+def test_a_mapping_that_holds_itself_is_refused() -> None:
+    endless: dict[str, Any] = {}
+    endless["providers"] = endless
+    with pytest.raises(md.ConfigurationError, match="nested too deeply"):
+        load(endless)
+
+
+def shown(error: BaseException | None) -> str:
+    """All a log could hold: messages, details, and the locals of every frame but the test's own."""
+    told = ""
+    while error is not None:
+        told += f"{error!r} {getattr(error, 'details', '')}"
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            if frame.f_code.co_filename != __file__:
+                told += "".join(f"\n{name} = {value!r}" for name, value in frame.f_locals.items())
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return told
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"[providers.box]\ntype='llamaswap'\napi_key='{SECRET}'\nbase_url='ftp://x'",
+        f"[providers.box]\ntype='llamaswap'\napi_key='{SECRET}'\nimages='x'",
+        f"[providers.box]\ntype='llamaswap'\napi_key='{SECRET}\\u0007'",
+        f"[providers.box]\ntype='llamaswap'\nheaders={{A='{SECRET}', B=5}}",
+        f"[providers.box]\ntype='llamaswap'\nbase_url='http://u:{SECRET}@x'",
+        f"[providers.box]\ntype='llamaswap'\nproxy='http://u:{SECRET}@x:99999'",
+        f"[providers.box]\ntype='llamaswap'\napi_key='{SECRET}'\n[aliases]\na='a'",
+        f"[aliases]\nsmall='llamaswap://{SECRET}@x:99999/y'",
+        "[providers.box]\ntype='openaicompatible'\npreset='${LEAK}'",
+        "[providers.box]\ntype='${LEAK}'",
+        "[aliases]\nbox='${LEAK}/x'\nsmall='box'",
+        f"[providers.box]\ntype='llamaswap'\napi_key='{SECRET}'\napi_key='{SECRET}'",
+        f"x = {{'{SECRET}'=1, '{SECRET}'=2}}",
+    ],
+)
+def test_no_error_shows_a_secret(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LEAK", SECRET)
+    written(text)
+    raised = 0
+    for make in (lambda: Registry().provider("box"), lambda: Registry().model("small"), lambda: model("box/m"), lambda: model("small")):
+        try:
+            made = make()
+        except md.ConfigurationError as error:
+            raised += 1
+            assert SECRET not in shown(error), shown(error)
+        else:
+            assert SECRET not in repr(made)
+    assert raised >= 2
+
+
+def test_nothing_shows_a_secret() -> None:
+    registry = Registry(written(f"[providers.box]\ntype='ollama'\napi_key='{SECRET}'\n[aliases]\na='llamaswap://{SECRET}@x/y'"))
+    registry.provider("box")
+    registry.model("a")
+    for thing in (registry, registry.config, registry.config.providers, registry.config.document, vars(registry)):
+        assert SECRET not in f"{thing} {thing!r}"
+
+
+LINES = '''# a comment with [table]
+title = "x"   # one
+
+[a.b]
+c = [
+  1, # ]
+  "]",
+  { d = "}" },
+]
+e = """
+[no.table]
+f = 1
+"""
+g = \'\'\'
+h = 2\'\'\'
+"quoted key" . sub = 3
+[ a . "dot.ted" ]
+i.j = 4
+k = """"five quotes"""""
+[[list]]
+l = 5
+'''
+
+
+def test_lines_are_found_past_everything_that_looks_like_a_key() -> None:
+    assert tomllib.loads(LINES)
+    assert lines_of(LINES) == {
+        ("title",): 2,
+        ("a",): 4,
+        ("a", "b"): 4,
+        ("a", "b", "c"): 5,
+        ("a", "b", "e"): 10,
+        ("a", "b", "g"): 14,
+        ("a", "b", "quoted key"): 16,
+        ("a", "b", "quoted key", "sub"): 16,
+        ("a", "dot.ted"): 17,
+        ("a", "dot.ted", "i"): 18,
+        ("a", "dot.ted", "i", "j"): 18,
+        ("a", "dot.ted", "k"): 19,
+        ("list",): 20,
+        ("list", "l"): 21,
+    }
+
+
+def test_an_error_without_a_line_says_the_key() -> None:
+    assert str(Document().error(("a", "b c"), "is wrong")) == "the configuration: a.'b c': is wrong"
+
+
+words = st.one_of(
+    st.text(max_size=20), st.sampled_from(["ollama/x", "llamaswap", "offline", "a", "b", "${A}", f"llamaswap://{SECRET}@x/y", "a,b"])
+)
+values = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), words),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(words, inner, max_size=3)),
+    max_leaves=6,
+)
+names = st.sampled_from(
+    ["a", "b", "box", "members", "type", "timeout", "headers", "images", "chat", "cooldown", "places", "retries", "base_url"]
+)
+tables = st.dictionaries(
+    st.sampled_from(["defaults", "providers", "aliases", "chains", "gpus", "prices", "x"]),
+    st.one_of(values, st.dictionaries(names, st.one_of(values, st.dictionaries(names, values, max_size=4)), max_size=4)),
+    max_size=4,
+)
+
+
+def _try(config: Any) -> None:
+    try:
+        registry = Registry(config)
+        assert isinstance(registry.config, Config)
+        assert SECRET not in repr(registry)
+        for name in ("a", "b", "box", "a/x", "box/y"):
+            with contextlib.suppress(md.MajordomoError):
+                assert SECRET not in repr(registry.model(name))
+    except md.ConfigurationError as error:
+        assert SECRET not in f"{error} {error.details}"
+
+
+@given(tables)
+@settings(deadline=None, max_examples=150)
+def test_any_tables_are_a_configuration_or_a_typed_error(config: dict[str, Any]) -> None:
+    if isinstance(config.get("providers"), dict):
+        config["providers"]["box"] = {"type": "ollama", "api_key": SECRET}
+    _try(config)
+
+
+fragments = st.lists(
+    st.one_of(
+        st.sampled_from(
+            ["[aliases]", "[providers.box]", "a", "=", "'", '"', '"""', "[", "]", "{", "}", ".", "\n", "#", ",", "1", "'offline'", "b"]
+        ),
+        st.sampled_from([f"api_key = '{SECRET}'\n", f'api_key = "{SECRET}"\n', "type = 'ollama'\n", "[chains.c]\nmembers = ['a']\n"]),
+        st.text(max_size=5),
+    ),
+    max_size=12,
+).map("".join)
+
+
+@given(fragments)
+@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_text_is_a_configuration_or_a_typed_error(text: str) -> None:
+    _try(written(text.encode("utf-8", "surrogatepass")))
+
+
+def test_the_documented_file_is_sound(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (Path(__file__).parents[2] / "docs/configuration.md").read_text()
+    monkeypatch.setenv("BOX_API_KEY", "k")
+    monkeypatch.setenv("GROQ_API_KEY", "k")
+    registry = Registry(written(text.partition("```toml\n")[2].partition("```")[0]))
+    for name in registry.config.providers:
+        registry.provider(name)
+    precise: Any = registry.model("precise")
+    assert precise.prepare("a", (), {}).max_tokens == 500
+    assert registry.image_model().id == "sdxl"
+    assert registry.embedding_model().provider == "ollama"

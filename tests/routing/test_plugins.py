@@ -1,0 +1,172 @@
+"""Providers of other distributions, found by their entry points."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tomllib
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from loopback import Handler, Loopback, always, chat, whole
+
+import majordomo as md
+from majordomo.routing.plugins import provider_class
+from majordomo.routing.registry import Registry
+
+Serve = Callable[[Handler], Loopback]
+EXAMPLE = Path(__file__).parent.parent / "plugin_example"
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The example, installed by pip into a folder of its own.
+
+    The wheel is put together here, from the example's own pyproject.toml: a build backend would have to come over a network.
+    """
+    folder = tmp_path_factory.mktemp("plugin")
+    project = tomllib.loads((EXAMPLE / "pyproject.toml").read_text())["project"]
+    name = f"{project['name'].replace('-', '_')}-{project['version']}"
+    groups = "".join(
+        f"[{group}]\n" + "".join(f"{entry} = {value}\n" for entry, value in entries.items())
+        for group, entries in project["entry-points"].items()
+    )
+    files = {
+        "majordomo_example.py": (EXAMPLE / "majordomo_example.py").read_text(),
+        f"{name}.dist-info/METADATA": f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n",
+        f"{name}.dist-info/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{name}.dist-info/entry_points.txt": groups,
+    }
+    files[f"{name}.dist-info/RECORD"] = "".join(f"{file},,\n" for file in [*files, f"{name}.dist-info/RECORD"])
+    with zipfile.ZipFile(folder / f"{name}-py3-none-any.whl", "w") as wheel:
+        for file, text in files.items():
+            wheel.writestr(file, text)
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "-q",
+        "--no-deps",
+        "--no-index",
+        "--disable-pip-version-check",
+        "--root-user-action=ignore",
+    ]
+    subprocess.run([*command, "--target", str(folder / "site"), wheel.filename or ""], check=True, capture_output=True, timeout=120)
+    return folder / "site"
+
+
+def run(code: str, site: Path, folder: Path, **variables: str) -> str:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAJORDOMO_")} | variables
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**environment, "PYTHONPATH": str(site), "HOME": str(folder)},
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def test_an_installed_provider_works_by_its_name(serve: Serve, installed: Path, tmp_path: Path) -> None:
+    server = serve(always(whole(chat("from a plug-in"))))
+    told = run(
+        "import asyncio, sys, majordomo as md\n"
+        "md.model('offline')\n"
+        "assert 'majordomo_example' not in sys.modules\n"
+        "async def main():\n"
+        f"    async with md.model('example://key-1@127.0.0.1:{server.port}/some/model') as model:\n"
+        "        print(model.provider, model.id, (await model.generate('hi', extra={'example': {'a': 1}})).text)\n"
+        "asyncio.run(main())\n",
+        installed,
+        tmp_path,
+    )
+    assert told == "example some/model from a plug-in\n"
+    assert (server.seen[0].path, server.seen[0].headers["x-example-key"]) == ("/v1/chat/completions", "key-1")
+    assert (server.seen[0].json["model"], server.seen[0].json["a"]) == ("some/model", 1)
+
+
+def test_it_is_configured_as_ours_are(serve: Serve, installed: Path, tmp_path: Path) -> None:
+    server = serve(always(whole(chat("from a plug-in"))))
+    (tmp_path / "majordomo.toml").write_text(
+        f"[providers.lab]\ntype='example'\nbase_url='{server.url}/v1'\napi_key='${{LAB_KEY}}'\nregion='us'\ntimeout={{total=30}}\n[defaults]\nchat='lab/m'\n"
+    )
+    told = run(
+        "import majordomo as md\nfrom majordomo.routing.registry import Registry\n"
+        "with Registry() as registry: print(registry.model().generate_sync('hi').text)\n"
+        "try: md.model('exampel/x')\n"
+        "except md.ConfigurationError as error: print(error)\n",
+        installed,
+        tmp_path,
+        LAB_KEY="key-2",
+    )
+    assert told == ("from a plug-in\nthere is no provider 'exampel'; did you mean example?\n")
+    assert (server.seen[0].headers["x-example-key"], server.seen[0].headers["x-region"]) == ("key-2", "us")
+    (tmp_path / "majordomo.toml").write_text("[providers.lab]\ntype='example'\napi_key='k'\nregion='mars'\n\nregoin='us'")
+    told = run(
+        "import majordomo as md\nfrom majordomo.routing.registry import Registry\n"
+        "for ask in (Registry, lambda: md.model('lab/x'), lambda: md.model('example/x')):\n"
+        "    try: ask()\n"
+        "    except md.ConfigurationError as error: print(error)\n",
+        installed,
+        tmp_path,
+    )
+    assert told.splitlines() == [
+        "majordomo.toml, line 6: providers.lab.regoin: is unknown; did you mean region?",
+        "majordomo.toml, line 6: providers.lab.regoin: is unknown; did you mean region?",
+        "Example AI needs a key: api_key, or EXAMPLE_API_KEY",
+    ]
+
+
+def plugin(folder: Path, source: str, name: str = "broken", value: str = "broken_plugin:Broken", owner: str = "broken-dist") -> None:
+    """A distribution as pip would have left it."""
+    (folder / "broken_plugin.py").write_text(source)
+    info = folder / f"{owner.replace('-', '_')}-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {owner}\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[majordomo.providers]\n{name} = {value}\n")
+
+
+BROKEN = {
+    "a module that does not load": ("import no_such_module_anywhere", "cannot be loaded: ModuleNotFoundError: No module named 'no_such"),
+    "a module that fails": ("raise RuntimeError('out of order')", "cannot be loaded: RuntimeError: out of order"),
+    "no such class": ("x = 1", "cannot be loaded: AttributeError"),
+    "no class": ("Broken = 5", "broken_plugin:Broken is no subclass of majordomo.providers.base.Provider"),
+    "a class of something else": ("class Broken: name = 'broken'", "is no subclass of"),
+    "another name": ("from majordomo import Offline\nclass Broken(Offline): name = 'other'", "its class calls itself 'other'"),
+}
+
+
+@pytest.mark.parametrize(("source", "words"), BROKEN.values(), ids=BROKEN.keys())
+def test_a_broken_one_is_named(source: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plugin(tmp_path, source)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "broken_plugin", raising=False)
+    for ask in (lambda: md.model("broken/x"), lambda: Registry({"providers": {"a": {"type": "broken"}}})):
+        with pytest.raises(md.ConfigurationError) as caught:
+            ask()
+        assert "provider plug-in 'broken' of broken-dist: " in str(caught.value)
+        assert words in str(caught.value)
+        assert caught.value.code == "BROKEN_PLUGIN"
+    assert md.model("offline").id == "clerk", "nobody else is troubled"
+    monkeypatch.delitem(sys.modules, "broken_plugin", raising=False)
+
+
+def test_two_of_one_name_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plugin(tmp_path, "", owner="first")
+    plugin(tmp_path, "", value="broken_plugin:Other", owner="second")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(md.ConfigurationError, match="provider plug-in 'broken' of first, second: they have the same name"):
+        md.model("broken/x")
+
+
+def test_ours_cannot_be_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plugin(tmp_path, "raise RuntimeError('loaded')", name="offline")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert provider_class("offline") is md.Offline
+    assert provider_class("nobody") is None
