@@ -18,7 +18,7 @@ FLOORS = [
     {"flows", "embedded"},
     {"providers"},
     {"routing"},
-    {"bots"},
+    {"bots", "studio"},
     {"cli"},
     {"testing"},
 ]
