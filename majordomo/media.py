@@ -1,7 +1,7 @@
 """ImagePart, the one picture type of the library, and what a picture's header tells without decoding it.
 
-Kind and size come from the bytes: PNG (W3C PNG, IHDR), JPEG (ITU T.81, SOFn), WebP (RFC 9649, VP8/VP8L/VP8X) and GIF
-(GIF89a logical screen). Whatever a caller or a backend claims about the kind is not believed.
+Kind and size come from the bytes: PNG (W3C PNG, IHDR), JPEG (ITU T.81, SOFn), WebP (RFC 9649, VP8/VP8L/VP8X), GIF
+(GIF89a logical screen) and AVIF (ISO 23008-12, ispe). Whatever a caller or a backend claims about the kind is not believed.
 """
 
 from __future__ import annotations
@@ -18,16 +18,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from majordomo.containers import avif_size, exif_block, with_exif
 from majordomo.errors import InvalidRequestError
+from majordomo.exif import read_exif, write_exif
 from majordomo.parameters import read_parameters, write_parameters
 from majordomo.settings import Limits
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
 
-SUFFIXES = {"image/png": ".png", "image/jpeg": ".jpg", "image/webp": ".webp", "image/gif": ".gif"}
+SUFFIXES = {"image/png": ".png", "image/jpeg": ".jpg", "image/webp": ".webp", "image/gif": ".gif", "image/avif": ".avif"}
 SENDABLE = ("image/png", "image/jpeg", "image/webp")
-PILLOW_FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
+PILLOW_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "AVIF")
 _TEXT_LIMIT = 1 << 20
 
 
@@ -41,7 +43,7 @@ class Header:
 
 
 def sniff(data: bytes) -> Header | None:
-    """Kind and size in pixels of the picture in `data`, or None when it is none of the four kinds."""
+    """Kind and size in pixels of the picture in `data`, or None when it is none of the five kinds."""
     try:
         if data.startswith(b"\x89PNG\r\n\x1a\n"):
             header = _png(data)
@@ -51,6 +53,9 @@ def sniff(data: bytes) -> Header | None:
             header = Header("image/gif", *struct.unpack_from("<HH", data, 6))
         elif data[:4] == b"RIFF" and data[8:12] == b"WEBP":
             header = _webp(data)
+        elif data[4:8] == b"ftyp":
+            size = avif_size(data)
+            header = Header("image/avif", *size) if size is not None else None
         else:
             return None
     except (struct.error, IndexError):
@@ -146,13 +151,60 @@ def with_text(data: bytes, key: str, text: str) -> bytes:
     return data[:end] + chunk + data[end:]
 
 
+def stored_texts(data: bytes) -> dict[str, str]:
+    """The texts in a picture under the names that PNG gives them: its text chunks, or of a JPEG or WebP the EXIF UserComment, where A1111
+    and others write the same "parameters"."""
+    if data.startswith(b"\x89PNG"):
+        return png_text(data)
+    comment = read_exif(exif_block(data)).comment
+    return {"parameters": comment} if comment else {}
+
+
+def orientation_of(data: bytes) -> int:
+    """How EXIF says that the picture is turned: 1 (upright, or nothing said) to 8 as in TIFF 6.0."""
+    if data.startswith(b"\x89PNG"):
+        block = next((bytes(body) for kind, body in png_chunks(data) if kind == b"eXIf"), b"")
+    else:
+        block = exif_block(data)
+    return read_exif(block).orientation
+
+
+def inscribed(data: bytes, text: str) -> bytes:
+    """The PNG, JPEG or WebP with the text "parameters" in it, instead of what stood there; its pixels stay as they are.
+
+    Raises InvalidRequestError (field `metadata`) for another kind, and for text longer than a JPEG holds (code TEXT_TOO_LONG).
+    """
+    header = sniff(data)
+    if header is None or header.mime not in SENDABLE:
+        kind = header.mime if header is not None else "file of another kind"
+        raise InvalidRequestError(f"metadata is written into PNG, JPEG and WebP files; this is a {kind}", field="metadata")
+    if header.mime == "image/png":
+        return with_text(without_text(data, "parameters"), "parameters", text)
+    try:
+        return with_exif(data, write_exif(read_exif(exif_block(data)).orientation, text))
+    except ValueError:
+        raise InvalidRequestError("the text is longer than a JPEG holds", field="metadata", code="TEXT_TOO_LONG") from None
+
+
+def without_text(data: bytes, key: str) -> bytes:
+    """The PNG without the text chunks of this name."""
+    name = key.encode("latin-1") + b"\0"
+    at, kept = 8, [data[:8]]
+    for kind, body in png_chunks(data):
+        end = at + 12 + len(body)
+        if kind not in (b"tEXt", b"zTXt", b"iTXt") or body[: len(name)] != name:
+            kept.append(data[at:end])
+        at = end
+    return b"".join((*kept, data[at:]))
+
+
 def _inflate(packed: bytes) -> bytes:
     return zlib.decompressobj().decompress(packed, _TEXT_LIMIT)
 
 
 @dataclass(frozen=True, slots=True, repr=False, init=False)
 class ImagePart:
-    """A picture held as its encoded bytes: PNG, JPEG, WebP or GIF.
+    """A picture held as its encoded bytes: PNG, JPEG, WebP, GIF or AVIF.
 
     `mime` may be a claim; what the bytes say wins. `width` and `height` are pixels, read from the header, not by decoding.
     Equal when the bytes are equal. Size limits act when a picture is sent, received or decoded, not here.
@@ -172,7 +224,9 @@ class ImagePart:
         whole = bytes(data)
         header = sniff(whole)
         if header is None:
-            raise InvalidRequestError(f"these {len(whole)} bytes are no PNG, JPEG, WebP or GIF picture", field="data", code="NOT_A_PICTURE")
+            raise InvalidRequestError(
+                f"these {len(whole)} bytes are no PNG, JPEG, WebP, GIF or AVIF picture", field="data", code="NOT_A_PICTURE"
+            )
         object.__setattr__(self, "data", whole)
         object.__setattr__(self, "mime", header.mime)
         object.__setattr__(self, "width", header.width)
@@ -203,7 +257,7 @@ class ImagePart:
 
     @classmethod
     def from_pil(cls, image: PillowImage, format: str = "PNG") -> ImagePart:  # noqa: A002 (Pillow's own word)
-        """Encode a Pillow image as PNG, JPEG, WEBP or GIF."""
+        """Encode a Pillow image as PNG, JPEG, WEBP, GIF, or AVIF where Pillow has it."""
         import io
 
         if format.upper() not in PILLOW_FORMATS:
@@ -245,7 +299,7 @@ class ImagePart:
         {} when nothing is known. Keys are the canonical fields: prompt, negative_prompt, steps, sampler, scheduler, cfg_scale,
         seed, size, strength, model. Text within a picture is a claim of whoever saved it.
         """
-        return read_parameters(png_text(self.data)) or (read_parameters({"parameters": self._note}) if self._note else {})
+        return read_parameters(stored_texts(self.data)) or (read_parameters({"parameters": self._note}) if self._note else {})
 
     def noted(self, values: Mapping[str, Any]) -> ImagePart:
         """The same picture, knowing what it was made with."""
@@ -258,14 +312,15 @@ class ImagePart:
     def save(self, path: str | os.PathLike[str], overwrite: bool = False, *, metadata: bool = False) -> Path:
         """Write the bytes to `path`, with the suffix of the kind when `path` has none; returns the path written.
 
-        `metadata`: with the text chunk "parameters" that A1111 and others read, unless the picture has one from its backend. The
-        pixels stay as they are. Raises FileExistsError unless `overwrite`, and InvalidRequestError for metadata in anything but a PNG.
+        `metadata`: with the text "parameters" that A1111 and others read (a text chunk, or the EXIF UserComment of a JPEG or WebP), unless
+        the picture has one from its backend. The pixels stay as they are. Raises FileExistsError unless `overwrite`, and
+        InvalidRequestError for metadata in a GIF or AVIF.
         """
         if metadata:
-            if self.mime != "image/png":
-                raise InvalidRequestError(f"metadata is written into PNG files; this is a {self.mime}", field="metadata")
-            if self._note and not read_parameters(png_text(self.data)):
-                return ImagePart(with_text(self.data, "parameters", self._note)).save(path, overwrite)
+            if self.mime not in SENDABLE:
+                raise InvalidRequestError(f"metadata is written into PNG, JPEG and WebP files; this is a {self.mime}", field="metadata")
+            if self._note and not read_parameters(stored_texts(self.data)):
+                return ImagePart(inscribed(self.data, self._note)).save(path, overwrite)
         target = Path(path)
         if not target.suffix:
             target = target.with_name(target.name + SUFFIXES[self.mime])
@@ -282,11 +337,8 @@ class ImagePart:
         The name keeps its letters, digits, `-`, `_` and inner dots, loses any folder, gets the suffix of the kind, and a number
         when it is taken. Returns the path written.
         """
-        stem = re.sub(r"[^\w.-]+", "_", re.split(r"[/\\]", name)[-1])
         suffix = SUFFIXES[self.mime]
-        stem = stem.removesuffix(suffix).strip("._-")[:80] or "picture"
-        if stem.split(".")[0].upper() in _RESERVED:
-            stem = f"picture_{stem}"
+        stem = safe_stem(name, suffix)
         for number in range(1, 100_000):
             target = Path(folder) / (f"{stem}{suffix}" if number == 1 else f"{stem}-{number}{suffix}")
             try:
@@ -303,6 +355,14 @@ class ImagePart:
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, bytes]:
         """Jupyter shows the picture itself."""
         return {self.mime: self.data}
+
+
+def safe_stem(name: str, suffix: str = "") -> str:
+    """A name that a stranger may have chosen as that of a file without folder and suffix: letters, digits, `-`, `_` and inner dots, at most
+    80 characters, "picture" when nothing is left."""
+    stem = re.sub(r"[^\w.-]+", "_", re.split(r"[/\\]", name)[-1])
+    stem = stem.removesuffix(suffix).strip("._-")[:80] or "picture"
+    return f"picture_{stem}" if stem.split(".")[0].upper() in _RESERVED else stem
 
 
 # Names that Windows reserves in every folder, whatever the suffix

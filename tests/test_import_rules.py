@@ -10,7 +10,22 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "majordomo"
 FLOORS = [
-    {"errors", "media", "env", "progress", "settings", "options", "catalog", "secret", "words", "parameters", "counting"},
+    {
+        "errors",
+        "media",
+        "env",
+        "progress",
+        "settings",
+        "options",
+        "catalog",
+        "secret",
+        "words",
+        "parameters",
+        "counting",
+        "containers",
+        "exif",
+        "wake",
+    },
     {"llm", "imagegen", "wire"},
     {"observing", "prices", "ledger"},
     {"dialects", "framing"},

@@ -99,8 +99,16 @@ def test_the_backends_own_text_is_kept(picture: Picture, tmp_path: Path) -> None
     assert png_text(told.data)["parameters"] == A1111
 
 
-def test_metadata_belongs_into_a_png(picture: Picture, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
+def test_metadata_goes_into_files_without_text_chunks_as_a_user_comment(picture: Picture, tmp_path: Path, kind: str) -> None:
+    given = picture(kind=kind)
+    saved = md.ImagePart.from_file(given.noted({"prompt": "a größe, \u6d77", "seed": 7}).save(tmp_path / "a", metadata=True))
+    assert (saved.parameters["prompt"], saved.parameters["seed"]) == ("a größe, \u6d77", 7)
+    assert saved.to_pil().tobytes() == given.to_pil().tobytes()
+
+
+def test_metadata_does_not_go_into_a_gif(picture: Picture, tmp_path: Path) -> None:
     with pytest.raises(md.InvalidRequestError) as caught:
-        picture(kind="JPEG").save(tmp_path / "a", metadata=True)
+        picture(kind="GIF").save(tmp_path / "a", metadata=True)
     assert caught.value.field == "metadata"
     assert not list(tmp_path.iterdir())

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from anyio import to_thread
-
 from majordomo.llm import ImagePart
 
 FORMATS = ("png", "webp", "jpeg")
@@ -22,17 +20,17 @@ async def fit_upload(
     Raises InvalidRequestError naming the field; its code is PICTURE_TOO_LARGE when the picture cannot be made to fit. A cancellation does
     not wait for the thread.
     """
-    from majordomo.imaging import fit  # Pillow, only when a picture is fitted
+    from majordomo.imaging import fitting, in_thread  # Pillow, only when a picture is fitted
 
-    if fit.fits(picture, max_bytes, fit.check_fit(picture, max_bytes, formats, min_side)):
+    if fitting.fits(picture, max_bytes, fitting.check_fit(picture, max_bytes, formats, min_side)):
         return picture
-    return await to_thread.run_sync(lambda: fit.fit(picture, max_bytes, formats, min_side, parameters=parameters), abandon_on_cancel=True)
+    return await in_thread(fitting.fit, picture, max_bytes, formats, min_side, parameters=parameters)
 
 
 def fit_upload_sync(
     picture: ImagePart, max_bytes: int, formats: Sequence[str] = FORMATS, min_side: int = 256, *, parameters: bool = False
 ) -> ImagePart:
     """`fit_upload`, here and now."""
-    from majordomo.imaging import fit
+    from majordomo.imaging import fitting
 
-    return fit.fit(picture, max_bytes, formats, min_side, parameters=parameters)
+    return fitting.fit(picture, max_bytes, formats, min_side, parameters=parameters)

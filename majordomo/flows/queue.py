@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-import sys
 import threading
 import weakref
 from collections.abc import Callable
-from typing import Any
 
 import anyio
 
 from majordomo.flows.line import Line, Ticket
 from majordomo.flows.rate import queue_full
+from majordomo.wake import waker
 from majordomo.wire import Deadline
 
 TellPosition = Callable[[int], None] | None
@@ -50,7 +49,7 @@ class Queue:
                 raise queue_full(self._line.waiting, f" for {self.name}" if self.name else "")
             moved = anyio.Event()
             mine = Ticket(caller, lambda: wake(), listens=tell is not None)
-            wake = _waker(lambda: moved.set())
+            wake = waker(lambda: moved.set())
             if self._line.enter(mine):
                 return
         deadline.enter("queue")
@@ -93,24 +92,3 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
-
-
-def _waker(wake: Callable[[], None]) -> Callable[[], bool]:
-    """`wake` in the event loop that runs now, callable from any thread; False when that loop has ended."""
-    trio: Any = sys.modules.get("trio")
-    if trio is not None and trio.lowlevel.in_trio_task():
-        soon: Callable[[Callable[[], None]], Any] = trio.lowlevel.current_trio_token().run_sync_soon
-        ended: type[BaseException] = trio.RunFinishedError
-    else:
-        import asyncio  # the running loop has loaded it
-
-        soon, ended = asyncio.get_running_loop().call_soon_threadsafe, RuntimeError
-
-    def call() -> bool:
-        try:
-            soon(wake)
-        except ended:
-            return False
-        return True
-
-    return call

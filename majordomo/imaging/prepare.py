@@ -8,6 +8,7 @@ from typing import Literal
 from PIL import Image, ImageOps
 
 from majordomo.errors import InvalidRequestError
+from majordomo.imaging.pixels import as_srgb, decoded, eight_bit, is_lossless, on_colour, opened
 from majordomo.media import ImagePart, Readable, png_chunks
 from majordomo.settings import Limits
 
@@ -20,12 +21,7 @@ def rgb_png(picture: ImagePart, limits: Limits) -> ImagePart:
     """The picture as an 8-bit RGB PNG, turned as its EXIF says, on white where it is transparent; itself when it is that already."""
     if _is_rgb_png(picture):
         return picture
-    image = ImageOps.exif_transpose(_decode(picture, limits, "images"))
-    if image.has_transparency_data:
-        image = _on_white(image)
-    elif image.mode.startswith("I") or image.mode == "F":
-        image = eight_bit(image)
-    return _png(image.convert("RGB"))
+    return _png(on_colour(_seen(picture, limits, "images")))
 
 
 def readable(picture: ImagePart, reads: Readable, limits: Limits) -> ImagePart:
@@ -34,12 +30,13 @@ def readable(picture: ImagePart, reads: Readable, limits: Limits) -> ImagePart:
     Pixels that were kept exactly stay exact (PNG) as long as size allows; a photograph stays one (JPEG). Only then it is shrunk, by
     quarters. Raises InvalidRequestError (field `messages`) for what cannot be decoded, or never gets small enough.
     """
-    image = ImageOps.exif_transpose(_decode(picture, limits, "messages"))
+    image = _seen(picture, limits, "messages")
     if reads.longest_side is not None:
+        image = image.copy()
         image.thumbnail((reads.longest_side, reads.longest_side), Image.Resampling.LANCZOS)
-    clear = image.has_transparency_data
-    image = image.convert("RGBA" if clear else "RGB")
-    made = _png(image) if clear or _is_lossless(picture) else _jpeg(image)
+    clear = image.mode == "RGBA"
+    image = image if clear else image.convert("RGB")
+    made = _png(image) if clear or is_lossless(picture) else _jpeg(image)
     while reads.most_bytes is not None and len(made.data) > reads.most_bytes:
         if made.mime == "image/jpeg":
             image = image.resize((image.width * 3 // 4 or 1, image.height * 3 // 4 or 1), Image.Resampling.LANCZOS)
@@ -47,22 +44,8 @@ def readable(picture: ImagePart, reads: Readable, limits: Limits) -> ImagePart:
             raise InvalidRequestError(
                 f"the picture does not fit into {reads.most_bytes:,} bytes", field="messages", code="PICTURE_TOO_LARGE"
             )
-        made = _jpeg(_on_white(image))
+        made = _jpeg(on_colour(image))
     return made
-
-
-def _is_lossless(picture: ImagePart) -> bool:
-    """A lossless WebP has a chunk VP8L (container format of WebP)."""
-    return picture.mime in ("image/png", "image/gif") or (picture.mime == "image/webp" and b"VP8L" in picture.data[:64])
-
-
-def _on_white(image: Image.Image) -> Image.Image:
-    if not image.has_transparency_data:
-        return image.convert("RGB")
-    image = image.convert("RGBA")
-    flat = Image.new("RGB", image.size, "white")
-    flat.paste(image, mask=image.getchannel("A"))
-    return flat
 
 
 def mask_for(mask: ImagePart, size: Size, kind: Literal["luminance", "alpha"], limits: Limits) -> ImagePart:
@@ -72,7 +55,7 @@ def mask_for(mask: ImagePart, size: Size, kind: Literal["luminance", "alpha"], l
     Raises InvalidRequestError (field `mask`) for one with transparency, whose meaning could only be guessed, and for one of another shape
     than the picture.
     """
-    image = _decode(mask, limits, "mask")
+    image = opened(mask, limits, "mask")
     if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema() != (255, 255):
         raise InvalidRequestError("a mask is greyscale, white = repaint; this one has transparent pixels", field="mask")
     if abs(image.width * size[1] / (image.height * size[0]) - 1) > _SHAPE_TOLERANCE:
@@ -89,16 +72,13 @@ def mask_for(mask: ImagePart, size: Size, kind: Literal["luminance", "alpha"], l
     return _png(hole)
 
 
-def _decode(picture: ImagePart, limits: Limits, field: str) -> Image.Image:
-    try:
-        return picture.to_pil(max_pixels=limits.pixels, max_side=limits.side)
-    except InvalidRequestError as error:
-        raise InvalidRequestError(error.message, field=field, code=error.code) from None
+def _seen(picture: ImagePart, limits: Limits, field: str) -> Image.Image:
+    """As people see it: upright, in sRGB."""
+    return as_srgb(decoded(picture, limits, _silent, field), _silent).image
 
 
-def eight_bit(image: Image.Image) -> Image.Image:
-    """16 bits a pixel scaled down; Pillow's own conversion cuts everything above 255 to white."""
-    return image.convert("I").point(lambda level: level / 257).convert("L")
+def _silent(code: str, message: str) -> None:
+    """A model is not told how a picture was made ready for it."""
 
 
 def _is_rgb_png(picture: ImagePart) -> bool:

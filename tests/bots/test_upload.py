@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from typing import Any
 
 import anyio
 import pytest
@@ -9,8 +10,7 @@ from PIL import Image
 
 import majordomo as md
 from majordomo.bots import fit_upload, fit_upload_sync
-from majordomo.imaging import fit as fitting
-from majordomo.imaging.fit import fit
+from majordomo.imaging import fit, fitting
 
 Picture = Callable[..., md.ImagePart]
 
@@ -158,15 +158,15 @@ async def test_what_makes_no_sense_names_its_field(picture: Picture, settings: d
 async def test_a_broken_picture_names_itself() -> None:
     with pytest.raises(md.InvalidRequestError) as caught:
         await fit_upload(md.ImagePart(noisy().data[:5000]), 1000)
-    assert (caught.value.field, caught.value.code) == ("picture", "NOT_A_PICTURE")
+    assert (caught.value.field, caught.value.code) == ("picture", "BAD_IMAGE")
 
 
 async def test_the_async_form_works_beside_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     import threading
 
     threads: list[int] = []
-    real = fitting._upright
-    monkeypatch.setattr(fitting, "_upright", lambda image: (threads.append(threading.get_ident()), real(image))[1])
+    real = fitting.decoded
+    monkeypatch.setattr(fitting, "decoded", lambda *given: (threads.append(threading.get_ident()), real(*given))[1])
     given = noisy()
     made = await fit_upload(given, 40_000)
     assert made == fit_upload_sync(given, 40_000)
@@ -179,12 +179,14 @@ async def test_a_cancellation_does_not_wait_for_the_thread(monkeypatch: pytest.M
 
     began, go = threading.Event(), threading.Event()
 
-    def slow(image: Image.Image) -> Image.Image:
+    real = fitting.decoded
+
+    def slow(*given: Any) -> Any:
         began.set()
         go.wait(10)
-        return image
+        return real(*given)
 
-    monkeypatch.setattr(fitting, "_upright", slow)
+    monkeypatch.setattr(fitting, "decoded", slow)
     try:
         async with anyio.create_task_group() as group:
             group.start_soon(fit_upload, noisy(), 1000)

@@ -97,7 +97,7 @@ def test_it_lists_models(tmp_path: Path) -> None:
         (["draw", "a", "--steps", "0"], "steps is"),
         (["draw", " "], "prompt is empty"),
         (["chat", "x", "--image", "missing.png"], "missing.png: No such file"),
-        (["chat", "x", "--image", "text.png"], "no PNG, JPEG, WebP or GIF"),
+        (["chat", "x", "--image", "text.png"], "no PNG, JPEG, WebP, GIF or AVIF"),
         (["models", "llamaswap://127.0.0.1:9"], "cannot connect"),
     ],
 )

@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from io import BytesIO
-from typing import Any
 
-from PIL import Image, ImageOps
-from PIL.PngImagePlugin import PngInfo
+from PIL import Image
 
 from majordomo.errors import InvalidRequestError
-from majordomo.imaging.prepare import eight_bit
-from majordomo.media import ImagePart
+from majordomo.imaging.pixels import WEBP_SIDE, Encoding, Pixels, decoded, encoded, on_colour
+from majordomo.media import ImagePart, inscribed
 from majordomo.parameters import write_parameters
 from majordomo.settings import Limits
 from majordomo.words import as_tuple, check_number
 
 FORMATS = ("png", "webp", "jpeg")
 QUALITIES = (90, 80, 70, 60)  # below, artefacts are seen before missing pixels are
-_WEBP_SIDE = 16_383  # RFC 9649: 14 bits
-_USER_COMMENT = 0x9286  # Exif 2.3; where A1111 writes its text into files that have no text chunks
+_LOSSY = ("webp", "jpeg", "avif")
+_PNG_LEVEL = 6  # here bytes count more than time
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What to fit into."""
+
+    max_bytes: int
+    formats: tuple[str, ...]
+    min_side: int
 
 
 def fit(
@@ -47,26 +54,28 @@ def fit(
     wanted = check_fit(picture, max_bytes, formats, min_side)
     if fits(picture, max_bytes, wanted):
         return picture
-    bounds = limits or Limits()
-    try:
-        image = picture.to_pil(max_pixels=bounds.pixels, max_side=bounds.side)
-    except InvalidRequestError as error:
-        raise InvalidRequestError(error.message, field="picture", code=error.code) from None
+    pixels = decoded(picture, limits or Limits(), lambda code, message: None, "picture")
     known = picture.parameters if parameters else {}
-    lossy = [kind for kind in wanted if kind in ("webp", "jpeg")]
+    data = fitted(pixels, Target(max_bytes, wanted, min_side), len(picture.data), write_parameters(known) if known else "")
+    made = ImagePart(data)
+    return made.noted(known) if known else made
+
+
+def fitted(pixels: Pixels, target: Target, size: int, text: str = "") -> bytes:
+    """The pixels, which took `size` bytes, as a file that fits, with this text in it. Raises InvalidRequestError (field `max_bytes`)."""
+    formats = target.formats
+    lossy = tuple(kind for kind in formats if kind in _LOSSY)
     # a lossless copy of twice the limit will not fit, and of 40 Mpx costs ten seconds to find out
-    tried = wanted if not lossy or len(picture.data) < 2 * max_bytes else lossy
-    work = _Fitting(_upright(image), max_bytes, tuple(tried), tuple(lossy or wanted), write_parameters(known) if known else "")
-    data = work.smaller(min_side)
+    tried = formats if not lossy or size < 2 * target.max_bytes else lossy
+    data = _Fitting(pixels, target.max_bytes, tried, lossy or formats, text).smaller(target.min_side)
     if data is None:
         raise InvalidRequestError(
-            f"the {picture.width}x{picture.height} picture does not fit into {max_bytes:,} bytes as {' or '.join(wanted)} "
-            f"with {min_side} pixels a side or more",
+            f"the {pixels.image.width}x{pixels.image.height} picture does not fit into {target.max_bytes:,} bytes as "
+            f"{' or '.join(formats)} with {target.min_side} pixels a side or more",
             field="max_bytes",
             code="PICTURE_TOO_LARGE",
         )
-    made = ImagePart(data)
-    return made.noted(known) if known else made
+    return data
 
 
 def fits(picture: ImagePart, max_bytes: int, formats: Sequence[str]) -> bool:
@@ -81,8 +90,10 @@ def check_fit(picture: object, max_bytes: object, formats: object, min_side: obj
     check_number("max_bytes", max_bytes, 1, 2**40, whole=True)
     check_number("min_side", min_side, 1, 16_384, whole=True)
     wanted = as_tuple(formats, "formats")
-    if not wanted or not set(wanted) <= {*FORMATS, "gif"} or set(wanted) == {"gif"}:
-        raise InvalidRequestError('formats are some of "png", "webp" and "jpeg", and "gif" for one that fits already', field="formats")
+    if not wanted or not set(wanted) <= {*FORMATS, "avif", "gif"} or set(wanted) == {"gif"}:
+        raise InvalidRequestError(
+            'formats are some of "png", "webp", "jpeg" and "avif", and "gif" for one that fits already', field="formats"
+        )
     return wanted
 
 
@@ -90,7 +101,7 @@ def check_fit(picture: object, max_bytes: object, formats: object, min_side: obj
 class _Fitting:
     """One picture on its way into `most` bytes."""
 
-    image: Image.Image
+    pixels: Pixels
     most: int
     first: tuple[str, ...]  # the formats to try in full size
     formats: tuple[str, ...]  # and those once pixels are given up: whoever gives up pixels gives up exactness first
@@ -98,12 +109,13 @@ class _Fitting:
 
     def smaller(self, min_side: int) -> bytes | None:
         """The first encoding that fits, with ever fewer pixels; None when the shorter side would fall below `min_side`."""
-        shorter = min(self.image.size)
+        whole = self.pixels.image
+        shorter = min(whole.size)
         least = min(1.0, min_side / shorter)
         scale = 1.0
         while True:
-            size = (max(1, round(self.image.width * scale)), max(1, round(self.image.height * scale)))
-            image = self.image if scale == 1 else self.image.resize(size, Image.Resampling.LANCZOS)
+            size = (max(1, round(whole.width * scale)), max(1, round(whole.height * scale)))
+            image = whole if scale == 1 else whole.resize(size, Image.Resampling.LANCZOS)
             found, smallest = self._encoded(image, self.first if scale == 1 else self.formats)
             if found is not None or scale <= least:
                 return found
@@ -114,7 +126,7 @@ class _Fitting:
         """What fits, and how many bytes the smallest attempt had."""
         smallest = 1 << 62
         for kind in formats:
-            if kind == "gif" or (kind == "webp" and max(image.size) > _WEBP_SIDE):
+            if kind == "gif" or (kind == "webp" and max(image.size) > WEBP_SIDE):
                 continue
             least = self._bytes(image, kind, QUALITIES[-1])
             smallest = min(smallest, len(least))
@@ -125,46 +137,9 @@ class _Fitting:
         return None, smallest
 
     def _bytes(self, image: Image.Image, kind: str, quality: int) -> bytes:
-        settings: dict[str, Any] = {"icc_profile": profile} if (profile := self.image.info.get("icc_profile")) else {}
-        if kind == "png":
-            if self.note:
-                settings["pnginfo"] = _text_chunk(self.note)
-        else:
-            settings["quality"] = quality
-            if self.note:
-                settings["exif"] = _comment(self.note)
-        held = BytesIO()
-        (_opaque(image) if kind == "jpeg" else image).save(held, kind, **settings)
-        return held.getvalue()
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    """RGB, or RGBA where something is transparent, turned as its EXIF says, with no text of any kind but the colour profile."""
-    turned = ImageOps.exif_transpose(image)
-    if turned.mode.startswith("I") or turned.mode == "F":
-        turned = eight_bit(turned)
-    plain = turned.convert("RGBA" if turned.has_transparency_data else "RGB")
-    # a profile of grey or CMYK inks says nothing about RGB
-    profile = image.info.get("icc_profile") if image.mode in ("RGB", "RGBA", "P") else None
-    plain.info = {"icc_profile": profile} if profile else {}
-    return plain
-
-
-def _opaque(image: Image.Image) -> Image.Image:
-    if image.mode != "RGBA":
-        return image
-    flat = Image.new("RGB", image.size, "white")
-    flat.paste(image, mask=image.getchannel("A"))
-    return flat
-
-
-def _text_chunk(note: str) -> PngInfo:
-    chunks = PngInfo()
-    chunks.add_itxt("parameters", note)
-    return chunks
-
-
-def _comment(note: str) -> Image.Exif:
-    exif = Image.Exif()
-    exif.get_ifd(0x8769)[_USER_COMMENT] = b"UNICODE\0" + note.encode("utf-16-be", "replace")
-    return exif
+        how = Encoding(kind, None if kind == "png" else quality, level=_PNG_LEVEL)
+        data = encoded(Pixels(on_colour(image) if kind == "jpeg" and image.mode == "RGBA" else image, self.pixels.profile), how)
+        if self.note:
+            with suppress(InvalidRequestError):  # too long for a JPEG: it stays known, and is not in the file
+                return inscribed(data, self.note)
+        return data
