@@ -6,7 +6,6 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any, Protocol, TypedDict, Unpack
 
@@ -25,7 +24,7 @@ from majordomo.errors import (
 )
 from majordomo.flows import portal
 from majordomo.studio import asking
-from majordomo.studio.classify import Classification, classify
+from majordomo.studio.classifier import Classification, classify
 from majordomo.studio.drafts import drafted, not_written
 from majordomo.studio.plan import MOST_PROMPTS, RULES, NamedPrompt, Plan
 from majordomo.studio.settle import check_settings, settled
@@ -98,9 +97,7 @@ class PromptAssistant:
         check_settings(settings)
         if self.chat is None:
             return self._by_rules(classification, settings)
-        question = asking.messages(
-            classification, self.target, settings.get("n") or classification.count, self.overlay, self._instructions
-        )
+        question = asking.messages(classification, self.target, settings.get("n") or classification.count, self.overlay, self._instructions)
         asked = llm.dump_messages(question)
         key = self._key(classification, settings, asked)
         kept, warnings = self._kept(key)
@@ -124,9 +121,7 @@ class PromptAssistant:
         with anyio.move_on_after(self._timeout) as scope:
             reply = await chat.generate(question, output=asking.answer_type(), reask=True, caller=caller or None)
         if scope.cancelled_caught:
-            raise DeadlineExceededError(
-                f"no answer within {self._timeout:g} s", phase="total", provider=chat.provider, model=chat.id
-            )
+            raise DeadlineExceededError(f"no answer within {self._timeout:g} s", phase="total", provider=chat.provider, model=chat.id)
         if reply.finish_reason == "content_filter":
             raise ContentRefusedError("the chat model's answer was filtered", provider=chat.provider, model=chat.id)
         answer = _checked(reply.output)

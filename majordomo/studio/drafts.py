@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 
 from majordomo.errors import CallWarning, plain_text
-from majordomo.studio.classify import Classification
+from majordomo.studio.classifier import Classification
 from majordomo.studio.plan import NamedPrompt
 from majordomo.studio.targets import Target
 
 _NEGATIVE = "blurry, low quality, jpeg artifacts, watermark, signature"
 _MEDIUM = {"photographic": "photograph"}
+_SAID = ("count", "size", "aspect", "cue", "text")
 # What an order says to the one who draws, not about the picture
 _ORDER = re.compile(r"(?i)^\s*(?:please\s+)?(?:(?:can|could)\s+you\s+)?(?:draw|paint|make|create|generate|design)\s+(?:me\s+)?")
 
@@ -36,7 +37,7 @@ def not_written(target: Target) -> CallWarning:
 def _subject(classification: Classification) -> str:
     """The brief without what the settings say already: its numbers, its shape, its text."""
     brief, said = classification.brief, []
-    cut = [found for found in classification.found if found.kind in ("count", "size", "aspect", "text") or _only_a_shape(found.kind, found.words)]
+    cut = [found for found in classification.found if found.kind in _SAID or _only_a_shape(found.kind, found.words)]
     at = 0
     for found in sorted(cut, key=lambda found: found.start):
         if found.start >= at:
@@ -44,7 +45,6 @@ def _subject(classification: Classification) -> str:
             at = found.end
     said.append(brief[at:])
     text = _ORDER.sub("", plain_text("".join(said)))
-    text = re.sub(r"(?i)[,;]?\s*\b(?:with (?:the )?(?:title|text|words|caption|slogan|headline|name)|titled|that says|saying)\s*:?\s*(?=$|[,.;])", "", text)
     text = re.sub(r"^\s*(?:of|von|de|di)\s+", "", text)
     return re.sub(r"\s*,(?:\s*,)+", ",", text).strip(" ,;.:-") or brief
 

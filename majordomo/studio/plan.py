@@ -10,7 +10,7 @@ from typing import Any
 from majordomo import imagegen
 from majordomo.errors import CallWarning, InvalidRequestError, MajordomoError
 from majordomo.settings import Limits
-from majordomo.studio.classify import MOST_COUNT, Classification
+from majordomo.studio.classifier import MOST_COUNT, Classification
 from majordomo.studio.trouble import reported
 from majordomo.words import check_number, check_text
 

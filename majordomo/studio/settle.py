@@ -9,7 +9,7 @@ from typing import Any
 
 from majordomo.dialects.samplers import canonical_sampler
 from majordomo.errors import CallWarning, InvalidRequestError
-from majordomo.studio.classify import MOST_COUNT, Classification
+from majordomo.studio.classifier import MOST_COUNT, Classification
 from majordomo.studio.plan import GenerationConfig
 from majordomo.studio.targets import Range, Target
 
@@ -63,7 +63,8 @@ class _Settling:
             return int(usual) if whole else float(usual)
         kept = min(max(value, low), high)
         if kept != value:
-            self._warn("SETTING_CLAMPED", f"the model's {name} of {value:g} became {kept:g}: {low:g} to {high:g} suits {self._target.name}", name)
+            suits = f"{low:g} to {high:g} suits {self._target.name}"
+            self._warn("SETTING_CLAMPED", f"the model's {name} of {value:g} became {kept:g}: {suits}", name)
         return round(kept) if whole else float(kept)
 
     def sampler(self, value: object) -> str:

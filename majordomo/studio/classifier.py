@@ -21,11 +21,11 @@ _CUE_WORDS = 8  # of a text that nothing ends
 # Each opens with one mark and closes with its own; bounded, so that a thousand opening marks cost a thousand times 200, not more
 _QUOTED = re.compile(
     r'"([^"\n]{1,200})"|“([^”“\n]{1,200})[”“]|„([^“”\n]{1,200})[“”]|«([^»\n]{1,200})»|「([^」\n]{1,200})」|『([^』\n]{1,200})』'
-    r"|(?<!\w)'([^'\n]{2,200})'(?!\w)|(?<!\w)‘([^’\n]{2,200})’(?!\w)"
+    r"|(?<!\w)'([^'\n]{2,200})'(?!\w)|(?<!\w)\u2018([^\u2019\n]{2,200})\u2019(?!\w)"
 )
-_SIZE = re.compile(r"(?<![\w.])(\d{3,5})\s?[x×X]\s?(\d{3,5})(?![\w.]*\d)")
+_SIZE = re.compile(r"(?<![\w.])(\d{3,5})\s?[xX\u00d7]\s?(\d{3,5})(?![\w.]*\d)")
 _ASPECT = re.compile(r"(?<![\d:.])(\d{1,2})\s?:\s?(\d{1,2})(?![\d:])")
-_CLAUSE = re.compile(r"[,.;:!?\n()\[\]，。；、！？]")
+_CLAUSE = re.compile(r"[,.;:!?\n()\[\]\uff0c\u3002\uff1b\u3001\uff01\uff1f]")
 _SCRIPTS = (
     ("ja", re.compile("[\u3040-\u30ff]")),
     ("ko", re.compile("[\uac00-\ud7af]")),
@@ -196,6 +196,7 @@ class _Reading:
         cue = next((match for match in self._of("text") if not self._within(match)), None)
         if cue is not None:
             start = self._words[cue.last - 1].end
+            self._noted("cue", "text", self._words[cue.first].start, start)
             behind = next((one for one in quoted if one[0][0] >= start), None)
             if behind is not None and not self._brief[start : behind[0][0]].strip(" :=-\n\t"):
                 quoted = [behind]
@@ -223,7 +224,7 @@ class _Reading:
     def _size(self) -> str:
         for found in _SIZE.finditer(self._brief):
             width, height = int(found[1]), int(found[2])
-            if 128 <= min(width, height) and max(width, height) <= 16_384:
+            if min(width, height) >= 128 and max(width, height) <= 16_384:
                 self._noted("size", f"{width}x{height}", *found.span())
                 return f"{width}x{height}"
         return ""
@@ -293,4 +294,3 @@ def _capitals(clause: str, words: Sequence[Word]) -> int:
             break
         end = word.end
     return end
-
