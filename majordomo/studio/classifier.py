@@ -7,6 +7,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from fractions import Fraction
 from typing import Any
 
 from majordomo.errors import CallWarning, InvalidRequestError
@@ -268,10 +269,18 @@ class _Reading:
             share = sum(1 for c in letters if script.match(c))
             if share and share * (20 if language in ("ja", "fa") else 3) >= len(letters):
                 return language
-        seen: dict[str, int] = {}
+        return self._by_small_words()
+
+    def _by_small_words(self) -> str:
+        """A word of four languages says a quarter of what one says that is of a single language."""
+        languages: dict[int, list[str]] = {}
         for match in self._of("language"):
-            seen[match.category] = seen.get(match.category, 0) + 1
-        leaders = [language for language, hits in seen.items() if hits == max(seen.values())]
+            languages.setdefault(match.first, []).append(match.category)
+        scores: dict[str, Fraction] = {}
+        for named in languages.values():
+            for language in named:
+                scores[language] = scores.get(language, Fraction(0)) + Fraction(1, len(named))
+        leaders = [language for language, score in scores.items() if score == max(scores.values())]
         if len(leaders) == 1:
             return leaders[0]
         return "en" if "en" in leaders else ""  # "a" alone is a word of several languages, and English is what most briefs are in
