@@ -40,7 +40,7 @@ class JobEngine(Protocol):
     def waiting(self) -> Sequence[str]:
         """The ids of orders not begun, the next one first."""
 
-    async def cancel(self, id: str) -> None:  # noqa: A002 (the word of the design)
+    async def cancel(self, job: str) -> None:
         """Withdraw an order, or cancel its work and wait until that has ended. An unknown or finished one is no error."""
 
     async def aclose(self) -> None:
@@ -90,10 +90,10 @@ class InProcess:
     def waiting(self) -> Sequence[str]:
         return tuple(self._waiting)
 
-    async def cancel(self, id: str) -> None:  # noqa: A002
-        if self._waiting.pop(id, None) is not None:
+    async def cancel(self, job: str) -> None:
+        if self._waiting.pop(job, None) is not None:
             return
-        if (place := self._running.get(id)) is not None:
+        if (place := self._running.get(job)) is not None:
             place.scope.cancel()
             await place.over.wait()
 

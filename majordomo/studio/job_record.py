@@ -46,8 +46,8 @@ class Status:
 class Record:
     """A job's own page. Progress is kept as its latest state per picture, so that it stays small however long the job takes."""
 
-    def __init__(self, id: str, submitted: float, caller: str = "") -> None:  # noqa: A002 (the word of the design)
-        self.id = id
+    def __init__(self, job: str, submitted: float, caller: str = "") -> None:
+        self.id = job
         self.submitted = submitted
         self.caller = caller
         self.state: State = "queued"
@@ -117,11 +117,12 @@ class Record:
             self._news = None
 
     def status(self, position: int | None, ttl: float) -> Status:
+        taken = self.state == "queued" and position is None  # the engine has it in hand, and has not come to it
         return Status(
             self.id,
-            self.state,
+            "processing" if taken else self.state,
             position,
-            self.stage if not self.over or self.state == "failed" else "",
+            self.stage if self.state in ("processing", "failed") else "",
             sum(step for step, _ in self._steps.values()),
             sum(total for _, total in self._steps.values()),
             self._pictures,
@@ -146,9 +147,9 @@ class Record:
         }
 
     @classmethod
-    def kept(cls, id: str, values: dict[str, Any]) -> Record:  # noqa: A002
+    def kept(cls, job: str, values: dict[str, Any]) -> Record:
         """A job that is done, from the store. Raises KeyError, TypeError or ValueError for what is none."""
-        record = cls(id, float(values["submitted"]), str(values["caller"]))
+        record = cls(job, float(values["submitted"]), str(values["caller"]))
         record.state, record.stored = "done", True
         record.began, record.ended = float(values["began"]), float(values["ended"])
         record._pictures = int(values["pictures_ready"])

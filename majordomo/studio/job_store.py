@@ -24,11 +24,11 @@ _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _SHA = re.compile(r"[0-9a-f]{64}")
 
 
-def check_id(id: object) -> str:  # noqa: A002 (the word of the design)
+def check_id(job: object) -> str:
     """Raise InvalidRequestError (field `id`) for what cannot be a job's id: 1 to 64 letters, digits, - and _."""
-    if not isinstance(id, str) or not _ID.fullmatch(id):
+    if not isinstance(job, str) or not _ID.fullmatch(job):
         raise InvalidRequestError("an id is 1 to 64 letters, digits, - and _", field="id")
-    return id
+    return job
 
 
 class Store:
@@ -58,8 +58,8 @@ class Store:
         for path in (self.folder / "objects").glob("*/*"):
             if not path.name.startswith(TEMPORARY):
                 self._sizes[path.name] = path.stat().st_size
-        for id, record in self._read_all():  # noqa: A001
-            self._note(id, _files(record))
+        for job, record in self._read_all():
+            self._note(job, _files(record))
         self._clear()
 
     @property
@@ -70,9 +70,9 @@ class Store:
     def ids(self) -> tuple[str, ...]:
         return tuple(self._jobs)
 
-    def put(self, id: str, record: Mapping[str, Any], outcome: Outcome) -> None:  # noqa: A002
+    def put(self, job: str, record: Mapping[str, Any], outcome: Outcome) -> None:
         """Keep a job's outcome with what its `record` says. All or nothing: raises StorageError, STORAGE_FULL beyond the quota too."""
-        check_id(id)
+        check_id(job)
         manifest = outcome.to_dict()
         text = json.dumps({"majordomo": "job", "version": VERSION, **record, "outcome": manifest}, ensure_ascii=False).encode()
         images = {_name(image): image.data for image in outcome.files.values()}
@@ -84,40 +84,40 @@ class Store:
                 for name, data in fresh.items():
                     replace_file(self._path(name), data)
                     written.append(name)
-                replace_file(self._record(id), text)
+                replace_file(self._record(job), text)
             except BaseException:
                 for name in written:
                     with suppress(OSError):
                         self._path(name).unlink(missing_ok=True)
                 raise
             self._sizes |= {name: len(data) for name, data in fresh.items()}
-            self._forget(id)
-            self._note(id, frozenset(images))
+            self._forget(job)
+            self._note(job, frozenset(images))
 
-    def get(self, id: str) -> tuple[dict[str, Any], Outcome]:  # noqa: A002
+    def get(self, job: str) -> tuple[dict[str, Any], Outcome]:
         """The record and the outcome of a job. Raises StorageError for files that are gone or changed."""
         try:
-            record = json.loads(self._record(check_id(id)).read_bytes())
+            record = json.loads(self._record(check_id(job)).read_bytes())
             return record, Outcome.from_dict(record["outcome"], lambda name, sha256: self._path(_stored(name, sha256)).read_bytes())
         except OSError as error:
-            raise located(storage_error(error), "store", id) from error
+            raise located(storage_error(error), "store", job) from error
         except (InvalidRequestError, ValueError, KeyError, TypeError) as error:
             broken = StorageError(f"the files of this job are not those that were kept: {error}", code="STORAGE_FAILED")
-            raise located(broken, "store", id) from error
+            raise located(broken, "store", job) from error
 
     def records(self) -> dict[str, dict[str, Any]]:
         """What is known of every job kept, without the outcomes."""
-        return {id: {name: value for name, value in record.items() if name != "outcome"} for id, record in self._read_all()}  # noqa: A001
+        return {job: {name: value for name, value in record.items() if name != "outcome"} for job, record in self._read_all()}
 
     def remove(self, ids: Iterable[str]) -> int:
         """Forget these jobs, and the pictures that no other job names. Returns how many jobs were kept of them. Raises StorageError."""
         removed = 0
         with self._lock:
             try:
-                for id in ids:  # noqa: A001
-                    if id in self._jobs:
-                        self._record(id).unlink(missing_ok=True)
-                        self._forget(id)
+                for job in ids:
+                    if job in self._jobs:
+                        self._record(job).unlink(missing_ok=True)
+                        self._forget(job)
                         removed += 1
                 self._clear()
             except OSError as error:
@@ -130,13 +130,13 @@ class Store:
             full.details.update(used=self.used, quota=self.quota)
             raise located(full, "store", str(self.folder))
 
-    def _note(self, id: str, files: frozenset[str]) -> None:  # noqa: A002
-        self._jobs[id] = files
+    def _note(self, job: str, files: frozenset[str]) -> None:
+        self._jobs[job] = files
         for name in files:
             self._uses[name] = self._uses.get(name, 0) + 1
 
-    def _forget(self, id: str) -> None:  # noqa: A002
-        for name in self._jobs.pop(id, frozenset()):
+    def _forget(self, job: str) -> None:
+        for name in self._jobs.pop(job, frozenset()):
             self._uses[name] -= 1
 
     def _clear(self) -> None:
@@ -153,7 +153,7 @@ class Store:
     def _read_all(self) -> Iterable[tuple[str, dict[str, Any]]]:
         """Files that are none of ours are left alone."""
         for path in sorted((self.folder / "jobs").glob("*.json")):
-            with suppress(ValueError, RecursionError, KeyError, TypeError, OSError):
+            with suppress(InvalidRequestError, ValueError, RecursionError, KeyError, TypeError, AttributeError, OSError):
                 record = json.loads(path.read_bytes())
                 if record["majordomo"] == "job" and record["version"] == VERSION and _ID.fullmatch(path.stem):
                     _files(record)  # raises for what is none
@@ -162,8 +162,8 @@ class Store:
     def _path(self, name: str) -> Path:
         return self.folder / "objects" / name[:2] / name
 
-    def _record(self, id: str) -> Path:  # noqa: A002
-        return self.folder / "jobs" / f"{id}.json"
+    def _record(self, job: str) -> Path:
+        return self.folder / "jobs" / f"{job}.json"
 
 
 def _name(image: ImagePart) -> str:

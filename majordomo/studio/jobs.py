@@ -63,9 +63,9 @@ class Jobs:
 
     def _remember(self, store: Store) -> None:
         kept = []
-        for id, values in store.records().items():  # noqa: A001 (the word of the design)
+        for job, values in store.records().items():
             with suppress(KeyError, TypeError, ValueError):
-                kept.append(Record.kept(id, values))
+                kept.append(Record.kept(job, values))
         for record in sorted(kept, key=lambda record: record.ended or 0.0):
             self._records[record.id] = record
             self._ending[record.id] = record.ended or 0.0
@@ -80,34 +80,34 @@ class Jobs:
         caller = wishes.get("caller") or ""
         check_caller(caller)
         await self.sweep()
-        id = check_id(self._ids())  # noqa: A001
-        if id in self._records:
-            raise InvalidRequestError(f"there is a job {id} already", field="id")
+        job = check_id(self._ids())
+        if job in self._records:
+            raise InvalidRequestError(f"there is a job {job} already", field="id")
         now = self._clock()
-        self._records[id] = Record(id, now, caller)
+        self._records[job] = Record(job, now, caller)
         try:
-            await self._engine.put(Order(id, start, wishes, caller, now))
+            await self._engine.put(Order(job, start, wishes, caller, now))
         except BaseException:
-            del self._records[id]
+            del self._records[job]
             raise
-        return id
+        return job
 
-    async def status(self, id: str) -> Status:  # noqa: A002
+    async def status(self, job: str) -> Status:
         """Raises NotFoundError (UNKNOWN_JOB) for one that is not, or no longer, known."""
-        record = self._record(id)
+        record = self._record(job)
         waiting = self._engine.waiting() if record.state == "queued" else ()
-        return record.status(waiting.index(id) + 1 if id in waiting else None, self._ttl)
+        return record.status(waiting.index(job) + 1 if job in waiting else None, self._ttl)
 
     async def list(self, caller: str | None = None) -> list[Status]:
         """Every job in the order of submission, or those of one caller."""
         self._expire()
-        positions = {id: at for at, id in enumerate(self._engine.waiting(), 1)}  # noqa: A001
+        positions = {job: at for at, job in enumerate(self._engine.waiting(), 1)}
         records = sorted(self._records.values(), key=lambda record: record.submitted)
         return [record.status(positions.get(record.id), self._ttl) for record in records if caller is None or record.caller == caller]
 
-    async def result(self, id: str) -> Outcome:  # noqa: A002
+    async def result(self, job: str) -> Outcome:
         """The outcome, once the job has ended. Raises what the job failed with, JobCancelledError, NotFoundError, StorageError."""
-        record = self._record(id)
+        record = self._record(job)
         while not record.over:
             await record.changed()
         return await self._outcome(record)
@@ -124,17 +124,17 @@ class Jobs:
         assert store is not None
         return (await to_thread.run_sync(store.get, record.id))[1]
 
-    def events(self, id: str) -> AbstractAsyncContextManager[StudioStream]:  # noqa: A002
+    def events(self, job: str) -> AbstractAsyncContextManager[StudioStream]:
         """What the job tells, from its beginning: of progress only the latest is kept, of a job that is done and stored only Done. May be
         read by several, and left without any effect on the job. Raises at its end what `result` raises."""
-        return cast("AbstractAsyncContextManager[StudioStream]", EventStream(lambda: _Following(self, self._record(id))))
+        return cast("AbstractAsyncContextManager[StudioStream]", EventStream(lambda: _Following(self, self._record(job))))
 
-    async def cancel(self, id: str) -> bool:  # noqa: A002
+    async def cancel(self, job: str) -> bool:
         """Withdraw a job or stop it. Whether that was in time. Raises NotFoundError for one that is not known."""
-        record = self._record(id)
+        record = self._record(job)
         if record.over:
             return False
-        await self._engine.cancel(id)
+        await self._engine.cancel(job)
         if not record.over:
             self._ended(record, "cancelled")
         return record.state == "cancelled"
@@ -168,20 +168,20 @@ class Jobs:
     def submit_sync(self, start: Start, **wishes: Unpack[Wishes]) -> str:
         return portal.run(lambda: self.submit(start, **wishes))
 
-    def status_sync(self, id: str) -> Status:  # noqa: A002
-        return portal.run(lambda: self.status(id))
+    def status_sync(self, job: str) -> Status:
+        return portal.run(lambda: self.status(job))
 
     def list_sync(self, caller: str | None = None) -> Sequence[Status]:
         return portal.run(lambda: self.list(caller))
 
-    def result_sync(self, id: str) -> Outcome:  # noqa: A002
-        return portal.run(lambda: self.result(id))
+    def result_sync(self, job: str) -> Outcome:
+        return portal.run(lambda: self.result(job))
 
-    def events_sync(self, id: str) -> AbstractContextManager[SyncStudioStream]:  # noqa: A002
-        return cast("AbstractContextManager[SyncStudioStream]", SyncEventStream(lambda: _Following(self, self._record(id))))
+    def events_sync(self, job: str) -> AbstractContextManager[SyncStudioStream]:
+        return cast("AbstractContextManager[SyncStudioStream]", SyncEventStream(lambda: _Following(self, self._record(job))))
 
-    def cancel_sync(self, id: str) -> bool:  # noqa: A002
-        return portal.run(lambda: self.cancel(id))
+    def cancel_sync(self, job: str) -> bool:
+        return portal.run(lambda: self.cancel(job))
 
     def sweep_sync(self) -> int:
         return portal.run(self.sweep)
@@ -195,22 +195,22 @@ class Jobs:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    def _record(self, id: str) -> Record:  # noqa: A002
+    def _record(self, job: str) -> Record:
         self._expire()
-        record = self._records.get(id) if isinstance(id, str) else None
+        record = self._records.get(job) if isinstance(job, str) else None
         if record is None:
-            raise NotFoundError(f"there is no job {id!r}, or no longer", code="UNKNOWN_JOB", details={"id": str(id)[:80]})
+            raise NotFoundError(f"there is no job {job!r}, or no longer", code="UNKNOWN_JOB", details={"id": str(job)[:80]})
         return record
 
     def _expire(self) -> None:
         now = self._clock()
         while self._ending:
-            id, ended = next(iter(self._ending.items()))  # noqa: A001
+            job, ended = next(iter(self._ending.items()))
             if ended + self._ttl > now:
                 return
-            del self._ending[id]
-            if self._records.pop(id).stored:
-                self._expired.append(id)
+            del self._ending[job]
+            if self._records.pop(job).stored:
+                self._expired.append(job)
 
     def _ended(self, record: Record, state: str, error: MajordomoError | None = None) -> None:
         now = self._clock()

@@ -44,7 +44,14 @@ async def test_the_brief_is_a_turn_of_its_own_and_nothing_of_it_stands_in_the_in
 
 @pytest.mark.parametrize(
     ("target", "style", "negative"),
-    [("sd1", "short phrases", True), ("sdxl", "short phrases", True), ("flux", "sentences", False), ("qwen-image", "sentences", True), ("z-image", "sentences", False), ("hosted", "sentences", False)],
+    [
+        ("sd1", "short phrases", True),
+        ("sdxl", "short phrases", True),
+        ("flux", "sentences", False),
+        ("qwen-image", "sentences", True),
+        ("z-image", "sentences", False),
+        ("hosted", "sentences", False),
+    ],
 )
 async def test_prompts_are_asked_for_as_the_family_likes_them(target: str, style: str, negative: bool) -> None:
     chat = ScriptedChat([said({"name": "a", "prompt": "x", "negative_prompt": "y"})])
@@ -57,7 +64,17 @@ async def test_prompts_are_asked_for_as_the_family_likes_them(target: str, style
 
 
 async def test_what_a_model_says_is_put_right_and_it_says_so() -> None:
-    plan = await planned(said({"name": "a\nb", "prompt": "x" * 5000}, {"name": "a b", "prompt": "y"}, steps=4000, cfg_scale=-3, sampler="magic", size="1000x99999", n=900))
+    plan = await planned(
+        said(
+            {"name": "a\nb", "prompt": "x" * 5000},
+            {"name": "a b", "prompt": "y"},
+            steps=4000,
+            cfg_scale=-3,
+            sampler="magic",
+            size="1000x99999",
+            n=900,
+        )
+    )
     assert plan.config == GenerationConfig("sdxl", aspect="2:3", steps=60, cfg_scale=2.0, sampler="dpmpp_2m", n=16)
     assert [prompt.name for prompt in plan.prompts] == ["a b", "a b-2"]
     assert len(plan.prompts[0].prompt) == 900
@@ -77,7 +94,9 @@ async def test_the_briefs_shape_goes_over_the_models_and_the_callers_over_both()
     assert turned.config.aspect == "9:16"
     assert "SHAPE_TURNED" in [warning.code for warning in turned.warnings]
     assert (await planned(said(aspect="16:9"), brief="a cat, 4:5")).config.aspect == "4:5"
-    assert (await planned(said(steps=30), aspect="1:1", steps=12, n=2)).config == GenerationConfig("sdxl", aspect="1:1", steps=12, cfg_scale=6.0, sampler="dpmpp_2m", n=2)
+    assert (await planned(said(steps=30), aspect="1:1", steps=12, n=2)).config == GenerationConfig(
+        "sdxl", aspect="1:1", steps=12, cfg_scale=6.0, sampler="dpmpp_2m", n=2
+    )
 
 
 async def test_as_many_pictures_as_wanted_come_of_the_prompts_in_turn() -> None:
@@ -185,7 +204,19 @@ async def test_a_plan_survives_json() -> None:
             Plan.from_json(wrong)
 
 
-@pytest.mark.parametrize("settings", [{"n": 17}, {"n": 0}, {"steps": 0}, {"size": "big"}, {"aspect": "1:99"}, {"size": "64x64", "aspect": "1:1"}, {"cfg_scale": float("nan")}], ids=repr)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"n": 17},
+        {"n": 0},
+        {"steps": 0},
+        {"size": "big"},
+        {"aspect": "1:99"},
+        {"size": "64x64", "aspect": "1:1"},
+        {"cfg_scale": float("nan")},
+    ],
+    ids=repr,
+)
 async def test_a_callers_own_mistake_is_a_typed_error_before_anything_is_asked(settings: dict[str, Any]) -> None:
     chat = ScriptedChat([said()])
     with pytest.raises(md.InvalidRequestError) as caught:

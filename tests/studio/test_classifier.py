@@ -113,7 +113,11 @@ def test_a_vocabulary_of_another_shape_is_refused(table: object) -> None:
         classify("a cat", table)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("brief", ["", " \n\t", "a\0cat", "\ud800", "x" * 1_000_000, 7, None], ids=["empty", "blank", "nul", "surrogate", "1 MB", "number", "none"])
+@pytest.mark.parametrize(
+    "brief",
+    ["", " \n\t", "a\0cat", "\ud800", "x" * 1_000_000, 7, None],
+    ids=["empty", "blank", "nul", "surrogate", "1 MB", "number", "none"],
+)
 def test_what_is_no_brief_is_a_typed_error(brief: object) -> None:
     with pytest.raises(md.InvalidRequestError) as caught:
         classify(brief)  # type: ignore[arg-type]

@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,10 @@ from majordomo.testing import Pause, ScriptedPainter, plain_picture
 PICTURE = plain_picture(16, 16)
 
 
+def files_in(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
 class Clock:
     def __init__(self) -> None:
         self.time = 1000.0
@@ -58,11 +63,9 @@ def plan_of(*names: str) -> Plan:
 
 
 async def ended(jobs: Jobs, *ids: str) -> None:
-    for id in ids:
-        try:
-            await jobs.result(id)
-        except md.MajordomoError:
-            pass
+    for job in ids:
+        with suppress(md.MajordomoError):
+            await jobs.result(job)
 
 
 async def test_submitting_returns_at_once_and_the_status_tells_the_way() -> None:
@@ -94,35 +97,35 @@ async def test_submitting_returns_at_once_and_the_status_tells_the_way() -> None
 async def test_events_begin_at_the_beginning_may_be_read_by_several_and_left() -> None:
     pause = Pause()
     async with jobs_of(lambda _: [*(imagegen.Step(step, 50) for step in range(1, 51)), pause, PICTURE]) as jobs:
-        id = await jobs.submit(plan_of("a"))
-        async with jobs.events(id) as early:
+        job = await jobs.submit(plan_of("a"))
+        async with jobs.events(job) as early:
             assert (await anext(early)).plan.prompts[0].name == "a"
         await pause.reached()
         await anyio.wait_all_tasks_blocked()
-        async with jobs.events(id) as late:
+        async with jobs.events(job) as late:
             await anext(late)
             assert await anext(late) == Progress("a", imagegen.Step(50, 50)), "of progress the latest"
             pause.release()
             rest = [event async for event in late]
         assert [type(event) for event in rest] == [PictureReady, Done]
-        assert late.result == await jobs.result(id)
+        assert late.result == await jobs.result(job)
 
 
 async def test_a_failed_job_tells_its_error_to_everybody_who_asks() -> None:
     async with jobs_of(lambda _: md.BackendError("oom", code="GPU_OOM")) as jobs:
-        id = await jobs.submit("a cat")
+        job = await jobs.submit("a cat")
         caught = []
         for _ in range(2):
             with pytest.raises(md.BackendError) as error:
-                await jobs.result(id)
+                await jobs.result(job)
             caught.append(error.value)
         assert caught[0] is not caught[1]
-        status = await jobs.status(id)
+        status = await jobs.status(job)
         assert (status.state, status.stage) == ("failed", "paint")
         assert status.error is not None
         assert (status.error["code"], status.error["details"]["stage"]) == ("GPU_OOM", "paint")
         with pytest.raises(md.BackendError):
-            async with jobs.events(id) as stream:
+            async with jobs.events(job) as stream:
                 async for _ in stream:
                     pass
 
@@ -136,10 +139,10 @@ async def test_a_cancelled_job_is_stopped_and_the_next_one_begins() -> None:
         assert await jobs.cancel(waiting)
         assert await jobs.cancel(running)
         assert not await jobs.cancel(running), "once is enough"
-        for id in (running, waiting):
-            assert (await jobs.status(id)).state == "cancelled"
+        for job in (running, waiting):
+            assert (await jobs.status(job)).state == "cancelled"
             with pytest.raises(md.JobCancelledError):
-                await jobs.result(id)
+                await jobs.result(job)
         assert len((await jobs.result(last)).pictures) == 1
         assert not await jobs.cancel(last)
 
@@ -157,12 +160,12 @@ async def test_of_two_hundred_jobs_half_of_them_cancelled_none_is_lost(tmp_path:
         ids = [await jobs.submit(f"cat number {number}") for number in range(200)]
         positions = [status.position for status in await jobs.list() if status.state == "queued"]
         assert positions == list(range(1, len(positions) + 1))
-        withdrawn = {id: await jobs.cancel(id) for id in ids[::2]}
+        withdrawn = {job: await jobs.cancel(job) for job in ids[::2]}
         await ended(jobs, *ids)
         states = {status.id: status.state for status in await jobs.list()}
         assert list(states) == ids
-        assert all(states[id] == "done" for id in ids[1::2])
-        assert all(states[id] == ("cancelled" if stopped else "done") for id, stopped in withdrawn.items())
+        assert all(states[job] == "done" for job in ids[1::2])
+        assert all(states[job] == ("cancelled" if stopped else "done") for job, stopped in withdrawn.items())
         assert sum(withdrawn.values()) >= 80
         assert len(painted) >= list(states.values()).count("done")
         assert len(list((tmp_path / "objects").glob("*/*"))) == 1, "the same bytes are kept once"
@@ -175,7 +178,7 @@ async def test_closing_cancels_what_has_not_ended_and_takes_nothing_more() -> No
     ids = [await jobs.submit("a cat") for _ in range(3)]
     await pause.reached()
     await jobs.aclose()
-    assert [(await jobs.status(id)).state for id in ids] == ["cancelled"] * 3
+    assert [(await jobs.status(job)).state for job in ids] == ["cancelled"] * 3
     with pytest.raises(md.ConfigurationError):
         await jobs.submit("a cat")
     assert len(await jobs.list()) == 3
@@ -196,7 +199,9 @@ async def test_a_full_line_is_a_typed_error_and_leaves_no_trace() -> None:
 async def test_a_job_is_forgotten_after_its_time_files_and_all(tmp_path: Path, stored: bool) -> None:
     clock = Clock()
     other = plain_picture(8, 8)
-    async with jobs_of(lambda request: [other if "dog" in request.prompt else PICTURE], clock=clock, ttl=60, store=tmp_path if stored else None) as jobs:
+    async with jobs_of(
+        lambda request: [other if "dog" in request.prompt else PICTURE], clock=clock, ttl=60, store=tmp_path if stored else None
+    ) as jobs:
         old, same = await jobs.submit("a cat"), await jobs.submit("a cat and a dog")
         await ended(jobs, old, same)
         clock.time += 30
@@ -205,9 +210,9 @@ async def test_a_job_is_forgotten_after_its_time_files_and_all(tmp_path: Path, s
         clock.time += 29
         assert len(await jobs.list()) == 3
         clock.time += 1
-        for id in (old, same):
+        for job in (old, same):
             with pytest.raises(md.NotFoundError) as caught:
-                await jobs.status(id)
+                await jobs.status(job)
             assert caught.value.code == "UNKNOWN_JOB"
         assert await jobs.sweep() == (2 if stored else 0)
         assert (await jobs.result(young)).images == (PICTURE,)
@@ -219,20 +224,22 @@ async def test_a_job_is_forgotten_after_its_time_files_and_all(tmp_path: Path, s
 async def test_results_outlive_the_process(tmp_path: Path) -> None:
     studio = Studio(ScriptedPainter(lambda _: PICTURE), derivatives=[Derivative("thumb", size=8, format="webp")])
     async with jobs_of(studio, store=tmp_path) as jobs:
-        id = await jobs.submit(plan_of("a", "b"), caller="ann")
-        outcome = await jobs.result(id)
-        before = await jobs.status(id)
+        job = await jobs.submit(plan_of("a", "b"), caller="ann")
+        outcome = await jobs.result(job)
+        before = await jobs.status(job)
     async with jobs_of(studio, store=tmp_path) as later:
-        assert (await later.status(id)) == before
-        assert (await later.result(id)).to_dict() == outcome.to_dict()
-        assert (await later.result(id)).files == outcome.files
+        assert (await later.status(job)) == before
+        assert (await later.result(job)).to_dict() == outcome.to_dict()
+        assert (await later.result(job)).files == outcome.files
         with pytest.raises(md.InvalidRequestError):
             await later.submit("a cat")  # the id is taken
-        async with later.events(id) as stream:
+        async with later.events(job) as stream:
             assert [type(event) async for event in stream] == [Done]
 
 
-@pytest.mark.parametrize(("number", "code"), [(errno.ENOSPC, "STORAGE_FULL"), (errno.EROFS, "STORAGE_READ_ONLY"), (errno.EIO, "STORAGE_FAILED")])
+@pytest.mark.parametrize(
+    ("number", "code"), [(errno.ENOSPC, "STORAGE_FULL"), (errno.EROFS, "STORAGE_READ_ONLY"), (errno.EIO, "STORAGE_FAILED")]
+)
 async def test_a_disk_that_fails_costs_no_picture_and_leaves_nothing_half_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, code: str
 ) -> None:
@@ -245,14 +252,14 @@ async def test_a_disk_that_fails_costs_no_picture_and_leaves_nothing_half_writte
     monkeypatch.setattr(os, "fsync", fsync)
     answers = iter([PICTURE, plain_picture(8, 8)])
     async with jobs_of(lambda _: next(answers), store=tmp_path) as jobs:
-        id = await jobs.submit(plan_of("a", "b"))
-        assert len((await jobs.result(id)).pictures) == 2
-        status = await jobs.status(id)
+        job = await jobs.submit(plan_of("a", "b"))
+        assert len((await jobs.result(job)).pictures) == 2
+        status = await jobs.status(job)
         assert status.state == "done"
         assert status.error is not None
         assert status.error["code"] == code
         assert status.error["details"].keys() >= {"stage", "asked", "help"}
-        assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+        assert files_in(tmp_path) == []
 
 
 async def test_the_quota_is_kept_and_what_has_expired_makes_room(tmp_path: Path) -> None:
@@ -277,7 +284,7 @@ def test_more_than_the_quota_is_refused(tmp_path: Path) -> None:
     with pytest.raises(md.errors.StorageError) as caught:
         store.put("a", {}, outcome)
     assert (caught.value.code, caught.value.details["quota"]) == ("STORAGE_FULL", 10)
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    assert files_in(tmp_path) == []
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may write anywhere")
@@ -333,14 +340,14 @@ def test_changed_bytes_are_noticed(tmp_path: Path) -> None:
         store.get("a")
 
 
-@pytest.mark.parametrize("id", ["", "../up", "a/b", "x" * 65, "a b", None])
-async def test_an_id_that_could_be_a_path_is_refused(id: Any) -> None:
-    async with jobs_of(lambda _: PICTURE, ids=lambda: id) as jobs:
+@pytest.mark.parametrize("job", ["", "../up", "a/b", "x" * 65, "a b", None])
+async def test_an_id_that_could_be_a_path_is_refused(job: Any) -> None:
+    async with jobs_of(lambda _: PICTURE, ids=lambda: job) as jobs:
         with pytest.raises(md.InvalidRequestError) as caught:
             await jobs.submit("a cat")
         assert caught.value.field == "id"
         with pytest.raises(md.NotFoundError):
-            await jobs.status(id)
+            await jobs.status(job)
 
 
 @pytest.mark.parametrize("start", ["", None, [], 7])
@@ -382,8 +389,8 @@ class Ledger:
     def waiting(self) -> Sequence[str]:
         return [order.id for order in self.orders]
 
-    async def cancel(self, id: str) -> None:
-        self.orders = [order for order in self.orders if order.id != id]
+    async def cancel(self, job: str) -> None:
+        self.orders = [order for order in self.orders if order.id != job]
 
     async def aclose(self) -> None:
         self.orders = []
@@ -394,7 +401,7 @@ async def test_another_engine_can_be_put_under_it() -> None:
     jobs = jobs_of(lambda _: PICTURE, engine=engine)
     one, two, three = [await jobs.submit("a cat", n=1, caller="ann") for _ in range(3)]
     assert engine.orders[0] == Order("job-1", "a cat", {"n": 1, "caller": "ann"}, "ann", 1000.0)
-    assert [(await jobs.status(id)).position for id in (one, two, three)] == [1, 2, 3]
+    assert [(await jobs.status(job)).position for job in (one, two, three)] == [1, 2, 3]
     assert await jobs.cancel(two)
     await engine.work(engine.orders.pop(0))
     assert (await jobs.status(one)).state == "done"
@@ -403,11 +410,11 @@ async def test_another_engine_can_be_put_under_it() -> None:
 
 def test_there_are_blocking_forms(tmp_path: Path) -> None:
     with jobs_of(lambda _: PICTURE, store=tmp_path) as jobs:
-        id = jobs.submit_sync("a cat")
-        assert isinstance(jobs.result_sync(id), Outcome)
-        assert jobs.status_sync(id).state == "done"
-        assert [status.id for status in jobs.list_sync()] == [id]
-        with jobs.events_sync(id) as stream:
+        job = jobs.submit_sync("a cat")
+        assert isinstance(jobs.result_sync(job), Outcome)
+        assert jobs.status_sync(job).state == "done"
+        assert [status.id for status in jobs.list_sync()] == [job]
+        with jobs.events_sync(job) as stream:
             assert [type(event) for event in stream] == [Done]
-        assert not jobs.cancel_sync(id)
+        assert not jobs.cancel_sync(job)
         assert jobs.sweep_sync() == 0

@@ -54,7 +54,9 @@ async def listened(studio: Studio, start: Any, **wishes: Any) -> list[StudioEven
 
 async def test_a_brief_becomes_finished_files_offline(tmp_path: Path) -> None:
     offline = md.Offline()
-    studio = Studio(offline.image_model("sketch"), offline.model("clerk"), recipe="sanitise,convert=webp", derivatives=[THUMB], overlay=True, previews=1)
+    studio = Studio(
+        offline.image_model("sketch"), offline.model("clerk"), recipe="sanitise,convert=webp", derivatives=[THUMB], overlay=True, previews=1
+    )
     events = await listened(studio, BRIEF, n=2, size="64x96", steps=2, seed=7)
     kinds = [type(event) for event in events]
     assert kinds[:2] == [Classified, PlanReady]
@@ -64,7 +66,10 @@ async def test_a_brief_becomes_finished_files_offline(tmp_path: Path) -> None:
         (name, kind) for name in ("main", "main-2") for kind in (imagegen.Step, imagegen.Preview)
     }
     outcome = events[-1].outcome  # type: ignore[union-attr]
-    assert [(picture.name, picture.image.mime, picture.seed) for picture in outcome.pictures] == [("main", "image/webp", 7), ("main-2", "image/webp", 8)]
+    assert [(picture.name, picture.image.mime, picture.seed) for picture in outcome.pictures] == [
+        ("main", "image/webp", 7),
+        ("main-2", "image/webp", 8),
+    ]
     assert list(outcome.files) == ["main.webp", "main-thumb.webp", "main-2.webp", "main-2-thumb.webp"]
     assert all(picture.image.parameters == {} for picture in outcome.pictures), "sanitised"
     assert outcome.errors == ()
@@ -86,7 +91,13 @@ def test_both_blocking_forms_do_the_same() -> None:
 
 async def test_words_and_mark_are_written_before_the_steps_that_care_for_the_file() -> None:
     steps: list[list[str]] = []
-    studio = Studio(by_prompt({}), recipe="resize=48,convert=jpeg,fit=20000", overlay=Text("x", anchor="top"), watermark="me", assistant=PromptAssistant(overlay=True))
+    studio = Studio(
+        by_prompt({}),
+        recipe="resize=48,convert=jpeg,fit=20000",
+        overlay=Text("x", anchor="top"),
+        watermark="me",
+        assistant=PromptAssistant(overlay=True),
+    )
     finisher = studio._equipment.finisher
     for text in ("BLUE ROOM", ""):
         steps.append([type(step).__name__ for step in finisher.steps(text)])
@@ -153,7 +164,9 @@ async def test_a_picture_is_delivered_without_what_cannot_be_derived_from_it() -
     broken = md.ImagePart(PICTURE.data[:60])
     outcome = await Studio(by_prompt({"b": broken}), derivatives=[THUMB]).run(plan_of("a", "b"))
     assert [(picture.name, len(picture.derivatives)) for picture in outcome.pictures] == [("a", 1), ("b", 0)]
-    assert [(error.code, error.details["stage"], error.details["derivative"]) for error in outcome.errors] == [("BAD_IMAGE", "derive", "thumb")]
+    assert [(error.code, error.details["stage"], error.details["derivative"]) for error in outcome.errors] == [
+        ("BAD_IMAGE", "derive", "thumb")
+    ]
 
 
 async def test_a_chat_model_that_fails_costs_no_picture_and_it_says_so() -> None:
@@ -298,9 +311,13 @@ async def test_cancelling_a_run_stops_everything() -> None:
 
 async def test_what_is_wished_goes_over_the_plan() -> None:
     painter = by_prompt({})
-    await Studio(painter).run(plan_of("a", aspect="1:1", steps=9), size="64x64", steps=3, cfg_scale=2.5, negative_prompt="text", seed=0, caller="ann", n=2)
+    await Studio(painter).run(
+        plan_of("a", aspect="1:1", steps=9), size="64x64", steps=3, cfg_scale=2.5, negative_prompt="text", seed=0, caller="ann", n=2
+    )
     first, second = sorted(painter.requests, key=lambda request: request.seed or 0)
-    assert first == imagegen.Request("a picture of a", n=1, size="64x64", steps=3, cfg_scale=2.5, negative_prompt="text", seed=0, caller="ann")
+    assert first == imagegen.Request(
+        "a picture of a", n=1, size="64x64", steps=3, cfg_scale=2.5, negative_prompt="text", seed=0, caller="ann"
+    )
     assert second == first.override(seed=1)
 
 
@@ -326,7 +343,11 @@ async def test_what_no_run_can_begin_with_is_a_typed_error(start: Any) -> None:
     assert caught.value.details["stage"] == "classify"
 
 
-@pytest.mark.parametrize("wishes", [{"n": 17}, {"steps": 0}, {"size": "big"}, {"seed": -1}, {"strength": 2.0}, {"caller": "a\nb"}, {"mask": PICTURE}], ids=lambda wishes: next(iter(wishes)))
+@pytest.mark.parametrize(
+    "wishes",
+    [{"n": 17}, {"steps": 0}, {"size": "big"}, {"seed": -1}, {"strength": 2.0}, {"caller": "a\nb"}, {"mask": PICTURE}],
+    ids=lambda wishes: next(iter(wishes)),
+)
 async def test_a_wish_that_cannot_be_is_refused_before_anything_is_asked(wishes: dict[str, Any]) -> None:
     painter = by_prompt({})
     with pytest.raises(md.InvalidRequestError) as caught:
@@ -337,7 +358,20 @@ async def test_a_wish_that_cannot_be_is_refused_before_anything_is_asked(wishes:
 
 @pytest.mark.parametrize(
     "settings",
-    [{"concurrency": 0}, {"most": True}, {"previews": -1}, {"recipe": 7}, {"recipe": "bake=1"}, {"derivatives": ["x"]}, {"derivatives": [THUMB, THUMB]}, {"overlay": "x"}, {"watermark": 7}, {"moderator": object()}, {"target": "sdxxl"}, {"timeout": 0}],
+    [
+        {"concurrency": 0},
+        {"most": True},
+        {"previews": -1},
+        {"recipe": 7},
+        {"recipe": "bake=1"},
+        {"derivatives": ["x"]},
+        {"derivatives": [THUMB, THUMB]},
+        {"overlay": "x"},
+        {"watermark": 7},
+        {"moderator": object()},
+        {"target": "sdxxl"},
+        {"timeout": 0},
+    ],
     ids=repr,
 )
 def test_settings_that_make_no_sense_are_typed_errors(settings: dict[str, Any]) -> None:
