@@ -4,14 +4,17 @@ DerivativeReady; `Done` last and exactly once. A run that gives nothing at all r
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from majordomo.errors import MajordomoError
 from majordomo.imagegen import Preview, Step
 from majordomo.progress import Loading, Queued
 from majordomo.studio.classifier import Classification
-from majordomo.studio.finishing import Derived
 from majordomo.studio.outcome import Outcome, Picture
 from majordomo.studio.plan import Plan
+
+if TYPE_CHECKING:
+    from majordomo.imaging.deriving import Derived
 
 
 @dataclass(frozen=True, slots=True)

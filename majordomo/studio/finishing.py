@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from majordomo.errors import CallWarning, ConfigurationError, InvalidRequestError
 from majordomo.imaging.derivative import Derivative
-from majordomo.imaging.deriving import Derived, derive_async
 from majordomo.imaging.steps import Convert, Fit, Optimise, Recipe, Step, Text, Watermark
 from majordomo.media import ImagePart
 from majordomo.settings import Limits
@@ -16,8 +15,7 @@ from majordomo.words import as_tuple
 
 if TYPE_CHECKING:
     from majordomo.imaging.applying import Applied
-
-__all__ = ["Derivative", "Derived", "Finisher", "Overlay", "finisher"]
+    from majordomo.imaging.deriving import Derived
 
 # How a text gets over the picture: True for a plain one at the bottom, a step to put the words into, or a function from words to a step
 Overlay = bool | Text | Callable[[str], Step]
@@ -55,6 +53,10 @@ class Finisher:
         return applied.image, applied.notes
 
     async def derive(self, image: ImagePart, stem: str) -> list[Derived]:
+        if not self.derivatives:
+            return []
+        from majordomo.imaging.deriving import derive_async
+
         return await derive_async(image, self.derivatives, stem=stem, limits=self.limits)
 
 

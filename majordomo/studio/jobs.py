@@ -242,6 +242,7 @@ class Jobs:
         store = self._store
         if store is None:
             return None
+        record.stage = "store"
         await self._make_room()
         try:
             values = {**record.to_dict(), "ended": self._clock()}

@@ -8,15 +8,18 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from majordomo.errors import CallWarning, InvalidRequestError, MajordomoError
 from majordomo.media import SUFFIXES, ImagePart, safe_stem
 from majordomo.studio.classifier import Classification
 from majordomo.studio.files import write_new
-from majordomo.studio.finishing import Derived
 from majordomo.studio.plan import Plan
 from majordomo.studio.trouble import reported
+from majordomo.words import check_text
+
+if TYPE_CHECKING:
+    from majordomo.imaging.deriving import Derived
 
 VERSION = 1
 MANIFEST = "manifest.json"
@@ -181,7 +184,10 @@ _PLAIN = ("name", "prompt", "negative_prompt", "seed", "model", "provider", "set
 
 
 def _picture(told: Mapping[str, Any], read: Callable[[str, str], bytes]) -> Picture:
+    from majordomo.imaging.deriving import Derived  # it loads Pillow
+
     plain = {name: told[name] for name in _PLAIN}
+    check_text(plain["name"], "name", 1000)
     picture = Picture(**plain, image=_image(told, read), warnings=tuple(CallWarning(**warning) for warning in told["warnings"]))
     derivatives = (
         Derived(one["name"], _image(one, read), one["file"], one["sha256"], tuple(CallWarning(**note) for note in one["notes"]))

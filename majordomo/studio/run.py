@@ -16,7 +16,6 @@ from majordomo.media import ImagePart
 from majordomo.progress import Queued
 from majordomo.studio.classifier import Classification, classify
 from majordomo.studio.events import Classified, DerivativeReady, PictureFailed, PictureReady, PlanReady, Progress, StudioEvent
-from majordomo.studio.finishing import Derived
 from majordomo.studio.moderation import Verdict
 from majordomo.studio.outcome import Outcome, Picture
 from majordomo.studio.painting import painted, requests_for, settled_plan
@@ -25,6 +24,7 @@ from majordomo.studio.trouble import Stage, located
 from majordomo.words import as_tuple
 
 if TYPE_CHECKING:
+    from majordomo.imaging.deriving import Derived
     from majordomo.studio.start import Pictures
     from majordomo.studio.studio import Equipment
 
@@ -121,7 +121,7 @@ class _Work:
             if self._places.value == 0:
                 self._tell(Progress(prompt.name, Queued()))
             async with self._places:
-                await self._allowed_text(f"{prompt.prompt}\n{prompt.negative_prompt}")
+                await self._allowed_text(prompt.prompt)  # a negative prompt names what is not wanted
                 made = await self._stage("paint", prompt.prompt, lambda: self._drawn(prompt.name, request), self._stages.paint, request)
                 fresh = painted(prompt, request, _expected(made, imagegen.Result, "paint"), text)
                 await self._allowed(fresh)
@@ -181,6 +181,8 @@ class _Work:
     async def _derived(self, picture: Picture) -> tuple[Derived, ...]:
         if self._stages.derive is None:
             return tuple(await self._with.finisher.derive(picture.image, picture.name))
+        from majordomo.imaging.deriving import Derived  # it loads Pillow
+
         made = self._stages.derive(picture)
         derived = as_tuple(await made if isawaitable(made) else made, "derive")
         return tuple(_expected(one, Derived, "derive") for one in derived)

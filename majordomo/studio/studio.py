@@ -6,7 +6,7 @@ import os
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Protocol, Unpack, cast
+from typing import TYPE_CHECKING, Protocol, Unpack, cast
 
 from majordomo import imagegen, llm
 from majordomo.errors import ConfigurationError
@@ -20,7 +20,7 @@ from majordomo.settings import Limits
 from majordomo.studio.assistant import PlanCache, PromptAssistant
 from majordomo.studio.classifier import MOST_COUNT, Classification
 from majordomo.studio.events import Done, StudioEvent
-from majordomo.studio.finishing import Derived, Finisher, Overlay, finisher
+from majordomo.studio.finishing import Finisher, Overlay, finisher
 from majordomo.studio.moderation import Board, Moderator, board
 from majordomo.studio.outcome import Outcome, Picture
 from majordomo.studio.plan import Plan
@@ -28,6 +28,9 @@ from majordomo.studio.run import Run
 from majordomo.studio.start import Start, Wishes, checked_start, parted
 from majordomo.studio.targets import Target
 from majordomo.studio.vocabulary import Table, Vocabulary
+
+if TYPE_CHECKING:
+    from majordomo.imaging.deriving import Derived
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,8 +55,7 @@ def located(error: Exception, stage: Stage, asked: str = "", **about: Any) -> Ma
     A file's error becomes StorageError; what is none of ours becomes BackendError (STAGE_FAILED), with its cause.
     """
     told = error if isinstance(error, MajordomoError) else _translated(error, stage)
-    if stage in ("finish", "derive") and isinstance(told, InvalidRequestError) and told.code in ("INVALID_REQUEST", "NOT_A_PICTURE"):
-        told.details.setdefault("reason", told.code)
+    if stage in ("finish", "derive") and isinstance(told, InvalidRequestError) and told.code == "NOT_A_PICTURE":
         told.code = "BAD_IMAGE"
     told.details.setdefault("stage", stage)
     if asked:

@@ -83,6 +83,12 @@ async def test_a_prompt_that_the_model_made_worse_is_not_drawn() -> None:
     assert [request.prompt for request in painter.requests] == ["a meadow"]
 
 
+async def test_what_a_negative_prompt_keeps_out_is_no_reason_to_refuse() -> None:
+    painter = ScriptedPainter(lambda _: GOOD)
+    await Studio(painter, moderator=WordList(["gore"])).run("a field", negative_prompt="gore")
+    assert painter.requests[0].negative_prompt == "gore"
+
+
 async def test_a_refused_picture_is_delivered_nowhere(tmp_path: Path) -> None:
     painter = ScriptedPainter(lambda request: [imagegen.Preview(BAD), BAD] if "bad" in request.prompt else [imagegen.Step(1, 2), GOOD])
     studio = Studio(painter, moderator=Eyes(), derivatives=[Derivative("same")], previews=3)
