@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 # How a text gets over the picture: True for a plain one at the bottom, a step to put the words into, or a function from words to a step
 Overlay = bool | Text | Callable[[str], Step]
+_LETTERS = 0.12  # of the shorter side: a title, which is what a brief mostly wants written
 _LAST = (Convert, Optimise, Fit)  # these care for the file, and so come behind everything that paints
 
 
@@ -62,7 +63,7 @@ class Finisher:
 
 def _lettered(overlay: Any, text: str) -> Step:
     if overlay is True:
-        return Text(text)
+        return Text(text, size=_LETTERS)
     if isinstance(overlay, Text):
         return replace(overlay, text=text)
     step = overlay(text)
