@@ -16,26 +16,26 @@ VERSION = 1  # of the instructions: a cached answer to others is none
 
 @cache
 def answer_type() -> Any:
-    """The shape of an answer. Numbers have no bounds here: one that is out of range is put right, not asked for again."""
+    """The shape of an answer, a wide one: a number out of range, a null or a fraction is put right, not asked for again."""
     from pydantic import BaseModel, Field, create_model  # not before somebody asks
 
     prompt: Any = create_model(
         "Prompt",
         __base__=BaseModel,
-        name=(str, Field(default="main", description="one or two words that tell this picture from the others")),
+        name=(str | None, Field(default="main", description="one or two words that tell this picture from the others")),
         prompt=(str, Field(description="the prompt, in English")),
-        negative_prompt=(str, Field(default="", description="what must not be in the picture, or empty")),
+        negative_prompt=(str | None, Field(default="", description="what must not be in the picture, or empty")),
     )
     return create_model(
         "PicturePlan",
         __base__=BaseModel,
         prompts=(list[prompt], Field(description="one prompt per picture that differs", min_length=1)),
-        size=(str, Field(default="", description='"WIDTHxHEIGHT" in pixels, or empty')),
-        aspect=(str, Field(default="", description='"WIDTH:HEIGHT", or empty')),
-        steps=(int | None, Field(default=None, description="sampling steps, or null")),
+        size=(str | None, Field(default="", description='"WIDTHxHEIGHT" in pixels, or empty')),
+        aspect=(str | None, Field(default="", description='"WIDTH:HEIGHT", or empty')),
+        steps=(float | None, Field(default=None, description="sampling steps, or null")),
         cfg_scale=(float | None, Field(default=None, description="guidance, or null")),
-        sampler=(str, Field(default="", description="sampler, or empty")),
-        n=(int | None, Field(default=None, description="pictures in all, or null")),
+        sampler=(str | None, Field(default="", description="sampler, or empty")),
+        n=(float | None, Field(default=None, description="pictures in all, or null")),
     )
 
 

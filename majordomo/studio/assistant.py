@@ -153,11 +153,11 @@ class PromptAssistant:
                 continue
             if len(told["prompt"]) > self.target.longest:
                 warnings.append(CallWarning("PROMPT_CUT", f"a prompt was cut to {self.target.longest} characters", "prompt"))
-            negative = plain_text(told["negative_prompt"], self.target.longest)
+            negative = plain_text(told["negative_prompt"] or "", self.target.longest)
             if negative and not self.target.negative:
                 warnings.append(CallWarning("NEGATIVE_PROMPT_DROPPED", f"it has no effect on {self.target.name}", "negative_prompt"))
                 negative = ""
-            name = _free(plain_text(told["name"], 60) or "main", names)
+            name = _free(plain_text(told["name"] or "", 60) or "main", names)
             prompts.append(NamedPrompt(name, words, negative))
         if not prompts:
             raise BadResponseError("the answer has no prompt", code="BAD_OUTPUT")

@@ -74,8 +74,10 @@ class Record:
 
     def end(self, state: State, now: float, error: MajordomoError | None = None) -> None:
         self.state, self.ended, self.error = state, now, error
-        if state == "done":
-            self.stage = ""
+        if error is not None and state == "failed":
+            self.stage = str(error.details.get("stage", self.stage))
+        if state != "done":
+            self.outcome = None
         if self.stored or state != "done":
             self._told.clear()  # their pictures are in the store, or nobody's
             self._latest.clear()

@@ -81,7 +81,8 @@ class _Settling:
 
     def count(self, value: object, prompts: int) -> int:
         """As many as the model said, or wrote prompts for."""
-        number = value if isinstance(value, int) and not isinstance(value, bool) and value >= 1 else 1
+        sane = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value >= 1
+        number = int(value) if sane else 1  # type: ignore[call-overload]  # it is a number then
         kept = min(max(number, prompts), MOST_COUNT)
         if number > MOST_COUNT:
             self._warn("SETTING_CLAMPED", f"the model's n of {number:,} became {kept}", "n")

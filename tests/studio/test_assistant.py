@@ -107,6 +107,21 @@ async def test_as_many_pictures_as_wanted_come_of_the_prompts_in_turn() -> None:
     assert "PROMPTS_UNUSED" in [warning.code for warning in fewer.warnings]
 
 
+async def test_an_answer_that_means_well_is_enough() -> None:
+    told = {
+        "prompts": [{"name": None, "prompt": "x", "negative_prompt": None, "mood": 1}],
+        "size": None,
+        "aspect": None,
+        "steps": 24.6,
+        "cfg_scale": "5",
+        "n": 2.0,
+    }
+    plan = await planned(f"```json\n{json.dumps(told)}\n```", brief="a cat")
+    assert plan.config == GenerationConfig("sdxl", steps=25, cfg_scale=5.0, sampler="dpmpp_2m", n=2)
+    assert plan.prompts == (NamedPrompt("main", "x"),)
+    assert plan.warnings == ()
+
+
 FAILURES: dict[str, tuple[list[Any], str]] = {
     "nonsense twice": (["I would rather talk", "no, really"], "LLM_NONSENSE"),
     "no prompt": ([json.dumps({"prompts": []}), json.dumps({"prompts": []})], "LLM_NONSENSE"),
