@@ -140,6 +140,16 @@ class Vague(Broken):
         return None
 
 
+class Unsure(Broken):
+    async def picture(self, image: md.ImagePart, prompt: str) -> Any:
+        return Verdict(None)  # type: ignore[arg-type]
+
+
+async def test_a_verdict_that_is_not_yes_is_no() -> None:
+    with pytest.raises(md.ContentRefusedError):
+        await Studio(ScriptedPainter(lambda _: GOOD), moderator=Unsure()).run("a cat")
+
+
 @pytest.mark.parametrize("moderator", [Broken(), Vague(), [WordList(["x"]), Broken()]], ids=["broken", "vague", "second"])
 async def test_what_a_moderator_cannot_judge_is_not_delivered(moderator: Any) -> None:
     with pytest.raises(md.BackendError) as caught:
