@@ -13,6 +13,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import anyio
 from chat_platform import MESSAGE_LIMIT, UPLOAD_LIMIT, Channel, Message, Platform, PlatformError, PretendClock, slowly
@@ -26,9 +27,9 @@ NAME = "bot"
 class Bot:
     """Listens to `!draw PROMPT`, `!cancel` and questions to "bot: ..."; one history per channel."""
 
-    def __init__(self, painter: md.ImageModel, chats: list[md.llm.Model], clock: Clock, tasks: anyio.abc.TaskGroup) -> None:
+    def __init__(self, painter: md.ImageModel, chat: md.llm.Model, clock: Clock, tasks: anyio.abc.TaskGroup) -> None:
         self.painter = painter
-        self.chats = chats
+        self.chat = chat
         self.clock = clock
         self.tasks = tasks
         self.queue = CallerQueue(places=1, per_caller=2, clock=clock)
@@ -77,22 +78,9 @@ class Bot:
             raise
 
     async def answer(self, message: Message) -> None:
-        """Asks one chat after the other until one answers; not once a reader has seen something."""
         turns = [*self.history(message.channel), md.user(message.text.removeprefix("bot: "), *message.attachments)]
-        for chat in self.chats:
-            messages: list[Message] = []
-            try:
-                reply = await self.speak(message, chat, turns, messages)
-            except md.MajordomoError as error:
-                if messages or not error.retryable or chat is self.chats[-1]:
-                    raise
-            else:
-                self.histories[message.channel.name] = [*turns, *reply.new_messages]
-                return
-
-    async def speak(self, message: Message, chat: md.llm.Model, turns: list[md.Message], messages: list[Message]) -> md.Reply:
-        splitter = Splitter(MESSAGE_LIMIT)
-        stream = chat.stream(turns, md.with_caller(message.author))
+        splitter, messages = Splitter(MESSAGE_LIMIT), list[Message]()
+        stream = self.chat.stream(turns, md.with_caller(message.author))
         async with throttle(slowly(stream, self.clock, 0.3), every=2, clock=self.clock) as live:
             async for snapshot in live:
                 for change in splitter.update(safe_text(snapshot.shown)):
@@ -103,13 +91,13 @@ class Bot:
                     else:
                         await messages.pop().delete()
         assert snapshot.reply is not None
-        return snapshot.reply
+        self.histories[message.channel.name] = [*turns, *snapshot.reply.new_messages]
 
     def history(self, channel: Channel) -> list[md.Message]:
         return self.histories.setdefault(channel.name, [md.system("be brief")])
 
 
-async def edit(live: Live, message: Message, text: str, *pictures: md.ImagePart) -> None:
+async def edit(live: Live[Any], message: Message, text: str, *pictures: md.ImagePart) -> None:
     """Edit until the platform lets us, and tell the stream to be more patient."""
     while True:
         try:
@@ -121,7 +109,7 @@ async def edit(live: Live, message: Message, text: str, *pictures: md.ImagePart)
             await live.clock.sleep(error.retry_after)
 
 
-def models() -> tuple[md.ImageModel, list[md.llm.Model], Clock]:
+def models() -> tuple[md.ImageModel, md.llm.Model, Clock]:
     """By name where one is given; else a dead server and behind it the offline models."""
     named = [*sys.argv[1:], "", ""]
     image = named[0] or os.environ.get("MAJORDOMO_IMAGE_MODEL")
@@ -129,12 +117,12 @@ def models() -> tuple[md.ImageModel, list[md.llm.Model], Clock]:
     dead = md.LlamaSwap("http://127.0.0.1:9", retries=md.Retries(attempts=1))
     offline = md.Offline()
     painter = md.image_model(image) if image else md.ImageChain([dead.image_model("sdxl"), offline.image_model("sketch")])
-    chats = [md.model(chat)] if chat else [dead.model("qwen3"), offline.model("clerk")]
-    return painter, chats, Clock() if image or chat else PretendClock()
+    talker = md.model(chat) if chat else md.Chain([dead.model("qwen3"), offline.model("clerk")])
+    return painter, talker, Clock() if image or chat else PretendClock()
 
 
 async def main() -> None:
-    painter, chats, clock = models()
+    painter, chat, clock = models()
     platform = Platform(clock)
     harbour, quay = platform.channel("harbour"), platform.channel("quay")
 
@@ -147,7 +135,7 @@ async def main() -> None:
         return lambda: any(words in message.text for message in channel.messages)
 
     async with anyio.create_task_group() as tasks:
-        bot = Bot(painter, chats, clock, tasks)
+        bot = Bot(painter, chat, clock, tasks)
         platform.listeners.append(bot.hear)
         await harbour.send("ann", "!draw a lighthouse at dusk")
         await harbour.send("bob", "!draw a cat on a wall")

@@ -13,11 +13,12 @@ __version__ = "0.1.0"
 # Where each public name lives. A test pins this table.
 _HOME = {
     "majordomo.errors": (
-        "AuthenticationError BackendError BadResponseError CallWarning ChainExhaustedError ConfigurationError ConnectionFailedError "
-        "ContentRefusedError DeadlineExceededError InvalidRequestError JobCancelledError JobLostError MajordomoError NoImageError "
-        "NotFoundError OverloadedError PermissionDeniedError RateLimitError StreamBrokenError UnsupportedError"
+        "AuthenticationError BackendError BadResponseError CallWarning ChainExhaustedError ConfigurationError "
+        "ConnectionFailedError ContentRefusedError DeadlineExceededError InvalidRequestError JobCancelledError JobLostError "
+        "MajordomoError NoImageError NotFoundError OverloadedError PermissionDeniedError RateLimitError StreamBrokenError Tried "
+        "UnsupportedError"
     ),
-    "majordomo.settings": "Limits Retries Timeout",
+    "majordomo.settings": "Limits Rate Retries Timeout",
     "majordomo.catalog": "Health ModelInfo",
     "majordomo.llm": (
         "FilePart ImagePart Message Reply TextPart ThinkingPart Tool ToolCallPart ToolContext ToolResultPart assistant dump_messages "
@@ -30,7 +31,7 @@ _HOME = {
         "with_sampler with_scheduler with_seed with_steps with_strength"
     ),
     "majordomo.flows.toolloop": "image_tool run_tools run_tools_sync stream_tools stream_tools_sync",
-    "majordomo.routing.registry": "image_model model",
+    "majordomo.routing.registry": "Registry embedding_model image_model model",
     "majordomo.providers.gemini": "Gemini",
     "majordomo.providers.llamaswap": "LlamaSwap",
     "majordomo.providers.offline": "Offline",
@@ -41,7 +42,14 @@ _HOME = {
     "majordomo.providers.openai": "OpenAI",
     "majordomo.providers.ollama": "Ollama",
     "majordomo.providers.stablediffusion": "StableDiffusion",
-    "majordomo.routing.chain": "ImageChain",
+    "majordomo.routing.chain": "Chain ImageChain",
+    "majordomo.flows.group": "ResourceGroup",
+    "majordomo.routing.health": "ChainHealth HealthChanged MemberStatus",
+    "majordomo.observing": "Observer",
+    "majordomo.observing.logs": "LoggingObserver",
+    "majordomo.observing.opentelemetry": "OpenTelemetryObserver",
+    "majordomo.ledger": "Ledger",
+    "majordomo.prices": "Cost Price cost",
 }
 _NAMES = {name: (home, name) for home, names in _HOME.items() for name in names.split()}
 _NAMES |= {
@@ -60,15 +68,19 @@ __all__ = [
     "BackendError",
     "BadResponseError",
     "CallWarning",
+    "Chain",
     "ChainExhaustedError",
+    "ChainHealth",
     "ComfyUI",
     "ConfigurationError",
     "ConnectionFailedError",
     "ContentRefusedError",
+    "Cost",
     "DeadlineExceededError",
     "FilePart",
     "Gemini",
     "Health",
+    "HealthChanged",
     "ImageChain",
     "ImageModel",
     "ImageOption",
@@ -79,21 +91,30 @@ __all__ = [
     "InvalidRequestError",
     "JobCancelledError",
     "JobLostError",
+    "Ledger",
     "Limits",
     "LlamaSwap",
+    "LoggingObserver",
     "MajordomoError",
+    "MemberStatus",
     "Message",
     "ModelInfo",
     "NoImageError",
     "NotFoundError",
+    "Observer",
     "Offline",
     "Ollama",
     "OpenAI",
     "OpenAICompatible",
+    "OpenTelemetryObserver",
     "OverloadedError",
     "PermissionDeniedError",
+    "Price",
+    "Rate",
     "RateLimitError",
+    "Registry",
     "Reply",
+    "ResourceGroup",
     "Retries",
     "StableDiffusion",
     "StreamBrokenError",
@@ -104,9 +125,12 @@ __all__ = [
     "ToolCallPart",
     "ToolContext",
     "ToolResultPart",
+    "Tried",
     "UnsupportedError",
     "assistant",
+    "cost",
     "dump_messages",
+    "embedding_model",
     "image_model",
     "image_tool",
     "imagegen",
@@ -192,8 +216,10 @@ if TYPE_CHECKING:
         PermissionDeniedError,
         RateLimitError,
         StreamBrokenError,
+        Tried,
         UnsupportedError,
     )
+    from majordomo.flows.group import ResourceGroup
     from majordomo.flows.toolloop import image_tool, run_tools, run_tools_sync, stream_tools, stream_tools_sync
     from majordomo.imagegen import Model as ImageModel
     from majordomo.imagegen import Option as ImageOption
@@ -222,6 +248,7 @@ if TYPE_CHECKING:
         with_steps,
         with_strength,
     )
+    from majordomo.ledger import Ledger
     from majordomo.llm import (
         FilePart,
         ImagePart,
@@ -251,6 +278,10 @@ if TYPE_CHECKING:
         with_top_k,
         with_top_p,
     )
+    from majordomo.observing import Observer
+    from majordomo.observing.logs import LoggingObserver
+    from majordomo.observing.opentelemetry import OpenTelemetryObserver
+    from majordomo.prices import Cost, Price, cost
     from majordomo.providers.anthropic import Anthropic
     from majordomo.providers.automatic1111 import Automatic1111
     from majordomo.providers.comfyui import ComfyUI
@@ -261,6 +292,7 @@ if TYPE_CHECKING:
     from majordomo.providers.openai import OpenAI
     from majordomo.providers.openaicompatible import OpenAICompatible
     from majordomo.providers.stablediffusion import StableDiffusion
-    from majordomo.routing.chain import ImageChain
-    from majordomo.routing.registry import image_model, model
-    from majordomo.settings import Limits, Retries, Timeout
+    from majordomo.routing.chain import Chain, ImageChain
+    from majordomo.routing.health import ChainHealth, HealthChanged, MemberStatus
+    from majordomo.routing.registry import Registry, embedding_model, image_model, model
+    from majordomo.settings import Limits, Rate, Retries, Timeout

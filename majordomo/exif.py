@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 _ORIENTATION, _EXIF_IFD, _USER_COMMENT = 0x0112, 0x8769, 0x9286
-_SHORT, _LONG, _UNDEFINED = 3, 4, 7
+_BYTE, _ASCII, _SHORT, _LONG, _UNDEFINED = 1, 2, 3, 4, 7
 _MOST_ENTRIES = 512
 _TEXT_LIMIT = 1 << 20
 
@@ -32,8 +32,8 @@ def read_exif(block: bytes) -> Exif:
     orientation, comment = 1, ""
     try:
         for tag, kind, count, at in _entries(block, order, _long(block, order, 4)):
-            if tag == _ORIENTATION and kind == _SHORT and count == 1:
-                orientation = int(struct.unpack_from(f"{order}H", block, at)[0])
+            if tag == _ORIENTATION and kind in (_SHORT, _LONG) and count == 1:
+                orientation = int(struct.unpack_from(f"{order}{'H' if kind == _SHORT else 'I'}", block, at)[0])
             elif tag == _EXIF_IFD:
                 comment = _comment_in(block, order, _long(block, order, at))
     except struct.error:
@@ -69,7 +69,8 @@ def _long(block: bytes, order: str, at: int) -> int:
 
 def _comment_in(block: bytes, order: str, directory: int) -> str:
     for tag, kind, count, at in _entries(block, order, directory):
-        if tag == _USER_COMMENT and kind == _UNDEFINED and count > 8:
+        # it should be UNDEFINED; Pillow writes it as bytes
+        if tag == _USER_COMMENT and kind in (_BYTE, _ASCII, _UNDEFINED) and count > 8:
             start = _long(block, order, at)
             return _text(block[start : start + min(count, _TEXT_LIMIT)])
     return ""

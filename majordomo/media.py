@@ -287,7 +287,7 @@ class ImagePart:
         try:
             image = Image.open(io.BytesIO(self.data), formats=PILLOW_FORMATS)
             image.load()
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, EOFError, struct.error, zlib.error) as error:
+        except (OSError, ValueError, SyntaxError, RuntimeError, Image.DecompressionBombError, EOFError, struct.error, zlib.error) as error:
             raise InvalidRequestError(
                 f"the {self.mime} picture cannot be decoded: {type(error).__name__}", field="data", code="NOT_A_PICTURE"
             ) from None
@@ -295,7 +295,8 @@ class ImagePart:
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """What the picture was made with, read from its own text (A1111's, stable-diffusion.cpp's, ComfyUI's), else as we asked for it;
+        """What the picture was made with, read from its own text (A1111's, stable-diffusion.cpp's, ComfyUI's; in a JPEG
+        or WebP from its EXIF), else as we asked for it;
         {} when nothing is known. Keys are the canonical fields: prompt, negative_prompt, steps, sampler, scheduler, cfg_scale,
         seed, size, strength, model. Text within a picture is a claim of whoever saved it.
         """

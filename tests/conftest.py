@@ -10,6 +10,15 @@ from PIL import Image
 from majordomo import ImagePart
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What only makes sense in thousands has a run of its own: pytest -m slow."""
+    if "slow" in config.getoption("markexpr"):
+        return
+    left_out = [item for item in items if item.get_closest_marker("slow") is not None]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in set(left_out)]
+
+
 @pytest.fixture(params=["asyncio", "trio"])
 def anyio_backend(request: pytest.FixtureRequest) -> str:
     """Every async test runs on both event loops."""

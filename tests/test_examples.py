@@ -43,6 +43,11 @@ SAYS = {
         "(('draw_picture', {'prompt': 'of a lighthouse at dusk'}),)",
         "output=Size(width=128, height=96)",
     ],
+    "process_pictures.py": [
+        "lighthouse-thumbnail.webp <ImagePart image/webp 128x128",
+        "lighthouse-stamped.jpg <ImagePart image/jpeg 512x384",
+        "lighthouse-original.png <ImagePart image/png 512x384",
+    ],
     "test_my_bot.py": ["3 passed"],
     "watch_a_picture.py": ["step 1 of 8", "step 8 of 8", "so far: <ImagePart", "done: <ImagePart image/png 512x512"],
 }

@@ -11,20 +11,8 @@ import pytest
 ROOT = Path(__file__).parent.parent / "majordomo"
 FLOORS = [
     {
-        "errors",
-        "media",
-        "env",
-        "progress",
-        "settings",
-        "options",
-        "catalog",
-        "secret",
-        "words",
-        "parameters",
-        "counting",
-        "containers",
-        "exif",
-        "wake",
+        *("errors", "media", "env", "progress", "settings", "options", "catalog", "secret", "words", "parameters", "counting"),
+        *("containers", "exif", "wake"),
     },
     {"llm", "imagegen", "wire"},
     {"observing", "prices", "ledger"},
@@ -34,8 +22,7 @@ FLOORS = [
     {"providers"},
     {"routing"},
     {"bots", "studio"},
-    {"cli"},
-    {"testing"},
+    {"cli", "testing"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 # On one floor, who may see whom. Everything else on a floor is a stranger.

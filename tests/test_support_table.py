@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -13,8 +15,15 @@ def test_the_tables_in_the_docs_are_true() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_every_test_that_a_table_leans_on_is_there() -> None:
-    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", (ROOT / "docs" / "chat-backends.md").read_text())
-    assert len(named) > 5
+@pytest.mark.parametrize(("page", "least"), [("chat-backends.md", 5), ("promises.md", 30)])
+def test_every_test_that_a_page_leans_on_is_there(page: str, least: int) -> None:
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", (ROOT / "docs" / page).read_text())
+    assert len(named) > least
     for file, name in named:
-        assert f"def {name}(" in (ROOT / file).read_text(), name
+        assert f"def {name}(" in (ROOT / file).read_text(), f"{file}::{name}"
+
+
+def test_every_promise_names_its_tests() -> None:
+    rows = [row for row in (ROOT / "docs" / "promises.md").read_text().splitlines() if row.startswith("| **")]
+    assert len(rows) == 12
+    assert all("::test_" in row for row in rows)

@@ -200,7 +200,8 @@ def _from_json(value: Any) -> ErrorBody:
         words += (value["type"],)
     if len([reason for reason in reasons if reason]) > 1:
         message = "; ".join(dict.fromkeys(reason for reason in reasons if reason))
-    return ErrorBody(message, words, source)
+    where = value.get("signin_url")  # Ollama without an account
+    return ErrorBody(message, words, source, {"signin_url": where} if isinstance(where, str) and where else None)
 
 
 def _from_object(error: dict[str, Any], whole: dict[str, Any], source: str) -> ErrorBody:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypedDict
 
 from majordomo.dialects.answer import count, word_of
 from majordomo.dialects.bodies import json_request
@@ -17,6 +17,7 @@ from majordomo.errors import BadResponseError, InvalidRequestError, StreamBroken
 from majordomo.framing.json import decode_json
 from majordomo.framing.splice import Splices
 from majordomo.llm.reply import Usage
+from majordomo.llm.tools import output_schema
 from majordomo.media import ImagePart, check_sendable
 from majordomo.settings import Limits
 from majordomo.wire import WireRequest
@@ -55,14 +56,71 @@ def named(method: str, path: str, model: str, *, stream: bool = False, **fields:
     return WireRequest(method, path, made.body, made.content_type, made.accept, stream)
 
 
-def encode_generate(model: str, prompt: str, images: Sequence[ImagePart], fields: Mapping[str, Any], limits: Limits) -> WireRequest:
-    """Raises InvalidRequestError for text and pictures no backend can take, and for `raw` beside what it replaces."""
+class Creation(TypedDict, total=False):
+    """What a model may be made of. `files` and `adapters` are names and digests of blobs sent before; `extra` holds fields not named
+    here."""
+
+    from_model: str | None
+    files: Mapping[str, str] | None
+    adapters: Mapping[str, str] | None
+    template: str | None
+    system: str | None
+    license: str | Sequence[str] | None
+    parameters: Mapping[str, Any] | None
+    messages: Sequence[Mapping[str, Any]] | None
+    quantize: str | None
+    renderer: str | None
+    parser: str | None
+    requires: str | None
+    extra: Mapping[str, Any] | None
+
+
+class Completion(TypedDict, total=False):
+    """What a completion may be told besides its prompt. `output` is a schema or a pydantic model (`format`), "json" for any JSON;
+    `keep_alive` is seconds, or a duration as "10m"; `extra` holds fields not named here."""
+
+    suffix: str | None
+    system: str | None
+    template: str | None
+    images: Sequence[ImagePart]
+    output: Any
+    options: Mapping[str, Any] | None
+    think: bool | str | None
+    raw: bool
+    keep_alive: str | float | None
+    context: Sequence[int] | None
+    extra: Mapping[str, Any] | None
+
+
+def encode_create(model: str, fields: Creation) -> WireRequest:
+    """Raises InvalidRequestError for a model made of nothing and for a digest that is none, TypeError for a field nobody knows."""
+    known = _known(fields, Creation, "create")
+    if not (fields.get("from_model") or fields.get("files")):
+        raise InvalidRequestError("a model is made from another one, or from files", field="from_model")
+    for digest in {**(fields.get("files") or {}), **(fields.get("adapters") or {})}.values():
+        check_digest(digest)
+    extra = known.pop("extra", None) or {}
+    known["from"] = known.pop("from_model", None)
+    return named("POST", "/api/create", model, stream=True, **{**known, **extra})
+
+
+def encode_generate(model: str, prompt: str, fields: Completion, limits: Limits) -> WireRequest:
+    """Raises InvalidRequestError for text and pictures no backend can take, and for `raw` beside what it replaces; TypeError for a
+    field nobody knows."""
+    known = _known(fields, Completion, "generate")
     check_text(prompt, "prompt", limits.prompt)
-    if fields.get("raw") and any(fields.get(name) for name in ("template", "system", "context")):
+    extra = known.pop("extra", None) or {}
+    images = tuple(known.pop("images", ()))
+    output, context = known.pop("output", None), known.pop("context", None)
+    known["format"] = output if output is None or output == "json" else output_schema(output)
+    known["context"] = None if context is None else list(context)
+    known["raw"] = known.get("raw") or None
+    known |= extra
+    if known.get("raw") and any(known.get(name) for name in ("template", "system", "context")):
         raise InvalidRequestError("raw means without template, system and context", field="raw")
     splices = Splices()
     body: dict[str, Any] = {"model": check_name(model, "model"), "prompt": prompt, "stream": True}
-    body |= {key: value for key, value in fields.items() if value is not None}
+    body |= {key: value for key, value in known.items() if value is not None}
     for image in images:
         check_sendable(image, limits, "images")
     if images:
@@ -74,6 +132,13 @@ def encode_unload(model: str) -> WireRequest:
     """An empty prompt to be kept for no time: "with keep_alive 0 unloads"."""
     body = {"model": check_name(model, "model"), "prompt": "", "keep_alive": 0, "stream": False}
     return json_request("/api/generate", body, {}, Splices())
+
+
+def _known(fields: Mapping[str, Any], kind: type, call: str) -> dict[str, Any]:
+    for name in fields:
+        if name not in kind.__annotations__:
+            raise TypeError(f"{call}() got an unexpected keyword argument {name!r}")
+    return dict(fields)
 
 
 def check_digest(digest: str) -> str:
@@ -130,7 +195,11 @@ class Generation:
             )
         return text
 
+    @property
+    def partial(self) -> Generated:
+        return Generated("".join(self._text), "".join(self._thinking))
+
     def whole(self) -> Generated:
         if self.done is None:
-            raise StreamBrokenError("the answer ended before it was done", partial=Generated("".join(self._text), "".join(self._thinking)))
+            raise StreamBrokenError("the answer ended before it was done", partial=self.partial)
         return self.done

@@ -7,7 +7,7 @@ experimental there, and what a server cannot do it ignores in silence: it is sai
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -177,12 +177,23 @@ class OllamaImages:
     def stream_decoder(self, request: Request, limits: Limits) -> OllamaImageStream:
         return OllamaImageStream(request, limits)
 
-    def reply_decoder(self, limits: Limits) -> OllamaImageStream:
+    def reply_decoder(self, limits: Limits) -> Unheard:
         """The same, for a proxy that sends the lines under another name: one object is a stream of one line."""
-        return OllamaImageStream(Request(""), limits)
+        return Unheard(OllamaImageStream(Request(""), limits))
 
-    def decode(self, reply: OllamaImageStream, request: Request, limits: Limits) -> Result:
-        return reply.finish(request)
+    def decode(self, reply: Unheard, request: Request, limits: Limits) -> Result:
+        return reply.stream.finish(request)
+
+
+@dataclass(frozen=True, slots=True)
+class Unheard:
+    """A stream to whose steps nobody listens."""
+
+    stream: OllamaImageStream
+
+    def feed(self, chunk: bytes) -> None:
+        for _ in self.stream.feed(chunk):
+            pass
 
 
 class OllamaImageStream:
@@ -200,13 +211,15 @@ class OllamaImageStream:
         """Whether the last line is there, with a picture or without."""
         return self._last is not None
 
-    def feed(self, chunk: bytes) -> list[ImageEvent]:
-        """The steps that `chunk` completes. Raises the error of a line that says one, and BadResponseError beyond the limits or for
-        a line that is no JSON."""
+    def feed(self, chunk: bytes) -> Iterator[ImageEvent]:
+        """The steps that `chunk` completes, one by one: what came before an error is told. Raises the error of a line that says one, and
+        BadResponseError beyond the limits or for a line that is no JSON."""
         self._seen += len(chunk)
         if self._seen > self._limits.picture_reply:
             raise BadResponseError(f"the answer is larger than the limit of {self._limits.picture_reply:,} bytes", code="TOO_LARGE")
-        return [event for line in self._lines.feed(chunk) if (event := self._take(decode_json(line, self._limits.depth))) is not None]
+        for line in self._lines.feed(chunk):
+            if (event := self._take(decode_json(line, self._limits.depth))) is not None:
+                yield event
 
     def finish(self, request: Request | None = None) -> Result:
         """The result. Raises NoImageError when drawing ended without a picture, StreamBrokenError when the stream ended before it did."""

@@ -5,7 +5,7 @@ Sources: openai-openapi at f85dbe2, llama-swap at 0bdb372, stable-diffusion.cpp 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -176,11 +176,14 @@ class OpenAIImageStream:
         """Whether all pictures are there; what follows is only a farewell."""
         return len(self._finished) >= max(self._request.n, 1)
 
-    def feed(self, chunk: bytes) -> list[ImageEvent]:
+    def feed(self, chunk: bytes) -> Iterator[ImageEvent]:
+        """The pictures that `chunk` completes, one by one: what came before an error is told."""
         self._seen += len(chunk)
         if self._seen > self._limits.picture_reply:
             raise BadResponseError(f"the answer is larger than the limit of {self._limits.picture_reply:,} bytes", code="TOO_LARGE")
-        return [event for data in self._events.feed(chunk) if (event := self._take(data)) is not None]
+        for data in self._events.feed(chunk):
+            if (event := self._take(data)) is not None:
+                yield event
 
     def finish(self) -> Result:
         """The result. Raises StreamBrokenError when the stream ended before a finished picture."""

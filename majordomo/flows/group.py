@@ -7,6 +7,7 @@ import weakref
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import anyio
 
@@ -43,6 +44,7 @@ class ResourceGroup:
             raise ConfigurationError("a group's name is 1 to 100 printable characters", details={"field": "name"})
         self.name = name
         self.places = places
+        self.queue = queue
         self.unload = unload
         self._queue = Queue(places, queue, name)
         self._lock = threading.Lock()
@@ -103,10 +105,15 @@ _named: weakref.WeakValueDictionary[str, ResourceGroup] = weakref.WeakValueDicti
 _lock = threading.Lock()
 
 
-def named_group(name: str, places: int = 1, queue: int | None = None, unload: bool = False) -> ResourceGroup:
-    """The group of this name, which lives as long as a provider uses it; made with these settings when there is none yet."""
+def named_group(name: str, **settings: Any) -> ResourceGroup:
+    """The group of this name, which lives as long as a provider uses it; made with these settings when there is none yet.
+
+    Raises ConfigurationError for settings that cannot be, or are others than those it was made with.
+    """
+    wanted = ResourceGroup(name, **settings)
     with _lock:
-        group = _named.get(name)
-        if group is None:
-            group = _named[name] = ResourceGroup(name, places, queue, unload)
-        return group
+        group = _named.setdefault(name, wanted)
+    for setting in settings:
+        if getattr(group, setting) != getattr(wanted, setting):
+            raise ConfigurationError(f"group {name!r} is in use with another {setting}", details={"field": "gpu"})
+    return group

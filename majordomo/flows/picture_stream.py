@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 from majordomo import imagegen
@@ -20,7 +20,9 @@ class PictureDecoder(Protocol):
     @property
     def complete(self) -> bool: ...
 
-    def feed(self, chunk: bytes) -> Sequence[imagegen.ImageEvent]: ...
+    def feed(self, chunk: bytes) -> Iterator[imagegen.ImageEvent]:
+        """The events that these bytes complete, one by one; nothing is read before they are taken."""
+        ...
 
     def finish(self) -> imagegen.Result: ...
 

@@ -24,7 +24,7 @@ class Sight:
 
     def takes(self, request: llm.Request) -> bool:
         """Whether every picture can be sent as it is."""
-        return all(self._reads.takes(picture) for picture in _pictures(request))
+        return all(self._reads.takes(picture) for picture in pictures(request))
 
     async def shown(self, request: llm.Request) -> tuple[llm.Request, list[CallWarning]]:
         """The request as it can be sent, and a warning (`PICTURE_CONVERTED`) for each kind of change.
@@ -33,7 +33,7 @@ class Sight:
         """
         made: dict[bytes, ImagePart] = {}
         words: dict[str, None] = {}
-        for picture in _pictures(request):
+        for picture in pictures(request):
             if self._reads.takes(picture):
                 continue
             new = made[picture.data] = await self._converted(picture)
@@ -60,7 +60,8 @@ def _said(picture: ImagePart) -> str:
     return f"{picture.mime} of {picture.width}x{picture.height} and {len(picture.data):,} bytes"
 
 
-def _pictures(request: llm.Request) -> Iterator[ImagePart]:
+def pictures(request: llm.Request) -> Iterator[ImagePart]:
+    """Every picture of a conversation, those of tools included."""
     for message in request.messages:
         for part in message.parts:
             if isinstance(part, ImagePart):

@@ -10,7 +10,7 @@ from typing import Any
 from majordomo.errors import CallWarning, InvalidRequestError, JobCancelledError
 from majordomo.imaging import files, lettering, shapes
 from majordomo.imaging.pixels import Size, upright_size
-from majordomo.imaging.steps import STEPS, Convert, Recipe, Resize, Sanitise, Step
+from majordomo.imaging.steps import STEPS, Recipe, Resize, Sanitise, Step
 from majordomo.imaging.threads import stoppable
 from majordomo.imaging.work import Source, Work
 from majordomo.media import ImagePart, orientation_of
@@ -107,6 +107,6 @@ def _near(image: ImagePart, recipe: Recipe) -> Size | None:
             scale = max(size[0] / (box[2] - box[0]), size[1] / (box[3] - box[1]))
             near = (max(1, round(whole[0] * scale)), max(1, round(whole[1] * scale)))
             return (near[1], near[0]) if orientation_of(image.data) >= 5 else near
-        if not isinstance(step, (Sanitise, Convert)):
-            return None
+        if not isinstance(step, Sanitise) or step.orientation == "apply":
+            return None  # it may want the pixels first
     return None

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from io import BytesIO
 
+from PIL import JpegImagePlugin
+
 from majordomo.containers import with_exif
 from majordomo.exif import write_exif
 from majordomo.imaging.fitting import Target, fits, fitted
@@ -49,11 +51,11 @@ def convert(work: Work, step: Convert) -> None:
     if step.kind == "avif":
         check_avif("kind")
     colour_of(step.background, "background")
+    work.chosen = True
     if step.colours == "srgb":
         pixels = work.pixels()
         if pixels.profile is not None or work.told("COLOURS_CONVERTED"):
             work.change(as_srgb(pixels, work.note))
-    work.chosen = True
     part = work.part
     if part is not None:
         same = KINDS[part.mime] == step.kind and step.quality is None
@@ -80,12 +82,13 @@ def optimise(work: Work, step: Optimise) -> None:
     if part is None:
         work.how = replace(work.how, effort=True, colours=step.colours)
         return
+    data = None
     if part.mime == "image/jpeg":
         data = _repacked(part, work)
     elif part.mime in ("image/png", "image/webp") and is_lossless(part) and not _is_more(part, work):
         how = Encoding(KINDS[part.mime], lossless=part.mime == "image/webp", effort=True, colours=step.colours)
         data = encoded(work.pixels(), how)
-    else:
+    if data is None:
         work.note("NOT_OPTIMISED", f"this {part.mime} cannot be packed better without loss, and stays as it is")
         return
     data = work.inscribed(data)
@@ -100,9 +103,12 @@ def _is_more(part: ImagePart, work: Work) -> bool:
     return b"acTL" in part.data[:4096] if part.mime == "image/png" else b"ANIM" in part.data[:4096]
 
 
-def _repacked(part: ImagePart, work: Work) -> bytes:
-    """A JPEG with its own tables, and without what is no part of the picture."""
+def _repacked(part: ImagePart, work: Work) -> bytes | None:
+    """A JPEG with its own tables, and without what is no part of the picture. None where colours have fewer pixels than brightness: they
+    would be spread and averaged anew, which is not the same again."""
     image = opened(ImagePart(sanitised(part.data)), work.limits)
+    if image.mode not in ("L", "RGB") or (image.mode == "RGB" and JpegImagePlugin.get_sampling(image) != 0):
+        return None
     held = BytesIO()
     image.save(held, "JPEG", quality="keep", optimize=True, progressive=True, icc_profile=image.info.get("icc_profile"))
     block = write_exif(orientation_of(part.data))

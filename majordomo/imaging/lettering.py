@@ -129,7 +129,8 @@ class Setting:
         left, top, right, bottom = self.box()
         layer = Image.new("RGBA", (max(1, right - left), max(1, bottom - top)), (*(outline if self.outline else colour), 0))
         ImageDraw.Draw(layer).multiline_text((-left, -top), "\n".join(self.lines), colour, self.font, stroke_fill=outline, **self._ways())
-        return layer
+        ink = layer.getchannel("A").getbbox()  # letters have room at their sides
+        return layer.crop(ink) if ink is not None else layer
 
     def _ways(self) -> dict[str, Any]:
         return {"spacing": self.font.size * _SPACING, "align": self.side, "stroke_width": self.outline}

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from PIL import Image, ImageStat
 
 from majordomo.imaging.palette import NAMED, RGB
-from majordomo.media import ImagePart, png_text
+from majordomo.media import ImagePart, stored_texts
 from majordomo.parameters import read_text
 
 SAMPLE = 64  # pixels a side: enough for shares of colours, and a large picture costs no more than a small one
@@ -54,7 +54,7 @@ def look_at(picture: ImagePart) -> Look:
     mean = ImageStat.Stat(colours, visible if shown else None).mean
     warmth = max(-1.0, min(1.0, (mean[0] - mean[2]) / 128)) if shown else 0.0
     palette = _palette(colours, visible) if shown else ()
-    told = read_text(png_text(picture.data).get("parameters"))
+    told = read_text(stored_texts(picture.data).get("parameters"))
     return Look(
         width=picture.width,
         height=picture.height,
@@ -65,7 +65,7 @@ def look_at(picture: ImagePart) -> Look:
         warmth=round(warmth, 3),
         mood=_mood(brightness, contrast, warmth, palette),
         transparent=transparent,
-        texts=png_text(picture.data),
+        texts=stored_texts(picture.data),
         prompt=told.prompt,
         negative_prompt=told.negative_prompt,
         seed=told.seed,
@@ -74,12 +74,12 @@ def look_at(picture: ImagePart) -> Look:
 
 
 def parameters_of(picture: ImagePart) -> dict[str, str]:
-    """The settings that image programs store as the PNG text "parameters", without decoding a pixel.
+    """The settings that image programs store as the text "parameters" (PNG, or the EXIF of JPEG and WebP), without decoding a pixel.
 
     Keys are "prompt" (several lines, perhaps), "negative_prompt", and the names of the pairs as written, such as "Steps" and
     "Seed". Empty when the picture holds no such text. The text is a claim: whoever saved the picture may have written anything.
     """
-    told = read_text(png_text(picture.data).get("parameters"))
+    told = read_text(stored_texts(picture.data).get("parameters"))
     found = dict(told.pairs)
     if told.prompt is not None:
         found["prompt"] = told.prompt

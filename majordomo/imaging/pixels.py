@@ -25,6 +25,11 @@ _FORMATS = {"image/png": "PNG", "image/jpeg": "JPEG", "image/webp": "WEBP", "ima
 KINDS = {mime: name.lower() for mime, name in _FORMATS.items()}
 WEBP_SIDE = 16_383  # RFC 9649: 14 bits
 QUALITIES = {"jpeg": 90, "webp": 85, "avif": 70}
+# what Pillow's readers raise for broken files, and what slips out of the libraries below them
+DECODING_ERRORS = (
+    *(OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error, Image.DecompressionBombError),
+    *(RuntimeError, LookupError, TypeError),
+)
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -73,7 +78,7 @@ def opened(picture: ImagePart, limits: Limits, field: str = "image", near: Size 
         if near is not None:
             image.draft(None, near)  # None keeps the mode
         image.load()
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, EOFError, struct.error, zlib.error) as error:
+    except DECODING_ERRORS as error:
         message = f"the {picture.mime} picture cannot be decoded: {type(error).__name__}"
         raise InvalidRequestError(message, field=field, code="BAD_IMAGE") from None
     return image

@@ -19,6 +19,15 @@ from majordomo.media import ImagePart
 MOST_STEPS = 100
 _MOST_LINE = 20_000
 _ALIASES = {"strip": "sanitise", "sanitize": "sanitise", "optimize": "optimise", "rotate": "orient"}
+_FIRST = {  # the field that a step's own value is for
+    "resize": "width",
+    "orient": "turn",
+    "convert": "kind",
+    "fit": "max_bytes",
+    "flatten": "colour",
+    "text": "text",
+    "watermark": "text",
+}
 _SIZE = re.compile(r"(\d+)?x(\d+)?")
 # a piece ends at a comma, an option at a colon before a letter, so that 16:9 stays one; neither counts in quotes
 _PIECES = {mark: re.compile(rf'(?:"(?:\\.|[^"\\])*"|(?!{mark}).)+', re.DOTALL) for mark in (",", ":(?=[a-z])")}
@@ -113,8 +122,7 @@ def _brief(name: str, value: str, field: str) -> dict[str, Any]:
         return {side: int(number) for side, number in zip(("width", "height"), size.groups(), strict=True) if number}
     if name == "crop":
         return {"aspect": value} if ":" in value else {"box": _value(name, "box", value, field)}
-    first = {"orient": "turn", "convert": "kind", "fit": "max_bytes", "flatten": "colour", "text": "text", "watermark": "text"}
-    key = first.get(name)
+    key = _FIRST.get(name)
     if key is None:
         raise InvalidRequestError(f"{name} takes no value of its own", field=field)
     return {key: _value(name, key, value, field)}

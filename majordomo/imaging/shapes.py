@@ -39,7 +39,7 @@ def resize(work: Work, step: Resize) -> None:
     full, pixels = work.size, work.pixels()
     image = pixels.image  # a JPEG may have been decoded at a part of its size
     across, down = image.width / full[0], image.height / full[1]
-    part = (box[0] * across, box[1] * down, box[2] * across, box[3] * down)
+    part = (box[0] * across, box[1] * down, min(image.width, box[2] * across), min(image.height, box[3] * down))
     work.change(Pixels(_resized(image, size, part, step.fast), pixels.profile))
 
 
@@ -79,7 +79,7 @@ def _fill(step: Resize, size: Size) -> tuple[Box, Size, bool]:
     assert step.width is not None
     assert step.height is not None
     scale = max(step.width / size[0], step.height / size[1])
-    part = (step.width / scale, step.height / scale)
+    part = (min(size[0], step.width / scale), min(size[1], step.height / scale))  # a rounding may make it more than there is
     if scale > 1 and not step.enlarge:
         target = (max(1, round(part[0])), max(1, round(part[1])))
         left, top = placed(step.anchor, size, target)

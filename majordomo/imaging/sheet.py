@@ -9,7 +9,7 @@ from PIL import Image
 
 from majordomo.errors import InvalidRequestError
 from majordomo.imaging.lettering import Setting, font_of, lay, suited
-from majordomo.imaging.pixels import Encoding, Pixels, Size, as_srgb, colour_of, decoded, encoded, on_colour
+from majordomo.imaging.pixels import Encoding, Pixels, Size, as_srgb, colour_of, decoded, encoded, on_colour, upright_size
 from majordomo.imaging.shapes import check_target
 from majordomo.imaging.steps import MOST_TEXT, Convert, Kind
 from majordomo.media import ImagePart
@@ -47,17 +47,18 @@ def contact_sheet(
     across = min(len(shown), columns or math.ceil(math.sqrt(len(shown))))
     down = math.ceil(len(shown) / across)
     line = max(14, tile // 14) if any(words) else 0
-    cell = (tile + margin, tile + margin + (round(line * 1.6) if line else 0))
+    high = max(_scaled(upright_size(part), (tile, tile))[1] for part in shown)  # no room for what none of them needs
+    cell = (tile + margin, high + margin + (round(line * 1.6) if line else 0))
     size = (across * cell[0] + margin, down * cell[1] + margin)
     check_target(size, bounds, "tile")
     sheet = Image.new("RGB", size, behind)
     for index, part in enumerate(shown):  # one decoded picture at a time
         left, top = margin + index % across * cell[0], margin + index // across * cell[1]
         small = _within(part, (tile, tile), bounds, f"images[{index}]", behind)
-        sheet.paste(small, (left + (tile - small.width) // 2, top + (tile - small.height) // 2))
+        sheet.paste(small, (left + (tile - small.width) // 2, top + (high - small.height) // 2))
         if words[index]:
             label = _label(words[index], font, line, tile, ink)
-            lay(sheet, label, (left + (tile - label.width) // 2, top + tile + round(line * 0.3)))
+            lay(sheet, label, (left + (tile - label.width) // 2, top + high + round(line * 0.3)))
     return ImagePart(encoded(Pixels(sheet), Encoding(how.kind)))
 
 
@@ -102,11 +103,15 @@ def before_after(
 def _within(part: ImagePart, room: Size, limits: Limits, field: str, background: tuple[int, int, int]) -> Image.Image:
     """RGB, in sRGB, no larger than the room. A JPEG is decoded no larger than needed."""
     image = as_srgb(decoded(part, limits, _unheard, field, near=(min(room), min(room))), _unheard).image
-    scale = min(1.0, room[0] / image.width, room[1] / image.height)
-    if scale < 1:
-        size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    size = _scaled(image.size, room)
+    if size != image.size:
         image = image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
     return on_colour(image, background)
+
+
+def _scaled(size: Size, room: Size) -> Size:
+    scale = min(1.0, room[0] / size[0], room[1] / size[1])
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
 def _unheard(code: str, message: str) -> None:
@@ -127,6 +132,9 @@ def _images(images: object) -> tuple[ImagePart, ...]:
     shown = as_tuple(images, "images")
     if not 1 <= len(shown) <= _MOST:
         raise InvalidRequestError(f"a sheet has 1 to {_MOST} pictures", field="images")
+    for index, part in enumerate(shown):
+        if not isinstance(part, ImagePart):
+            raise InvalidRequestError(f"a picture is an ImagePart, not {type(part).__name__}", field=f"images[{index}]")
     return shown
 
 

@@ -159,9 +159,9 @@ class Convert(Step):
 class Optimise(Step):
     """The same picture in fewer bytes, at the price of time, and never in more.
 
-    A PNG or lossless WebP loses nothing: it is packed with most effort, as greys or as a palette where its colours allow that. A JPEG whose
-    pixels no step has changed is packed anew with its own tables, off by a rounding at most; a lossy WebP or AVIF stays as it is, with a
-    note. `colours` (2 to 256) reduces a PNG to so many, which does lose something.
+    A PNG or lossless WebP loses nothing: it is packed with most effort, as greys or as a palette where its colours allow that. A JPEG with
+    colours in full resolution that no step has changed is packed anew with its own tables, off by a rounding at most; any other lossy
+    file stays as it is, with a note. `colours` (2 to 256) reduces a PNG to so many, which does lose something.
     """
 
     colours: int | None = None
@@ -174,7 +174,8 @@ class Optimise(Step):
 class Fit(Step):
     """At most `max_bytes` bytes: lower quality first, fewer pixels then, the shorter side never below `min_side`.
 
-    `formats` ("png", "webp", "jpeg", the one liked best first); None: the one that `Convert` chose, else the picture's own and then others.
+    `formats` ("png", "webp", "jpeg", "avif", the one liked best first); None: the one that `Convert` chose, else the picture's own and
+    then others.
     """
 
     max_bytes: int
@@ -188,8 +189,8 @@ class Fit(Step):
             raise InvalidRequestError("max_bytes and min_side are numbers", field="max_bytes")
         if self.formats is not None:
             wanted = as_tuple(self.formats, "formats")
-            if not wanted or not set(wanted) <= {"png", "webp", "jpeg"}:
-                raise InvalidRequestError('formats are some of "png", "webp" and "jpeg"', field="formats")
+            if not wanted or any(kind not in ("png", "webp", "jpeg", "avif") for kind in wanted):
+                raise InvalidRequestError('formats are some of "png", "webp", "jpeg" and "avif"', field="formats")
             object.__setattr__(self, "formats", wanted)
 
 

@@ -27,6 +27,7 @@ from majordomo.flows.feed import Feed
 from majordomo.flows.loading import LoadWatch
 from majordomo.flows.picture import AnsweredImageModel, AnsweringDoor
 from majordomo.flows.streams import EventStream, SyncEventStream
+from majordomo.framing.json import decode_object
 from majordomo.providers.base import ASKING, Common, HTTPProvider, sealed
 from majordomo.secret import Secret, seal
 from majordomo.wire import Deadline, WireRequest
@@ -89,6 +90,14 @@ class LlamaSwap(HTTPProvider):
 
     def embedding_model(self, id: str) -> HTTPEmbeddingModel:  # noqa: A002
         return self._embedder(OpenAIEmbeddings("/v1/embeddings"), id)
+
+    async def server(self) -> str:
+        """`GET /api/version`, which builds before 2026 do not have."""
+        try:
+            told = decode_object(await self._ask("/api/version"), self._caller.limits.depth).get("version")
+        except NotFoundError:
+            return ""
+        return f"llama-swap {told}" if isinstance(told, str) and told else "llama-swap"
 
     async def models(self) -> list[ModelInfo]:
         """Everything configured, with what is in memory now. Loads nothing."""

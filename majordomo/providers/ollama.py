@@ -26,16 +26,18 @@ from majordomo.dialects.ollama_images import (
 )
 from majordomo.errors import CallWarning, InvalidRequestError, MajordomoError, NotFoundError, UnsupportedError
 from majordomo.flows.call import Watch
-from majordomo.flows.chat import HTTPChatModel
 from majordomo.flows.embed import HTTPEmbeddingModel
 from majordomo.flows.loading import LoadWatch
 from majordomo.flows.ollama_admin import OllamaAdmin
+from majordomo.flows.ollama_chat import OllamaChatModel
 from majordomo.flows.picture import Tell
 from majordomo.flows.picture_stream import StreamedImageModel
 from majordomo.providers.base import ASKING, Common, HTTPProvider, sealed
 from majordomo.secret import Secret, seal
 from majordomo.wire import Deadline, WireRequest
 from majordomo.words import check_name
+
+HOSTED = "ollama.com"
 
 
 class Meet(Protocol):
@@ -94,6 +96,7 @@ class Ollama(HTTPProvider):
         common = sealed(common)
         api_key = seal(api_key or env.variable("OLLAMA_API_KEY"))
         self._met: dict[str, Server] = {}
+        self._sees: set[str] = set()
         self._chat = OllamaChat(self.name)
         self._images = OllamaImages(lambda model: self._met.get(model, Server()))
         super().__init__(base_url, api_key, **common)
@@ -103,11 +106,12 @@ class Ollama(HTTPProvider):
 
     @property
     def admin(self) -> OllamaAdmin:
-        """Models pulled, made, copied, deleted, loaded and unloaded; blobs; `/api/generate`."""
-        return OllamaAdmin(self._caller, self._ask, self._timeout)
+        """Models pulled, made, copied, deleted, loaded and unloaded; blobs; `/api/generate`; the hosted service."""
+        return OllamaAdmin(self._caller, self._ask, self._timeout, look=self._look, hosted=self.address.host == HOSTED)
 
-    def model(self, id: str, *options: llm.Option) -> HTTPChatModel:  # noqa: A002 (the word of the design)
-        return HTTPChatModel(self._caller, self._chat, check_name(id, "model"), options, timeout=self._timeout, strict=self._strict)
+    def model(self, id: str, *options: llm.Option) -> OllamaChatModel:  # noqa: A002 (the word of the design)
+        settings: dict[str, Any] = {"timeout": self._timeout, "strict": self._strict}
+        return OllamaChatModel(self._caller, self._chat, check_name(id, "model"), options, look=self._look, **settings)
 
     def image_model(self, id: str, *options: imagegen.Option) -> OllamaImageModel:  # noqa: A002
         return self._painter(OllamaImageModel, self._images, id, options, meet=self._meet)
@@ -172,6 +176,18 @@ class Ollama(HTTPProvider):
             server.check_model(model)
             self._met[model] = server
         return self._met[model]
+
+    async def _look(self, model: str) -> None:
+        """Raises UnsupportedError for a chat model that is known not to see. Older servers name no capabilities: nothing is known then."""
+        if model in self._sees:
+            return
+        try:
+            words = (await self._shown(model, None)).capabilities
+        except MajordomoError:
+            return  # the call itself will tell
+        if "completion" in words and "vision" not in words:
+            raise UnsupportedError(f"{model} sees no pictures; the server would leave them out without a word", field="messages")
+        self._sees.add(model)
 
     async def _version(self) -> Version | None:
         try:

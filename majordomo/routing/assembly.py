@@ -9,10 +9,12 @@ from typing import Any, cast
 
 from majordomo import imagegen, llm
 from majordomo.errors import ConfigurationError
+from majordomo.flows.group import named_group
+from majordomo.observing import Observer
 from majordomo.providers.base import Provider
 from majordomo.routing.config import Config
-from majordomo.routing.gpus import resource_group
-from majordomo.routing.keywords import accepted, construct
+from majordomo.routing.health import ChainHealth
+from majordomo.routing.keywords import construct, keywords
 from majordomo.routing.names import ModelName, canonical
 from majordomo.routing.plugins import provider_class
 from majordomo.routing.resolve import ChainName, Target
@@ -22,12 +24,15 @@ from majordomo.secret import Redactor
 class Assembly:
     """The providers of one configuration, each made when it is first wanted, and models of them. Safe to use from threads.
 
-    `owned`: models close their providers, which are this assembly's own.
+    `owned`: models close their providers, which are this assembly's own. `observers` are told of the calls of all providers. Chains of one
+    name share what they know of their members' health.
     """
 
-    def __init__(self, config: Config, *, owned: bool) -> None:
+    def __init__(self, config: Config, *, owned: bool, observers: Sequence[Observer] = ()) -> None:
         self._config = config
         self._owned = owned
+        self._observers = tuple(observers)
+        self._health: dict[str, ChainHealth] = {}
         self._made: dict[tuple[Any, ...], Provider] = {}
         self._lock = threading.Lock()
         self._closed = False
@@ -38,7 +43,8 @@ class Assembly:
             if self._closed:
                 raise ConfigurationError("the registry is closed", code="CLOSED")
             if key not in self._made:
-                self._made[key] = make(self._config, name)
+                more = {"observers": self._observers} if self._observers else {}
+                self._made[key] = make(self._config, name, **more)
             return self._made[key]
 
     def model(self, target: Target, kind: str, options: Sequence[Any]) -> Any:
@@ -63,11 +69,14 @@ class Assembly:
 
         if kind == "embedding":
             raise ConfigurationError("there are no chains of embedding models: their vectors differ", details={"field": "model"})
-        made: Callable[..., Any] | None = chain.ImageChain if kind == "image" else getattr(chain, "Chain", None)
-        if made is None:
-            raise ConfigurationError("there are no chains of chat models", details={"field": "model"})
+        made: Callable[..., Any] = chain.ImageChain if kind == "image" else chain.Chain
+        settings = dict(name.settings)
+        cooldown = settings.pop("cooldown", None)
         try:
-            whole = made(found, *options, **name.settings)
+            with self._lock:
+                if name.table not in self._health:
+                    self._health[name.table] = ChainHealth() if cooldown is None else ChainHealth(cooldown)
+            whole = made(found, *options, health=self._health[name.table], **settings)
         except (ConfigurationError, TypeError) as error:
             if not name.table:
                 raise
@@ -112,13 +121,13 @@ def make(config: Config, name: ModelName, **more: Any) -> Provider:
         path = ("providers", name.table)
         if isinstance(table.get("gpu"), str):
             gpu = config.document.text((*path, "gpu"), table["gpu"])
-            table["gpu"] = resource_group(gpu, config.gpus.get(gpu, {}))
+            table["gpu"] = named_group(gpu, **config.gpus.get(gpu, {}))
         return construct(configured_class(config, name.table), table, config.document, path, **more)
     kind: Any = provider_class(name.provider)
     if kind is None:
         raise ConfigurationError(f"there is no provider {name.provider!r}", code="UNKNOWN_PROVIDER", details={"field": "model"})
     if more:
-        more = {keyword: value for keyword, value in more.items() if keyword in accepted(kind)}
+        more = {keyword: value for keyword, value in more.items() if keyword in keywords(kind)}
     if not name.base_url:
         return cast("Provider", kind(**more))
     if not hasattr(kind, "local"):

@@ -16,12 +16,12 @@ from majordomo.routing.config import check_known, kind_of
 from majordomo.routing.document import Document, has_variable
 from majordomo.secret import Redactor, Secret
 
-NOT_HERE = frozenset({"self", "transport", "observers"})  # objects of a program
+NOT_HERE = frozenset({"transport", "observers"})  # objects of a program
 FILES = frozenset({"tls", "workflow"})  # a relative one is beside the configuration
-Path_ = tuple[str, ...]
+Where = tuple[str, ...]
 
 
-def construct(kind: type[Provider], table: Mapping[str, Any], document: Document, path: Path_, **more: Any) -> Provider:
+def construct(kind: type[Provider], table: Mapping[str, Any], document: Document, path: Where, **more: Any) -> Provider:
     """The provider. `more` is given to constructors that take it, whatever the table says.
 
     Raises ConfigurationError, naming file, line and key, for keywords it does not have and values it does not take. Shows no secret.
@@ -33,7 +33,7 @@ def construct(kind: type[Provider], table: Mapping[str, Any], document: Document
 
 
 def _constructed(
-    kind: type[Provider], table: Mapping[str, Any], document: Document, path: Path_, more: Mapping[str, Any]
+    kind: type[Provider], table: Mapping[str, Any], document: Document, path: Where, more: Mapping[str, Any]
 ) -> Provider | ConfigurationError:
     known = accepted(kind)
     try:
@@ -42,7 +42,7 @@ def _constructed(
         arguments = {name: _value(known[name], value, document, (*path, name)) for name, value in table.items()}
     except ConfigurationError as error:
         return error.with_traceback(None)
-    arguments |= {name: value for name, value in more.items() if name in known}
+    arguments |= {name: value for name, value in more.items() if name in keywords(kind)}
     made = _made(kind, arguments)
     if isinstance(made, ConfigurationError):
         key = str(made.details.get("field") or "")
@@ -53,7 +53,7 @@ def _constructed(
     return made
 
 
-def check(kind: type[Provider], table: Mapping[str, Any], document: Document, path: Path_) -> None:
+def check(kind: type[Provider], table: Mapping[str, Any], document: Document, path: Where) -> None:
     """Raise ConfigurationError for what `construct` would refuse without asking the constructor. Reads no variables."""
     known = accepted(kind)
     check_known(document, path, table, known)
@@ -79,7 +79,12 @@ def _made(kind: Any, arguments: Mapping[str, Any]) -> Any:
 
 
 def accepted(kind: type[Provider]) -> dict[str, Any]:
-    """The constructor's keywords that a file can give, with their types; Any where the type is not told."""
+    """The constructor's keywords that a file can give, with their types."""
+    return {name: hint for name, hint in keywords(kind).items() if name not in NOT_HERE}
+
+
+def keywords(kind: type[Provider]) -> dict[str, Any]:
+    """All of the constructor's keywords, with their types; Any where the type is not told."""
     try:
         hints = get_type_hints(kind.__init__)
     except Exception:  # a plug-in's annotations may name what is not there when it runs
@@ -92,10 +97,11 @@ def accepted(kind: type[Provider]) -> dict[str, Any]:
             found |= get_type_hints(inner) if is_typeddict(inner) else {}
         elif parameter.kind is not parameter.VAR_POSITIONAL:
             found[name] = hints.get(name, Any)
-    return {name: hint for name, hint in found.items() if name not in NOT_HERE}
+    found.pop("self", None)
+    return found
 
 
-def _value(hint: Any, value: Any, document: Document, path: Path_) -> Any:
+def _value(hint: Any, value: Any, document: Document, path: Where) -> Any:
     """`value` as the constructor takes it: variables replaced, tables as the settings they are."""
     if isinstance(value, Mapping) and (settings := next((kind for kind in _choices(hint) if is_dataclass(kind)), None)) is not None:
         return _settings(settings, value, document, path)
@@ -116,7 +122,7 @@ def _maps(hint: Any) -> bool:
     return isinstance(origin, type) and issubclass(origin, Mapping) and len(get_args(hint)) == 2
 
 
-def _expanded(value: Any, document: Document, path: Path_) -> Any:
+def _expanded(value: Any, document: Document, path: Where) -> Any:
     if isinstance(value, Mapping):
         return {name: _expanded(inner, document, (*path, name)) for name, inner in value.items()}
     if isinstance(value, list):
@@ -127,7 +133,7 @@ def _expanded(value: Any, document: Document, path: Path_) -> Any:
     return value
 
 
-def _settings(kind: Any, table: Mapping[str, Any], document: Document, path: Path_) -> Any:
+def _settings(kind: Any, table: Mapping[str, Any], document: Document, path: Where) -> Any:
     """A Timeout, Retries, Limits and the like out of a table."""
     check_known(document, path, table, [field.name for field in fields(kind)])
     made = _made(kind, _expanded(table, document, path))

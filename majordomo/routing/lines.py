@@ -13,13 +13,13 @@ _PIECE = re.compile(
     r'"""(?:\\.|[^\\])*?"{3,5}' + r"|'''.*?'{3,5}" + r'|"(?:\\.|[^"\\\n])*"' + r"|'[^'\n]*'|#[^\n]*|[^\"'#\[\]{}\n]+|.", re.DOTALL
 )
 
-Path = tuple[str, ...]
+Keys = tuple[str, ...]
 
 
-def lines_of(text: str) -> dict[Path, int]:
+def lines_of(text: str) -> dict[Keys, int]:
     """The path of every table and key outside inline tables, and its line, from 1; of a table written in pieces, the first."""
-    found: dict[Path, int] = {}
-    header: Path = ()
+    found: dict[Keys, int] = {}
+    header: Keys = ()
     position = 0
     line = 1
     while position < len(text):
@@ -36,7 +36,7 @@ def lines_of(text: str) -> dict[Path, int]:
     return found
 
 
-def _note(found: dict[Path, int], path: Path, line: int) -> None:
+def _note(found: dict[Keys, int], path: Keys, line: int) -> None:
     for length in range(1, len(path) + 1):
         found.setdefault(path[:length], line)
 
@@ -58,7 +58,7 @@ def _end_of_statement(text: str, position: int) -> int:
     return position
 
 
-def _path(keys: str) -> Path:
+def _path(keys: str) -> Keys:
     """`a."b.c"` as ("a", "b.c"): tomllib knows how a key is quoted."""
     if _BARE.fullmatch(keys):
         return tuple(keys.split("."))

@@ -10,6 +10,9 @@ from majordomo import imagegen, llm
 from majordomo.errors import ConfigurationError
 from majordomo.flows import portal
 from majordomo.llm.embeddings import EmbeddingModel
+from majordomo.observing import Observer
+from majordomo.observing.observed import checked_observers
+from majordomo.prices import Price
 from majordomo.providers.base import Provider
 from majordomo.routing.assembly import Assembly, close_all, configured_class
 from majordomo.routing.config import Config, load
@@ -30,12 +33,15 @@ class Registry:
             painter = registry.image_model("painter", md.with_steps(8))
 
     Raises ConfigurationError, naming file, line and key, for what the file says wrong, keywords of its providers included. A variable
-    that is not set, and a value that only a provider can judge, is told when that provider is first named. Safe to use from threads.
+    that is not set, and a value that only a provider can judge, is told when that provider is first named. `observers` are told of every
+    call of its providers. Safe to use from threads.
     """
 
-    def __init__(self, config: Config | Mapping[str, Any] | str | os.PathLike[str] | None = None) -> None:
+    def __init__(
+        self, config: Config | Mapping[str, Any] | str | os.PathLike[str] | None = None, *, observers: Sequence[Observer] = ()
+    ) -> None:
         self._config = load(config)
-        self._assembly = Assembly(self._config, owned=False)
+        self._assembly = Assembly(self._config, owned=False, observers=checked_observers(observers))
         for name, table in self._config.providers.items():
             if not has_variable(table.type):
                 check(configured_class(self._config, name), table.keywords, self._config.document, ("providers", name))
@@ -48,6 +54,17 @@ class Registry:
     @property
     def config(self) -> Config:
         return self._config
+
+    @property
+    def prices(self) -> dict[str, Price]:
+        """What `[prices]` says, for `md.Ledger(registry.prices)` and `md.cost(reply, registry.prices)`. Raises ConfigurationError."""
+        made: dict[str, Price] = {}
+        for name, table in self._config.prices.items():
+            try:
+                made[name] = Price(**table)
+            except (ConfigurationError, TypeError) as error:
+                raise self._config.document.error(("prices", name), str(error)) from None
+        return made
 
     def model(self, name: str | None = None, *options: llm.Option) -> llm.Model:
         """The chat model a string names: provider/model, a DSN, an alias, a chain; None: MAJORDOMO_CHAT_MODEL, else the default."""

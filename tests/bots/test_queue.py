@@ -207,6 +207,7 @@ async def test_what_a_job_raises_comes_out_as_it_is_and_the_next_one_runs() -> N
     assert work.began == ["ann/1", "cid/1"]
 
 
+@pytest.mark.slow
 async def test_ten_thousand_may_wait(anyio_backend: str) -> None:
     count = 10_000 if anyio_backend == "asyncio" else 2_000  # the same code; one of them is slow at ten thousand tasks
     callers = count // 4

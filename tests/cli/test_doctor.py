@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from loopback import Handler, Loopback
-from servers.llamaswap import LlamaSwap
+from servers.llamaswap import LlamaSwap, somebody_asks
 from servers.ollama_chat import OllamaChat
 from servers.stable_diffusion import StableDiffusion
 from typer.testing import CliRunner
@@ -77,9 +77,10 @@ def test_a_broken_one_is_status_1_and_says_what_to_change(serve: Serve) -> None:
 
 def test_a_loading_one_is_status_0(serve: Serve) -> None:
     swap = LlamaSwap({"sdxl": StableDiffusion()}, instant=False)
-    swap._models["sdxl"].state = "starting"
-    write(f"[providers.box]\ntype='llamaswap'\nbase_url='{serve(swap).url}'\n[defaults]\nimage='box/sdxl'\n")
-    status, shown = run()
+    server = serve(swap)
+    write(f"[providers.box]\ntype='llamaswap'\nbase_url='{server.url}'\n[defaults]\nimage='box/sdxl'\n")
+    with somebody_asks(server, swap, "sdxl"):
+        status, shown = run()
     assert status == 0, shown
     assert ": loading, llama-swap" in shown
     assert "hint: sdxl is not loaded." in shown

@@ -217,7 +217,7 @@ def test_what_follows_the_last_line_is_not_read() -> None:
 def test_limits_hold(limits: Limits) -> None:
     decoder = OllamaImageStream(BLANK, limits)
     with pytest.raises(md.BadResponseError) as caught:
-        decoder.feed(LAST)
+        list(decoder.feed(LAST))
     assert caught.value.code == "TOO_LARGE"
 
 

@@ -198,7 +198,7 @@ def test_a_stream_gives_the_same_however_sliced(size: int) -> None:
 def test_a_stream_cut_anywhere_is_whole_or_a_typed_error(cut: int) -> None:
     decoder = OpenAIImages(compatible_family, tag=False).stream_decoder(Request("a"), LIMITS)
     try:
-        decoder.feed(STREAM[:cut])
+        list(decoder.feed(STREAM[:cut]))
         result = decoder.finish()
     except MajordomoError:
         assert cut < len(STREAM) - len(b"data: [DONE]\n\n")
@@ -211,7 +211,7 @@ def test_a_stream_cut_anywhere_is_whole_or_a_typed_error(cut: int) -> None:
 def test_a_stream_with_any_change_is_whole_or_a_typed_error(change: bytes, at: int) -> None:
     decoder = OpenAIImages(compatible_family, tag=False).stream_decoder(Request("a"), LIMITS)
     try:
-        decoder.feed(STREAM[:at] + change + STREAM[at + len(change) :])
+        list(decoder.feed(STREAM[:at] + change + STREAM[at + len(change) :]))
         decoder.finish()
     except MajordomoError:
         pass

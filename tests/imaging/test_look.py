@@ -8,6 +8,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from majordomo.errors import InvalidRequestError
 from majordomo.imagegen import Request
+from majordomo.imaging import inscribe
 from majordomo.imaging.look import look_at, parameters_of
 from majordomo.imaging.palette import NAMED
 from majordomo.imaging.sketch import Sketch
@@ -154,3 +155,10 @@ def test_it_refuses_what_cannot_be_decoded() -> None:
     whole = plain("red").data
     with pytest.raises(InvalidRequestError):
         look_at(ImagePart(whole[: whole.index(b"IDAT") + 6]))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
+def test_it_reads_what_a_file_without_text_chunks_was_made_with(kind: str) -> None:
+    given = inscribe(ImagePart.from_pil(Image.new("RGB", (9, 9)), kind), {"prompt": "a fox", "seed": 5})
+    assert (look_at(given).prompt, look_at(given).seed) == ("a fox", 5)
+    assert parameters_of(given)["Seed"] == "5"

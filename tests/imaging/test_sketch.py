@@ -218,7 +218,7 @@ def test_it_stores_what_it_was_asked_in_the_picture() -> None:
     assert texts["Software"] == "majordomo offline sketch (no neural network)"
 
 
-SIZES = [(1, 1), (8, 8), (2, 90), (64, 48), (3, 2000), (16384, 16), (511, 257)]
+SIZES = [(1, 1), (8, 8), (2, 90), (64, 48), (3, 2000), pytest.param((16384, 16), marks=pytest.mark.slow), (511, 257)]
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)

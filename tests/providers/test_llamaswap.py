@@ -297,3 +297,10 @@ async def test_a_chat_stream_that_is_cancelled_closes_its_socket(serve: Serve) -
                 await anyio.sleep(0.01)
         assert (await provider.model("m").generate("x")).text == "fine"
         assert len(server.seen) == 2
+
+
+async def test_it_says_which_version_answers_where_it_tells(serve: Serve) -> None:
+    server = serve(always(whole({"version": "v250", "commit": "abc"}), whole({"version": None}), whole(b"404 page not found", 404)))
+    async with md.LlamaSwap(server.url) as provider:
+        assert [await provider.server() for _ in range(3)] == ["llama-swap v250", "llama-swap", ""]
+    assert {seen.path for seen in server.seen} == {"/api/version"}

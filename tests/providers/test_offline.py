@@ -185,7 +185,7 @@ def test_the_blocking_colour_is_the_same() -> None:
 async def test_pictures_beyond_max_concurrency_wait_in_line_and_say_where() -> None:
     provider = md.Offline(max_concurrency=1)
     told: list[object] = []
-    await provider.gate.enter(Deadline(md.Timeout()))  # somebody draws
+    place = await provider.gate.enter(Deadline(md.Timeout()))  # somebody draws
     async with anyio.create_task_group() as group:
 
         async def follow() -> None:
@@ -194,7 +194,7 @@ async def test_pictures_beyond_max_concurrency_wait_in_line_and_say_where() -> N
 
         group.start_soon(follow)
         await anyio.wait_all_tasks_blocked()
-        provider.gate.leave()
+        place.leave()
     assert [type(event).__name__ for event in told] == ["Queued", "Step", "Step", "Done"]
     assert told[0] == imagegen.Queued(1)
 

@@ -5,10 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import anyio
+import httpx
 import pytest
 from loopback import Handler, Loopback
 from pydantic import BaseModel
-from servers.ollama_chat import OllamaChat, Reply
+from servers.ollama_chat import LAYERS, OllamaChat, Reply
 
 import majordomo as md
 from majordomo.dialects.ollama_admin import Progress
@@ -61,6 +63,13 @@ async def test_a_pull_that_fails_says_so(ollama: md.Ollama, server: OllamaChat, 
     assert caught.value.provider == "ollama"
 
 
+async def test_what_is_not_there_is_neither_pushed_nor_made(ollama: md.Ollama) -> None:
+    with pytest.raises(md.BackendError, match="no such file"):
+        await ollama.admin.push("me/nothing")
+    with pytest.raises(md.BackendError, match="no such file"):
+        await ollama.admin.create("mine", files={"tiny.gguf": "sha256:" + "0" * 64})
+
+
 async def test_push(ollama: md.Ollama) -> None:
     told: list[Progress] = []
     await ollama.admin.copy("llama3.2", "me/mine")
@@ -100,6 +109,110 @@ async def test_bad_input_is_refused_before_sending(ollama: md.Ollama, server: Ol
     assert server.seen == []
 
 
+async def test_a_stream_gives_the_progress_to_a_loop(ollama: md.Ollama) -> None:
+    async with ollama.admin.stream_pull("new-model") as stream:
+        assert stream.result is None
+        told = [progress async for progress in stream]
+    assert (told[0].status, told[-1].status) == ("pulling manifest", "success")
+    assert stream.result == told[-1]
+    async with ollama.admin.stream_create("mine", from_model="llama3.2") as stream:
+        assert [progress.status async for progress in stream][-1] == "success"
+    async with ollama.admin.stream_push("mine") as stream:
+        assert (await anext(aiter(stream))).status == "retrieving manifest"
+
+
+def test_a_blocking_loop_gets_the_same(ollama: md.Ollama) -> None:
+    admin = ollama.admin
+    with admin.stream_pull_sync("new-model") as stream:
+        told = [progress.status for progress in stream]
+    assert (told[0], told[-1]) == ("pulling manifest", "success")
+    with admin.stream_create_sync("mine", from_model="llama3.2") as stream:
+        assert [progress.status for progress in stream][-1] == "success"
+    with admin.stream_push_sync("mine") as stream:
+        assert [progress.status for progress in stream][-1] == "success"
+    with admin.stream_generate_sync("llama3.2", "hi there") as words:
+        assert "".join(words) == "I saw: hi there"
+    assert words.result is not None
+    assert words.result.text == "I saw: hi there"
+    ollama.close()
+
+
+@pytest.mark.parametrize("way", ["error", "interrupted"])
+async def test_what_came_before_a_failure_is_told_first(ollama: md.Ollama, server: OllamaChat, way: str) -> None:
+    server.pull = way
+    told: list[str] = []
+    async with ollama.admin.stream_pull("new-model") as stream:
+        with pytest.raises(md.BackendError if way == "error" else md.StreamBrokenError) as caught:
+            async for progress in stream:
+                told.append(progress.status)
+    assert told == ["pulling manifest", f"pulling {LAYERS[0][0][7:19]}", f"pulling {LAYERS[0][0][7:19]}"]
+    assert (caught.value.provider, caught.value.model) == ("ollama", "new-model")
+    assert stream.result is None
+
+
+async def test_progress_is_told_before_the_failure_that_came_in_the_same_piece() -> None:
+    lines = b'{"status":"pulling manifest"}\n{"error":"file does not exist"}\n'
+    way = httpx.MockTransport(lambda request: httpx.Response(200, content=lines))
+    told: list[Progress] = []
+    async with md.Ollama(transport=way) as ollama:
+        with pytest.raises(md.BackendError, match="file does not exist"):
+            await ollama.admin.pull("new-model", tell=told.append)
+    assert told == [Progress("pulling manifest")]
+
+
+async def test_a_completion_that_is_left_stops(ollama: md.Ollama, server: OllamaChat) -> None:
+    server.hold()
+    async with ollama.admin.stream_generate("llama3.2", "hi there") as stream:
+        assert await anext(aiter(stream)) == "I"
+    server.release()
+    assert (await ollama.admin.generate("llama3.2", "and now")).text == "I saw: and now"
+
+
+async def test_a_long_pull_does_not_hold_the_place_of_a_chat(ollama: md.Ollama) -> None:
+    """`max_concurrency` counts what the model does, not what the disk does."""
+    async with ollama.admin.stream_pull("new-model") as stream:
+        await anext(aiter(stream))
+        with anyio.fail_after(5):
+            assert (await ollama.model("llama3.2").generate("hi")).text
+
+
+def test_every_awaited_method_has_a_blocking_one(ollama: md.Ollama, tmp_path: Path) -> None:
+    admin = ollama.admin
+    names = {name for name in dir(admin) if not name.startswith("_") and not name.endswith("_sync")}
+    assert all(callable(getattr(admin, f"{name}_sync")) for name in names)
+    assert admin.version_sync()
+    file = tmp_path / "tiny.gguf"
+    file.write_bytes(b"GGUF")
+    digest = admin.upload_sync(file)
+    assert admin.has_blob_sync(digest)
+    told: list[Progress] = []
+    admin.create_sync("mine", files={"tiny.gguf": digest}, tell=told.append)
+    admin.copy_sync("mine", "me/yours")
+    admin.push_sync("me/yours", tell=told.append)
+    admin.pull_sync("other", tell=told.append)
+    assert [progress.status for progress in told].count("success") == 3
+    assert admin.show_sync("mine")["capabilities"] == ["completion"]
+    admin.delete_sync("mine")
+    assert "mine:latest" not in [model["name"] for model in admin.tags_sync()]
+    admin.load_sync("llama3.2")
+    assert [model["name"] for model in admin.ps_sync()] == ["llama3.2:latest"]
+    pieces: list[str] = []
+    assert admin.generate_sync("llama3.2", "hi", tell=pieces.append).text == "".join(pieces) == "I saw: hi"
+    admin.unload_sync("llama3.2")
+    assert admin.ps_sync() == []
+    with pytest.raises(md.NotFoundError):
+        admin.delete_sync("mine")
+    ollama.close()
+
+
+async def test_a_misspelt_field_is_a_type_error(ollama: md.Ollama, server: OllamaChat) -> None:
+    with pytest.raises(TypeError, match="sytem"):
+        await ollama.admin.generate("llama3.2", "hi", sytem="brief")  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="form_model"):
+        ollama.admin.stream_create("mine", form_model="llama3.2")  # type: ignore[call-arg]
+    assert server.seen == []
+
+
 async def test_generate_with_its_fields(ollama: md.Ollama, server: OllamaChat, picture: Callable[..., md.ImagePart]) -> None:
     class Mood(BaseModel):
         word: str
@@ -117,6 +230,9 @@ async def test_generate_with_its_fields(ollama: md.Ollama, server: OllamaChat, p
     with pytest.raises(md.StreamBrokenError) as caught:
         await ollama.admin.generate("llama3.2", "go")
     assert caught.value.partial.text == "half"
+    server.script = [Reply("half", error="boom")]
+    with pytest.raises(md.BackendError, match="boom"):
+        await ollama.admin.generate("llama3.2", "go")
 
 
 async def test_chat_sees_pictures_and_calls_tools(ollama: md.Ollama, picture: Callable[..., md.ImagePart]) -> None:
@@ -154,3 +270,40 @@ async def test_a_broken_stream_keeps_the_prefix(ollama: md.Ollama, server: Ollam
             async for event in stream:
                 seen += event.text if isinstance(event, TextDelta) else ""
     assert caught.value.partial.text == seen == "Hello."
+
+
+async def test_a_picture_is_not_sent_to_a_model_that_does_not_see(
+    ollama: md.Ollama, server: OllamaChat, picture: Callable[..., md.ImagePart]
+) -> None:
+    """Ollama gives such a model "[img-0]" in its place, and says nothing."""
+    model = ollama.model("llama3.2")
+    for messages in ([md.user("look", picture())], [md.user("look", picture(colour="red")), md.assistant("red"), md.user("sure?")]):
+        with pytest.raises(md.UnsupportedError, match="sees no pictures") as caught:
+            await model.generate(messages)
+        assert (caught.value.details["field"], caught.value.provider, caught.value.model) == ("messages", "ollama", "llama3.2")
+        with pytest.raises(md.UnsupportedError):
+            async with model.stream(messages) as stream:
+                await anext(aiter(stream))
+    with pytest.raises(md.UnsupportedError):
+        await ollama.admin.generate("llama3.2", "look", images=[picture()])
+    assert all("messages" not in body and "prompt" not in body for body in server.seen)
+
+
+async def test_sight_is_asked_for_once(ollama: md.Ollama, server: OllamaChat, picture: Callable[..., md.ImagePart]) -> None:
+    model = ollama.model("gemma3")
+    for _ in range(2):
+        assert "64x48" in (await model.generate([md.user("look", picture())])).text
+    async with model.stream([md.user("look", picture())]) as stream:
+        assert [event async for event in stream]
+    assert "64x48" in stream.reply.text
+    assert [("messages" in body) for body in server.seen] == [False, True, True, True]
+
+
+async def test_a_server_that_names_no_capabilities_is_trusted(
+    ollama: md.Ollama, server: OllamaChat, picture: Callable[..., md.ImagePart]
+) -> None:
+    server.models["old:latest"] = ()
+    with pytest.raises(md.InvalidRequestError, match="does not support chat"):
+        await ollama.model("old").generate([md.user("look", picture())])
+    with pytest.raises(md.NotFoundError):
+        await ollama.model("nothing").generate([md.user("look", picture())])

@@ -218,6 +218,7 @@ async def test_a_rate_counts_the_tokens_of_replies(serve: Serve, picture: bytes)
     assert caught.value.provider == "llamaswap"
 
 
+@pytest.mark.slow
 async def test_ten_thousand_calls_wait_and_all_give_up_without_a_trace() -> None:
     gpu = ResourceGroup("box")
     painter = md.Offline(gpu=gpu).image_model("sketch")
@@ -305,6 +306,8 @@ async def test_a_stream_left_early_gives_its_place_back(serve: Serve, picture: b
 def test_a_name_means_the_same_group_as_long_as_somebody_uses_it() -> None:
     first, second = md.LlamaSwap(gpu="cellar"), md.Ollama(gpu="cellar")
     assert first._caller.gate._gpu is second._caller.gate._gpu is named_group("cellar")
+    with pytest.raises(md.ConfigurationError, match="another places"):
+        named_group("cellar", places=3)
     del first, second
     gc.collect()
     assert named_group("cellar", places=3).places == 3

@@ -30,6 +30,7 @@ PROVIDERS: dict[str, tuple[Callable[[str], Any], str]] = {
     "anthropic": (lambda url: md.Anthropic("k", url), "anthropic"),
     "gemini": (lambda url: md.Gemini("k", url), "gemini"),
 }
+SEES = {"capabilities": ["completion", "vision"]}  # asked by Ollama's models before a picture goes
 READS_WEBP = {"openai", "openai chat", "anthropic", "gemini"}
 ANSWERS = {dialect.name: dialect.whole for dialect in DIALECTS}
 
@@ -52,9 +53,14 @@ def sent(body: bytes) -> list[md.ImagePart]:
 def answering(name: str) -> Handler:
     def handler(peer: Peer) -> None:
         while (seen := peer.request()) is not None:
-            peer.reply(ANSWERS[name] if "/api/ps" not in seen.path and "/running" not in seen.path else {"models": [], "running": []})
+            peer.reply(SEES if seen.path == "/api/show" else ANSWERS[name])
 
     return handler
+
+
+def asked(server: Loopback) -> list[bytes]:
+    """The bodies of the chat requests."""
+    return [seen.body for seen in server.seen if seen.body and seen.path != "/api/show"]
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF"])
@@ -67,7 +73,7 @@ async def test_every_backend_gets_what_it_reads(serve: Serve, name: str, kind: s
     turns = [md.user("look", picture), llm.assistant(call), llm.tool_result(call, "here", picture), llm.user("well?")]
     async with make(server.url) as provider:
         reply = await provider.model("m").generate(turns)
-    (body,) = [seen.body for seen in server.seen if seen.body]
+    (body,) = asked(server)
     pictures = sent(body)
     assert len(pictures) == 2, "one of the user, one of the tool"
     assert {(one.width, one.height) for one in pictures} == {(40, 30)}
@@ -86,7 +92,8 @@ async def test_a_stream_converts_too_and_strictness_does_not_forbid_it(serve: Se
     (dialect,) = [one for one in DIALECTS if one.name == "ollama"]
 
     def handler(peer: Peer) -> None:
-        assert peer.request() is not None
+        while (seen := peer.request()) is not None and seen.path == "/api/show":
+            peer.reply(SEES)
         peer.begin(headers={"content-type": "application/x-ndjson"})
         peer.chunk(dialect.stream)
         peer.end()
@@ -96,7 +103,7 @@ async def test_a_stream_converts_too_and_strictness_does_not_forbid_it(serve: Se
         async for _ in stream:
             pass
     assert [warning.code for warning in stream.reply.warnings] == ["PICTURE_CONVERTED"]
-    assert sent(server.seen[0].body)[0].mime == "image/png"
+    assert sent(asked(server)[0])[0].mime == "image/png"
 
 
 async def test_an_old_picture_is_converted_once_in_a_conversation(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,7 +114,7 @@ async def test_an_old_picture_is_converted_once_in_a_conversation(serve: Serve, 
         first = await model.generate(turns)
         await model.generate([*turns, first.message, llm.user("and?")])
         kept = model._sight._made
-    one, two = (sent(seen.body)[0] for seen in server.seen if seen.body)
+    one, two = (sent(body)[0] for body in asked(server))
     assert one == two
     assert list(kept.values()) == [one]
 
@@ -119,7 +126,7 @@ async def test_a_picture_that_is_none_is_said_before_anything_is_sent(serve: Ser
         with pytest.raises(md.InvalidRequestError) as caught:
             await provider.model("m").generate(md.user("look", md.ImagePart(whole.data[:40])))
     assert (caught.value.field, caught.value.provider) == ("messages", "ollama")
-    assert server.seen == []
+    assert asked(server) == []
 
 
 async def test_a_picture_too_large_for_a_backend_is_made_small_enough(serve: Serve) -> None:

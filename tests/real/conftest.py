@@ -1,7 +1,8 @@
-"""Real engines behind real sockets: llama.cpp and stable-diffusion.cpp in child processes, a swapping gateway in front of them.
+"""Real engines behind real sockets: llama.cpp and stable-diffusion.cpp in child processes, a swapping gateway in front of them; Ollama.
 
 Run with `pytest -m real` after `scripts/install-engines`. Where a real llama-swap is at hand (on PATH or where the installer puts it) it
-is the gateway, else the stand-in of `servers/swap_server.py`.
+is the gateway, else the stand-in of `servers/swap_server.py`. Where the installer could not build Ollama its tests are skipped, always:
+no Python package has it.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ import majordomo as md
 HERE = Path(__file__).parent
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "majordomo"
 ENGINES = Path(os.environ.get("MAJORDOMO_ENGINES") or CACHE / "engines")
+OLLAMA = CACHE / "bin" / "ollama"
+NO_OLLAMA = "not installed, its tests were skipped (scripts/install-engines says why it could not be had)"
 SENTENCE = "The picture shows coloured noise, nothing else."
 KEY = "a-key-for-tests"
 CHATS = ("tiny", "recite", "endless", "bytes")
@@ -52,6 +55,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if "real" in config.getoption("markexpr"):
         found = real_llama_swap()
         terminalreporter.write_line(f"llama-swap: {found}" if found else "llama-swap: not installed, its stand-in served these tests")
+        terminalreporter.write_line(f"ollama: {OLLAMA}" if OLLAMA.exists() else f"ollama: {NO_OLLAMA}")
 
 
 def real_llama_swap() -> str | None:
@@ -82,12 +86,15 @@ class Child:
     command: list[str]
     url: str
     log: Path
+    environment: dict[str, str] | None = None
     process: subprocess.Popen[bytes] = field(init=False)
 
     def __enter__(self) -> Child:
         with self.log.open("wb") as out:
             # A server of ours ends when this pipe closes, however we end
-            self.process = subprocess.Popen(self.command, stdin=subprocess.PIPE, stdout=out, stderr=out, start_new_session=True)
+            self.process = subprocess.Popen(
+                self.command, stdin=subprocess.PIPE, stdout=out, stderr=out, start_new_session=True, env=self.environment
+            )
         ends = time.monotonic() + READY_SECONDS
         while not answers(f"{self.url}/v1/models"):
             if self.process.poll() is not None or time.monotonic() > ends:
@@ -129,7 +136,7 @@ def anyio_backend(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(autouse=True)
 def no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("LLAMA_SWAP_API_KEY", "OPENAI_COMPATIBLE_API_KEY"):
+    for name in ("LLAMA_SWAP_API_KEY", "OPENAI_COMPATIBLE_API_KEY", "OLLAMA_API_KEY"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -262,6 +269,63 @@ def sd_url(python: str, model_files: Path, tmp_path_factory: pytest.TempPathFact
     port = free_port()
     with Child(drawing(python, model_files, port), f"http://127.0.0.1:{port}", tmp_path_factory.mktemp("sd") / "log") as child:
         yield child.url
+
+
+TURNS = (
+    "{{ if .System }}<|system|>{{ .System }}</s>{{ end }}{{ range .Messages }}<|{{ .Role }}|>"
+    "{{ if .Thinking }}<think>{{ .Thinking }}</think>{{ end }}{{ .Content }}</s>{{ end }}<|assistant|>"
+)
+CALLS = (
+    "{{ if .Tools }}<|system|>{{ .Tools }}</s>{{ end }}{{ range .Messages }}<|{{ .Role }}|>{{ .Content }}"
+    '{{ if .ToolCalls }}{{ range .ToolCalls }}<tool_call>{"name": "{{ .Function.Name }}", "arguments": {{ .Function.Arguments }}}</tool_call>'
+    "{{ end }}{{ end }}</s>{{ end }}<|assistant|>"
+)
+PROMPT = "{{ if .System }}<|system|>{{ .System }}</s>{{ end }}<|user|>{{ .Prompt }}</s><|assistant|>"
+FILLING = "<|user|>{{ .Prompt }}<|tool|>{{ .Suffix }}<|assistant|>"
+OLLAMA_MODELS: dict[str, tuple[str, list[str]]] = {  # the template, and what makes the file
+    "recite": (PROMPT, ["--recite", SENTENCE]),
+    "tiny": (PROMPT, []),
+    "endless": (PROMPT, ["--eos", "-30"]),
+    "thinker": (TURNS, ["--recite", "<think>Noise, as ever.</think>It is coloured."]),
+    "caller": (CALLS, ["--recite", '<tool_call>{"name": "weather", "arguments": {"city": "Ulm"}}</tool_call>']),
+    "filler": (FILLING, ["--recite", "return a + b"]),
+}
+
+
+@pytest.fixture(scope="session")
+def ollama_files(python: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Model files for Ollama, which takes a file that names its pooling for one that only embeds: `embed` alone names it."""
+    if not OLLAMA.exists():
+        pytest.skip(NO_OLLAMA)
+    folder = tmp_path_factory.mktemp("ollama-files")
+    generator = [python, str(HERE / "models" / "tiny_gguf.py")]
+    for name, (_, arguments) in OLLAMA_MODELS.items():
+        made, file = folder / f"{name}-pooled.gguf", folder / f"{name}.gguf"
+        subprocess.run([*generator, made, *arguments], check=True, stdout=subprocess.DEVNULL)
+        without = ["-m", "gguf.scripts.gguf_new_metadata", "--force", "--remove-metadata", "llama.pooling_type", made, file]
+        subprocess.run([python, *without], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    (folder / "tiny-pooled.gguf").rename(folder / "embed.gguf")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def ollama_url(ollama_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real Ollama that holds OLLAMA_MODELS and `embed`, in folders of its own, with nothing of the user's around it."""
+    folder = tmp_path_factory.mktemp("ollama")
+    url = f"http://127.0.0.1:{free_port()}"
+    own = {"HOME": str(folder), "OLLAMA_MODELS": str(folder / "models"), "OLLAMA_HOST": url, "OLLAMA_NUM_PARALLEL": "1"}
+    with Child([str(OLLAMA), "serve"], url, folder / "log", {"PATH": os.environ["PATH"], **own}), md.Ollama(url) as ollama:
+        for name, (template, _) in OLLAMA_MODELS.items():
+            files = {"model.gguf": ollama.admin.upload_sync(ollama_files / f"{name}.gguf")}
+            ollama.admin.create_sync(name, files=files, template=template, parameters={"num_ctx": 512, "num_thread": 1})
+        ollama.admin.create_sync("embed", files={"model.gguf": ollama.admin.upload_sync(ollama_files / "embed.gguf")})
+        yield url
+
+
+@pytest.fixture
+async def ollama(ollama_url: str) -> AsyncIterator[md.Ollama]:
+    async with md.Ollama(ollama_url, retries=md.Retries(attempts=1)) as provider:
+        yield provider
 
 
 @pytest.fixture(scope="session")

@@ -275,7 +275,7 @@ def test_it_refuses_to_be_within_itself() -> None:
         {"capabilities": {"own/a": {"sight"}}},
         {"capabilities": {"own/a": "vision"}},
     ],
-    ids=str,
+    ids=lambda settings: " ".join(settings),
 )
 def test_it_refuses_settings_that_cannot_be(settings: dict[str, Any]) -> None:
     with pytest.raises(md.ConfigurationError):

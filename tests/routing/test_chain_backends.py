@@ -86,6 +86,7 @@ def closed_port() -> int:
         return port
 
 
+@pytest.mark.slow
 async def test_a_thousand_calls_over_a_flapping_pair_lose_and_leak_nothing(serve: Serve) -> None:
     clock = Clock()
     first, second = Backend(serve, "a", flaps=3), Backend(serve, "b")
@@ -145,6 +146,7 @@ async def test_a_thousand_calls_over_a_flapping_pair_lose_and_leak_nothing(serve
     assert await anyio.to_thread.run_sync(second.all_left)
 
 
+@pytest.mark.slow
 async def test_when_both_are_dead_a_thousand_calls_make_no_storm(serve: Serve) -> None:
     first, second = Backend(serve, "a"), Backend(serve, "b")
     first.dead = second.dead = True

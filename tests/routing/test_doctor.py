@@ -9,7 +9,7 @@ import pytest
 from loopback import Handler, Loopback, Peer, always, whole
 from servers.automatic1111 import Automatic1111
 from servers.comfyui import ComfyUI
-from servers.llamaswap import LlamaSwap
+from servers.llamaswap import LlamaSwap, somebody_asks
 from servers.ollama_chat import OllamaChat
 from servers.stable_diffusion import StableDiffusion
 
@@ -97,8 +97,9 @@ async def test_a_healthy_set_up(serve: Serve) -> None:
 
 async def test_a_model_that_loads_is_no_fault(serve: Serve) -> None:
     swap = LlamaSwap({"sdxl": StableDiffusion()}, instant=False)
-    swap._models["sdxl"].state = "starting"
-    finding, diagnosis = await one({**table("llamaswap", serve(swap).url), "defaults": {"image": "box/sdxl"}})
+    server = serve(swap)
+    with somebody_asks(server, swap, "sdxl"):
+        finding, diagnosis = await one({**table("llamaswap", server.url), "defaults": {"image": "box/sdxl"}})
     assert (finding.status, diagnosis.ok) == ("loading", True)
     assert finding.models[0].state == "starting"
     assert "sd-server has no /health" in told(diagnosis)

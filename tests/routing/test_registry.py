@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ from loopback import Handler, Loopback, always, chat, images, whole
 
 import majordomo as md
 from majordomo.providers.base import Provider
-from majordomo.routing import chain
 from majordomo.routing.document import Document
 from majordomo.routing.keywords import construct
 from majordomo.routing.registry import Registry, embedding_model
@@ -23,7 +23,6 @@ from majordomo.routing.registry import Registry, embedding_model
 Serve = Callable[[Handler], Loopback]
 Picture = Callable[..., md.ImagePart]
 pytestmark = pytest.mark.anyio
-needs_chat_chains = pytest.mark.skipif(not hasattr(chain, "Chain"), reason="there are no chains of chat models yet")
 
 
 @pytest.fixture(autouse=True)
@@ -203,7 +202,6 @@ async def test_a_chain_made_by_name_closes_what_it_made(serve: Serve, picture: P
         await painter.generate("a cat")
 
 
-@needs_chat_chains
 async def test_a_chain_of_chat_models_has_a_name(serve: Serve) -> None:
     dead, alive = serve(always(whole({"error": "no"}, 500))), serve(always(whole(chat("hello"))))
     config = box(
@@ -213,6 +211,45 @@ async def test_a_chain_of_chat_models_has_a_name(serve: Serve) -> None:
     async with Registry(config) as registry:
         for name in ("safe", "box/a,second/b", None):
             assert (await registry.model(name).generate("hi")).text == "hello"
+
+
+async def test_chains_of_one_name_share_what_they_know_of_their_members(serve: Serve) -> None:
+    dead, alive = serve(always(*[whole({"error": "no"}, 503)] * 20)), serve(always(*[whole(chat("hello"))] * 20))
+    config = box(dead.url, chains={"safe": {"members": ["box/a", "second/b"], "cooldown": 60}})
+    config["providers"]["box"]["retries"] = {"attempts": 1}
+    config["providers"]["second"] = {"type": "llamaswap", "base_url": alive.url}
+    async with Registry(config) as registry:
+        for _ in range(8):
+            assert (await registry.model("safe").generate("hi")).text == "hello"
+        resting: Any = registry.model("safe")
+        assert [member.state for member in resting.status()] == ["open", "closed"]
+    assert len(dead.seen) == 5, "five failures in a row, and it rests for all who name the chain"
+
+
+async def test_a_gpu_of_the_file_is_one_line_for_all_its_providers(serve: Serve) -> None:
+    config = box("http://127.0.0.1:9", gpus={"big": {"places": 2, "queue": 5, "unload": True}})
+    config["providers"]["box"]["gpu"] = "big"
+    config["providers"]["other"] = {"type": "ollama", "gpu": "big"}
+    async with Registry(config) as registry:
+        first: Any = registry.provider("box")
+        second: Any = registry.provider("other")
+        group = first._caller.gate._gpu
+        assert group is second._caller.gate._gpu
+        assert (group.name, group.places, group.queue, group.unload) == ("big", 2, 5, True)
+
+
+async def test_observers_and_prices_of_a_registry_keep_the_books(serve: Serve) -> None:
+    reply = chat("hello", usage={"prompt_tokens": 1000, "completion_tokens": 100})
+    config = box(serve(always(whole(reply))).url, prices={"llamaswap/*": {"input_per_million": 1, "output_per_million": 10}})
+    async with Registry(config, observers=[ledger := md.Ledger(Registry(config).prices)]) as registry:
+        await registry.model("box/a").generate("hi", caller="ann")
+    account = ledger.by_caller()["ann"]
+    assert (account.calls, account.input_tokens, account.output_tokens) == (1, 1000, 100)
+    assert account.money == Decimal("0.002")
+    with pytest.raises(md.ConfigurationError, match="prices"):
+        Registry({"prices": {"a/b": {"input_per_million": -1}}}).prices  # noqa: B018 (raises)
+    with pytest.raises(md.ConfigurationError):
+        Registry(config, observers=[object()])  # type: ignore[list-item]
 
 
 def test_options_nearer_to_the_caller_stand_above() -> None:

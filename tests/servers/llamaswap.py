@@ -13,13 +13,15 @@ import base64
 import binascii
 import json
 import re
+import socket
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 from urllib.parse import parse_qs, unquote
 
-from loopback import Peer, Seen
+from loopback import Loopback, Peer, Seen
 from servers.speaking import Answer, Crash, empty, form, left, route, said, text
 
 JSON_ROUTES = {
@@ -368,6 +370,17 @@ class LlamaSwap:
             if left(peer):
                 return None
         return answers[0] if answers else empty(502)
+
+
+@contextmanager
+def somebody_asks(server: Loopback, swap: LlamaSwap, model: str) -> Iterator[None]:
+    """Meanwhile a request of another client waits for this model, which is therefore being loaded."""
+    body = json.dumps({"model": model, "prompt": "a"}).encode()
+    head = f"POST /v1/images/generations HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", server.port)) as other:
+        other.sendall(head.encode() + body)
+        assert swap.starting(model)
+        yield
 
 
 def _not_allowed(methods: str) -> Answer:

@@ -20,6 +20,7 @@ from loopback import Peer, Seen
 from PIL import ImageStat
 from servers.drawing import decoded
 from servers.ollama import BUSY, JSON, NDJSON
+from servers.ollama_account import Service
 from servers.speaking import STREAMED, Answer, Gate, empty, route, said, text
 
 MODELS: dict[str, tuple[str, ...]] = {
@@ -75,8 +76,8 @@ class OllamaChat(Gate):
 
     State: `models` (name with tag to capabilities), `loaded`, `blobs`, `pushed`. Knobs: `busy` (503), `failure` (status and text of every
     request for words), `ids` (whether calls have them), `metrics` (whether they are other than zero), `pull` (how pulls and pushes end:
-    "success"; "error", an error after frames at 200; "refused", 500 before any; "interrupted", no success), and `hold()`/`release()` after
-    the first frame of words.
+    "success"; "error", an error after frames at 200; "refused", 500 before any; "interrupted", no success), `service` (the hosted one, as far
+    as this server knows it), and `hold()`/`release()` after the first frame of words.
     """
 
     def __init__(self, models: Mapping[str, tuple[str, ...]] | None = None) -> None:
@@ -93,6 +94,7 @@ class OllamaChat(Gate):
         self.ids = True
         self.metrics = True
         self.pull = "success"
+        self.service = Service()
         self._calls = 0
 
     def __call__(self, peer: Peer) -> None:
@@ -110,10 +112,15 @@ class OllamaChat(Gate):
         path, _ = route(seen)
         if path.startswith("/api/blobs/"):
             return self._blob(seen, path.removeprefix("/api/blobs/"))
-        if path not in METHODS:
+        methods = METHODS | self.service.methods
+        if path not in methods:
             return text("404 page not found", 404, "text/plain")
-        if seen.method not in METHODS[path]:
+        if seen.method not in methods[path]:
             return text("405 method not allowed", 405)
+        if path == "/api/status":
+            return self.service.status()
+        if path == "/api/me":
+            return self.service.me()
         if path == "/":
             return text("Ollama is running")
         if path == "/api/version":
@@ -124,6 +131,8 @@ class OllamaChat(Gate):
             return said({"models": [self._running(name, size) for name, size in self.loaded.items()]}, 200, JSON)
         body = _body(seen)
         self.seen.append(body)
+        if path in self.service.methods:
+            return self.service.web(path.rsplit("/", 1)[-1], body, seen.headers.get("authorization", ""))
         if path == "/api/chat":
             return self._chat(peer, body)
         if path == "/api/generate":
@@ -147,10 +156,10 @@ class OllamaChat(Gate):
 
     # Models
 
-    def _named(self, body: dict[str, Any], key: str = "model") -> str:
+    def _named(self, body: dict[str, Any], key: str = "model", missing: _Refused | None = None) -> str:
         name = body.get(key) or (body.get("name") if key == "model" else None)
         if not isinstance(name, str) or not name:
-            raise _Refused(400, "model is required")
+            raise missing or _Refused(400, "model is required")
         if _tagged(name) not in self.models:
             raise _Refused(404, f"model '{name}' not found")
         return _tagged(name)
@@ -200,9 +209,10 @@ class OllamaChat(Gate):
         if not isinstance(name, str) or not name:
             raise _Refused(400, "model is required")
         name = _tagged(name)
-        if kind == "push":
-            self._named(body)
-        if kind == "create":
+        if kind == "push" and name not in self.models:
+            missing = f"open /models/manifests/{name.replace(':', '/')}: no such file or directory"
+            frames = [{"status": "retrieving manifest"}, {"error": missing}]
+        elif kind == "create":
             frames = self._made(name, body)
         else:
             if self.pull == "refused":
@@ -224,7 +234,7 @@ class OllamaChat(Gate):
         if body.get("stream") is not False:
             return self._stream(peer, frames)
         if "error" in frames[-1]:
-            raise _Refused(500, MISSING)
+            raise _Refused(500, frames[-1]["error"])
         return said(frames[-1], 200, JSON)
 
     def _made(self, name: str, body: dict[str, Any]) -> list[dict[str, Any]]:
@@ -232,11 +242,14 @@ class OllamaChat(Gate):
         source = self._named(body, "from") if body.get("from") else None
         if source is None and not files:
             raise _Refused(400, "neither 'from' or 'files' was specified")
-        if any(digest not in self.blobs for digest in files.values()):
-            raise _Refused(400, "blob does not exist")
+        absent = next((digest for digest in files.values() if digest not in self.blobs), None)
+        if absent is not None:
+            missing = f"open /models/blobs/{absent.replace(':', '-')}: no such file or directory"
+            return [{"status": "parsing GGUF"}, {"error": missing}]
         self.models[name] = self.models[source] if source else ("completion",)
         self.created[name] = {key: body[key] for key in ("template", "system", "license", "parameters", "messages") if body.get(key)}
-        return [{"status": status} for status in ("using existing layer", "writing manifest", "success")]
+        first = "using existing layer" if source else "parsing GGUF"
+        return [{"status": status} for status in (first, "writing manifest", "success")]
 
     def _stream(self, peer: Peer, frames: Iterable[dict[str, Any]]) -> Answer:
         peer.begin(headers={"content-type": NDJSON})
@@ -254,7 +267,7 @@ class OllamaChat(Gate):
         tools = [_tool(item) for item in _typed(body, "tools", list, [])]
         self._checked(name, body, "chat")
         if tools and "tools" not in able:
-            raise _Refused(400, f'"{body["model"]}" does not support tools')
+            raise _Refused(400, f"registry.ollama.ai/library/{name} does not support tools")
         if not messages:
             return self._kept(name, body, {"message": {"role": "assistant", "content": ""}})
         pictures = [data for message in messages for data in message["images"]]
@@ -264,7 +277,7 @@ class OllamaChat(Gate):
         return self._speak(peer, name, body, said_last, pictures, offered)
 
     def _generate(self, peer: Peer, body: dict[str, Any]) -> Answer | None:
-        name = self._named(body)
+        name = self._named(body, missing=_Refused(404, "model '' not found"))
         prompt, suffix = _typed(body, "prompt", str, ""), _typed(body, "suffix", str, "")
         template, system = _typed(body, "template", str, ""), _typed(body, "system", str, "")
         context = _typed(body, "context", list, [])
@@ -288,7 +301,7 @@ class OllamaChat(Gate):
         if not isinstance(think, bool | str | None):
             raise _Refused(400, "think must be a boolean or string")
         if form not in (None, "", "json") and not isinstance(form, dict):
-            raise _Refused(400, f'invalid format: {json.dumps(form)}; expected "json" or a valid JSON Schema object')
+            raise _Refused(500, f'invalid format: {json.dumps(form)}; expected "json" or a valid JSON Schema object')
         if not 0 <= _typed(body, "top_logprobs", int, 0) <= 20:
             raise _Refused(400, "top_logprobs must be between 0 and 20")
         if "completion" not in self.models[name]:
@@ -316,8 +329,8 @@ class OllamaChat(Gate):
     def _speak(
         self, peer: Peer, name: str, body: dict[str, Any], words: str, pictures: list[bytes], tools: list[str] | None
     ) -> Answer | None:
-        if pictures and "vision" not in self.models[name]:
-            raise _Refused(400, "this model is missing data required for image input")
+        if "vision" not in self.models[name]:  # not seen, and not a word about it
+            words, pictures = "".join(f"[img-{number}]" for number in range(len(pictures))) + words, []
         described = [_described(data) for data in pictures]
         reply = self.script.pop(0) if self.script else self._default(name, body, words, described, tools or [])
         self._load(name, body)
@@ -422,22 +435,21 @@ def _typed(body: dict[str, Any], name: str, kind: type, default: Any) -> Any:
 
 
 def _options(body: dict[str, Any]) -> None:
+    """A wrong type is found when the model is about to be loaded: a 500."""
     for name, value in _typed(body, "options", dict, {}).items():
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if (name in WHOLE and not (number and value == int(value))) or (name in REAL and not number):
-            raise _Refused(400, f'option "{name}" must be of type {"integer" if name in WHOLE else "float32"}')
+            raise _Refused(500, f'option "{name}" must be of type {"integer" if name in WHOLE else "float32"}')
         if name == "stop" and not (isinstance(value, list) and all(isinstance(item, str) for item in value)):
-            raise _Refused(400, 'option "stop" must be of type array')
+            raise _Refused(500, 'option "stop" must be of type array')
         if name == "use_mmap" and not isinstance(value, bool):
-            raise _Refused(400, 'option "use_mmap" must be of type boolean')
+            raise _Refused(500, 'option "use_mmap" must be of type boolean')
 
 
 def _message(item: Any) -> dict[str, Any]:
     if not isinstance(item, dict):
         raise _Refused(400, "json: cannot unmarshal into Go struct field ChatRequest.messages")
-    role = item.get("role")
-    if role not in ("system", "user", "assistant", "tool"):
-        raise _Refused(400, f'invalid role: "{role}"')
+    role = _typed(item, "role", str, "")  # any word will do; what becomes of it is the template's business
     for call in _typed(item, "tool_calls", list, []):
         _typed(_typed(call, "function", dict, {}), "arguments", dict, {})
     for name in ("thinking", "tool_name", "tool_call_id"):

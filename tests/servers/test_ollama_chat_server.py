@@ -54,10 +54,6 @@ def test_thinking_and_format(url: str) -> None:
         {"words": [{"type": "text", "text": "hi"}]},
         {"think": "extreme"},
         {"think": True},
-        {"format": "xml"},
-        {"options": {"stop": "x"}},
-        {"options": {"temperature": "hot"}},
-        {"options": {"num_ctx": True}},
         {"model": "gemma3", "tools": [{"type": "function", "function": {"name": "f"}}]},
         {"model": "nomic-embed-text"},
         {"messages": [{"role": "user", "content": "x", "images": ["data:image/png;base64," + b64(png())]}]},
@@ -69,8 +65,18 @@ def test_what_is_refused(url: str, body: dict[str, Any]) -> None:
     assert found.status == 400 and isinstance(found.json["error"], str)
 
 
+@pytest.mark.parametrize(
+    "body", [{"format": "xml"}, {"options": {"stop": "x"}}, {"options": {"temperature": "hot"}}, {"options": {"num_ctx": True}}]
+)
+def test_what_the_real_one_calls_its_own_failure(url: str, body: dict[str, Any]) -> None:
+    found = chat(url, **body)
+    assert found.status == 500 and isinstance(found.json["error"], str)
+
+
 def test_what_is_ignored(url: str) -> None:
     assert chat(url, options={"unknown": []}, tool_choice="none").status == 200
+    picture = {"role": "user", "content": "look", "images": [b64(png())]}
+    assert chat(url, messages=[picture], stream=False).json["message"]["content"] == "I saw: [img-0]look"
 
 
 def test_failures(url: str, server: OllamaChat) -> None:

@@ -1,0 +1,12 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def test_the_pictures_in_the_docs_are_what_their_recipes_make() -> None:
+    done = subprocess.run([sys.executable, ROOT / "scripts" / "recipe-pictures", "--check"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

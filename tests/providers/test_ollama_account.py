@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+from loopback import Handler, Loopback
+from servers.ollama_account import FOUND, SIGN_IN
+from servers.ollama_chat import OllamaChat
+
+import majordomo as md
+from majordomo.dialects.ollama_account import Account, CloudStatus, SearchResult, WebPage
+
+WHO = {"id": "7e0c", "email": "ada@example.test", "name": "ada", "plan": "free"}
+
+
+@pytest.fixture
+def server() -> OllamaChat:
+    return OllamaChat()
+
+
+@pytest.fixture
+def url(server: OllamaChat, serve: Callable[[Handler], Loopback]) -> str:
+    return serve(server).url
+
+
+@pytest.fixture
+def ollama(url: str) -> md.Ollama:
+    return md.Ollama(url, retries=md.Retries(attempts=1))
+
+
+async def test_whether_the_server_keeps_away_from_the_service(ollama: md.Ollama, server: OllamaChat) -> None:
+    assert await ollama.admin.status() == CloudStatus(disabled=False, source="none")
+    server.service.disabled = True
+    assert await ollama.admin.status() == CloudStatus(disabled=True, source="env")
+    with pytest.raises(md.PermissionDeniedError, match="web search is unavailable"):
+        await ollama.admin.web_search("lighthouses")
+
+
+async def test_who_is_signed_in(ollama: md.Ollama, server: OllamaChat) -> None:
+    server.service.account = WHO
+    assert await ollama.admin.account() == Account("ada", "ada@example.test", "7e0c", "free")
+
+
+@pytest.mark.parametrize("what", ["account", "web_search", "web_fetch"])
+async def test_without_an_account_the_error_says_where_to_sign_in(ollama: md.Ollama, what: str) -> None:
+    call = getattr(ollama.admin, what)
+    with pytest.raises(md.AuthenticationError) as caught:
+        await (call() if what == "account" else call("https://example.test/1"))
+    assert caught.value.details["signin_url"] == SIGN_IN
+    assert (caught.value.provider, caught.value.status) == ("ollama", 401)
+
+
+async def test_a_local_server_searches_for_its_account(ollama: md.Ollama, server: OllamaChat) -> None:
+    server.service.account = WHO
+    found = await ollama.admin.web_search("lighthouses")
+    assert found == [SearchResult(page["title"], page["url"], page["content"]) for page in FOUND[:5]]
+    assert server.seen[-1] == {"query": "lighthouses"}
+    assert len(await ollama.admin.web_search("lighthouses", 10)) == server.seen[-1]["max_results"] == 10
+    server.service.pages = []
+    assert await ollama.admin.web_search("nothing") == []
+
+
+async def test_a_page_is_read_by_the_service(ollama: md.Ollama, server: OllamaChat) -> None:
+    server.service.account = WHO
+    page = await ollama.admin.web_fetch("https://example.test/1")
+    assert page == WebPage("Page 1", "words 1" * 3, ("https://example.test/0", "https://example.test/1"))
+    with pytest.raises(md.BackendError, match="failed to fetch"):
+        await ollama.admin.web_fetch("https://example.test/none")
+
+
+async def test_the_service_itself_has_other_paths_and_wants_the_key(server: OllamaChat, url: str) -> None:
+    server.service.hosted = True
+
+    class Rerouted(httpx.AsyncHTTPTransport):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            assert request.url.host == "ollama.com"
+            request.url = httpx.URL(url).join(request.url.path)
+            return await super().handle_async_request(request)
+
+    async with Rerouted() as way, md.Ollama("https://ollama.com", "sesame", transport=way) as ollama:
+        assert len(await ollama.admin.web_search("lighthouses", max_results=2)) == 2
+        assert (await ollama.admin.web_fetch("https://example.test/1")).title == "Page 1"
+    async with Rerouted() as way, md.Ollama("https://ollama.com", "wrong", transport=way) as ollama:
+        with pytest.raises(md.AuthenticationError) as caught:
+            await ollama.admin.web_search("lighthouses")
+    assert "signin_url" not in caught.value.details
+
+
+def test_the_blocking_forms(ollama: md.Ollama, server: OllamaChat) -> None:
+    server.service.account = WHO
+    assert ollama.admin.status_sync().disabled is False
+    assert ollama.admin.account_sync().name == "ada"
+    assert ollama.admin.web_search_sync("lighthouses", 1)[0].title == "Page 0"
+    assert ollama.admin.web_fetch_sync("https://example.test/2").content == "words 2" * 3
+    ollama.close()
+
+
+@pytest.mark.parametrize(
+    ("field", "call"),
+    [
+        ("query", lambda admin: admin.web_search(" ")),
+        ("query", lambda admin: admin.web_search(7)),
+        ("max_results", lambda admin: admin.web_search("a", 11)),
+        ("max_results", lambda admin: admin.web_search("a", True)),
+        ("url", lambda admin: admin.web_fetch("")),
+    ],
+)
+async def test_bad_input_is_refused_before_sending(ollama: md.Ollama, server: OllamaChat, field: str, call: Any) -> None:
+    with pytest.raises(md.InvalidRequestError) as caught:
+        await call(ollama.admin)
+    assert caught.value.details["field"] == field
+    assert server.seen == []
+
+
+@pytest.mark.parametrize("answer", [{}, {"cloud": {}}, {"results": "none"}, {"name": ""}])
+async def test_an_answer_nobody_can_read_is_said_so(answer: dict[str, Any]) -> None:
+    way = httpx.MockTransport(lambda request: httpx.Response(200, json=answer))
+    async with md.Ollama(transport=way) as ollama:
+        for ask in (ollama.admin.status, ollama.admin.account, lambda: ollama.admin.web_search("a"), lambda: ollama.admin.web_fetch("a")):
+            with pytest.raises(md.BadResponseError) as caught:
+                await ask()
+            assert caught.value.provider == "ollama"

@@ -1,0 +1,102 @@
+"""Pictures that tests make for themselves: what they show is known, and what is hidden in them."""
+
+from __future__ import annotations
+
+import io
+import random
+import struct
+import zlib
+
+from PIL import Image, ImageCms, PngImagePlugin
+
+from majordomo import ImagePart
+
+SECRET = b"s3cret-street 12"
+SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+def part(image: Image.Image, kind: str = "PNG", **settings: object) -> ImagePart:
+    held = io.BytesIO()
+    image.save(held, kind, **settings)
+    return ImagePart(held.getvalue())
+
+
+def gradient(width: int = 64, height: int = 48, mode: str = "RGB") -> Image.Image:
+    """Red grows to the right, green downwards, blue is chequered; alpha grows to the right."""
+    image = Image.new("RGB", (width, height))
+    image.putdata(
+        [
+            (255 * x // max(1, width - 1), 255 * y // max(1, height - 1), 255 * ((x // 8 + y // 8) % 2))
+            for y in range(height)
+            for x in range(width)
+        ]
+    )
+    if mode == "RGBA":
+        image.putalpha(image.getchannel("R"))
+    return image.convert(mode)
+
+
+def noisy(width: int = 64, height: int = 48, seed: int = 1, mode: str = "RGB") -> Image.Image:
+    return Image.frombytes(mode, (width, height), random.Random(seed).randbytes(width * height * len(mode)))
+
+
+def corners(width: int = 40, height: int = 20) -> Image.Image:
+    """A quarter each: red, lime, blue, white, row by row."""
+    image = Image.new("RGB", (width, height), "white")
+    half = (width // 2, height // 2)
+    for colour, at in (("red", (0, 0)), ("lime", (half[0], 0)), ("blue", (0, half[1]))):
+        image.paste(colour, (*at, at[0] + half[0], at[1] + half[1]))
+    return image
+
+
+def exif_of(orientation: int = 1) -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x010E] = SECRET.decode()
+    exif[0x0112] = orientation
+    exif.get_ifd(0x8769)[0x9286] = b"UNICODE\0" + "a fox\nSteps: 9, Seed: 5".encode("utf-16-be")
+    exif.get_ifd(0x8825)[1] = "N"
+    return exif
+
+
+def telling(image: Image.Image, kind: str, orientation: int = 1) -> ImagePart:
+    """With all the metadata its kind has room for, a colour profile, and bytes behind its end."""
+    xmp = b"<x:xmpmeta xmlns:x='adobe:ns:meta/'>" + SECRET + b"</x:xmpmeta>"
+    settings: dict[str, object] = {"exif": exif_of(orientation)}
+    if image.mode != "L":
+        settings["icc_profile"] = SRGB
+    if kind == "PNG":
+        info = PngImagePlugin.PngInfo()
+        info.add_text("parameters", "a fox\nSteps: 9, Seed: 5")
+        info.add_text("Comment", SECRET.decode(), zip=False)
+        info.add_itxt("XML:com.adobe.xmp", xmp.decode())
+        settings |= {"pnginfo": info, "dpi": (300, 300)}
+    elif kind == "JPEG":
+        settings |= {"comment": SECRET, "xmp": xmp, "dpi": (300, 300), "quality": 95}
+    elif kind == "WEBP":
+        settings |= {"xmp": xmp, "lossless": True, "exact": True}
+    made = part(image, kind, **settings)
+    data = made.data
+    if kind == "PNG":  # a chunk that nobody knows, and a time
+        end = data.index(b"IEND") - 4
+        data = data[:end] + png_chunk(b"prVt", SECRET) + png_chunk(b"tIME", bytes(7)) + data[end:]
+    return ImagePart(data + b"PK\3\4" + SECRET)
+
+
+def png_chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def animation(kind: str, frames: int = 3) -> ImagePart:
+    images = [Image.new("RGB", (20, 10), colour) for colour in ("red", "lime", "blue", "white")[:frames]]
+    settings: dict[str, object] = {"lossless": True} if kind == "WEBP" else {}
+    return part(images[0], kind, save_all=True, append_images=images[1:], duration=50, loop=0, **settings)
+
+
+def pixels(picture: ImagePart) -> bytes:
+    """As RGBA, as stored."""
+    image = picture.to_pil()
+    return image.convert("RGBA").tobytes()
+
+
+def at(picture: ImagePart, x: int, y: int) -> object:
+    return picture.to_pil().getpixel((x, y))

@@ -1,0 +1,62 @@
+"""What Ollama says of the hosted service, and what the hosted service says: status, account, web search and web fetch.
+
+Facts: ollama/ollama at fb30760, and v0.24.0 as run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from servers.speaking import Answer, said
+
+JSON = "application/json; charset=utf-8"
+SIGN_IN = "https://ollama.com/connect?name=here&key=c3NoLWVkMjU1MTk"
+DISABLED = "ollama cloud is disabled"
+WEB = {"web_search": "web search is unavailable", "web_fetch": "web fetch is unavailable"}
+FOUND = [{"title": f"Page {number}", "url": f"https://example.test/{number}", "content": f"words {number}"} for number in range(12)]
+
+
+@dataclass
+class Service:
+    """`account` None is nobody signed in; `hosted` is the service itself, which wants `key` and has other paths; `disabled` keeps a
+    local server away from it."""
+
+    account: dict[str, Any] | None = None
+    hosted: bool = False
+    key: str = "sesame"
+    disabled: bool = False
+    pages: list[dict[str, Any]] = field(default_factory=lambda: list(FOUND))
+
+    @property
+    def methods(self) -> dict[str, tuple[str, ...]]:
+        below = "/api" if self.hosted else "/api/experimental"
+        return {"/api/status": ("GET",), "/api/me": ("POST",), **{f"{below}/{name}": ("POST",) for name in WEB}}
+
+    def status(self) -> Answer:
+        return said({"cloud": {"disabled": self.disabled, "source": "env" if self.disabled else "none"}}, 200, JSON)
+
+    def me(self) -> Answer:
+        return self._unsigned() if self.account is None else said(self.account, 200, JSON)
+
+    def web(self, what: str, body: dict[str, Any], authorization: str) -> Answer:
+        if self.disabled:
+            return said({"error": f"{DISABLED}: {WEB[what]}"}, 403, JSON)
+        if authorization != f"Bearer {self.key}" if self.hosted else self.account is None:
+            return said({"error": "unauthorized"}, 401, JSON) if self.hosted else self._unsigned()
+        if what == "web_fetch":
+            return self._fetched(body.get("url"))
+        if not isinstance(body.get("query"), str) or not body["query"]:
+            return said({"error": "query is required"}, 400, JSON)
+        return said({"results": self.pages[: min(body.get("max_results") or 5, 10)] or None}, 200, JSON)
+
+    def _fetched(self, url: Any) -> Answer:
+        page = next((page for page in self.pages if page["url"] == url), None)
+        if page is None:
+            return said({"error": "failed to fetch"}, 502, JSON)
+        return said(
+            {"title": page["title"], "content": page["content"] * 3, "links": [other["url"] for other in self.pages[:2]]}, 200, JSON
+        )
+
+    def _unsigned(self) -> Answer:
+        return said({"error": "unauthorized", "signin_url": SIGN_IN}, 401, JSON)
