@@ -56,7 +56,7 @@ def encoded(image: Image.Image, kind: str = "png", parameters: str | None = None
         info = PngInfo()
         if parameters is not None:
             info.add_text("parameters", parameters.encode())  # raw UTF-8 in a tEXt chunk, as sd-server writes it
-        image.save(held, "PNG", pnginfo=info)
+        image.save(held, "PNG", pnginfo=info, compress_level=1)
     else:
         image.save(held, kind.upper(), quality=max(1, quality))
     return held.getvalue()
