@@ -368,7 +368,7 @@ async def test_a_wish_that_cannot_be_is_refused_before_anything_is_asked(wishes:
         {"derivatives": [THUMB, THUMB]},
         {"overlay": "x"},
         {"watermark": 7},
-        {"moderator": object()},
+        {"moderator": "nobody"},
         {"target": "sdxxl"},
         {"timeout": 0},
     ],
