@@ -14,6 +14,7 @@ from majordomo.llm.embeddings import EmbeddingModel, Embeddings, check_texts
 from majordomo.observing.observed import Observed
 from majordomo.settings import Limits, Timeout
 from majordomo.wire import WireRequest
+from majordomo.words import check_caller
 
 
 class EmbeddingDoor(Protocol):
@@ -36,22 +37,23 @@ class HTTPEmbeddingModel(EmbeddingModel):
         self._owner: Any = None
 
     async def embed(
-        self, texts: str | Sequence[str], *, dimensions: int | None = None, extra: Mapping[str, Any] | None = None
+        self, texts: str | Sequence[str], *, dimensions: int | None = None, extra: Mapping[str, Any] | None = None, caller: str = ""
     ) -> Embeddings:
-        caller = self._caller
+        ways = self._caller
         try:
-            given = check_texts(texts, dimensions, extra, caller.limits)
+            given = check_texts(texts, dimensions, extra, ways.limits)
+            check_caller(caller)
         except MajordomoError as error:
             error.about(self.provider, self.id)
             raise
-        if not caller.observers:
-            return await self._embedded(given, dimensions, extra or {})
+        if not ways.observers:
+            return await self._embedded(given, dimensions, extra or {}, caller)
         settings = {"texts": len(given), **({} if dimensions is None else {"dimensions": dimensions})}
-        observed = Observed(caller.observers, "embed", self.provider, self.id, given, address=caller.address, settings=settings)
+        observed = Observed(ways.observers, "embed", self.provider, self.id, given, caller=caller, address=ways.address, settings=settings)
         observed.start()
-        return await observed.run(lambda: self._embedded(given, dimensions, extra or {}))
+        return await observed.run(lambda: self._embedded(given, dimensions, extra or {}, caller))
 
-    async def _embedded(self, given: Sequence[str], dimensions: int | None, extra: Mapping[str, Any]) -> Embeddings:
+    async def _embedded(self, given: Sequence[str], dimensions: int | None, extra: Mapping[str, Any], whose: str) -> Embeddings:
         caller = self._caller
         try:
             wire = self._door.encode(self.id, given, dimensions, own_extra(extra, self.provider, caller.peers))
@@ -60,7 +62,7 @@ class HTTPEmbeddingModel(EmbeddingModel):
             async def once() -> Embeddings:
                 return self._door.decode(await caller.fetch(wire, deadline, caller.limits.picture_reply), len(given), caller.limits)
 
-            place = await caller.enter(deadline, self.id)
+            place = await caller.enter(deadline, self.id, whose)
             try:
                 made = await caller.repeat(once, Tries(caller, deadline, self.id))
                 place.leave(made.usage.input_tokens)
@@ -72,9 +74,9 @@ class HTTPEmbeddingModel(EmbeddingModel):
         return replace(made, provider=self.provider, model=made.model or self.id)
 
     def embed_sync(
-        self, texts: str | Sequence[str], *, dimensions: int | None = None, extra: Mapping[str, Any] | None = None
+        self, texts: str | Sequence[str], *, dimensions: int | None = None, extra: Mapping[str, Any] | None = None, caller: str = ""
     ) -> Embeddings:
-        return portal.run(lambda: self.embed(texts, dimensions=dimensions, extra=extra))
+        return portal.run(lambda: self.embed(texts, dimensions=dimensions, extra=extra, caller=caller))
 
     async def aclose(self) -> None:
         """Close the provider if this model was made by name; else it is the caller's."""

@@ -40,16 +40,17 @@ class EmbeddingModel(ABC):
 
     @abstractmethod
     async def embed(
-        self, texts: str | Sequence[str], *, dimensions: int | None = None, extra: Mapping[str, Any] | None = None
+        self, texts: str | Sequence[str], *, dimensions: int | None = None, extra: Mapping[str, Any] | None = None, caller: str = ""
     ) -> Embeddings:
-        """A vector for each text. `dimensions` shortens them where the model can; `extra` is merged into the backend's body.
+        """A vector for each text. `dimensions` shortens them where the model can; `extra` is merged into the backend's body;
+        `caller` is for whom it is done, never sent.
 
         Raises InvalidRequestError (field `texts`) for none at all or an empty one, before anything is sent, and MajordomoError's kinds.
         """
 
     @abstractmethod
     def embed_sync(
-        self, texts: str | Sequence[str], *, dimensions: int | None = None, extra: Mapping[str, Any] | None = None
+        self, texts: str | Sequence[str], *, dimensions: int | None = None, extra: Mapping[str, Any] | None = None, caller: str = ""
     ) -> Embeddings:
         """The same, blocking."""
 

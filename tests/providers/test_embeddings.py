@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from loopback import Handler, Loopback, Peer
+from loopback import Handler, Loopback, Peer, always, whole
 from servers.gemini_chat import GeminiChat
 from servers.ollama_chat import OllamaChat
 
@@ -103,3 +103,15 @@ async def test_bad_texts_are_refused_before_sending(serve: Serve, texts: Any) ->
 async def test_who_embeds_nothing_says_so() -> None:
     with pytest.raises(md.UnsupportedError):
         md.Anthropic("k").embedding_model("e")
+
+
+async def test_lines_and_books_know_for_whom_it_was_done(serve: Serve) -> None:
+    ledger = md.Ledger()
+    server = serve(always(whole({"data": [{"index": 0, "embedding": [1.0]}], "usage": {"prompt_tokens": 7}})))
+    async with md.OpenAICompatible(server.url, observers=[ledger]) as provider:
+        await provider.embedding_model("e").embed("a", caller="ann")
+        with pytest.raises(md.InvalidRequestError) as caught:
+            await provider.embedding_model("e").embed("a", caller="a" * 300)
+    assert caught.value.field == "caller"
+    assert ledger.by_caller()["ann"].input_tokens == 7
+    assert b"ann" not in server.seen[0].body
