@@ -115,7 +115,11 @@ def test_a_text_that_imitates_the_mark_is_refused() -> None:
         splices.cut(encode_json(body, splices.fallback))
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), "\ud800", object(), {"a": [float("-inf")]}], ids=["nan", "inf", "surrogate", "object", "inf within"])
+@pytest.mark.parametrize(
+    "value",
+    [float("nan"), float("inf"), "\ud800", object(), {"a": [float("-inf")]}],
+    ids=["nan", "inf", "surrogate", "object", "inf within"],
+)
 def test_what_json_cannot_hold_is_refused_before_sending(value: object) -> None:
     with pytest.raises(InvalidRequestError):
         encode_json({"x": value}, Splices().fallback)
