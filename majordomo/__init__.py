@@ -15,8 +15,8 @@ _HOME = {
     "majordomo.errors": (
         "AuthenticationError BackendError BadResponseError CallWarning ChainExhaustedError ConfigurationError "
         "ConnectionFailedError ContentRefusedError DeadlineExceededError InvalidRequestError JobCancelledError JobLostError "
-        "MajordomoError NoImageError NotFoundError OverloadedError PermissionDeniedError RateLimitError StreamBrokenError Tried "
-        "UnsupportedError"
+        "MajordomoError NoImageError NotFoundError OverloadedError PermissionDeniedError RateLimitError StorageError "
+        "StreamBrokenError Tried UnsupportedError"
     ),
     "majordomo.settings": "Limits Rate Retries Timeout",
     "majordomo.catalog": "Health ModelInfo",
@@ -59,7 +59,7 @@ _NAMES |= {
     "ImageRequest": ("majordomo.imagegen", "Request"),
     "ImageResult": ("majordomo.imagegen", "Result"),
 }
-_PACKAGES = ("imagegen", "llm")
+_PACKAGES = ("imagegen", "imaging", "llm")
 
 __all__ = [
     "Anthropic",
@@ -117,6 +117,7 @@ __all__ = [
     "ResourceGroup",
     "Retries",
     "StableDiffusion",
+    "StorageError",
     "StreamBrokenError",
     "TextPart",
     "ThinkingPart",
@@ -134,6 +135,7 @@ __all__ = [
     "image_model",
     "image_tool",
     "imagegen",
+    "imaging",
     "llm",
     "load_messages",
     "model",
@@ -194,7 +196,7 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:
-    from majordomo import imagegen, llm
+    from majordomo import imagegen, imaging, llm
     from majordomo.catalog import Health, ModelInfo
     from majordomo.errors import (
         AuthenticationError,
@@ -215,6 +217,7 @@ if TYPE_CHECKING:
         OverloadedError,
         PermissionDeniedError,
         RateLimitError,
+        StorageError,
         StreamBrokenError,
         Tried,
         UnsupportedError,
