@@ -18,6 +18,7 @@
     |- StreamBrokenError                   cut off; `.partial` holds what had arrived
     |- JobLostError
     |- JobCancelledError
+    |- StorageError                        a file cannot be written or read here: disk full, read-only
     `- ChainExhaustedError                 `.failures` has every member's error
 
 The class carries the decision: `retryable` answers "may the same request succeed elsewhere, or later?".
@@ -274,6 +275,13 @@ class JobCancelledError(MajordomoError):
 
     status_hint = 409
     default_code = "JOB_CANCELLED"
+
+
+class StorageError(MajordomoError):
+    """A file could not be written or read here: STORAGE_FULL, STORAGE_READ_ONLY, else STORAGE_FAILED. Nothing half-written is left."""
+
+    status_hint = 507
+    default_code = "STORAGE_FAILED"
 
 
 class ChainExhaustedError(MajordomoError):

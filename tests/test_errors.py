@@ -40,7 +40,7 @@ def test_the_tree_is_the_one_of_the_design() -> None:
     assert parents.pop("UnsupportedError") == "InvalidRequestError"
     assert parents.pop("NoImageError") == "BadResponseError"
     assert set(parents.values()) == {"MajordomoError"}
-    assert len(TREE) == 19
+    assert len(TREE) == 20
     assert issubclass(md.DeadlineExceededError, TimeoutError)
     assert issubclass(md.ConnectionFailedError, ConnectionError)
 

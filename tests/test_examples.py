@@ -31,6 +31,13 @@ SAYS = {
     "chat_platform.py": ["ann says: hello"],
     "draw_then_talk.py": ["drawn from seed ", "<ImagePart image/png 384x256", "The picture looks "],
     "edit_a_picture.py": ["lighthouse-at-night.png", "'prompt': 'a sky full of stars'", "'seed': 8"],
+    "from_a_brief.py": [
+        "read: a poster about an event, portrait, 2 times, titled BLUE ROOM",
+        "planned by rules: A poster for a jazz night.",
+        "ready: main, <ImagePart image/png 256x384",
+        "derived from main-2: main-2-thumbnail.webp",
+        "blue-room/manifest.json",
+    ],
     "one_conversation.py": [
         "is 96 x 64 pixels",
         "(('draw_picture', {'prompt': 'of a lighthouse at dusk'}),)",

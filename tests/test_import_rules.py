@@ -21,7 +21,7 @@ FLOORS = [
     {"flows", "embedded"},
     {"providers"},
     {"routing"},
-    {"bots"},
+    {"bots", "studio"},
     {"cli", "testing"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

@@ -160,6 +160,13 @@ def _column(table: Mapping[str, tuple[str, str, str]], column: int) -> Mapping[s
 
 _SAMPLER_READINGS = _readings(_SAMPLERS)
 _SCHEDULER_READINGS = _readings(_SCHEDULERS)
+
+
+def canonical_sampler(name: str) -> str | None:
+    """The canonical name of a sampler in anybody's spelling; None for one that nobody knows."""
+    return _SAMPLER_READINGS.get(_key(name))
+
+
 # All but the names that came in after 2025, by the dates of the wire's history
 _CERTAIN = frozenset(
     (

@@ -71,7 +71,7 @@ class Telling(Generic[E, T]):
     def _begin(self) -> None:
         self._over = anyio.Event()
         self._scope = anyio.CancelScope()
-        self._task = _spawn(self._run)
+        self._task = spawn(self._run)
 
     async def _run(self) -> None:
         assert self._scope is not None
@@ -95,7 +95,7 @@ class Telling(Generic[E, T]):
             self._news.set()
 
 
-def _spawn(work: Callable[[], Coroutine[Any, Any, None]]) -> Any:
+def spawn(work: Callable[[], Coroutine[Any, Any, None]]) -> Any:
     """A task of the running loop itself. anyio has none outside a task group, and a group may not outlive the task that opened it."""
     trio = sys.modules.get("trio")
     if trio is not None and trio.lowlevel.in_trio_task():

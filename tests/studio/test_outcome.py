@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import errno
+import itertools
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import majordomo as md
+from majordomo.imaging import Derivative
+from majordomo.studio import Outcome, Picture, Studio
+from majordomo.testing import ScriptedPainter, plain_picture
+
+PICTURE = plain_picture(16, 16)
+
+
+def outcome(*names: str) -> Outcome:
+    return Outcome(tuple(Picture(name, PICTURE, finished=True) for name in names))
+
+
+def test_names_are_safe_and_not_taken_twice() -> None:
+    names = ["../../etc/passwd", "a b", "A B", "con", "", "名前", "manifest", "x" * 300]
+    files = list(outcome(*names).files)
+    assert files == ["passwd.png", "a_b.png", "A_B-2.png", "picture_con.png", "picture.png", "名前.png", "manifest.png", "x" * 80 + ".png"]
+
+
+def test_a_derivative_that_is_called_like_a_picture_gets_a_number() -> None:
+    made = Studio(derivatives=[Derivative("2")]).run_sync([Picture("main", PICTURE), Picture("main-2", PICTURE)])
+    assert list(made.files) == ["main.png", "main-2.png", "main-2-2.png", "main-2-2-2.png"]
+
+
+def test_the_manifest_has_no_bytes_and_says_what_each_file_is() -> None:
+    made = Studio(ScriptedPainter([PICTURE]), derivatives=[Derivative("thumb", size=8, format="webp")]).run_sync("a cat", steps=3, seed=7)
+    told = json.loads(made.to_json())
+    [picture] = told["pictures"]
+    assert {name: picture[name] for name in ("file", "mime", "width", "sha256", "prompt", "seed", "settings")} == {
+        "file": "main.png",
+        "mime": "image/png",
+        "width": 16,
+        "sha256": PICTURE.sha256,
+        "prompt": "A cat.",
+        "seed": 7,
+        "settings": {"steps": 3},
+    }
+    assert picture["derivatives"][0]["file"] == "main-thumb.webp"
+    assert told["plan"]["answered_by"] == "rules"
+    assert PICTURE.to_base64()[:40] not in made.to_json()
+
+
+def test_nothing_is_overwritten_and_nothing_is_written_then(tmp_path: Path) -> None:
+    (tmp_path / "b.png").write_text("mine")
+    with pytest.raises(FileExistsError):
+        outcome("a", "b").save(tmp_path)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("b.png", "mine")]
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(errno.ENOSPC, "STORAGE_FULL"), (errno.EDQUOT, "STORAGE_FULL"), (errno.EROFS, "STORAGE_READ_ONLY")]
+)
+def test_a_disk_that_fails_halfway_keeps_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, code: str) -> None:
+    written = itertools.count()
+
+    def fsync(_: int) -> None:
+        if next(written) == 2:
+            raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(md.errors.StorageError) as caught:
+        outcome("a", "b", "c").save(tmp_path)
+    assert caught.value.code == code
+    assert caught.value.details.keys() >= {"stage", "asked", "help"}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_it_is_written_where_a_file_system_knows_no_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def link(*_: object) -> None:
+        raise OSError(errno.EPERM, "no links here")
+
+    monkeypatch.setattr(os, "link", link)
+    assert {path.name for path in outcome("a").save(tmp_path)} == {"a.png", "manifest.json"}
+    assert {path.name for path in tmp_path.iterdir()} == {"a.png", "manifest.json"}
+
+
+def test_a_folder_that_is_a_file_is_a_typed_error(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises((md.errors.StorageError, FileExistsError)):
+        outcome("a").save(tmp_path / "out")
+
+
+@pytest.mark.parametrize("change", [{"file": "../a.png"}, {"file": ""}, {"sha256": "0" * 64}, {"name": None}, {"derivatives": 7}], ids=repr)
+def test_a_manifest_that_lies_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
+    outcome("a").save(tmp_path / "out")
+    (tmp_path / "a.png").write_bytes(PICTURE.data)
+    path = tmp_path / "out" / "manifest.json"
+    told = json.loads(path.read_text())
+    told["pictures"][0] |= change
+    path.write_text(json.dumps(told))
+    with pytest.raises(md.InvalidRequestError):
+        Outcome.load(tmp_path / "out")
+    path.write_text("{")
+    with pytest.raises(md.InvalidRequestError):
+        Outcome.load(tmp_path / "out")
