@@ -171,10 +171,11 @@ async def test_an_answer_is_kept_under_all_that_it_depends_on() -> None:
     await PromptAssistant(chat, "flux", cache=cache).plan(BRIEF)
     await PromptAssistant(chat, "sdxl", cache=cache).plan(BRIEF + "!")
     await PromptAssistant(chat, "sdxl", cache=cache).plan(BRIEF, n=2)
+    await PromptAssistant(chat, "sdxl", cache=cache).plan(BRIEF, steps=12)
     await PromptAssistant(chat, "sdxl", cache=cache, overlay=True).plan(BRIEF)
     await PromptAssistant(chat, "sdxl", cache=cache, instructions="be brief").plan(BRIEF)
     await PromptAssistant(ScriptedChat([said()], id="other"), "sdxl", cache=cache).plan(BRIEF)
-    assert len(cache) == 7
+    assert len(cache) == 8
 
 
 async def test_a_draft_by_rules_is_not_kept_and_a_broken_entry_is_no_harm() -> None:
