@@ -10,7 +10,7 @@ from pathlib import Path
 
 import typer
 
-from majordomo.imaging import contact_sheet
+from majordomo import imaging
 from majordomo.media import ImagePart, safe_stem
 from majordomo.studio import Outcome
 from majordomo.studio.classifier import Classification
@@ -68,6 +68,9 @@ def titled(outcome: Outcome, read: Classification) -> Outcome:
             for one in picture.derivatives
         )
         pictures.append(replace(picture, name=name, derivatives=tuple(derivatives)))
+    for error in outcome.errors:
+        if "picture" in error.details:
+            error.details["picture"] = named(str(error.details["picture"]))
     return replace(outcome, pictures=tuple(pictures))
 
 
@@ -86,7 +89,7 @@ def save(outcome: Outcome, folder: Path) -> list[Path]:
 
 
 def _sheet(outcome: Outcome) -> ImagePart:
-    return contact_sheet(outcome.images, [picture.name for picture in outcome.pictures], tile=384, margin=24)
+    return imaging.contact_sheet(outcome.images, [picture.name for picture in outcome.pictures], tile=384, margin=24)
 
 
 def _free(folder: Path) -> Path:

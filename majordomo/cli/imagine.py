@@ -71,14 +71,8 @@ def imagine(
         overlay = False if drawn_text else title
         studio = Studio(painter, author, recipe=steps_after, derivatives=DERIVATIVES, overlay=overlay, watermark=watermark or None)
         size = size or _sharp(painter, read, aspect)
-        wishes: dict[str, Any] = {
-            "n": n,
-            "size": size,
-            "aspect": "" if size else aspect,
-            "steps": steps,
-            "cfg_scale": cfg,
-            "seed": seeded(seed),
-        }
+        shape = {"size": size, "aspect": "" if size else aspect}
+        wishes: dict[str, Any] = {**shape, "n": n, "steps": steps, "cfg_scale": cfg, "seed": seeded(seed)}
         try:
             outcome = watched(console, studio, brief, {name: value for name, value in wishes.items() if value not in (None, "")})
         except MajordomoError as error:

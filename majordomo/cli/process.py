@@ -16,11 +16,12 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from majordomo import imaging
 from majordomo.cli.drawing import plain_console, warn
 from majordomo.cli.telling import size_of, tell_failure
 from majordomo.errors import CallWarning, InvalidRequestError, MajordomoError
 from majordomo.flows import portal
-from majordomo.imaging import Recipe, apply_async_with_notes
+from majordomo.imaging import Recipe
 from majordomo.imaging.threads import WORKERS
 from majordomo.media import SUFFIXES, ImagePart, safe_stem
 from majordomo.studio.files import write_new
@@ -106,7 +107,7 @@ def _watched(console: Console, sources: Sequence[Path], recipe: Recipe, folder: 
     """All of them, as many at once as there are processors, with a bar."""
     made: dict[int, Made] = {}
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("processing", total=len(sources))
 
         async def work() -> None:
@@ -134,7 +135,7 @@ async def _processed(source: Path, recipe: Recipe, folder: Path) -> Made:
     except MajordomoError as error:
         return Made(source, error=located(error, "finish"))
     try:
-        applied = await apply_async_with_notes(image, recipe)
+        applied = await imaging.apply_async_with_notes(image, recipe)
     except Exception as error:
         return Made(source, error=located(error, "finish"))
     made = applied.image

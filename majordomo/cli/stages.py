@@ -18,7 +18,10 @@ def watched(console: Console, workshop: studio.Studio, brief: str, wishes: Mappi
     columns = (
         TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.fields[count]}", markup=False), TimeElapsedColumn()
     )  # fmt: skip
-    with Progress(*columns, console=console, transient=True) as progress, workshop.stream_sync(brief, **wishes) as stream:
+    with (
+        Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress,
+        workshop.stream_sync(brief, **wishes) as stream,
+    ):
         board = _Board(console, progress)
         for event in stream:
             board.tell(event)
