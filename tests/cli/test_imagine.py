@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import pty
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -198,3 +203,40 @@ def test_an_error_is_one_clear_line_and_status_1(majordomo: Any, arguments: list
     assert words in done.err
     assert done.err.count("\n") == 1
     assert os.listdir(".") == []
+
+
+SCRIPT = [sys.executable, "-c", "from majordomo.cli.main import main; main()", "imagine"]
+
+
+def test_a_terminal_is_shown_the_stages_and_steps_of_every_picture(tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100", "HOME": str(tmp_path)}
+    command = [*SCRIPT, BRIEF, "-n", "2", "--size", "96x144", "--steps", "6", "-o", "out"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
+    os.close(theirs)
+    shown = b""
+    try:
+        while piece := os.read(ours, 65536):
+            shown += piece
+    except OSError:  # the other side of a terminal has closed
+        pass
+    os.close(ours)
+    assert process.wait(20) == 0
+    text = shown.decode()
+    for words in ("reading the brief", "main: ", "main-2: ", "web ready"):
+        assert words in text
+    assert (tmp_path / "out" / "manifest.json").exists()
+
+
+def test_ctrl_c_stops_the_work_writes_nothing_and_exits_130(serve: Serve, tmp_path: Path) -> None:
+    server = serve(lambda peer: (peer.request(), peer.wait_for_close(20)))
+    command = [*SCRIPT, BRIEF, "-o", "out", "--model", f"llamaswap://127.0.0.1:{server.port}/x"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        until = time.monotonic() + 20
+        while not server.seen and time.monotonic() < until:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        shown, _ = process.communicate(timeout=10)
+    assert process.returncode == 130
+    assert "Traceback" not in shown
+    assert os.listdir(tmp_path) == []
