@@ -1,61 +1,39 @@
-"""draw, chat, models, doctor."""
+"""The commands of `majordomo`; draw, chat and models are here."""
 
 from __future__ import annotations
 
-import secrets
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Console, Group
-from rich.live import Live
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.console import Console
 from rich.table import Table
 
 from majordomo import imagegen, llm
 from majordomo.cli.doctor import doctor
-from majordomo.cli.preview import half_blocks
-from majordomo.errors import CallWarning, UnsupportedError
+from majordomo.cli.drawing import FORMATS, closing, delivered, named, pictures, plain_console, seeded, targets, warn
+from majordomo.cli.edit import edit
+from majordomo.cli.imagine import imagine
+from majordomo.cli.info import info
+from majordomo.cli.process import process
+from majordomo.errors import UnsupportedError
 from majordomo.flows import portal
 from majordomo.media import ImagePart
-from majordomo.options import SAFE_SEEDS
 from majordomo.routing import registry
 from majordomo.routing.config import load
-from majordomo.routing.resolve import VARIABLES, default, members, resolve
+from majordomo.routing.resolve import members, resolve
 
 app = typer.Typer(
     name="majordomo",
-    help="Draw pictures and chat, on any backend.",
+    help="Draw pictures and chat, on any backend; from a brief to finished files.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.command()(doctor)
-FORMATS = {".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp", ".png": ""}
-
-
-def _console() -> Console:
-    return Console(highlight=False, soft_wrap=True)
-
-
-def _named(given: str | None, kind: str) -> tuple[str | None, str]:
-    """The model string to use, None for the default of a variable or the configuration, and where it came from."""
-    if given:
-        return given, ""
-    if (found := default(load(), kind)) is not None:
-        return None, f" (from {found[1]})"
-    return "offline", f" (no --model and no {VARIABLES[kind]})"
-
-
-@contextmanager
-def _closing(model: Any) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        portal.run(model.aclose)
+for command in (doctor, imagine, edit, process, info):
+    app.command()(command)
 
 
 @app.command()
@@ -84,11 +62,10 @@ def draw(
     force: Annotated[bool, typer.Option("--force", help="Overwrite the output file.")] = False,
 ) -> None:
     """Draw a picture, and ask a question about it."""
-    console = _console()
-    name, why = _named(model, "image")
+    console = plain_console()
+    name, why = named(model, "image")
     painter = registry.image_model(name)
-    targets = _targets(output, max(n, 1), force)
-    # 31 bits: every backend takes them
+    places = targets(output, max(n, 1), force)
     request = imagegen.Request(
         prompt,
         n=n,
@@ -102,79 +79,21 @@ def draw(
         images=tuple(ImagePart.from_file(path) for path in image or ()),
         mask=ImagePart.from_file(mask) if mask else None,
         strength=strength,
-        seed=seed if seed is not None else secrets.randbelow(SAFE_SEEDS),
+        seed=seeded(seed),
         output_format=FORMATS.get(output.suffix.lower(), "") if output else "",
-        previews=8 if console.is_terminal and console.color_system == "truecolor" else 0,
+        previews=pictures(console),
     )
-    with _closing(painter):
-        console.print(f"drawing with {painter.provider}/{painter.id}{why}, seed {request.seed}", style="dim")
-        result = _watched(console, painter, request)
-    for index, drawn in enumerate(result.images):
-        written = _write(drawn, targets[index] if index < len(targets) else None, prompt, force)
-        told = result.details[index].seed
-        console.print(f"{written}  {drawn.width}x{drawn.height}, seed {told if told is not None else 'unknown'}")
-    _warn(console, [warning for warning in result.warnings if warning.field != "previews"])
-    if isinstance(result.raw, dict) and result.raw.get("neural_network") is False:
-        console.print(str(result.raw["note"]), style="dim")
+    with closing(painter):
+        result = delivered(console, painter, request, why, places, "-".join(prompt.split()[:6]).lower(), force)
     if ask is not None:
         _answer(console, chat_model, [llm.user(ask, *result.images)])
 
 
-def _watched(console: Console, painter: imagegen.Model, request: imagegen.Request) -> imagegen.Result:
-    """The result, with a bar while it is drawn and a preview where the terminal shows colours."""
-    progress = Progress(
-        TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[count]}"), TimeElapsedColumn(), console=console
-    )
-    task: TaskID = progress.add_task("waiting", total=None, count="")
-    with painter.stream_sync(request) as stream, Live(progress, console=console, transient=True, refresh_per_second=8) as live:
-        for event in stream:
-            match event:
-                case imagegen.Step():
-                    progress.update(
-                        task, description="drawing", completed=event.step, total=event.total, count=f"{event.step}/{event.total}"
-                    )
-                case imagegen.Queued():
-                    progress.update(task, description="queued" + (f", number {event.position}" if event.position else ""))
-                case imagegen.Loading():
-                    progress.update(task, description="the model loads")
-                case imagegen.Preview():
-                    live.update(Group(progress, half_blocks(event.image, min(console.width, 48))))
-                case _:
-                    pass
-    assert stream.result is not None
-    return stream.result
-
-
-def _targets(output: Path | None, count: int, force: bool) -> list[Path]:
-    """Where the pictures go; said before drawing when a file is in the way."""
-    if output is None:
-        return []
-    if output.suffix and output.suffix.lower() not in FORMATS:
-        raise typer.BadParameter(f"the suffix is one of {', '.join(FORMATS)}", param_hint="--output")
-    if not output.parent.is_dir():
-        raise typer.BadParameter(f"there is no folder {output.parent}", param_hint="--output")
-    names = [output if number == 1 else output.with_name(f"{output.stem}-{number}{output.suffix}") for number in range(1, count + 1)]
-    if not force and (taken := [name for name in names if name.exists()]):
-        raise typer.BadParameter(f"{taken[0]} exists; use --force to overwrite it", param_hint="--output")
-    return names
-
-
-def _write(image: ImagePart, target: Path | None, prompt: str, force: bool) -> Path:
-    if target is not None:
-        return image.save(target, overwrite=force)
-    return image.save_in(".", "-".join(prompt.split()[:6]).lower() or "picture")
-
-
-def _warn(console: Console, warnings: list[CallWarning] | tuple[CallWarning, ...]) -> None:
-    for warning in warnings:
-        console.print(f"warning: {warning.message}", style="yellow", markup=False)
-
-
 def _answer(console: Console, chat_model: str | None, messages: list[llm.Message]) -> llm.Reply:
     """The answer, printed while it arrives."""
-    name, why = _named(chat_model, "chat")
+    name, why = named(chat_model, "chat")
     model = registry.model(name)
-    with _closing(model):
+    with closing(model):
         console.print(f"asking {model.provider}/{model.id}{why}", style="dim")
         with model.stream_sync(messages) as stream:
             for event in stream:
@@ -188,7 +107,7 @@ def _answer(console: Console, chat_model: str | None, messages: list[llm.Message
                     case _:
                         pass
         console.print()
-    _warn(console, stream.reply.warnings)
+    warn(console, stream.reply.warnings)
     return stream.reply
 
 
@@ -201,7 +120,7 @@ def chat(
     image: Annotated[list[Path] | None, typer.Option(help="A picture to talk about; may be given several times.")] = None,
 ) -> None:
     """Talk to a chat model."""
-    console = _console()
+    console = plain_console()
     pictures = [ImagePart.from_file(path) for path in image or []]
     messages: list[llm.Message] = []
     for line in [text] if text is not None else _lines(console):
@@ -230,8 +149,8 @@ def models(
     ] = None,
 ) -> None:
     """List the models of a provider, and what is loaded."""
-    console = _console()
-    name = provider or _named(None, "chat")[0]
+    console = plain_console()
+    name = provider or named(None, "chat")[0]
     owner = registry.provider(name)
     shown = members(resolve(load(), name, "chat"))[0].table or owner.name
     try:

@@ -18,7 +18,9 @@ def main() -> None:
         app()
     except MajordomoError as error:
         where = "/".join(part for part in (error.provider, error.model) if part)
-        sys.exit(f"majordomo: {where + ': ' if where else ''}{error.message}")
+        help_ = error.details.get("help")
+        advice = f" ({error.code}; {help_})" if help_ else ""
+        sys.exit(f"majordomo: {where + ': ' if where else ''}{error.message}{advice}")
     except OSError as error:
         sys.exit(f"majordomo: {error.filename + ': ' if isinstance(error.filename, str) else ''}{error.strerror or error}")
     except KeyboardInterrupt:

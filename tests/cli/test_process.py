@@ -1,0 +1,99 @@
+"""`majordomo process` in a terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import majordomo as md
+
+Picture = Callable[..., md.ImagePart]
+
+
+def test_the_recipe_is_applied_to_every_file_and_the_originals_stay(majordomo: Any, picture: Picture) -> None:
+    originals = {name: picture(200, 100, colour) for name, colour in (("a.png", "red"), ("b.png", "green"))}
+    for name, image in originals.items():
+        image.save(name)
+    done = majordomo("process", "*.png", "--recipe", "resize=64,convert=webp,strip", "-o", "out")
+    assert (done.status, done.err) == (0, ""), done
+    for name, image in originals.items():
+        assert Path(name).read_bytes() == image.data
+        made = md.ImagePart.from_file(Path("out", name).with_suffix(".webp"))
+        assert (made.mime, made.width, made.height) == ("image/webp", 64, 32)
+    assert sorted(os.listdir("out")) == ["a.webp", "b.webp"]
+    assert "a.png -> out/a.webp  64x32, " in done.out
+    assert "2 of 2 written, " in done.out
+
+
+def test_one_bad_file_stops_no_other_and_is_told(majordomo: Any, picture: Picture) -> None:
+    picture().save("a.png")
+    Path("bad.png").write_bytes(picture(100, 100, "red").data[:60])
+    Path("text.png").write_text("no picture")
+    done = majordomo("process", "text.png", "bad.png", "missing.png", "a.png", "--recipe", "resize=32", "-o", "out")
+    assert done.status == 1
+    assert os.listdir("out") == ["a.png"]
+    assert "failed: text.png: " in done.out
+    assert done.out.count("(BAD_IMAGE)") == 2
+    assert "failed: missing.png: No such file or directory (FILE_UNREADABLE)" in done.out
+    assert done.out.count("  help: ") == 3
+    assert "1 of 4 written, 3 failed, " in done.out
+
+
+def test_nothing_is_overwritten_and_names_that_are_taken_get_a_number(majordomo: Any, picture: Picture) -> None:
+    Path("x").mkdir()
+    Path("y").mkdir()
+    picture(8, 8, "red").save("x/a.png")
+    picture(8, 8, "blue").save("y/a.png")
+    assert majordomo("process", "**/a.png", "x/a.png", "--recipe", "strip", "-o", "x").status == 0
+    assert sorted(os.listdir("x")) == ["a-2.png", "a-3.png", "a.png"]
+    assert Path("x/a.png").read_bytes() == picture(8, 8, "red").data
+
+
+def test_a_recipe_comes_from_a_file_as_well(majordomo: Any, picture: Picture) -> None:
+    picture(64, 64).save("a.png")
+    Path("recipe.json").write_text(json.dumps({"steps": [{"step": "resize", "width": 16, "how": "long_side"}]}))
+    done = majordomo("process", "a.png", "--recipe-file", "recipe.json")
+    assert done.status == 0, done
+    assert md.ImagePart.from_file("processed/a.png").width == 16
+
+
+def test_what_did_not_happen_as_asked_is_told(majordomo: Any, picture: Picture) -> None:
+    picture(8, 8).save("a.png")
+    assert "warning: the picture is 8x8 and was not enlarged" in majordomo("process", "a.png", "--recipe", "resize=64").out
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_cannot_be_written_to_has_a_code(majordomo: Any, picture: Picture) -> None:
+    picture(8, 8).save("a.png")
+    Path("out").mkdir(mode=0o500)
+    done = majordomo("process", "a.png", "--recipe", "strip", "-o", "out")
+    assert done.status == 1
+    assert "(STORAGE_READ_ONLY)" in done.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["a.png"], "one of --recipe and --recipe-file"),
+        (["a.png", "--recipe", "strip", "--recipe-file", "broken.json"], "one of --recipe and --recipe-file"),
+        (["a.png", "--recipe", "bend=3"], "there is no step 'bend'"),
+        (["a.png", "--recipe-file", "broken.json"], "broken.json is no JSON"),
+        (["a.png", "--recipe-file", "missing.json"], "missing.json: No such file"),
+        (["*.webp", "--recipe", "strip"], "no file is like *.webp"),
+        ([".", "--recipe", "strip"], ". is a folder"),
+        (["a.png", "--recipe", "strip", "-o", "a.png"], "a.png is no folder"),
+        (["--recipe", "strip"], "Missing argument"),
+    ],
+)
+def test_wrong_usage_is_status_2_and_writes_nothing(majordomo: Any, picture: Picture, arguments: list[str], words: str) -> None:
+    picture(8, 8).save("a.png")
+    Path("broken.json").write_text("{")
+    done = majordomo("process", *arguments)
+    assert done.status == 2
+    assert words in done.err
+    assert sorted(os.listdir(".")) == ["a.png", "broken.json"]
