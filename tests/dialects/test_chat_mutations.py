@@ -18,6 +18,7 @@ REQUEST = llm.Request((md.user("hi"),), output={"type": "object"}, tool_choice="
 LIMITS = md.Limits()
 OTHERS: list[Any] = [None, True, -1, 10**30, 1.5, float("inf"), "x", "", [], [None], [[1]], {}, {"a": [1]}, "\u2028"]
 GONE = object()
+pytestmark = pytest.mark.slow
 each = pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
 
 

@@ -111,7 +111,13 @@ def run(code: str, *, interrupt_when: str = "") -> tuple[int, str]:
     """Exit status and output of a fresh interpreter; SIGINT is sent when it prints that line."""
     command = [sys.executable, "-u", "-c", textwrap.dedent(code)]
     shown = ""
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
         assert process.stdout is not None
         for line in process.stdout:
             shown += line

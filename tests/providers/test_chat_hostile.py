@@ -24,7 +24,7 @@ import majordomo as md
 from majordomo import llm
 from majordomo.llm import TextDelta
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 Serve = Callable[[Handler], Loopback]
 Answer = bytes | Callable[[Peer], object]
 ONCE = md.Retries(attempts=1)
