@@ -27,6 +27,11 @@ class Gatherer:
         self._left = 0  # bytes of a chunk, with its line end, that are still to come
         self._held = b""  # the beginning of a chunk's first line
 
+    @property
+    def holds(self) -> bool:
+        """Whether bytes have come that were not handed on."""
+        return bool(self._held)
+
     def feed(self, data: bytes) -> bytes:
         at = 0
         while self._head is not None:  # there may be thousands of provisional answers
