@@ -37,7 +37,7 @@ class Feed(Generic[T]):
                     return news
             raise StreamBrokenError("the backend ended its feed")
         except MajordomoError as error:
-            raise error.about(self._caller.provider) from None
+            raise self._caller.about(error).with_traceback(None) from None  # without its frames: they hold what came
 
     async def aclose(self) -> None:
         if self._stream is not None:

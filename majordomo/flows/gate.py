@@ -66,12 +66,15 @@ class Gate:
         queue, meters, gpu = self._queue, self._meters, self._gpu
         if queue is not None:
             await queue.enter(deadline, caller, tell)
+        undo: Callable[[], None] | None = None
         try:
             if meters is not None:
-                await meters.enter(deadline, caller)
+                undo = await meters.enter(deadline, caller)
             if gpu is not None:
                 await gpu.enter(deadline, caller, tell, holder)
         except BaseException:
+            if undo is not None:
+                undo()
             if queue is not None:
                 queue.leave()
             raise

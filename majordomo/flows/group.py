@@ -67,14 +67,20 @@ class ResourceGroup:
             return
         with self._lock:
             self._active[holder] += 1
-            idle = [other for other in self._resident.values() if other != holder and not self._active[other]] if self.unload else []
-            for other in idle:
-                del self._resident[other]
-            self._resident[holder] = holder
+            idle: list[Holder] = []
+            if self.unload:  # else nobody asks who is there, and a group must not keep closed providers
+                idle = [other for other in self._resident.values() if other != holder and not self._active[other]]
+                for other in idle:
+                    del self._resident[other]
+                self._resident[holder] = holder
         try:
-            for other in idle:
-                await _release(other, deadline)
+            while idle:
+                await _release(idle[-1], deadline)
+                idle.pop()
         except BaseException:
+            with self._lock:
+                for other in idle:  # they may still be there: whoever comes next asks them again
+                    self._resident.setdefault(other, other)
             self.leave(holder)
             raise
 

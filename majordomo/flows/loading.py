@@ -12,6 +12,7 @@ from majordomo.wire import Deadline
 
 S = TypeVar("S")
 PAUSE = 1.0  # seconds for which one answer serves all calls that wait
+STALE = 5.0  # seconds after which an answer says nothing any more
 
 
 class LoadWatch(Generic[S]):
@@ -34,10 +35,11 @@ class LoadWatch(Generic[S]):
         if not 0 <= now - self._asked < PAUSE:
             self._asked = now
             try:
-                self._seen = (now, await self._look(deadline))
+                seen = await self._look(deadline)
             except MajordomoError:
                 return
-        if self._seen is None:
+            self._seen = (self._clock(), seen)
+        if self._seen is None or not 0 <= self._clock() - self._seen[0] < STALE:
             return
         word = self._loading(self._seen[1], model)
         if word is not None or deadline.phase == "load":

@@ -82,10 +82,8 @@ class Work(Generic[E, R]):
         """The result, `tell` called with each event on the way."""
         source = self.source()
         try:
-            while events := await source.next_events():
-                if tell is not None:
-                    for event in events:
-                        tell(event)
+            while await _told(source, tell):
+                pass
         finally:
             await source.aclose()
         assert source.result is not None
@@ -122,7 +120,8 @@ class WorkSource(Generic[E, R]):
                 self._stream = await self._opened()
             return await self._read(self._stream)
         except MajordomoError as error:
-            raise self._caller.about(error, self._work.model) from None
+            # Without its frames: they hold the answer, which may quote a key
+            raise self._caller.about(error, self._work.model).with_traceback(None) from None
 
     async def _opened(self) -> WireStream:
         if self._work.first is not None:
@@ -169,6 +168,15 @@ class WorkSource(Generic[E, R]):
     def _leave(self) -> None:
         if self._place is not None:
             self._place.leave()
+
+
+async def _told(source: WorkSource[E, R], tell: Callable[[E], None] | None) -> bool:
+    """Whether there was something to tell. In a frame of its own, so that an error's traceback holds nothing of what came before it."""
+    events = await source.next_events()
+    if tell is not None:
+        for event in events:
+            tell(event)
+    return bool(events)
 
 
 class ProgressReading:

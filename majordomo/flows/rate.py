@@ -92,8 +92,8 @@ class Meters:
         self._all = Meter(rate.requests_per_minute, rate.tokens_per_minute)
         self._callers: OrderedDict[str, Meter] = OrderedDict()
 
-    async def enter(self, deadline: Deadline, caller: str = "") -> None:
-        """Wait until the rate allows one more call. Raises RateLimitError (`LOCAL_RATE_LIMIT`) at once when that is beyond the limits of
+    async def enter(self, deadline: Deadline, caller: str = "") -> Callable[[], None]:
+        """Wait until the rate allows one more call; what is returned takes it back, for a call that is not made after all. Raises RateLimitError (`LOCAL_RATE_LIMIT`) at once when that is beyond the limits of
         the call, and OverloadedError (`QUEUE_FULL`) when as many wait as may."""
         with self._lock:
             now = self._clock()
@@ -110,19 +110,24 @@ class Meters:
                 raise queue_full(self._waiting)
             for party in parties:
                 party.call()
-            if wait <= 0:
-                return
-            self._waiting += 1
+            self._waiting += wait > 0
+
+        def undo() -> None:
+            with self._lock:
+                for party in parties:
+                    party.undo()
+
+        if wait <= 0:
+            return undo
         try:
             await anyio.sleep(wait)
         except BaseException:
+            undo()
+            raise
+        finally:
             with self._lock:
                 self._waiting -= 1
-                for party in parties:
-                    party.undo()
-            raise
-        with self._lock:
-            self._waiting -= 1
+        return undo
 
     def spent(self, caller: str, tokens: int | None) -> None:
         """What a call has used, as far as the backend told."""

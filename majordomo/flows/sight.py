@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,6 +13,7 @@ from majordomo.media import ImagePart, Readable
 from majordomo.settings import Limits
 
 KEPT = 16  # converted pictures that are remembered, so that a conversation's old ones are not converted at every turn
+KEPT_BYTES = 64 * 1024 * 1024  # of them and of what they were made from
 
 
 class Sight:
@@ -21,6 +23,8 @@ class Sight:
         self._reads = reads
         self._limits = limits
         self._made: OrderedDict[bytes, ImagePart] = OrderedDict()
+        self._size = 0
+        self._lock = threading.Lock()  # a model may be used from several threads
 
     def takes(self, request: llm.Request) -> bool:
         """Whether every picture can be sent as it is."""
@@ -43,17 +47,27 @@ class Sight:
         return _with(request, made), [CallWarning("PICTURE_CONVERTED", text, "messages") for text in words]
 
     async def _converted(self, picture: ImagePart) -> ImagePart:
-        made = self._made
-        if picture.data not in made:
-            from anyio import to_thread
+        with self._lock:
+            if picture.data in self._made:
+                self._made.move_to_end(picture.data)
+                return self._made[picture.data]
+        from anyio import to_thread
 
-            from majordomo.imaging.prepare import readable  # Pillow, where no picture needs it, is not loaded
+        from majordomo.imaging.prepare import readable  # Pillow, where no picture needs it, is not loaded
 
-            made[picture.data] = await to_thread.run_sync(readable, picture, self._reads, self._limits, abandon_on_cancel=True)
-            if len(made) > KEPT:
-                made.popitem(last=False)
-        made.move_to_end(picture.data)
-        return made[picture.data]
+        new = await to_thread.run_sync(readable, picture, self._reads, self._limits, abandon_on_cancel=True)
+        self._keep(picture.data, new)
+        return new
+
+    def _keep(self, data: bytes, new: ImagePart) -> None:
+        with self._lock:
+            if data in self._made:  # converted twice at once
+                return
+            self._made[data] = new
+            self._size += len(data) + len(new.data)
+            while len(self._made) > KEPT or self._size > KEPT_BYTES:
+                old, made = self._made.popitem(last=False)
+                self._size -= len(old) + len(made.data)
 
 
 def _said(picture: ImagePart) -> str:

@@ -12,6 +12,7 @@ HEX = b"0123456789abcdefABCDEF"
 LONGEST_LINE = 8  # digits of a chunk's size; extensions and longer ones are left alone
 LONGEST_HEAD = 128 * 1024  # the protocol library refuses a longer one
 _CHUNKED = re.compile(rb"\r?\ntransfer-encoding:[ \t]*chunked[ \t]*\r?\n", re.IGNORECASE)
+_END = re.compile(rb"\n\r?\n")  # of a head, as the protocol library sees it: a bare line feed ends a line too
 _STATUS = re.compile(rb"HTTP/1\.1 ([0-9]{3})[ \r\n]")
 
 
@@ -26,33 +27,39 @@ class Gatherer:
         self._left = 0  # bytes of a chunk, with its line end, that are still to come
         self._held = b""  # the beginning of a chunk's first line
 
+    @property
+    def holds(self) -> bool:
+        """Whether bytes have come that were not handed on."""
+        return bool(self._held)
+
     def feed(self, data: bytes) -> bytes:
-        if self._head is not None:
-            end = self._end_of_head(data)
+        at = 0
+        while self._head is not None:  # there may be thousands of provisional answers
+            end = self._end_of_head(data, at)
             if end is None:
                 return data
-            return data[:end] + self.feed(data[end:])
-        return self._chunks(data) if self._gathers and data else data
+            at = end
+        return data[:at] + self._chunks(data[at:]) if self._gathers and at < len(data) else data
 
-    def _end_of_head(self, data: bytes) -> int | None:
-        """Where in `data` the body begins; None when it does not."""
+    def _end_of_head(self, data: bytes, at: int) -> int | None:
+        """Where in `data` the head ends that goes on at `at`; None when it does not."""
         head = self._head
         assert head is not None
-        before = len(head)
-        head += data
-        end = head.find(b"\r\n\r\n", max(0, before - 3))
-        if end < 0:
+        before = len(head) - at
+        head += memoryview(data)[at:]
+        end = _END.search(head, max(0, before + at - 2))
+        if end is None:
             if len(head) > LONGEST_HEAD:
                 self._head = None
             return None
-        whole = bytes(head[: end + 4])
+        whole = bytes(head[: end.end()])
         status = _STATUS.match(whole)
         if status is not None and status[1].startswith(b"1") and status[1] != b"101":
             self._head = bytearray()  # the real answer follows
         else:
             self._head = None
             self._gathers = status is not None and status[1] not in (b"101", b"204", b"304") and _CHUNKED.search(whole) is not None
-        return end + 4 - before
+        return end.end() - before
 
     def _chunks(self, data: bytes) -> bytes:
         at = 0

@@ -39,7 +39,7 @@ class Wire(httpcore.AsyncNetworkStream):
         self._poll.register(raw.fileno(), select.POLLIN)
         self._poll_both = select.poll()
         self._poll_both.register(raw.fileno(), select.POLLIN | select.POLLOUT)
-        self._gather = Gatherer().feed
+        self._gather = Gatherer()
         self._early = b""  # what was read while a body was still being sent
         self._ssl: Any = stream.extra(TLSAttribute.ssl_object, None)
 
@@ -52,7 +52,7 @@ class Wire(httpcore.AsyncNetworkStream):
             # anyio hands out what it has up to READ bytes: a full piece may have more behind it, above the socket
             self._filled = len(received) >= READ
             self.replied = True
-            if data := self._gather(received):  # empty when all of it is held back: to httpcore that would be the end
+            if data := self._gather.feed(received):  # empty when all of it is held back: to httpcore that would be the end
                 return data
         return b""
 
@@ -138,12 +138,12 @@ class Wire(httpcore.AsyncNetworkStream):
         self.sent = self.replied = False
         self._early = b""
         self._held, self._held_size = [], 0
-        self._gather = Gatherer().feed
+        self._gather = Gatherer()
 
     @property
     def drained(self) -> bool:
-        """Whether nothing can wait above the socket: the last read did not fill its buffer."""
-        return not self._filled
+        """Whether nothing can wait above the socket: the last read did not fill its buffer, and nothing of it is held back."""
+        return not self._filled and not self._gather.holds
 
     def is_silent(self) -> bool:
         """Whether nothing at all has come since: no bytes, no end, no unread TLS record."""

@@ -5,6 +5,9 @@ import pytest
 
 import majordomo as md
 from majordomo.flows.gate import Gate
+from majordomo.flows.group import ResourceGroup
+from majordomo.flows.rate import Meters
+from majordomo.settings import Rate
 from majordomo.wire import Deadline
 
 pytestmark = pytest.mark.anyio
@@ -60,6 +63,20 @@ async def test_who_leaves_the_line_loses_nobody_a_place() -> None:
     place.leave()
     with anyio.fail_after(1):
         await gate.enter(Deadline(md.Timeout(queue=0.05)))
+
+
+async def test_a_call_that_is_never_made_costs_no_rate() -> None:
+    gpu = ResourceGroup("box", queue=0)
+    gate = Gate(1, meters=Meters(Rate(requests_per_minute=2)), gpu=gpu)
+    await gpu.enter(waiting())
+    for _ in range(3):
+        with pytest.raises(md.OverloadedError):
+            await gate.enter(waiting())
+    gpu.leave()
+    for _ in range(2):
+        (await gate.enter(waiting())).leave()
+    with pytest.raises(md.RateLimitError):
+        await gate.enter(waiting())
 
 
 async def test_without_places_it_is_open() -> None:

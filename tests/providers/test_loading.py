@@ -13,6 +13,8 @@ from loopback import Handler, Loopback, Peer, chat, delta
 
 import majordomo as md
 from majordomo import llm
+from majordomo.flows.loading import LoadWatch
+from majordomo.wire import Deadline
 
 Serve = Callable[[Handler], Loopback]
 pytestmark = pytest.mark.anyio
@@ -85,6 +87,24 @@ async def test_a_call_that_gives_up_says_that_it_was_the_load(serve: Serve, name
             with anyio.fail_after(10), pytest.raises(md.DeadlineExceededError) as caught:
                 await call("x")
             assert caught.value.phase == "load"
+
+
+async def test_an_answer_of_long_ago_says_nothing_about_now() -> None:
+    now = 0.0
+    told: list[llm.Loading] = []
+
+    async def look(deadline: Deadline) -> str:
+        if now:
+            raise md.ConnectionFailedError("no answer")
+        return "loading"
+
+    watch = LoadWatch(look, lambda seen, model: seen, lambda: now)
+    for now, phase in ((0.0, "load"), (1000.0, "first_byte"), (1000.5, "first_byte")):
+        deadline = Deadline(md.Timeout())
+        deadline.enter("first_byte")
+        await watch("m", deadline, told.append)
+        assert deadline.phase == phase
+    assert len(told) == 1
 
 
 def _streamed(model: llm.Model) -> Callable[[str], Any]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import anyio
 import httpx
 import pytest
-from loopback import Handler, Loopback
+from loopback import Handler, Loopback, Peer
 from pydantic import BaseModel
 from servers.ollama_chat import LAYERS, OllamaChat, Reply
 
@@ -307,3 +308,23 @@ async def test_a_server_that_names_no_capabilities_is_trusted(
         await ollama.model("old").generate([md.user("look", picture())])
     with pytest.raises(md.NotFoundError):
         await ollama.model("nothing").generate([md.user("look", picture())])
+
+
+async def test_a_key_that_a_frame_quotes_is_in_no_error_or_traceback(serve: Callable[[Handler], Loopback]) -> None:
+    key = "sk-very-secret"
+
+    def handler(peer: Peer) -> None:
+        while peer.request() is not None:
+            peer.begin()
+            peer.chunk(b'{"response":"%b","status":"%b"}\n{"error":"bad key %b"}\n' % ((key.encode(),) * 3))
+            peer.end()
+
+    def shown(error: BaseException) -> str:
+        frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__) if "/tests/" not in frame.f_code.co_filename]
+        return "".join(repr(frame.f_locals) for frame in frames)
+
+    async with md.Ollama(serve(handler).url, api_key=key, retries=md.Retries(attempts=1)) as ollama:
+        for call in (lambda: ollama.admin.generate("m", "x"), lambda: ollama.admin.pull("m")):
+            with pytest.raises(md.MajordomoError, match="bad key") as caught:
+                await call()
+            assert key not in f"{caught.value!r} {shown(caught.value)}"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -13,8 +15,9 @@ from loopback import Handler, Loopback, Peer, chat, delta, images
 
 import majordomo as md
 from majordomo import imagegen, llm
-from majordomo.flows.group import ResourceGroup, named_group
+from majordomo.flows.group import Holder, ResourceGroup, named_group
 from majordomo.settings import Rate
+from majordomo.wire import Deadline
 
 Serve = Callable[[Handler], Loopback]
 pytestmark = pytest.mark.anyio
@@ -179,6 +182,46 @@ async def test_a_backend_that_cannot_unload_is_no_reason_not_to_go_on(serve: Ser
         await dead.model("a").generate("a")
         with anyio.fail_after(10):
             assert (await swap.model("b").generate("a")).text == "calm"
+
+
+async def test_who_gives_up_while_others_are_unloaded_leaves_that_to_the_next() -> None:
+    asked: list[str] = []
+    cancelled = anyio.Event()
+
+    async def release(name: str) -> None:
+        asked.append(name)
+        if not cancelled.is_set():
+            await anyio.sleep_forever()
+
+    gpu = ResourceGroup("box", places=2, unload=True)
+    first, second, third = (Holder(1, name, functools.partial(release, name)) for name in ("a", "b", "c"))
+    for holder in (first, second):
+        await gpu.enter(Deadline(md.Timeout()), holder=holder)
+    for holder in (first, second):
+        gpu.leave(holder)
+    async with anyio.create_task_group() as group:
+        group.start_soon(functools.partial(gpu.enter, Deadline(md.Timeout()), holder=third))
+        await anyio.wait_all_tasks_blocked()
+        group.cancel_scope.cancel()
+    assert len(asked) == 1
+    asked.clear()
+    cancelled.set()
+    with anyio.fail_after(5):
+        await gpu.enter(Deadline(md.Timeout()), holder=third)
+    assert sorted(asked) == ["a", "b"]
+    gpu.leave(third)
+    assert (gpu.running, gpu.waiting) == (0, 0)
+
+
+async def test_a_group_keeps_no_provider_alive(serve: Serve, picture: bytes) -> None:
+    url = serve(Box(picture)).url
+    gpu = ResourceGroup("box")
+    async with md.LlamaSwap(url, gpu=gpu) as swap:
+        await swap.model("qwen").generate("a")
+    gone = weakref.ref(swap)
+    del swap
+    gc.collect()
+    assert gone() is None
 
 
 async def test_a_full_line_says_so_at_once(serve: Serve, picture: bytes) -> None:

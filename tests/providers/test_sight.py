@@ -16,6 +16,7 @@ from PIL import Image
 
 import majordomo as md
 from majordomo import llm
+from majordomo.flows.sight import Sight
 from majordomo.imaging.prepare import readable
 from majordomo.media import PLAIN, Readable
 
@@ -117,6 +118,19 @@ async def test_an_old_picture_is_converted_once_in_a_conversation(serve: Serve, 
     one, two = (sent(body)[0] for body in asked(server))
     assert one == two
     assert list(kept.values()) == [one]
+
+
+async def test_what_is_remembered_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures = [encoded("GIF", "P") for _ in range(4)]
+    sight = Sight(PLAIN, md.Limits())
+    made = [(await sight.shown(llm.Request((md.user(one),))))[0].messages[0].parts[0] for one in pictures]
+    assert len(sight._made) == 4
+    most = sum(len(one.data) for one in (*pictures[2:], *made[2:]))  # type: ignore[union-attr]
+    monkeypatch.setattr("majordomo.flows.sight.KEPT_BYTES", most)
+    sight = Sight(PLAIN, md.Limits())
+    for one in pictures:
+        await sight.shown(llm.Request((md.user(one),)))
+    assert list(sight._made) == [one.data for one in pictures[2:]]
 
 
 async def test_a_picture_that_is_none_is_said_before_anything_is_sent(serve: Serve) -> None:

@@ -90,6 +90,17 @@ def test_a_head_may_be_anything(head: bytes, sizes: list[int]) -> None:
     assert heard(gathered(pieces))[:2] == heard(pieces)[:2]
 
 
+@pytest.mark.parametrize("ends", [b"\n\n", b"\r\n\n", b"\n\r\n"])
+@pytest.mark.parametrize("sizes", [[], [1] * 200])
+def test_a_head_ends_where_the_protocol_library_sees_its_end(ends: bytes, sizes: list[int]) -> None:
+    body = b"\r\ntransfer-encoding: chunked\r\n\r\n" + chunk(b"one") + chunk(b"two")
+    pieces = sliced(b"HTTP/1.1 200 OK\r\ncontent-length: %d" % len(body) + ends + body, sizes)
+    assert heard(pieces)[:2] == (body, "whole <Headers([])>")
+    assert heard(gathered(pieces))[:2] == heard(pieces)[:2]
+    bare = b"HTTP/1.1 200 OK\ntransfer-encoding: chunked" + ends
+    assert gathered([bare + chunk(b"one") + chunk(b"two")]) == [bare + b"6\r\nonetwo\r\n"]
+
+
 @pytest.mark.parametrize(
     "head",
     [
@@ -107,6 +118,11 @@ def test_a_body_that_is_not_chunked_is_left_alone(head: bytes) -> None:
 
 def test_the_answer_after_a_provisional_one_is_gathered_too() -> None:
     early = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: a\r\n\r\n"
+    assert gathered([early + HEAD + chunk(b"one") + chunk(b"two")]) == [early + HEAD + b"6\r\nonetwo\r\n"]
+
+
+def test_any_number_of_provisional_answers_may_come_before() -> None:
+    early = b"HTTP/1.1 100 \r\n\r\n" * 3000
     assert gathered([early + HEAD + chunk(b"one") + chunk(b"two")]) == [early + HEAD + b"6\r\nonetwo\r\n"]
 
 

@@ -174,6 +174,17 @@ async def test_a_connection_whose_last_read_filled_its_buffer_is_not_used_again(
     await stream.aclose()
 
 
+async def test_a_connection_whose_last_bytes_are_held_back_is_not_used_again() -> None:
+    """A body behind the answer to HEAD, which has none: its first byte looks like the size of a chunk that is still to come."""
+    stream = OneRead(b"HTTP/1.1 200 X\r\ntransfer-encoding: chunked\r\n\r\n5")
+    connection = Connection(httpcore.Origin(b"http", b"x", 80), Wire(stream, Deadline(QUICK), secure=False))  # type: ignore[arg-type]
+    response = await connection.protocol.handle_async_request(httpcore.Request("HEAD", "http://x/", headers=[("Host", "x")]))
+    await response.aread()
+    await response.aclose()
+    assert not connection.is_clean()
+    await stream.aclose()
+
+
 async def test_a_failed_dial_gives_its_place_back() -> None:
     async def dial(deadline: Deadline) -> Connection:
         raise md.ConnectionFailedError("nobody there")
