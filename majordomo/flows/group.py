@@ -12,6 +12,7 @@ from typing import Any
 import anyio
 
 from majordomo.errors import ConfigurationError, MajordomoError
+from majordomo.flows.forks import forget_after_fork
 from majordomo.flows.queue import Queue, TellPosition
 from majordomo.wire import Deadline
 
@@ -50,6 +51,7 @@ class ResourceGroup:
         self._lock = threading.Lock()
         self._active: Counter[Holder] = Counter()
         self._resident: dict[Holder, Holder] = {}
+        forget_after_fork(self)
 
     @property
     def running(self) -> int:
@@ -91,6 +93,11 @@ class ResourceGroup:
                 if self._active[holder] <= 0:
                     del self._active[holder]
         self._queue.leave()
+
+    def forget(self) -> None:
+        """In a forked child: see Queue. What is in the GPU's memory is there for the child as well."""
+        self._lock = threading.Lock()
+        self._active = Counter()
 
     def __repr__(self) -> str:
         return f"<ResourceGroup {self.name}: {self.running} of {self.places} running, {self.waiting} waiting>"
