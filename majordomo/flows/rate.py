@@ -95,8 +95,11 @@ class Meters:
         forget_after_fork(self)
 
     async def enter(self, deadline: Deadline, caller: str = "") -> Callable[[], None]:
-        """Wait until the rate allows one more call; what is returned takes it back, for a call that is not made after all. Raises RateLimitError (`LOCAL_RATE_LIMIT`) at once when that is beyond the limits of
-        the call, and OverloadedError (`QUEUE_FULL`) when as many wait as may."""
+        """Wait until the rate allows one more call; what is returned takes it back, for a call that is not made after all.
+
+        Raises RateLimitError (`LOCAL_RATE_LIMIT`) at once when that is beyond the limits of the call, and OverloadedError (`QUEUE_FULL`)
+        when as many wait as may.
+        """
         with self._lock:
             now = self._clock()
             parties = self._parties(caller)

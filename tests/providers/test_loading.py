@@ -99,7 +99,8 @@ async def test_an_answer_of_long_ago_says_nothing_about_now() -> None:
         return "loading"
 
     watch = LoadWatch(look, lambda seen, model: seen, lambda: now)
-    for now, phase in ((0.0, "load"), (1000.0, "first_byte"), (1000.5, "first_byte")):
+    for moment, phase in ((0.0, "load"), (1000.0, "first_byte"), (1000.5, "first_byte")):
+        now = moment
         deadline = Deadline(md.Timeout())
         deadline.enter("first_byte")
         await watch("m", deadline, told.append)
