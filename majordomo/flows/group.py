@@ -11,7 +11,7 @@ from typing import Any
 
 import anyio
 
-from majordomo.errors import ConfigurationError, MajordomoError
+from majordomo.errors import ConfigurationError
 from majordomo.flows.forks import forget_after_fork
 from majordomo.flows.queue import Queue, TellPosition
 from majordomo.wire import Deadline
@@ -110,7 +110,7 @@ async def _release(holder: Holder, deadline: Deadline) -> None:
     with anyio.move_on_after(min(RELEASE_TIME, deadline.left())):
         try:
             await holder.release()
-        except MajordomoError:
+        except Exception:  # not ours alone: it is another provider's way of asking, perhaps from another event loop than it was made for
             return
 
 

@@ -213,6 +213,17 @@ async def test_who_gives_up_while_others_are_unloaded_leaves_that_to_the_next() 
     assert (gpu.running, gpu.waiting) == (0, 0)
 
 
+async def test_what_goes_wrong_with_another_providers_unloading_is_not_this_calls_error() -> None:
+    async def release() -> None:
+        raise RuntimeError("the event loop of that client is closed")
+
+    gpu = ResourceGroup("box", unload=True)
+    for model in ("a", "b"):
+        await gpu.enter(Deadline(md.Timeout()), holder=Holder(1, model, release))
+        gpu.leave(Holder(1, model))
+    assert (gpu.running, gpu.waiting) == (0, 0)
+
+
 async def test_a_group_keeps_no_provider_alive(serve: Serve, picture: bytes) -> None:
     url = serve(Box(picture)).url
     gpu = ResourceGroup("box")
