@@ -83,7 +83,8 @@ class ResourceGroup:
                 await _release(idle[-1], deadline)
                 with self._lock:
                     self._left(idle.pop())
-            while self._leaving.get(holder) and deadline.left() > 0:  # on another place; a call that began now would be cut off by it
+            # On another place: a call that began now would be cut off by it
+            while self._leaving.get(holder) and deadline.left() > 0:  # noqa: ASYNC110 (it may be an event loop of another thread's)
                 await anyio.sleep(LOOK)
         except BaseException:
             with self._lock:
