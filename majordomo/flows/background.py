@@ -82,6 +82,9 @@ class Telling(Generic[E, T]):
                 self._result = await self._work(self._tell)
         except Exception as error:
             self._error = error
+        except BaseException as error:
+            self._error = error  # cancelled by somebody else: whoever reads hears of it, as of any task that was cancelled
+            raise
         finally:
             self.finished = True
             self._over.set()
