@@ -7,11 +7,12 @@ does), nothing yields inside a cancel scope, and an exception in the caller's bo
 from __future__ import annotations
 
 import contextvars
-import sys
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Generic, TypeVar
 
 import anyio
+
+from majordomo.wake import running_trio
 
 E = TypeVar("E")
 T = TypeVar("T")
@@ -81,6 +82,9 @@ class Telling(Generic[E, T]):
                 self._result = await self._work(self._tell)
         except Exception as error:
             self._error = error
+        except BaseException as error:
+            self._error = error  # cancelled by somebody else: whoever reads hears of it, as of any task that was cancelled
+            raise
         finally:
             self.finished = True
             self._over.set()
@@ -97,8 +101,8 @@ class Telling(Generic[E, T]):
 
 def spawn(work: Callable[[], Coroutine[Any, Any, None]]) -> Any:
     """A task of the running loop itself. anyio has none outside a task group, and a group may not outlive the task that opened it."""
-    trio = sys.modules.get("trio")
-    if trio is not None and trio.lowlevel.in_trio_task():
+    trio = running_trio()
+    if trio is not None:
         return trio.lowlevel.spawn_system_task(work, context=contextvars.copy_context())
     import asyncio  # the running loop has loaded it; here it would cost every program 20 ms at its start
 

@@ -11,10 +11,12 @@ from typing import Any
 
 import anyio
 
-from majordomo.errors import ConfigurationError, MajordomoError
+from majordomo.errors import ConfigurationError
+from majordomo.flows.forks import forget_after_fork
 from majordomo.flows.queue import Queue, TellPosition
 from majordomo.wire import Deadline
 
+LOOK = 0.02  # seconds between two looks whether a model has been let go of
 RELEASE_TIME = 30.0  # seconds a backend has to let go of a model before the next one loads all the same
 
 
@@ -50,6 +52,8 @@ class ResourceGroup:
         self._lock = threading.Lock()
         self._active: Counter[Holder] = Counter()
         self._resident: dict[Holder, Holder] = {}
+        self._leaving: Counter[Holder] = Counter()
+        forget_after_fork(self)
 
     @property
     def running(self) -> int:
@@ -72,17 +76,28 @@ class ResourceGroup:
                 idle = [other for other in self._resident.values() if other != holder and not self._active[other]]
                 for other in idle:
                     del self._resident[other]
+                self._leaving.update(idle)
                 self._resident[holder] = holder
         try:
             while idle:
                 await _release(idle[-1], deadline)
-                idle.pop()
+                with self._lock:
+                    self._left(idle.pop())
+            # On another place: a call that began now would be cut off by it
+            while self._leaving.get(holder) and deadline.left() > 0:  # noqa: ASYNC110 (it may be an event loop of another thread's)
+                await anyio.sleep(LOOK)
         except BaseException:
             with self._lock:
                 for other in idle:  # they may still be there: whoever comes next asks them again
+                    self._left(other)
                     self._resident.setdefault(other, other)
             self.leave(holder)
             raise
+
+    def _left(self, holder: Holder) -> None:
+        self._leaving[holder] -= 1
+        if self._leaving[holder] <= 0:
+            del self._leaving[holder]
 
     def leave(self, holder: Holder | None = None) -> None:
         if holder is not None:
@@ -91,6 +106,12 @@ class ResourceGroup:
                 if self._active[holder] <= 0:
                     del self._active[holder]
         self._queue.leave()
+
+    def forget(self) -> None:
+        """In a forked child: see Queue. What is in the GPU's memory is there for the child as well."""
+        self._lock = threading.Lock()
+        self._active = Counter()
+        self._leaving = Counter()
 
     def __repr__(self) -> str:
         return f"<ResourceGroup {self.name}: {self.running} of {self.places} running, {self.waiting} waiting>"
@@ -103,7 +124,7 @@ async def _release(holder: Holder, deadline: Deadline) -> None:
     with anyio.move_on_after(min(RELEASE_TIME, deadline.left())):
         try:
             await holder.release()
-        except MajordomoError:
+        except Exception:  # not ours alone: it is another provider's way of asking, perhaps from another event loop than it was made for
             return
 
 

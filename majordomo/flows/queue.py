@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import threading
-import weakref
 from collections.abc import Callable
 
 import anyio
 
+from majordomo.flows.forks import forget_after_fork
 from majordomo.flows.line import Line, Ticket
 from majordomo.flows.rate import queue_full
 from majordomo.wake import waker
@@ -26,7 +25,7 @@ class Queue:
         self.name = name
         self._lock = threading.Lock()
         self._line = Line(places)
-        _queues.add(self)
+        forget_after_fork(self)
 
     @property
     def waiting(self) -> int:
@@ -80,15 +79,3 @@ class Queue:
         """In a forked child: what the parent's calls hold is not held here."""
         self._lock = threading.Lock()
         self._line = Line(self.places)
-
-
-_queues: weakref.WeakSet[Queue] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    for queue in _queues:
-        queue.forget()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import anyio
 
 from majordomo.errors import OverloadedError, RateLimitError
+from majordomo.flows.forks import forget_after_fork
 from majordomo.settings import Rate
 from majordomo.wire import Deadline
 
@@ -91,6 +92,7 @@ class Meters:
         self._lock = threading.Lock()
         self._all = Meter(rate.requests_per_minute, rate.tokens_per_minute)
         self._callers: OrderedDict[str, Meter] = OrderedDict()
+        forget_after_fork(self)
 
     async def enter(self, deadline: Deadline, caller: str = "") -> Callable[[], None]:
         """Wait until the rate allows one more call; what is returned takes it back, for a call that is not made after all.
@@ -138,6 +140,11 @@ class Meters:
             with self._lock:
                 for party in self._parties(caller):
                     party.spent(tokens)
+
+    def forget(self) -> None:
+        """In a forked child: nobody waits there yet. What was used up is used up for the child as well."""
+        self._lock = threading.Lock()
+        self._waiting = 0
 
     def _parties(self, caller: str) -> list[Meter]:
         rate = self._rate

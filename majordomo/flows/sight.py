@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from majordomo import llm
 from majordomo.errors import CallWarning
+from majordomo.flows.forks import forget_after_fork
 from majordomo.media import ImagePart, Readable
 from majordomo.settings import Limits
 
@@ -22,6 +23,10 @@ class Sight:
     def __init__(self, reads: Readable, limits: Limits) -> None:
         self._reads = reads
         self._limits = limits
+        self.forget()
+        forget_after_fork(self)
+
+    def forget(self) -> None:
         self._made: OrderedDict[bytes, ImagePart] = OrderedDict()
         self._size = 0
         self._lock = threading.Lock()  # a model may be used from several threads

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Callable
 
 import anyio
 
 from majordomo.testing.errors import ScriptError
+from majordomo.wake import waker
 
 
 class _Latch:
@@ -34,7 +34,7 @@ class _Latch:
         with self._lock:
             if self._set.is_set():
                 return
-            self._wakers.append(_waker(event))
+            self._wakers.append(waker(event.set))
         await event.wait()
 
     def wait_sync(self, seconds: float) -> bool:
@@ -71,27 +71,3 @@ class Pause:
 
     def __repr__(self) -> str:
         return f"<Pause, {'released' if self._released.is_set() else 'reached' if self._reached.is_set() else 'not reached'}>"
-
-
-def _waker(event: anyio.Event) -> Callable[[], object]:
-    """What sets `event` from any thread, in the loop that waits for it."""
-    trio = sys.modules.get("trio")
-    if trio is not None and trio.lowlevel.in_trio_run():
-        token = trio.lowlevel.current_trio_token()
-
-        def wake() -> None:
-            try:
-                token.run_sync_soon(event.set)
-            except trio.RunFinishedError:
-                return  # whoever waited is gone with its loop
-
-        return wake
-    import asyncio  # the running loop has loaded it
-
-    loop = asyncio.get_running_loop()
-
-    def wake_asyncio() -> None:
-        if not loop.is_closed():  # else whoever waited is gone with its loop
-            loop.call_soon_threadsafe(event.set)
-
-    return wake_asyncio

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 import anyio
@@ -96,3 +97,21 @@ async def test_what_was_never_begun_needs_no_closing() -> None:
         raise AssertionError
 
     await Telling(work).aclose()
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_reader_hears_that_somebody_else_has_cancelled_the_work() -> None:
+    async def work(tell: Callable[[int], None]) -> int:
+        tell(1)
+        await anyio.sleep_forever()
+        return 1
+
+    telling = Telling(work)
+    assert list(await telling.told()) == [1]
+    for task in asyncio.all_tasks():
+        if task.get_name() == "majordomo-work":
+            task.cancel()
+    assert list(await telling.told()) == []
+    with pytest.raises(asyncio.CancelledError):
+        _ = telling.result
+    await telling.aclose()

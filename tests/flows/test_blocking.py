@@ -181,3 +181,37 @@ def test_a_forked_child_has_a_thread_of_its_own(serve: Serve) -> None:
         """
     )
     assert (status, sorted(shown.split("\n"))) == (0, ["", "child hi", "parent hi", "parent hi"])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_forked_child_waits_for_no_call_of_its_parent() -> None:
+    """Not for a lock that one of the parent's threads held, nor with a model that only the parent uses."""
+    status, shown = run(
+        """
+        import faulthandler, os, sys, anyio, majordomo as md
+        from majordomo.flows.gate import Gate
+        from majordomo.flows.group import Holder, ResourceGroup
+        from majordomo.flows.rate import Meters
+        from majordomo.settings import Rate
+        from majordomo.wire import Deadline
+        asked = []
+        async def release():
+            asked.append("unloaded")
+        gpu = ResourceGroup(unload=True)
+        meters = Meters(Rate(requests_per_minute=10))
+        gate = Gate(1, meters=meters, gpu=gpu)
+        async def enter(model):
+            with anyio.fail_after(5):
+                await gate.enter(Deadline(md.Timeout()), holder=Holder(1, model, release))
+        anyio.run(enter, "a")
+        with meters._lock, gpu._lock:
+            child = os.fork()
+            if child == 0:
+                faulthandler.dump_traceback_later(10, exit=True)  # instead of waiting for ever
+                anyio.run(enter, "b")
+                os.write(1, f"{gpu.running} {asked}".encode())
+                os._exit(0)
+            sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        """
+    )
+    assert (status, shown) == (0, "1 ['unloaded']")

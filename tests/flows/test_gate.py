@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+import sys
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
 import anyio
 import pytest
 
 import majordomo as md
+from majordomo.flows.background import Telling
 from majordomo.flows.gate import Gate
 from majordomo.flows.group import ResourceGroup
 from majordomo.flows.rate import Meters
@@ -83,3 +88,18 @@ async def test_without_places_it_is_open() -> None:
     gate = Gate(None)
     for _ in range(100):
         (await gate.enter(waiting())).leave()
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.parametrize("half", [ModuleType("trio"), SimpleNamespace(lowlevel=ModuleType("trio.lowlevel"))], ids=["begun", "further"])
+async def test_a_line_works_while_another_thread_is_half_way_through_importing_trio(monkeypatch: pytest.MonkeyPatch, half: Any) -> None:
+    monkeypatch.setitem(sys.modules, "trio", half)
+    gate = Gate(1)
+    first = await gate.enter(waiting())
+    async with anyio.create_task_group() as group:
+        group.start_soon(gate.enter, waiting())
+        await anyio.wait_all_tasks_blocked()
+        first.leave()
+    telling: Telling[int, None] = Telling(lambda tell: anyio.lowlevel.checkpoint())
+    assert await telling.told() == []
+    assert telling.finished

@@ -213,6 +213,43 @@ async def test_who_gives_up_while_others_are_unloaded_leaves_that_to_the_next() 
     assert (gpu.running, gpu.waiting) == (0, 0)
 
 
+async def test_a_model_that_is_just_being_unloaded_begins_when_it_is_gone() -> None:
+    order: list[str] = []
+    gone = anyio.Event()
+
+    async def release() -> None:
+        await gone.wait()
+        order.append("unloaded")
+
+    async def begin(model: str) -> None:
+        await gpu.enter(Deadline(md.Timeout()), holder=Holder(1, model, release))
+        order.append(model)
+
+    gpu = ResourceGroup("box", places=2, unload=True)
+    await begin("a")
+    gpu.leave(Holder(1, "a"))
+    async with anyio.create_task_group() as group:
+        group.start_soon(begin, "b")
+        await anyio.wait_all_tasks_blocked()
+        group.start_soon(begin, "a")
+        await anyio.wait_all_tasks_blocked()
+        assert gpu.running == 2
+        gone.set()
+    assert order[:2] == ["a", "unloaded"]
+    assert sorted(order[2:]) == ["a", "b"]
+
+
+async def test_what_goes_wrong_with_another_providers_unloading_is_not_this_calls_error() -> None:
+    async def release() -> None:
+        raise RuntimeError("the event loop of that client is closed")
+
+    gpu = ResourceGroup("box", unload=True)
+    for model in ("a", "b"):
+        await gpu.enter(Deadline(md.Timeout()), holder=Holder(1, model, release))
+        gpu.leave(Holder(1, model))
+    assert (gpu.running, gpu.waiting) == (0, 0)
+
+
 async def test_a_group_keeps_no_provider_alive(serve: Serve, picture: bytes) -> None:
     url = serve(Box(picture)).url
     gpu = ResourceGroup("box")
