@@ -104,8 +104,9 @@ def image_tool(
 ) -> Tool:
     """A tool by which a chat model draws with `painter`. The picture goes to the model as a picture, and stands in `reply.images`."""
 
-    async def draw(prompt: str) -> list[ImagePart | str]:
-        result = await painter.generate(prompt, *options)
+    async def draw(prompt: str, context: ToolContext) -> list[ImagePart | str]:
+        whose = [llm.with_caller(context.caller)] if context.caller else []  # the picture is drawn for whom the chat speaks to
+        result = await painter.generate(prompt, *whose, *options)
         return [*(f"warning: {warning.message}" for warning in result.warnings), *result.images]
 
     tool = as_tool(draw)
@@ -138,6 +139,7 @@ class _Loop:
         self._timeout = timeout
         self._context = context
         self._overrides = overrides
+        self._caller = llm.Request(self._given).apply(*options).override(**overrides).caller
         self._added: list[llm.Message] = []
         self._usages: list[Usage] = []
         self._warnings: list[CallWarning] = []
@@ -225,7 +227,7 @@ class _Loop:
                 raise InvalidRequestError(f"there is no tool {call.name!r}; there are: {', '.join(self._tools)}", field="tools")
             arguments = tool.read_arguments(call)
             if tool.context:
-                arguments[tool.context] = ToolContext(call, so_far, self._context)
+                arguments[tool.context] = ToolContext(call, so_far, self._context, self._caller)
             returned = await _called(tool.function, arguments)
             return ToolResultPart(call.id, call.name, _parts(returned))
         except MajordomoError as error:

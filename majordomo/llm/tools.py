@@ -61,12 +61,13 @@ class Tool:
 class ToolContext:
     """What a tool may know beside its arguments: a parameter of this type is filled in by the loop, and no model sees it.
 
-    `value` is what was given as `context=` to the loop, `messages` the conversation up to the call.
+    `value` is what was given as `context=` to the loop, `messages` the conversation up to the call, `caller` for whom it all happens.
     """
 
     call: ToolCallPart
     messages: tuple[Message, ...] = ()
     value: Any = None
+    caller: str = ""
 
 
 def as_tool(value: Tool | Callable[..., Any]) -> Tool:

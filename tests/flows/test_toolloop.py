@@ -259,6 +259,16 @@ async def test_a_chat_model_draws() -> None:
     assert reply.text
 
 
+@pytest.mark.parametrize("how", [{"caller": "ann"}, {}])
+async def test_what_a_tool_draws_is_drawn_for_whom_the_chat_speaks_to(how: dict[str, str]) -> None:
+    ledger = md.Ledger()
+    offline = md.Offline(observers=[ledger])
+    tool = md.image_tool(offline.image_model("sketch"), md.with_image_size("64x64"))
+    options = [] if how else [md.with_caller("ann")]
+    await md.run_tools(offline.model("clerk"), "draw_picture of a lighthouse", *options, tools=[tool], **how)  # type: ignore[arg-type]
+    assert {caller: account.images for caller, account in ledger.by_caller().items()} == {"ann": 1}
+
+
 async def test_an_unfit_answer_is_asked_for_once_more_when_wished(ask: Any) -> None:
     model, server = ask('{"width": "wide"}', '{"width": 4}', '{"width": "wide"}', "no", "no")
     reply = await model.generate("box?", output=Box, reask=True)
