@@ -79,7 +79,7 @@ class Condition:
             return 0.0
         if self.until - now > self._rest:
             self.until = now + self._rest
-        return max(0.0, self.until - now)
+        return min(max(0.0, self.until - now), self._rest)
 
     def tried(self, now: float) -> bool:
         """Whether a call is trying it just now."""

@@ -135,7 +135,7 @@ class _Settling:
 
 
 def _sides(text: str, mark: str) -> tuple[int, int] | None:
-    found = re.fullmatch(rf"\s*(\d{{1,5}})\s*{mark}\s*(\d{{1,5}})\s*", text.lower())
+    found = re.fullmatch(rf"\s*([0-9]{{1,5}})\s*{mark}\s*([0-9]{{1,5}})\s*", text.lower())
     if found is None or not 0 < int(found[1]) <= _SIDE or not 0 < int(found[2]) <= _SIDE:
         return None
     return int(found[1]), int(found[2])

@@ -248,6 +248,7 @@ def test_a_forked_child_has_threads_of_its_own() -> None:
     subprocess.run([sys.executable, "-W", "ignore::DeprecationWarning", "-c", code], check=True, timeout=60)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_pictures() -> None:
     code = """
 import resource, sys

@@ -282,6 +282,7 @@ def test_a_very_wide_picture_is_worked_on() -> None:
     ],
 )
 @pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.slow
 def test_a_jpeg_read_at_a_fraction_gets_the_same_size(line: str, orientation: int) -> None:
     given = part(gradient(1013, 677), "JPEG", exif=exif_of(orientation))
     fast, slow = apply(given, Recipe.parse(line)), apply(given, Recipe.parse(line.replace(":fast", "")))

@@ -77,6 +77,7 @@ EVERYTHING: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("model", DRAWING)
 @pytest.mark.parametrize("fields", EVERYTHING.values(), ids=EVERYTHING.keys())
+@pytest.mark.slow
 async def test_whatever_is_asked_the_model_is_sent_only_what_it_takes(
     provider: md.Gemini, server: Gemini, model: str, fields: dict[str, Any]
 ) -> None:

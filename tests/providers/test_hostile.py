@@ -285,6 +285,7 @@ async def test_a_200_mb_answer_is_refused_in_bounded_memory(serve: Serve, pictur
 
 
 @pytest.mark.parametrize("kind", ["chat", "picture"])
+@pytest.mark.slow
 async def test_a_compressed_bomb_is_refused_in_bounded_memory(serve: Serve, picture: Picture, kind: str) -> None:
     packer = zlib.compressobj(9, zlib.DEFLATED, 31)
     bomb = b"".join(packer.compress(b"{" + b" " * (1 << 20)) for _ in range(256)) + packer.flush()

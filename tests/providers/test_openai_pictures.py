@@ -70,6 +70,7 @@ EVERYTHING: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("model", FAMILIES)
 @pytest.mark.parametrize("fields", EVERYTHING.values(), ids=EVERYTHING.keys())
+@pytest.mark.slow
 async def test_whatever_is_asked_the_model_is_sent_only_what_it_takes(
     provider: md.OpenAI, server: OpenAIImages, model: str, fields: dict[str, Any]
 ) -> None:

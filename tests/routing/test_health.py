@@ -361,6 +361,8 @@ class Machine(RuleBasedStateMachine):
         before = self.condition.state
         self.condition.reported(ok, self.now)
         assert self.condition.state != "closed" or before == "closed"
+        if before == "half_open" and self.condition.state == "open":
+            self.trial = None  # it had had its time
 
     @rule(seconds=st.sampled_from([0.1, 10.0, 33.0, 400.0, 5000.0, -0.1, -50.0, -5000.0, 1e12, -1e12]))
     def pass_time(self, seconds: float) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from majordomo.imagegen.request import check_request
@@ -26,6 +26,7 @@ BRIEFS = ["a cat", "a cat, portrait, 5 variants", "a cat, 16:9", "a cat, 1000x30
 
 
 @given(MODELS, st.sampled_from(BRIEFS), st.sampled_from(sorted(TARGETS)))
+@example({"size": "1X\u0661"}, BRIEFS[0], "hosted")
 @settings(max_examples=300, deadline=None)
 def test_whatever_a_model_says_the_settings_can_be_drawn(model: dict[str, Any], brief: str, family: str) -> None:
     target, read = TARGETS[family], classify(brief)

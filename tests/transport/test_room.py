@@ -657,6 +657,7 @@ async def test_the_log_names_the_call_and_no_secret(serve: Serve, caplog: pytest
     await port.aclose()
 
 
+@pytest.mark.slow
 async def test_a_thousand_at_once_all_arrive(serve: Serve) -> None:
     port = room(serve(always(whole("ok"))))
     arrived: list[bytes] = []
