@@ -18,6 +18,13 @@ SMALL: dict[str, Any] = {"size": "64x64", "steps": 2, "seed": 5}
 LONG: dict[str, Any] = {"size": "192x192", "steps": 100, "seed": 5}  # tens of seconds on one thread
 
 
+async def until_it_speaks(stream: md.llm.Stream) -> None:
+    """Until the model speaks; what is told before is that it loads."""
+    async for event in stream:
+        if isinstance(event, md.llm.TextDelta):
+            return
+
+
 async def loaded(swap: md.LlamaSwap) -> set[str]:
     return {model.id for model in await swap.models() if model.loaded}
 
@@ -146,7 +153,7 @@ async def test_one_chat_too_many_is_a_rate_limit(locked_gateway: Any) -> None:
         impatient,
         provider.model("endless").stream("Go on.", seed=1) as stream,
     ):
-        await anext(aiter(stream))
+        await until_it_speaks(stream)
         with pytest.raises(md.RateLimitError) as caught:
             await impatient.model("endless").generate("Me too.", max_tokens=1)
     assert (caught.value.status, caught.value.retry_after) == (429, 1.0)
@@ -159,7 +166,7 @@ async def test_a_limit_that_passes_is_waited_for(locked_gateway: Any) -> None:
 
         async def speak() -> None:
             async with model.stream("Go on.", seed=1) as stream:
-                await anext(aiter(stream))
+                await until_it_speaks(stream)
                 speaking.set()
                 await anyio.sleep(0.3)
             spoken.set()
@@ -212,7 +219,7 @@ async def test_a_process_killed_while_it_draws_is_a_backend_error(gateway: Any, 
 async def test_a_process_killed_while_it_speaks_breaks_the_stream(gateway: Any, swap: md.LlamaSwap) -> None:
     async def listen() -> None:
         async with swap.model("endless").stream("Go on.", seed=1) as stream:
-            await anext(aiter(stream))
+            await until_it_speaks(stream)
             gateway.kill("endless")
             async for _ in stream:
                 pass
