@@ -34,6 +34,7 @@ class Bot:
         self.tasks = tasks
         self.queue = CallerQueue(places=1, per_caller=2, clock=clock)
         self.histories: dict[str, list[md.Message]] = {}
+        self.serving = 0  # requests that have no answer yet, those in the line too
 
     async def hear(self, message: Message, verb: str) -> None:
         """Called by the platform. Answers take long, so each is a task of its own."""
@@ -43,6 +44,7 @@ class Bot:
             count = self.queue.cancel(message.author)
             await message.channel.send(NAME, f"{message.author}: {count} stopped" if count else f"{message.author}: nothing to stop")
         elif message.text.startswith(("!draw ", "bot: ")):
+            self.serving += 1
             self.tasks.start_soon(self.serve, message)
 
     async def serve(self, message: Message) -> None:
@@ -58,6 +60,8 @@ class Bot:
             pass  # `!cancel` has said so
         except md.MajordomoError as error:
             await message.channel.send(NAME, safe_text(f"{message.author}: sorry, {error}")[:MESSAGE_LIMIT])
+        finally:
+            self.serving -= 1
 
     async def draw(self, message: Message) -> None:
         channel, prompt = message.channel, message.text.removeprefix("!draw ")
@@ -131,21 +135,25 @@ async def main() -> None:
         while not there():
             await (clock.idle() if isinstance(clock, PretendClock) else anyio.sleep(0.1))
 
-    def read(channel: Channel, words: str) -> Callable[[], bool]:
-        return lambda: any(words in message.text for message in channel.messages)
+    def quiet() -> bool:
+        return not bot.serving
+
+    def read(*words: str) -> Callable[[], bool]:
+        """Whether the harbour shows one of these, or nothing more is to come."""
+        return lambda: quiet() or any(word in message.text for message in harbour.messages for word in words)
 
     async with anyio.create_task_group() as tasks:
         bot = Bot(painter, chat, clock, tasks)
         platform.listeners.append(bot.hear)
         await harbour.send("ann", "!draw a lighthouse at dusk")
         await harbour.send("bob", "!draw a cat on a wall")
-        await until(read(harbour, "for ann by"))
-        await until(read(harbour, "step "))  # bob's picture gets somewhere, and he thinks better of it
+        await until(read("for ann by", "ann: sorry"))
+        await until(read("step "))  # bob's picture gets somewhere, and he thinks better of it
         await harbour.send("bob", "!cancel")
         await harbour.send("ann", "bot: what mood is it?")
-        await until(read(harbour, "looks"))
+        await until(quiet)
         await quay.send("cid", f"bot: @everyone {'rowing on the quiet lake ' * 11}")
-        await until(lambda: not bot.queue.running)
+        await until(quiet)
     print("\n".join(platform.transcript))
 
 

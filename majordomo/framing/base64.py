@@ -34,7 +34,7 @@ except ImportError:
     _encode = partial(binascii.b2a_base64, newline=False)
 
 
-PIECE = 48 * 1024  # a multiple of 3, so that pieces join without padding; 64 KiB when encoded
+PIECE = 192 * 1024  # a multiple of 3, so that pieces join without padding; 256 KiB when encoded: smaller ones cost a wait each
 
 
 class SplicedBody:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from majordomo.errors import InvalidRequestError
 
-PIECE = 64 * 1024
+PIECE = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)

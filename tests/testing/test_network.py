@@ -162,9 +162,7 @@ def test_who_forgets_fails():
 
 def test_pytest_finds_the_fixtures_by_itself(tmp_path: Path) -> None:
     (tmp_path / "test_others.py").write_text(OTHERS_TESTS)
-    strangers = [
-        word for name in ("cacheprovider", "hypothesispytest", "inline_snapshot", "anyio", "pytest_cov") for word in ("-p", f"no:{name}")
-    ]
+    strangers = [word for name in ("cacheprovider", "hypothesispytest", "anyio", "pytest_cov") for word in ("-p", f"no:{name}")]
     command = [sys.executable, "-m", "pytest", "-q", "-W", "error", *strangers, str(tmp_path)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "NO_COLOR": "1"})
     assert "1 failed, 2 passed" in done.stdout, done.stdout + done.stderr
