@@ -35,7 +35,7 @@ What the kinds of blocks mean:
                 provider in it is made. `${VARIABLES}` it names are set.
     sh, console Each `majordomo ...` runs, in this process and without a terminal; `export NAME=value` counts from there on. Other commands are
                 for the reader alone. In a console block with prompts (`$ `) other lines are what the command said.
-    text, json, http, diff   Not run. Every fence names its language.
+    text, json, yaml, http, diff   Not run. Every fence names its language.
 
 `scripts` for pages: `python -m pytest -n0 tests/test_docs_blocks.py -k tutorial`.
 """

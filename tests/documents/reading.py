@@ -12,7 +12,7 @@ COMMENT = re.compile(r"<!--(.*?)-->", re.DOTALL)
 TITLE = re.compile(r'title="([^"]*)"')
 BEFORE_A_BLOCK = ("not run", "raises", "exits with", "prints")  # these speak of the next block alone
 ON_THEIR_OWN = ("runs with", "hidden")
-OUTPUT_OF_OTHERS = ("text", "json", "http", "diff", "")
+OUTPUT_OF_OTHERS = ("text", "json", "yaml", "http", "diff", "")
 
 
 @dataclass
