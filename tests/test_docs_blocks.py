@@ -113,8 +113,21 @@ class Reader:
         if block.title:
             (self.folder / block.title).write_text(block.text)
         if block.title.startswith("test_"):
-            command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", block.title]
-            done = await anyio.run_process(command, cwd=self.folder, check=False, stderr=subprocess.STDOUT)
+            command = [
+                sys.executable,
+                "-m",
+                "pytest",
+                "-q",
+                "-p",
+                "no:cacheprovider",
+                "-p",
+                "anyio",
+                "-p",
+                "majordomo.testing.plugin",
+                block.title,
+            ]
+            few = os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # what else is installed here takes seconds to load
+            done = await anyio.run_process(command, cwd=self.folder, env=few, check=False, stderr=subprocess.STDOUT)
             self.printed = done.stdout.decode()
             assert done.returncode == 0, self.printed
             return
@@ -215,7 +228,8 @@ async def test_a_page_runs_from_top_to_bottom(page: Path, built: Town, tmp_path:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.chdir(folder)
     reader = Reader(folder, built, monkeypatch)
-    for part in read(page.read_text()):
+    parts = read(await anyio.Path(page).read_text())
+    for part in parts:
         try:
             await reader.follow(part)
         except BaseException as error:
