@@ -56,13 +56,13 @@ class LlamaCpp:
         path = seen.path.partition("?")[0]
         if path == "/health":
             return said({"status": "ok"})
-        if path in ("/v1/models", "/models"):
+        if path.endswith("/models"):  # hosted services have it below paths of their own
             return said({"object": "list", "data": [{"id": self.model, "object": "model", "created": 1, "owned_by": "llamacpp"}]})
-        if path == "/v1/embeddings":
+        if path.endswith("/embeddings"):
             texts = seen.json["input"] if isinstance(seen.json["input"], list) else [seen.json["input"]]
             vectors = [{"object": "embedding", "index": index, "embedding": [float(len(one)), 1.0]} for index, one in enumerate(texts)]
             return said({"object": "list", "data": vectors, "model": self.model, "usage": {"prompt_tokens": 3, "total_tokens": 3}})
-        if path != "/v1/chat/completions":
+        if not path.endswith("/chat/completions"):
             return said({"error": {"code": 404, "message": "File Not Found", "type": "not_found_error"}}, 404)
         self.seen.append(seen.json)
         return self._chat(seen.json)
@@ -126,7 +126,9 @@ class OpenAI(Shared):
         self.responses, self.images, self.chat = OpenAIResponses(), OpenAIImages(), OpenAIChat()
         for speech in (self.responses, self.chat):
             speech.models |= {"gpt-5-mini": Model(("low", "medium", "high"))}
-        super().__init__({"/v1/responses": self.responses, "/v1/images": self.images, "/": self.chat})
+        self.chat.models |= dict.fromkeys(("gpt-image-1.5", "gpt-image-2", "text-embedding-3-small"), Model())  # the list has all
+        embeddings = LlamaCpp("text-embedding-3-small")
+        super().__init__({"/v1/responses": self.responses, "/v1/images": self.images, "/v1/embeddings": embeddings, "/": self.chat})
 
 
 def _swap() -> LlamaSwap:
