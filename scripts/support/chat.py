@@ -276,3 +276,18 @@ def page_tables() -> dict[str, str]:
         found = grouped([(backend.name, cells) for backend, cells in columns() if page in backend.pages])
         tables[page] = of_one_page(WORDS_OF_CELLS, list(found[0][1]), found)
     return tables
+
+
+def presets_table() -> str:
+    """Where each preset of `OpenAICompatible` is, and where its key comes from."""
+    rows = [
+        [
+            f"`{name}`",
+            f"`{row.base_url}`",
+            f"`{row.key_variable}`",
+            "if it has one" if row.local else "yes",
+            "local" if row.local else "hosted",
+        ]
+        for name, row in PRESETS.items()
+    ]
+    return table(["`preset`", "address", "variable of the key", "key needed", "time limits"], rows)
