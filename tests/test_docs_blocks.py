@@ -110,6 +110,10 @@ class Reader:
             self.town.build(name, address.strip())
 
     async def _code(self, block: Block) -> None:
+        if included := re.fullmatch(r'--8<-- "(.*)"\s*', block.text):
+            assert included[1].startswith("examples/"), f"line {block.line}: only examples may be included; other tests run them"
+            assert (ROOT / included[1]).exists()
+            return
         if block.title:
             (self.folder / block.title).write_text(block.text)
         if block.title.startswith("test_"):
