@@ -7,7 +7,8 @@ in comments, which no reader sees:
     <!-- runs with: ollama, llama-swap at gpu-box:8080, openai -->
         From here on these servers of tests/servers stand behind their usual addresses, or behind others. The names are those of
         `documents.behind.SERVERS`. The keys in the usual variables (OPENAI_API_KEY, ...) are right. `openai` is responses, chat
-        completions and pictures at once; `ollama` is today's, without pictures; `ollama-images` is the last version that drew.
+        completions and pictures at once; `ollama` is today's, without pictures; `ollama-images` is the last version that drew,
+        `ollama-hosted` the service.
         llama-swap serves sdxl, flux, z-image, qwen-image (pictures) and qwen3-vl, qwen3, gemma3 (chat).
         Without a script they answer by rules: a tool that the text names is called, with the JSON object in the text as arguments; a
         schema is filled; else what was said is said back.

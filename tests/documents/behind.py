@@ -21,6 +21,7 @@ from servers.comfyui import ComfyUI
 from servers.gemini_chat import GeminiChat
 from servers.llamaswap import LlamaSwap
 from servers.ollama import Ollama as OllamaImages
+from servers.ollama_account import Service
 from servers.ollama_chat import OllamaChat
 from servers.openai_chat import OpenAIChat
 from servers.openai_images import OpenAIImages
@@ -142,11 +143,18 @@ def _ollama() -> OllamaChat:
     return server
 
 
+def _ollama_hosted() -> OllamaChat:
+    server = _ollama()
+    server.service = Service(hosted=True, key=KEY)
+    return server
+
+
 # what a page may run with -> where it stands if the page says nothing else, and what makes it
 SERVERS: dict[str, tuple[str, Callable[[], Any]]] = {
     "llama-swap": ("localhost:8080", _swap),
     "llama-cpp": ("localhost:8080", LlamaCpp),
     "ollama": ("localhost:11434", _ollama),
+    "ollama-hosted": ("ollama.com:443", _ollama_hosted),
     "ollama-images": ("localhost:11434", OllamaImages),
     "sd-server": ("localhost:1234", lambda: StableDiffusion(size=(64, 64))),
     "automatic1111": ("localhost:7860", Automatic1111),
