@@ -52,6 +52,7 @@ import re
 import subprocess
 import sys
 import tomllib
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,7 @@ from documents.reading import OUTPUT_OF_OTHERS, Block, Note, commands, missing_l
 
 from majordomo import Registry
 from majordomo.cli.main import main
+from majordomo.flows import group
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
@@ -232,6 +234,7 @@ async def test_a_page_runs_from_top_to_bottom(page: Path, built: Town, tmp_path:
     monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.chdir(folder)
+    monkeypatch.setattr(group, "_named", weakref.WeakValueDictionary())  # a page is a program of its own, with groups of its own
     reader = Reader(folder, built, monkeypatch)
     parts = read(await anyio.Path(page).read_text())
     for part in parts:
