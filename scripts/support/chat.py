@@ -274,6 +274,8 @@ def page_tables() -> dict[str, str]:
     tables = {}
     for page in dict.fromkeys(page for backend, _ in columns() for page in backend.pages):
         found = grouped([(backend.name, cells) for backend, cells in columns() if page in backend.pages])
+        if len(found) == 1 and found[0][0] in PRESETS:
+            found = [(f'`OpenAICompatible(preset="{found[0][0]}")`', found[0][1])]
         tables[page] = of_one_page(WORDS_OF_CELLS, list(found[0][1]), found)
     return tables
 
