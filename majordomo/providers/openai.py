@@ -26,7 +26,9 @@ HOME = "https://api.openai.com/v1"
 
 
 class OpenAI(HTTPProvider):
-    """The key comes from `api_key`, else from OPENAI_API_KEY; there must be one. `base_url` includes the version path.
+    """OpenAI's chat (Responses, or chat completions) and pictures.
+
+    The key comes from `api_key`, else from OPENAI_API_KEY; there must be one. `base_url` includes the version path.
 
     `api` is which API chat speaks: "responses", the default for api.openai.com, or "chat", the default elsewhere. `edits` is the form in
     which pictures to edit travel: "multipart" files, or "json" data URLs (gpt-image models only). `system_role` is what system turns go as:

@@ -29,7 +29,9 @@ ANY = Preset("http://localhost:8080/v1", "OPENAI_COMPATIBLE_API_KEY", local=True
 
 
 class OpenAICompatible(HTTPProvider):
-    """`base_url` includes the version path: `http://localhost:8000/v1`.
+    """Any server or service that speaks OpenAI's API: chat, pictures, embeddings.
+
+    `base_url` includes the version path: `http://localhost:8000/v1`.
 
     `preset` names a server whose address, key variable and habits are known: "openrouter", "groq", "mistral", "deepseek", "xai",
     "together", "vllm", "llamacpp" or "lmstudio"; a `base_url` beside it is another address of such a server. The key comes from
