@@ -23,7 +23,7 @@ from majordomo.dialects.openai_answer import (
     without_pictures,
 )
 from majordomo.dialects.schemas import object_schema, rooted
-from majordomo.dialects.turns import answered, brief, linked, own, tool_results
+from majordomo.dialects.turns import SystemRole, answered, brief, linked, own, tool_results
 from majordomo.errors import (
     BadResponseError,
     CallWarning,
@@ -70,6 +70,7 @@ class OpenAIChat:
     short_ids: bool = False  # tool ids of exactly nine letters and digits
     reads: Readable = PLAIN
     object_root: bool = False  # a schema of an answer has an object at its root
+    system_role: SystemRole = "system"
     loading_chunks: bool = False  # llama-swap's sendLoadingState: progress text dressed as reasoning, without id, model and object
 
     def encode(self, model: str, request: Request, *, stream: bool = False) -> tuple[WireRequest, list[CallWarning]]:
@@ -104,7 +105,9 @@ class OpenAIChat:
             schema, _ = self._schema(request)
             if self.schema_form == "words":
                 words = encode_json(schema).decode()
-                body["messages"].insert(0, {"role": "system", "content": f"Answer with one JSON object of this JSON schema: {words}"})
+                body["messages"].insert(
+                    0, {"role": self.system_role, "content": f"Answer with one JSON object of this JSON schema: {words}"}
+                )
                 body["response_format"] = {"type": "json_object"}
             elif self.schema_form == "json_object":
                 body["response_format"] = {"type": "json_object", "schema": schema}
@@ -158,7 +161,8 @@ class OpenAIChat:
             if not parts:  # "empty array. Expected an array with minimum length 1"
                 continue
             only_text = len(parts) == 1 and parts[0]["type"] == "text"
-            encoded.append({"role": message.role, "content": parts[0]["text"] if only_text else parts})
+            role = self.system_role if message.role == "system" else message.role
+            encoded.append({"role": role, "content": parts[0]["text"] if only_text else parts})
         if moved:
             encoded.append({"role": "user", "content": moved})
         return encoded
@@ -195,10 +199,11 @@ class OpenAIChat:
     def _schema(self, request: Request) -> tuple[dict[str, Any], str]:
         """The schema of the wanted answer, and the field of it in which the output then stands."""
         schema = output_schema(request.output)
-        return rooted(schema) if self.object_root else (schema, "")
+        # asked for in words, the answer is a `json_object` all the same
+        return rooted(schema) if self.object_root or self.schema_form == "words" else (schema, "")
 
     def _within(self, request: Request) -> str:
-        return self._schema(request)[1] if request.output is not None and self.object_root else ""
+        return self._schema(request)[1] if request.output is not None else ""
 
     def decode(self, body: bytes, request: Request, limits: Limits) -> Reply:
         """The reply in a whole answer. Raises BadResponseError, or the error that a 200 carries."""

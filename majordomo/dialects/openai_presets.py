@@ -20,8 +20,11 @@ class Preset:
 
 
 PRESETS = {
+    # Among much else it serves OpenAI's models, whose answers have an object at their root
     "openrouter": Preset(
-        "https://openrouter.ai/api/v1", "OPENROUTER_API_KEY", OpenAIChat(reasoning_object=True, thoughts="reasoning_details")
+        "https://openrouter.ai/api/v1",
+        "OPENROUTER_API_KEY",
+        OpenAIChat(reasoning_object=True, thoughts="reasoning_details", object_root=True),
     ),
     "groq": Preset("https://api.groq.com/openai/v1", "GROQ_API_KEY", OpenAIChat(top_k=False)),
     # Unknown fields are refused (422); usage comes without being asked for

@@ -16,7 +16,7 @@ from majordomo.dialects.bodies import UNSUPPORTED, json_request
 from majordomo.dialects.errors import build_error, error_value
 from majordomo.dialects.pictures import received_base64
 from majordomo.dialects.schemas import closed_schema, is_strict, object_schema, rooted
-from majordomo.dialects.turns import attachments, brief, linked, own, refuse_misplaced, text_of, tool_results
+from majordomo.dialects.turns import SystemRole, attachments, brief, linked, own, refuse_misplaced, text_of, tool_results
 from majordomo.errors import BadResponseError, CallWarning
 from majordomo.framing.json import decode_object
 from majordomo.framing.lines import EventDecoder
@@ -42,6 +42,7 @@ class OpenAIResponses:
     owner: str = "openai"
     path: str = "/responses"
     reads: Readable = COMMON
+    system_role: SystemRole = "system"
 
     def encode(self, model: str, request: Request, *, stream: bool = False) -> tuple[WireRequest, list[CallWarning]]:
         """The request, and what of it will not happen as asked."""
@@ -109,7 +110,8 @@ class OpenAIResponses:
                 if not isinstance(part, ThinkingPart):
                     content.append(_piece(part, splices))
             if content:  # "empty array. Expected an array with minimum length 1"
-                items.append({"role": message.role, "content": content})
+                role = self.system_role if message.role == "system" else message.role
+                items.append({"role": role, "content": content})
         if drawn:
             items.append({"role": "user", "content": drawn})
         return items

@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from hashlib import sha256
+from typing import Literal
 
 from majordomo.errors import CallWarning, InvalidRequestError
 from majordomo.llm import FilePart, ImagePart, Message, Part, TextPart, ThinkingPart, Tool, ToolCallPart, ToolResultPart
+
+# What OpenAI calls the turns of the system: 400 "unsupported_value" where a model does not know the word, and o1-mini knows neither
+SystemRole = Literal["system", "developer", "user"]
 
 
 def _as_it_is(identity: str, number: int) -> str:

@@ -27,6 +27,8 @@ class Preview:
 
 @dataclass(frozen=True, slots=True)
 class Done:
+    """The end; always the last event."""
+
     result: Result
 
 

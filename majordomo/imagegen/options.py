@@ -41,10 +41,12 @@ def _set(**changes: Any) -> Option:
 
 
 def with_image_count(n: int | None) -> Option:
+    """How many pictures to draw."""
     return _set(n=n)
 
 
 def with_image_size(size: str | None) -> Option:
+    """Width and height in pixels, "1024x768"."""
     return _set(size=size)
 
 
@@ -59,26 +61,32 @@ def with_megapixels(megapixels: float | None) -> Option:
 
 
 def with_steps(steps: int | None) -> Option:
+    """How many steps to draw in."""
     return _set(steps=steps)
 
 
 def with_cfg_scale(cfg_scale: float | None) -> Option:
+    """How closely the prompt is followed."""
     return _set(cfg_scale=cfg_scale)
 
 
 def with_negative_prompt(negative_prompt: str | None) -> Option:
+    """What should not be in the picture."""
     return _set(negative_prompt=negative_prompt)
 
 
 def with_sampler(sampler: str | None) -> Option:
+    """The sampler, by any of its usual names."""
     return _set(sampler=sampler)
 
 
 def with_scheduler(scheduler: str | None) -> Option:
+    """The schedule of the noise, by any of its usual names."""
     return _set(scheduler=scheduler)
 
 
 def with_images(*images: ImagePart) -> Option:
+    """Pictures to start from."""
     return _set(images=images)
 
 
@@ -88,20 +96,25 @@ def with_mask(mask: ImagePart | None) -> Option:
 
 
 def with_strength(strength: float | None) -> Option:
+    """How much of `images` may change, from 0 to 1."""
     return _set(strength=strength)
 
 
 def with_output_format(output_format: str | None) -> Option:
+    """The kind of file: "png", "jpeg" or "webp"."""
     return _set(output_format=output_format)
 
 
 def with_quality(quality: str | None) -> Option:
+    """How much effort to spend, in the backend's own words."""
     return _set(quality=quality)
 
 
 def with_background(background: str | None) -> Option:
+    """ "transparent" or "opaque", where the backend knows it."""
     return _set(background=background)
 
 
 def with_previews(previews: int | None) -> Option:
+    """How many unfinished pictures a stream shows."""
     return _set(previews=previews)

@@ -11,11 +11,15 @@ from majordomo.progress import Loading, Queued
 
 @dataclass(frozen=True, slots=True)
 class TextDelta:
+    """The next piece of the answer's text."""
+
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class ThinkingDelta:
+    """The next piece of the model's thoughts."""
+
     text: str
 
 
@@ -54,6 +58,8 @@ class ToolReturned:
 
 @dataclass(frozen=True, slots=True)
 class ImageReady:
+    """A picture of the answer, or of a tool, is whole."""
+
     image: ImagePart
 
 

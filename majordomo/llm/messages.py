@@ -41,6 +41,7 @@ class Message:
 
 
 def system(*parts: str | Part) -> Message:
+    """What the model is told before anybody speaks."""
     return Message("system", tuple(as_part(part) for part in parts))
 
 
@@ -55,6 +56,7 @@ def user_parts(*parts: str | Part) -> Message:
 
 
 def assistant(*parts: str | Part) -> Message:
+    """A turn of the model; it may have pictures."""
     return Message("assistant", tuple(as_part(part) for part in parts))
 
 

@@ -34,40 +34,50 @@ def _set(**changes: Any) -> Option:
 
 
 def with_tools(*tools: Tool | Callable[..., Any]) -> Option:
+    """Functions or `Tool` values that the model may call."""
     return _set(tools=tools)
 
 
 def with_tool_choice(choice: str | None) -> Option:
+    """ "auto", "none", "required", or the name of a tool."""
     return _set(tool_choice=choice)
 
 
 def with_output(output: Any) -> Option:
+    """A pydantic model or a JSON schema: what the answer has to be."""
     return _set(output=output)
 
 
 def with_reask(reask: bool = True) -> Option:
+    """Whether an answer that does not fit `output` is asked for once more."""
     return _set(reask=reask)
 
 
 def with_temperature(temperature: float | None) -> Option:
+    """From 0, the likeliest words, to 2."""
     return _set(temperature=temperature)
 
 
 def with_top_p(top_p: float | None) -> Option:
+    """The share of likely words to choose from, above 0 to 1."""
     return _set(top_p=top_p)
 
 
 def with_top_k(top_k: int | None) -> Option:
+    """How many likely words to choose from."""
     return _set(top_k=top_k)
 
 
 def with_max_tokens(max_tokens: int | None) -> Option:
+    """How long the answer may be, in tokens."""
     return _set(max_tokens=max_tokens)
 
 
 def with_stop(*stop: str) -> Option:
+    """Texts at which the answer ends."""
     return _set(stop=stop)
 
 
 def with_reasoning(reasoning: Reasoning | None) -> Option:
+    """ "off", "low", "medium", "high", or a number of tokens."""
     return _set(reasoning=reasoning)

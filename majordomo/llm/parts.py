@@ -14,6 +14,8 @@ __all__ = ["FilePart", "ImagePart", "Part", "TextPart", "ThinkingPart", "ToolCal
 
 @dataclass(frozen=True, slots=True)
 class TextPart:
+    """Text."""
+
     text: str
 
 

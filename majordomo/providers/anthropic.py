@@ -19,7 +19,9 @@ PAGES = 20  # a list that never ends is cut off here
 
 
 class Anthropic(HTTPProvider):
-    """The key comes from `api_key`, else from ANTHROPIC_API_KEY; there must be one. `base_url` includes the version path.
+    """Anthropic's Messages API: chat.
+
+    The key comes from `api_key`, else from ANTHROPIC_API_KEY; there must be one. `base_url` includes the version path.
 
     `version` is sent as `anthropic-version`; under "2026-10-21" there are no temperature, top_p and top_k, which is then a warning.
     `cache` marks each request for prompt caching, for "5m" or "1h". Raises ConfigurationError without a key, and for a version, an

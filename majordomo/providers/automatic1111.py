@@ -22,7 +22,9 @@ from majordomo.words import check_number, check_text
 
 
 class Automatic1111(HTTPProvider):
-    """One picture at a time (`max_concurrency` is 1 unless you say otherwise). A model id is a checkpoint's title or name; "current" is
+    """The web API of AUTOMATIC1111's web UI, and of its forks: pictures.
+
+    One picture at a time (`max_concurrency` is 1 unless you say otherwise). A model id is a checkpoint's title or name; "current" is
     the one that is loaded.
 
     Prompts are A1111's own little language (`(word:1.2)`, `<lora:name:0.8>`), untouched. `api_key` is "user:password" of `--api-auth`, else

@@ -24,7 +24,9 @@ from majordomo.secret import Secret, seal
 
 
 class ComfyUI(HTTPProvider):
-    """One picture at a time (`max_concurrency` is 1 unless you say otherwise). A model id is a checkpoint's file name; "current" is the
+    """ComfyUI: pictures, by a workflow.
+
+    One picture at a time (`max_concurrency` is 1 unless you say otherwise). A model id is a checkpoint's file name; "current" is the
     workflow's own, or without a workflow the first on the server's disk.
 
     Without `workflow`, built-in graphs for a plain checkpoint (Stable Diffusion 1, 2, XL) draw from text, from a picture, and inside a

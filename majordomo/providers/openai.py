@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Unpack
+from typing import Literal, Unpack, get_args
 
 from majordomo import env, imagegen, llm
 from majordomo.catalog import Health, ModelInfo
@@ -12,6 +12,7 @@ from majordomo.dialects.openai_image_models import compatible_family, hosted_fam
 from majordomo.dialects.openai_images import OpenAIImages
 from majordomo.dialects.openai_models import decode_models, openai_family
 from majordomo.dialects.openai_responses import OpenAIResponses
+from majordomo.dialects.turns import SystemRole
 from majordomo.errors import ConfigurationError
 from majordomo.flows.chat import HTTPChatModel
 from majordomo.flows.embed import HTTPEmbeddingModel
@@ -25,11 +26,14 @@ HOME = "https://api.openai.com/v1"
 
 
 class OpenAI(HTTPProvider):
-    """The key comes from `api_key`, else from OPENAI_API_KEY; there must be one. `base_url` includes the version path.
+    """OpenAI's chat (Responses, or chat completions) and pictures.
+
+    The key comes from `api_key`, else from OPENAI_API_KEY; there must be one. `base_url` includes the version path.
 
     `api` is which API chat speaks: "responses", the default for api.openai.com, or "chat", the default elsewhere. `edits` is the form in
-    which pictures to edit travel: "multipart" files, or "json" data URLs (gpt-image models only). What a picture
-    model does not take is never sent. Raises ConfigurationError without a key, and for an address or key that cannot be one.
+    which pictures to edit travel: "multipart" files, or "json" data URLs (gpt-image models only). `system_role` is what system turns go as:
+    "developer", or "user" for the few models that know no "system". What a picture model does not take is never sent. Raises
+    ConfigurationError without a key, and for an address or key that cannot be one.
     """
 
     name = "openai"
@@ -43,6 +47,7 @@ class OpenAI(HTTPProvider):
         *,
         api: Literal["responses", "chat"] | None = None,
         edits: Literal["multipart", "json"] = "multipart",
+        system_role: SystemRole = "system",
         **common: Unpack[Common],
     ) -> None:
         common = sealed(common)
@@ -53,11 +58,15 @@ class OpenAI(HTTPProvider):
             raise ConfigurationError('edits is "multipart" or "json"', provider=self.name, details={"field": "edits"})
         if api not in (None, "responses", "chat"):
             raise ConfigurationError('api is "responses" or "chat"', provider=self.name, details={"field": "api"})
+        if system_role not in get_args(SystemRole):
+            raise ConfigurationError('system_role is "system", "developer" or "user"', provider=self.name, details={"field": "system_role"})
         self._chat: OpenAIResponses | OpenAIChat
         if (api or ("responses" if base_url == HOME else "chat")) == "responses":
-            self._chat = OpenAIResponses(self.name)
+            self._chat = OpenAIResponses(self.name, system_role=system_role)
         else:  # "reasoning models reject max_tokens"
-            self._chat = OpenAIChat(owner=self.name, limit_field="max_completion_tokens", top_k=False, object_root=True, reads=COMMON)
+            self._chat = OpenAIChat(
+                "max_completion_tokens", owner=self.name, top_k=False, object_root=True, reads=COMMON, system_role=system_role
+            )
         family = hosted_family if base_url == HOME else compatible_family
         self._images = OpenAIImages(family, path="/images", tag=False, edits=edits)
         super().__init__(base_url, api_key, **common)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from typing import Literal, Unpack
+from typing import Literal, Unpack, get_args
 
 from majordomo import env, imagegen, llm
 from majordomo.catalog import Health, ModelInfo
@@ -13,6 +13,7 @@ from majordomo.dialects.openai_image_models import compatible_family
 from majordomo.dialects.openai_images import OpenAIImages
 from majordomo.dialects.openai_models import decode_models
 from majordomo.dialects.openai_presets import PRESETS, Preset
+from majordomo.dialects.turns import SystemRole
 from majordomo.errors import ConfigurationError
 from majordomo.flows.call import Watch
 from majordomo.flows.chat import HTTPChatModel
@@ -28,14 +29,17 @@ ANY = Preset("http://localhost:8080/v1", "OPENAI_COMPATIBLE_API_KEY", local=True
 
 
 class OpenAICompatible(HTTPProvider):
-    """`base_url` includes the version path: `http://localhost:8000/v1`.
+    """Any server or service that speaks OpenAI's API: chat, pictures, embeddings.
+
+    `base_url` includes the version path: `http://localhost:8000/v1`.
 
     `preset` names a server whose address, key variable and habits are known: "openrouter", "groq", "mistral", "deepseek", "xai",
     "together", "vllm", "llamacpp" or "lmstudio"; a `base_url` beside it is another address of such a server. The key comes from
     `api_key`, else from the preset's variable (GROQ_API_KEY), else from OPENAI_COMPATIBLE_API_KEY where there is no preset; the hosted ones
     need one, else none is sent. `json_output` says how a structured answer
-    is asked for: "json_schema" is OpenAI's form, "json_object" the one llama-cpp-python knows. Waits for models to load, as local
-    servers need; see Common for the other keywords. Raises ConfigurationError for an address or key that cannot be one.
+    is asked for: "json_schema" is OpenAI's form, "json_object" the one llama-cpp-python knows. `system_role` is what system turns go as:
+    "developer", or "user" for models that know no "system". Waits for models to load, as local servers need; see Common for the other
+    keywords. Raises ConfigurationError for an address or key that cannot be one.
     """
 
     name = "openaicompatible"
@@ -48,6 +52,7 @@ class OpenAICompatible(HTTPProvider):
         *,
         preset: str | None = None,
         json_output: Literal["json_schema", "json_object"] | None = None,
+        system_role: SystemRole = "system",
         **common: Unpack[Common],
     ) -> None:
         common = sealed(common)
@@ -57,10 +62,12 @@ class OpenAICompatible(HTTPProvider):
             raise ConfigurationError(
                 f"{preset} needs a key: api_key, or {row.key_variable}", provider=self.name, details={"field": "api_key"}
             )
+        if system_role not in get_args(SystemRole):
+            raise ConfigurationError('system_role is "system", "developer" or "user"', provider=self.name, details={"field": "system_role"})
         self.local = row.local
         self._tells_loading = preset == "llamacpp"
         # Thoughts belong to the server behind the dialect: what DeepSeek thought is nothing for Groq
-        self._chat = replace(row.door, owner=preset or self.name, schema_form=json_output or row.door.schema_form)
+        self._chat = replace(row.door, owner=preset or self.name, schema_form=json_output or row.door.schema_form, system_role=system_role)
         self._images = OpenAIImages(compatible_family, path="/images", tag=False)
         super().__init__(base_url or row.base_url, api_key, **common)
 

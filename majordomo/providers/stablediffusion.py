@@ -19,7 +19,9 @@ from majordomo.secret import Secret
 
 
 class StableDiffusion(HTTPProvider):
-    """One model, one picture at a time (`max_concurrency` is 1 unless you say otherwise); the model's id is for your eyes only.
+    """The server of stable-diffusion.cpp: pictures.
+
+    One model, one picture at a time (`max_concurrency` is 1 unless you say otherwise); the model's id is for your eyes only.
 
     `api` says which routes are used. "native", the default: jobs with a place in the line; cancelling withdraws a job that waits, one
     that is drawn runs to its end (the server cannot stop). "sdapi": A1111's routes. "openai": OpenAI's routes with the settings in a

@@ -6,10 +6,11 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from PIL import Image
-from support.page import table
+from support.page import legend, of_one_page, table
 
 import majordomo as md
 from majordomo import llm
@@ -22,9 +23,10 @@ TOOL = md.Tool("look", "Look at something.")
 
 @dataclass(frozen=True)
 class Backend:
-    """A column. What no `encode` tells is said in words; WORDS names the tests that show it."""
+    """A column. What no `encode` tells is said in words; WORDS names the tests that show it. `pages` are those that have it."""
 
     name: str
+    pages: tuple[str, ...]
     model: Callable[[], llm.Model]
     provider: Callable[[], llm.Provider]
     pictures: str = "–"
@@ -40,44 +42,55 @@ def _of(make: Callable[[], Any], name: str) -> dict[str, Any]:
 def _preset(name: str) -> Backend:
     pictures = "yes, with `modalities` in `extra`" if name == "openrouter" else COMPATIBLE["pictures"]
     made = _of(lambda: md.OpenAICompatible(preset=name, api_key="k"), "m")
-    return Backend(name, **made, pictures=pictures, told=COMPATIBLE["told"])
+    pages = ("compatible", "llama-cpp") if name == "llamacpp" else ("compatible",)
+    return Backend(name, pages, **made, pictures=pictures, told=COMPATIBLE["told"])
 
 
 COMPATIBLE = {"pictures": "if the server sends any", "told": "what the server declares"}
 BACKENDS = [
     Backend(
         "`OpenAI` Responses",
+        ("openai",),
         **_of(lambda: md.OpenAI("k", api="responses"), "gpt-5"),
         pictures="yes, with the hosted tool in `extra`",
         told="chat, pictures, embeddings, by name",
     ),
-    Backend('`OpenAI(api="chat")`', **_of(lambda: md.OpenAI("k", api="chat"), "gpt-5"), told="chat, pictures, embeddings, by name"),
-    Backend("`OpenAICompatible`", **_of(lambda: md.OpenAICompatible(), "m"), **COMPATIBLE),
+    Backend(
+        '`OpenAI(api="chat")`', ("openai",), **_of(lambda: md.OpenAI("k", api="chat"), "gpt-5"), told="chat, pictures, embeddings, by name"
+    ),
+    Backend("`OpenAICompatible`", ("compatible",), **_of(lambda: md.OpenAICompatible(), "m"), **COMPATIBLE),
     *(_preset(name) for name in PRESETS),
     Backend(
         "`LlamaSwap`",
+        ("llama-swap",),
         **_of(lambda: md.LlamaSwap(), "m"),
         pictures="if the server sends any",
         told="what its operator declares; loaded or not",
     ),
-    Backend("`Ollama`", **_of(lambda: md.Ollama(), "m"), usage="input, output", told="all; loaded or not"),
-    Backend("`Anthropic` up to 4.5", **_of(lambda: md.Anthropic("k"), "claude-sonnet-4-5"), told="chat, sight, tools"),
-    Backend("`Anthropic` from 4.7", **_of(lambda: md.Anthropic("k"), "claude-opus-4-8"), told="chat, sight, tools"),
+    Backend("`Ollama`", ("ollama",), **_of(lambda: md.Ollama(), "m"), usage="input, output", told="all; loaded or not"),
+    Backend("`Anthropic` up to 4.5", ("anthropic",), **_of(lambda: md.Anthropic("k"), "claude-sonnet-4-5"), told="chat, sight, tools"),
+    Backend("`Anthropic` from 4.7", ("anthropic",), **_of(lambda: md.Anthropic("k"), "claude-opus-4-8"), told="chat, sight, tools"),
     Backend(
         '`Anthropic(version="2026-10-21")`',
+        ("anthropic",),
         **_of(lambda: md.Anthropic("k", version="2026-10-21"), "claude-opus-4-8"),
         told="chat, sight, tools",
     ),
     Backend(
         "`Gemini` 2.5",
+        ("gemini",),
         **_of(lambda: md.Gemini("k"), "gemini-2.5-flash"),
         pictures="yes",
         told="chat, sight, thinking, pictures, embeddings",
     ),
     Backend(
-        "`Gemini` 3", **_of(lambda: md.Gemini("k"), "gemini-3-pro"), pictures="yes", told="chat, sight, thinking, pictures, embeddings"
+        "`Gemini` 3",
+        ("gemini",),
+        **_of(lambda: md.Gemini("k"), "gemini-3-pro"),
+        pictures="yes",
+        told="chat, sight, thinking, pictures, embeddings",
     ),
-    Backend("`Offline`", **_of(lambda: md.Offline(), "clerk"), usage="–", cancel="stops", told="all"),
+    Backend("`Offline`", ("offline",), **_of(lambda: md.Offline(), "clerk"), usage="–", cancel="stops", told="all"),
 ]
 
 # What stands in words above, and the tests that show it
@@ -122,12 +135,16 @@ FIELDS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     '`reasoning="off"`': ({"reasoning": "off"}, {}, "reasoning"),
     "`temperature` beside `reasoning`": ({"reasoning": "low", "temperature": 0.5}, {"reasoning": "low"}, "temperature"),
 }
-LEGEND = """yes: it arrives. warning: the backend has no such thing or only some values; the reply warns, `strict=True` makes it an
-`UnsupportedError`. no: `UnsupportedError` before anything is sent. moved: it travels in the user's turn that follows, with a line that says
-whence it came. gathered: all system turns stand together before the
-conversation, and the reply warns. in words: the schema is told to the model, which the
-server does not force. What thinking a model gets back: its text, its signature (or what the backend calls so), or both; another provider's
-is never sent. A bare name is a preset of `OpenAICompatible`. Whether the model behind it can do what the backend can say, the model decides."""
+WORDS_OF_CELLS = {
+    "yes": "it arrives",
+    "warning": "the backend has no such thing or only some values; the reply warns, `strict=True` makes it an `UnsupportedError`",
+    "no": "`UnsupportedError` before anything is sent",
+    "moved": "it travels in the user's turn that follows, with a line that says whence it came",
+    "gathered": "all system turns stand together before the conversation, and the reply warns",
+    "in words": "the schema is told to the model, which the server does not force",
+}
+LEGEND = """What thinking a model gets back: its text, its signature (or what the backend calls so), or both; another provider's is never sent.
+A bare name is a preset of `OpenAICompatible`. Whether the model behind it can do what the backend can say, the model decides."""
 
 
 def body_of(model: Any, messages: Sequence[llm.Message], fields: Mapping[str, Any]) -> tuple[str, list[str | None]]:
@@ -227,17 +244,52 @@ def column(backend: Backend) -> dict[str, str]:
     return cells | dict(zip(("pictures in answers", "`usage` tells", "cancelling", "`models()` tells"), words, strict=True))
 
 
-def whole_table() -> str:
+def grouped(columns: Sequence[tuple[str, dict[str, str]]]) -> list[tuple[str, dict[str, str]]]:
     """Backends in whose columns the same stands share one."""
-    columns: list[tuple[list[str], dict[str, str]]] = []
-    for backend in BACKENDS:
-        cells = column(backend)
-        same = next((names for names, known in columns if known == cells), None)
+    made: list[tuple[list[str], dict[str, str]]] = []
+    for name, cells in columns:
+        same = next((names for names, known in made if known == cells), None)
         if same is None:
-            columns.append(([backend.name], cells))
+            made.append(([name], cells))
         else:
-            same.append(backend.name)
-    rows = [[row, *(cells[row] for _, cells in columns)] for row in columns[0][1]]
+            same.append(name)
+    return [(", ".join(names), cells) for names, cells in made]
+
+
+@cache
+def columns() -> list[tuple[Backend, dict[str, str]]]:
+    return [(backend, column(backend)) for backend in BACKENDS]
+
+
+def whole_table() -> str:
+    """All backends, each with a link to its page."""
+    found = grouped([(f"[{backend.name}](backends/{backend.pages[-1]}.md)", cells) for backend, cells in columns()])
+    made = table(["", *(name for name, _ in found)], [[row, *(cells[row] for _, cells in found)] for row in found[0][1]])
     shown = "\n".join(f"* {row}: {', '.join(f'`{name}`' for name in names)}" for row, names in WORDS.items())
-    made = table(["", *(", ".join(names) for names, _ in columns)], rows)
-    return f"{LEGEND}\n\n{made}\n\nThe rows in words, and more that no encoder tells, are shown by these tests:\n\n{shown}"
+    return f"{legend(WORDS_OF_CELLS)} {LEGEND}\n\n{made}\n\nThe rows in words, and more that no encoder tells, are shown by these tests:\n\n{shown}"
+
+
+def page_tables() -> dict[str, str]:
+    """The table of each backend's own page."""
+    tables = {}
+    for page in dict.fromkeys(page for backend, _ in columns() for page in backend.pages):
+        found = grouped([(backend.name, cells) for backend, cells in columns() if page in backend.pages])
+        if len(found) == 1 and found[0][0] in PRESETS:
+            found = [(f'`OpenAICompatible(preset="{found[0][0]}")`', found[0][1])]
+        tables[page] = of_one_page(WORDS_OF_CELLS, list(found[0][1]), found)
+    return tables
+
+
+def presets_table() -> str:
+    """Where each preset of `OpenAICompatible` is, and where its key comes from."""
+    rows = [
+        [
+            f"`{name}`",
+            f"`{row.base_url}`",
+            f"`{row.key_variable}`",
+            "if it has one" if row.local else "yes",
+            "local" if row.local else "hosted",
+        ]
+        for name, row in PRESETS.items()
+    ]
+    return table(["`preset`", "address", "variable of the key", "key needed", "time limits"], rows)

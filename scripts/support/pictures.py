@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from PIL import Image
-from support.page import table
+from support.page import legend, of_one_page, table
 
 import majordomo as md
 from majordomo import imagegen
@@ -24,6 +25,7 @@ class Backend:
     """A column. What no `fit` tells (what happens while it draws) is said in words, and shown by the tests of the provider."""
 
     name: str
+    page: str
     model: Callable[[], imagegen.Model]
     progress: str
     cancel: str
@@ -42,10 +44,14 @@ def _ollama(*version: int) -> imagegen.Model:
     return model
 
 
+PAID = "closes the connection; it is paid for all the same"
+LEAVES = "closes the connection: gone from the line and from a load; a picture that is drawn runs to its end"
+BETWEEN = "stops between two steps"
 SDCPP_SEED = "picture's text"
 BACKENDS = [
     Backend(
         "`StableDiffusion`",
+        "sd-server",
         lambda: md.StableDiffusion().image_model("sdxl"),
         "place in the server's line",
         "withdraws a job that waits; one that is drawn runs to its end",
@@ -53,6 +59,7 @@ BACKENDS = [
     ),
     Backend(
         '`StableDiffusion(api="sdapi")`',
+        "sd-server",
         lambda: md.StableDiffusion(api="sdapi").image_model("sdxl"),
         "–",
         "closes the connection; the server draws to its end",
@@ -61,6 +68,7 @@ BACKENDS = [
     ),
     Backend(
         '`StableDiffusion(api="openai")`',
+        "sd-server",
         lambda: md.StableDiffusion(api="openai").image_model("sdxl"),
         "–",
         "closes the connection; the server draws to its end",
@@ -69,21 +77,24 @@ BACKENDS = [
     ),
     Backend(
         "`LlamaSwap`",
+        "llama-swap",
         lambda: md.LlamaSwap().image_model("sdxl"),
         "loading",
-        "closes the connection: gone from the line and from a load; a picture that is drawn runs to its end",
+        LEAVES,
         SDCPP_SEED,
     ),
     Backend(
         '`LlamaSwap(images="sdapi")`',
+        "llama-swap",
         lambda: md.LlamaSwap(images="sdapi").image_model("sdxl"),
         "loading",
-        "as above",
+        LEAVES,
         "answer",
         readme=False,
     ),
     Backend(
         "`Automatic1111`",
+        "automatic1111",
         lambda: md.Automatic1111().image_model("sdxl"),
         "steps",
         "interrupts, when the server says that the job is ours",
@@ -91,45 +102,50 @@ BACKENDS = [
     ),
     Backend(
         "`ComfyUI`",
+        "comfyui",
         lambda: md.ComfyUI().image_model("sdxl"),
         "place in the queue; steps with `[comfyui]`",
         "deletes a job that waits, interrupts one that is ours and runs",
         "picture's text",
     ),
-    Backend("`Ollama` 0.14.3 to 0.32.5", lambda: _ollama(0, 32, 5), "steps", "stops between two steps", "what was sent", usage="seconds"),
+    Backend("`Ollama` 0.14.3 to 0.32.5", "ollama", lambda: _ollama(0, 32, 5), "steps", BETWEEN, "what was sent", usage="seconds"),
     Backend(
         "`Ollama` 0.15.0 to 0.15.4",
+        "ollama",
         lambda: _ollama(0, 15, 4),
         "steps",
-        "as above",
+        BETWEEN,
         "what was sent",
         usage="seconds",
         readme=False,
     ),
     Backend(
         "`OpenAI` gpt-image-2",
+        "openai",
         lambda: md.OpenAI("k").image_model("gpt-image-2"),
         "–",
-        "closes the connection; it is paid for all the same",
+        PAID,
         "–",
         usage="tokens",
     ),
     Backend(
         "`OpenAI` gpt-image-1",
+        "openai",
         lambda: md.OpenAI("k").image_model("gpt-image-1.5"),
         "–",
-        "as above",
+        PAID,
         "–",
         usage="tokens",
         readme=False,
     ),
-    Backend("`OpenAI` dall-e-3", lambda: md.OpenAI("k").image_model("dall-e-3"), "–", "as above", "–", readme=False),
-    Backend("`OpenAI` dall-e-2", lambda: md.OpenAI("k").image_model("dall-e-2"), "–", "as above", "–", readme=False),
+    Backend("`OpenAI` dall-e-3", "openai", lambda: md.OpenAI("k").image_model("dall-e-3"), "–", PAID, "–", readme=False),
+    Backend("`OpenAI` dall-e-2", "openai", lambda: md.OpenAI("k").image_model("dall-e-2"), "–", PAID, "–", readme=False),
     Backend(
         "`Gemini` 2.5",
+        "gemini",
         lambda: md.Gemini("k").image_model("gemini-2.5-flash-image"),
         "–",
-        "closes the connection; it is paid for all the same",
+        PAID,
         "–",
         usage="tokens",
         readme=False,
@@ -137,15 +153,17 @@ BACKENDS = [
     ),
     Backend(
         "`Gemini` 3",
+        "gemini",
         lambda: md.Gemini("k").image_model("gemini-3-pro-image-preview"),
         "–",
-        "as above",
+        PAID,
         "–",
         usage="tokens",
         size="shape",
     ),
     Backend(
         "`OpenAICompatible`",
+        "compatible",
         lambda: md.OpenAICompatible().image_model("some-model"),
         "–",
         "closes the connection",
@@ -153,7 +171,7 @@ BACKENDS = [
         usage="tokens",
         arrives="sent",
     ),
-    Backend("`Offline`", lambda: md.Offline().image_model("sketch"), "steps", "stops", "answer"),
+    Backend("`Offline`", "offline", lambda: md.Offline().image_model("sketch"), "steps", "stops", "answer"),
 ]
 
 # field: (fields asked for, the field that a warning or an error would name)
@@ -177,9 +195,14 @@ PROBES: dict[str, tuple[dict[str, Any], str]] = {
     "`previews`": ({"previews": 2}, "previews"),
 }
 IN_README = ["`size`", "`steps`", "`sampler`", "`seed`", "`images`, one", "`images`, several", "`mask`", "`strength`", "`previews`"]
-LEGEND = """yes: it arrives. sent: what becomes of it only the server knows. warning: the backend has no such thing or only some values;
-the result warns, `strict=True` makes it an `UnsupportedError`. no: `UnsupportedError` before anything is sent. calls: several calls, one
-picture each. shape: the nearest shape (and area, where the model has several) is asked for; the result warns when what came has other pixels."""
+WORDS = {
+    "yes": "it arrives",
+    "sent": "what becomes of it only the server knows",
+    "warning": "the backend has no such thing or only some values; the result warns, `strict=True` makes it an `UnsupportedError`",
+    "no": "`UnsupportedError` before anything is sent",
+    "calls": "several calls, one picture each",
+    "shape": "the nearest shape (and area, where the model has several) is asked for; the result warns when what came has other pixels",
+}
 
 
 def cells(backend: Backend, fields: list[str]) -> list[str]:
@@ -203,14 +226,31 @@ def cell(backend: Backend, model: imagegen.Model, fields: dict[str, Any], name: 
     return "warning" if any(warning.field == name for warning in warnings) else backend.arrives
 
 
+@cache
+def columns() -> list[tuple[Backend, dict[str, str]]]:
+    found = []
+    for backend in BACKENDS:
+        told = dict(zip(PROBES, cells(backend, list(PROBES)), strict=True))
+        told["events before `Done`"], told["cancelling"] = backend.progress, backend.cancel
+        told["seed told by"], told["`usage`"] = backend.seed_told, backend.usage
+        found.append((backend, told))
+    return found
+
+
 def whole_table() -> str:
-    columns = [cells(backend, list(PROBES)) for backend in BACKENDS]
-    rows = [list(row) for row in zip(PROBES, *columns, strict=True)]
-    rows.append(["events before `Done`", *(backend.progress for backend in BACKENDS)])
-    rows.append(["cancelling", *(backend.cancel for backend in BACKENDS)])
-    rows.append(["seed told by", *(backend.seed_told for backend in BACKENDS)])
-    rows.append(["`usage`", *(backend.usage for backend in BACKENDS)])
-    return f"{LEGEND}\n\n" + table(["", *(backend.name for backend in BACKENDS)], rows)
+    """All backends, each with a link to its page."""
+    found = columns()
+    rows = [[row, *(told[row] for _, told in found)] for row in found[0][1]]
+    return f"{legend(WORDS)}\n\n" + table(["", *(f"[{backend.name}](backends/{backend.page}.md)" for backend, _ in found)], rows)
+
+
+def page_tables() -> dict[str, str]:
+    """The table of each backend's own page."""
+    tables = {}
+    for page in dict.fromkeys(backend.page for backend in BACKENDS):
+        found = [(backend.name, told) for backend, told in columns() if backend.page == page]
+        tables[page] = of_one_page(WORDS, list(found[0][1]), found)
+    return tables
 
 
 def readme_table() -> str:

@@ -69,6 +69,25 @@ def test_it_answers_code_without_a_loop(openai: md.OpenAI) -> None:
         assert reply.text.endswith("looked at a fox")
 
 
+async def test_system_turns_go_under_the_word_the_model_knows(api: Any, server: Speech, serve: Callable[[Handler], Loopback]) -> None:
+    url = serve(server).url + "/v1"
+    history = [md.system("be brief"), md.user("one"), md.system("briefer"), md.user("two")]
+
+    async def roles(name: str, word: Any) -> list[str]:
+        assert (await md.OpenAI("k", url, api=api, retries=ONCE, system_role=word).model(name).generate(history)).text
+        return [turn["role"] for turn in server.seen[-1]["messages" if api == "chat" else "input"]]
+
+    assert await roles(MODEL, "developer") == ["developer", "user"] * 2
+    assert await roles(MODEL, "system") == ["system", "user"] * 2
+    if api == "chat":
+        with pytest.raises(md.InvalidRequestError):
+            await roles("o1-mini", "developer")
+        assert await roles("o1-mini", "user") == ["user"] * 4
+    for make in (md.OpenAI, md.OpenAICompatible):
+        with pytest.raises(md.ConfigurationError, match="system_role"):
+            make(api_key="k", system_role="boss")  # type: ignore[arg-type]
+
+
 async def test_every_setting_finds_its_place(openai: md.OpenAI, server: Speech, api: str) -> None:
     reply = await openai.model(PLAIN).generate("hi", temperature=0.5, top_p=0.9, max_tokens=100, seed=3, stop="END", top_k=4)
     missing = ["top_k", "seed", "stop"] if api == "responses" else ["top_k"]

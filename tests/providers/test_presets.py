@@ -105,6 +105,35 @@ async def test_deepseek_gets_its_thoughts_back_in_a_tool_loop_only(connect: Conn
     assert '"properties"' in body["messages"][0]["content"]
 
 
+@pytest.mark.parametrize("preset", ["deepseek", "openrouter"])
+async def test_a_list_is_asked_for_as_an_object_where_only_objects_are_answered(connect: Connect, preset: str) -> None:
+    model, server = connect(preset, {"content": '{"value": [1, 2]}'})
+    assert (await model.generate("numbers?", output=list[int])).output == [1, 2]
+    async with model.stream("numbers?", output=list[int]) as stream:
+        async for _ in stream:
+            pass
+    assert stream.reply.output == [1, 2]
+    for seen in server.seen:
+        asked = seen.json["response_format"]
+        if preset == "openrouter":
+            schema = asked["json_schema"]["schema"]
+        else:
+            assert asked == {"type": "json_object"}
+            schema = json.loads(seen.json["messages"][0]["content"].partition(": ")[2])
+        assert schema == {
+            "type": "object",
+            "properties": {"value": {"type": "array", "items": {"type": "integer"}}},
+            "required": ["value"],
+        }
+
+
+async def test_system_turns_go_under_the_word_given(serve: Serve) -> None:
+    server = serve(answering({"content": "ok"}))
+    model = md.OpenAICompatible(server.url, "k", preset="deepseek", system_role="developer").model("m")
+    await model.generate([md.system("be brief"), md.user("hi")])
+    assert [turn["role"] for turn in server.seen[0].json["messages"]] == ["developer", "user"]
+
+
 async def test_openrouter_gets_its_details_back_verbatim(serve: Serve) -> None:
     pieces = [
         [{"type": "reasoning.text", "text": "h", "index": 0, "format": "anthropic-claude-v1", "signature": None}],

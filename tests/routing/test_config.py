@@ -474,16 +474,3 @@ fragments = st.lists(
 @settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_text_is_a_configuration_or_a_typed_error(text: str) -> None:
     _try(written(text.encode("utf-8", "surrogatepass")))
-
-
-def test_the_documented_file_is_sound(monkeypatch: pytest.MonkeyPatch) -> None:
-    text = (Path(__file__).parents[2] / "docs/configuration.md").read_text()
-    monkeypatch.setenv("BOX_API_KEY", "k")
-    monkeypatch.setenv("GROQ_API_KEY", "k")
-    registry = Registry(written(text.partition("```toml\n")[2].partition("```")[0]))
-    for name in registry.config.providers:
-        registry.provider(name)
-    precise: Any = registry.model("precise")
-    assert precise.prepare("a", (), {}).max_tokens == 500
-    assert registry.image_model().id == "sdxl"
-    assert registry.embedding_model().provider == "ollama"

@@ -173,6 +173,8 @@ class LlamaSwap:
         self._authorise(seen)
         if path == "/upstream" or path.startswith("/upstream/"):
             return self._upstream(peer, seen, path)
+        if path == "/api/events":
+            return self._feed(peer)
         if path == "/api/models/unload" or path.startswith("/api/models/unload/"):
             return self._unload_by_request(seen, unquote(path[len("/api/models/unload") :].lstrip("/")))
         if path in OWN | QUERY_ROUTES:
@@ -184,6 +186,19 @@ class LlamaSwap:
                 return _not_allowed("POST")
             return self._proxy(peer, self._filtered(seen, path), self._known(_model_of(seen)))
         return MISSING
+
+    def _feed(self, peer: Peer) -> None:
+        """All models with their states, now and after each change, until the client leaves."""
+        peer.begin()
+        told: list[dict[str, str]] = []
+        while not left(peer):
+            with self._changed:
+                states = [{"id": model.name, "name": "", "description": "", "state": model.state} for model in self._models.values()]
+                if states == told:
+                    self._changed.wait(0.05)
+                    continue
+            told = states
+            peer.chunk(f"event:message\ndata:{json.dumps({'type': 'modelStatus', 'data': json.dumps(states)})}\n\n".encode())
 
     def _authorise(self, seen: Seen) -> None:
         """Basic, then Bearer, then x-api-key: the first one given decides alone."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import http.client
+import json
 import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -47,6 +48,27 @@ def later() -> Iterator[Callable[..., Future[Reply]]]:
 
 def generate(url: str, model: Any = "sdxl", headers: dict[str, str] | None = None, **body: Any) -> Reply:
     return ask(url, "POST", "/v1/images/generations", {"model": model, "prompt": "a fox", **body}, JSON | (headers or {}))
+
+
+def test_a_feed_tells_each_change_of_state(url: str, swap: LlamaSwap) -> None:
+    def states(answer: http.client.HTTPResponse) -> dict[str, str]:
+        assert answer.readline() == b"event:message\n"
+        told = json.loads(answer.readline().removeprefix(b"data:"))
+        assert (told["type"], answer.readline()) == ("modelStatus", b"\n")
+        return {model["id"]: model["state"] for model in json.loads(told["data"])}
+
+    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=5)
+    connection.request("GET", "/api/events")
+    with connection.getresponse() as answer:
+        assert states(answer) == {"sdxl": "stopped", "org/flux": "stopped"}
+        assert generate(url).status == 200
+        told = states(answer)
+        if told["sdxl"] == "starting":
+            told = states(answer)
+        assert told == {"sdxl": "ready", "org/flux": "stopped"}
+        swap.unload("sdxl")
+        assert states(answer)["sdxl"] == "stopped"
+    connection.close()
 
 
 class TestRouting:
