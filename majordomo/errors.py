@@ -96,7 +96,7 @@ class MajordomoError(Exception):
         details: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(plain_text(message))
-        self.code = code or self.default_code
+        self.code: str = code or self.default_code
         self.provider = provider
         self.model = model
         self.status = status
@@ -292,4 +292,4 @@ class ChainExhaustedError(MajordomoError):
 
     def __init__(self, message: str, *, failures: Sequence[MajordomoError] = (), **rest: Any) -> None:
         super().__init__(message, **rest)
-        self.failures = tuple(failures)
+        self.failures: tuple[MajordomoError, ...] = tuple(failures)

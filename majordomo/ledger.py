@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from decimal import Decimal
@@ -11,6 +10,7 @@ from typing import Any
 
 from majordomo import imagegen
 from majordomo.errors import MajordomoError
+from majordomo.forks import Lock
 from majordomo.observing import Attempt, Call, Observer, Outcome
 from majordomo.prices import Price, cost
 from majordomo.prices.listed import load
@@ -103,7 +103,7 @@ class Ledger(Observer):
         self._prices = None if prices is None else checked_prices(prices)
         check_number("most", most, 1, 10_000_000, whole=True)
         load()  # now, not in the event loop while the first call ends
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._total = _Sums()
         self._callers = _Table(most)
         self._models = _Table(most)

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent / "majordomo"
 FLOORS = [
     {
         *("errors", "media", "env", "progress", "settings", "options", "catalog", "secret", "words", "parameters", "counting"),
-        *("containers", "exif", "wake"),
+        *("containers", "exif", "forks", "wake"),
     },
     {"llm", "imagegen", "wire"},
     {"observing", "prices", "ledger"},

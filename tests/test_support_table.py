@@ -15,7 +15,7 @@ def test_the_tables_in_the_docs_are_true() -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize(("page", "least"), [("chat-backends.md", 5), ("promises.md", 30)])
+@pytest.mark.parametrize(("page", "least"), [("chat-backends.md", 5), ("promises.md", 30), ("security.md", 40)])
 def test_every_test_that_a_page_leans_on_is_there(page: str, least: int) -> None:
     named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", (ROOT / "docs" / page).read_text())
     assert len(named) > least

@@ -61,7 +61,7 @@ class Live(Generic[S_co]):
         self._made = made
         self._every = every
         self._heartbeat = heartbeat
-        self.clock = clock or Clock()
+        self.clock: Clock = clock or Clock()
         self._telling: Telling[None, None] = Telling(self._read)
         self._state: State[S_co] | None = None
         self._not_before = 0.0  # of the clock

@@ -25,15 +25,15 @@ from majordomo.routing import registry
 from majordomo.routing.config import load
 from majordomo.routing.resolve import members, resolve
 
-app = typer.Typer(
+app: typer.Typer = typer.Typer(
     name="majordomo",
     help="Draw pictures and chat, on any backend; from a brief to finished files.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (doctor, imagine, edit, process, info):
-    app.command()(command)
+for _command in (doctor, imagine, edit, process, info):
+    app.command()(_command)
 
 
 @app.command()

@@ -80,12 +80,11 @@ class Answer:
         self._size = self._pictures = 0
         self._calls: list[_Call] = []
         self.finish_reason: str | None = None
-        self.refused = False  # the model said that it will not, whatever word it ends with
-        self.usage = Usage()
-        self.model = ""
+        self.refused: bool = False  # the model said that it will not, whatever word it ends with
+        self.usage: Usage = Usage()
+        self.model: str = ""
         self.warnings: list[CallWarning] = []
-        self.refused = False  # by the model, whatever the finish reason
-        self.within = ""  # the field of the JSON answer that holds the output, where it is not the whole
+        self.within: str = ""  # the field of the JSON answer that holds the output, where it is not the whole
 
     @property
     def started(self) -> bool:
@@ -256,8 +255,8 @@ class ChatStream(ABC):
         self.answer = answer
         self._frames = frames
         self._depth = limits.depth
-        self.complete = False
-        self.ended = False
+        self.complete: bool = False
+        self.ended: bool = False
         self.failure: MajordomoError | None = None
 
     @property

@@ -251,14 +251,14 @@ class AnthropicAnswer(Answer):
 
     def head(self, message: dict[str, Any]) -> None:
         """Model and counts. Later counts replace earlier ones: they are cumulative."""
-        self.model = word_of(message.get("model")) or self.model
+        self.model: str = word_of(message.get("model")) or self.model
         if isinstance(usage := message.get("usage"), dict):
             self._counts.update({key: value for key, value in usage.items() if value is not None})
             read = count(self._counts.get("cache_read_input_tokens"))
             written = count(self._counts.get("cache_creation_input_tokens"))
             given = count(self._counts.get("input_tokens"))
             details, kept = self._counts.get("output_tokens_details"), self._counts.get("cache_creation")
-            self.usage = Usage(
+            self.usage: Usage = Usage(
                 given + (read or 0) + (written or 0) if given is not None else None,  # "input_tokens (excludes cache)"
                 count(self._counts.get("output_tokens")),
                 read,

@@ -37,7 +37,7 @@ class Listening:
         self._ours = False  # whether it is our job that runs, as far as the frames tell
         self._progress: dict[str, tuple[int, int]] = {}
         self._shown = 0
-        self.ended = False
+        self.ended: bool = False
 
     def hear(self, message: str | bytes) -> list[ImageEvent]:
         return self._text(message) if isinstance(message, str) else self._binary(message)

@@ -227,14 +227,14 @@ class GeminiAnswer(Answer):
         if isinstance(feedback, dict) and (reason := word_of(feedback.get("blockReason"))):
             message = plain_text(word_of(feedback.get("blockReasonMessage")) or "", 500)
             raise ContentRefusedError(f"Gemini refused the prompt ({reason}) {message}".strip(), details={"reason": reason})
-        self.model = word_of(document.get("modelVersion")) or self.model
+        self.model: str = word_of(document.get("modelVersion")) or self.model
         if isinstance(usage := document.get("usageMetadata"), dict):
-            self.usage = _usage(usage)  # cumulative, "and may shrink: take the last"
+            self.usage: Usage = _usage(usage)  # cumulative, "and may shrink: take the last"
         for candidate in objects(document.get("candidates"))[:1]:
             content = candidate.get("content")
             for part in objects(content.get("parts") if isinstance(content, dict) else None):
                 self._take(part, events)
-            self.finish_reason = word_of(candidate.get("finishReason")) or self.finish_reason
+            self.finish_reason: str | None = word_of(candidate.get("finishReason")) or self.finish_reason
 
     def _take(self, part: dict[str, Any], events: list[ChatEvent]) -> None:
         text, call, inline = part.get("text"), part.get("functionCall"), part.get("inlineData")
@@ -290,7 +290,7 @@ class GeminiChatStream(ChatStream):
 
     def take(self, document: dict[str, Any], events: list[ChatEvent]) -> None:
         self.answer.chunk(document, events)
-        self.complete = self.answer.finish_reason is not None
+        self.complete: bool = self.answer.finish_reason is not None
 
 
 def _result(result: ToolResultPart, splices: Splices, generation: int) -> list[dict[str, Any]]:

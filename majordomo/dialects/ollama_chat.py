@@ -130,10 +130,10 @@ class OllamaAnswer(Answer):
                     arguments = function.get("arguments")
                     text = arguments if isinstance(arguments, str) else json_of(arguments or {})
                     self.whole_call(word_of(call.get("id")) or "", word_of(function.get("name")) or "", text, events)
-        self.model = word_of(frame.get("model")) or self.model
+        self.model: str = word_of(frame.get("model")) or self.model
         if frame.get("done") is True:
-            self.finish_reason = word_of(frame.get("done_reason"))
-            self.usage = usage_of(frame)
+            self.finish_reason: str | None = word_of(frame.get("done_reason"))
+            self.usage: Usage = usage_of(frame)
 
 
 def usage_of(frame: Mapping[str, Any]) -> Usage:

@@ -5,8 +5,8 @@ Every field is optional, unknown ones are harmless; see `openai_chat` for the so
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, ClassVar
 
 from pydantic_core import from_json
 
@@ -100,7 +100,7 @@ class ThinkTags:
 class OpenAIAnswer(Answer):
     """An answer as it grows, from one message or from many deltas. Its parts stand by kind: thoughts, text, pictures, calls."""
 
-    words = _FINISH
+    words: ClassVar[Mapping[str, FinishReason]] = _FINISH
 
     def __init__(self, request: Request, limits: Limits, owner: str, *, details: bool = False) -> None:
         super().__init__(request, limits, owner)
@@ -267,7 +267,7 @@ class OpenAIChatStream:
         self._frames = EventDecoder(limits.event if not wants_pictures(request) else limits.picture_event)
         self._loading_chunks = loading_chunks
         self._depth = limits.depth
-        self.ended = False
+        self.ended: bool = False
         self.failure: MajordomoError | None = None
 
     @property

@@ -185,7 +185,7 @@ class ResponsesAnswer(Answer):
 
     def __init__(self, request: Request, limits: Limits, owner: str) -> None:
         super().__init__(request, limits, owner)
-        self.within = rooted(output_schema(request.output))[1] if request.output is not None else ""
+        self.within: str = rooted(output_schema(request.output))[1] if request.output is not None else ""
         self._at: dict[int, int] = {}  # output_index of a call: its place among the calls
         self._shown: set[int] = set()  # items whose text came in pieces
         self._phased: set[int] = set()  # messages whose phase is known
@@ -244,14 +244,14 @@ class ResponsesAnswer(Answer):
 
     def ended(self, response: dict[str, Any]) -> None:
         """Status, counts and model of the whole response."""
-        self.model = word_of(response.get("model")) or self.model
+        self.model: str = word_of(response.get("model")) or self.model
         details = response.get("incomplete_details")
         reason = word_of(details.get("reason")) if isinstance(details, dict) else None
-        self.finish_reason = "refusal" if self.refused else reason or word_of(response.get("status"))
+        self.finish_reason: str | None = "refusal" if self.refused else reason or word_of(response.get("status"))
         if isinstance(usage := response.get("usage"), dict):
             details = usage.get("input_tokens_details"), usage.get("output_tokens_details")
             read, written = (found if isinstance(found, dict) else {} for found in details)
-            self.usage = Usage(
+            self.usage: Usage = Usage(
                 count(usage.get("input_tokens")),
                 count(usage.get("output_tokens")),
                 count(read.get("cached_tokens")),

@@ -31,7 +31,7 @@ class Telling(Generic[E, T]):
         self._error: BaseException | None = None
         self._task: Any = None
         self._result: T | None = None
-        self.finished = False
+        self.finished: bool = False
 
     @property
     def result(self) -> T:

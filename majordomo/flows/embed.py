@@ -29,7 +29,7 @@ class HTTPEmbeddingModel(EmbeddingModel):
     """An embedding model behind a door and a wire. Asking again changes nothing, so what fails in passing is asked again."""
 
     def __init__(self, caller: Caller, door: EmbeddingDoor, id: str, *, timeout: Timeout) -> None:  # noqa: A002 (the word of the design)
-        self.provider = caller.provider
+        self.provider: str = caller.provider
         self.id = id
         self._caller = caller
         self._door = door

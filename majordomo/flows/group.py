@@ -12,8 +12,8 @@ from typing import Any
 import anyio
 
 from majordomo.errors import ConfigurationError
-from majordomo.flows.forks import forget_after_fork
 from majordomo.flows.queue import Queue, TellPosition
+from majordomo.forks import Lock, forget_after_fork
 from majordomo.wire import Deadline
 
 LOOK = 0.02  # seconds between two looks whether a model has been let go of
@@ -129,7 +129,7 @@ async def _release(holder: Holder, deadline: Deadline) -> None:
 
 
 _named: weakref.WeakValueDictionary[str, ResourceGroup] = weakref.WeakValueDictionary()
-_lock = threading.Lock()
+_lock = Lock()
 
 
 def named_group(name: str, **settings: Any) -> ResourceGroup:

@@ -13,12 +13,12 @@ class Ticket:
     __slots__ = ("admitted", "caller", "gone", "listens", "position", "wake")
 
     def __init__(self, caller: str, wake: Callable[[], bool], *, listens: bool = False) -> None:
-        self.caller = caller
-        self.wake = wake  # False when nobody is there any more
-        self.listens = listens
-        self.admitted = False
-        self.gone = False
-        self.position = 0
+        self.caller: str = caller
+        self.wake: Callable[[], bool] = wake  # False when nobody is there any more
+        self.listens: bool = listens
+        self.admitted: bool = False
+        self.gone: bool = False
+        self.position: int = 0
 
 
 class Line:
@@ -29,8 +29,8 @@ class Line:
 
     def __init__(self, places: int) -> None:
         self.places = places
-        self.free = places
-        self.waiting = 0
+        self.free: int = places
+        self.waiting: int = 0
         self._by_caller: dict[str, deque[Ticket]] = {}
         self._turns: deque[str] = deque()  # callers that wait, the next one first
         self._listening = 0

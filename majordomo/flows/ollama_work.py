@@ -183,7 +183,7 @@ class ProgressReading:
     """Pull, push and create: whole at `success`, and that is the result."""
 
     def __init__(self) -> None:
-        self.whole = False
+        self.whole: bool = False
         self._last = Progress("")
 
     def take(self, frame: Mapping[str, Any]) -> Progress:

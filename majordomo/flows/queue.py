@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import anyio
 
-from majordomo.flows.forks import forget_after_fork
 from majordomo.flows.line import Line, Ticket
 from majordomo.flows.rate import queue_full
+from majordomo.forks import forget_after_fork
 from majordomo.wake import waker
 from majordomo.wire import Deadline
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import anyio
 
 from majordomo.errors import OverloadedError, RateLimitError
-from majordomo.flows.forks import forget_after_fork
+from majordomo.forks import forget_after_fork
 from majordomo.settings import Rate
 from majordomo.wire import Deadline
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from majordomo import llm
 from majordomo.errors import CallWarning
-from majordomo.flows.forks import forget_after_fork
+from majordomo.forks import forget_after_fork
 from majordomo.media import ImagePart, Readable
 from majordomo.settings import Limits
 

@@ -44,7 +44,7 @@ class SplicedBody:
 
     def __init__(self, segments: Sequence[bytes | ImagePart | FilePart]) -> None:
         self._segments = segments
-        self.length = sum(len(s) if isinstance(s, bytes) else (len(s.data) + 2) // 3 * 4 for s in segments)
+        self.length: int = sum(len(s) if isinstance(s, bytes) else (len(s.data) + 2) // 3 * 4 for s in segments)
 
     def pieces(self) -> Iterator[bytes]:
         for segment in self._segments:

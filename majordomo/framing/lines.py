@@ -90,7 +90,7 @@ class EventDecoder:
         self._lines = LineDecoder(limit, bare_cr=True)
         self._data: list[bytes] = []
         self._size = 0
-        self.stray = b""
+        self.stray: bytes = b""
 
     def feed(self, chunk: bytes) -> list[bytes]:
         """The data of the events that `chunk` completes. Raises BadResponseError for an event longer than the limit."""

@@ -36,8 +36,8 @@ class MultipartBody:
         for field in fields:
             self._segments += [_head(boundary, field), field.data, b"\r\n"]
         self._segments.append(f"--{boundary}--\r\n".encode())
-        self.length = sum(map(len, self._segments))
-        self.content_type = f"multipart/form-data; boundary={boundary}"
+        self.length: int = sum(map(len, self._segments))
+        self.content_type: str = f"multipart/form-data; boundary={boundary}"
 
     def pieces(self) -> Iterator[bytes]:
         for segment in self._segments:

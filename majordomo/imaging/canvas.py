@@ -17,10 +17,11 @@ class Canvas:
     """An RGB picture being painted, and, when asked for, the mask of what stands before the sky."""
 
     def __init__(self, width: int, height: int, *, keep_solid: bool = False) -> None:
-        self.width, self.height = width, height
-        self.unit = min(height, 1.25 * width)  # what sizes of things are measured in
-        self.image = Image.new("RGB", (width, height))
-        self.solid = Image.new("L", (width, height)) if keep_solid else None
+        self.width: int = width
+        self.height: int = height
+        self.unit: float = min(height, 1.25 * width)  # what sizes of things are measured in
+        self.image: Image.Image = Image.new("RGB", (width, height))
+        self.solid: Image.Image | None = Image.new("L", (width, height)) if keep_solid else None
         self.marking = False  # whether what is painted now stands before the sky
 
     def polygon(self, points: Sequence[Point], fill: RGB, alpha: int = 255) -> None:

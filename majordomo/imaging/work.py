@@ -39,13 +39,13 @@ class Work:
 
     def __init__(self, source: Source) -> None:
         part = source.part
-        self.limits = source.limits
+        self.limits: Limits = source.limits
         self.part: ImagePart | None = part
-        self.size = upright_size(part)
-        self.how = _as_it_is(part)
+        self.size: Size = upright_size(part)
+        self.how: Encoding = _as_it_is(part)
         self.chosen = False  # whether a step has said which kind it should be
         texts = stored_texts(part.data)
-        self.written = texts.get("parameters") or _canonical(texts)  # the text that stands in the file
+        self.written: str = texts.get("parameters") or _canonical(texts)  # the text that stands in the file
         self.known: dict[str, Any] = part.parameters
         self.icc = True  # whether a colour profile is still wanted
         self.notes: dict[tuple[str, str], CallWarning] = {}

@@ -52,7 +52,7 @@ class Observed:
         whole = replace(call, content=request) if any(observer.wants_content for observer in observers) else call
         self._told = [(observer, whole if observer.wants_content else call) for observer in observers]
         self.call = call
-        self.over = False
+        self.over: bool = False
         self.hear: Callable[[Any], None] = self.tell
 
     async def run(self, work: Callable[[], Awaitable[T]], *, last: bool = True) -> T:

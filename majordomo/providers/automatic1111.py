@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Unpack
+from collections.abc import Mapping
+from typing import Any, ClassVar, Unpack
 
 from majordomo import env, imagegen
 from majordomo.catalog import Health, ModelInfo
@@ -34,8 +35,8 @@ class Automatic1111(HTTPProvider):
     """
 
     name = "automatic1111"
-    places = 1
-    default_models = {"image": "current"}  # noqa: RUF012 (read only)
+    places: int | None = 1
+    default_models: ClassVar[Mapping[str, str]] = {"image": "current"}
 
     def __init__(
         self,

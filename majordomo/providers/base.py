@@ -173,7 +173,7 @@ class HTTPProvider(Provider):
         gate = gate_of(max_concurrency if max_concurrency is not None else self.places, max_queue, rate, gpu)
         if timeout is not None and not isinstance(timeout, Timeout):
             timeout = Timeout(total=timeout)
-        self.address = Address.parse(base_url)
+        self.address: Address = Address.parse(base_url)
         self._strict = strict
         self._timeout = (timeout or Timeout()).over(LOCAL if self.local else HOSTED)
         self._picture_timeout = (timeout or Timeout()).over(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, ClassVar, Unpack
 
 from majordomo import imagegen
 from majordomo.catalog import Health, ModelInfo
@@ -44,8 +44,8 @@ class ComfyUI(HTTPProvider):
     """
 
     name = "comfyui"
-    places = 1
-    default_models = {"image": CURRENT}  # noqa: RUF012 (read only)
+    places: int | None = 1
+    default_models: ClassVar[Mapping[str, str]] = {"image": CURRENT}
 
     def __init__(
         self,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, TypeVar
 
 import anyio
 from anyio import to_thread
@@ -18,6 +18,7 @@ from majordomo.dialects.pictures import sized
 from majordomo.embedded import clerk
 from majordomo.errors import CallWarning, ConfigurationError, MajordomoError
 from majordomo.flows.chat import ChatModel, refuse_unsupported
+from majordomo.flows.gate import Gate
 from majordomo.flows.group import Holder, ResourceGroup
 from majordomo.flows.picture import ImageModel, Tell
 from majordomo.imagegen.geometry import Geometry
@@ -47,7 +48,7 @@ class Offline(Provider):
     """
 
     name = "offline"
-    default_models = {"chat": "clerk", "image": "sketch"}  # noqa: RUF012 (read only)
+    default_models: ClassVar[Mapping[str, str]] = {"chat": "clerk", "image": "sketch"}
 
     def __init__(
         self,
@@ -64,7 +65,7 @@ class Offline(Provider):
         if timeout is not None and not isinstance(timeout, Timeout):
             timeout = Timeout(total=timeout)
         self._timeout = (timeout or Timeout()).over(LOCAL)
-        self.gate = gate_of(max_concurrency if max_concurrency is not None else PROCESSORS, max_queue, rate, gpu)
+        self.gate: Gate = gate_of(max_concurrency if max_concurrency is not None else PROCESSORS, max_queue, rate, gpu)
         self._strict = strict
         self._limits = limits or Limits()
         self._observers = checked_observers(observers)

@@ -90,7 +90,7 @@ class Ollama(HTTPProvider):
 
     name = "ollama"
     releases = True
-    places = 1
+    places: int | None = 1
 
     def __init__(self, base_url: str = "http://localhost:11434", api_key: str | Secret | None = None, **common: Unpack[Common]) -> None:
         common = sealed(common)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal, Unpack
+from collections.abc import Mapping
+from typing import ClassVar, Literal, Unpack
 
 from majordomo import imagegen
 from majordomo.catalog import Health, ModelInfo
@@ -29,8 +30,8 @@ class StableDiffusion(HTTPProvider):
     """
 
     name = "stablediffusion"
-    places = 1
-    default_models = {"image": "current"}  # noqa: RUF012 (read only)
+    places: int | None = 1
+    default_models: ClassVar[Mapping[str, str]] = {"image": "current"}
 
     def __init__(
         self,

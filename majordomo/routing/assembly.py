@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from typing import Any, cast
@@ -10,6 +9,7 @@ from typing import Any, cast
 from majordomo import imagegen, llm
 from majordomo.errors import ConfigurationError
 from majordomo.flows.group import named_group
+from majordomo.forks import Lock
 from majordomo.observing import Observer
 from majordomo.providers.base import Provider
 from majordomo.routing.config import Config
@@ -34,7 +34,7 @@ class Assembly:
         self._observers = tuple(observers)
         self._health: dict[str, ChainHealth] = {}
         self._made: dict[tuple[Any, ...], Provider] = {}
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._closed = False
 
     def provider(self, name: ModelName) -> Provider:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -12,6 +11,7 @@ from typing import TypeVar
 
 from majordomo.catalog import Health
 from majordomo.errors import MajordomoError, UnsupportedError
+from majordomo.forks import Lock
 from majordomo.routing.condition import Condition, Outcome, Pace, State, outcome
 
 T = TypeVar("T")
@@ -83,7 +83,7 @@ class ChainHealth:
         self._pace = Pace(cooldown, failures, longest, fraction)
         self._listeners = tuple(listeners)
         self._clock = clock
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._records: dict[tuple[str, str], _Record] = {}
 
     def admit(self, target: str, operation: str) -> Permit | None:

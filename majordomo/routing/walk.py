@@ -32,7 +32,7 @@ class Hearing:
     def __init__(self, tell: Tell | None, permit: Permit | None) -> None:
         self._tell = tell
         self._permit = permit
-        self.part = False
+        self.part: bool = False
         self.partial: Any = None
 
     @property
@@ -71,7 +71,7 @@ class Members(Generic[M]):
         if isinstance(members, (str, bytes)) or not isinstance(members, Iterable):
             raise ConfigurationError("members is a list of models or model strings", details={"field": "members"})
         self._on = as_reasons(on)
-        self.health = health if health is not None else ChainHealth(30.0 if cooldown is None else cooldown)
+        self.health: ChainHealth = health if health is not None else ChainHealth(30.0 if cooldown is None else cooldown)
         self._limits = limits or Limits()
         self._owned: list[M] = []
         held: list[M] = []
@@ -95,7 +95,7 @@ class Members(Generic[M]):
         self._targets = _targets(self._members)
         names = [f"{model.provider}/{model.id}" for model in self._members]
         self._capabilities = Capabilities(capabilities or {}, names)
-        self.id = ",".join(names)
+        self.id: str = ",".join(names)
 
     @property
     def members(self) -> tuple[M, ...]:

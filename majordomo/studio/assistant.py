@@ -81,8 +81,8 @@ class PromptAssistant:
         if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout < math.inf:
             raise ConfigurationError("timeout is a number of seconds above 0", details={"field": "timeout"})
         self.chat = chat
-        self.target = named_target(target, model, provider)
-        self.vocabulary = load_vocabulary(vocabulary)
+        self.target: Target = named_target(target, model, provider)
+        self.vocabulary: Vocabulary = load_vocabulary(vocabulary)
         self.overlay = overlay
         self._timeout = timeout
         self._cache = cache

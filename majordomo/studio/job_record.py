@@ -51,7 +51,7 @@ class Record:
         self.submitted = submitted
         self.caller = caller
         self.state: State = "queued"
-        self.stage = ""
+        self.stage: str = ""
         self.began: float | None = None
         self.ended: float | None = None
         self.error: MajordomoError | None = None

@@ -40,7 +40,7 @@ class Store:
     def __init__(self, folder: str | os.PathLike[str], *, quota: int | None = None, clock: Callable[[], float] = time.time) -> None:
         if quota is not None and (isinstance(quota, bool) or not isinstance(quota, int) or quota < 1):
             raise ConfigurationError("quota is a number of bytes above 0", details={"field": "quota"})
-        self.folder = Path(folder)
+        self.folder: Path = Path(folder)
         self.quota = quota
         self._clock = clock
         self._lock = threading.Lock()

@@ -20,7 +20,7 @@ class Cassette:
     """Read when it is first asked, from any thread. The same request again gets the next recorded answer."""
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self.folder = Path(folder)
+        self.folder: Path = Path(folder)
         self._lock = threading.RLock()
         self._exchanges: list[Exchange] | None = None
         self._used: set[str] = set()

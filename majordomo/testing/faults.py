@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,7 +21,7 @@ Onward = Callable[[], Awaitable[WireStream]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fault:
+class Fault(ABC):
     """One thing that goes wrong, `times` requests in a row. A kind of its own overrides `open`."""
 
     times: int = 1
@@ -29,9 +30,9 @@ class Fault:
         if isinstance(self.times, bool) or not isinstance(self.times, int) or self.times < 1:
             raise ConfigurationError("times is a whole number from 1", details={"field": "times"})
 
+    @abstractmethod
     async def open(self, onward: Onward, deadline: Deadline) -> WireStream:
         """What the program gets in place of `await onward()`, the real answer."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

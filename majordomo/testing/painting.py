@@ -39,7 +39,7 @@ class ScriptedPainter(ImageModel):
         limits: Limits | None = None,
     ) -> None:
         super().__init__(provider, id, options, limits=limits or Limits())
-        self.script = image_script(script)
+        self.script: Script[imagegen.Request] = image_script(script)
 
     @property
     def requests(self) -> list[imagegen.Request]:

@@ -25,7 +25,7 @@ class ScriptedProvider(Provider):
         self._chat = None if chat is None else chat_script(chat)
         self._images = None if images is None else image_script(images)
         self._limits = limits
-        self.closed = False
+        self.closed: bool = False
 
     @property
     def chat_requests(self) -> list[llm.Request]:

@@ -54,11 +54,11 @@ class Recorder:
             raise ConfigurationError('mode is "once", "replay" or "all"', details={"field": "mode"})
         self.inner = inner
         self.mode = mode
-        self.cassette = Cassette(folder)
-        self.ignore = several(ignore)
-        self.headers = frozenset(name.lower() for name in several(headers))
+        self.cassette: Cassette = Cassette(folder)
+        self.ignore: tuple[str, ...] = several(ignore)
+        self.headers: frozenset[str] = frozenset(name.lower() for name in several(headers))
         self._secrets = several(secrets)
-        self.hide = hider(self._secrets)
+        self.hide: Callable[[str], str] = hider(self._secrets)
 
     @property
     def unused(self) -> list[str]:

@@ -44,11 +44,11 @@ class Replay:
     ) -> None:
         if pieces not in ("recorded", "whole") and (isinstance(pieces, bool) or not isinstance(pieces, int) or pieces < 1):
             raise ConfigurationError('pieces is "recorded", "whole" or a number of bytes from 1', details={"field": "pieces"})
-        self.cassette = Cassette(folder)
+        self.cassette: Cassette = Cassette(folder)
         self.pieces = pieces
-        self.ignore = several(ignore)
+        self.ignore: tuple[str, ...] = several(ignore)
         self._secrets = several(secrets)
-        self.hide = hider(self._secrets)
+        self.hide: Callable[[str], str] = hider(self._secrets)
 
     @property
     def unused(self) -> list[str]:

@@ -45,7 +45,7 @@ class ScriptedChat(ChatModel):
         limits: Limits | None = None,
     ) -> None:
         super().__init__(provider, id, options, limits=limits or Limits())
-        self.script = chat_script(script)
+        self.script: Script[llm.Request] = chat_script(script)
 
     @property
     def requests(self) -> list[llm.Request]:

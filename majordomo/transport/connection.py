@@ -16,10 +16,10 @@ class Connection:
     __slots__ = ("expires", "protocol", "used", "wire")
 
     def __init__(self, origin: httpcore.Origin, wire: Wire) -> None:
-        self.wire = wire
-        self.protocol = httpcore.AsyncHTTP11Connection(origin, wire)
-        self.used = False  # whether an answer has been read from it before
-        self.expires = 0.0
+        self.wire: Wire = wire
+        self.protocol: httpcore.AsyncHTTP11Connection = httpcore.AsyncHTTP11Connection(origin, wire)
+        self.used: bool = False  # whether an answer has been read from it before
+        self.expires: float = 0.0
 
     def is_clean(self) -> bool:
         """Whether the last exchange is over and nothing is left of it: httpcore says idle, h11 holds no trailing data, and the last

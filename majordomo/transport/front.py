@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from majordomo.errors import ConfigurationError, UnsupportedError
+from majordomo.forks import Lock
 from majordomo.secret import Secret
 from majordomo.transport.address import Address, encode_headers
 from majordomo.wire import Deadline, MessageStream, Transport, WireRequest, WireStream, Wrapper, connector
@@ -22,7 +22,7 @@ class Front:
         self._make = make
         self._port: Transport | None = None
         self._closed = False
-        self._lock = threading.Lock()
+        self._lock = Lock()
 
     def open(self, request: WireRequest, deadline: Deadline) -> Awaitable[WireStream]:
         """See Transport. No coroutine of its own: the port's is handed on."""

@@ -24,7 +24,7 @@ class DecodedReply(ABC):
     __slots__ = ("_inflate", "headers")
 
     def __init__(self, headers: Mapping[str, str]) -> None:
-        self.headers = headers
+        self.headers: Mapping[str, str] = headers
         self._inflate = inflater(headers)
 
     async def read(self) -> bytes:
@@ -53,7 +53,7 @@ class Reply(DecodedReply):
 
     def __init__(self, response: httpcore.Response, connection: Connection, give_back: Callable[[Connection], Awaitable[None]]) -> None:
         super().__init__(header_map(response.headers))
-        self.status = response.status
+        self.status: int = response.status
         stream: Any = response.stream
         self._stream = stream
         self._pieces: AsyncIterator[bytes] | None = stream.__aiter__()

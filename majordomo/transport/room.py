@@ -23,7 +23,7 @@ from majordomo.transport.socket import Wire, dial, secure
 from majordomo.transport.tls import context_for
 from majordomo.wire import Deadline, MessageStream, Upload, WireRequest, WireStream
 
-log = logging.getLogger("majordomo.transport")
+log: logging.Logger = logging.getLogger("majordomo.transport")
 
 _pools: RunVar[WeakKeyDictionary[Room, Pool]] = RunVar("majordomo-pools")
 

@@ -27,13 +27,13 @@ class Wire(httpcore.AsyncNetworkStream):
     def __init__(self, stream: anyio.abc.ByteStream, deadline: Deadline, *, secure: bool) -> None:
         self._stream = stream
         self._secure = secure
-        self.deadline = deadline
+        self.deadline: Deadline = deadline
         self._held: list[bytes] = []
         self._held_size = 0
         self._filled = False
         self._closed = False
-        self.sent = False  # whether bytes of the present request have left
-        self.replied = False  # whether bytes of its answer have arrived
+        self.sent: bool = False  # whether bytes of the present request have left
+        self.replied: bool = False  # whether bytes of its answer have arrived
         raw: socket.socket = stream.extra(anyio.abc.SocketAttribute.raw_socket)
         self._poll = select.poll()
         self._poll.register(raw.fileno(), select.POLLIN)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import ssl
-import threading
 from functools import lru_cache
 
 from majordomo.errors import ConfigurationError
+from majordomo.forks import Lock
 
-_making = threading.Lock()
+_making = Lock()
 
 
 def context_for(tls: str | ssl.SSLContext | None) -> ssl.SSLContext:

@@ -186,3 +186,8 @@ async def test_a_closed_provider_stays_closed(server: Loopback) -> None:
     await backend.aclose()
     with pytest.raises(md.ConfigurationError, match="closed"):
         await backend.model("m").generate("hi")
+
+
+def test_a_fault_of_no_kind_cannot_be_made() -> None:
+    with pytest.raises(TypeError, match="abstract"):
+        Fault()  # type: ignore[abstract]

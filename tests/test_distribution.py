@@ -1,0 +1,135 @@
+"""What is published: the library and nothing else, the same bytes from the tree and from its own source distribution."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import subprocess
+import sys
+import tarfile
+import tomllib
+from configparser import ConfigParser
+from email.message import Message
+from email.parser import Parser
+from pathlib import Path
+from zipfile import ZIP_DEFLATED, ZipFile
+
+import pytest
+
+import majordomo
+
+pytest.importorskip("hatchling", reason="hatchling builds what is published")
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+NAME = f"majordomo_client-{PROJECT['version']}"
+INFO = f"{NAME}.dist-info"
+WHEEL_BYTES = 1024 * 1024
+SDIST_BYTES = 8 * 1024 * 1024
+
+
+def build(tree: Path, folder: Path, target: str) -> Path:
+    """Without isolation, so without a network."""
+    env = {**os.environ, "SOURCE_DATE_EPOCH": "1700000000", "PYTHONPATH": ""}
+    command = [sys.executable, "-m", "hatchling", "build", "-t", target, "-d", str(folder)]
+    done = subprocess.run(command, cwd=tree, env=env, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    (built,) = folder.iterdir()
+    return built
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(ROOT, tmp_path_factory.mktemp("wheel"), "wheel")
+
+
+@pytest.fixture(scope="module")
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(ROOT, tmp_path_factory.mktemp("sdist"), "sdist")
+
+
+def sources() -> set[str]:
+    return {
+        str(path.relative_to(ROOT))
+        for path in (ROOT / "majordomo").rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts and not path.name.startswith(".")
+    }
+
+
+def metadata(wheel: Path) -> Message:
+    with ZipFile(wheel) as archive:
+        return Parser().parsestr(archive.read(f"{INFO}/METADATA").decode())
+
+
+def test_the_wheel_holds_the_library_and_nothing_else(wheel: Path) -> None:
+    assert wheel.name == f"{NAME}-py3-none-any.whl"
+    with ZipFile(wheel) as archive:
+        names = archive.namelist()
+        assert {entry.compress_type for entry in archive.infolist()} == {ZIP_DEFLATED}
+        assert all(archive.read(name) == (ROOT / name).read_bytes() for name in sources())
+    about = {f"{INFO}/{name}" for name in ("METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE")}
+    assert "majordomo/py.typed" in names
+    assert sorted(names) == sorted(sources() | about)
+    assert {Path(name).suffix for name in sources()} == {".py", ".typed", ".toml"}
+    assert wheel.stat().st_size < WHEEL_BYTES
+
+
+def test_the_wheel_says_what_it_is(wheel: Path) -> None:
+    about = metadata(wheel)
+    assert (about["Name"], about["Version"], about["Requires-Python"]) == ("majordomo-client", PROJECT["version"], ">=3.11")
+    assert (about["License-Expression"], about.get_all("License-File")) == ("MIT", ["LICENSE"])
+    assert about["Description-Content-Type"] == "text/markdown"
+    assert about.get_payload() == (ROOT / "README.md").read_text()
+
+    assert majordomo.__version__ == PROJECT["version"]
+
+
+def test_a_plain_install_asks_for_these_and_the_rest_are_extras(wheel: Path) -> None:
+    about = metadata(wheel)
+    wanted = about.get_all("Requires-Dist") or []
+    plain = sorted(re.split(r"[<>=!]", line)[0] for line in wanted if "extra ==" not in line)
+    assert plain == ["anyio", "httpcore", "httpx", "pillow", "pydantic"]
+    assert sorted(about.get_all("Provides-Extra") or []) == ["cli", "comfyui", "dev", "fast", "otel", "peers", "prices"]
+    pillow = next(line for line in wanted if line.startswith("pillow"))
+    assert pillow == "pillow>=12.3"  # earlier ones miss bombs
+
+
+def test_the_wheel_installs_one_program_and_one_plugin_of_pytest(wheel: Path) -> None:
+    entries = ConfigParser()
+    with ZipFile(wheel) as archive:
+        entries.read_string(archive.read(f"{INFO}/entry_points.txt").decode())
+    assert {section: dict(entries[section]) for section in entries.sections()} == {
+        "console_scripts": {"majordomo": "majordomo.cli.main:main"},
+        "pytest11": {"majordomo": "majordomo.testing.plugin"},
+    }
+
+
+def test_the_source_distribution_makes_the_same_wheel_byte_for_byte(wheel: Path, sdist: Path, tmp_path: Path) -> None:
+    with tarfile.open(sdist) as archive:
+        archive.extractall(tmp_path, filter="data")
+    again = build(tmp_path / NAME, tmp_path / "built", "wheel")
+    assert hashlib.sha256(again.read_bytes()).hexdigest() == hashlib.sha256(wheel.read_bytes()).hexdigest()
+
+
+def test_the_source_distribution_holds_what_its_tests_need_and_no_leavings(sdist: Path) -> None:
+    with tarfile.open(sdist) as archive:
+        names = {name.removeprefix(f"{NAME}/") for name in archive.getnames()}
+    assert sources() <= names
+    assert {
+        "PKG-INFO",
+        "pyproject.toml",
+        "README.md",
+        "LICENSE",
+        "SECURITY.md",
+        "CHANGELOG.md",
+        "tests/conftest.py",
+        "scripts/check",
+    } <= names
+    allowed = ("majordomo/", "tests/", "docs/", "examples/", "scripts/")
+    loose = {name for name in names if not name.startswith(allowed)}
+    assert loose <= {"PKG-INFO", "pyproject.toml", "README.md", "LICENSE", "SECURITY.md", "CHANGELOG.md", "ARCHITECTURE.md", ".gitignore"}
+    assert not any(
+        part in ("__pycache__", ".git", ".venv") or part.endswith((".pyc", ".whl")) for name in names for part in name.split("/")
+    )
+    assert sdist.stat().st_size < SDIST_BYTES

@@ -1,0 +1,54 @@
+"""A forked child never waits for a lock that a thread of its parent holds."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from majordomo.forks import Lock
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+
+HELD = """
+import faulthandler, os, sys, majordomo as md
+from contextlib import ExitStack
+from majordomo.flows import group
+from majordomo.routing.health import ChainHealth
+from majordomo.transport import front, tls
+
+opened = front.Front(lambda: sys.exit("never made in the parent"))
+registry, ledger, health, gpu = md.Registry(), md.Ledger(), ChainHealth(), group.named_group("gpu")
+with ExitStack() as held:
+    for lock in (opened._lock, group._lock, tls._making, registry._assembly._lock, ledger._lock, health._lock):
+        held.enter_context(lock)
+    child = os.fork()
+    if child == 0:
+        faulthandler.dump_traceback_later(10, exit=True)  # instead of waiting for ever
+        opened._make = lambda: "made"
+        assert opened._made() == "made"
+        assert group.named_group("gpu") is gpu
+        assert tls.context_for(None) is tls.context_for(None)
+        assert registry.model("offline/clerk").provider == "offline"
+        assert ledger.total().calls == 0
+        assert health.status("m", "chat").state == "closed"
+        os.write(1, b"no wait")
+        os._exit(0)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_a_forked_child_waits_for_no_lock_of_its_parent() -> None:
+    done = subprocess.run([sys.executable, "-c", HELD], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "no wait"), done.stderr
+
+
+def test_who_forks_within_the_lock_leaves_it_in_both_processes() -> None:
+    lock = Lock()
+    with lock:
+        lock.forget()  # as the child does
+    with lock:
+        assert lock._lock.locked()
+    assert not lock._lock.locked()
