@@ -62,13 +62,9 @@ class OpenAICompatible(HTTPProvider):
             raise ConfigurationError(
                 f"{preset} needs a key: api_key, or {row.key_variable}", provider=self.name, details={"field": "api_key"}
             )
-<<<<<<< HEAD
         if system_role not in get_args(SystemRole):
             raise ConfigurationError('system_role is "system", "developer" or "user"', provider=self.name, details={"field": "system_role"})
-        self.local = row.local
-=======
         self.local: bool = row.local
->>>>>>> security
         self._tells_loading = preset == "llamacpp"
         # Thoughts belong to the server behind the dialect: what DeepSeek thought is nothing for Groq
         self._chat = replace(row.door, owner=preset or self.name, schema_form=json_output or row.door.schema_form, system_role=system_role)
