@@ -19,6 +19,7 @@ from majordomo.flows.picture_stream import StreamedImageModel
 from majordomo.media import COMMON
 from majordomo.providers.base import Common, HTTPProvider, sealed
 from majordomo.secret import Secret, seal
+from majordomo.transport import Address
 from majordomo.words import check_name
 
 HOME = "https://api.openai.com/v1"
@@ -53,12 +54,13 @@ class OpenAI(HTTPProvider):
             raise ConfigurationError('edits is "multipart" or "json"', provider=self.name, details={"field": "edits"})
         if api not in (None, "responses", "chat"):
             raise ConfigurationError('api is "responses" or "chat"', provider=self.name, details={"field": "api"})
+        hosted = Address.parse(base_url).host == Address.parse(HOME).host
         self._chat: OpenAIResponses | OpenAIChat
-        if (api or ("responses" if base_url == HOME else "chat")) == "responses":
+        if (api or ("responses" if hosted else "chat")) == "responses":
             self._chat = OpenAIResponses(self.name)
         else:  # "reasoning models reject max_tokens"
             self._chat = OpenAIChat(owner=self.name, limit_field="max_completion_tokens", top_k=False, object_root=True, reads=COMMON)
-        family = hosted_family if base_url == HOME else compatible_family
+        family = hosted_family if hosted else compatible_family
         self._images = OpenAIImages(family, path="/images", tag=False, edits=edits)
         super().__init__(base_url, api_key, **common)
 
