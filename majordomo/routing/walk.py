@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, Generic, TypeVar, cast
 
@@ -19,6 +20,7 @@ from majordomo.settings import Limits
 from majordomo.transport import Address
 
 M = TypeVar("M", bound="llm.Model | imagegen.Model")
+Option = TypeVar("Option")
 A = TypeVar("A")
 Tell = Callable[[Any], None]
 
@@ -48,28 +50,28 @@ class Hearing:
             self._tell(event)
 
 
-class Members(Generic[M]):
-    """Models in order, asked until one answers."""
+class Members(ABC, Generic[M, Option]):
+    """Models in order, asked until one answers. A kind of chain says of which kind they are."""
 
     operation: str  # "chat" or "image"
+    _kind: type[M]
     provider = "chain"
 
     def __init__(
         self,
         members: Iterable[M | str],
-        kind: type[M],
-        by_name: Callable[[str], M],
-        *,
-        cooldown: float | None,
-        on: Reason | Iterable[Reason],
-        health: ChainHealth | None,
-        capabilities: Mapping[str, Collection[Capability]] | None,
-        limits: Limits | None,
+        *options: Option,
+        cooldown: float | None = None,
+        on: Reason | Iterable[Reason] = (),
+        health: ChainHealth | None = None,
+        capabilities: Mapping[str, Collection[Capability]] | None = None,
+        limits: Limits | None = None,
     ) -> None:
         if cooldown is not None and health is not None:
             raise ConfigurationError("a health has a cooldown of its own: give one of the two", details={"field": "cooldown"})
         if isinstance(members, (str, bytes)) or not isinstance(members, Iterable):
             raise ConfigurationError("members is a list of models or model strings", details={"field": "members"})
+        self._options = options
         self._on = as_reasons(on)
         self.health = health if health is not None else ChainHealth(30.0 if cooldown is None else cooldown)
         self._limits = limits or Limits()
@@ -77,9 +79,9 @@ class Members(Generic[M]):
         held: list[M] = []
         for member in members:
             if isinstance(member, str):
-                model = by_name(member)
+                model = self._named(member)
                 self._owned.append(model)
-            elif isinstance(member, kind):
+            elif isinstance(member, self._kind):
                 model = member
             else:
                 raise ConfigurationError(
@@ -96,6 +98,10 @@ class Members(Generic[M]):
         names = [f"{model.provider}/{model.id}" for model in self._members]
         self._capabilities = Capabilities(capabilities or {}, names)
         self.id = ",".join(names)
+
+    @abstractmethod
+    def _named(self, model_string: str) -> M:
+        """The model of a model string; it is closed with the chain."""
 
     @property
     def members(self) -> tuple[M, ...]:
@@ -118,7 +124,7 @@ class Members(Generic[M]):
         a time is left alone, and a member whose provider is not known stays as it is. Returns the status after it.
         """
         found: dict[int, Health] = {}
-        chains = [cast("Members[Any]", model) for model in self._members if isinstance(model, Members)]
+        chains = [cast("Members[Any, Any]", model) for model in self._members if isinstance(model, Members)]
         providers: dict[int, Any] = {id(model.served_by): model.served_by for model in self._members if model.served_by is not None}
 
         async def ask(key: int, provider: Any) -> None:
