@@ -12,6 +12,7 @@ from majordomo import imagegen, llm
 from majordomo.catalog import Capability, Health
 from majordomo.errors import ConfigurationError, MajordomoError, OverloadedError, Tried
 from majordomo.flows import portal
+from majordomo.flows.closing import close_all
 from majordomo.progress import Loading, Queued
 from majordomo.routing.capabilities import Capabilities
 from majordomo.routing.failures import COOLING_DOWN, Reason, as_reasons, broken, exhausted, moves_on, skipped, tried
@@ -146,14 +147,7 @@ class Members(ABC, Generic[M, Option]):
 
     async def aclose(self) -> None:
         """Close the members that were made from strings. The others belong to whoever made them."""
-        failure: Exception | None = None
-        for model in self._owned:
-            try:
-                await model.aclose()
-            except Exception as error:
-                failure = failure or error
-        if failure is not None:
-            raise failure
+        await close_all(self._owned)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.id}>"
