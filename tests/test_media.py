@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import majordomo as md
-from majordomo.media import png_text, sniff
+from majordomo.containers import png_text
+from majordomo.media import sniff
 
 Picture = Callable[..., md.ImagePart]
 KINDS = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp", "GIF": "image/gif"}

@@ -6,11 +6,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from majordomo.containers import png_chunks, png_text
 from majordomo.dialects.bodies import UNSUPPORTED, unsupported
 from majordomo.errors import BadResponseError, CallWarning, InvalidRequestError
 from majordomo.imagegen import ImageDetails, Request
 from majordomo.imagegen.geometry import Geometry
-from majordomo.media import SENDABLE, ImagePart, check_size, png_chunks, png_text
+from majordomo.media import SENDABLE, ImagePart, check_size
 from majordomo.parameters import read_parameters
 from majordomo.settings import Limits
 

@@ -7,9 +7,10 @@ from typing import Literal
 
 from PIL import Image, ImageOps
 
+from majordomo.containers import png_chunks
 from majordomo.errors import InvalidRequestError
 from majordomo.imaging.pixels import as_srgb, decoded, eight_bit, is_lossless, on_colour, opened
-from majordomo.media import ImagePart, Readable, png_chunks
+from majordomo.media import ImagePart, Readable
 from majordomo.settings import Limits
 
 Size = tuple[int, int]
