@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import io
 import os
 import re
 import struct
@@ -195,13 +196,17 @@ class ImagePart:
 
     @classmethod
     def from_pil(cls, image: PillowImage, format: str = "PNG") -> ImagePart:  # noqa: A002 (Pillow's own word)
-        """Encode a Pillow image as PNG, JPEG, WEBP, GIF, or AVIF where Pillow has it."""
-        import io
+        """Encode a Pillow image as PNG, JPEG, WEBP, GIF, or AVIF where Pillow has it.
 
+        Raises InvalidRequestError (field `format`) for another format, and one that cannot hold this image: transparency in a JPEG.
+        """
         if format.upper() not in PILLOW_FORMATS:
             raise InvalidRequestError(f"format must be one of {', '.join(PILLOW_FORMATS)}", field="format")
         held = io.BytesIO()
-        image.save(held, format.upper())
+        try:
+            image.save(held, format.upper())
+        except (OSError, ValueError, KeyError) as error:  # a format that this Pillow was built without is a KeyError
+            raise InvalidRequestError(f"{format.upper()} cannot hold this image of mode {image.mode}: {error}", field="format") from None
         return cls(held.getvalue())
 
     @property
@@ -217,8 +222,6 @@ class ImagePart:
 
     def to_pil(self, *, max_pixels: int = 40_000_000, max_side: int = 16_384) -> PillowImage:
         """Decode to a Pillow image. Raises InvalidRequestError when the header claims more than the limits or the pixels are broken."""
-        import io
-
         from PIL import Image
 
         check_size(self, max_pixels=max_pixels, max_side=max_side)

@@ -91,6 +91,18 @@ def test_it_goes_everywhere_and_comes_back(picture: Picture, tmp_path: Path) -> 
     assert repr(part) == f"<ImagePart image/png 64x48, {len(part.data)} bytes>"
 
 
+def test_an_image_that_a_format_cannot_hold_is_a_typed_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    for mode, kind in (("RGBA", "JPEG"), ("F", "PNG"), ("RGB", "TIFF")):
+        with pytest.raises(md.InvalidRequestError) as caught:
+            md.ImagePart.from_pil(Image.new(mode, (4, 4)), kind)
+        assert caught.value.field == "format"
+    Image.init()
+    monkeypatch.delitem(Image.SAVE, "AVIF", raising=False)  # as where Pillow was built without it
+    with pytest.raises(md.InvalidRequestError) as caught:
+        md.ImagePart.from_pil(Image.new("RGB", (4, 4)), "AVIF")
+    assert caught.value.field == "format"
+
+
 @pytest.mark.parametrize(
     "url", ["https://evil.test/x.png", "data:image/png,xx", "data:image/png;base64", "file:///etc/passwd", "data:image/png;base64,PGh0bWw+"]
 )
