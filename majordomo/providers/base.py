@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypedDict, TypeVar
 
+from anyio import to_thread
+
 from majordomo import imagegen, llm, providers
 from majordomo.catalog import Health, ModelInfo
 from majordomo.errors import ConfigurationError, MajordomoError, UnsupportedError
@@ -213,8 +215,6 @@ class HTTPProvider(Provider):
         """Close this event loop's connections, and those of the blocking calls; further calls are refused."""
         await self._caller.port.aclose()
         if portal.is_running() and not portal.is_portal_thread():
-            from anyio import to_thread
-
             await to_thread.run_sync(portal.run, self._caller.port.aclose)
 
     def __repr__(self) -> str:

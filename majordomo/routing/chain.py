@@ -15,6 +15,7 @@ from majordomo.flows.picture import Watching
 from majordomo.flows.streams import EventStream, SyncEventStream
 from majordomo.imagegen.request import check_request as check_picture
 from majordomo.llm.messages import as_messages
+from majordomo.llm.model import Messages
 from majordomo.llm.reply import empty_reply
 from majordomo.llm.request import check_request as check_chat
 from majordomo.media import ImagePart
@@ -23,7 +24,6 @@ from majordomo.routing.asking import Asking, chat_asking, picture_asking
 from majordomo.routing.capabilities import chat_need, picture_need
 from majordomo.routing.walk import Hearing, Members, Tell
 
-Messages = str | llm.Message | Sequence[llm.Message]
 _CHAT: Any = llm.Model  # mypy takes no abstract class for a type
 _PICTURES: Any = imagegen.Model
 
