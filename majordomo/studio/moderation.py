@@ -55,7 +55,12 @@ class WordList:
         if isinstance(words, str):
             raise ConfigurationError("a word list is a list of words, not one text", details={"field": "words"})
         named = words if isinstance(words, Mapping) else {"listed": words}
-        self._words = Vocabulary({"safety": {category: [_folded(word) for word in listed] for category, listed in named.items()}})
+        folded = {category: [_folded(word) for word in listed] for category, listed in named.items()}
+        try:
+            self._words = Vocabulary({"safety": folded})
+        except ConfigurationError as error:
+            message = error.message.removeprefix("vocabulary: safety.")
+            raise ConfigurationError(f"a word list: {message}", details={"field": "words"}) from None
 
     async def text(self, text: str) -> Verdict:
         words = words_of(_folded(text))
