@@ -1,15 +1,18 @@
-"""Where things stand in a JPEG (ITU T.81), a WebP (RFC 9649) and an AVIF (ISO 14496-12, 23008-12), told without decoding a pixel."""
+"""Where things stand in a JPEG (ITU T.81), a WebP (RFC 9649), an AVIF (ISO 14496-12, 23008-12) and a PNG (W3C PNG), told without
+decoding a pixel."""
 
 from __future__ import annotations
 
 import re
 import struct
+import zlib
 from collections.abc import Iterator
 
 JPEG_END = 0xD9
 # in a scan FF is followed by 00 or a restart marker; fill bytes may stand before the marker that ends it (T.81, B.1.1.2 and B.1.1.5)
 _SCAN_ENDS = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _MOST_BOXES = 4096
+_TEXT_LIMIT = 1 << 20  # bytes of one text of a PNG
 JPEG_EXIF_LIMIT = 0xFFFF - 2 - 6  # a segment's length counts itself, and the block begins with Exif and two zeros
 
 
@@ -159,3 +162,64 @@ def _inside(data: bytes, path: tuple[bytes, ...], at: int, end: int) -> Iterator
             else:
                 yield from _inside(data, path[1:], start + 4 * (kind == b"meta"), min(stop, end))
         at = stop
+
+
+def png_chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
+    """(kind, body) of each whole chunk of a PNG, in order, without checking their sums; nothing is copied."""
+    view = memoryview(data)
+    at = 8
+    while at + 12 <= len(data):
+        (length,) = struct.unpack_from(">I", data, at)
+        if at + 12 + length > len(data):
+            return
+        yield data[at + 4 : at + 8], view[at + 8 : at + 8 + length]
+        at += 12 + length
+
+
+def png_text(data: bytes) -> dict[str, str]:
+    """The text chunks (tEXt, zTXt, iTXt) before and after the pixels of a PNG; at most 1 MiB of each, broken ones left out."""
+    found: dict[str, str] = {}
+    if not data.startswith(b"\x89PNG"):
+        return found
+    for kind, view in png_chunks(data):
+        if kind not in (b"tEXt", b"zTXt", b"iTXt"):
+            continue
+        key, nul, rest = bytes(view).partition(b"\0")
+        if not nul:
+            continue
+        try:
+            if kind == b"tEXt":
+                text = rest[:_TEXT_LIMIT].decode("latin-1")
+            elif kind == b"zTXt":
+                text = _inflate(rest[1:]).decode("latin-1")
+            else:
+                _language, _translated, content = rest[2:].split(b"\0", 2)
+                text = (_inflate(content) if rest[0] else content[:_TEXT_LIMIT]).decode("utf-8", "replace")
+        except (zlib.error, ValueError, IndexError):
+            continue
+        found[key.decode("latin-1")] = text
+    return found
+
+
+def with_text(data: bytes, key: str, text: str) -> bytes:
+    """The PNG with one more text chunk (iTXt, so that any language fits) before its pixels."""
+    body = key.encode("latin-1") + b"\0\0\0\0\0" + text.encode("utf-8", "replace")
+    chunk = struct.pack(">I", len(body)) + b"iTXt" + body + struct.pack(">I", zlib.crc32(b"iTXt" + body))
+    end = 8 + 12 + 13  # behind the header, which is always first
+    return data[:end] + chunk + data[end:]
+
+
+def without_text(data: bytes, key: str) -> bytes:
+    """The PNG without the text chunks of this name."""
+    name = key.encode("latin-1") + b"\0"
+    at, kept = 8, [data[:8]]
+    for kind, body in png_chunks(data):
+        end = at + 12 + len(body)
+        if kind not in (b"tEXt", b"zTXt", b"iTXt") or body[: len(name)] != name:
+            kept.append(data[at:end])
+        at = end
+    return b"".join((*kept, data[at:]))
+
+
+def _inflate(packed: bytes) -> bytes:
+    return zlib.decompressobj().decompress(packed, _TEXT_LIMIT)

@@ -9,16 +9,17 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import io
 import os
 import re
 import struct
 import zlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from majordomo.containers import avif_size, exif_block, with_exif
+from majordomo.containers import avif_size, exif_block, png_chunks, png_text, with_exif, with_text, without_text
 from majordomo.errors import InvalidRequestError
 from majordomo.exif import read_exif, write_exif
 from majordomo.parameters import read_parameters, write_parameters
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 SUFFIXES = {"image/png": ".png", "image/jpeg": ".jpg", "image/webp": ".webp", "image/gif": ".gif", "image/avif": ".avif"}
 SENDABLE = ("image/png", "image/jpeg", "image/webp")
 PILLOW_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "AVIF")
-_TEXT_LIMIT = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,51 +106,6 @@ def _webp(data: bytes) -> Header | None:
     return None
 
 
-def png_chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
-    """(kind, body) of each whole chunk of a PNG, in order, without checking their sums; nothing is copied."""
-    view = memoryview(data)
-    at = 8
-    while at + 12 <= len(data):
-        (length,) = struct.unpack_from(">I", data, at)
-        if at + 12 + length > len(data):
-            return
-        yield data[at + 4 : at + 8], view[at + 8 : at + 8 + length]
-        at += 12 + length
-
-
-def png_text(data: bytes) -> dict[str, str]:
-    """The text chunks (tEXt, zTXt, iTXt) before and after the pixels of a PNG; at most 1 MiB of each, broken ones left out."""
-    found: dict[str, str] = {}
-    if not data.startswith(b"\x89PNG"):
-        return found
-    for kind, view in png_chunks(data):
-        if kind not in (b"tEXt", b"zTXt", b"iTXt"):
-            continue
-        key, nul, rest = bytes(view).partition(b"\0")
-        if not nul:
-            continue
-        try:
-            if kind == b"tEXt":
-                text = rest[:_TEXT_LIMIT].decode("latin-1")
-            elif kind == b"zTXt":
-                text = _inflate(rest[1:]).decode("latin-1")
-            else:
-                _language, _translated, content = rest[2:].split(b"\0", 2)
-                text = (_inflate(content) if rest[0] else content[:_TEXT_LIMIT]).decode("utf-8", "replace")
-        except (zlib.error, ValueError, IndexError):
-            continue
-        found[key.decode("latin-1")] = text
-    return found
-
-
-def with_text(data: bytes, key: str, text: str) -> bytes:
-    """The PNG with one more text chunk (iTXt, so that any language fits) before its pixels."""
-    body = key.encode("latin-1") + b"\0\0\0\0\0" + text.encode("utf-8", "replace")
-    chunk = struct.pack(">I", len(body)) + b"iTXt" + body + struct.pack(">I", zlib.crc32(b"iTXt" + body))
-    end = 8 + 12 + 13  # behind the header, which is always first
-    return data[:end] + chunk + data[end:]
-
-
 def stored_texts(data: bytes) -> dict[str, str]:
     """The texts in a picture under the names that PNG gives them: its text chunks, or of a JPEG or WebP the EXIF UserComment, where A1111
     and others write the same "parameters"."""
@@ -184,22 +139,6 @@ def inscribed(data: bytes, text: str) -> bytes:
         return with_exif(data, write_exif(read_exif(exif_block(data)).orientation, text))
     except ValueError:
         raise InvalidRequestError("the text is longer than a JPEG holds", field="metadata", code="TEXT_TOO_LONG") from None
-
-
-def without_text(data: bytes, key: str) -> bytes:
-    """The PNG without the text chunks of this name."""
-    name = key.encode("latin-1") + b"\0"
-    at, kept = 8, [data[:8]]
-    for kind, body in png_chunks(data):
-        end = at + 12 + len(body)
-        if kind not in (b"tEXt", b"zTXt", b"iTXt") or body[: len(name)] != name:
-            kept.append(data[at:end])
-        at = end
-    return b"".join((*kept, data[at:]))
-
-
-def _inflate(packed: bytes) -> bytes:
-    return zlib.decompressobj().decompress(packed, _TEXT_LIMIT)
 
 
 @dataclass(frozen=True, slots=True, repr=False, init=False)
@@ -257,13 +196,17 @@ class ImagePart:
 
     @classmethod
     def from_pil(cls, image: PillowImage, format: str = "PNG") -> ImagePart:  # noqa: A002 (Pillow's own word)
-        """Encode a Pillow image as PNG, JPEG, WEBP, GIF, or AVIF where Pillow has it."""
-        import io
+        """Encode a Pillow image as PNG, JPEG, WEBP, GIF, or AVIF where Pillow has it.
 
+        Raises InvalidRequestError (field `format`) for another format, and one that cannot hold this image: transparency in a JPEG.
+        """
         if format.upper() not in PILLOW_FORMATS:
             raise InvalidRequestError(f"format must be one of {', '.join(PILLOW_FORMATS)}", field="format")
         held = io.BytesIO()
-        image.save(held, format.upper())
+        try:
+            image.save(held, format.upper())
+        except (OSError, ValueError, KeyError) as error:  # a format that this Pillow was built without is a KeyError
+            raise InvalidRequestError(f"{format.upper()} cannot hold this image of mode {image.mode}: {error}", field="format") from None
         return cls(held.getvalue())
 
     @property
@@ -279,8 +222,6 @@ class ImagePart:
 
     def to_pil(self, *, max_pixels: int = 40_000_000, max_side: int = 16_384) -> PillowImage:
         """Decode to a Pillow image. Raises InvalidRequestError when the header claims more than the limits or the pixels are broken."""
-        import io
-
         from PIL import Image
 
         check_size(self, max_pixels=max_pixels, max_side=max_side)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from majordomo.errors import InvalidRequestError
+from majordomo.errors import ConfigurationError, InvalidRequestError
 
 
 def check_text(text: object, field: str, limit: int) -> None:
@@ -54,6 +54,12 @@ def check_number(name: str, value: object, low: float, high: float, *, whole: bo
     kinds = int if whole else (int, float)
     if isinstance(value, bool) or not isinstance(value, kinds) or not math.isfinite(value) or not low <= value <= high:
         raise InvalidRequestError(f"{name} is a {'whole number' if whole else 'number'} from {low} to {high}", field=name)
+
+
+def check_seconds(name: str, value: object) -> None:
+    """Raise ConfigurationError, naming the setting, unless `value` is a finite number of seconds above 0."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+        raise ConfigurationError(f"{name} is a number of seconds above 0", details={"field": name})
 
 
 def check_caller(caller: object) -> None:

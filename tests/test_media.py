@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import majordomo as md
-from majordomo.media import png_text, sniff
+from majordomo.containers import png_text
+from majordomo.media import sniff
 
 Picture = Callable[..., md.ImagePart]
 KINDS = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp", "GIF": "image/gif"}
@@ -88,6 +89,18 @@ def test_it_goes_everywhere_and_comes_back(picture: Picture, tmp_path: Path) -> 
     assert pickle.loads(pickle.dumps(part)) == copy.deepcopy(part) == part
     assert part._repr_mimebundle_() == {"image/png": part.data}
     assert repr(part) == f"<ImagePart image/png 64x48, {len(part.data)} bytes>"
+
+
+def test_an_image_that_a_format_cannot_hold_is_a_typed_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    for mode, kind in (("RGBA", "JPEG"), ("F", "PNG"), ("RGB", "TIFF")):
+        with pytest.raises(md.InvalidRequestError) as caught:
+            md.ImagePart.from_pil(Image.new(mode, (4, 4)), kind)
+        assert caught.value.field == "format"
+    Image.init()
+    monkeypatch.delitem(Image.SAVE, "AVIF", raising=False)  # as where Pillow was built without it
+    with pytest.raises(md.InvalidRequestError) as caught:
+        md.ImagePart.from_pil(Image.new("RGB", (4, 4)), "AVIF")
+    assert caught.value.field == "format"
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import majordomo as md
-from majordomo.media import png_text, with_text
+from majordomo.containers import png_text, with_text
 from majordomo.parameters import read_parameters, write_parameters
 
 Picture = Callable[..., md.ImagePart]

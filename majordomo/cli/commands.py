@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from majordomo import imagegen, llm
 from majordomo.cli.doctor import doctor
@@ -94,7 +95,7 @@ def _answer(console: Console, chat_model: str | None, messages: list[llm.Message
     name, why = named(chat_model, "chat")
     model = registry.model(name)
     with closing(model):
-        console.print(f"asking {model.provider}/{model.id}{why}", style="dim")
+        console.print(f"asking {model.provider}/{model.id}{why}", style="dim", markup=False)
         with model.stream_sync(messages) as stream:
             for event in stream:
                 match event:
@@ -161,5 +162,6 @@ def models(
         portal.run(owner.aclose)
     table = Table("model", "can", "state", "about", box=None, pad_edge=False)
     for model in found:
-        table.add_row(f"{shown}/{model.id}", " ".join(sorted(model.capabilities)) or "?", model.state or "?", model.description)
+        told = f"{shown}/{model.id}", " ".join(sorted(model.capabilities)) or "?", model.state or "?", model.description
+        table.add_row(*map(Text, told))  # texts, not markup: a backend chose these words
     console.print(table)

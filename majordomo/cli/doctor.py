@@ -9,7 +9,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from majordomo.cli.drawing import plain_console
 from majordomo.flows import portal
 from majordomo.routing.advice import USUAL
 from majordomo.routing.diagnosis import Advice, Diagnosis, Finding
@@ -33,7 +35,7 @@ def doctor(
     if as_json:
         typer.echo(json.dumps(diagnosis.to_dict(), indent=2))
     else:
-        show(Console(highlight=False, soft_wrap=True, emoji=False), diagnosis)
+        show(plain_console(), diagnosis)
     if not diagnosis.ok:
         raise typer.Exit(1)
 
@@ -72,7 +74,7 @@ def _show(console: Console, finding: Finding) -> None:
     if finding.models:
         table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2))
         for model in finding.models[:MOST]:
-            table.add_row("", model.id, " ".join(sorted(model.capabilities)) or "?", model.state)
+            table.add_row("", *map(Text, (model.id, " ".join(sorted(model.capabilities)) or "?", model.state)))
         console.print(table)
         if len(finding.models) > MOST:
             console.print(f"  and {len(finding.models) - MOST} more: majordomo models {finding.name}", markup=False)

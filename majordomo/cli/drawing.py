@@ -26,7 +26,8 @@ FORMATS = {".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp", ".png": ""}
 
 
 def plain_console() -> Console:
-    return Console(highlight=False, soft_wrap=True)
+    """Words as they are: nothing coloured by itself, nothing wrapped, no ":cat:" made a picture."""
+    return Console(highlight=False, soft_wrap=True, emoji=False)
 
 
 def named(given: str | None, kind: str) -> tuple[str | None, str]:
@@ -68,7 +69,7 @@ def delivered(
         shown.print(f"{written}  {drawn.width}x{drawn.height}, seed {told if told is not None else 'unknown'}", markup=False)
     warn(shown, [warning for warning in result.warnings if warning.field != "previews"])
     if isinstance(result.raw, dict) and result.raw.get("neural_network") is False:
-        shown.print(str(result.raw["note"]), style="dim")
+        shown.print(str(result.raw.get("note", "")), style="dim", markup=False)
     return result
 
 

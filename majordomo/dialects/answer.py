@@ -189,15 +189,12 @@ class Answer:
         parts = self._parts()
         text = "".join(part.text for part in parts if isinstance(part, TextPart))
         reason: FinishReason = self.words.get(self.finish_reason or "", "unknown")
-        if whole:
-            if self.refused:
-                reason = "content_filter"
-            elif self._calls and reason in ("stop", "unknown"):
-                reason = "tool_calls"
-            elif reason == "unknown" and not self.finish_reason and text:
-                reason = "stop"
         if self.refused:
             reason = "content_filter"
+        elif whole and self._calls and reason in ("stop", "unknown"):
+            reason = "tool_calls"
+        elif whole and reason == "unknown" and not self.finish_reason and text:
+            reason = "stop"
         warnings = list(self.warnings)
         if whole and self._request.tool_choice not in (None, "auto", "none") and not self._calls:
             warnings.append(CallWarning("TOOL_NOT_CALLED", "a tool call was required, and the model made none", "tool_choice"))
@@ -267,6 +264,16 @@ class ChatStream(ABC):
     def take(self, document: dict[str, Any], events: list[ChatEvent]) -> None:
         """One document; sets `complete` at the end mark, and calls `end` where nothing may follow it."""
 
+    def frame(self, data: bytes, events: list[ChatEvent]) -> None:
+        """One frame of the stream; nothing where it is blank, or OpenAI's end mark, which some add to dialects that have another."""
+        if data.strip() and data.strip() != b"[DONE]":
+            self._document(decode_json(data, self._depth), events)
+
+    def failure_in(self, document: dict[str, Any]) -> MajordomoError | None:
+        """The error that a document tells instead of a part of the answer."""
+        told = document.get("error") and document.get("type", "error") == "error"
+        return build_error(200, error_value(document), {}) if told else None
+
     def feed(self, chunk: bytes) -> list[ChatEvent]:
         """The events that these bytes complete; the last is Done. Raises StreamBrokenError or what the stream says went wrong; where
         events came before it, they are given first, and `failure` is what is then to be raised."""
@@ -283,14 +290,15 @@ class ChatStream(ABC):
         try:
             self._read(frames, events)
             if last and not self.ended:
-                self._finish(events)
+                self.bytes_ended(events)
         except MajordomoError as error:
             if not events:
                 raise
             self.failure = error
         return events
 
-    def _finish(self, events: list[ChatEvent]) -> None:
+    def bytes_ended(self, events: list[ChatEvent]) -> None:
+        """Nothing more comes. Raises StreamBrokenError where the answer is not whole."""
         if not self.complete:
             stray: bytes = getattr(self._frames, "stray", b"")
             reason = f": {plain_text(read_error_body(stray).message, 500)}" if stray else ""
@@ -316,9 +324,7 @@ class ChatStream(ABC):
             for data in frames():
                 if self.ended:
                     break
-                # Some add OpenAI's end mark to dialects that have another
-                if data.strip() and data.strip() != b"[DONE]":
-                    self._document(decode_json(data, self._depth), events)
+                self.frame(data, events)
         except BadResponseError as error:
             if self.ended or error.code == "TOO_LARGE":  # whole, and not what was asked for; or beyond our own limit
                 raise
@@ -329,8 +335,8 @@ class ChatStream(ABC):
             document = document[0]
         if not isinstance(document, dict):
             raise BadResponseError("an event of the stream is no JSON object")
-        if document.get("error") and document.get("type", "error") == "error":
-            raise self.broken(build_error(200, error_value(document), {}))
+        if (error := self.failure_in(document)) is not None:
+            raise self.broken(error)
         self.take(document, events)
 
 

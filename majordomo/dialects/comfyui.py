@@ -13,7 +13,7 @@ from urllib.parse import quote, urlencode
 from majordomo.dialects.bodies import UNSUPPORTED, json_request, merged
 from majordomo.dialects.comfyui_templates import template
 from majordomo.dialects.comfyui_workflow import Graph, Workflow, graph_trouble
-from majordomo.dialects.pictures import Forms, elided, received, sized, text_of, told_seed, without
+from majordomo.dialects.pictures import Forms, details_of, elided, received, sized, without
 from majordomo.dialects.samplers import COMFYUI, Lists
 from majordomo.errors import (
     BackendError,
@@ -27,7 +27,7 @@ from majordomo.errors import (
 from majordomo.framing.json import decode_object, encode_json
 from majordomo.framing.multipart import FormField, MultipartBody
 from majordomo.framing.splice import Splices
-from majordomo.imagegen import ImageDetails, Request, Result
+from majordomo.imagegen import Request, Result
 from majordomo.imagegen.geometry import local_geometry
 from majordomo.media import ImagePart
 from majordomo.settings import Limits
@@ -271,16 +271,12 @@ class ComfyGraphs:
         self, files: Sequence[bytes], finished: Finished, model: str, request: Request, warnings: Sequence[CallWarning], limits: Limits
     ) -> Result:
         images = tuple(received(data, limits) for data in files)
-        details = []
-        for image in images:
-            texts = text_of(image)
-            told = told_seed(texts)
-            details.append(ImageDetails(seed=told if told is not None else request.seed, settings=dict(texts)))
+        details = tuple(details_of(image, request.seed) for image in images)
         if model == CURRENT and (places := self.workflow(request).slots.get("model")):
             node, place = places[0]
             model = str(self.workflow(request).graph[node]["inputs"][place])
         raw = {**finished.raw, "images": [elided(image) for image in images]}
-        return Result(images, tuple(details), tuple(warnings), model=model, raw=raw)
+        return Result(images, details, tuple(warnings), model=model, raw=raw)
 
 
 def _with_extra(graph: Graph, request: Request) -> Graph:

@@ -53,7 +53,7 @@ _BY_STATUS: dict[int, tuple[type[MajordomoError], str | None]] = {
     529: (OverloadedError, None),  # Anthropic: overloaded
 }
 
-# The words backends use as `code`, `type` or `status`; (only with these statuses, class, our code)
+# The words backends use as `code`, `type` or `status`: (class, our code)
 _BY_WORD: dict[str, tuple[type[MajordomoError], str | None]] = {
     "moderation_blocked": (ContentRefusedError, None),
     "content_policy_violation": (ContentRefusedError, None),

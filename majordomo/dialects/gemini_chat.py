@@ -16,7 +16,7 @@ from majordomo.dialects.answer import Answer, ChatStream, count, json_of, object
 from majordomo.dialects.bodies import UNSUPPORTED, json_request
 from majordomo.dialects.errors import build_error, error_value
 from majordomo.dialects.gemini_arguments import PartialArguments
-from majordomo.dialects.gemini_images import without_bytes
+from majordomo.dialects.gemini_images import LARGEST_SEED, without_bytes
 from majordomo.dialects.gemini_usage import of_modalities, tokens_of
 from majordomo.dialects.pictures import received_base64
 from majordomo.dialects.turns import attachments, gathered, linked, own, refuse_misplaced, text_of, tool_results
@@ -46,7 +46,6 @@ from majordomo.wire import WireRequest
 
 # What Google's SDK puts where a call was not made by this model: base64 of "skip_thought_signature_validator"
 SENTINEL = "c2tpcF90aG91Z2h0X3NpZ25hdHVyZV92YWxpZGF0b3I="
-LARGEST_SEED = 2**31 - 1
 # Steps of hosted tools: they go back as they came, signatures included
 _HOSTED = ("executableCode", "codeExecutionResult", "toolCall", "toolResponse")
 _BUDGET = {"off": 0, "low": 1024, "medium": 8192, "high": 24576}

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote
 
-from majordomo.dialects.answer import count
+from majordomo.dialects.answer import count, objects
 from majordomo.dialects.bodies import UNSUPPORTED, json_request
 from majordomo.dialects.errors import build_error, error_value
 from majordomo.dialects.gemini_usage import of_modalities, tokens_of
@@ -199,16 +199,10 @@ def _said(document: Mapping[str, Any]) -> str:
     return "".join(texts).strip()[:LONGEST_TEXT]
 
 
-def _candidates(document: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    found = document.get("candidates")
-    yield from (item for item in found if isinstance(item, dict)) if isinstance(found, list) else ()
-
-
 def _parts(document: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    for candidate in _candidates(document):
+    for candidate in objects(document.get("candidates")):
         content = candidate.get("content")
-        parts = content.get("parts") if isinstance(content, dict) else None
-        yield from (part for part in parts if isinstance(part, dict)) if isinstance(parts, list) else ()
+        yield from objects(content.get("parts")) if isinstance(content, dict) else ()
 
 
 def _why_none(document: Mapping[str, Any]) -> MajordomoError:
@@ -218,7 +212,9 @@ def _why_none(document: Mapping[str, Any]) -> MajordomoError:
         return _refused("Gemini refused the prompt", reason, feedback.get("blockReasonMessage"))
     if not isinstance(document.get("candidates"), list):
         return BadResponseError('the answer has no list "candidates"')
-    reasons = [(reason, item.get("finishMessage")) for item in _candidates(document) if (reason := _word(item.get("finishReason")))]
+    reasons = [
+        (reason, item.get("finishMessage")) for item in objects(document.get("candidates")) if (reason := _word(item.get("finishReason")))
+    ]
     for reason, message in reasons:
         if reason in _REFUSING or (reason.startswith("IMAGE_") and reason not in _PICTURELESS):
             return _refused("Gemini refused to show the picture", reason, message)

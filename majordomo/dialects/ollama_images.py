@@ -14,7 +14,7 @@ from typing import Any
 from majordomo.catalog import Capability, ModelInfo
 from majordomo.dialects.bodies import json_request
 from majordomo.dialects.errors import build_error, error_value
-from majordomo.dialects.pictures import Forms, elided, received_base64, sized, text_of, without
+from majordomo.dialects.pictures import Forms, elided, received_base64, sized, text_of, told_count, without
 from majordomo.dialects.samplers import Lists
 from majordomo.errors import (
     BadResponseError,
@@ -241,7 +241,7 @@ class OllamaImageStream:
         if frame.get("done") is True:
             self._last = frame
             return None
-        step, total = _count(frame.get("completed")), _count(frame.get("total"))
+        step, total = told_count(frame.get("completed")), told_count(frame.get("total"))
         return Step(step, total) if 0 < step <= total else None  # `completed` is left out while it is 0
 
     def _result(self, frame: dict[str, Any], request: Request) -> Result:
@@ -324,7 +324,3 @@ def _seconds(nanoseconds: Any) -> float | None:
     if isinstance(nanoseconds, bool) or not isinstance(nanoseconds, int) or not 0 < nanoseconds < 1 << 63:
         return None
     return nanoseconds / 1e9
-
-
-def _count(value: Any) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1_000_000 else 0

@@ -5,34 +5,17 @@ Every field is optional, unknown ones are harmless; see `openai_chat` for the so
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 from pydantic_core import from_json
 
-from majordomo.dialects.answer import Answer, count, json_of, objects, seconds_of, word_of
-from majordomo.dialects.errors import build_error, error_value, read_error_body
+from majordomo.dialects.answer import Answer, ChatStream, count, json_of, objects, seconds_of, word_of
+from majordomo.dialects.errors import build_error, error_value
 from majordomo.dialects.pictures import received_base64
-from majordomo.errors import (
-    BadResponseError,
-    CallWarning,
-    MajordomoError,
-    StreamBrokenError,
-    plain_text,
-)
-from majordomo.framing.json import decode_json
+from majordomo.errors import CallWarning, MajordomoError, plain_text
 from majordomo.framing.lines import EventDecoder
-from majordomo.llm import (
-    ChatEvent,
-    Done,
-    Loading,
-    Part,
-    Reply,
-    Request,
-    TextPart,
-    ThinkingPart,
-    Usage,
-)
+from majordomo.llm import ChatEvent, Loading, Part, Request, TextPart, ThinkingPart, Usage
 from majordomo.llm.reply import FinishReason
 from majordomo.settings import Limits
 
@@ -210,7 +193,7 @@ class OpenAIAnswer(Answer):
             arguments = json_of(arguments)
         index = call.get("index")
         place = self._at.get(index) if isinstance(index, int) else (len(self._calls) - 1 if self._calls and not name else None)
-        if place is None and isinstance(index, int) is False and identity:
+        if place is None and not isinstance(index, int) and identity:
             place = next((i for i, known in enumerate(self._calls) if known.id == identity), None)
         # A new id at a known index is another call: two glued into one would be nobody's wish
         if place is not None and identity and self._calls[place].id != identity and name:
@@ -245,12 +228,12 @@ class OpenAIAnswer(Answer):
         return tuple(parts) or (TextPart(""),)
 
 
-class OpenAIChatStream:
-    """The events in a streamed answer, however its bytes are sliced.
-
-    A stream is whole when a finish reason was seen; `[DONE]` without one is a cut stream (llama-cpp-python ends an interrupted
+class OpenAIChatStream(ChatStream):
+    """A stream is whole when a finish reason was seen; `[DONE]` without one is a cut stream (llama-cpp-python ends an interrupted
     one that way). Usage may come after the finish reason, so the end is `[DONE]` or the end of the bytes.
     """
+
+    answer: OpenAIAnswer
 
     def __init__(
         self,
@@ -262,115 +245,57 @@ class OpenAIChatStream:
         details: bool = False,
         within: str = "",
     ) -> None:
-        self._answer = OpenAIAnswer(request, limits, owner, details=details)
-        self._answer.within = within
-        self._frames = EventDecoder(limits.event if not wants_pictures(request) else limits.picture_event)
+        answer = OpenAIAnswer(request, limits, owner, details=details)
+        answer.within = within
+        super().__init__(answer, EventDecoder(limits.picture_event if wants_pictures(request) else limits.event), limits)
         self._loading_chunks = loading_chunks
-        self._depth = limits.depth
-        self.ended: bool = False
-        self.failure: MajordomoError | None = None
 
-    @property
-    def reply(self) -> Reply:
-        return self._answer.reply(whole=False)
-
-    @property
-    def complete(self) -> bool:
-        """A finish reason was seen: whatever happens to the connection now, the answer is whole."""
-        return self._answer.finish_reason is not None
-
-    def feed(self, chunk: bytes) -> list[ChatEvent]:
-        """The events that these bytes complete; the last is Done. Raises StreamBrokenError or what the stream says went wrong; where
-        events came before it, they are given first, and `failure` is what is then to be raised."""
-        return self._read(lambda: self._frames.feed(chunk))
-
-    def finish(self) -> list[ChatEvent]:
-        """The bytes have ended. Raises as `feed` does."""
-        return self._read(self._frames.finish, last=True) if not self.ended else []
-
-    def _read(self, frames: Callable[[], list[bytes]], *, last: bool = False) -> list[ChatEvent]:
-        if self.failure is not None:
-            raise self.failure
-        events: list[ChatEvent] = []
-        try:
-            for data in frames():
-                if self.ended:
-                    break
-                self._take(data, events)
-            if last and not self.ended:
-                self._end(events)
-        except MajordomoError as error:
-            if isinstance(error, BadResponseError) and not self.ended and error.code != "TOO_LARGE":
-                error = self._broken(error)  # neither whole and not what was asked for, nor beyond our own limit
-            if not events:
-                raise error from None
-            self.failure = error
-        return events
-
-    def _take(self, data: bytes, events: list[ChatEvent]) -> None:
+    def frame(self, data: bytes, events: list[ChatEvent]) -> None:
+        """Nearly all are one choice with a delta: those are read with as few looks as they need."""
         try:
             document = from_json(data)
             choices = document["choices"]
             delta = choices[0]["delta"]
         except (ValueError, LookupError, TypeError, RecursionError):
-            self._take_odd(data, events)
+            self._odd_frame(data, events)
             return
         if len(choices) != 1 or not isinstance(delta, dict) or "error" in document:
-            self._take_odd(data, events)
+            self._odd_frame(data, events)
             return
         if self._loading_chunks and "id" not in document and "object" not in document and "model" not in document:
             # "chunks … with no id, model, index, object or created, full of progress text": the gateway speaks, not the model
             if isinstance(word := delta.get("reasoning_content"), str) and (word := plain_text(word)):
                 events.append(Loading(word))
             return
-        answer = self._answer
-        answer.take(delta, events)
-        if reason := choices[0].get("finish_reason"):
-            answer.finish_reason = word_of(reason) or answer.finish_reason
-        if document.get("usage") or "x_groq" in document:
-            answer.usage = usage_of(document)
-        if not answer.model:
-            answer.model = word_of(document.get("model")) or ""
+        self.answer.take(delta, events)
+        self._take_around(choices[0], document)
 
-    def _take_odd(self, data: bytes, events: list[ChatEvent]) -> None:
+    def _odd_frame(self, data: bytes, events: list[ChatEvent]) -> None:
         """Everything but one choice with a delta: the end, usage alone, an error, or what nobody can read."""
         if data.strip() == b"[DONE]":
-            self._end(events)
-            return
-        if not data.strip():
-            return
-        document = decode_json(data, self._depth)
-        if not isinstance(document, dict):
-            raise BadResponseError("an event of the stream is no JSON object")
-        if document.get("error"):
-            raise self._broken(build_error(status_within(document), error_value(document), {}))
-        choice = first_choice(document)
-        if choice is not None:
-            if isinstance(choice.get("delta"), dict):
-                self._answer.take(choice["delta"], events)
-            elif isinstance(choice.get("message"), dict):  # a whole answer in one event
-                self._answer.take(choice["message"], events)
-            self._answer.finish_reason = word_of(choice.get("finish_reason")) or self._answer.finish_reason
+            self.bytes_ended(events)
+        else:
+            super().frame(data, events)
+
+    def take(self, document: dict[str, Any], events: list[ChatEvent]) -> None:
+        choice = first_choice(document) or {}
+        said = choice.get("delta")
+        said = said if isinstance(said, dict) else choice.get("message")  # a whole answer in one event
+        if isinstance(said, dict):
+            self.answer.take(said, events)
+        self._take_around(choice, document)
+
+    def _take_around(self, choice: dict[str, Any], document: dict[str, Any]) -> None:
+        if reason := word_of(choice.get("finish_reason")):
+            self.answer.finish_reason = reason
+            self.complete = True
         if document.get("usage") or "x_groq" in document:
-            self._answer.usage = usage_of(document)
-        self._answer.model = self._answer.model or word_of(document.get("model")) or ""
+            self.answer.usage = usage_of(document)
+        if not self.answer.model:
+            self.answer.model = word_of(document.get("model")) or ""
 
-    def _end(self, events: list[ChatEvent]) -> None:
-        if not self.complete:
-            stray = self._frames.stray
-            reason = f": {plain_text(read_error_body(stray).message, 500)}" if stray else ""
-            raise StreamBrokenError(f"the stream ended before the answer did{reason}", partial=self.reply)
-        self.ended = True
-        self._answer.close(events)
-        events.append(Done(self._answer.reply(whole=True)))
-
-    def _broken(self, error: MajordomoError) -> MajordomoError:
-        """Before anything was said, the error itself; after, a broken stream with what had arrived."""
-        if not self._answer.started:
-            return error
-        return StreamBrokenError(
-            f"the stream broke off: {error.message}", partial=self.reply, code=error.code, status=error.status, details=error.details
-        )
+    def failure_in(self, document: dict[str, Any]) -> MajordomoError | None:
+        return build_error(status_within(document), error_value(document), {}) if document.get("error") else None
 
 
 def wants_pictures(request: Request) -> bool:

@@ -23,12 +23,8 @@ from majordomo.dialects.openai_answer import (
     without_pictures,
 )
 from majordomo.dialects.schemas import object_schema, rooted
-from majordomo.dialects.turns import SystemRole, answered, brief, linked, own, tool_results
-from majordomo.errors import (
-    BadResponseError,
-    CallWarning,
-    InvalidRequestError,
-)
+from majordomo.dialects.turns import SystemRole, answered, brief, linked, own, refuse_misplaced, text_of, tool_results
+from majordomo.errors import BadResponseError, CallWarning
 from majordomo.framing.base64 import SplicedBody
 from majordomo.framing.json import decode_object, encode_json
 from majordomo.framing.splice import Splices
@@ -90,41 +86,10 @@ class OpenAIChat:
                 body[word] = value
         if request.stop:
             body["stop"] = list(request.stop)
-        if request.tools:
-            body["tools"] = [
-                {"type": "function", "function": {"name": t.name, "description": t.description, "parameters": object_schema(t.parameters)}}
-                for t in request.tools
-            ]
-            if request.tool_choice in ("auto", "none"):
-                body["tool_choice"] = request.tool_choice
-            elif request.tool_choice == "required":
-                body["tool_choice"] = self.required
-            elif request.tool_choice is not None:
-                body["tool_choice"] = {"type": "function", "function": {"name": request.tool_choice}}
+        body |= self._tools(request)
         if request.output is not None:
-            schema, _ = self._schema(request)
-            if self.schema_form == "words":
-                words = encode_json(schema).decode()
-                body["messages"].insert(
-                    0, {"role": self.system_role, "content": f"Answer with one JSON object of this JSON schema: {words}"}
-                )
-                body["response_format"] = {"type": "json_object"}
-            elif self.schema_form == "json_object":
-                body["response_format"] = {"type": "json_object", "schema": schema}
-            else:
-                body["response_format"] = {"type": "json_schema", "json_schema": {"name": "output", "schema": schema}}
-        if self.reasoning_object and request.reasoning is not None:
-            body["reasoning"] = (
-                {"max_tokens": request.reasoning}
-                if isinstance(request.reasoning, int)
-                else {"enabled": False}
-                if request.reasoning == "off"
-                else {"effort": request.reasoning}
-            )
-        elif isinstance(request.reasoning, str):
-            body["reasoning_effort"] = "none" if request.reasoning == "off" else request.reasoning
-        elif request.reasoning is not None:
-            warnings.append(CallWarning(UNSUPPORTED, "this dialect knows low, medium and high, not a number of tokens", "reasoning"))
+            body["response_format"] = self._output(request, body["messages"])
+        body |= self._reasoning(request, warnings)
         if stream:
             body["stream"] = True
             if self.stream_usage:
@@ -139,6 +104,47 @@ class OpenAIChat:
             stream=stream,
         )
         return wire, warnings
+
+    def _tools(self, request: Request) -> dict[str, Any]:
+        if not request.tools:
+            return {}
+        tools = [
+            {"type": "function", "function": {"name": t.name, "description": t.description, "parameters": object_schema(t.parameters)}}
+            for t in request.tools
+        ]
+        match request.tool_choice:
+            case None:
+                return {"tools": tools}
+            case "auto" | "none" as choice:
+                return {"tools": tools, "tool_choice": choice}
+            case "required":
+                return {"tools": tools, "tool_choice": self.required}
+            case name:
+                return {"tools": tools, "tool_choice": {"type": "function", "function": {"name": name}}}
+
+    def _output(self, request: Request, messages: list[dict[str, Any]]) -> dict[str, Any]:
+        """The form of the answer; where the server knows no schema, words before all messages tell it."""
+        schema, _ = self._schema(request)
+        if self.schema_form == "json_schema":
+            return {"type": "json_schema", "json_schema": {"name": "output", "schema": schema}}
+        if self.schema_form == "json_object":
+            return {"type": "json_object", "schema": schema}
+        words = encode_json(schema).decode()
+        messages.insert(0, {"role": self.system_role, "content": f"Answer with one JSON object of this JSON schema: {words}"})
+        return {"type": "json_object"}
+
+    def _reasoning(self, request: Request, warnings: list[CallWarning]) -> dict[str, Any]:
+        asked = request.reasoning
+        if asked is None:
+            return {}
+        if self.reasoning_object:
+            if isinstance(asked, int):
+                return {"reasoning": {"max_tokens": asked}}
+            return {"reasoning": {"enabled": False} if asked == "off" else {"effort": asked}}
+        if isinstance(asked, str):
+            return {"reasoning_effort": "none" if asked == "off" else asked}
+        warnings.append(CallWarning(UNSUPPORTED, "this dialect knows low, medium and high, not a number of tokens", "reasoning"))
+        return {}
 
     def _messages(self, messages: list[Message], splices: Splices) -> list[dict[str, Any]]:
         """Messages as this dialect has them. Pictures of tools and of the assistant cannot stand where they were: they move into the next
@@ -168,12 +174,11 @@ class OpenAIChat:
         return encoded
 
     def _said(self, message: Message, splices: Splices, moved: list[dict[str, Any]]) -> dict[str, Any]:
-        encoded: dict[str, Any] = {"role": "assistant", "content": message.text}
         calls = [part for part in message.parts if isinstance(part, ToolCallPart)]
+        encoded: dict[str, Any] = {"role": "assistant"}
+        if message.text or not calls:
+            encoded["content"] = message.text
         if calls:
-            encoded["content"] = message.text or None
-            if not message.text:
-                del encoded["content"]
             encoded["tool_calls"] = [
                 {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments_json or "{}"}}
                 for call in calls
@@ -239,7 +244,7 @@ class OpenAIChat:
 
 
 def _tool_text(result: ToolResultPart, splices: Splices, moved: list[dict[str, Any]]) -> str:
-    text = "".join(part.text for part in result.parts if isinstance(part, TextPart))
+    text = text_of(result.parts)
     others = [part for part in result.parts if not isinstance(part, TextPart)]
     for number, part in enumerate(others, 1):
         label = f"attachment {number} of tool {result.name or result.call_id}"
@@ -251,15 +256,14 @@ def _tool_text(result: ToolResultPart, splices: Splices, moved: list[dict[str, A
 
 
 def _encode_part(part: Part, splices: Splices) -> dict[str, Any] | None:
+    refuse_misplaced(part)
     match part:
         case TextPart():
             return {"type": "text", "text": part.text}
         case ImagePart() | FilePart():
             return _picture_part(part, splices)
-        case ThinkingPart():
+        case _:  # somebody's thoughts
             return None
-        case ToolCallPart() | ToolResultPart():
-            raise InvalidRequestError("tool calls stand in assistant turns, tool results in tool turns", field="messages")
 
 
 def _picture_part(part: ImagePart | FilePart, splices: Splices) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from majordomo.dialects.answer import count
 from majordomo.dialects.bodies import UNSUPPORTED, json_request, merged
 from majordomo.dialects.errors import build_error, error_value
 from majordomo.dialects.openai_image_models import Family, geometry_of, sdcpp_family
-from majordomo.dialects.pictures import Forms, elided, preview_of, received, received_base64, sized, text_of, told_seed, without
+from majordomo.dialects.pictures import Forms, details_of, elided, preview_of, received, received_base64, sized, without
 from majordomo.dialects.samplers import SDCPP, Lists
 from majordomo.dialects.sdcpp_tag import SEED_WARNING, encode_tag, neutralised, within_steps
 from majordomo.errors import BadResponseError, CallWarning, InvalidRequestError, NoImageError, StreamBrokenError, UnsupportedError
@@ -50,7 +50,8 @@ class OpenAIImages:
         family = self.family(model)
         if len(request.prompt) > family.prompt:
             raise InvalidRequestError(f"{family.speaker} takes prompts of at most {family.prompt:,} characters", field="prompt")
-        request, warnings = _edit(request, family)
+        _check_edit(request, family)
+        warnings: list[CallWarning] = []
         if self.tag:
             request = SDCPP.spell(request, lists)
             request, tagged = neutralised(request)
@@ -216,10 +217,10 @@ class OpenAIImageStream:
         return None
 
 
-def _edit(request: Request, family: Family) -> tuple[Request, list[CallWarning]]:
-    """What an edit may not be."""
+def _check_edit(request: Request, family: Family) -> None:
+    """Raise UnsupportedError or InvalidRequestError for what an edit may not be."""
     if not request.images:
-        return request, []
+        return
     if not family.edits:
         raise UnsupportedError(f"{family.speaker} draws from text only", field="images")
     if len(request.images) > family.edits:
@@ -231,7 +232,6 @@ def _edit(request: Request, family: Family) -> tuple[Request, list[CallWarning]]
             )
     if family.square_png and request.images[0].width != request.images[0].height:
         raise UnsupportedError(f"{family.speaker} edits square pictures only", field="images")
-    return request, []
 
 
 def _choices(request: Request, family: Family) -> tuple[Request, list[CallWarning]]:
@@ -281,16 +281,10 @@ def _picture(item: Any, cut: Sequence[bytes], limits: Limits) -> ImagePart | Non
 
 
 def _details(picture: ImagePart, item: Mapping[str, Any], request: Request, index: int, *, counted: bool) -> ImageDetails:
-    texts = text_of(picture)
-    told = told_seed(texts)
     # Batch item i is drawn from seed + i (stable-diffusion.cpp)
     sent = request.seed + index if request.seed is not None and counted else request.seed
     revised = item.get("revised_prompt")
-    return ImageDetails(
-        seed=told if told is not None else sent,
-        revised_prompt=revised if isinstance(revised, str) and revised else None,
-        settings=dict(texts),
-    )
+    return details_of(picture, sent, revised if isinstance(revised, str) and revised else None)
 
 
 def usage_of(value: Any) -> Usage:

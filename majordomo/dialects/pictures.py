@@ -6,11 +6,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from majordomo.containers import png_chunks, png_text
 from majordomo.dialects.bodies import UNSUPPORTED, unsupported
 from majordomo.errors import BadResponseError, CallWarning, InvalidRequestError
-from majordomo.imagegen import Request
+from majordomo.imagegen import ImageDetails, Request
 from majordomo.imagegen.geometry import Geometry
-from majordomo.media import SENDABLE, ImagePart, check_size, png_chunks, png_text
+from majordomo.media import SENDABLE, ImagePart, check_size
 from majordomo.parameters import read_parameters
 from majordomo.settings import Limits
 
@@ -105,6 +106,18 @@ def told_seed(texts: Mapping[str, str]) -> int | None:
     """The seed that the picture's own text names, as A1111, stable-diffusion.cpp and ComfyUI write it."""
     seed = read_parameters(texts).get("seed")
     return seed if isinstance(seed, int) else None
+
+
+def details_of(picture: ImagePart, sent_seed: int | None, revised_prompt: str | None = None) -> ImageDetails:
+    """What a picture tells of itself: its texts, and the seed that they name, else the one that was sent."""
+    texts = text_of(picture)
+    told = told_seed(texts)
+    return ImageDetails(seed=told if told is not None else sent_seed, revised_prompt=revised_prompt, settings=dict(texts))
+
+
+def told_count(value: Any) -> int:
+    """A number of steps or jobs that a backend tells; 0 for anything that is none."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1_000_000 else 0
 
 
 def elided(picture: ImagePart) -> str:

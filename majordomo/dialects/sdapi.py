@@ -11,7 +11,18 @@ from typing import Any
 
 from majordomo.dialects.bodies import json_request
 from majordomo.dialects.errors import build_error, error_value
-from majordomo.dialects.pictures import Forms, elided, first_size, preview_of, received_base64, sized, text_of, told_seed, without
+from majordomo.dialects.pictures import (
+    Forms,
+    elided,
+    first_size,
+    preview_of,
+    received_base64,
+    sized,
+    text_of,
+    told_count,
+    told_seed,
+    without,
+)
 from majordomo.dialects.samplers import A1111, SDCPP, Lists
 from majordomo.dialects.sdcpp_tag import neutralised, within_steps
 from majordomo.errors import BadResponseError, CallWarning, NoImageError, UnsupportedError
@@ -222,7 +233,7 @@ def decode_progress(body: bytes, limits: Limits) -> Progress:
     document = decode_object(body, limits.depth)
     found = document.get("state")
     state: dict[str, Any] = found if isinstance(found, dict) else {}
-    step, steps, job, jobs = (_count(state.get(name)) for name in ("sampling_step", "sampling_steps", "job_no", "job_count"))
+    step, steps, job, jobs = (told_count(state.get(name)) for name in ("sampling_step", "sampling_steps", "job_no", "job_count"))
     task = document.get("current_task")
     return Progress(
         task if isinstance(task, str) else None,
@@ -233,10 +244,6 @@ def decode_progress(body: bytes, limits: Limits) -> Progress:
         state.get("interrupted") is True,
         preview_of(document.get("current_image"), limits),
     )
-
-
-def _count(value: Any) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1_000_000 else 0
 
 
 def decode_names(body: bytes, limits: Limits, key: str = "name") -> tuple[list[str], dict[str, str]]:

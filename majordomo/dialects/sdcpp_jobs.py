@@ -8,14 +8,14 @@ from urllib.parse import quote
 
 from majordomo.catalog import ModelInfo
 from majordomo.dialects.bodies import json_request
-from majordomo.dialects.pictures import Forms, elided, first_size, received, received_base64, sized, text_of, told_seed, without
+from majordomo.dialects.pictures import Forms, details_of, elided, first_size, received, received_base64, sized, without
 from majordomo.dialects.samplers import SDCPP, Lists
 from majordomo.dialects.sdcpp_tag import SEED_WARNING, within_steps
 from majordomo.errors import BackendError, BadResponseError, CallWarning, JobCancelledError, NoImageError
 from majordomo.framing.json import decode_object
 from majordomo.framing.pictures import PictureReplyDecoder
 from majordomo.framing.splice import Splices
-from majordomo.imagegen import ImageDetails, Request, Result
+from majordomo.imagegen import Request, Result
 from majordomo.imagegen.geometry import local_geometry
 from majordomo.media import ImagePart
 from majordomo.settings import Limits
@@ -134,13 +134,8 @@ def _result(job: dict[str, Any], cut: list[bytes], request: Request, limits: Lim
             images.append(received_base64(value, limits))
     if not images:
         raise NoImageError("the finished job holds no picture")
-    details = []
-    for index, image in enumerate(images):
-        texts = text_of(image)
-        told = told_seed(texts)
-        sent = request.seed + index if request.seed is not None else None
-        details.append(ImageDetails(seed=told if told is not None else sent, settings=dict(texts)))
-    return Result(tuple(images), tuple(details), raw={**job, "result": {"images": [elided(image) for image in images]}})
+    details = tuple(details_of(image, None if request.seed is None else request.seed + index) for index, image in enumerate(images))
+    return Result(tuple(images), details, raw={**job, "result": {"images": [elided(image) for image in images]}})
 
 
 def decode_capabilities(body: bytes, limits: Limits) -> tuple[Lists, ModelInfo]:

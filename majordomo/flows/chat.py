@@ -23,14 +23,13 @@ from majordomo.flows.chat_stream import ChatDoor, HTTPChatSource, tokens_of
 from majordomo.flows.sight import Sight
 from majordomo.flows.streams import EventStream, SyncEventStream
 from majordomo.llm.messages import as_messages
+from majordomo.llm.model import Messages
 from majordomo.llm.request import check_request
 from majordomo.observing import Observer
 from majordomo.observing.observed import Observed, ObservedSource, current
 from majordomo.observing.settings import chat_settings
 from majordomo.settings import Limits, Timeout
 from majordomo.wire import WireRequest
-
-Messages = str | llm.Message | Sequence[llm.Message]
 
 
 class ChatModel(llm.Model):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
+from anyio import sleep
+
 from majordomo import llm
 from majordomo.errors import (
     BadResponseError,
@@ -130,8 +132,6 @@ class HTTPChatSource:
 
     async def _opened(self, tell: Callable[[llm.ChatEvent], None]) -> WireStream:
         """The stream, once it is this call's turn and the model is loaded; what happens meanwhile is told."""
-        from anyio import sleep
-
         assert isinstance(self._wire, WireRequest)
         self._tell = tell
         if self._place is None:

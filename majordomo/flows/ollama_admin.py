@@ -7,6 +7,8 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from pathlib import Path
 from typing import Any, TypeVar, Unpack
 
+from anyio import to_thread
+
 from majordomo.dialects.bodies import json_request
 from majordomo.dialects.ollama_account import (
     Account,
@@ -111,8 +113,6 @@ class OllamaAdmin:
 
     async def upload(self, file: bytes | str | Path) -> str:
         """Send a file as a blob, unless the server has it; returns its digest, for `create`."""
-        from anyio import to_thread
-
         body, name = await to_thread.run_sync(digested, file)
         if not await self.has_blob(name):
             await self._fetch(WireRequest("POST", f"/api/blobs/{name}", body, "application/octet-stream"))

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, suppress
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from dataclasses import replace
 from typing import Any, Protocol, TypeVar, Unpack, cast
 
-from anyio import create_task_group, get_cancelled_exc_class, move_on_after, sleep
+from anyio import create_task_group, move_on_after, sleep, to_thread
 
 from majordomo import imagegen
 from majordomo.dialects.bodies import own_extra
 from majordomo.dialects.pictures import Forms
 from majordomo.dialects.samplers import Lists
-from majordomo.errors import CallWarning, ContentRefusedError, DeadlineExceededError, MajordomoError
+from majordomo.errors import CallWarning, MajordomoError
 from majordomo.flows import portal
 from majordomo.flows.background import Telling
 from majordomo.flows.call import Caller, Tries
 from majordomo.flows.chat import refuse_unsupported
+from majordomo.flows.portions import Portion, Together, joined
 from majordomo.flows.streams import EventStream, SyncEventStream
 from majordomo.imagegen.request import check_request
 from majordomo.observing import Observer
@@ -30,13 +31,6 @@ from majordomo.wire import Deadline, WireRequest, WireStream
 
 T = TypeVar("T")
 Tell = Callable[[imagegen.ImageEvent], None]
-CLEAN_UP = 2.0  # seconds that withdrawing a job may take
-
-
-class Feed(Protocol):
-    """What takes an answer's bytes as they come."""
-
-    def feed(self, chunk: bytes) -> Any: ...
 
 
 class ImageDoor(Protocol):
@@ -264,11 +258,10 @@ class HTTPImageModel(ImageModel):
         if request.n <= most:
             deadline = self._caller.deadline(self._timeout, self.id, tell, since=began)
             return await self._placed(replace(request, n=request.n if most > 1 else 0), deadline, tell)
-        sizes = [most] * (request.n // most) + ([request.n % most] if request.n % most else [])
-        parts = [_Part(index * most, size) for index, size in enumerate(sizes)]
-        told = _Together(parts, tell) if tell is not None else None
+        parts = [Portion(first, min(most, request.n - first)) for first in range(0, request.n, most)]
+        told = Together(parts, tell) if tell is not None else None
 
-        async def draw(part: _Part) -> None:
+        async def draw(part: Portion) -> None:
             seed = None if request.seed is None else request.seed + part.first
             piece = replace(request, n=part.size if most > 1 else 0, seed=seed)
             hear = (lambda event: told(part, event)) if told is not None else None
@@ -288,7 +281,7 @@ class HTTPImageModel(ImageModel):
         async with create_task_group() as group:
             for _ in range(min(len(parts), self._caller.gate.places or len(parts))):
                 group.start_soon(work)
-        return _joined(parts)
+        return joined(parts)
 
     async def _placed(self, request: imagegen.Request, deadline: Deadline, tell: Tell | None) -> imagegen.Result:
         hear = tell or hearing()
@@ -376,65 +369,6 @@ class AnsweredImageModel(HTTPImageModel):
         return await self.exchange(self._door.encode(self.id, request), read, deadline, tell)
 
 
-@dataclass(slots=True)
-class _Part:
-    """One of several calls for the pictures of one request: `size` of them, from number `first` on."""
-
-    first: int
-    size: int
-    result: imagegen.Result | None = None
-    error: Exception | None = None
-    done: int = 0
-    total: int = 0
-
-    @property
-    def hopeless(self) -> bool:
-        """Whether the other calls would fail alike: neither bad luck nor this seed's picture being refused."""
-        error = self.error
-        return isinstance(error, MajordomoError) and not error.retryable and not isinstance(error, ContentRefusedError)
-
-
-class _Together:
-    """The events of several calls as those of one: steps are added up, previews count through."""
-
-    def __init__(self, parts: Sequence[_Part], tell: Tell) -> None:
-        self._parts = parts
-        self._tell = tell
-
-    def __call__(self, part: _Part, event: imagegen.ImageEvent) -> None:
-        if isinstance(event, imagegen.Preview):
-            event = imagegen.Preview(event.image, event.index + part.first)
-        elif isinstance(event, imagegen.Step):
-            part.done, part.total = event.step, event.total
-            total = sum(other.total or event.total for other in self._parts)
-            event = imagegen.Step(sum(other.done for other in self._parts), total)
-        self._tell(event)
-
-
-def _joined(parts: Sequence[_Part]) -> imagegen.Result:
-    """One result of several. Raises the first error when no call gave a picture."""
-    for part in parts:
-        if part.error is not None and not isinstance(part.error, MajordomoError):
-            raise part.error
-    good = [part.result for part in parts if part.result is not None]
-    failed = [part for part in parts if part.result is None]
-    if not good:
-        raise next(part.error for part in parts if part.error is not None)
-    warnings = [warning for result in good for warning in result.warnings]
-    for part in failed:
-        which = f"picture {part.first + 1}" if part.size == 1 else f"pictures {part.first + 1} to {part.first + part.size}"
-        reason = "not tried, the others had failed for good" if part.error is None else str(part.error)
-        warnings.append(CallWarning("PICTURE_FAILED", f"{which} failed: {reason}", "n"))
-    return imagegen.Result(
-        tuple(image for result in good for image in result.images),
-        tuple(detail for result in good for detail in result.details),
-        tuple(warnings),
-        imagegen.Usage.sum(result.usage for result in good),
-        good[0].model,
-        raw=[result.raw for result in good],
-    )
-
-
 async def _converted(request: imagegen.Request, forms: Forms, limits: Limits) -> imagegen.Request:
     """The request's pictures in the backend's form, in a worker thread: decoding a large one would hold up the event loop."""
     if not forms.rgb_png and request.mask is None:
@@ -449,33 +383,4 @@ async def _converted(request: imagegen.Request, forms: Forms, limits: Limits) ->
             mask = mask_for(mask, (images[0].width, images[0].height), forms.mask, limits)
         return replace(request, images=images, mask=mask)
 
-    from anyio import to_thread
-
     return await to_thread.run_sync(convert, abandon_on_cancel=True)
-
-
-async def beside(work: Callable[[], Awaitable[T]], companion: Callable[[], Coroutine[Any, Any, None]]) -> T:
-    """`work()`, with `companion()` running until it is over. The companion raises nothing; what the work raises comes out as it is."""
-    result: T | None = None
-    failure: Exception | None = None
-    async with create_task_group() as group:
-        group.start_soon(companion)
-        try:
-            result = await work()
-        except Exception as error:
-            failure = error
-        group.cancel_scope.cancel()
-    if failure is not None:
-        raise failure
-    return cast("T", result)
-
-
-async def withdrawing(work: Callable[[], Awaitable[T]], withdraw: Callable[[], Awaitable[None]]) -> T:
-    """`work()`; when it is cancelled or runs out of time, `withdraw()` at most CLEAN_UP seconds, so that the backend stops as well."""
-    try:
-        return await work()
-    except (get_cancelled_exc_class(), DeadlineExceededError):
-        with move_on_after(CLEAN_UP, shield=True):
-            with suppress(MajordomoError):  # the reason to stop is the news
-                await withdraw()
-        raise

@@ -9,8 +9,9 @@ from anyio import sleep
 from majordomo import imagegen
 from majordomo.dialects.sdcpp_jobs import Visit
 from majordomo.errors import JobLostError, NotFoundError, Phase
+from majordomo.flows.beside import withdrawing
 from majordomo.flows.call import Caller, Tries, read_all
-from majordomo.flows.picture import HTTPImageModel, ImageDoor, Tell, withdrawing
+from majordomo.flows.picture import HTTPImageModel, ImageDoor, Tell
 from majordomo.observing.observed import hearing
 from majordomo.progress import Queued
 from majordomo.settings import Limits, Timeout

@@ -17,8 +17,9 @@ from majordomo import imagegen
 from majordomo.dialects.comfyui import ComfyGraphs, Finished, Ticket, Uploaded, Uploads
 from majordomo.dialects.comfyui_events import GREETING, Listening
 from majordomo.errors import BadResponseError, CallWarning, JobLostError, MajordomoError, NoImageError, NotFoundError, Phase
+from majordomo.flows.beside import beside, withdrawing
 from majordomo.flows.call import Caller, Tries, read_all
-from majordomo.flows.picture import HTTPImageModel, Tell, beside, withdrawing
+from majordomo.flows.picture import HTTPImageModel, Tell
 from majordomo.flows.picture_job import FIRST_PAUSE, LONGEST_PAUSE, VISIT
 from majordomo.observing.observed import hearing
 from majordomo.progress import Queued

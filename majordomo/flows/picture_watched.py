@@ -13,8 +13,9 @@ from anyio import sleep
 from majordomo import imagegen
 from majordomo.dialects.sdapi import Progress
 from majordomo.errors import CallWarning, MajordomoError
+from majordomo.flows.beside import beside, withdrawing
 from majordomo.flows.call import Caller
-from majordomo.flows.picture import HTTPImageModel, ImageDoor, Tell, beside, withdrawing
+from majordomo.flows.picture import HTTPImageModel, ImageDoor, Tell
 from majordomo.progress import Queued
 from majordomo.settings import Limits, Timeout
 from majordomo.wire import Deadline, WireRequest, WireStream

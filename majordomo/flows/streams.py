@@ -10,7 +10,6 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 from majordomo.flows import portal
 
 E = TypeVar("E", covariant=True)
-V = TypeVar("V")
 
 
 class Source(Protocol[E]):

@@ -8,6 +8,8 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import replace
 from typing import Any, Unpack, cast
 
+from anyio import create_task_group, move_on_after, to_thread
+
 from majordomo import imagegen, llm
 from majordomo.errors import CallWarning, DeadlineExceededError, InvalidRequestError, MajordomoError, Tried
 from majordomo.flows import portal
@@ -15,13 +17,13 @@ from majordomo.flows.background import Telling
 from majordomo.flows.streams import EventStream, SyncEventStream
 from majordomo.llm.events import ToolReturned
 from majordomo.llm.messages import as_messages
+from majordomo.llm.model import Messages
 from majordomo.llm.parts import FilePart, ImagePart, TextPart, ToolCallPart, ToolResultPart
 from majordomo.llm.reply import Usage, empty_reply
 from majordomo.llm.request import LoopOverrides
 from majordomo.llm.tools import Tool, ToolContext, as_tool
 from majordomo.words import as_tuple, check_number
 
-Messages = str | llm.Message | Sequence[llm.Message]
 Tell = Callable[[llm.ChatEvent], None]
 LONGEST_RESULT = 1_000_000  # characters of what a tool answers; more is cut, and says so
 
@@ -149,8 +151,6 @@ class _Loop:
     async def run(self, tell: Tell | None) -> llm.Reply:
         if self._timeout is None:
             return await self._turns(tell)
-        from anyio import move_on_after
-
         with move_on_after(self._timeout):
             return await self._turns(tell)
         raise DeadlineExceededError(f"the tool loop took longer than the limit of {self._timeout:g} s", phase="total").about(
@@ -202,8 +202,6 @@ class _Loop:
             return stream.reply
 
     async def _run_calls(self, calls: Sequence[ToolCallPart], tell: Tell | None) -> list[llm.Message]:
-        from anyio import create_task_group
-
         results: dict[int, ToolResultPart] = {}
         so_far = (*self._given, *self._added)
 
@@ -260,8 +258,6 @@ class _LoopSource:
 async def _called(function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
     if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None)):  # noqa: B004 (its kind is asked, not whether it is there)
         return await function(**arguments)
-    from anyio import to_thread
-
     # A thread cannot be stopped; a call that is given up goes on without it
     returned = await to_thread.run_sync(lambda: function(**arguments), abandon_on_cancel=True)
     return await returned if inspect.isawaitable(returned) else returned

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Protocol, Self, Unpack
 
 from majordomo.catalog import Health, ModelInfo
 from majordomo.imagegen.events import ImageEvent
+from majordomo.imagegen.options import Option
 from majordomo.imagegen.request import Overrides, Request
 from majordomo.imagegen.result import Result
 
 __all__ = ["Health", "ImageSource", "Model", "ModelInfo", "Option", "Provider", "Stream", "SyncStream"]
-
-Option = Callable[[Request], Request]
 
 
 class ImageSource(Protocol):

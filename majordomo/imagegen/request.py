@@ -9,13 +9,13 @@ from typing import Any, TypedDict
 
 from majordomo.errors import InvalidRequestError
 from majordomo.media import ImagePart, check_sendable
+from majordomo.options import SEEDS
 from majordomo.settings import Limits
 from majordomo.words import as_extra, as_tuple, check_caller, check_number, check_text
 
 _SIZE = re.compile(r"([1-9][0-9]{0,5})x([1-9][0-9]{0,5})")
 _RATIO = re.compile(r"([0-9]{1,4}(?:\.[0-9]{1,4})?):([0-9]{1,4}(?:\.[0-9]{1,4})?)")
 _SHAPE = ("size", "aspect", "megapixels")
-SEEDS = 2**63
 
 
 class Overrides(TypedDict, total=False):

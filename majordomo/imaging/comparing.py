@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageChops, ImageStat
 
-from majordomo.imaging.pixels import as_srgb, decoded, on_colour
+from majordomo.imaging.pixels import as_srgb, decoded, on_colour, unheard
 from majordomo.media import ImagePart
 from majordomo.settings import Limits
 
@@ -64,11 +64,7 @@ def distance(a: int, b: int) -> int:
 
 
 def _seen(part: ImagePart, limits: Limits, field: str) -> Image.Image:
-    return as_srgb(decoded(part, limits, _unheard, field), _unheard).image
-
-
-def _unheard(code: str, message: str) -> None:
-    """Comparing has a number to tell, and nothing else."""
+    return as_srgb(decoded(part, limits, unheard, field), unheard).image
 
 
 def _premultiplied(a: Image.Image, b: Image.Image) -> tuple[Image.Image, Image.Image]:

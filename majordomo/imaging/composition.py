@@ -21,7 +21,7 @@ def layers_of(stage: Stage) -> list[Layer]:
     """The layers from the sky to the foreground."""
     scene = stage.scene
     if scene.place == "abstract":
-        return [sky.sky, _shapes(0), _shapes(1), _shapes(2), _things(True, False), _things(False, True)]
+        return [sky.sky, _shapes(0), _shapes(1), _shapes(2), _things(on_land=False), _things(on_land=True)]
     layers: list[Layer] = [sky.sky]
     if scene.place == "space":
         layers.append(sky.nebula)
@@ -38,7 +38,7 @@ def layers_of(stage: Stage) -> list[Layer]:
     on_land = any(KINDS[thing.name].where == "land" for thing in scene.things if thing.name in KINDS)
     if scene.place not in ("sea", "lake", "city") or on_land:
         layers.append(_solid(scenery.near_land))
-    layers += [_things(True, False), _things(False, True), _solid(scenery.foreground), sky.weather]
+    layers += [_things(on_land=False), _things(on_land=True), _solid(scenery.foreground), sky.weather]
     return layers
 
 
@@ -102,8 +102,8 @@ def _shapes(part: int) -> Layer:
     return paint
 
 
-def _things(behind: bool, before: bool) -> Layer:
-    """All things of the scene; what is in the sky or on the water stands behind what is on land."""
+def _things(*, on_land: bool) -> Layer:
+    """The things of the scene that stand on land, or those behind them: in the sky and on the water."""
 
     def paint(stage: Stage) -> None:
         opacity = min(1.0, stage.literal / 0.45)
@@ -114,7 +114,7 @@ def _things(behind: bool, before: bool) -> Layer:
         canvas.marking = True
         for order, thing in enumerate(stage.scene.things):
             kind = KINDS.get(thing.name)
-            if kind is None or kind.where == "back" or (kind.where == "land") != before:
+            if kind is None or kind.where == "back" or (kind.where == "land") != on_land:
                 continue
             for spot in sorted(_spots(stage, thing, order), key=lambda spot: spot.y):
                 kind.paint(spot)
@@ -122,7 +122,6 @@ def _things(behind: bool, before: bool) -> Layer:
         if plain is not None:
             canvas.image = Image.blend(plain, canvas.image, opacity)
 
-    assert behind != before
     return paint
 
 

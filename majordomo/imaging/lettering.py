@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont
 
 from majordomo.errors import InvalidRequestError, UnsupportedError
-from majordomo.imaging.pixels import Note, Pixels, as_srgb, colour_of, coloured, decoded
+from majordomo.imaging.pixels import Note, Pixels, as_srgb, colour_of, coloured, decoded, unheard
 from majordomo.imaging.shapes import placed
 from majordomo.imaging.steps import Text, Watermark
 from majordomo.imaging.work import Work
@@ -56,7 +56,7 @@ def _mark(work: Work, step: Watermark) -> Image.Image:
     width, height = work.size
     wanted = max(1, round(width * step.scale))
     if step.picture is not None:
-        stamp = as_srgb(decoded(step.picture, work.limits, _unheard, "picture"), _unheard).image.convert("RGBA")
+        stamp = as_srgb(decoded(step.picture, work.limits, unheard, "picture"), unheard).image.convert("RGBA")
         mark = stamp.resize((wanted, max(1, round(stamp.height * wanted / stamp.width))), Image.Resampling.LANCZOS)
     else:
         colour = colour_of(step.colour, "colour")
@@ -71,10 +71,6 @@ def _mark(work: Work, step: Watermark) -> Image.Image:
     if scale < 1:
         mark = mark.resize((max(1, int(mark.width * scale)), max(1, int(mark.height * scale))), Image.Resampling.LANCZOS)
     return mark
-
-
-def _unheard(code: str, message: str) -> None:
-    """What happens to a stamp's own colours is not the picture's news."""
 
 
 def _tiled(image: Image.Image, mark: Image.Image, margin: float) -> None:

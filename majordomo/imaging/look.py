@@ -54,7 +54,8 @@ def look_at(picture: ImagePart) -> Look:
     mean = ImageStat.Stat(colours, visible if shown else None).mean
     warmth = max(-1.0, min(1.0, (mean[0] - mean[2]) / 128)) if shown else 0.0
     palette = _palette(colours, visible) if shown else ()
-    told = read_text(stored_texts(picture.data).get("parameters"))
+    texts = stored_texts(picture.data)
+    told = read_text(texts.get("parameters"))
     return Look(
         width=picture.width,
         height=picture.height,
@@ -65,27 +66,12 @@ def look_at(picture: ImagePart) -> Look:
         warmth=round(warmth, 3),
         mood=_mood(brightness, contrast, warmth, palette),
         transparent=transparent,
-        texts=stored_texts(picture.data),
+        texts=texts,
         prompt=told.prompt,
         negative_prompt=told.negative_prompt,
         seed=told.seed,
         parameters=told.pairs,
     )
-
-
-def parameters_of(picture: ImagePart) -> dict[str, str]:
-    """The settings that image programs store as the text "parameters" (PNG, or the EXIF of JPEG and WebP), without decoding a pixel.
-
-    Keys are "prompt" (several lines, perhaps), "negative_prompt", and the names of the pairs as written, such as "Steps" and
-    "Seed". Empty when the picture holds no such text. The text is a claim: whoever saved the picture may have written anything.
-    """
-    told = read_text(stored_texts(picture.data).get("parameters"))
-    found = dict(told.pairs)
-    if told.prompt is not None:
-        found["prompt"] = told.prompt
-    if told.negative_prompt is not None:
-        found["negative_prompt"] = told.negative_prompt
-    return found
 
 
 def _sample_size(size: tuple[int, int]) -> tuple[int, int]:

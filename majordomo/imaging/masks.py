@@ -7,7 +7,7 @@ from io import BytesIO
 from PIL import Image, ImageFilter, ImageOps
 
 from majordomo.errors import InvalidRequestError
-from majordomo.imaging.pixels import Size, decoded, upright_size
+from majordomo.imaging.pixels import Size, decoded, unheard, upright_size
 from majordomo.imaging.shapes import check_target
 from majordomo.media import ImagePart
 from majordomo.settings import Limits
@@ -19,7 +19,7 @@ def mask_from_alpha(image: ImagePart, *, limits: Limits | None = None) -> ImageP
 
     Raises InvalidRequestError (field `image`, code NO_ALPHA) for a picture without transparency.
     """
-    pixels = decoded(image, limits or Limits(), _unheard).image
+    pixels = decoded(image, limits or Limits(), unheard).image
     if pixels.mode != "RGBA":
         raise InvalidRequestError("the picture has no transparency to make a mask of", field="image", code="NO_ALPHA")
     return _png(ImageOps.invert(pixels.getchannel("A")))
@@ -57,7 +57,7 @@ def mask_feathered(mask: ImagePart, radius: float, *, limits: Limits | None = No
 
 
 def _grey(mask: ImagePart, limits: Limits) -> Image.Image:
-    image = decoded(mask, limits, _unheard, "mask").image
+    image = decoded(mask, limits, unheard, "mask").image
     if image.mode == "RGBA":
         if image.getchannel("A").getextrema() != (255, 255):
             raise InvalidRequestError("a mask is greyscale, white = repaint; this one has transparent pixels", field="mask")
@@ -75,10 +75,6 @@ def _size(size: object) -> Size:
     if len(numbers) != 2 or not all(isinstance(number, int) and not isinstance(number, bool) and number > 0 for number in numbers):
         raise InvalidRequestError("image is a picture, or its width and height in pixels", field="image")
     return numbers[0], numbers[1]
-
-
-def _unheard(code: str, message: str) -> None:
-    """A mask has no colours to lose."""
 
 
 def _png(image: Image.Image) -> ImagePart:

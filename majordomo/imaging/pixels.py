@@ -62,6 +62,10 @@ class Encoding:
     level: int = 3  # of a PNG's packing: a third of the time of zlib's default, and an eighth more bytes
 
 
+def unheard(code: str, message: str) -> None:
+    """A Note for those that have no place for notes: masks, stamps, sheets, comparisons, what goes to a model."""
+
+
 def opened(picture: ImagePart, limits: Limits, field: str = "image", near: Size | None = None) -> Image.Image:
     """Decoded as it is stored. `near`: a JPEG may come at half, a quarter or an eighth of its size, as long as that is no smaller.
 

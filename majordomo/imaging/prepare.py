@@ -7,9 +7,10 @@ from typing import Literal
 
 from PIL import Image, ImageOps
 
+from majordomo.containers import png_chunks
 from majordomo.errors import InvalidRequestError
-from majordomo.imaging.pixels import as_srgb, decoded, eight_bit, is_lossless, on_colour, opened
-from majordomo.media import ImagePart, Readable, png_chunks
+from majordomo.imaging.pixels import as_srgb, decoded, eight_bit, is_lossless, on_colour, opened, unheard
+from majordomo.media import ImagePart, Readable
 from majordomo.settings import Limits
 
 Size = tuple[int, int]
@@ -74,11 +75,7 @@ def mask_for(mask: ImagePart, size: Size, kind: Literal["luminance", "alpha"], l
 
 def _seen(picture: ImagePart, limits: Limits, field: str) -> Image.Image:
     """As people see it: upright, in sRGB."""
-    return as_srgb(decoded(picture, limits, _silent, field), _silent).image
-
-
-def _silent(code: str, message: str) -> None:
-    """A model is not told how a picture was made ready for it."""
+    return as_srgb(decoded(picture, limits, unheard, field), unheard).image
 
 
 def _is_rgb_png(picture: ImagePart) -> bool:

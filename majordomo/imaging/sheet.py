@@ -9,7 +9,7 @@ from PIL import Image
 
 from majordomo.errors import InvalidRequestError
 from majordomo.imaging.lettering import Setting, font_of, lay, suited
-from majordomo.imaging.pixels import Encoding, Pixels, Size, as_srgb, colour_of, decoded, encoded, on_colour, upright_size
+from majordomo.imaging.pixels import Encoding, Pixels, Size, as_srgb, colour_of, decoded, encoded, on_colour, unheard, upright_size
 from majordomo.imaging.shapes import check_target
 from majordomo.imaging.steps import MOST_TEXT, Convert, Kind
 from majordomo.media import ImagePart
@@ -102,7 +102,7 @@ def before_after(
 
 def _within(part: ImagePart, room: Size, limits: Limits, field: str, background: tuple[int, int, int]) -> Image.Image:
     """RGB, in sRGB, no larger than the room. A JPEG is decoded no larger than needed."""
-    image = as_srgb(decoded(part, limits, _unheard, field, near=(min(room), min(room))), _unheard).image
+    image = as_srgb(decoded(part, limits, unheard, field, near=(min(room), min(room))), unheard).image
     size = _scaled(image.size, room)
     if size != image.size:
         image = image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
@@ -112,10 +112,6 @@ def _within(part: ImagePart, room: Size, limits: Limits, field: str, background:
 def _scaled(size: Size, room: Size) -> Size:
     scale = min(1.0, room[0] / size[0], room[1] / size[1])
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
-
-
-def _unheard(code: str, message: str) -> None:
-    """A small copy on a sheet has no room for notes."""
 
 
 def _label(words: str, font: str | None, size: int, width: int, colour: tuple[int, int, int]) -> Image.Image:

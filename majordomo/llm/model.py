@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Protocol, Self, Unpack
 
 from majordomo.catalog import Health, ModelInfo
 from majordomo.llm.events import ChatEvent
 from majordomo.llm.messages import Message
+from majordomo.llm.options import Option
 from majordomo.llm.reply import Reply
 from majordomo.llm.request import Overrides, Request
 
 __all__ = ["ChatSource", "Health", "Model", "ModelInfo", "Option", "Provider", "Stream", "SyncStream"]
 
-Option = Callable[[Request], Request]
 Messages = str | Message | Sequence[Message]
 
 

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import replace
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from majordomo import imagegen, llm
 from majordomo.errors import ConfigurationError, MajordomoError, plain_text
@@ -126,21 +126,10 @@ class Observed:
                 _log.exception("observer %s raised; it is not told of this call any more", type(pair[0]).__name__)
 
 
-class Source(Protocol):
-    """llm.ChatSource as far as it matters here."""
-
-    @property
-    def reply(self) -> llm.Reply: ...
-
-    async def next_events(self) -> Sequence[llm.ChatEvent]: ...
-
-    async def aclose(self) -> None: ...
-
-
 class ObservedSource:
     """A chat stream's source that tells the observers what passes through; its batches are handed on as they are."""
 
-    def __init__(self, observed: Observed, listen: Callable[[], Source]) -> None:
+    def __init__(self, observed: Observed, listen: Callable[[], llm.ChatSource]) -> None:
         self._observed = observed
         self._answering = False
         observed.start()

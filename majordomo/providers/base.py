@@ -5,13 +5,16 @@ from __future__ import annotations
 import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self, TypedDict, TypeVar
+from typing import Any, TypedDict, TypeVar
+
+from anyio import to_thread
 
 from majordomo import imagegen, llm, providers
 from majordomo.catalog import Health, ModelInfo
 from majordomo.errors import ConfigurationError, MajordomoError, UnsupportedError
 from majordomo.flows import portal
 from majordomo.flows.call import Caller, Watch
+from majordomo.flows.closing import Closing
 from majordomo.flows.embed import EmbeddingDoor, HTTPEmbeddingModel
 from majordomo.flows.gate import Gate
 from majordomo.flows.group import ResourceGroup, named_group
@@ -92,7 +95,7 @@ def gate_of(places: int | None, most: int | None, rate: Rate | None, gpu: Resour
     return Gate(places, most=most, meters=Meters(rate, most) if rate is not None else None, gpu=gpu)
 
 
-class Provider(llm.Provider, imagegen.Provider):
+class Provider(Closing, llm.Provider, imagegen.Provider):
     """A provider may lack anything: what it does not override, it refuses."""
 
     name = ""
@@ -118,22 +121,6 @@ class Provider(llm.Provider, imagegen.Provider):
 
     def health_sync(self) -> Health:
         return portal.run(self.health)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        await self.aclose()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the connections of the blocking calls, and refuse further calls."""
-        portal.run(self.aclose)
 
 
 class HTTPProvider(Provider):
@@ -228,8 +215,6 @@ class HTTPProvider(Provider):
         """Close this event loop's connections, and those of the blocking calls; further calls are refused."""
         await self._caller.port.aclose()
         if portal.is_running() and not portal.is_portal_thread():
-            from anyio import to_thread
-
             await to_thread.run_sync(portal.run, self._caller.port.aclose)
 
     def __repr__(self) -> str:

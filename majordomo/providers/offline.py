@@ -13,6 +13,7 @@ from anyio.lowlevel import RunVar
 
 from majordomo import imagegen, llm
 from majordomo.catalog import Health, ModelInfo
+from majordomo.containers import png_text
 from majordomo.dialects.bodies import UNSUPPORTED, own_extra
 from majordomo.dialects.pictures import sized
 from majordomo.embedded import clerk
@@ -25,7 +26,6 @@ from majordomo.imagegen.geometry import Geometry
 from majordomo.imaging.sketch import DEFAULT_SIZE, DEFAULT_STEPS, Sketch
 from majordomo.llm.reply import empty_reply
 from majordomo.llm.tools import read_output
-from majordomo.media import png_text
 from majordomo.observing import Observer
 from majordomo.observing.observed import checked_observers, hearing
 from majordomo.providers.base import Provider, gate_of, provider_names

@@ -20,6 +20,7 @@ from majordomo.flows.picture_stream import StreamedImageModel
 from majordomo.media import COMMON
 from majordomo.providers.base import Common, HTTPProvider, sealed
 from majordomo.secret import Secret, seal
+from majordomo.transport import Address
 from majordomo.words import check_name
 
 HOME = "https://api.openai.com/v1"
@@ -60,14 +61,15 @@ class OpenAI(HTTPProvider):
             raise ConfigurationError('api is "responses" or "chat"', provider=self.name, details={"field": "api"})
         if system_role not in get_args(SystemRole):
             raise ConfigurationError('system_role is "system", "developer" or "user"', provider=self.name, details={"field": "system_role"})
+        hosted = Address.parse(base_url).host == Address.parse(HOME).host
         self._chat: OpenAIResponses | OpenAIChat
-        if (api or ("responses" if base_url == HOME else "chat")) == "responses":
+        if (api or ("responses" if hosted else "chat")) == "responses":
             self._chat = OpenAIResponses(self.name, system_role=system_role)
         else:  # "reasoning models reject max_tokens"
             self._chat = OpenAIChat(
                 "max_completion_tokens", owner=self.name, top_k=False, object_root=True, reads=COMMON, system_role=system_role
             )
-        family = hosted_family if base_url == HOME else compatible_family
+        family = hosted_family if hosted else compatible_family
         self._images = OpenAIImages(family, path="/images", tag=False, edits=edits)
         super().__init__(base_url, api_key, **common)
 

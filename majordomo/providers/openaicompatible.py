@@ -36,10 +36,10 @@ class OpenAICompatible(HTTPProvider):
     `preset` names a server whose address, key variable and habits are known: "openrouter", "groq", "mistral", "deepseek", "xai",
     "together", "vllm", "llamacpp" or "lmstudio"; a `base_url` beside it is another address of such a server. The key comes from
     `api_key`, else from the preset's variable (GROQ_API_KEY), else from OPENAI_COMPATIBLE_API_KEY where there is no preset; the hosted ones
-    need one, else none is sent. `json_output` says how a structured answer
-    is asked for: "json_schema" is OpenAI's form, "json_object" the one llama-cpp-python knows. `system_role` is what system turns go as:
-    "developer", or "user" for models that know no "system". Waits for models to load, as local servers need; see Common for the other
-    keywords. Raises ConfigurationError for an address or key that cannot be one.
+    need one, else none is sent. `json_output` says how a structured answer is asked for: "json_schema" is OpenAI's form, "json_object" the
+    one llama-cpp-python knows. `system_role` is what system turns go as: "developer", or "user" for models that know no "system". Waits for
+    models to load, as local servers need; see Common for the other keywords. Raises ConfigurationError for an address or key that cannot be
+    one, an unknown preset, and a hosted one without a key.
     """
 
     name = "openaicompatible"
@@ -56,8 +56,9 @@ class OpenAICompatible(HTTPProvider):
         **common: Unpack[Common],
     ) -> None:
         common = sealed(common)
+        api_key = seal(api_key)
         row = _row(preset)
-        api_key = seal(api_key or env.variable(row.key_variable))
+        api_key = api_key or seal(env.variable(row.key_variable))
         if api_key is None and not row.local:
             raise ConfigurationError(
                 f"{preset} needs a key: api_key, or {row.key_variable}", provider=self.name, details={"field": "api_key"}

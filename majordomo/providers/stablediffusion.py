@@ -16,7 +16,7 @@ from majordomo.flows import portal
 from majordomo.flows.picture import AnsweredImageModel, AnsweringDoor, HTTPImageModel
 from majordomo.flows.picture_job import JobImageModel
 from majordomo.providers.base import Common, HTTPProvider, sealed
-from majordomo.secret import Secret
+from majordomo.secret import Secret, seal
 
 
 class StableDiffusion(HTTPProvider):
@@ -41,12 +41,13 @@ class StableDiffusion(HTTPProvider):
         api: Literal["native", "sdapi", "openai"] = "native",
         **common: Unpack[Common],
     ) -> None:
+        common = sealed(common)
+        api_key = seal(api_key)  # it never asks for a key; one is sent for a proxy in front of it
         if api not in ("native", "sdapi", "openai"):
             raise ConfigurationError('api is "native", "sdapi" or "openai"', provider=self.name, details={"field": "api"})
         self._api = api
         self._known: Lists | None = None
-        # It never asks for a key; one is sent for a proxy in front of it
-        super().__init__(base_url, Secret(api_key) if isinstance(api_key, str) else api_key, **sealed(common))
+        super().__init__(base_url, api_key, **common)
 
     def image_model(self, id: str, *options: imagegen.Option) -> HTTPImageModel:  # noqa: A002 (the word of the design)
         if self._api == "native":

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from majordomo import imagegen, llm
 from majordomo.errors import ConfigurationError
+from majordomo.flows.closing import close_all
 from majordomo.flows.group import named_group
 from majordomo.forks import Lock
 from majordomo.observing import Observer
@@ -84,18 +85,6 @@ class Assembly:
         if self._owned:  # a chain leaves alone what it did not make; these were made for it
             whole.aclose = lambda: close_all(found)
         return whole
-
-
-async def close_all(things: Sequence[Any]) -> None:
-    """Close them all; the first failure is raised after that."""
-    failures: list[Exception] = []
-    for thing in things:
-        try:
-            await thing.aclose()
-        except Exception as error:  # what a plug-in's closing may raise
-            failures.append(error)
-    if failures:
-        raise failures[0]
 
 
 def configured_class(config: Config, table: str) -> type[Provider]:

@@ -11,7 +11,7 @@ from anyio.lowlevel import current_token
 from majordomo import imagegen, llm
 from majordomo.catalog import Capability
 from majordomo.errors import ConfigurationError, UnsupportedError
-from majordomo.llm.parts import ImagePart, ToolResultPart
+from majordomo.flows.sight import pictures
 
 PATIENCE = 3.0  # seconds that a list of models may take; without it every member is asked as if nothing were known
 Known = frozenset[Capability]
@@ -23,12 +23,7 @@ _FIELDS = {"vision": "messages", "edit": "images"}
 
 def chat_need(request: llm.Request) -> Capability | None:
     """ "vision" for a request with a picture in it, those that tools gave included."""
-    for message in request.messages:
-        for part in message.parts:
-            pieces = part.parts if isinstance(part, ToolResultPart) else (part,)
-            if any(isinstance(piece, ImagePart) for piece in pieces):
-                return "vision"
-    return None
+    return "vision" if any(True for _ in pictures(request)) else None
 
 
 def picture_need(request: imagegen.Request) -> Capability | None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import replace
 from typing import Any, Unpack, cast
 
 from majordomo import imagegen, llm
-from majordomo.catalog import Capability
 from majordomo.errors import BadResponseError, CallWarning, MajordomoError
 from majordomo.flows import portal
 from majordomo.flows.background import Telling
@@ -16,23 +15,20 @@ from majordomo.flows.picture import Watching
 from majordomo.flows.streams import EventStream, SyncEventStream
 from majordomo.imagegen.request import check_request as check_picture
 from majordomo.llm.messages import as_messages
+from majordomo.llm.model import Messages
 from majordomo.llm.reply import empty_reply
 from majordomo.llm.request import check_request as check_chat
 from majordomo.media import ImagePart
 from majordomo.routing import registry
 from majordomo.routing.asking import Asking, chat_asking, picture_asking
 from majordomo.routing.capabilities import chat_need, picture_need
-from majordomo.routing.failures import Reason
-from majordomo.routing.health import ChainHealth
 from majordomo.routing.walk import Hearing, Members, Tell
-from majordomo.settings import Limits
 
-Messages = str | llm.Message | Sequence[llm.Message]
 _CHAT: Any = llm.Model  # mypy takes no abstract class for a type
 _PICTURES: Any = imagegen.Model
 
 
-class Chain(Members[llm.Model], llm.Model):
+class Chain(Members[llm.Model, llm.Option], llm.Model):
     """An ordinary chat model made of several. `members` are models, chains among them, or model strings; they are asked in order.
 
     The next is asked after an error that is `retryable`, while a member rests, and where it was known before anything was sent that a
@@ -52,19 +48,10 @@ class Chain(Members[llm.Model], llm.Model):
     """
 
     operation = "chat"
+    _kind = _CHAT
 
-    def __init__(
-        self,
-        members: Iterable[llm.Model | str],
-        *options: llm.Option,
-        cooldown: float | None = None,
-        on: Reason | Iterable[Reason] = (),
-        health: ChainHealth | None = None,
-        capabilities: Mapping[str, Collection[Capability]] | None = None,
-        limits: Limits | None = None,
-    ) -> None:
-        super().__init__(members, _CHAT, registry.model, cooldown=cooldown, on=on, health=health, capabilities=capabilities, limits=limits)
-        self._options = options
+    def _named(self, model_string: str) -> llm.Model:
+        return registry.model(model_string)
 
     def _asking(self, messages: Messages | llm.Request, options: Sequence[llm.Option], overrides: llm.Overrides) -> Asking[llm.Request]:
         try:
@@ -112,28 +99,17 @@ class Chain(Members[llm.Model], llm.Model):
         return cast("AbstractContextManager[llm.SyncStream]", SyncEventStream(lambda: _ChatSource(self, asking)))
 
 
-class ImageChain(Members[imagegen.Model], imagegen.Model):
+class ImageChain(Members[imagegen.Model, imagegen.Option], imagegen.Model):
     """The same of picture models. What is said of Chain holds, with "edit" for "vision": requests with `images` pass over models that are
     listed without it. A step or an unfinished picture is a part of the answer; `partial` of the StreamBrokenError is then a result
     of the last unfinished pictures, with the warning `UNFINISHED`, or None when none was shown.
     """
 
     operation = "image"
+    _kind = _PICTURES
 
-    def __init__(
-        self,
-        members: Iterable[imagegen.Model | str],
-        *options: imagegen.Option,
-        cooldown: float | None = None,
-        on: Reason | Iterable[Reason] = (),
-        health: ChainHealth | None = None,
-        capabilities: Mapping[str, Collection[Capability]] | None = None,
-        limits: Limits | None = None,
-    ) -> None:
-        super().__init__(
-            members, _PICTURES, registry.image_model, cooldown=cooldown, on=on, health=health, capabilities=capabilities, limits=limits
-        )
-        self._options = options
+    def _named(self, model_string: str) -> imagegen.Model:
+        return registry.image_model(model_string)
 
     def _asking(
         self, prompt: str | imagegen.Request, options: Sequence[imagegen.Option], overrides: imagegen.Overrides

@@ -10,7 +10,6 @@ change says nothing about now.
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from majordomo.errors import (
     RateLimitError,
     StreamBrokenError,
 )
+from majordomo.words import check_seconds
 
 State = Literal["closed", "open", "half_open"]
 Outcome = Literal["answered", "failed", "limited", "nothing"]
@@ -46,9 +46,7 @@ class Pace:
 
     def __post_init__(self) -> None:
         for name in ("cooldown", "longest"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
-                raise ConfigurationError(f"{name} is a number of seconds above 0", details={"field": name})
+            check_seconds(name, getattr(self, name))
         if isinstance(self.failures, bool) or not isinstance(self.failures, int) or self.failures < 1:
             raise ConfigurationError("failures is a whole number above 0", details={"field": "failures"})
 

@@ -8,13 +8,12 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from majordomo import errors
 from majordomo.errors import ConfigurationError
 from majordomo.providers.base import provider_names
-from majordomo.routing.document import Document, find, has_variable, read, seal_tables
+from majordomo.routing.document import Document, below_home, find, has_variable, read, seal_tables
 from majordomo.routing.names import canonical, split
 from majordomo.routing.plugins import plugins
 from majordomo.secret import Secret
@@ -77,7 +76,7 @@ def load(config: Config | Mapping[str, Any] | str | os.PathLike[str] | None = No
         return Config() if path is None else from_tables(read(path))
     if not isinstance(config, (str, os.PathLike)):
         raise ConfigurationError(f"a configuration is a file or a mapping, not {type(config).__name__}", details={"field": "config"})
-    return from_tables(read(Path(config).expanduser()))
+    return from_tables(read(below_home(config)))
 
 
 def from_tables(document: Document) -> Config:

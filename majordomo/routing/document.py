@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -75,17 +76,22 @@ def has_variable(value: str | Secret) -> bool:
 def places() -> list[Path]:
     """Where a configuration is looked for, in this order: the first file there is counts, alone."""
     if named := env.variable(VARIABLE):
-        return [Path(named).expanduser()]
+        return [below_home(named)]
     home = env.variable("XDG_CONFIG_HOME")
     # "All paths set in these environment variables must be absolute [...] consider the path invalid and ignore it" (XDG base directories)
-    folder = Path(home) if home and Path(home).is_absolute() else Path("~/.config").expanduser()
+    folder = Path(home) if home and Path(home).is_absolute() else below_home("~/.config")
     return [Path(NAME), folder / "majordomo" / NAME]
+
+
+def below_home(path: str | os.PathLike[str]) -> Path:
+    """`path` with its "~" replaced; as it is where nobody's home is known, as in a container. (Path.expanduser raises there.)"""
+    return Path(os.path.expanduser(path))
 
 
 def find() -> Path | None:
     """The file that counts; None when there is none. Raises ConfigurationError when MAJORDOMO_CONFIG names one that is not there."""
     for path in places():
-        if path.is_file():
+        if os.path.isfile(path):  # Path.is_file raises, until Python 3.14, where a folder may not be looked into
             return path
         if env.variable(VARIABLE):
             raise ConfigurationError(f"{VARIABLE} names {path}, and there is no such file", details={"file": str(path), "field": VARIABLE})

@@ -13,7 +13,7 @@ from typing import Any, Literal, Union, Unpack, get_args, get_origin, get_type_h
 from majordomo.errors import ConfigurationError
 from majordomo.providers.base import Common, Provider
 from majordomo.routing.config import check_known, kind_of
-from majordomo.routing.document import Document, has_variable
+from majordomo.routing.document import Document, below_home, has_variable
 from majordomo.secret import Redactor, Secret
 
 NOT_HERE = frozenset({"transport", "observers"})  # objects of a program
@@ -107,7 +107,7 @@ def _value(hint: Any, value: Any, document: Document, path: Where) -> Any:
         return _settings(settings, value, document, path)
     value = _expanded(value, document, path)
     if path[-1] in FILES and isinstance(value, str) and not value.lstrip().startswith(("{", "[")):
-        value = str(Path(document.source).parent / Path(value).expanduser())
+        value = str(Path(document.source).parent / below_home(value))
     if not _fits(value, hint):
         if isinstance(value, Mapping) and (inner := next((get_args(kind)[1] for kind in _choices(hint) if _maps(kind)), None)) is not None:
             name = next(name for name, item in value.items() if not _fits(item, inner))

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, Self, cast
+from typing import Any, cast
 
 from majordomo import imagegen, llm
 from majordomo.errors import ConfigurationError
-from majordomo.flows import portal
+from majordomo.flows.closing import Closing, close_all
 from majordomo.llm.embeddings import EmbeddingModel
 from majordomo.observing import Observer
 from majordomo.observing.observed import checked_observers
 from majordomo.prices import Price
 from majordomo.providers.base import Provider
-from majordomo.routing.assembly import Assembly, close_all, configured_class
+from majordomo.routing.assembly import Assembly, configured_class
 from majordomo.routing.config import Config, load
 from majordomo.routing.document import has_variable
 from majordomo.routing.keywords import check
@@ -22,7 +22,7 @@ from majordomo.routing.names import ModelName
 from majordomo.routing.resolve import Target, members, resolve
 
 
-class Registry:
+class Registry(Closing):
     """The providers of one configuration, each made when it is first named, shared by all models, and closed with the registry.
 
     `config` is a file, a mapping of the same shape, or None: then the file is MAJORDOMO_CONFIG, `majordomo.toml` in the working folder, or
@@ -87,22 +87,6 @@ class Registry:
     async def aclose(self) -> None:
         """Close all providers; whatever one of them raises, the others are closed."""
         await close_all(self._assembly.end())
-
-    def close(self) -> None:
-        """The same, blocking."""
-        portal.run(self.aclose)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        await self.aclose()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         config = getattr(self, "_config", Config())  # absent when the constructor has failed, and a traceback shows its locals

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, Generic, TypeVar, cast
 
@@ -11,6 +12,7 @@ from majordomo import imagegen, llm
 from majordomo.catalog import Capability, Health
 from majordomo.errors import ConfigurationError, MajordomoError, OverloadedError, Tried
 from majordomo.flows import portal
+from majordomo.flows.closing import close_all
 from majordomo.progress import Loading, Queued
 from majordomo.routing.capabilities import Capabilities
 from majordomo.routing.failures import COOLING_DOWN, Reason, as_reasons, broken, exhausted, moves_on, skipped, tried
@@ -19,6 +21,7 @@ from majordomo.settings import Limits
 from majordomo.transport import Address
 
 M = TypeVar("M", bound="llm.Model | imagegen.Model")
+Option = TypeVar("Option")
 A = TypeVar("A")
 Tell = Callable[[Any], None]
 
@@ -48,28 +51,28 @@ class Hearing:
             self._tell(event)
 
 
-class Members(Generic[M]):
-    """Models in order, asked until one answers."""
+class Members(ABC, Generic[M, Option]):
+    """Models in order, asked until one answers. A kind of chain says of which kind they are."""
 
     operation: str  # "chat" or "image"
+    _kind: type[M]
     provider = "chain"
 
     def __init__(
         self,
         members: Iterable[M | str],
-        kind: type[M],
-        by_name: Callable[[str], M],
-        *,
-        cooldown: float | None,
-        on: Reason | Iterable[Reason],
-        health: ChainHealth | None,
-        capabilities: Mapping[str, Collection[Capability]] | None,
-        limits: Limits | None,
+        *options: Option,
+        cooldown: float | None = None,
+        on: Reason | Iterable[Reason] = (),
+        health: ChainHealth | None = None,
+        capabilities: Mapping[str, Collection[Capability]] | None = None,
+        limits: Limits | None = None,
     ) -> None:
         if cooldown is not None and health is not None:
             raise ConfigurationError("a health has a cooldown of its own: give one of the two", details={"field": "cooldown"})
         if isinstance(members, (str, bytes)) or not isinstance(members, Iterable):
             raise ConfigurationError("members is a list of models or model strings", details={"field": "members"})
+        self._options = options
         self._on = as_reasons(on)
         self.health: ChainHealth = health if health is not None else ChainHealth(30.0 if cooldown is None else cooldown)
         self._limits = limits or Limits()
@@ -77,9 +80,9 @@ class Members(Generic[M]):
         held: list[M] = []
         for member in members:
             if isinstance(member, str):
-                model = by_name(member)
+                model = self._named(member)
                 self._owned.append(model)
-            elif isinstance(member, kind):
+            elif isinstance(member, self._kind):
                 model = member
             else:
                 raise ConfigurationError(
@@ -96,6 +99,10 @@ class Members(Generic[M]):
         names = [f"{model.provider}/{model.id}" for model in self._members]
         self._capabilities = Capabilities(capabilities or {}, names)
         self.id: str = ",".join(names)
+
+    @abstractmethod
+    def _named(self, model_string: str) -> M:
+        """The model of a model string; it is closed with the chain."""
 
     @property
     def members(self) -> tuple[M, ...]:
@@ -118,7 +125,7 @@ class Members(Generic[M]):
         a time is left alone, and a member whose provider is not known stays as it is. Returns the status after it.
         """
         found: dict[int, Health] = {}
-        chains = [cast("Members[Any]", model) for model in self._members if isinstance(model, Members)]
+        chains = [cast("Members[Any, Any]", model) for model in self._members if isinstance(model, Members)]
         providers: dict[int, Any] = {id(model.served_by): model.served_by for model in self._members if model.served_by is not None}
 
         async def ask(key: int, provider: Any) -> None:
@@ -140,14 +147,7 @@ class Members(Generic[M]):
 
     async def aclose(self) -> None:
         """Close the members that were made from strings. The others belong to whoever made them."""
-        failure: Exception | None = None
-        for model in self._owned:
-            try:
-                await model.aclose()
-            except Exception as error:
-                failure = failure or error
-        if failure is not None:
-            raise failure
+        await close_all(self._owned)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.id}>"

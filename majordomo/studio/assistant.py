@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 from dataclasses import asdict, replace
 from typing import Any, Protocol, TypedDict, Unpack
@@ -15,7 +14,6 @@ from majordomo import llm
 from majordomo.errors import (
     BadResponseError,
     CallWarning,
-    ConfigurationError,
     ContentRefusedError,
     DeadlineExceededError,
     InvalidRequestError,
@@ -31,6 +29,7 @@ from majordomo.studio.settle import check_settings, settled
 from majordomo.studio.targets import Target, named_target
 from majordomo.studio.trouble import located, model_failure
 from majordomo.studio.vocabulary import Table, Vocabulary, load_vocabulary
+from majordomo.words import check_seconds
 
 ANSWER_LIMIT = 100_000  # characters of an answer that a plan keeps
 
@@ -78,8 +77,7 @@ class PromptAssistant:
         overlay: bool = False,
         instructions: str = "",
     ) -> None:
-        if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout < math.inf:
-            raise ConfigurationError("timeout is a number of seconds above 0", details={"field": "timeout"})
+        check_seconds("timeout", timeout)
         self.chat = chat
         self.target: Target = named_target(target, model, provider)
         self.vocabulary: Vocabulary = load_vocabulary(vocabulary)

@@ -8,12 +8,13 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, suppress
-from typing import Self, Unpack, cast
+from typing import Unpack, cast
 
 from anyio import to_thread
 
 from majordomo.errors import ConfigurationError, InvalidRequestError, JobCancelledError, MajordomoError, NotFoundError
 from majordomo.flows import portal
+from majordomo.flows.closing import Closing
 from majordomo.flows.streams import EventStream, SyncEventStream
 from majordomo.studio.events import Done, StudioEvent
 from majordomo.studio.job_engine import InProcess, JobEngine, Order
@@ -26,7 +27,7 @@ from majordomo.studio.trouble import located
 from majordomo.words import check_caller
 
 
-class Jobs:
+class Jobs(Closing):
     """Jobs of one studio. `engine` does them (in this process, one at a time, unless you bring another), `store` is a folder (or Store)
     where results stay, None: they stay in memory. A job is forgotten, files and all, `ttl` seconds after it has ended. `clock` gives
     seconds since the epoch, `ids` the next id. Jobs that an earlier process has stored are here again, done.
@@ -159,12 +160,6 @@ class Jobs:
             if not record.over:
                 self._ended(record, "cancelled")
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        await self.aclose()
-
     def submit_sync(self, start: Start, **wishes: Unpack[Wishes]) -> str:
         return portal.run(lambda: self.submit(start, **wishes))
 
@@ -185,15 +180,6 @@ class Jobs:
 
     def sweep_sync(self) -> int:
         return portal.run(self.sweep)
-
-    def close(self) -> None:
-        portal.run(self.aclose)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()
 
     def _record(self, job: str) -> Record:
         self._expire()

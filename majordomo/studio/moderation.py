@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from majordomo import llm
 from majordomo.errors import BadResponseError, ConfigurationError, DeadlineExceededError, plain_text
 from majordomo.media import ImagePart
 from majordomo.studio.vocabulary import Vocabulary, words_of
+from majordomo.words import check_seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +53,14 @@ class WordList:
 
     def __init__(self, words: Iterable[str] | Mapping[str, Iterable[str]]) -> None:
         if isinstance(words, str):
-            raise ConfigurationError("a word list is a list of words, not one text")
+            raise ConfigurationError("a word list is a list of words, not one text", details={"field": "words"})
         named = words if isinstance(words, Mapping) else {"listed": words}
-        self._words = Vocabulary({"safety": {category: [_folded(word) for word in listed] for category, listed in named.items()}})
+        folded = {category: [_folded(word) for word in listed] for category, listed in named.items()}
+        try:
+            self._words = Vocabulary({"safety": folded})
+        except ConfigurationError as error:
+            message = error.message.removeprefix("vocabulary: safety.")
+            raise ConfigurationError(f"a word list: {message}", details={"field": "words"}) from None
 
     async def text(self, text: str) -> Verdict:
         words = words_of(_folded(text))
@@ -72,7 +77,7 @@ class WordList:
 def _folded(text: str) -> str:
     """Without accents, invisible characters and the forms that only look different: "Górē" is "Gore"."""
     if not isinstance(text, str):
-        raise ConfigurationError(f"a word list holds words, not {type(text).__name__}")
+        raise ConfigurationError(f"a word list holds words, not {type(text).__name__}", details={"field": "words"})
     plain = unicodedata.normalize("NFKD", text)
     return unicodedata.normalize("NFC", "".join(c for c in plain if unicodedata.category(c) not in ("Mn", "Cf")))
 
@@ -90,8 +95,7 @@ class VisionModerator:
     looks = True
 
     def __init__(self, chat: llm.Model, rules: str = RULES, *, timeout: float = 60.0) -> None:
-        if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout < math.inf:
-            raise ConfigurationError("timeout is a number of seconds above 0", details={"field": "timeout"})
+        check_seconds("timeout", timeout)
         self._chat = chat
         self._rules = rules
         self._timeout = timeout

@@ -9,10 +9,10 @@ from typing import Any
 
 from majordomo import imagegen
 from majordomo.errors import CallWarning
+from majordomo.options import SAFE_SEEDS
 from majordomo.studio.outcome import Picture
 from majordomo.studio.plan import NamedPrompt, Plan
 
-SEEDS = 2**31  # every backend takes these
 _NOT_TOLD = ("images", "mask", "extra", "caller", "previews", "n", "negative_prompt", "seed")  # no plain values, or told elsewhere
 
 
@@ -35,7 +35,7 @@ def requests_for(plan: Plan, overrides: Mapping[str, Any], *, hidden: bool) -> l
     config, variants = plan.config, plan.variants
     seed = overrides.get("seed")
     if seed is None and len({(one.prompt, one.negative_prompt) for one in variants}) < len(variants):
-        seed = random.randrange(SEEDS)  # a backend's own default may be one seed for all
+        seed = random.randrange(SAFE_SEEDS)  # a backend's own default may be one seed for all
     requests = []
     for at, one in enumerate(variants):
         request = imagegen.Request(

@@ -70,7 +70,9 @@ class Vocabulary:
             return
         words = tuple(word.folded for word in words_of(unicodedata.normalize("NFC", phrase)))
         if not words or len(words) > LONGEST:
-            raise ConfigurationError(f"vocabulary: {kind}.{category}: {phrase[:80]!r} is not one to {LONGEST} words")
+            raise ConfigurationError(
+                f"vocabulary: {kind}.{category}: {phrase[:80]!r} is not one to {LONGEST} words", details={"field": "vocabulary"}
+            )
         entry = (words, kind, category)
         entries = self._entries.setdefault(words[0], [])
         if entry not in entries:
@@ -105,12 +107,14 @@ def _stands(phrase: tuple[str, ...], words: Sequence[Word], at: int) -> bool:
 
 def _checked(table: object) -> Iterator[tuple[str, str, str | None]]:
     if not isinstance(table, Mapping):
-        raise ConfigurationError(f"a vocabulary is a mapping of tables, not {type(table).__name__}")
+        raise ConfigurationError(f"a vocabulary is a mapping of tables, not {type(table).__name__}", details={"field": "vocabulary"})
     for kind, categories in table.items():
         if kind not in KINDS:
-            raise ConfigurationError(f"vocabulary: there is no table {str(kind)[:80]!r}; there are {', '.join(KINDS)}")
+            raise ConfigurationError(
+                f"vocabulary: there is no table {str(kind)[:80]!r}; there are {', '.join(KINDS)}", details={"field": "vocabulary"}
+            )
         if not isinstance(categories, Mapping):
-            raise ConfigurationError(f"vocabulary: {kind} is a table of categories")
+            raise ConfigurationError(f"vocabulary: {kind} is a table of categories", details={"field": "vocabulary"})
         for category, phrases in categories.items():
             _check_category(kind, category, phrases)
             yield kind, category, None
@@ -120,13 +124,13 @@ def _checked(table: object) -> Iterator[tuple[str, str, str | None]]:
 def _check_category(kind: str, category: Any, phrases: Any) -> None:
     where = f"vocabulary: {kind}.{str(category)[:80]}"
     if not isinstance(phrases, (list, tuple)) or not all(isinstance(phrase, str) for phrase in phrases):
-        raise ConfigurationError(f"{where} is a list of words")
+        raise ConfigurationError(f"{where} is a list of words", details={"field": "vocabulary"})
     if kind == "orientation" and category not in ORIENTATIONS:
-        raise ConfigurationError(f"{where}: an orientation is {', '.join(ORIENTATIONS)}")
+        raise ConfigurationError(f"{where}: an orientation is {', '.join(ORIENTATIONS)}", details={"field": "vocabulary"})
     if kind == "aspect" and not re.fullmatch(r"[1-9]\d?:[1-9]\d?", str(category)):
-        raise ConfigurationError(f'{where}: an aspect is "WIDTH:HEIGHT"')
+        raise ConfigurationError(f'{where}: an aspect is "WIDTH:HEIGHT"', details={"field": "vocabulary"})
     if kind == "number" and not str(category).isdecimal():
-        raise ConfigurationError(f"{where}: a number is written in digits")
+        raise ConfigurationError(f"{where}: a number is written in digits", details={"field": "vocabulary"})
 
 
 @cache
@@ -158,4 +162,4 @@ def _read(path: str | os.PathLike[str]) -> Table:
     try:
         return tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ConfigurationError(f"the vocabulary {os.fspath(path)} cannot be read: {error}") from None
+        raise ConfigurationError(f"the vocabulary {os.fspath(path)} cannot be read: {error}", details={"field": "vocabulary"}) from None

@@ -13,24 +13,22 @@ from majordomo.errors import (
     ConnectionFailedError,
     DeadlineExceededError,
     MajordomoError,
-    UnsupportedError,
 )
 from majordomo.secret import Secret
 from majordomo.testing.asked import as_asked
 from majordomo.testing.cassette import Cassette
 from majordomo.testing.exchange import Answer, Ended, Exchange
 from majordomo.testing.folding import Files, cut, hidden_body
-from majordomo.testing.hiding import hider, kept_headers, several
-from majordomo.testing.ports import StandingPort
-from majordomo.testing.replaying import Taken, given_again, take
-from majordomo.wire import Deadline, MessageStream, Transport, WireRequest, WireStream
+from majordomo.testing.hiding import kept_headers, several
+from majordomo.testing.replaying import FolderPort, FolderWrapper, Taken, given_again, take
+from majordomo.wire import Deadline, Transport, WireRequest, WireStream
 
 Mode = Literal["once", "replay", "all"]
 MODES = ("once", "replay", "all")
 WORTH_KEEPING = (ConnectionFailedError, DeadlineExceededError, BadResponseError)  # what a wire does; the rest is the program's
 
 
-class Recorder:
+class Recorder(FolderWrapper):
     """`transport=Recorder("cassettes")`: exchanges go through `inner` and into the folder, one JSON file each.
 
     `mode`: "once" gives what is recorded and records what is missing; "replay" gives only what is recorded (as Replay does); "all" records
@@ -52,33 +50,23 @@ class Recorder:
     ) -> None:
         if mode not in MODES:
             raise ConfigurationError('mode is "once", "replay" or "all"', details={"field": "mode"})
+        super().__init__(folder, secrets, ignore)
         self.inner = inner
         self.mode = mode
-        self.cassette: Cassette = Cassette(folder)
-        self.ignore: tuple[str, ...] = several(ignore)
         self.headers: frozenset[str] = frozenset(name.lower() for name in several(headers))
-        self._secrets = several(secrets)
-        self.hide: Callable[[str], str] = hider(self._secrets)
-
-    @property
-    def unused(self) -> list[str]:
-        """Files nobody has asked for since this recorder was made."""
-        return self.cassette.unused
 
     def around(self, port: Transport, base_path: str, hide: Callable[[str], str]) -> Transport:
         """See Wrapper."""
-        return _RecordingPort(self, port, base_path, hider(self._secrets, hide))
+        return _RecordingPort(self, port, base_path, self.hiding_also(hide))
 
     def __repr__(self) -> str:
         return f"<Recorder {self.cassette.folder} ({self.mode})>"
 
 
-class _RecordingPort(StandingPort):
+class _RecordingPort(FolderPort):
     def __init__(self, recorder: Recorder, port: Transport, base_path: str, hide: Callable[[str], str]) -> None:
-        super().__init__(port)
+        super().__init__(port, base_path, hide)
         self._recorder = recorder
-        self._base_path = base_path
-        self._hide = hide
 
     async def open(self, request: WireRequest, deadline: Deadline) -> WireStream:
         self.check_open()
@@ -98,9 +86,6 @@ class _RecordingPort(StandingPort):
             kept.failed(error)
             raise
         return _RecordedReply(reply, kept, kept_headers(reply.headers, recorder.headers, self._hide))
-
-    async def connect(self, path: str, deadline: Deadline, limit: int) -> MessageStream:
-        raise UnsupportedError("a recording holds no websockets; what they tell is asked for another way", code="NO_WEBSOCKET")
 
 
 class _Kept:

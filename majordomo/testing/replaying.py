@@ -24,7 +24,38 @@ from majordomo.wire import Deadline, MessageStream, Transport, WireRequest, Wire
 Pieces = Literal["recorded", "whole"] | int
 
 
-class Replay:
+class FolderWrapper:
+    """Exchanges in a folder, whether they are recorded into it or given again."""
+
+    def __init__(self, folder: str | os.PathLike[str], secrets: str | Secret | Iterable[str | Secret], ignore: str | Iterable[str]) -> None:
+        self.cassette: Cassette = Cassette(folder)
+        self.ignore: tuple[str, ...] = several(ignore)
+        self._secrets = several(secrets)
+        self.hide: Callable[[str], str] = hider(self._secrets)
+
+    @property
+    def unused(self) -> list[str]:
+        """Files nobody has asked for since this object was made."""
+        return self.cassette.unused
+
+    def hiding_also(self, hide: Callable[[str], str]) -> Callable[[str], str]:
+        """What hides the secrets told here and what `hide` hides."""
+        return hider(self._secrets, hide)
+
+
+class FolderPort(StandingPort):
+    """A port whose answers stand in a folder, or will."""
+
+    def __init__(self, port: Transport, base_path: str, hide: Callable[[str], str]) -> None:
+        super().__init__(port)
+        self._base_path = base_path
+        self._hide = hide
+
+    async def connect(self, path: str, deadline: Deadline, limit: int) -> MessageStream:
+        raise UnsupportedError("a recording holds no websockets; what they tell is asked for another way", code="NO_WEBSOCKET")
+
+
+class Replay(FolderWrapper):
     """`transport=Replay("cassettes")`: the bytes that were recorded, in the order of asking; the backend is never reached.
 
     `pieces` says how an answer is cut: "recorded" as it came, "whole" in one, or a number of bytes. `secrets` and `ignore` as they were
@@ -44,31 +75,21 @@ class Replay:
     ) -> None:
         if pieces not in ("recorded", "whole") and (isinstance(pieces, bool) or not isinstance(pieces, int) or pieces < 1):
             raise ConfigurationError('pieces is "recorded", "whole" or a number of bytes from 1', details={"field": "pieces"})
-        self.cassette: Cassette = Cassette(folder)
+        super().__init__(folder, secrets, ignore)
         self.pieces = pieces
-        self.ignore: tuple[str, ...] = several(ignore)
-        self._secrets = several(secrets)
-        self.hide: Callable[[str], str] = hider(self._secrets)
-
-    @property
-    def unused(self) -> list[str]:
-        """Files nobody has asked for since this replay was made."""
-        return self.cassette.unused
 
     def around(self, port: Transport, base_path: str, hide: Callable[[str], str]) -> Transport:
         """See Wrapper. `port` is never opened."""
-        return _ReplayingPort(self, port, base_path, hider(self._secrets, hide))
+        return _ReplayingPort(self, port, base_path, self.hiding_also(hide))
 
     def __repr__(self) -> str:
         return f"<Replay {self.cassette.folder}>"
 
 
-class _ReplayingPort(StandingPort):
+class _ReplayingPort(FolderPort):
     def __init__(self, replay: Replay, port: Transport, base_path: str, hide: Callable[[str], str]) -> None:
-        super().__init__(port)
+        super().__init__(port, base_path, hide)
         self._replay = replay
-        self._base_path = base_path
-        self._hide = hide
 
     async def open(self, request: WireRequest, deadline: Deadline) -> WireStream:
         self.check_open()
@@ -77,9 +98,6 @@ class _ReplayingPort(StandingPort):
         if isinstance(taken, RecordingMissingError):
             raise taken
         return await given_again(taken, deadline, replay.pieces)
-
-    async def connect(self, path: str, deadline: Deadline, limit: int) -> MessageStream:
-        raise UnsupportedError("a recording holds no websockets; what they tell is asked for another way", code="NO_WEBSOCKET")
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,6 +112,19 @@ def test_it_lists_models(tmp_path: Path) -> None:
     assert "edit image" in done.stdout
 
 
+def test_what_a_backend_says_is_shown_as_it_is(serve: Serve, tmp_path: Path) -> None:
+    """Brackets are no markup and colons no emoji: A1111's titles end in a hash."""
+    server = serve(always(whole({"data": [{"id": "sd.safetensors [e1441589a6]", "description": "an [bold]old[/italic] one :cat:"}]})))
+    done = run(tmp_path, "models", f"openaicompatible://127.0.0.1:{server.port}/m")
+    assert "sd.safetensors [e1441589a6]" in done.stdout, done.stderr
+    assert "an [bold]old[/italic] one :cat:" in done.stdout
+    answer = "text/event-stream", delta("a:100:b [/b]", "stop") + DONE
+    server = serve(always(whole(answer[1], headers={"content-type": answer[0]})))
+    done = run(tmp_path, "chat", "hi", "--model", f"openaicompatible://127.0.0.1:{server.port}/m[/x]")
+    assert "asking openaicompatible/m[/x]" in done.stdout, done.stderr
+    assert "a:100:b [/b]" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

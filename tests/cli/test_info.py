@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import majordomo as md
+from majordomo.containers import with_text
 
 Picture = Callable[..., md.ImagePart]
 
@@ -47,7 +48,7 @@ def test_a_file_that_fails_does_not_hide_the_others(majordomo: Any, picture: Pic
 
 def test_a_strangers_text_cannot_steer_the_terminal_nor_break_the_json(majordomo: Any, picture: Picture) -> None:
     text = "a cat \x1b[2J\nSteps: 4, CFG scale: nan"
-    Path("a.png").write_bytes(md.media.with_text(picture().data, "parameters", text))
+    Path("a.png").write_bytes(with_text(picture().data, "parameters", text))
     assert "\x1b" not in majordomo("info", "a.png").out
 
     def refuse(word: str) -> None:

@@ -12,7 +12,7 @@ from sample_pictures import animation, at, corners, exif_of, gradient, noisy, pa
 
 import majordomo as md
 from majordomo import imaging
-from majordomo.containers import jpeg_segments
+from majordomo.containers import jpeg_segments, with_text
 from majordomo.imaging import Applied, Convert, Fit, Flatten, Optimise, Recipe, Resize, Sanitise, apply, apply_with_notes, compare, inscribe
 
 NOTE = {"prompt": "a fox", "seed": 5, "steps": 9}
@@ -211,7 +211,7 @@ def test_what_was_only_known_stays_known_and_out_of_the_file() -> None:
 
 def test_a_graph_of_comfyui_becomes_plain_text() -> None:
     graph = '{"3": {"inputs": {"seed": 8, "steps": 20, "positive": ["6", 0]}}, "6": {"inputs": {"text": "a cat"}}}'
-    given = md.ImagePart(md.media.with_text(part(gradient()).data, "prompt", graph))
+    given = md.ImagePart(with_text(part(gradient()).data, "prompt", graph))
     assert given.parameters["prompt"] == "a cat"
     made = md.ImagePart(apply(given, Convert("webp")).data)
     assert (made.parameters["prompt"], made.parameters["seed"]) == ("a cat", 8)

@@ -9,7 +9,7 @@ from PIL.PngImagePlugin import PngInfo
 from majordomo.errors import InvalidRequestError
 from majordomo.imagegen import Request
 from majordomo.imaging import inscribe
-from majordomo.imaging.look import look_at, parameters_of
+from majordomo.imaging.look import look_at
 from majordomo.imaging.palette import NAMED
 from majordomo.imaging.sketch import Sketch
 from majordomo.media import ImagePart
@@ -106,7 +106,7 @@ def test_it_finds_prompt_and_seed_in_a_drawn_picture() -> None:
 
 def test_it_reads_prompts_in_any_script() -> None:
     drawn = Sketch(Request("夕暮れの灯台 🙂"), seed=1, size=(8, 8), steps=1).finish()
-    assert parameters_of(drawn)["prompt"] == "夕暮れの灯台 🙂"
+    assert look_at(drawn).prompt == "夕暮れの灯台 🙂"
 
 
 def test_it_reads_what_other_programs_write() -> None:
@@ -114,9 +114,10 @@ def test_it_reads_what_other_programs_write() -> None:
         "a cat,\n(masterpiece:1.2), <lora:x:1>\nNegative prompt: ugly, 3 hands\nSteps: 20, Sampler: DPM++ 2M, Schedule type: Karras, "
         'CFG scale: 7, Seed: 123, Size: 512x768, Lora hashes: "x: 0a1b, y: 2c3d", Version: v1.10.1'
     )
-    found = parameters_of(told(text))
-    assert found["prompt"] == "a cat,\n(masterpiece:1.2), <lora:x:1>"
-    assert found["negative_prompt"] == "ugly, 3 hands"
+    seen = look_at(told(text))
+    assert seen.prompt == "a cat,\n(masterpiece:1.2), <lora:x:1>"
+    assert seen.negative_prompt == "ugly, 3 hands"
+    found = seen.parameters
     assert found["Lora hashes"] == "x: 0a1b, y: 2c3d"
     assert (found["Seed"], found["Sampler"], found["Version"]) == ("123", "DPM++ 2M", "v1.10.1")
 
@@ -147,8 +148,8 @@ def test_it_believes_no_seed_that_is_no_number(seed: str) -> None:
 
 
 def test_it_finds_no_parameters_where_there_are_none() -> None:
-    assert parameters_of(plain("red")) == {}
-    assert parameters_of(ImagePart.from_pil(Image.new("RGB", (3, 3)), "JPEG")) == {}
+    assert look_at(plain("red")).parameters == {}
+    assert look_at(ImagePart.from_pil(Image.new("RGB", (3, 3)), "JPEG")).parameters == {}
 
 
 def test_it_refuses_what_cannot_be_decoded() -> None:
@@ -161,4 +162,4 @@ def test_it_refuses_what_cannot_be_decoded() -> None:
 def test_it_reads_what_a_file_without_text_chunks_was_made_with(kind: str) -> None:
     given = inscribe(ImagePart.from_pil(Image.new("RGB", (9, 9)), kind), {"prompt": "a fox", "seed": 5})
     assert (look_at(given).prompt, look_at(given).seed) == ("a fox", 5)
-    assert parameters_of(given)["Seed"] == "5"
+    assert look_at(given).parameters["Seed"] == "5"

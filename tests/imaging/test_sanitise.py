@@ -10,10 +10,9 @@ from sample_pictures import SECRET, SRGB, animation, at, corners, exif_of, gradi
 
 import majordomo as md
 from majordomo import imaging
-from majordomo.containers import jpeg_segments, webp_chunks, webp_of
+from majordomo.containers import jpeg_segments, png_chunks, webp_chunks, webp_of
 from majordomo.imaging import Sanitise, apply, apply_with_notes
 from majordomo.imaging.sanitise import sanitised
-from majordomo.media import png_chunks
 
 KINDS = ["PNG", "JPEG", "WEBP"]
 

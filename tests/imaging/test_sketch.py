@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from PIL import Image, ImageChops, ImageStat
 
+from majordomo.containers import png_text
 from majordomo.errors import InvalidRequestError
 from majordomo.imagegen import Request
 from majordomo.imaging.brushes import BRUSHES, SAMPLERS, brush_for
@@ -16,7 +17,7 @@ from majordomo.imaging.sketch import MODEL, Sketch
 from majordomo.imaging.spot import Spot
 from majordomo.imaging.stage import Stage
 from majordomo.imaging.things import KINDS
-from majordomo.media import ImagePart, png_text
+from majordomo.media import ImagePart
 
 PROMPT = "a lighthouse at dusk"
 SIZE = (96, 64)

@@ -177,6 +177,23 @@ def test_a_key_with_a_newline_is_refused_and_shown_nowhere() -> None:
             assert KEY not in f"{caught.value!r} {caught.value} {caught.value.to_dict()} {_library_locals(caught.value)}"
 
 
+def test_a_key_beside_a_setting_that_cannot_be_is_shown_nowhere() -> None:
+    keyed: dict[str, Any] = {"api_key": KEY, "headers": {"x-key": KEY}}
+    wrong: list[tuple[Any, dict[str, Any]]] = [
+        (md.StableDiffusion, {"api": "x"}),
+        (md.LlamaSwap, {"images": "x"}),
+        (md.OpenAI, {"api": "x"}),
+        (md.OpenAI, {"base_url": "x"}),
+        (md.OpenAICompatible, {"preset": "x"}),
+        (md.Anthropic, {"version": "x"}),
+        (md.ComfyUI, {"workflow": {"a": "b"}}),
+    ]
+    for make, settings in wrong:
+        with pytest.raises(md.ConfigurationError) as caught:
+            make(**keyed, **settings)
+        assert KEY not in _library_locals(caught.value), make
+
+
 def _library_locals(error: BaseException) -> str:
     """The locals of every frame of the library in a traceback, as a log with locals would show them."""
     shown = []

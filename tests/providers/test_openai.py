@@ -256,3 +256,13 @@ def test_settings_that_cannot_be_are_refused(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     with pytest.raises(md.ConfigurationError):
         md.OpenAI()
+
+
+@pytest.mark.parametrize("address", ["https://api.openai.com/v1", "https://api.openai.com/v1/", "HTTPS://API.OpenAI.com/v1"])
+def test_openai_is_openai_however_its_address_is_written(address: str) -> None:
+    provider = md.OpenAI("k", address)
+    assert type(provider.model("gpt-5.4")._door).__name__ == "OpenAIResponses"
+    with pytest.raises(md.InvalidRequestError) as caught:  # compatible servers take prompts of any length
+        provider.image_model("next-image").generate_sync("a" * 32_001)
+    assert caught.value.field == "prompt"
+    provider.close()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import pwd
 import tomllib
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -108,6 +109,21 @@ def test_the_first_file_found_counts_alone(nowhere: Path, monkeypatch: pytest.Mo
 def test_a_relative_xdg_folder_is_ignored(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", "here")
     assert places()[1] == nowhere / "home/.config/majordomo/majordomo.toml"
+
+
+def test_a_machine_without_a_home_has_a_configuration_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container whose user no table knows."""
+
+    def nobody(_: object) -> NoReturn:
+        raise KeyError("no such user")
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    monkeypatch.setattr(pwd, "getpwnam", nobody)
+    assert load().source == ""
+    for name in ("~/majordomo.toml", "~nobody/majordomo.toml"):
+        with pytest.raises(md.ConfigurationError, match="cannot be read: No such file"):
+            load(name)
 
 
 def test_a_file_that_is_named_must_be_there(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -109,8 +109,9 @@ def test_a_caller_can_add_words_by_a_mapping_or_a_file(tmp_path: Path) -> None:
     ids=repr,
 )
 def test_a_vocabulary_of_another_shape_is_refused(table: object) -> None:
-    with pytest.raises(md.ConfigurationError, match="vocabulary"):
+    with pytest.raises(md.ConfigurationError, match="vocabulary") as caught:
         classify("a cat", table)  # type: ignore[arg-type]
+    assert caught.value.details["field"] == "vocabulary"
 
 
 @pytest.mark.parametrize(

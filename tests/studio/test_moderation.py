@@ -60,8 +60,9 @@ async def test_a_word_list_takes_whole_words_only() -> None:
 
 @pytest.mark.parametrize("words", ["gore", [7], [""], {"x": [None]}])
 def test_a_word_list_of_something_else_is_refused(words: Any) -> None:
-    with pytest.raises(md.ConfigurationError):
+    with pytest.raises(md.ConfigurationError) as caught:
         WordList(words)
+    assert caught.value.details["field"] == "words"
 
 
 async def test_a_refused_brief_is_sent_to_nobody() -> None:
