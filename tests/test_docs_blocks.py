@@ -38,7 +38,7 @@ What the kinds of blocks mean:
                 for the reader alone. In a console block with prompts (`$ `) other lines are what the command said.
     text, json, yaml, http, diff   Not run. Every fence names its language.
 
-`scripts` for pages: `python -m pytest -n0 tests/test_docs_blocks.py -k tutorial`.
+One page alone: `python -m pytest -n0 tests/test_docs_blocks.py -k tutorial`.
 """
 
 from __future__ import annotations

@@ -24,11 +24,9 @@ class ImageSource(Protocol):
 
     async def next_events(self) -> Sequence[ImageEvent]:
         """The next events, at least one; an empty sequence only after `Done`. Raises typed errors."""
-        ...
 
     async def aclose(self) -> None:
         """Stop, whether finished or not; calling it twice is fine."""
-        ...
 
 
 class Stream(Protocol):
@@ -70,18 +68,23 @@ class Model(ABC):
         return None
 
     @abstractmethod
-    async def generate(self, prompt: str | Request, *options: Option, **overrides: Unpack[Overrides]) -> Result: ...
+    async def generate(self, prompt: str | Request, *options: Option, **overrides: Unpack[Overrides]) -> Result:
+        """The picture, or several. Options and keywords set fields of the request: `generate(prompt, steps=20)`."""
 
     @abstractmethod
-    def stream(self, prompt: str | Request, *options: Option, **overrides: Unpack[Overrides]) -> AbstractAsyncContextManager[Stream]: ...
+    def stream(self, prompt: str | Request, *options: Option, **overrides: Unpack[Overrides]) -> AbstractAsyncContextManager[Stream]:
+        """The picture while it is drawn: `async with model.stream(prompt) as stream`, then `async for event in stream`.
+
+        Leaving it stops the call.
+        """
 
     @abstractmethod
-    def generate_sync(self, prompt: str | Request, *options: Option, **overrides: Unpack[Overrides]) -> Result: ...
+    def generate_sync(self, prompt: str | Request, *options: Option, **overrides: Unpack[Overrides]) -> Result:
+        """The same as `generate`, blocking."""
 
     @abstractmethod
-    def stream_sync(
-        self, prompt: str | Request, *options: Option, **overrides: Unpack[Overrides]
-    ) -> AbstractContextManager[SyncStream]: ...
+    def stream_sync(self, prompt: str | Request, *options: Option, **overrides: Unpack[Overrides]) -> AbstractContextManager[SyncStream]:
+        """The same as `stream`, blocking: `with model.stream_sync(prompt) as stream: for event in stream`."""
 
     @abstractmethod
     async def aclose(self) -> None:
@@ -104,11 +107,13 @@ class Provider(ABC):
         """The model with this id. Raises InvalidRequestError for an id that cannot be one; does not ask the backend."""
 
     @abstractmethod
-    async def models(self) -> list[ModelInfo]: ...
+    async def models(self) -> list[ModelInfo]:
+        """What it serves, as far as it tells for free."""
 
     @abstractmethod
     async def health(self) -> Health:
         """Free: never generates, never loads a model."""
 
     @abstractmethod
-    async def aclose(self) -> None: ...
+    async def aclose(self) -> None:
+        """Close its connections; calling it twice is fine."""

@@ -25,15 +25,12 @@ class ChatSource(Protocol):
     @property
     def reply(self) -> Reply:
         """What has arrived so far; whole after Done."""
-        ...
 
     async def next_events(self) -> Sequence[ChatEvent]:
         """The next events, at least one; an empty sequence only after `Done`. Raises typed errors."""
-        ...
 
     async def aclose(self) -> None:
         """Stop, whether finished or not; calling it twice is fine."""
-        ...
 
 
 class Stream(Protocol):
@@ -42,7 +39,6 @@ class Stream(Protocol):
     @property
     def reply(self) -> Reply:
         """The whole answer after `Done`; what arrived so far before it."""
-        ...
 
     def __aiter__(self) -> AsyncIterator[ChatEvent]: ...
 
@@ -76,20 +72,25 @@ class Model(ABC):
         return None
 
     @abstractmethod
-    async def generate(self, messages: Messages | Request, *options: Option, **overrides: Unpack[Overrides]) -> Reply: ...
+    async def generate(self, messages: Messages | Request, *options: Option, **overrides: Unpack[Overrides]) -> Reply:
+        """The whole answer. Options and keywords set fields of the request: `generate(messages, temperature=0)`."""
 
     @abstractmethod
-    def stream(
-        self, messages: Messages | Request, *options: Option, **overrides: Unpack[Overrides]
-    ) -> AbstractAsyncContextManager[Stream]: ...
+    def stream(self, messages: Messages | Request, *options: Option, **overrides: Unpack[Overrides]) -> AbstractAsyncContextManager[Stream]:
+        """The answer while it arrives: `async with model.stream(messages) as stream`, then `async for event in stream`.
+
+        Leaving it stops the call.
+        """
 
     @abstractmethod
-    def generate_sync(self, messages: Messages | Request, *options: Option, **overrides: Unpack[Overrides]) -> Reply: ...
+    def generate_sync(self, messages: Messages | Request, *options: Option, **overrides: Unpack[Overrides]) -> Reply:
+        """The same as `generate`, blocking."""
 
     @abstractmethod
     def stream_sync(
         self, messages: Messages | Request, *options: Option, **overrides: Unpack[Overrides]
-    ) -> AbstractContextManager[SyncStream]: ...
+    ) -> AbstractContextManager[SyncStream]:
+        """The same as `stream`, blocking: `with model.stream_sync(messages) as stream: for event in stream`."""
 
     @abstractmethod
     async def aclose(self) -> None:
@@ -112,11 +113,13 @@ class Provider(ABC):
         """The model with this id. Raises InvalidRequestError for an id that cannot be one; does not ask the backend."""
 
     @abstractmethod
-    async def models(self) -> list[ModelInfo]: ...
+    async def models(self) -> list[ModelInfo]:
+        """What it serves, as far as it tells for free."""
 
     @abstractmethod
     async def health(self) -> Health:
         """Free: never generates, never loads a model."""
 
     @abstractmethod
-    async def aclose(self) -> None: ...
+    async def aclose(self) -> None:
+        """Close its connections; calling it twice is fine."""

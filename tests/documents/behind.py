@@ -6,6 +6,7 @@ import copy
 import json
 import re
 import ssl
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -31,6 +32,7 @@ from servers.openai_speech import Model
 from servers.speaking import Answer, said, text
 from servers.stable_diffusion import StableDiffusion
 
+from majordomo.flows import group
 from majordomo.transport import tls
 
 KEY = "k"  # what all these servers want to see
@@ -227,6 +229,7 @@ def town(authority: trustme.CA, certificates: str) -> Iterator[Town]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(anyio, "connect_tcp", led)
         patch.setattr(certifi, "where", lambda: certificates)
+        patch.setattr(group, "_named", weakref.WeakValueDictionary())  # each page is a process of its own, as far as it can tell
         for name in VARIABLES:
             patch.setenv(name, KEY)
         try:
