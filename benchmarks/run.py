@@ -17,7 +17,7 @@ from pathlib import Path
 
 from environments import PEERS, contents, prepare
 from scenarios import SCENARIOS
-from table import aligned, footprint, goals, growth_rows, tables
+from table import aligned, failures, footprint, goals, growth_rows, tables
 
 HERE = Path(__file__).parent
 CLIENTS = {"raw": "raw.py", "majordomo-fast": "majordomo_client.py"}  # the others: <peer>_client.py
@@ -170,17 +170,6 @@ def show(results):
         print(f"{peer}: {met} of {of} goals met")
     for what, why in {**failures(rounds), **results["not_measured"]}.items():
         print(f"! {what}: {why}")
-
-
-def failures(rounds):
-    """The first failure of each, as text."""
-    return {
-        f"{peer} {name}": figures["first_failure"]
-        for results in rounds
-        for name, found in results.items()
-        for peer, figures in found.items()
-        if figures["failures"]
-    }
 
 
 def last_line(text):

@@ -86,6 +86,17 @@ def goals(rounds):
         yield peer, judged.count("met"), len(judged)
 
 
+def failures(rounds):
+    """The first failure of each, as text."""
+    return {
+        f"{peer} {name}": figures["first_failure"]
+        for results in rounds
+        for name, found in results.items()
+        for peer, figures in found.items()
+        if figures["failures"]
+    }
+
+
 def growth_rows(part):
     """The rows of one table of growth: `part` has `size` (what grows), `columns` and `rows` of numbers."""
     return [[part["size"], *part["columns"]], *([f"{line[0]:,}", *(f"{value:,.2f}" for value in line[1:])] for line in part["rows"])]
