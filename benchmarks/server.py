@@ -2,7 +2,8 @@
 
 It prints its port, serves until its standard input ends, and knows by the model's name how to answer:
 `latency-50` waits 50 ms, `live` streams one event a millisecond, `coalesced` puts many events into one HTTP chunk,
-`held` sends one event and the others when `/release` is asked for, `tools` calls a tool until it has had enough results,
+`short` streams few events, `held` sends one of as many and the others when `/release` is asked for,
+`tools` calls a tool until it has had enough results,
 `small` draws a small picture; any other model is answered at once.
 """
 
@@ -195,6 +196,8 @@ class Connection(asyncio.Protocol):
         if path == b"/v1/chat/completions" and model == b"held":
             self._transport.writelines([replies.sse_head, *replies.sse_held[:2]])
             self._waiting.append(self._transport)
+        elif path == b"/v1/chat/completions" and model == b"short":
+            self._stream(replies.sse_head, replies.sse_held)
         elif path == b"/v1/chat/completions" and streams:
             self._events(model, replies.sse, replies.sse_coalesced, replies.sse_live)
         elif path == b"/v1/chat/completions" and model == b"tools":
