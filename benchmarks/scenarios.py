@@ -121,7 +121,7 @@ SCENARIOS = {
         left_out="opencv, pyvips: decode and encode too",
     ),
     "derive": Scenario(
-        "thumbnail, web and cleaned original of 50 pictures of 512 x 512",
+        "thumbnail, web and cleaned original of 50 pictures of 384 x 384",
         "picture",
         ("pillow", *OURS),
         against=("pillow", ITSELF),
