@@ -82,7 +82,7 @@ async def queued(md, url, sizes=(10, 100, 1_000, 10_000)):
     return {"title": "Callers at a line with 4 places", "size": "callers", "columns": ["us a caller", "wall ms in all"], "rows": rows}
 
 
-async def listening(md, url, sizes=(10, 100, 1_000, 10_000)):
+async def listening(md, url, sizes=(10, 100, 1_000, 3_000)):
     from majordomo.llm import Queued
 
     heard = 0
