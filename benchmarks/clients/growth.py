@@ -5,6 +5,7 @@ import gc
 import json
 import sys
 import time
+import tracemalloc
 from itertools import cycle
 
 from agreed import ANSWER, HELD_DELTAS
@@ -50,7 +51,7 @@ async def conversation(md, url, sizes=(10, 50, 100, 200)):
 async def providers(md, url, sizes=(10, 100, 500)):
     warm = md.OpenAICompatible(url + "/v1")
     await warm.model("m").generate("hi")
-    rows, level = [], _resident()
+    rows = []
     for size in sizes:
         made = []
 
@@ -61,7 +62,10 @@ async def providers(md, url, sizes=(10, 100, 500)):
             assert (await made[-1].model("m").generate("hi")).text == ANSWER
 
         construct = await _cpu(make) / size * 1e6
-        idle = (_resident() - level) / size / 1024
+        tracemalloc.start()  # they are too small for what the system tells of memory
+        await make()
+        idle = tracemalloc.get_traced_memory()[0] / size / 1024
+        tracemalloc.stop()
         await ask()
         rows.append([size, construct, idle, await _cpu(ask, 100) * 1e6])
         for provider in made:
