@@ -24,7 +24,7 @@ CLIENTS = {"raw": "raw.py", "majordomo-fast": "majordomo_client.py"}  # the othe
 GROWTH = "growth"
 PARTS = ("conversation", "providers", "queued", "listening", "streams")  # of clients/growth.py
 EVERYTHING = [*SCENARIOS, GROWTH]
-LONGEST = 300  # seconds for one measurement
+LONGEST = 300  # seconds for one measurement; a machine that is busy otherwise needs more
 
 
 def main():
