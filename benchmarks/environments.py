@@ -15,6 +15,13 @@ INSTALLED = {
     "httpx": ["httpx", "pydantic"],
     "openai": ["openai"],
     "ollama": ["ollama"],
+    "anthropic": ["anthropic"],
+    "litellm": ["litellm"],
+    "pydantic-ai": ["pydantic-ai-slim[openai]"],
+    "any-llm": ["any-llm-sdk[openai]"],
+    "pillow": ["pillow"],
+    "opencv": ["opencv-python-headless"],
+    "pyvips": ["pyvips[binary]"],
     "majordomo": [str(PROJECT)],
     "majordomo-fast": [f"{PROJECT}[fast]"],
 }

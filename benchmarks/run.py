@@ -17,11 +17,14 @@ from pathlib import Path
 
 from environments import PEERS, contents, prepare
 from scenarios import SCENARIOS
-from table import tables
+from table import aligned, failures, footprint, goals, growth_rows, tables
 
 HERE = Path(__file__).parent
-CLIENTS = {"raw": "raw.py", "majordomo-fast": "majordomo_client.py"}
-LONGEST = 300  # seconds for one measurement
+CLIENTS = {"raw": "raw.py", "majordomo-fast": "majordomo_client.py"}  # the others: <peer>_client.py
+GROWTH = "growth"
+PARTS = ("conversation", "providers", "queued", "listening", "streams")  # of clients/growth.py
+EVERYTHING = [*SCENARIOS, GROWTH]
+LONGEST = 300  # seconds for one measurement; a machine that is busy otherwise needs more
 
 
 def main():
@@ -34,16 +37,20 @@ def main():
             print(f"round {number + 1} of {options.rounds}", file=sys.stderr)
             rounds.append({})
             one_round(options.only, pythons, url, number, rounds[-1], not_measured)
-    about = {"python": platform.python_version(), "system": platform.platform(), "cores": os.cpu_count(), "installed": versions}
-    show(about, rounds, not_measured)
+    growth = {}
+    if GROWTH in options.only and "majordomo" in pythons:
+        with server() as url, contextlib.suppress(KeyboardInterrupt):
+            grow(pythons["majordomo"], url, growth, not_measured)
+    results = machine() | {"installed": versions, "rounds": rounds, "growth": growth, "not_measured": not_measured}
+    show(results)
     if options.json:
-        Path(options.json).write_text(json.dumps(about | {"rounds": rounds, "not_measured": not_measured}, indent=1))
+        Path(options.json).write_text(json.dumps(results, indent=1))
 
 
 def parse():
     parser = argparse.ArgumentParser(description="Measure majordomo and its peers against one fake server.")
     parser.add_argument("--rounds", type=int, default=5, help="every peer is measured once in each (default 5)")
-    parser.add_argument("--only", type=listed(SCENARIOS), default=list(SCENARIOS), metavar="SCENARIO,...", help=", ".join(SCENARIOS))
+    parser.add_argument("--only", type=listed(EVERYTHING), default=EVERYTHING, metavar="SCENARIO,...", help=", ".join(EVERYTHING))
     parser.add_argument("--peers", type=listed(PEERS), default=PEERS, metavar="PEER,...", help=", ".join(PEERS))
     parser.add_argument("--json", metavar="FILE", help="write every single measurement there")
     parser.add_argument("--fresh", action="store_true", help="make the environments anew, with the newest peers")
@@ -93,6 +100,8 @@ def server():
 def one_round(scenarios, pythons, url, number, results, not_measured):
     """Peer after peer within a scenario; each round begins with another peer."""
     for name in scenarios:
+        if name == GROWTH:
+            continue
         peers = [peer for peer in SCENARIOS[name].peers if peer in pythons]
         start = number % len(peers) if peers else 0
         for peer in peers[start:] + peers[:start]:
@@ -103,8 +112,22 @@ def one_round(scenarios, pythons, url, number, results, not_measured):
 
 
 def measure(peer, scenario, python, url):
-    client = HERE / "clients" / CLIENTS.get(peer, f"{peer}_client.py")
-    command = [str(python), str(client), scenario, url]
+    client = CLIENTS.get(peer, peer.replace("-", "_") + "_client.py")
+    return answer(python, client, scenario, url)
+
+
+def grow(python, url, growth, not_measured):
+    """Once, not in each round: what is looked for is a curve, not a small difference."""
+    for part in PARTS:
+        print(f"growth: {part}", file=sys.stderr)
+        try:
+            growth[part] = answer(python, "growth.py", part, url)
+        except (subprocess.SubprocessError, ValueError, IndexError) as error:
+            not_measured[f"{GROWTH} {part}"] = last_line(getattr(error, "stderr", None)) or repr(error)
+
+
+def answer(python, client, what, url):
+    command = [str(python), str(HERE / "clients" / client), what, url]
     done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=LONGEST, env=environment())
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -114,23 +137,38 @@ def environment():
     return {name: value for name, value in os.environ.items() if "proxy" not in name.lower() and not name.startswith("PYTHON")}
 
 
-def show(about, rounds, not_measured):
-    print(f"Python {about['python']}, {about['cores']} cores, {about['system']}, {len(rounds)} rounds\n")
+def machine():
+    return {
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.release()}",
+        "processor": processor(),
+        "cores": os.cpu_count(),
+    }
+
+
+def processor():
+    """What it calls itself, where the system tells."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def show(results):
+    rounds = results["rounds"]
+    print(f"Python {results['python']}, {results['cores']} cores of {results['processor']}, {results['system']}, {len(rounds)} rounds\n")
     for text in tables(rounds):
         print(text)
-    for peer, installed in about["installed"].items():
+    for part in results["growth"].values():
+        print(f"growth: {part['title']}\n{aligned(growth_rows(part))}")
+    print("installed\n" + aligned(list(footprint(results["installed"]))))
+    for peer, installed in results["installed"].items():
         if installed:
-            size = sum(megabytes for _, megabytes in installed.values())
-            names = ", ".join(f"{name} {version}" for name, (version, _) in sorted(installed.items()))
-            print(f"{peer}: {len(installed)} distributions, {size:.1f} MB: {names}")
-    failures = {
-        f"{peer} {name}": figures["first_failure"]
-        for results in rounds
-        for name, found in results.items()
-        for peer, figures in found.items()
-        if figures["failures"]
-    }
-    for what, why in {**failures, **not_measured}.items():
+            print(f"{peer}: " + ", ".join(f"{name} {version}" for name, (version, _) in sorted(installed.items())))
+    for peer, met, of in goals(rounds):
+        print(f"{peer}: {met} of {of} goals met")
+    for what, why in {**failures(rounds), **results["not_measured"]}.items():
         print(f"! {what}: {why}")
 
 

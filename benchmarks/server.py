@@ -2,6 +2,8 @@
 
 It prints its port, serves until its standard input ends, and knows by the model's name how to answer:
 `latency-50` waits 50 ms, `live` streams one event a millisecond, `coalesced` puts many events into one HTTP chunk,
+`short` streams few events, `held` sends one of as many and the others when `/release` is asked for,
+`tools` calls a tool until it has had enough results,
 `small` draws a small picture; any other model is answered at once.
 """
 
@@ -11,11 +13,12 @@ import json
 import re
 import sys
 
-from clients.agreed import ANSWER, DELTAS, LIVE_DELTAS, PICTURE_BYTES
+from clients.agreed import ANSWER, DELTAS, HELD_DELTAS, LIVE_DELTAS, PICTURE_BYTES, QUESTION, TURNS
 from clients.png import made_up_png
 
 MODEL = re.compile(rb'"model"\s*:\s*"([^"]*)"')
 STREAM = re.compile(rb'"stream"\s*:\s*true')
+TOOL_RESULT = re.compile(rb'"role"\s*:\s*"tool"')
 LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d+)", re.IGNORECASE)
 KEPT = 4096  # of a body, at each end: enough to find the model's name without holding the pictures
 BATCH = 64 * 1024
@@ -46,18 +49,23 @@ def packed(pieces, size):
         yield bytes(held)
 
 
-def completion():
-    message = {"role": "assistant", "content": ANSWER, "refusal": None}
+def completion(finish="stop", **message):
+    message = {"role": "assistant", "content": ANSWER, "refusal": None} | message
     return encoded(
         {
             "id": "chatcmpl-1",
             "object": "chat.completion",
             "created": 1700000000,
             "model": "m",
-            "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}],
+            "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": finish}],
             "usage": {"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 12},
         }
     )
+
+
+def tool_calling(number):
+    function = {"name": "shout", "arguments": encoded({"text": QUESTION}).decode()}
+    return completion("tool_calls", content=None, tool_calls=[{"id": f"call_{number}", "type": "function", "function": function}])
 
 
 def completion_events(count):
@@ -68,6 +76,25 @@ def completion_events(count):
 
     words = [event({"content": f" word{number}"}) for number in range(count)]
     return [event({"role": "assistant", "content": ""}), *words, event({}, "stop"), b"data: [DONE]\n\n"]
+
+
+def anthropic_message(content, **more):
+    usage = {"input_tokens": 9, "output_tokens": 3}
+    message = {"id": "msg_1", "type": "message", "role": "assistant", "model": "m", "content": content, "usage": usage}
+    return message | {"stop_reason": None, "stop_sequence": None} | more
+
+
+def anthropic_events(count):
+    def event(kind, **more):
+        return b"event: %s\ndata: %s\n\n" % (kind.encode(), encoded({"type": kind} | more))
+
+    yield event("message_start", message=anthropic_message([]))
+    yield event("content_block_start", index=0, content_block={"type": "text", "text": ""})
+    for number in range(count):
+        yield event("content_block_delta", index=0, delta={"type": "text_delta", "text": f" word{number}"})
+    yield event("content_block_stop", index=0)
+    yield event("message_delta", delta={"stop_reason": "end_turn", "stop_sequence": None}, usage={"output_tokens": 3})
+    yield event("message_stop")
 
 
 def ollama_reply(content=ANSWER, done=True):
@@ -96,6 +123,9 @@ class Replies:
     def __init__(self):
         events, lines = completion_events(DELTAS), ollama_lines(DELTAS)
         self.chat = whole(completion())
+        self.tool_calls = [whole(tool_calling(number)) for number in range(1, TURNS)]
+        answered = anthropic_message([{"type": "text", "text": ANSWER}], stop_reason="end_turn")
+        self.anthropic = whole(encoded(answered))
         self.ollama = whole(ollama_reply())
         self.models = whole(encoded({"object": "list", "data": [{"id": "m", "object": "model", "created": 0, "owned_by": "nobody"}]}))
         self.picture = whole(drawing(PICTURE_BYTES))
@@ -106,13 +136,19 @@ class Replies:
         self.sse = list(packed(map(chunk, events), BATCH))
         self.sse_coalesced = [chunk(piece) for piece in packed(events, BATCH // 4)]
         self.sse_live = [chunk(event) for event in completion_events(LIVE_DELTAS)]
+        self.sse_held = [chunk(event) for event in completion_events(HELD_DELTAS)]
+        said = list(anthropic_events(DELTAS))
+        self.sse_anthropic = list(packed(map(chunk, said), BATCH))
+        self.sse_anthropic_coalesced = [chunk(piece) for piece in packed(said, BATCH // 4)]
+        self.sse_anthropic_live = [chunk(event) for event in anthropic_events(LIVE_DELTAS)]
         self.ndjson_head = stream_head(b"application/x-ndjson")
         self.ndjson = list(packed(map(chunk, lines), BATCH))
 
 
 class Connection(asyncio.Protocol):
-    def __init__(self, replies):
+    def __init__(self, replies, held):
         self._replies = replies
+        self._waiting = held  # connections with an unfinished stream of the model `held`
         self._held = b""
         self._path = None  # of the request whose body is still arriving
         self._missing = 0
@@ -156,14 +192,23 @@ class Connection(asyncio.Protocol):
 
     def _write(self, path, body, model):
         replies = self._replies
-        if path == b"/v1/chat/completions" and STREAM.search(body):
-            if model == b"live":
-                self._transport.write(replies.sse_head)
-                self._live(iter(replies.sse_live), self._loop.time())
-            else:
-                self._stream(replies.sse_head, replies.sse_coalesced if model == b"coalesced" else replies.sse)
+        streams = STREAM.search(body) is not None
+        if path == b"/v1/chat/completions" and model == b"held":
+            self._transport.writelines([replies.sse_head, *replies.sse_held[:2]])
+            self._waiting.append(self._transport)
+        elif path == b"/v1/chat/completions" and model == b"short":
+            self._stream(replies.sse_head, replies.sse_held)
+        elif path == b"/v1/chat/completions" and streams:
+            self._events(model, replies.sse, replies.sse_coalesced, replies.sse_live)
+        elif path == b"/v1/chat/completions" and model == b"tools":
+            results = len(TOOL_RESULT.findall(body))
+            self._transport.write(replies.tool_calls[results] if results < len(replies.tool_calls) else replies.chat)
         elif path == b"/v1/chat/completions":
             self._transport.write(replies.chat)
+        elif path == b"/v1/messages" and streams:
+            self._events(model, replies.sse_anthropic, replies.sse_anthropic_coalesced, replies.sse_anthropic_live)
+        elif path == b"/v1/messages":
+            self._transport.write(replies.anthropic)
         elif path == b"/v1/images/generations":
             self._transport.write(replies.small_picture if model == b"small" else replies.picture)
         elif path == b"/api/chat" and not re.search(rb'"stream"\s*:\s*false', body):
@@ -172,8 +217,27 @@ class Connection(asyncio.Protocol):
             self._transport.write(replies.ollama)
         elif path == b"/v1/models":
             self._transport.write(replies.models)
+        elif path == b"/release":
+            self._transport.write(replies.chat)
+            self._release(list(self._waiting), iter(replies.sse_held[2:]))
+            self._waiting.clear()
         else:
             self._transport.write(replies.not_found)
+
+    def _events(self, model, plain, coalesced, live):
+        if model == b"live":
+            self._transport.write(self._replies.sse_head)
+            self._live(iter(live), self._loop.time())
+        else:
+            self._stream(self._replies.sse_head, coalesced if model == b"coalesced" else plain)
+
+    def _release(self, transports, pieces):
+        """One event to each stream in turn, so that hardly any two arrive together."""
+        piece = next(pieces, None)
+        for transport in transports:
+            transport.write(piece or LAST_CHUNK)
+        if piece:
+            self._loop.call_soon(self._release, transports, pieces)
 
     def _stream(self, head, pieces):
         self._transport.write(head)
@@ -192,7 +256,8 @@ class Connection(asyncio.Protocol):
 async def serve():
     replies = Replies()
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: Connection(replies), "127.0.0.1", 0, backlog=4096)
+    held = []
+    server = await loop.create_server(lambda: Connection(replies, held), "127.0.0.1", 0, backlog=4096)
     print(server.sockets[0].getsockname()[1], flush=True)
     ended = asyncio.Event()
     loop.add_reader(sys.stdin.fileno(), ended.set)

@@ -17,13 +17,24 @@ def running_trio() -> Any:
 def waker(wake: Callable[[], None]) -> Callable[[], bool]:
     """`wake` in the event loop that runs now, callable from any thread; False when that loop has ended."""
     trio = running_trio()
+    soon: Callable[[Callable[[], None]], Any]
+    ended: type[BaseException]
     if trio is not None:
-        soon: Callable[[Callable[[], None]], Any] = trio.lowlevel.current_trio_token().run_sync_soon
-        ended: type[BaseException] = trio.RunFinishedError
+        soon, ended = trio.lowlevel.current_trio_token().run_sync_soon, trio.RunFinishedError
     else:
         import asyncio  # the running loop has loaded it
 
-        soon, ended = asyncio.get_running_loop().call_soon_threadsafe, RuntimeError
+        loop = asyncio.get_running_loop()
+
+        def soon(wake: Callable[[], None]) -> None:
+            # From within the same loop, as nearly always, nothing has to be written to the pipe that interrupts its wait.
+            try:
+                within = asyncio.get_running_loop() is loop
+            except RuntimeError:
+                within = False
+            (loop.call_soon if within else loop.call_soon_threadsafe)(wake)
+
+        ended = RuntimeError
 
     def call() -> bool:
         try:

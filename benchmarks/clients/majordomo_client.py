@@ -20,13 +20,13 @@ class Client:
         self._md = md
         self._chat = md.OpenAICompatible(url + "/v1")
         self._url = url
-        self._painter = self._ollama = None
+        self._painter = self._ollama = self._lined = None
 
     async def __aenter__(self):
         return self
 
     async def __aexit__(self, *raised):
-        for provider in (self._chat, self._painter, self._ollama):
+        for provider in (self._chat, self._painter, self._ollama, self._lined):
             if provider is not None:
                 await provider.aclose()
 
@@ -59,6 +59,58 @@ class Client:
         question = self._md.user("look", *(self._md.ImagePart(picture) for picture in pictures))
         reply = await self._chat.model("m").generate([question])
         return reply.text
+
+    def chain(self, model):
+        chain = self._md.Chain([self._chat.model(model), self._chat.model(model)])
+
+        async def ask():
+            return (await chain.generate("hi")).text
+
+        return ask
+
+    def line(self, places, model):
+        self._lined = self._md.OpenAICompatible(self._url + "/v1", max_concurrency=places)
+        lined = self._lined.model(model)
+
+        async def ask(number):
+            return (await lined.generate("hi", self._md.with_caller(f"caller {number}"))).text
+
+        return ask
+
+    async def tools(self, turns, shout):
+        reply = await self._md.run_tools(self._chat.model("tools"), "hi", tools=[shout], max_turns=turns)
+        return reply.text
+
+    def conversation(self, history):
+        """`history` is pairs of who said it and what: text, or a text and a picture."""
+        md, chat = self._md, self._chat.model("m")
+        messages = [md.assistant(text) if role == "assistant" else md.user(text, *map(md.ImagePart, more)) for role, text, *more in history]
+
+        async def say(text):
+            messages.append(md.user(text))
+            reply = await chat.generate(messages)
+            messages.append(reply.message)
+            return reply.text
+
+        return say
+
+    def resize(self, data, fast):
+        from majordomo.imaging import Convert, Recipe, Resize, apply
+
+        return apply(self._md.ImagePart(data), Recipe(Resize(512, fast=fast), Convert("jpeg", quality=85))).data
+
+    def strip(self, data):
+        from majordomo.imaging import Sanitise, apply
+
+        return apply(self._md.ImagePart(data), Sanitise()).data
+
+    async def derive(self, pictures):
+        import asyncio
+
+        from majordomo.imaging import STANDARD_SET, derive_async
+
+        made = await asyncio.gather(*(derive_async(self._md.ImagePart(data), STANDARD_SET) for data in pictures))
+        return [len(files) for files in made]
 
 
 if __name__ == "__main__":

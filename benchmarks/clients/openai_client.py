@@ -49,6 +49,48 @@ class Client:
             content.append({"type": "image_url", "image_url": {"url": url}})
         return await self._ask("m", content)
 
+    def line(self, places, model):
+        import asyncio
+
+        free = asyncio.Semaphore(places)
+
+        async def ask(number):
+            async with free:
+                return await self.reply(model)
+
+        return ask
+
+    async def tools(self, turns, shout):
+        import json
+
+        parameters = {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]}
+        tool = {"type": "function", "function": {"name": "shout", "description": shout.__doc__, "parameters": parameters}}
+        messages = [{"role": "user", "content": "hi"}]
+        while True:
+            reply = await self._client.chat.completions.create(model="tools", messages=messages, tools=[tool])
+            message = reply.choices[0].message
+            if not message.tool_calls:
+                return message.content
+            messages.append(message)
+            for call in message.tool_calls:
+                result = shout(**json.loads(call.function.arguments))
+                messages.append({"role": "tool", "tool_call_id": call.id, "content": result})
+
+    def conversation(self, history):
+        messages = []
+        for role, text, *pictures in history:
+            urls = [f"data:image/png;base64,{self._base64.b64encode(picture).decode()}" for picture in pictures]
+            parts = [{"type": "text", "text": text}, *({"type": "image_url", "image_url": {"url": url}} for url in urls)]
+            messages.append({"role": role, "content": parts if pictures else text})
+
+        async def say(text):
+            messages.append({"role": "user", "content": text})
+            reply = await self._client.chat.completions.create(model="m", messages=messages)
+            messages.append(reply.choices[0].message)
+            return reply.choices[0].message.content
+
+        return say
+
 
 if __name__ == "__main__":
     measure.main(load, Client)

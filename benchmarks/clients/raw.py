@@ -79,6 +79,47 @@ class Client:
         reply = await self._pool.request(b"/v1/chat/completions", body)
         return self._json.loads(reply)["choices"][0]["message"]["content"]
 
+    def line(self, places, model):
+        import asyncio
+
+        free = asyncio.Semaphore(places)
+
+        async def ask(number):
+            async with free:
+                return await self.reply(model)
+
+        return ask
+
+    async def tools(self, turns, shout):
+        parameters = {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]}
+        tool = {"type": "function", "function": {"name": "shout", "description": shout.__doc__, "parameters": parameters}}
+        messages = [{"role": "user", "content": "hi"}]
+        while True:
+            asked = self._json.dumps({"model": "tools", "messages": messages, "tools": [tool]}).encode()
+            message = self._json.loads(await self._pool.request(b"/v1/chat/completions", [asked]))["choices"][0]["message"]
+            if not message.get("tool_calls"):
+                return message["content"]
+            messages.append(message)
+            for call in message["tool_calls"]:
+                result = shout(**self._json.loads(call["function"]["arguments"]))
+                messages.append({"role": "tool", "tool_call_id": call["id"], "content": result})
+
+    def conversation(self, history):
+        messages = []
+        for role, text, *pictures in history:
+            urls = [f"data:image/png;base64,{self._encode(picture, newline=False).decode()}" for picture in pictures]
+            parts = [{"type": "text", "text": text}, *({"type": "image_url", "image_url": {"url": url}} for url in urls)]
+            messages.append({"role": role, "content": parts if pictures else text})
+
+        async def say(text):
+            messages.append({"role": "user", "content": text})
+            asked = self._json.dumps({"model": "m", "messages": messages}).encode()
+            reply = await self._pool.request(b"/v1/chat/completions", [asked])
+            messages.append(self._json.loads(reply)["choices"][0]["message"])
+            return messages[-1]["content"]
+
+        return say
+
 
 if __name__ == "__main__":
     measure.main(load, Client)

@@ -3,9 +3,9 @@
 import asyncio
 import gc
 
-from agreed import ANSWER, DELTAS, LIVE_DELTAS, PICTURE_BYTES, SLOW, TURN_PICTURE_BYTES
+from agreed import ANSWER, DELTAS, LIVE_DELTAS, PICTURE_BYTES, QUESTION, QUICK, SHOUTED, SLOW, TURN_PICTURE_BYTES, TURNS
 from measure import Measurement
-from png import made_up_png
+from png import jpeg_side, made_up_png, true_png
 
 
 class Attempts:
@@ -127,6 +127,132 @@ async def _large(call, expected, calls):
     measurement.show(**figures)
 
 
+async def chain(client, rounds=6, calls=50):
+    """Through a chain of two members, of which the first answers, and beside it the same calls without a chain, by turns."""
+    chained, plain = client.chain("m"), lambda: client.reply("m")
+    attempts = Attempts()
+    spent = {chained: [], plain: []}
+    for number in range(rounds + 1):  # the first warms up
+        for ask in (chained, plain):
+            measurement = Measurement().start()
+            for _ in range(calls):
+                await attempts.make(ask(), ANSWER)
+            if number:
+                spent[ask].append(measurement.stop())
+    whole = Measurement()
+    whole.cpu_seconds = sum(one.cpu_seconds for one in spent[chained])
+    whole.wall_seconds = sum(one.wall_seconds for one in spent[chained])
+    whole.peak_bytes = max(one.peak_bytes for one in spent[chained])
+    beside = sum(one.cpu_seconds for one in spent[plain])
+    whole.show(rounds * calls, attempts.failures, attempts.first, beside_cpu_seconds=beside)
+
+
+def shout(text: str) -> str:
+    """Say it louder."""
+    if text != QUESTION:
+        raise ValueError(text)
+    return SHOUTED
+
+
+async def tool_loop(client, warm=2, loops=15):
+    async def one_after_another(attempts, count=loops):
+        for _ in range(count):
+            await attempts.make(client.tools(TURNS, shout), ANSWER)
+
+    await one_after_another(Attempts(), warm)
+    measurement, figures = await _measured(one_after_another, loops * TURNS)
+    measurement.show(**figures)
+
+
+async def conversation(client, messages=200, pictures=20, size=64 * 1024, calls=10):
+    """A long conversation goes on. Each call sends all of it once more; memory is that of the first call."""
+    history = []
+    for number in range(0, messages, 2):
+        shown = [made_up_png(size)] if number % (messages // pictures) == 0 else []
+        history += [
+            ("user", f"This is question {number} of a long evening. " * 4, *shown),
+            ("assistant", f"And this is its answer. {number} " * 8),
+        ]
+    say = client.conversation(history)
+    await client.reply("m")
+    first, _ = await _measured(lambda attempts: attempts.make(say("go on"), ANSWER), 1)
+
+    async def more(attempts):
+        for _ in range(calls):
+            await attempts.make(say("go on"), ANSWER)
+
+    measurement, figures = await _measured(more, calls)
+    measurement.peak_bytes = first.peak_bytes
+    measurement.show(**figures)
+
+
+async def gate(client, callers=1000, places=4):
+    """All come at once and wait for one of few places, and beside it the same calls by as many workers, without a line."""
+    left = iter(range(callers))
+    none = Attempts()
+
+    async def worker():
+        for _ in left:
+            await none.make(client.reply(QUICK), ANSWER)
+
+    async def without_a_line(_):
+        await asyncio.gather(*(worker() for _ in range(places)))
+
+    ask = client.line(places, QUICK)
+    finished = []
+
+    async def wait_and_ask(attempts, number):
+        await attempts.make(ask(number), ANSWER)
+        finished.append(number)
+
+    async def line(attempts, count=callers):
+        await asyncio.gather(*(wait_and_ask(attempts, number) for number in range(count)))
+
+    await line(Attempts(), 2 * places)
+    await client.reply(QUICK)
+    beside, _ = await _measured(without_a_line, callers)
+    finished.clear()
+    measurement, figures = await _measured(line, callers)
+    # Whoever has a place may overtake others who have one, nobody else.
+    overtaken = [number for place, number in enumerate(finished) if abs(place - number) > 2 * places]
+    if overtaken:
+        figures |= {"failures": len(overtaken), "example": f"{len(overtaken)} out of order, the first of them caller {overtaken[0]}"}
+    measurement.show(**figures, beside_cpu_seconds=beside.cpu_seconds)
+
+
+async def derive(client, pictures=50, different=10, side=384):
+    """Three files of each picture, all pictures at once where the peer can."""
+    made = [true_png(side, seed) for seed in range(different)] * (pictures // different)
+    await client.derive(made[:1])
+    measurement, figures = await _measured(lambda attempts: attempts.make(client.derive(made), [3] * pictures), pictures)
+    measurement.show(**figures)
+
+
+def processing(work, expected, warm=2, calls=10):
+    """`work(client, picture)` on one picture of 1024 x 1024 after the other."""
+
+    async def scenario(client):
+        data = true_png(1024)
+
+        async def found():
+            return work(client, data)
+
+        async def one_after_another(attempts, count=calls):
+            for _ in range(count):
+                await attempts.make(found(), expected)
+
+        await one_after_another(Attempts(), warm)
+        measurement, figures = await _measured(one_after_another, calls)
+        measurement.show(**figures)
+
+    return scenario
+
+
+def _stripped(client, data):
+    found = client.strip(data)
+    return b"lighthouse" in found, found[:4]
+
+
 SCENARIOS = {
     "reply": reply,
     "stream": streaming("m", DELTAS, 5),
@@ -138,4 +264,12 @@ SCENARIOS = {
     "warm": warm,
     "picture": picture,
     "turn": turn,
+    "chain": chain,
+    "tool-loop": tool_loop,
+    "conversation": conversation,
+    "gate": gate,
+    "derive": derive,
+    "resize": processing(lambda client, data: jpeg_side(client.resize(data, fast=False)), 512),
+    "resize-fast": processing(lambda client, data: jpeg_side(client.resize(data, fast=True)), 512),
+    "strip": processing(_stripped, (False, b"\x89PNG"), calls=6),
 }

@@ -39,6 +39,9 @@ def linked(messages: Iterable[Message], spell: Callable[[str, int], str] = _as_i
     waiting: list[tuple[str, str, str]] = []  # (id as it came, id as it goes, name) of calls without a result
     number = 0
     for message in messages:
+        if not any(isinstance(part, (ToolCallPart, ToolResultPart)) for part in message.parts):
+            made.append(message)  # most turns of a long conversation
+            continue
         parts: list[Part] = []
         for part in message.parts:
             if isinstance(part, ToolCallPart):
@@ -65,6 +68,8 @@ def linked(messages: Iterable[Message], spell: Callable[[str, int], str] = _as_i
 def answered(messages: Iterable[Message]) -> list[Message]:
     """The same turns, results directly behind the calls they answer, whatever stood between; for turns that are `linked`."""
     given = list(messages)
+    if all(message.role != "tool" for message in given):
+        return given
     results: dict[str, ToolResultPart] = {}
     for part in (part for message in given if message.role == "tool" for part in tool_results(message)):
         results.setdefault(part.call_id, part)

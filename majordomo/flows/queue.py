@@ -36,7 +36,8 @@ class Queue:
         return self.places - self._line.free
 
     async def enter(self, deadline: Deadline, caller: str = "", tell: TellPosition = None) -> None:
-        """Wait for a place, at most as long as the queue limit allows; `leave` must follow. `tell` hears each new position, from 1.
+        """Wait for a place, at most as long as the queue limit allows; `leave` must follow. `tell` hears the position when
+        it changes, from 1; beyond the first 10 not every move is told.
 
         Raises DeadlineExceededError (phase queue), and OverloadedError (`QUEUE_FULL`) at once when as many wait as may.
         """

@@ -50,10 +50,12 @@ def _finite(value: Any) -> None:
             raise InvalidRequestError("the request holds NaN or an infinite number", field="extra")
     elif isinstance(value, dict):
         for item in value.values():
-            _finite(item)
+            if not isinstance(item, str):  # nearly everything is, and not called for it
+                _finite(item)
     elif isinstance(value, (list, tuple)):
         for item in value:
-            _finite(item)
+            if not isinstance(item, str):
+                _finite(item)
 
 
 def _depth(value: Any) -> int:

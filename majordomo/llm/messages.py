@@ -14,6 +14,7 @@ from majordomo.llm.parts import FilePart, ImagePart, Part, TextPart, ThinkingPar
 from majordomo.words import as_tuple
 
 Role = Literal["system", "user", "assistant", "tool"]
+ROLES: tuple[str, ...] = get_args(Role)
 VERSION = 1
 
 
@@ -25,10 +26,10 @@ class Message:
     parts: tuple[Part, ...]
 
     def __post_init__(self) -> None:
-        if self.role not in get_args(Role):
-            raise InvalidRequestError(f"a role is one of {', '.join(get_args(Role))}", field="messages")
+        if self.role not in ROLES:
+            raise InvalidRequestError(f"a role is one of {', '.join(ROLES)}", field="messages")
         given: Iterable[object] = [self.parts] if isinstance(self.parts, str) else self.parts
-        object.__setattr__(self, "parts", tuple(as_part(part) for part in given))
+        object.__setattr__(self, "parts", tuple([as_part(part) for part in given]))
 
     @property
     def text(self) -> str:

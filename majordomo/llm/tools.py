@@ -5,8 +5,11 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
+from types import FunctionType
 from typing import Any, get_type_hints
+from weakref import WeakKeyDictionary
 
 from majordomo.errors import BadResponseError, InvalidRequestError
 from majordomo.llm.messages import Message
@@ -76,6 +79,30 @@ def as_tool(value: Tool | Callable[..., Any]) -> Tool:
         return value
     if not callable(value):
         raise InvalidRequestError(f"a tool is a function or a Tool, not {type(value).__name__}", field="tools")
+    # Loops are given the same functions again and again, and reading one costs as much as a call.
+    read = _READ.get(value) if isinstance(value, FunctionType) else None
+    if read is None or read.named != (value.__name__, value.__doc__):
+        read = _signature(value)
+        if isinstance(value, FunctionType):
+            _READ[value] = read
+    return Tool(value.__name__, read.summary, deepcopy(read.schema), value, read.model, read.context)
+
+
+@dataclass(frozen=True, slots=True)
+class _Signature:
+    """What a function's signature and docstring say; nothing here holds the function, so that it can go when nobody else does."""
+
+    named: tuple[str, str | None]
+    summary: str
+    schema: dict[str, Any]
+    model: Any
+    context: str
+
+
+_READ: WeakKeyDictionary[Callable[..., Any], _Signature] = WeakKeyDictionary()
+
+
+def _signature(value: Callable[..., Any]) -> _Signature:
     from pydantic import ConfigDict, Field, create_model
     from pydantic.errors import PydanticUserError
 
@@ -102,7 +129,7 @@ def as_tool(value: Tool | Callable[..., Any]) -> Tool:
     except PydanticUserError as error:
         raise InvalidRequestError(f"tool {value.__name__!r} has no JSON schema: {error.message}", field="tools") from None
     schema.pop("title", None)
-    return Tool(value.__name__, summary, schema, value, model, context)
+    return _Signature((value.__name__, value.__doc__), summary, schema, model, context)
 
 
 def _docstring(text: str) -> tuple[str, dict[str, str]]:

@@ -43,3 +43,8 @@ def test_long_ids_become_brief_ones_that_differ_and_stay_the_same() -> None:
     assert [part.call_id for message in once[1:] for part in message.parts if isinstance(part, md.ToolResultPart)] == ids
     assert once == again
     assert linked([llm.assistant(ONE)], brief(40))[0].parts == (ONE,)
+
+
+def test_turns_without_tools_go_as_they_are_however_many() -> None:
+    turns = [Message("user" if number % 2 else "assistant", ("hi",)) for number in range(200)]
+    assert all(went is came for went, came in zip(answered(linked(turns)), turns, strict=True))

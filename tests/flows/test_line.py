@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from majordomo.flows.line import Line, Ticket
+from majordomo.flows.line import NEAR, Line, Ticket
 
 
 def ticket(caller: str, *, listens: bool = False) -> Ticket:
@@ -36,6 +36,47 @@ def test_positions_say_who_goes_before() -> None:
     assert (other.position, second.position) == (1, 2)
     line.withdraw(other)
     assert second.position == 1
+
+
+@given(st.lists(st.sampled_from("abcd"), min_size=1, max_size=40))
+def test_who_comes_last_hears_at_once_how_many_go_before(callers: list[str]) -> None:
+    line = Line(1)
+    line.enter(ticket(""))
+    for caller in callers[:-1]:
+        line.enter(ticket(caller))
+    last = ticket(callers[-1], listens=True)
+    line.enter(last)
+    told = last.position
+    passed = 0
+    while not last.admitted:
+        line.leave()
+        passed += 1
+    assert told == passed
+
+
+def test_a_long_line_tells_the_first_of_each_move_and_the_others_now_and_then() -> None:
+    length = 2_000
+    line = Line(1)
+    line.enter(ticket(""))
+    wakes = 0
+
+    def wake() -> bool:
+        nonlocal wakes
+        wakes += 1
+        return True
+
+    waiting = [Ticket(f"caller {number}", wake, listens=True) for number in range(length)]
+    for one in waiting:
+        line.enter(one)
+    for gone in range(1, length + 1):
+        line.leave()
+        assert waiting[gone - 1].admitted
+        near = [one.position for one in waiting[gone : gone + NEAR]]
+        assert near == list(range(1, len(near) + 1))
+        for place in (20, 50, 300, 1_000):
+            if gone + place <= length:
+                assert place <= waiting[gone + place - 1].position <= place * 5 / 4
+    assert wakes < 100 * length, "each listener is woken a few times for each halving of the line, not at every move"
 
 
 def test_who_is_not_there_any_more_is_passed_over() -> None:
@@ -99,7 +140,7 @@ class LineMachine(RuleBasedStateMachine):
     @invariant()
     def positions_are_counted_without_gaps_for_those_who_listen(self) -> None:
         positions = [one.position for one in self.tickets if one.listens]
-        assert len(set(positions)) == len(positions)
+        assert len(set(positions)) == len(positions) or len(self.tickets) > NEAR
         assert all(1 <= position <= len(self.tickets) for position in positions)
 
 

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import sys
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+OWN = {file.stem for file in BENCHMARKS.glob("*.py")}
+
+
+@pytest.fixture
+def page(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """The module, whose neighbours have names that belong to nobody: they are forgotten again."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    before = {name: sys.modules.pop(name) for name in OWN & set(sys.modules)}
+    import page
+
+    yield page
+    for name in OWN:
+        sys.modules.pop(name, None)
+    sys.modules.update(before)
+
+
+def figures(cpu: float, failures: int = 0, **more: Any) -> dict[str, Any]:
+    first = "one of them" if failures else None
+    return {"cpu_seconds": cpu, "wall_seconds": 2 * cpu, "peak_bytes": 0, "units": 10, "failures": failures, "first_failure": first, **more}
+
+
+def results(**rounds: Any) -> dict[str, Any]:
+    return {
+        "python": "3.11.7",
+        "system": "Linux 6",
+        "processor": "A Processor",
+        "cores": 2,
+        "installed": {"raw": {}, "majordomo": {"pillow": ["12.3", 7.0], "pydantic": ["2.14", 9.0]}},
+        "rounds": [rounds],
+        "growth": {"queued": {"title": "Callers", "size": "callers", "columns": ["us a caller"], "rows": [[10, 400.0], [1000, 410.5]]}},
+        "not_measured": {"ollama": "could not be installed:\n no such thing"},
+    }
+
+
+REPLY = {"openai": figures(0.01), "majordomo": figures(0.003), "majordomo-fast": figures(0.0034)}
+
+
+def test_a_row_says_whether_its_goal_is_met(page: ModuleType) -> None:
+    written = page.page(results(reply=REPLY))
+    assert (
+        "|  | CPU | wall | ratio to openai | peak | failures | goal |  |\n"
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n"
+        "| openai | 1.0 ms | 2.0 ms |  | 0.0 MB | 0 |  |  |\n"
+        "| majordomo | 300 us | 600 us | 0.30 | 0.0 MB | 0 | <= 0.35 openai | met |\n"
+        "| majordomo-fast | 340 us | 680 us | 0.34 | 0.0 MB | 0 | <= 0.33 openai | missed |\n"
+    ) in written
+    assert "`majordomo`: 1 of 1 goals met; `majordomo-fast`: 0 of 1 goals met." in written
+
+
+def test_it_tells_of_the_machine_the_installs_the_growth_and_what_is_missing(page: ModuleType) -> None:
+    written = page.page(results(reply=REPLY))
+    assert "2 cores of A Processor, Linux 6, Python 3.11.7; 1 round." in written
+    assert "| majordomo | 2 | 16.0 | 7.0 | <= 13; <= 16 MB without Pillow | met |" in written
+    assert "| 1,000 | 410.50 |" in written
+    assert "* ollama: `could not be installed: no such thing`" in written
+
+
+def test_failing_is_no_way_to_be_fast(page: ModuleType) -> None:
+    written = page.page(results(reply=REPLY | {"majordomo": figures(0.001, failures=3)}))
+    assert "| majordomo | 100 us | 200 us | failed | 0.0 MB | 3 | <= 0.35 openai | missed |" in written
+    assert "* majordomo reply: `one of them`" in written
+
+
+def test_a_ratio_to_itself_needs_nobody_else(page: ModuleType) -> None:
+    written = page.page(results(chain={"majordomo": figures(0.012, beside_cpu_seconds=0.01)}))
+    assert "| majordomo | 1.2 ms | 2.4 ms | 1.20 | 0.0 MB | 0 |" in written
+
+
+def test_rounds_of_several_files_are_one_run(page: ModuleType) -> None:
+    slower = {"openai": figures(0.01), "majordomo": figures(0.004)}
+    written = page.page(page.together([results(reply=REPLY), results(reply=slower)]))
+    assert "| 0.35 (0.30-0.40) |" in written
+    assert "2 rounds." in written
+
+
+def test_the_chart_has_a_bar_for_each_ratio(page: ModuleType) -> None:
+    drawn = ElementTree.fromstring(page.chart(page.charted(results(reply=REPLY)["rounds"])))
+    texts = [element.text for element in drawn.iter("{http://www.w3.org/2000/svg}text")]
+    assert texts[1:] == ["one chat reply", "majordomo", "0.30", "majordomo-fast", "0.34"]
+    assert len(list(drawn.iter("{http://www.w3.org/2000/svg}rect"))) == 2
