@@ -138,13 +138,13 @@ async def one(model, number, found):
         found["wrong"] += 1
 
 
-async def soak(url, rounds, streams):
+async def soak(url, loop, rounds, streams):
     import anyio
 
     import majordomo as md
 
     found, memory = Counter(), []
-    tasks = living()
+    tasks = living(loop)
     before = sockets()
     provider = md.OpenAICompatible(url + "/v1", retries=md.Retries(attempts=1))
     async with provider:
@@ -154,14 +154,12 @@ async def soak(url, rounds, streams):
                     group.start_soon(one, provider.model(str(number)), number, found)
             memory.append(resident())
     await anyio.sleep(0.1)
-    return {"counts": dict(found), "memory": memory, "tasks": living() - tasks, "sockets": sockets() - before}
+    return {"counts": dict(found), "memory": memory, "tasks": living(loop) - tasks, "sockets": sockets() - before}
 
 
-def living():
+def living(loop):
     """Tasks of the event loop that runs."""
-    import sniffio
-
-    if sniffio.current_async_library() == "trio":
+    if loop == "trio":
         import trio
 
         return trio.lowlevel.current_statistics().tasks_living
@@ -188,7 +186,7 @@ def client(url, loop, rounds, streams):
     import anyio
 
     threads = threading.active_count()
-    result = anyio.run(soak, url, rounds, streams, backend=loop)
+    result = anyio.run(soak, url, loop, rounds, streams, backend=loop)
     result["threads"] = threading.active_count() - threads
     print(json.dumps(result))
 

@@ -172,7 +172,8 @@ def orientation_of(data: bytes) -> int:
 def inscribed(data: bytes, text: str) -> bytes:
     """The PNG, JPEG or WebP with the text "parameters" in it, instead of what stood there; its pixels stay as they are.
 
-    Raises InvalidRequestError (field `metadata`) for another kind, and for text longer than a JPEG holds (code TEXT_TOO_LONG).
+    Raises InvalidRequestError (field `metadata`) for another kind, for text longer than a JPEG holds (code TEXT_TOO_LONG), and for a WebP
+    that is cut off so early that there is no place for it (code BAD_IMAGE).
     """
     header = sniff(data)
     if header is None or header.mime not in SENDABLE:
@@ -184,6 +185,8 @@ def inscribed(data: bytes, text: str) -> bytes:
         return with_exif(data, write_exif(read_exif(exif_block(data)).orientation, text))
     except ValueError:
         raise InvalidRequestError("the text is longer than a JPEG holds", field="metadata", code="TEXT_TOO_LONG") from None
+    except EOFError:
+        raise InvalidRequestError("the WebP is cut off or broken", field="metadata", code="BAD_IMAGE") from None
 
 
 def without_text(data: bytes, key: str) -> bytes:
