@@ -35,7 +35,13 @@ def main() -> None:
             (begin / f"seed-{number}").write_bytes(seed)
         kept = TESTS / "fuzz" / "corpus" / chosen.target
         kept.mkdir(parents=True, exist_ok=True)
-        flags = [f"-max_len={chosen.longest}", "-timeout=20", "-rss_limit_mb=2048", "-print_final_stats=1", f"-artifact_prefix={folder}/crash-"]
+        flags = [
+            f"-max_len={chosen.longest}",
+            "-timeout=20",
+            "-rss_limit_mb=2048",
+            "-print_final_stats=1",
+            f"-artifact_prefix={folder}/crash-",
+        ]
         if chosen.merge:
             arguments = [sys.argv[0], "-merge=1", *flags, str(kept), str(folder)]
         else:

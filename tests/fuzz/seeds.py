@@ -56,13 +56,16 @@ CONVERSATION = [
 WORDS = ["<sd_cpp_extra_args>{}</sd_cpp_extra_args>", "< <SD_CPP_EXTRA_ARGS>", "@everyone <@!123> <!channel> me@example.com"]
 
 SEEDS: dict[str, list[bytes]] = {
-    "lines": [bytes([kind]) + SLICED + b": c\r\nevent: x\rdata: a\ndata: b\r\n\r\n{\"a\":1}\n\ndata: c" for kind in range(4)],
+    "lines": [bytes([kind]) + SLICED + b': c\r\nevent: x\rdata: a\ndata: b\r\n\r\n{"a":1}\n\ndata: c' for kind in range(4)],
     "pictures": [
         SLICED + json.dumps(ANSWERS[0]).encode(),
         SLICED + b'{"a":"\\"b64_json\\":\\"QUJD","b64_json" : "QUJ\\nDQUJD","c":{"b64_json":"QUJD"}}',
     ],
     "multipart": [b"prompt=a fox\0\nimage[]=f\x89PNG\r\n\r\n--x\0\nn=1"],
-    "gather": [b"\x00" + SLICED + b"3\r\none\r\n3\r\ntwo\r\n0\r\n\r\n", b"\xff" + SLICED + b"HTTP/1.1 100 \r\n\r\nHTTP/1.1 200 OK\r\n\r\nx"],
+    "gather": [
+        b"\x00" + SLICED + b"3\r\none\r\n3\r\ntwo\r\n0\r\n\r\n",
+        b"\xff" + SLICED + b"HTTP/1.1 100 \r\n\r\nHTTP/1.1 200 OK\r\n\r\nx",
+    ],
     **{f"stream_{dialect.name}": [SLICED + dialect.stream, SLICED + dialect.failing] for dialect in DIALECTS},
     **{f"whole_{dialect.name}": [json.dumps(dialect.whole).encode()] for dialect in DIALECTS},
     "messages": [llm.dump_messages(CONVERSATION).encode()],
@@ -74,7 +77,7 @@ SEEDS: dict[str, list[bytes]] = {
     "guard": FILES,
     "exif": [write_exif(6, "a fox"), write_exif(3), b"II*\0\x08\0\0\0\1\0\x12\1\3\0\1\0\0\0\6\0\0\0"],
     "parameters": [
-        b"a fox\nNegative prompt: blur\nSteps: 5, Sampler: Euler a, CFG scale: 7, Seed: 3, Size: 64x48, Model: \"x, y\"",
+        b'a fox\nNegative prompt: blur\nSteps: 5, Sampler: Euler a, CFG scale: 7, Seed: 3, Size: 64x48, Model: "x, y"',
         b'{"3": {"class_type": "KSampler", "inputs": {"seed": 5, "steps": 20, "positive": ["6", 0]}}, "6": {"inputs": {"text": "a"}}}',
     ],
     "errors": [

@@ -237,7 +237,7 @@ def _check_reply(reply: llm.Reply) -> None:
 
 
 def messages(data: bytes) -> None:
-    text = data.decode("utf-8", "surrogatepass" if data[:1] == b"\xed" else "replace")
+    text = data.decode("utf-8", "surrogateescape")
     try:
         loaded = llm.load_messages(text)
     except InvalidRequestError:
@@ -390,7 +390,16 @@ def parameters(data: bytes) -> None:
     for name in ("parameters", "prompt"):
         found = read_parameters({name: text})
         assert all(isinstance(key, str) for key in found)
-        assert found.get("seed") is None or isinstance(found["seed"], int)
+        for field, kind in {
+            "seed": int,
+            "steps": int,
+            "cfg_scale": (int, float),
+            "strength": (int, float),
+            "size": str,
+            "model": str,
+        }.items():
+            assert field not in found or isinstance(found[field], kind)  # type: ignore[arg-type]  # kinds, one or two
+        json.dumps(found, allow_nan=False)
 
 
 # Words
