@@ -151,7 +151,7 @@ def multipart(data: bytes) -> None:
 def gather(data: bytes) -> None:
     """What the protocol library makes of the bytes is the same with fewer pieces."""
     head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" if data[:1] < b"\x80" else b""
-    rest, pieces = cut(data[1:])
+    _, pieces = cut(data[1:])
     pieces = [head + piece if index == 0 else piece for index, piece in enumerate(pieces)]
     gatherer = Gatherer()
     gathered = [out for piece in pieces if (out := gatherer.feed(piece))]
