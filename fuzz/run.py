@@ -24,7 +24,6 @@ def main() -> None:
     options.add_argument("--seconds", type=int, default=60)
     options.add_argument("--work", type=Path, default=None, help="where inputs are collected; default: a folder that is thrown away")
     options.add_argument("--longest", type=int, default=4096, help="bytes of an input")
-    options.add_argument("--merge", action="store_true", help="reduce --work to the fewest inputs, in the corpus of the tests")
     chosen = options.parse_args()
     with tempfile.TemporaryDirectory() as passing:
         folder = chosen.work or Path(passing)
@@ -42,10 +41,7 @@ def main() -> None:
             "-print_final_stats=1",
             f"-artifact_prefix={folder}/crash-",
         ]
-        if chosen.merge:
-            arguments = [sys.argv[0], "-merge=1", *flags, str(kept), str(folder)]
-        else:
-            arguments = [sys.argv[0], f"-max_total_time={chosen.seconds}", *flags, str(folder), str(kept), str(begin)]
+        arguments = [sys.argv[0], f"-max_total_time={chosen.seconds}", *flags, str(folder), str(kept), str(begin)]
         atheris.Setup(arguments, targets.TARGETS[chosen.target])
         atheris.Fuzz()
 
