@@ -1,4 +1,4 @@
-"""Adds to the corpus of the tests what a run collected, as far as it goes ways that nothing there goes yet: `python fuzz/keep.py TARGET WORK`.
+"""Adds to the corpus of the tests what of a run goes ways that nothing there goes yet: `python fuzz/keep.py TARGET WORK`.
 
 A way is a pair of neighbouring lines of the library. The shortest inputs are asked first. Needs no atheris.
 """
