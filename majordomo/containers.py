@@ -13,6 +13,7 @@ JPEG_END = 0xD9
 _SCAN_ENDS = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _MOST_BOXES = 4096
 _TEXT_LIMIT = 1 << 20  # bytes of one text of a PNG
+_WEBP_HEADERS = {b"VP8X": 10, b"VP8L": 5, b"VP8 ": 10}  # bytes that say the size, of the chunk that comes first (RFC 9649, 2.5 to 2.7)
 JPEG_EXIF_LIMIT = 0xFFFF - 2 - 6  # a segment's length counts itself, and the block begins with Exif and two zeros
 
 
@@ -77,7 +78,7 @@ def exif_block(data: bytes) -> bytes:
 def with_exif(data: bytes, block: bytes) -> bytes:
     """The JPEG or WebP with this block of EXIF instead of its own; the coded pixels stay as they are.
 
-    Raises ValueError for a block that is longer than a JPEG holds.
+    Raises ValueError for a block that is longer than a JPEG holds, EOFError for a WebP that ends before its first chunk does.
     """
     if data.startswith(b"\xff\xd8"):
         return _jpeg_with(data, block)
@@ -102,7 +103,9 @@ def _jpeg_with(data: bytes, block: bytes) -> bytes:
 
 def _webp_with(data: bytes, block: bytes) -> bytes:
     kept = [(kind, data[start:end]) for kind, start, end in webp_chunks(data) if kind != b"EXIF"]
-    if not kept or kept[0][0] != b"VP8X":
+    if not kept or len(kept[0][1]) < _WEBP_HEADERS.get(kept[0][0], 0):
+        raise EOFError("a WebP without its first chunk")
+    if kept[0][0] != b"VP8X":
         kept.insert(0, (b"VP8X", _extended(data, *kept[0])))
     flags = kept[0][1]
     kept[0] = (b"VP8X", bytes([flags[0] | 0x08]) + flags[1:])

@@ -127,7 +127,8 @@ def orientation_of(data: bytes) -> int:
 def inscribed(data: bytes, text: str) -> bytes:
     """The PNG, JPEG or WebP with the text "parameters" in it, instead of what stood there; its pixels stay as they are.
 
-    Raises InvalidRequestError (field `metadata`) for another kind, and for text longer than a JPEG holds (code TEXT_TOO_LONG).
+    Raises InvalidRequestError (field `metadata`) for another kind, for text longer than a JPEG holds (code TEXT_TOO_LONG), and for a WebP
+    that is cut off so early that there is no place for it (code BAD_IMAGE).
     """
     header = sniff(data)
     if header is None or header.mime not in SENDABLE:
@@ -139,6 +140,8 @@ def inscribed(data: bytes, text: str) -> bytes:
         return with_exif(data, write_exif(read_exif(exif_block(data)).orientation, text))
     except ValueError:
         raise InvalidRequestError("the text is longer than a JPEG holds", field="metadata", code="TEXT_TOO_LONG") from None
+    except EOFError:
+        raise InvalidRequestError("the WebP is cut off or broken", field="metadata", code="BAD_IMAGE") from None
 
 
 @dataclass(frozen=True, slots=True, repr=False, init=False)
@@ -221,14 +224,19 @@ class ImagePart:
         return f"data:{self.mime};base64,{self.to_base64()}"
 
     def to_pil(self, *, max_pixels: int = 40_000_000, max_side: int = 16_384) -> PillowImage:
-        """Decode to a Pillow image. Raises InvalidRequestError when the header claims more than the limits or the pixels are broken."""
+        """Decode to a Pillow image. Raises InvalidRequestError when the file claims more than the limits or the pixels are broken."""
         from PIL import Image
 
         check_size(self, max_pixels=max_pixels, max_side=max_side)
         try:
             image = Image.open(io.BytesIO(self.data), formats=PILLOW_FORMATS)
+            check_area(image.size, max_pixels=max_pixels, max_side=max_side)  # what decoders go by may stand further behind
             image.load()
-        except (OSError, ValueError, SyntaxError, RuntimeError, Image.DecompressionBombError, EOFError, struct.error, zlib.error) as error:
+        # the last three: what slips out of the libraries below, and what Pillow says of odd files where a program makes errors of warnings
+        except (
+            *(OSError, ValueError, SyntaxError, RuntimeError, EOFError, struct.error, zlib.error, Image.DecompressionBombError),
+            *(LookupError, TypeError, Warning),
+        ) as error:
             raise InvalidRequestError(
                 f"the {self.mime} picture cannot be decoded: {type(error).__name__}", field="data", code="NOT_A_PICTURE"
             ) from None
@@ -317,9 +325,14 @@ def check_size(picture: ImagePart, *, max_pixels: int, max_side: int, max_bytes:
         raise InvalidRequestError(
             f"the picture has {len(picture.data):,} bytes, more than the limit of {max_bytes:,}", field=field, code="PICTURE_TOO_LARGE"
         )
-    if max(picture.width, picture.height) > max_side or picture.width * picture.height > max_pixels:
+    check_area((picture.width, picture.height), max_pixels=max_pixels, max_side=max_side, field=field)
+
+
+def check_area(size: tuple[int, int], *, max_pixels: int, max_side: int, field: str = "data") -> None:
+    """The same for a size in pixels."""
+    if max(size) > max_side or size[0] * size[1] > max_pixels:
         raise InvalidRequestError(
-            f"the picture is {picture.width}x{picture.height}, more than the limit of {max_pixels:,} pixels and {max_side:,} a side",
+            f"the picture is {size[0]}x{size[1]}, more than the limit of {max_pixels:,} pixels and {max_side:,} a side",
             field=field,
             code="PICTURE_TOO_LARGE",
         )

@@ -7,6 +7,7 @@ claim: whoever saved the picture may have written anything.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -92,9 +93,11 @@ def _from_text(told: Told) -> dict[str, Any]:
         found["negative_prompt"] = told.negative_prompt
     rest = dict(told.pairs)
     for name, (label, kind) in _PAIRS.items():
-        value = _as(kind, rest.pop(label, None))
-        if value is not None and (name != "size" or _SIZE.fullmatch(value)):
-            found[name] = value
+        # its own name instead of the label is a claim about the same field, and no way around what may stand there
+        for text in (rest.pop(label, None), rest.pop(name, None)):
+            value = _as(kind, text)
+            if value is not None and (name != "size" or _SIZE.fullmatch(value)):
+                found.setdefault(name, value)
     return found | {label: value for label, value in rest.items() if label not in found}
 
 
@@ -102,9 +105,20 @@ def _as(kind: type, text: str | None) -> Any:
     if text is None or text == "" or len(text) > 2000:
         return None
     try:
-        return kind(text)
+        value = kind(text)
     except (ValueError, OverflowError):
         return None
+    return value if not isinstance(value, float) or math.isfinite(value) else None
+
+
+def _told(canonical: str, value: Any) -> Any:
+    """A value of a graph as its field has it; None for a link to another node, or anything else that is none."""
+    kind = _PAIRS[canonical][1]
+    if isinstance(value, str):
+        return _as(kind, value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or kind is str or not -1e300 < value < 1e300:
+        return None
+    return value if isinstance(value, kind) or kind is float else None
 
 
 def _from_graph(text: str) -> dict[str, Any]:
@@ -118,8 +132,8 @@ def _from_graph(text: str) -> dict[str, Any]:
     disputed: set[str] = set()
     for inputs in nodes.values():
         for name, canonical in _GRAPH.items():
-            value = inputs.get(name)
-            if isinstance(value, (int, float, str)) and not isinstance(value, bool) and found.setdefault(canonical, value) != value:
+            value = _told(canonical, inputs.get(name))
+            if value is not None and found.setdefault(canonical, value) != value:
                 disputed.add(canonical)  # several samplers: no one value is the picture's
         for link, canonical in (("positive", "prompt"), ("negative", "negative_prompt")):
             target = inputs.get(link)

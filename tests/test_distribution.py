@@ -128,7 +128,17 @@ def test_the_source_distribution_holds_what_its_tests_need_and_no_leavings(sdist
     } <= names
     allowed = ("majordomo/", "tests/", "docs/", "examples/", "scripts/")
     loose = {name for name in names if not name.startswith(allowed)}
-    assert loose <= {"PKG-INFO", "pyproject.toml", "README.md", "LICENSE", "SECURITY.md", "CHANGELOG.md", "ARCHITECTURE.md", ".gitignore", "zensical.toml"}
+    assert loose <= {
+        "PKG-INFO",
+        "pyproject.toml",
+        "README.md",
+        "LICENSE",
+        "SECURITY.md",
+        "CHANGELOG.md",
+        "ARCHITECTURE.md",
+        ".gitignore",
+        "zensical.toml",
+    }
     assert not any(
         part in ("__pycache__", ".git", ".venv") or part.endswith((".pyc", ".whl")) for name in names for part in name.split("/")
     )

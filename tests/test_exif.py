@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from sample_pictures import gradient, part
 
+from majordomo import InvalidRequestError
 from majordomo.containers import avif_size, exif_block, jpeg_segments, webp_chunks, with_exif
 from majordomo.exif import Exif, read_exif, write_exif
 from majordomo.media import ImagePart, inscribed, orientation_of, sniff, stored_texts
@@ -98,6 +99,22 @@ def test_text_is_inscribed_once_beside_the_orientation(kind: str) -> None:
     assert b"first" not in twice
     assert "first".encode("utf-16-be") not in twice
     assert orientation_of(twice) == 8
+
+
+@pytest.mark.parametrize("settings", [{"lossless": True}, {"quality": 50}, {"exif": b"Exif\0\0" + write_exif(6)}], ids=str)
+def test_a_webp_cut_anywhere_is_inscribed_or_a_typed_error(settings: dict[str, object]) -> None:
+    whole = part(gradient(8, 6), "WEBP", **settings).data
+    for end in range(30, len(whole)):
+        for claimed in (whole[4:8], bytes(4)):  # how long the file says it is
+            cut = whole[:4] + claimed + whole[8:end]
+            if sniff(cut) is None:
+                continue
+            try:
+                made = inscribed(cut, "a fox")
+            except InvalidRequestError as error:
+                assert (error.field, error.code) == ("metadata", "BAD_IMAGE")
+            else:
+                assert sniff(made) == sniff(cut)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (64, 48), (333, 222)])

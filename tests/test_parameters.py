@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -112,3 +113,22 @@ def test_metadata_does_not_go_into_a_gif(picture: Picture, tmp_path: Path) -> No
         picture(kind="GIF").save(tmp_path / "a", metadata=True)
     assert caught.value.field == "metadata"
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("a\nSteps: 5, seed: (3", {"prompt": "a", "steps": 5}),
+        ("a\nSteps: 5, seed: 3", {"prompt": "a", "steps": 5, "seed": 3}),
+        ("a\nSteps: 5, Seed: 4, seed: 3", {"prompt": "a", "steps": 5, "seed": 4}),
+        ("a\nSteps: 5, CFG scale: nan, size: 9", {"prompt": "a", "steps": 5}),
+        ("a\nSteps: 5, CFG scale: 1e999", {"prompt": "a", "steps": 5}),
+    ],
+)
+def test_a_field_has_its_own_kind_of_value_or_none(text: str, found: dict[str, Any]) -> None:
+    assert read_parameters({"parameters": text}) == found
+
+
+def test_a_graph_cannot_say_another_kind_of_value_either() -> None:
+    inputs = {"seed": "7", "steps": 1.5, "cfg": float("inf"), "sampler_name": 3, "scheduler": ["4", 0]}
+    assert read_parameters({"prompt": json.dumps({"3": {"inputs": inputs}})}) == {"seed": 7}

@@ -15,7 +15,7 @@ def test_the_tables_in_the_docs_are_true() -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize(("page", "least"), [("chat-backends.md", 5), ("promises.md", 30), ("security.md", 40)])
+@pytest.mark.parametrize(("page", "least"), [("chat-backends.md", 5), ("promises.md", 30), ("properties.md", 30), ("security.md", 40)])
 def test_every_test_that_a_page_leans_on_is_there(page: str, least: int) -> None:
     named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", (ROOT / "docs" / page).read_text())
     assert len(named) > least
@@ -23,7 +23,8 @@ def test_every_test_that_a_page_leans_on_is_there(page: str, least: int) -> None
         assert f"def {name}(" in (ROOT / file).read_text(), f"{file}::{name}"
 
 
-def test_every_promise_names_its_tests() -> None:
-    rows = [row for row in (ROOT / "docs" / "promises.md").read_text().splitlines() if row.startswith("| **")]
-    assert len(rows) == 12
+@pytest.mark.parametrize(("page", "sentences"), [("promises.md", 12), ("properties.md", 9)])
+def test_every_sentence_names_its_tests(page: str, sentences: int) -> None:
+    rows = [row for row in (ROOT / "docs" / page).read_text().splitlines() if row.startswith("| **")]
+    assert len(rows) == sentences
     assert all("::test_" in row for row in rows)

@@ -15,7 +15,7 @@ from majordomo.dialects.answer import Answer, ChatStream, count, json_of, object
 from majordomo.dialects.bodies import UNSUPPORTED, json_request
 from majordomo.dialects.errors import build_error, error_value
 from majordomo.dialects.schemas import closed_schema, object_schema
-from majordomo.dialects.turns import attachments, gathered, linked, own, refuse_misplaced, tool_results, tools_of
+from majordomo.dialects.turns import arguments_of, attachments, gathered, linked, own, refuse_misplaced, tool_results, tools_of
 from majordomo.errors import BadResponseError, CallWarning, UnsupportedError
 from majordomo.framing.json import decode_json, decode_object
 from majordomo.framing.lines import EventDecoder
@@ -193,7 +193,7 @@ class AnthropicMessages:
     def _said(self, part: Part, splices: Splices, drawn: list[dict[str, Any]], model: str) -> list[dict[str, Any]]:
         match part:
             case ToolCallPart():
-                return [{"type": "tool_use", "id": part.id, "name": part.name, "input": part.arguments}]
+                return [{"type": "tool_use", "id": part.id, "name": part.name, "input": arguments_of(part)}]
             case ThinkingPart():
                 if not own(part, self.owner):
                     return []

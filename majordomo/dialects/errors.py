@@ -9,7 +9,6 @@ The class follows from the status and from the words backends use as codes, neve
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -294,7 +293,6 @@ def retry_after(headers: Mapping[str, str], said: ErrorBody | None = None, now: 
 
 
 def _seconds(text: str | None) -> float | None:
-    if text is None or not re.fullmatch(r"\s*[0-9]{1,15}(\.[0-9]{0,9})?\s*", text):
-        return None
-    value = float(text)
-    return min(value, LONGEST_WAIT) if math.isfinite(value) else None
+    # White space as HTTP has it (RFC 9110, 5.6.3); what else Python takes for it is none to `float`
+    found = re.fullmatch(r"[ \t]*([0-9]{1,15}(?:\.[0-9]{0,9})?)[ \t]*", text or "")
+    return min(float(found[1]), LONGEST_WAIT) if found else None

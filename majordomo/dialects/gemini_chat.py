@@ -19,7 +19,7 @@ from majordomo.dialects.gemini_arguments import PartialArguments
 from majordomo.dialects.gemini_images import LARGEST_SEED, without_bytes
 from majordomo.dialects.gemini_usage import of_modalities, tokens_of
 from majordomo.dialects.pictures import received_base64
-from majordomo.dialects.turns import attachments, gathered, linked, own, refuse_misplaced, text_of, tool_results
+from majordomo.dialects.turns import arguments_of, attachments, gathered, linked, own, refuse_misplaced, text_of, tool_results
 from majordomo.errors import BadResponseError, CallWarning, ContentRefusedError, plain_text
 from majordomo.framing.json import decode_object
 from majordomo.framing.lines import EventDecoder
@@ -154,7 +154,7 @@ class GeminiChat:
                 if not signed and not called and _generation(model) >= 3:
                     signed = {"thoughtSignature": SENTINEL}
                 called = True
-                said.append({"functionCall": {"id": part.id, "name": part.name, "args": part.arguments}} | signed)
+                said.append({"functionCall": {"id": part.id, "name": part.name, "args": arguments_of(part)}} | signed)
             elif isinstance(part, ImagePart) and not signature:
                 drawn += [{"text": "(from the model's turn above)"}, *_part(part, splices)]
             else:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from majordomo.dialects.answer import Answer, ChatStream, count, json_of, objects, seconds_of, word_of
 from majordomo.dialects.bodies import UNSUPPORTED, json_request
 from majordomo.dialects.errors import build_error, error_value
-from majordomo.dialects.turns import attachments, linked, own, refuse_misplaced, text_of, tool_results
+from majordomo.dialects.turns import arguments_of, attachments, linked, own, refuse_misplaced, text_of, tool_results
 from majordomo.errors import BadResponseError, CallWarning, UnsupportedError
 from majordomo.framing.json import decode_object
 from majordomo.framing.lines import JSONLinesDecoder
@@ -93,7 +93,7 @@ class OllamaChat:
             turn["thinking"] = thought
         calls = [part for part in message.parts if isinstance(part, ToolCallPart)]
         if calls:
-            turn["tool_calls"] = [{"id": call.id, "function": {"name": call.name, "arguments": call.arguments}} for call in calls]
+            turn["tool_calls"] = [{"id": call.id, "function": {"name": call.name, "arguments": arguments_of(call)}} for call in calls]
         return turn
 
     def decode(self, body: bytes, request: Request, limits: Limits) -> Reply:

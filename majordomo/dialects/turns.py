@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from hashlib import sha256
-from typing import Literal
+from typing import Any, Literal
 
-from majordomo.errors import CallWarning, InvalidRequestError
+from majordomo.errors import BadResponseError, CallWarning, InvalidRequestError
+from majordomo.framing.json import encode_json
 from majordomo.llm import FilePart, ImagePart, Message, Part, TextPart, ThinkingPart, Tool, ToolCallPart, ToolResultPart
 
 # What OpenAI calls the turns of the system: 400 "unsupported_value" where a model does not know the word, and o1-mini knows neither
@@ -114,6 +115,17 @@ def gathered(messages: Iterable[Message]) -> list[CallWarning]:
             return [CallWarning("HISTORY_CHANGED", "all system turns stand before the conversation here: one was moved there", "messages")]
         begun = begun or message.role != "system"
     return []
+
+
+def arguments_of(call: ToolCallPart) -> dict[str, Any]:
+    """The arguments of a call for a dialect that has them as an object. A history keeps what its model wrote: what is no JSON object, or
+    holds what JSON cannot, goes back to it as text within one ("wrap it in a JSON object", Anthropic's fine-grained tool streaming)."""
+    try:
+        arguments = call.arguments
+        encode_json(arguments)
+    except (BadResponseError, InvalidRequestError):
+        return {"INVALID_JSON": call.arguments_json}
+    return arguments
 
 
 def text_of(parts: Iterable[Part]) -> str:

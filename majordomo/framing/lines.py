@@ -102,6 +102,7 @@ class EventDecoder:
         events = []
         data = self._data
         for line in self._lines.feed(chunk):
+            line = line.removeprefix(_BOM)
             if not line:
                 if data:
                     events.append(data[0] if len(data) == 1 else b"\n".join(data))
@@ -125,6 +126,7 @@ class EventDecoder:
         return self.feed(last + b"\n\n") if last else self.feed(b"\n")
 
 
+_BOM = b"\xef\xbb\xbf"  # may stand before the first line (HTML standard); before another one nobody has a use for it
 _FIELDS = frozenset((b"event", b"id", b"retry", b"data"))
 
 

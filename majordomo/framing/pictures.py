@@ -14,8 +14,8 @@ from majordomo.errors import BadResponseError
 from majordomo.framing.base64 import Base64Sink
 from majordomo.framing.json import decode_object
 
-_OPENING = re.compile(rb'"b64_json"[ \t\r\n]*:[ \t\r\n]*"')
-_LONGEST_OPENING = 64  # with more white space than this the key is left to the plain parse
+_OPENING = re.compile(rb'"b64_json"[ \t\r\n]{0,16}:[ \t\r\n]{0,16}"')  # with more white space the key is left to the plain parse
+_KEPT_BACK = 64  # more than the longest opening, and the byte before it, which may be an escape
 
 
 class PictureReplyDecoder:
@@ -53,8 +53,8 @@ class PictureReplyDecoder:
         found = _OPENING.search(text)
         if found is None:
             # The key may be cut by the end of the chunk: keep back as much as an opening can be long
-            self._open = text[-_LONGEST_OPENING:]
-            self._kept.append(text[:-_LONGEST_OPENING])
+            self._open = text[-_KEPT_BACK:]
+            self._kept.append(text[:-_KEPT_BACK])
             return b""
         if text[max(0, found.start() - 1) : found.start()] == b"\\":
             self._kept.append(text[: found.end()])

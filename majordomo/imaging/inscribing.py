@@ -14,8 +14,8 @@ def inscribe(image: ImagePart, parameters: Mapping[str, Any] | None = None) -> I
     """The picture with these canonical fields (prompt, negative_prompt, steps, seed, ...) in its file: a text chunk in a PNG, the EXIF
     UserComment in a JPEG or WebP, instead of what stood there. None: what is known of it (`image.parameters`).
 
-    Raises InvalidRequestError: field `image` (code UNSUPPORTED_KIND) for a GIF or AVIF, `parameters` when there are none, or more than a
-    JPEG holds.
+    Raises InvalidRequestError: field `image` (code UNSUPPORTED_KIND) for a GIF or AVIF, (code BAD_IMAGE) for a WebP that is cut off,
+    `parameters` when there are none, or more than a JPEG holds.
     """
     if not isinstance(image, ImagePart):
         raise InvalidRequestError(f"a picture is an ImagePart, not {type(image).__name__}", field="image")
@@ -27,4 +27,5 @@ def inscribe(image: ImagePart, parameters: Mapping[str, Any] | None = None) -> I
     except InvalidRequestError as error:
         if error.code == "TEXT_TOO_LONG":
             raise InvalidRequestError(error.message, field="parameters", code=error.code) from None
-        raise InvalidRequestError(error.message, field="image", code="UNSUPPORTED_KIND") from None
+        code = "BAD_IMAGE" if error.code == "BAD_IMAGE" else "UNSUPPORTED_KIND"
+        raise InvalidRequestError(error.message, field="image", code=code) from None

@@ -16,7 +16,7 @@ from PIL import Image, ImageCms, ImageColor, ImageMath, features
 
 from majordomo.containers import webp_chunks
 from majordomo.errors import InvalidRequestError, UnsupportedError
-from majordomo.media import ImagePart, check_size, orientation_of
+from majordomo.media import ImagePart, check_area, check_size, orientation_of
 from majordomo.settings import Limits
 
 Note = Callable[[str, str], None]  # code, message
@@ -25,10 +25,11 @@ _FORMATS = {"image/png": "PNG", "image/jpeg": "JPEG", "image/webp": "WEBP", "ima
 KINDS = {mime: name.lower() for mime, name in _FORMATS.items()}
 WEBP_SIDE = 16_383  # RFC 9649: 14 bits
 QUALITIES = {"jpeg": 90, "webp": 85, "avif": 70}
-# what Pillow's readers raise for broken files, and what slips out of the libraries below them
+# what Pillow's readers raise for broken files, what slips out of the libraries below them, and what they say of odd files where a program
+# makes errors of warnings
 DECODING_ERRORS = (
     *(OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error, Image.DecompressionBombError),
-    *(RuntimeError, LookupError, TypeError),
+    *(RuntimeError, LookupError, TypeError, Warning),
 )
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -79,6 +80,8 @@ def opened(picture: ImagePart, limits: Limits, field: str = "image", near: Size 
         check_avif(field)
     try:
         image: Image.Image = Image.open(BytesIO(picture.data), formats=(_FORMATS[picture.mime],))
+        # what decoders go by may stand further behind: a second header, a frame larger than its canvas
+        check_area(image.size, max_pixels=limits.pixels, max_side=limits.side, field=field)
         if near is not None:
             image.draft(None, near)  # None keeps the mode
         image.load()

@@ -89,6 +89,8 @@ def _webp(data: bytes, icc: bool, block: bytes) -> bytes:
     if not {kind for kind, _ in kept} & {b"VP8 ", b"VP8L", b"ANMF"}:
         raise _broken("WebP")
     if kept[0][0] == b"VP8X":
+        if len(kept[0][1]) < 10:
+            raise _broken("WebP")
         flags = kept[0][1][0] & ~(_EXIF | _XMP | (0 if icc else _ICC)) | (_EXIF if block else 0)
         kept[0] = (b"VP8X", bytes([flags]) + kept[0][1][1:10])
     # only an extended file can be turned by an EXIF that counts, so that it has a VP8X

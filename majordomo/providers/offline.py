@@ -9,7 +9,7 @@ from typing import Any, ClassVar, TypeVar
 
 import anyio
 from anyio import to_thread
-from anyio.lowlevel import RunVar
+from anyio.lowlevel import RunVar, checkpoint
 
 from majordomo import imagegen, llm
 from majordomo.catalog import Health, ModelInfo
@@ -268,6 +268,8 @@ class _Speech:
                 if answer.call is not None:
                     return self._called(answer.call)
                 self._words = iter(self._cut(answer.text))
+            else:
+                await checkpoint()  # every other backend waits for a network here, which lets others run and cancellations in
         except MajordomoError as error:
             error.about(self._offline.name, self._model)
             raise

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import re
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from majordomo.bots import safe_text, split
 
@@ -28,6 +32,18 @@ def test_what_would_ring_is_joined(text: str) -> None:
     assert made.replace("\u200d", "") == text
     assert text.lstrip("(").split()[-1] not in made
     assert safe_text(made) == made
+
+
+_PIECES = [*RINGS, "@", "<", "!", "&", "everyone", "here", "\u200d", "a", "_", ".", " ", "\n", "@EVERYONE", "\uff20everyone", "\u0130"]
+
+
+@given(st.lists(st.sampled_from(_PIECES) | st.text(max_size=3)).map("".join))
+def test_doing_it_twice_changes_nothing_and_nothing_rings(text: str) -> None:
+    once = safe_text(text)
+    assert safe_text(once) == once
+    assert once.replace("\u200d", "") == text.replace("\u200d", "")
+    assert not re.search(r"@(everyone|here|channel)\b", once, re.IGNORECASE)
+    assert not re.search(r"<@[\w&!]|<![A-Za-z]", once)
 
 
 @pytest.mark.parametrize(

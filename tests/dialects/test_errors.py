@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import majordomo as md
@@ -206,11 +206,31 @@ def test_the_mapping_is_total(status: int, body: bytes, headers: dict[str, str])
         ({"retry-after": "-1"}, None),
         ({"retry-after": "9" * 400}, None),
         ({"retry-after": "nan"}, None),
+        ({"retry-after": " 3\t"}, 3),
+        ({"retry-after": "\x1d3"}, None),  # white space to Python, none to float
+        ({"retry-after": "\u20033"}, None),
+        ({"retry-after-ms": "\x1f250"}, None),
         ({}, None),
     ],
 )
 def test_every_form_of_retry_after_is_read(headers: dict[str, str], seconds: float | None) -> None:
     assert retry_after(headers, now=1795435200.0) == seconds
+
+
+# what an HTTP field may hold (RFC 9110, 5.5) and what else Python takes for white space, digits or a sign, among the beginnings of dates
+_AS_SENT = st.text(st.characters(max_codepoint=255)) | st.lists(
+    st.sampled_from([*"0123456789+-.:, \t\x1c\x1d\x1e\x1f\x85\xa0\u2003\u0663", "Mon", "Nov", "GMT", "2026", "e9", "inf", "nan", "_"])
+).map("".join)
+
+
+@settings(max_examples=300)
+@given(_AS_SENT, st.sampled_from(["retry-after", "retry-after-ms"]), st.sampled_from([0.0, 1795435200.0]))
+def test_any_text_of_retry_after_is_a_wait_in_range_or_none(text: str, name: str, now: float) -> None:
+    wait = retry_after({name: text}, now=now)
+    assert wait is None or 0 <= wait <= 1e9
+    details = [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": text}]
+    error = error_from_reply(429, {name: text}, json.dumps({"error": {"code": 429, "message": "x", "details": details}}).encode(), now=now)
+    assert error.retry_after is None or 0 <= error.retry_after <= 1e9
 
 
 def test_retry_info_in_the_body_is_read() -> None:

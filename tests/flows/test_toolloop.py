@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import anyio
 import pytest
+from chat_backends import BACKENDS, Backend, answering
 from loopback import DONE, Handler, Loopback, Peer, chat, delta
 from pydantic import BaseModel, Field
 
@@ -109,6 +110,22 @@ async def test_a_call_that_does_not_fit_goes_back_to_the_model(ask: Any, call: t
     result = reply.new_messages[1].parts[0]
     assert isinstance(result, md.ToolResultPart)
     assert result.is_error
+
+
+@pytest.mark.parametrize(
+    "backend", [backend for backend in BACKENDS if backend.name in ("anthropic", "ollama", "gemini", "openai")], ids=lambda b: b.name
+)
+async def test_what_was_called_with_broken_arguments_does_not_end_the_conversation(
+    backend: Backend, serve: Callable[[Handler], Loopback]
+) -> None:
+    """They stand in the history that goes back, in dialects that have them as an object too."""
+    broken = md.ToolCallPart("c9", "add", '{"a": 1')
+    server = serve(answering(backend))
+    async with backend.connect(server.url, retries=md.Retries(attempts=1)) as provider:
+        history = [md.user("add"), llm.assistant(broken), md.tool_result(broken, "no JSON object", is_error=True)]
+        reply = await provider.model(backend.model).generate(history, tools=[add])
+    assert reply.text
+    assert '{\\"a\\": 1' in server.seen[-1].body.decode()
 
 
 async def test_what_a_tool_raises_goes_back_to_the_model(ask: Any) -> None:

@@ -38,6 +38,16 @@ DOCUMENTS: dict[str, tuple[str, object, list[bytes]]] = {
     "null": ('{"b64_json":null}', {"b64_json": None}, []),
     "the key in a text": (json.dumps({"a": '"b64_json": "QUJD"', "b": "b64_json"}), {"a": '"b64_json": "QUJD"', "b": "b64_json"}, []),
     "a key that ends with the key": (r'{"\"b64_json":"QUJD"}', {'"b64_json': "QUJD"}, []),
+    "a little white space": ('{"b64_json"' + " " * 16 + ":" + "\n" * 16 + '"QUJD"}', {"b64_json": 0}, [b"ABC"]),
+    "much white space": ('{"b64_json"' + " " * 80 + ':"QUJD"}', {"b64_json": "QUJD"}, []),
+    **{
+        f"a key that ends with the key, and {count} spaces": (
+            r'{"\"b64_json"' + " " * count + ':"QUJD"}',
+            {'"b64_json': "QUJD"},
+            [],
+        )
+        for count in (15, 16, 17, 52, 53, 54)
+    },
     "no picture at all": ('{"url":"x"}', {"url": "x"}, []),
 }
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Literal
 
 import anyio
+import anyio.lowlevel
 import pytest
 from pydantic import BaseModel
 
@@ -203,3 +204,34 @@ async def test_a_shape_is_worked_out() -> None:
     result = await md.Offline().image_model("sketch").generate("a", aspect="2:1", megapixels=0.02)
     assert (result.image.width, result.image.height) == (192, 96)
     assert result.details[0].size_sent == (192, 96)
+
+
+async def test_a_stream_lets_others_run_between_its_words() -> None:
+    """Others get their turn, and a cancellation is noticed, though nothing is waited for but the caller's own loop."""
+    turns = 0
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await anyio.lowlevel.checkpoint()
+
+    async with md.Offline().model("clerk").stream("hi") as stream:
+        await anext(stream)  # the answer is thought out in a thread; from here on it is only told
+        async with anyio.create_task_group() as group:
+            group.start_soon(count_turns)
+            words = [event async for event in stream if isinstance(event, llm.TextDelta)]
+            group.cancel_scope.cancel()
+    assert len(words) > 3
+    assert turns >= len(words)
+
+
+async def test_a_stream_that_nobody_waits_for_can_be_cancelled_between_words() -> None:
+    async with md.Offline().model("clerk").stream("hi") as stream:
+        await anext(stream)
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            async for _ in stream:
+                pass
+        assert scope.cancelled_caught
+    assert stream.reply.finish_reason == "unknown"

@@ -1,0 +1,36 @@
+"""Everything the fuzzer found worth keeping, once more: inputs that reach what others do not, and those that once broke something."""
+
+from __future__ import annotations
+
+import tracemalloc
+from pathlib import Path
+
+import pytest
+from fuzz.seeds import SEEDS
+from fuzz.targets import TARGETS
+
+CORPUS = Path(__file__).parent / "corpus"
+MOST_MEMORY = 32 << 20
+
+
+def inputs(target: str) -> list[bytes]:
+    return [*SEEDS[target], *(path.read_bytes() for path in sorted((CORPUS / target).glob("*")))]
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_input_gives_a_result_or_a_typed_error_in_little_memory(target: str) -> None:
+    for given in inputs(target):
+        tracemalloc.start()
+        try:
+            TARGETS[target](given)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert peak < MOST_MEMORY
+
+
+def test_the_corpus_is_small_and_every_folder_has_its_target() -> None:
+    files = [path for path in CORPUS.rglob("*") if path.is_file()]
+    assert {path.parent.name for path in files} <= set(TARGETS) == set(SEEDS)
+    assert len(files) < 400
+    assert sum(path.stat().st_size for path in files) < 300_000
