@@ -90,7 +90,7 @@ def test_a_plain_install_asks_for_these_and_the_rest_are_extras(wheel: Path) -> 
     wanted = about.get_all("Requires-Dist") or []
     plain = sorted(re.split(r"[<>=!]", line)[0] for line in wanted if "extra ==" not in line)
     assert plain == ["anyio", "httpcore", "httpx", "pillow", "pydantic"]
-    assert sorted(about.get_all("Provides-Extra") or []) == ["cli", "comfyui", "dev", "fast", "otel", "peers", "prices"]
+    assert sorted(about.get_all("Provides-Extra") or []) == ["cli", "comfyui", "dev", "docs", "fast", "otel", "peers", "prices"]
     pillow = next(line for line in wanted if line.startswith("pillow"))
     assert pillow == "pillow>=12.3"  # earlier ones miss bombs
 
