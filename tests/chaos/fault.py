@@ -390,9 +390,7 @@ def _blocking(fault: Fault, runner: Runner, server: Loopback) -> Outcome:
 def _outcome(
     fault: Fault, runner: Runner, server: Loopback, error: BaseException | None, value: Any, heard: Heard, seconds: float, peak: list[int]
 ) -> Outcome:
-    return Outcome(
-        fault, runner, error, value, heard, seconds, _counted(fault, server), server.connections, peak[0] if peak else 0
-    )
+    return Outcome(fault, runner, error, value, heard, seconds, _counted(fault, server), server.connections, peak[0] if peak else 0)
 
 
 @contextlib.contextmanager
