@@ -55,8 +55,13 @@ class Redactor:
                 if len(password := value.partition(":")[2]) >= 4:  # "user:password"
                     shapes.add(password)
                 if len(token := value.rpartition(" ")[2]) >= 8:  # a header's "Bearer token"
-                    shapes |= {token, base64.b64encode(token.encode()).decode()}
-                shapes |= {value, quote(value, safe=""), base64.b64encode(raw).decode(), base64.urlsafe_b64encode(raw).decode()}
+                    shapes |= {token, base64.b64encode(token.encode("utf-8", "replace")).decode()}
+                shapes |= {
+                    value,
+                    quote(value, safe="", errors="replace"),
+                    base64.b64encode(raw).decode(),
+                    base64.urlsafe_b64encode(raw).decode(),
+                }
                 shapes |= {base64.b64encode(b"majordomo:" + raw).decode()}
         self._shapes = sorted(shapes, key=len, reverse=True)
 

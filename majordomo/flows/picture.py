@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar, Unpack, cast
 from anyio import create_task_group, get_cancelled_exc_class, move_on_after, sleep
 
 from majordomo import imagegen
-from majordomo.dialects.bodies import own_extra
+from majordomo.dialects.bodies import check_extra, own_extra
 from majordomo.dialects.pictures import Forms
 from majordomo.dialects.samplers import Lists
 from majordomo.errors import CallWarning, ContentRefusedError, DeadlineExceededError, MajordomoError
@@ -100,6 +100,7 @@ class ImageModel(imagegen.Model):
             given = prompt if isinstance(prompt, imagegen.Request) else imagegen.Request(prompt)
             request = given.over(self._options).apply(*options).override(**overrides)
             check_request(request, self._limits)
+            check_extra(request.extra)
         except MajordomoError as error:
             error.about(self.provider, self.id)
             raise
@@ -236,8 +237,9 @@ class HTTPImageModel(ImageModel):
     async def draw(self, request: imagegen.Request, tell: Tell | None) -> imagegen.Result:
         began = self._caller.deadline(self._timeout, self.id)
         try:
+            ours = replace(request, extra=own_extra(request.extra, self.provider, self._caller.peers))
             with move_on_after(began.left()) as scope:
-                fitted, warnings = await self._fitted(request)
+                fitted, warnings = await self._fitted(ours)
             if scope.cancelled_caught:
                 raise began.exceeded()
             result = await self._portions(fitted, began, tell)
@@ -248,7 +250,6 @@ class HTTPImageModel(ImageModel):
 
     async def _fitted(self, request: imagegen.Request) -> tuple[imagegen.Request, list[CallWarning]]:
         """In the backend's words, with its pictures in the backend's form. Nothing has been drawn when this raises."""
-        request = replace(request, extra=own_extra(request.extra, self.provider, self._caller.peers))
         door = self._any_door
         model = await self.named()
         lists = await self._lists(model, request) if self._lists is not None and (request.sampler or request.scheduler) else None

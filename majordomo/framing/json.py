@@ -38,22 +38,16 @@ def encode_json(value: Any, fallback: Callable[[Any], Any] | None = None) -> byt
     `fallback` gives the replacement for a value of a type that JSON does not know.
     """
     try:
-        _finite(value)
-        return to_json(value, fallback=fallback)
+        raw = to_json(value, fallback=fallback)
     except (PydanticSerializationError, UnicodeError, RecursionError):
         raise InvalidRequestError("the request holds a value that JSON cannot", field="extra") from None
-
-
-def _finite(value: Any) -> None:
-    if isinstance(value, float):
-        if value - value != 0.0:
-            raise InvalidRequestError("the request holds NaN or an infinite number", field="extra")
-    elif isinstance(value, dict):
-        for item in value.values():
-            _finite(item)
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            _finite(item)
+    # The encoder writes both as words that are no JSON, from within a set or a dataclass as well; in a text these words may stand
+    if b"NaN" in raw or b"Infinity" in raw:
+        try:
+            from_json(raw, allow_inf_nan=False)
+        except ValueError:
+            raise InvalidRequestError("the request holds NaN or an infinite number", field="extra") from None
+    return raw
 
 
 def _depth(value: Any) -> int:
