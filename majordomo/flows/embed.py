@@ -61,7 +61,10 @@ class HTTPEmbeddingModel(EmbeddingModel):
             deadline = caller.deadline(self._timeout, self.id)
 
             async def once() -> Embeddings:
-                return self._door.decode(await caller.fetch(wire, deadline, caller.limits.picture_reply), len(given), caller.limits)
+                try:
+                    return self._door.decode(await caller.fetch(wire, deadline, caller.limits.picture_reply), len(given), caller.limits)
+                except MajordomoError as error:
+                    raise error.with_traceback(None) from error.__cause__  # its frames hold the answer, which may quote a key
 
             place = await caller.enter(deadline, self.id, whose)
             try:

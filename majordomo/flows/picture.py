@@ -244,8 +244,8 @@ class HTTPImageModel(ImageModel):
                 raise began.exceeded()
             result = await self._portions(fitted, began, tell)
         except MajordomoError as error:
-            self._caller.about(error, self.id)
-            raise
+            # Without its frames: they hold the answer, which may quote a key
+            raise self._caller.about(error, self.id).with_traceback(None) from error.__cause__
         return self._finished(result, request, fitted, warnings)
 
     async def _fitted(self, request: imagegen.Request) -> tuple[imagegen.Request, list[CallWarning]]:

@@ -65,5 +65,5 @@ def _depth(value: Any) -> int:
 
 
 def _glimpse(raw: bytes) -> str:
-    start = raw[:80].decode("utf-8", "replace").strip()
+    start = raw[:80].decode("utf-8", "replace").strip() + ("…" if len(raw) > 80 else "")
     return f"; it begins with {start!r}" if start else ""

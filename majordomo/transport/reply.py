@@ -9,7 +9,7 @@ from typing import Any
 
 import anyio
 
-from majordomo.errors import BadResponseError, ConnectionFailedError, MajordomoError
+from majordomo.errors import BadResponseError, ConnectionFailedError, MajordomoError, plain_text
 from majordomo.transport.carrier import httpcore
 from majordomo.transport.connection import Connection
 
@@ -167,4 +167,4 @@ def inflater(headers: Mapping[str, str]) -> Inflater | None:
         return None
     if coding in ("gzip", "x-gzip"):
         return Inflater()
-    raise BadResponseError(f"the answer is coded as {coding[:40]!r}; only gzip was asked for", code="BAD_ENCODING")
+    raise BadResponseError(f"the answer is coded as {plain_text(coding, 40)!r}; only gzip was asked for", code="BAD_ENCODING")

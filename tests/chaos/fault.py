@@ -28,7 +28,7 @@ import pytest
 import trio
 from chat_backends import BACKENDS, Backend
 from chat_dialects import check
-from loopback import Handler, Loopback, Peer, Seen, whole
+from loopback import Handler, Loopback, Peer, Seen
 
 import majordomo as md
 from majordomo.flows import portal
