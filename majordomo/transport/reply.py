@@ -151,6 +151,8 @@ class Inflater:
             piece = self._zlib.decompress(self._input, INFLATE)
         except zlib.error:
             raise BadResponseError("the answer says gzip and is none", code="BAD_ENCODING") from None
+        if self._zlib.unused_data:  # zlib would keep all that comes
+            raise BadResponseError("the answer goes on behind the end of its gzip", code="BAD_ENCODING")
         self._input = self._zlib.unconsumed_tail
         return piece
 
