@@ -326,12 +326,14 @@ class HTTPImageModel(ImageModel):
         self, result: imagegen.Result, request: imagegen.Request, fitted: imagegen.Request, warnings: Sequence[CallWarning]
     ) -> imagegen.Result:
         """The result with what only the request knows: whom it was for, and what was asked for and sent."""
-        images = result.images
+        images = result.images[: self._limits.images]
         details = tuple(
             replace(detail, size_asked=request.pixels, size_sent=detail.size_sent or fitted.pixels, size_got=(image.width, image.height))
-            for detail, image in zip(result.details, images, strict=True)
+            for detail, image in zip(result.details, images, strict=False)
         )
         warned = [*warnings, *result.warnings]
+        if len(images) < len(result.images):
+            warned.append(CallWarning("PICTURES_LEFT", f"{len(result.images)} pictures came; the first {len(images)} were kept", "n"))
         if request.n and len(images) != request.n:
             warned.append(CallWarning("COUNT_DIFFERS", f"{request.n} pictures were asked for, {len(images)} came", "n"))
         asked = request.pixels or fitted.pixels
