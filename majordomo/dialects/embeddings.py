@@ -26,6 +26,8 @@ from majordomo.settings import Limits
 from majordomo.wire import WireRequest
 from majordomo.words import is_number
 
+MOST_NUMBERS = 256 << 20  # two thousand texts of three thousand numbers each are an ordinary answer
+
 
 @dataclass(frozen=True, slots=True)
 class OpenAIEmbeddings:
@@ -78,7 +80,7 @@ class GeminiEmbeddings:
 
 
 def _document(body: bytes, limits: Limits) -> dict[str, Any]:
-    document = decode_object(body, limits.depth)
+    document = decode_object(body, limits.depth, MOST_NUMBERS)
     if document.get("error"):
         raise build_error(200, error_value(document), {})
     return document

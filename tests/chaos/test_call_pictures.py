@@ -66,6 +66,7 @@ async def test_a_strange_picture(backend: Backend, serve: Serve) -> None:
 
 @every_backend
 @pytest.mark.slow
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_every_strange_picture(backend: Backend, serve: Serve) -> None:
     assert await receive(backend, serve, fitting(backend, ALL)) == []
 

@@ -201,6 +201,7 @@ async def test_a_quoted_key_is_told_to_nobody(backend: Any, serve: Serve, logged
 
 @everybody
 @pytest.mark.slow
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_no_quoted_key_is_told_to_anybody(backend: Any, serve: Serve, logged: Callable[[], str]) -> None:
     await nothing_shows(backend, serve, logged, answers())
 
