@@ -48,18 +48,18 @@ def seal(value: str | Secret | None) -> Secret | None:
 
 class Redactor:
     """Removes secrets from text that came from outside: as they are, percent-encoded, and in base64; also the beginning of one that was
-    cut off, where "…" says so."""
+    cut off, where "…" says so. `within`: in the base64 of something longer too, which in a recording may be a picture."""
 
-    def __init__(self, secrets: Iterable[Secret | None]) -> None:
+    def __init__(self, secrets: Iterable[Secret | None], *, within: bool = True) -> None:
         shapes: set[str] = set()
         for secret in secrets:
             # Shorter ones are ordinary text; replacing them would only garble messages
             if secret is not None and len(value := secret.reveal()) >= 4:
-                shapes |= _shapes(value)
+                shapes |= _shapes(value, within)
                 if len(password := value.partition(":")[2]) >= 4:  # "user:password"
                     shapes.add(password)
                 if len(token := value.rpartition(" ")[2]) >= 8:  # a header's "Bearer token"
-                    shapes |= _shapes(token)
+                    shapes |= _shapes(token, within)
         self._shapes = sorted(shapes, key=len, reverse=True)
 
     def __call__(self, text: str) -> str:
@@ -76,13 +76,13 @@ class Redactor:
         return CUT.join(pieces)
 
 
-def _shapes(value: str) -> set[str]:
+def _shapes(value: str, within: bool) -> set[str]:
     """How a text looks as it is, in a URL, and in base64, alone or (from 8 characters on) within something longer."""
     raw = value.encode("utf-8", "replace")
-    shapes = {value, base64.b64encode(raw).decode(), base64.urlsafe_b64encode(raw).decode()}
+    shapes = {value, base64.b64encode(raw).decode(), base64.urlsafe_b64encode(raw).decode(), base64.b64encode(b"majordomo:" + raw).decode()}
     for escaped in (quote(value, safe="", errors="replace"), quote(value, errors="replace")):
         shapes |= {escaped, _ESCAPE.sub(lambda found: found[0].lower(), escaped)}
-    if len(raw) >= 8:
+    if within and len(raw) >= 8:
         for before in range(3):  # its first and last digits there depend on the neighbours
             digits = base64.b64encode(bytes(before) + raw)[(0, 2, 3)[before] : (len(raw) + before) * 8 // 6].decode()
             shapes |= {digits, digits.translate(_URLSAFE)}

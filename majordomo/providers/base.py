@@ -183,7 +183,14 @@ class HTTPProvider(Provider):
         hide = Redactor([key, *secrets.values()])
         self._caller = Caller(
             self.name,
-            open_room(self.address, headers=secrets, tls=tls, proxy=proxy, transport=transport, hide=hide),
+            open_room(
+                self.address,
+                headers=secrets,
+                tls=tls,
+                proxy=proxy,
+                transport=transport,
+                hide=Redactor([key, *secrets.values()], within=False),
+            ),
             retries or Retries(),
             limits or Limits(),
             hide,
