@@ -31,7 +31,7 @@ class Timeout:
             value = getattr(self, item.name)
             if value is None:
                 continue
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value) or value <= 0:
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
                 raise ConfigurationError(f"timeout.{item.name} must be a number of seconds above 0, or None", details={"field": item.name})
 
     def over(self, defaults: Timeout) -> Timeout:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from majordomo.errors import ConfigurationError, InvalidRequestError
+
+LARGEST = sys.float_info.max
 
 
 def check_text(text: object, field: str, limit: int) -> None:
@@ -47,12 +49,17 @@ def check_name(name: object, field: str) -> str:
     return name
 
 
+def is_number(value: object) -> bool:
+    """Whether this is a finite number that a float can hold: JSON may name one of five hundred digits."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and -LARGEST <= value <= LARGEST
+
+
 def check_number(name: str, value: object, low: float, high: float, *, whole: bool = False) -> None:
     """Raise InvalidRequestError, naming the field, unless `value` is None or a finite number from `low` to `high`."""
     if value is None:
         return
     kinds = int if whole else (int, float)
-    if isinstance(value, bool) or not isinstance(value, kinds) or not math.isfinite(value) or not low <= value <= high:
+    if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:  # NaN is in no range
         raise InvalidRequestError(f"{name} is a {'whole number' if whole else 'number'} from {low} to {high}", field=name)
 
 

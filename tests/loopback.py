@@ -125,7 +125,7 @@ class Loopback:
         self._socket = socket.create_server(("127.0.0.1", port), backlog=2048)
         self.port: int = self._socket.getsockname()[1]
         self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
-        threading.Thread(target=self._accept, daemon=True).start()
+        threading.Thread(target=self._accept, name="Loopback", daemon=True).start()
 
     @property
     def connections(self) -> int:
@@ -138,7 +138,7 @@ class Loopback:
             except OSError:
                 return
             accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            threading.Thread(target=self._serve, args=(accepted,), daemon=True).start()
+            threading.Thread(target=self._serve, args=(accepted,), name="Loopback", daemon=True).start()
 
     def _serve(self, accepted: socket.socket) -> None:
         if self._tls is not None:

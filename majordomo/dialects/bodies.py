@@ -29,6 +29,13 @@ def own_extra(extra: Mapping[str, Any], provider: str, peers: Callable[[], Colle
     return merged(common, ours)
 
 
+def check_extra(extra: Mapping[str, Any]) -> None:
+    """Raise InvalidRequestError (field `extra`) for what JSON cannot hold, and for what can be read once only: tries and the members of a
+    chain read it again. Said here, it is said before the questions that some backends are asked first."""
+    if extra and encode_json(extra) != encode_json(extra):
+        raise InvalidRequestError("extra holds something that can be read only once", field="extra")
+
+
 def json_request(path: str, body: dict[str, Any], extra: Mapping[str, Any], splices: Splices, *, stream: bool = False) -> WireRequest:
     """A POST of this JSON, `extra` merged into it, its pictures put in while it leaves."""
     raw = encode_json(merged(body, extra), splices.fallback)

@@ -23,6 +23,7 @@ from majordomo.errors import (
     JobCancelledError,
     NoImageError,
     UnsupportedError,
+    plain_text,
 )
 from majordomo.framing.json import decode_object, encode_json
 from majordomo.framing.multipart import FormField, MultipartBody
@@ -218,7 +219,7 @@ class ComfyGraphs:
         if not isinstance(job, str) or not job:
             raise BadResponseError("the answer names no job")
         faults = document.get("node_errors")
-        names = ", ".join(str(name)[:40] for name in list(faults)[:5]) if isinstance(faults, dict) else ""
+        names = ", ".join(plain_text(str(name), 40) for name in list(faults)[:5]) if isinstance(faults, dict) else ""
         warning = CallWarning("OUTPUTS_SKIPPED", f"the server draws only a part of the workflow: node {names} is at fault", None)
         return Ticket(job, (warning,) if names else ())
 

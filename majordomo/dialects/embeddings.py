@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import math
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +24,9 @@ from majordomo.llm.embeddings import Embeddings
 from majordomo.llm.reply import Usage
 from majordomo.settings import Limits
 from majordomo.wire import WireRequest
+from majordomo.words import is_number
+
+MOST_NUMBERS = 256 << 20  # two thousand texts of three thousand numbers each are an ordinary answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,7 @@ class GeminiEmbeddings:
 
 
 def _document(body: bytes, limits: Limits) -> dict[str, Any]:
-    document = decode_object(body, limits.depth)
+    document = decode_object(body, limits.depth, MOST_NUMBERS)
     if document.get("error"):
         raise build_error(200, error_value(document), {})
     return document
@@ -109,6 +111,6 @@ def _vector(item: Any) -> tuple[float, ...]:
         item = item[0]
     if not isinstance(item, list) or not item:
         raise BadResponseError("the answer's vector is no list of numbers")
-    if not all(isinstance(number, (int, float)) and not isinstance(number, bool) and math.isfinite(number) for number in item):
+    if not all(is_number(number) for number in item):
         raise BadResponseError("the answer's vector holds something that is no number")
     return tuple(map(float, item))

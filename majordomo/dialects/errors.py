@@ -29,6 +29,7 @@ from majordomo.errors import (
     UnsupportedError,
 )
 from majordomo.framing.json import decode_json
+from majordomo.secret import CUT, hidden
 
 LONGEST_WAIT = 1e9
 
@@ -91,7 +92,7 @@ def read_error_body(body: bytes, content_type: str = "") -> ErrorBody:
             pass
     if "html" in content_type or text[:1] == "<":
         title = re.search(r"<title[^>]*>(.*?)</title>", text[:4096], re.IGNORECASE | re.DOTALL)
-        heading = title[1] if title else re.sub(r"<[^>]*>", " ", text[:400])
+        heading = title[1] if title else re.sub(r"<[^>]*>", " ", text[:400]) + (CUT if len(text) > 400 else "")
         return ErrorBody(f"a web page: {' '.join(heading.split())}")
     return ErrorBody(text)
 
@@ -132,7 +133,7 @@ def build_error(
     if said.source:
         message = f"{said.source}: {message}"
     error = kind(hide(f"{message} (HTTP {status})" if status != 200 else message), code=code, status=status)
-    error.details.update({name: hide(value) if isinstance(value, str) else value for name, value in (said.details or {}).items()})
+    error.details.update(hidden(said.details or {}, hide))
     if said.words:
         error.details["backend_code"] = hide(said.words[0])
     error.retry_after = retry_after(headers, said, now)
@@ -142,7 +143,7 @@ def build_error(
     if wish in ("true", "false"):
         error.retryable = wish == "true"
     if (request_id := headers.get("x-request-id")) is not None:
-        error.details["request_id"] = hide(request_id[:200])
+        error.details["request_id"] = hide(request_id)[:200]
     return error
 
 

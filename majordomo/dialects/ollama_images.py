@@ -24,6 +24,7 @@ from majordomo.errors import (
     NoImageError,
     StreamBrokenError,
     UnsupportedError,
+    plain_text,
 )
 from majordomo.framing.json import decode_json, decode_object
 from majordomo.framing.lines import JSONLinesDecoder
@@ -250,7 +251,7 @@ class OllamaImageStream:
             # The engine's own error is not passed on: this line is all that tells of it
             raise NoImageError(
                 "the engine failed while drawing; Ollama does not pass on why",
-                details={"done_reason": str(frame.get("done_reason", ""))[:100]},
+                details={"done_reason": plain_text(str(frame.get("done_reason", "")), 100)},
             )
         picture = received_base64(text, self._limits)
         model = frame.get("model")

@@ -26,6 +26,7 @@ from majordomo.flows.queue import TellPosition
 from majordomo.observing import Observer
 from majordomo.observing.observed import current, hearing, hearing_places
 from majordomo.progress import Loading
+from majordomo.secret import hidden
 from majordomo.settings import Limits, Retries, Timeout
 from majordomo.wire import Deadline, Transport, WireRequest, WireStream
 
@@ -137,7 +138,7 @@ class Caller:
     def about(self, error: MajordomoError, model: str = "") -> MajordomoError:
         """The error, saying whom the call was for, and nothing secret: an answer with a status of success may quote a key as well."""
         error.args = (self.hide(error.message),)
-        error.details = {name: self.hide(value) if isinstance(value, str) else value for name, value in error.details.items()}
+        error.details = hidden(error.details, self.hide)
         return error.about(self.provider, model)
 
     async def fetch(self, request: WireRequest, deadline: Deadline, limit: int) -> bytes:
@@ -152,6 +153,13 @@ class Caller:
         """A question about the backend itself: whole, beside the work, repeated like any call."""
         deadline = self.deadline(timeout)
         return await self.repeat(lambda: self.fetch(request, deadline, self.limits.reply), Tries(self, deadline))
+
+    async def told(self, request: WireRequest, timeout: Timeout, decode: Callable[[bytes, Limits], T]) -> T:
+        """The same, as `decode` reads it. Errors say whom they are about, and no frame of theirs holds the answer: it may quote a key."""
+        try:
+            return decode(await self.ask(request, timeout), self.limits)
+        except MajordomoError as error:
+            raise self.about(error).with_traceback(None) from None
 
     async def repeat(self, work: Callable[[], Awaitable[T]], tries: Tries) -> T:
         """`work()`, again while `tries` allows it."""

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any, Unpack, cast
 
 from majordomo import llm
-from majordomo.dialects.bodies import UNSUPPORTED, own_extra
+from majordomo.dialects.bodies import UNSUPPORTED, check_extra, own_extra
 from majordomo.errors import (
     BadResponseError,
     CallWarning,
@@ -74,6 +74,7 @@ class ChatModel(llm.Model):
             if not request.messages:
                 raise InvalidRequestError("messages is empty", field="messages")
             check_request(request, self._limits)
+            check_extra(request.extra)
         except MajordomoError as error:
             error.about(self.provider, self.id)
             raise

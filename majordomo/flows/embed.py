@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
-from majordomo.dialects.bodies import own_extra
+from majordomo.dialects.bodies import check_extra, own_extra
 from majordomo.errors import MajordomoError
 from majordomo.flows import portal
 from majordomo.flows.call import Caller, Tries
@@ -42,6 +42,7 @@ class HTTPEmbeddingModel(EmbeddingModel):
         ways = self._caller
         try:
             given = check_texts(texts, dimensions, extra, ways.limits)
+            check_extra(extra or {})
             check_caller(caller)
         except MajordomoError as error:
             error.about(self.provider, self.id)
@@ -60,7 +61,10 @@ class HTTPEmbeddingModel(EmbeddingModel):
             deadline = caller.deadline(self._timeout, self.id)
 
             async def once() -> Embeddings:
-                return self._door.decode(await caller.fetch(wire, deadline, caller.limits.picture_reply), len(given), caller.limits)
+                try:
+                    return self._door.decode(await caller.fetch(wire, deadline, caller.limits.picture_reply), len(given), caller.limits)
+                except MajordomoError as error:
+                    raise error.with_traceback(None) from error.__cause__  # its frames hold the answer, which may quote a key
 
             place = await caller.enter(deadline, self.id, whose)
             try:

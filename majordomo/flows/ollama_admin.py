@@ -260,7 +260,8 @@ class OllamaAdmin:
         try:
             return decode(body, self._caller.limits)
         except MajordomoError as error:
-            raise error.about(self._caller.provider) from None
+            del body  # the frames that hold the answer may quote a key
+            raise self._caller.about(error).with_traceback(None) from None
 
     async def _get(self, path: str) -> dict[str, Any]:
         return self._told(_document, await self._ask(path))

@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar, Unpack, cast
 from anyio import create_task_group, move_on_after, sleep, to_thread
 
 from majordomo import imagegen
-from majordomo.dialects.bodies import own_extra
+from majordomo.dialects.bodies import check_extra, own_extra
 from majordomo.dialects.pictures import Forms
 from majordomo.dialects.samplers import Lists
 from majordomo.errors import CallWarning, MajordomoError
@@ -94,6 +94,7 @@ class ImageModel(imagegen.Model):
             given = prompt if isinstance(prompt, imagegen.Request) else imagegen.Request(prompt)
             request = given.over(self._options).apply(*options).override(**overrides)
             check_request(request, self._limits)
+            check_extra(request.extra)
         except MajordomoError as error:
             error.about(self.provider, self.id)
             raise
@@ -230,19 +231,19 @@ class HTTPImageModel(ImageModel):
     async def draw(self, request: imagegen.Request, tell: Tell | None) -> imagegen.Result:
         began = self._caller.deadline(self._timeout, self.id)
         try:
+            ours = replace(request, extra=own_extra(request.extra, self.provider, self._caller.peers))
             with move_on_after(began.left()) as scope:
-                fitted, warnings = await self._fitted(request)
+                fitted, warnings = await self._fitted(ours)
             if scope.cancelled_caught:
                 raise began.exceeded()
             result = await self._portions(fitted, began, tell)
         except MajordomoError as error:
-            self._caller.about(error, self.id)
-            raise
+            # Without its frames: they hold the answer, which may quote a key
+            raise self._caller.about(error, self.id).with_traceback(None) from error.__cause__
         return self._finished(result, request, fitted, warnings)
 
     async def _fitted(self, request: imagegen.Request) -> tuple[imagegen.Request, list[CallWarning]]:
         """In the backend's words, with its pictures in the backend's form. Nothing has been drawn when this raises."""
-        request = replace(request, extra=own_extra(request.extra, self.provider, self._caller.peers))
         door = self._any_door
         model = await self.named()
         lists = await self._lists(model, request) if self._lists is not None and (request.sampler or request.scheduler) else None
@@ -318,12 +319,14 @@ class HTTPImageModel(ImageModel):
         self, result: imagegen.Result, request: imagegen.Request, fitted: imagegen.Request, warnings: Sequence[CallWarning]
     ) -> imagegen.Result:
         """The result with what only the request knows: whom it was for, and what was asked for and sent."""
-        images = result.images
+        images = result.images[: self._limits.images]
         details = tuple(
             replace(detail, size_asked=request.pixels, size_sent=detail.size_sent or fitted.pixels, size_got=(image.width, image.height))
-            for detail, image in zip(result.details, images, strict=True)
+            for detail, image in zip(result.details, images, strict=False)
         )
         warned = [*warnings, *result.warnings]
+        if len(images) < len(result.images):
+            warned.append(CallWarning("PICTURES_LEFT", f"{len(result.images)} pictures came; the first {len(images)} were kept", "n"))
         if request.n and len(images) != request.n:
             warned.append(CallWarning("COUNT_DIFFERS", f"{request.n} pictures were asked for, {len(images)} came", "n"))
         asked = request.pixels or fitted.pixels

@@ -9,9 +9,15 @@ from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from majordomo.errors import BadResponseError, InvalidRequestError
 
+MOST = 40 << 20
+LIST, TEXT, VALUE, ESCAPE = 232, 64, 32, 16  # bytes that each costs in Python, the first with one item; an escaped quote costs time
 
-def decode_json(raw: bytes, depth: int = 64) -> Any:
-    """The value in `raw`. Raises BadResponseError for anything that is no JSON, or nested deeper than `depth`."""
+
+def decode_json(raw: bytes, depth: int = 64, most: int = MOST) -> Any:
+    """The value in `raw`. Raises BadResponseError for anything that is no JSON, nested deeper than `depth`, or would take much more than
+    `most` bytes once read: "[],[],[]" takes thirty times its length."""
+    if len(raw) * LIST // 2 > most and _is_heavy(raw, most):
+        raise BadResponseError("the answer holds more values than any has reason to", code="TOO_MANY_VALUES")
     try:
         value = from_json(raw)
     except (ValueError, RecursionError, OverflowError):
@@ -22,11 +28,11 @@ def decode_json(raw: bytes, depth: int = 64) -> Any:
     return value
 
 
-def decode_object(raw: bytes, depth: int = 64) -> dict[str, Any]:
+def decode_object(raw: bytes, depth: int = 64, most: int = MOST) -> dict[str, Any]:
     """The JSON object in `raw`. Raises BadResponseError for anything else, an empty answer included."""
     if not raw.strip():
         raise BadResponseError("the answer is empty", code="EMPTY")
-    value = decode_json(raw, depth)
+    value = decode_json(raw, depth, most)
     if not isinstance(value, dict):
         raise BadResponseError(f"the answer is a JSON {type(value).__name__}, not an object", code="NOT_JSON")
     return value
@@ -38,24 +44,43 @@ def encode_json(value: Any, fallback: Callable[[Any], Any] | None = None) -> byt
     `fallback` gives the replacement for a value of a type that JSON does not know.
     """
     try:
-        _finite(value)
-        return to_json(value, fallback=fallback)
+        raw = to_json(value, fallback=fallback)
     except (PydanticSerializationError, UnicodeError, RecursionError):
         raise InvalidRequestError("the request holds a value that JSON cannot", field="extra") from None
+    # The encoder writes both as words that are no JSON, from within a set or a dataclass as well; in a text these words may stand
+    if b"NaN" in raw or b"Infinity" in raw:
+        try:
+            from_json(raw, allow_inf_nan=False)
+        except ValueError:
+            raise InvalidRequestError("the request holds NaN or an infinite number", field="extra") from None
+    return raw
 
 
-def _finite(value: Any) -> None:
-    if isinstance(value, float):
-        if value - value != 0.0:
-            raise InvalidRequestError("the request holds NaN or an infinite number", field="extra")
-    elif isinstance(value, dict):
-        for item in value.values():
-            if not isinstance(item, str):  # nearly everything is, and not called for it
-                _finite(item)
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            if not isinstance(item, str):
-                _finite(item)
+def _is_heavy(raw: bytes, most: int) -> bool:
+    """Whether the values in `raw` would take more than `most` bytes. Nothing is copied; what stands within texts does not count."""
+    brackets = raw.count(b"[") + raw.count(b"{")
+    if LIST * brackets + TEXT * raw.count(b'"') + VALUE * raw.count(b",") <= most:
+        return False
+    total = at = 0
+    while total <= most:
+        quote = raw.find(b'"', at)
+        end = quote if quote >= 0 else len(raw)
+        total += LIST * (raw.count(b"[", at, end) + raw.count(b"{", at, end)) + VALUE * raw.count(b",", at, end) + TEXT
+        if quote < 0:
+            break
+        at = quote + 1
+        while total <= most:
+            end = raw.find(b'"', at)
+            if end < 0:
+                return False  # no JSON: reading it will tell
+            at = end + 1
+            before = end
+            while raw[before - 1] == 92:  # a backslash
+                before -= 1
+            if (end - before) % 2 == 0:
+                break
+            total += ESCAPE
+    return total > most
 
 
 def _depth(value: Any) -> int:
@@ -73,5 +98,5 @@ def _depth(value: Any) -> int:
 
 
 def _glimpse(raw: bytes) -> str:
-    start = raw[:80].decode("utf-8", "replace").strip()
+    start = raw[:80].decode("utf-8", "replace").strip() + ("…" if len(raw) > 80 else "")
     return f"; it begins with {start!r}" if start else ""

@@ -8,6 +8,7 @@ Any surprise (an escape or white space within the text, no base64) puts the text
 from __future__ import annotations
 
 import re
+from io import BytesIO
 from typing import Any
 
 from majordomo.errors import BadResponseError
@@ -15,6 +16,7 @@ from majordomo.framing.base64 import Base64Sink
 from majordomo.framing.json import decode_object
 
 _OPENING = re.compile(rb'"b64_json"[ \t\r\n]{0,16}:[ \t\r\n]{0,16}"')  # with more white space the key is left to the plain parse
+MOST_PICTURES = 1000  # far beyond any answer: a million of a byte each would cost more than they weigh
 _KEPT_BACK = 64  # more than the longest opening, and the byte before it, which may be an escape
 
 
@@ -28,7 +30,7 @@ class PictureReplyDecoder:
         self._picture_limit = picture_limit
         self._depth = depth
         self._seen = 0
-        self._kept: list[bytes] = []
+        self._kept = BytesIO()
         self._open = b""  # bytes outside a picture, not yet searched through
         self._sink: Base64Sink | None = None
         self.pictures: list[bytes] = []
@@ -45,8 +47,8 @@ class PictureReplyDecoder:
         """The answer's object. Raises BadResponseError when it is none."""
         if self._sink is not None:
             self._put_back()
-        self._kept.append(self._open)
-        return decode_object(b"".join(self._kept), self._depth)
+        self._kept.write(self._open)
+        return decode_object(self._kept.getvalue(), self._depth)  # shares its buffer: nothing is copied
 
     def _outside(self, chunk: bytes) -> bytes:
         text = self._open + chunk if self._open else chunk
@@ -54,13 +56,13 @@ class PictureReplyDecoder:
         if found is None:
             # The key may be cut by the end of the chunk: keep back as much as an opening can be long
             self._open = text[-_KEPT_BACK:]
-            self._kept.append(text[:-_KEPT_BACK])
+            self._kept.write(text[:-_KEPT_BACK])
             return b""
         if text[max(0, found.start() - 1) : found.start()] == b"\\":
-            self._kept.append(text[: found.end()])
+            self._kept.write(text[: found.end()])
             self._open = b""
             return text[found.end() :]
-        self._kept.append(text[: found.end() - 1])
+        self._kept.write(text[: found.end() - 1])
         self._open = b""
         self._sink = Base64Sink(self._picture_limit)
         return text[found.end() :]
@@ -84,14 +86,16 @@ class PictureReplyDecoder:
             return chunk[end:]
         self._sink = None
         if data:
-            self._kept.append(b"%d" % len(self.pictures))
+            if len(self.pictures) >= MOST_PICTURES:
+                raise BadResponseError(f"the answer holds more than {MOST_PICTURES:,} pictures", code="TOO_MANY_VALUES")
+            self._kept.write(b"%d" % len(self.pictures))
             self.pictures.append(data)
         else:
-            self._kept.append(b'""')
+            self._kept.write(b'""')
         return chunk[end + 1 :]
 
     def _put_back(self) -> None:
         """It was no plain picture: its text goes back where it came from."""
         assert self._sink is not None
-        self._kept.append(b'"' + self._sink.text())
+        self._kept.write(b'"' + self._sink.text())
         self._sink = None

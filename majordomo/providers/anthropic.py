@@ -66,9 +66,7 @@ class Anthropic(HTTPProvider):
         found: list[ModelInfo] = []
         after = ""
         for _ in range(PAGES):
-            page, after = decode_models(
-                await self._ask("/models?limit=1000" + (f"&after_id={quote(after, safe='')}" if after else "")), self._caller.limits
-            )
+            page, after = await self._told("/models?limit=1000" + (f"&after_id={quote(after, safe='')}" if after else ""), decode_models)
             found += page
             if not after:
                 break

@@ -11,7 +11,7 @@ from majordomo.dialects.bodies import json_request
 from majordomo.dialects.pictures import received_base64
 from majordomo.dialects.samplers import Lists
 from majordomo.dialects.sdapi import SDAPI, decode_names
-from majordomo.errors import BadResponseError, InvalidRequestError, NotFoundError
+from majordomo.errors import BadResponseError, InvalidRequestError, MajordomoError, NotFoundError
 from majordomo.flows import portal
 from majordomo.flows.picture_watched import WatchedImageModel
 from majordomo.framing.json import decode_object
@@ -19,6 +19,7 @@ from majordomo.framing.splice import Splices
 from majordomo.media import ImagePart, check_sendable
 from majordomo.providers.base import Common, HTTPProvider, sealed
 from majordomo.secret import Secret, seal
+from majordomo.settings import Limits
 from majordomo.words import check_number, check_text
 
 
@@ -61,7 +62,7 @@ class Automatic1111(HTTPProvider):
 
     async def models(self) -> list[ModelInfo]:
         """The checkpoints on the server's disk; `loaded` is True for the one in memory."""
-        titles, _ = decode_names(await self._ask("/sdapi/v1/sd-models"), self._caller.limits, "title")
+        titles, _ = await self._told("/sdapi/v1/sd-models", lambda body, limits: decode_names(body, limits, "title"))
         loaded = (await self.options()).get("sd_model_checkpoint")
         return [ModelInfo(title, frozenset({"image", "edit"}), title == loaded) for title in titles]
 
@@ -74,14 +75,14 @@ class Automatic1111(HTTPProvider):
 
     async def loras(self) -> list[str]:
         """Names for `<lora:name:weight>` in a prompt."""
-        return decode_names(await self._ask("/sdapi/v1/loras"), self._caller.limits)[0]
+        return (await self._told("/sdapi/v1/loras", decode_names))[0]
 
     async def upscalers(self) -> list[str]:
-        return decode_names(await self._ask("/sdapi/v1/upscalers"), self._caller.limits)[0]
+        return (await self._told("/sdapi/v1/upscalers", decode_names))[0]
 
     async def options(self) -> dict[str, Any]:
         """The server's settings, which all its users share."""
-        return decode_object(await self._ask("/sdapi/v1/options"), self._caller.limits.depth)
+        return await self._told("/sdapi/v1/options", lambda body, limits: decode_object(body, limits.depth))
 
     async def set_options(self, **options: Any) -> None:
         """Change settings of the server, for all its users and for good."""
@@ -101,10 +102,10 @@ class Automatic1111(HTTPProvider):
         deadline = self._caller.deadline(self._picture_timeout)
         async with self._caller.gate.place(deadline):
             request = json_request("/sdapi/v1/extra-single-image", body, {}, splices)
-            answer = decode_object(await self._caller.fetch(request, deadline, limits.picture_reply), limits.depth)
-        if not isinstance(answer.get("image"), str):
-            raise BadResponseError("the answer holds no picture", provider=self.name)
-        return received_base64(answer["image"], limits)
+            try:
+                return _upscaled(await self._caller.fetch(request, deadline, limits.picture_reply), limits)
+            except MajordomoError as error:
+                raise self._caller.about(error).with_traceback(None) from None
 
     async def health(self) -> Health:
         """Whether `GET /sdapi/v1/cmd-flags` answers, as it does only with `--api`."""
@@ -133,10 +134,17 @@ class Automatic1111(HTTPProvider):
 
     async def _lists(self, model: str = "", request: imagegen.Request | None = None) -> Lists:
         if self._known is None:
-            samplers, aliases = decode_names(await self._ask("/sdapi/v1/samplers"), self._caller.limits)
+            samplers, aliases = await self._told("/sdapi/v1/samplers", decode_names)
             try:
-                schedulers, labels = decode_names(await self._ask("/sdapi/v1/schedulers"), self._caller.limits, "label")
+                schedulers, labels = await self._told("/sdapi/v1/schedulers", lambda body, limits: decode_names(body, limits, "label"))
             except NotFoundError:
                 schedulers, labels = [], {}  # before 1.9
             self._known = Lists(tuple(samplers), tuple(schedulers), aliases, labels)
         return self._known
+
+
+def _upscaled(body: bytes, limits: Limits) -> ImagePart:
+    answer = decode_object(body, limits.depth)
+    if not isinstance(answer.get("image"), str):
+        raise BadResponseError("the answer holds no picture")
+    return received_base64(answer["image"], limits)

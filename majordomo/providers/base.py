@@ -29,6 +29,7 @@ from majordomo.wire import WireRequest
 from majordomo.words import check_name
 
 M = TypeVar("M")
+T = TypeVar("T")
 ASKING = Timeout(connect=5, queue=30, first_byte=10, idle=10, total=15)  # a question about the backend: it is free, so it is quick
 
 
@@ -169,7 +170,14 @@ class HTTPProvider(Provider):
         hide = Redactor([key, *secrets.values()])
         self._caller = Caller(
             self.name,
-            open_room(self.address, headers=secrets, tls=tls, proxy=proxy, transport=transport, hide=hide),
+            open_room(
+                self.address,
+                headers=secrets,
+                tls=tls,
+                proxy=proxy,
+                transport=transport,
+                hide=Redactor([key, *secrets.values()], within=False),
+            ),
             retries or Retries(),
             limits or Limits(),
             hide,
@@ -202,6 +210,10 @@ class HTTPProvider(Provider):
     async def _ask(self, path: str, *, method: str = "GET", rooted: bool = False) -> bytes:
         """The answer to a question about the backend. Never queues behind the work."""
         return await self._caller.ask(WireRequest(method, path, rooted=rooted), ASKING)
+
+    async def _told(self, path: str, decode: Callable[[bytes, Limits], T], *, method: str = "GET", rooted: bool = False) -> T:
+        """The same, as `decode` reads it."""
+        return await self._caller.told(WireRequest(method, path, rooted=rooted), ASKING, decode)
 
     async def _healthy(self, path: str, *, rooted: bool = False) -> Health:
         began = time.monotonic()

@@ -89,11 +89,11 @@ class ComfyUI(HTTPProvider):
         return await self._healthy("/system_stats")
 
     async def server(self) -> str:
-        return f"ComfyUI {decode_server_version(await self._ask('/system_stats'), self._caller.limits)}".strip()
+        return f"ComfyUI {await self._told('/system_stats', decode_server_version)}".strip()
 
     async def _checkpoints(self) -> tuple[str, ...]:
         node = "CheckpointLoaderSimple"
-        return decode_choices(await self._ask(f"/object_info/{node}"), node, self._caller.limits).get("ckpt_name", ())
+        return (await self._told(f"/object_info/{node}", lambda body, limits: decode_choices(body, node, limits))).get("ckpt_name", ())
 
     async def _resolved(self, model: str) -> str:
         """The checkpoint for a model id. Raises NotFoundError for "current" on a server without any."""
@@ -112,7 +112,7 @@ class ComfyUI(HTTPProvider):
     async def _listed(self) -> Lists:
         if self._known is None:
             try:
-                found = lists_from(decode_choices(await self._ask("/object_info/KSampler"), "KSampler", self._caller.limits))
+                found = await self._told("/object_info/KSampler", lambda body, limits: lists_from(decode_choices(body, "KSampler", limits)))
             except (NotFoundError, BadResponseError):
                 return Lists()  # something in front of it answers only the routes of drawing: our own table must do
             self._known = found

@@ -61,7 +61,7 @@ class Gemini(HTTPProvider):
         found: list[ModelInfo] = []
         token = ""
         for _ in range(PAGES):
-            page, token = decode_models(await self._ask(models_path(token)), self._caller.limits)
+            page, token = await self._told(models_path(token), decode_models)
             found += page
             if not token:
                 break

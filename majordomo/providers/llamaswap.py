@@ -94,15 +94,15 @@ class LlamaSwap(HTTPProvider):
     async def server(self) -> str:
         """`GET /api/version`, which builds before 2026 do not have."""
         try:
-            told = decode_object(await self._ask("/api/version"), self._caller.limits.depth).get("version")
+            told = (await self._told("/api/version", lambda body, limits: decode_object(body, limits.depth))).get("version")
         except NotFoundError:
             return ""
         return f"llama-swap {told}" if isinstance(told, str) and told else "llama-swap"
 
     async def models(self) -> list[ModelInfo]:
         """Everything configured, with what is in memory now. Loads nothing."""
-        listed = await self._ask("/v1/models")
-        return decode_models(listed, self._caller.limits, await self._running())
+        running = await self._running()
+        return await self._told("/v1/models", lambda body, limits: decode_models(body, limits, running))
 
     async def running(self) -> list[ModelInfo]:
         """What is in memory: `state` is starting, ready or stopping, `loaded` is True when ready."""
@@ -138,7 +138,7 @@ class LlamaSwap(HTTPProvider):
         return await self._healthy("/health")
 
     async def _running(self) -> dict[str, str]:
-        return decode_running(await self._ask("/running"), self._caller.limits)
+        return await self._told("/running", decode_running)
 
     def _watch(self) -> Watch:
         """`/running` tells loading from work."""

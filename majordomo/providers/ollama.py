@@ -128,9 +128,9 @@ class Ollama(HTTPProvider):
         Before 0.30.0 the list names no capabilities, so each model is asked for its own.
         """
         version = await self._version()
-        items = decode_tags(await self._ask("/api/tags"), self._caller.limits)
+        items = await self._told("/api/tags", decode_tags)
         try:
-            loaded = decode_loaded(await self._ask("/api/ps"), self._caller.limits)
+            loaded = await self._told("/api/ps", decode_loaded)
         except NotFoundError:
             loaded = None
         found: list[ModelInfo] = []
@@ -191,9 +191,9 @@ class Ollama(HTTPProvider):
 
     async def _version(self) -> Version | None:
         try:
-            return decode_version(await self._caller.ask(WireRequest("GET", "/api/version"), self._asking), self._caller.limits)
+            return await self._caller.told(WireRequest("GET", "/api/version"), self._asking, decode_version)
         except NotFoundError:
             return None  # a proxy that hides it
 
     async def _shown(self, model: str, version: Version | None) -> Server:
-        return Server(version, decode_show(await self._caller.ask(encode_show(model), self._asking), self._caller.limits))
+        return Server(version, await self._caller.told(encode_show(model), self._asking, decode_show))

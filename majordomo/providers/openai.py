@@ -84,7 +84,7 @@ class OpenAI(HTTPProvider):
 
     async def models(self) -> list[ModelInfo]:
         """What `GET /models` lists for this key: ids alone, so what a model can do is told by its name, where that tells."""
-        return decode_models(await self._ask("/models"), self._caller.limits, named=openai_family)
+        return await self._told("/models", lambda body, limits: decode_models(body, limits, named=openai_family))
 
     async def health(self) -> Health:
         """Whether `GET /models` answers, which also tells whether the key is good."""

@@ -98,7 +98,7 @@ class OpenAICompatible(HTTPProvider):
 
     async def models(self) -> list[ModelInfo]:
         """What `GET /models` lists; what a model can do where the server tells (OpenRouter, Mistral, Together, llama.cpp)."""
-        return decode_models(await self._ask("/models"), self._caller.limits)
+        return await self._told("/models", decode_models)
 
     async def health(self) -> Health:
         """Whether `GET /models` answers."""

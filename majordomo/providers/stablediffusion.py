@@ -57,7 +57,7 @@ class StableDiffusion(HTTPProvider):
 
     async def models(self) -> list[ModelInfo]:
         """The one model this server has loaded, as `GET /sdcpp/v1/capabilities` tells; its raw answer lists loras and limits."""
-        return [decode_capabilities(await self._ask("/sdcpp/v1/capabilities"), self._caller.limits)[1]]
+        return [(await self._told("/sdcpp/v1/capabilities", decode_capabilities))[1]]
 
     async def loras(self) -> list[str]:
         """Paths for `extra={"stablediffusion": {"lora": [{"path": ..., "multiplier": 0.8}]}}`. Asking fills the server's own list, without
@@ -78,7 +78,7 @@ class StableDiffusion(HTTPProvider):
             return Lists()
         if self._known is None:
             try:
-                self._known = decode_capabilities(await self._ask("/sdcpp/v1/capabilities"), self._caller.limits)[0]
+                self._known = (await self._told("/sdcpp/v1/capabilities", decode_capabilities))[0]
             except (NotFoundError, BadResponseError):
                 return Lists()  # a build before April 2026: our own table must do
         return self._known

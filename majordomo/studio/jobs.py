@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import secrets
 import time
@@ -47,7 +46,7 @@ class Jobs(Closing):
         clock: Callable[[], float] = time.time,
         ids: Callable[[], str] = lambda: secrets.token_hex(8),
     ) -> None:
-        if isinstance(ttl, bool) or not isinstance(ttl, (int, float)) or math.isnan(ttl) or ttl <= 0:
+        if isinstance(ttl, bool) or not isinstance(ttl, (int, float)) or not ttl > 0:
             raise ConfigurationError("ttl is a number of seconds above 0", details={"field": "ttl"})
         self._studio = studio
         self._engine: JobEngine = engine or InProcess()

@@ -12,6 +12,7 @@ from majordomo.errors import CallWarning, InvalidRequestError
 from majordomo.studio.classifier import MOST_COUNT, Classification
 from majordomo.studio.plan import GenerationConfig
 from majordomo.studio.targets import Range, Target
+from majordomo.words import is_number
 
 SETTINGS = ("n", "size", "aspect", "steps", "cfg_scale", "sampler")
 _SHAPES = {"portrait": "2:3", "landscape": "3:2", "square": "1:1"}
@@ -58,7 +59,7 @@ class _Settling:
         low, usual, high = known
         if value is None:
             return int(usual) if whole else float(usual)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        if not isinstance(value, (int, float)) or not is_number(value):
             self._warn("SETTING_DROPPED", f"the model's {name} is no number", name)
             return int(usual) if whole else float(usual)
         kept = min(max(value, low), high)
@@ -81,7 +82,7 @@ class _Settling:
 
     def count(self, value: object, prompts: int) -> int:
         """As many as the model said, or wrote prompts for."""
-        sane = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value >= 1
+        sane = isinstance(value, (int, float)) and is_number(value) and value >= 1
         number = int(value) if sane else 1  # type: ignore[call-overload]  # it is a number then
         kept = min(max(number, prompts), MOST_COUNT)
         if number > MOST_COUNT:

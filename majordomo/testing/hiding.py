@@ -22,7 +22,7 @@ def hider(secrets: Iterable[str | Secret], more: Callable[[str], str] = str) -> 
     """What takes these secrets, whatever `more` knows, and anything with the shape of a known key out of a text."""
     sealed = [secret for secret in map(seal, secrets) if secret is not None]
     sealed += [Secret(escaped) for secret in sealed if (escaped := json.dumps(secret.reveal())[1:-1]) != secret.reveal()]
-    ours = Redactor(sealed)
+    ours = Redactor(sealed, within=False)
     return lambda text: _SHAPES.sub(HIDDEN, more(ours(text)))
 
 

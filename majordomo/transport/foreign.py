@@ -12,7 +12,7 @@ from typing import Any
 
 import anyio
 
-from majordomo.errors import ConfigurationError, ConnectionFailedError, DeadlineExceededError, MajordomoError, Phase
+from majordomo.errors import BadResponseError, ConfigurationError, ConnectionFailedError, DeadlineExceededError, MajordomoError, Phase
 from majordomo.transport.address import Address, Headers
 from majordomo.transport.reply import DecodedReply, header_map
 from majordomo.wire import Deadline, Upload, WireRequest, WireStream
@@ -75,7 +75,9 @@ class ForeignRoom:
             elif isinstance(error, self._httpx.PoolTimeout):
                 phase = "queue"
             raise DeadlineExceededError("the transport's own limit has passed", phase=phase) from None
-        except (self._httpx.HTTPError, self._httpx.InvalidURL, self._httpx.StreamError, OSError) as error:
+        except self._httpx.InvalidURL:  # ours is none of those: the client looks where a redirect leads, though it is not to follow
+            raise BadResponseError("the backend redirects to what is no address", code="REDIRECT", retryable=False) from None
+        except (self._httpx.HTTPError, self._httpx.StreamError, OSError) as error:
             raise ConnectionFailedError(
                 f"the exchange with {self.address.authority} failed: {type(error).__name__}", details={"reused": False, "sent": True}
             ) from None

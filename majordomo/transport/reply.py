@@ -9,7 +9,7 @@ from typing import Any
 
 import anyio
 
-from majordomo.errors import BadResponseError, ConnectionFailedError, MajordomoError
+from majordomo.errors import BadResponseError, ConnectionFailedError, MajordomoError, plain_text
 from majordomo.transport.carrier import httpcore
 from majordomo.transport.connection import Connection
 
@@ -151,6 +151,8 @@ class Inflater:
             piece = self._zlib.decompress(self._input, INFLATE)
         except zlib.error:
             raise BadResponseError("the answer says gzip and is none", code="BAD_ENCODING") from None
+        if self._zlib.unused_data:  # zlib would keep all that comes
+            raise BadResponseError("the answer goes on behind the end of its gzip", code="BAD_ENCODING")
         self._input = self._zlib.unconsumed_tail
         return piece
 
@@ -167,4 +169,4 @@ def inflater(headers: Mapping[str, str]) -> Inflater | None:
         return None
     if coding in ("gzip", "x-gzip"):
         return Inflater()
-    raise BadResponseError(f"the answer is coded as {coding[:40]!r}; only gzip was asked for", code="BAD_ENCODING")
+    raise BadResponseError(f"the answer is coded as {plain_text(coding, 40)!r}; only gzip was asked for", code="BAD_ENCODING")

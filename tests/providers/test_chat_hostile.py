@@ -18,7 +18,7 @@ import anyio.lowlevel
 import pytest
 from chat_backends import BACKENDS, KEY, Backend
 from chat_dialects import check
-from loopback import Handler, Loopback, Peer, always, whole
+from loopback import Handler, Loopback, Peer, whole
 
 import majordomo as md
 from majordomo import llm
@@ -142,22 +142,6 @@ async def test_a_status_is_an_error_of_its_family_whatever_its_body(backend: Bac
                 assert "some words" in error.message
         check(backend.dialect, await model.generate("hi"))
     assert posts(server) == len(cases) + 1
-
-
-@each
-async def test_redirects_are_not_followed(backend: Backend, serve: Serve) -> None:
-    elsewhere = serve(always(fine(backend)))
-    moves = [whole(b"", status, {"location": elsewhere.url + backend.path, "set-cookie": "a=b"}) for status in (301, 302, 303, 307, 308)]
-    server = serve(answering(*moves, *moves, fine(backend)))
-    async with backend.connect(server.url) as provider:
-        model = provider.model(backend.model)
-        for number in range(10):
-            with pytest.raises(md.BadResponseError) as caught:
-                await (model.generate("hi") if number < 5 else streamed(model))
-            assert (caught.value.code, caught.value.retryable) == ("REDIRECT", False)
-        check(backend.dialect, await model.generate("hi"))
-    assert elsewhere.seen == []
-    assert all("cookie" not in seen.headers for seen in server.seen)
 
 
 # Bodies

@@ -77,6 +77,7 @@ async def test_gemini(serve: Serve) -> None:
         ([[1], [1, 2]], None),
         ([["x"], [1]], None),
         ([[float("inf")], [1]], None),
+        ([[10**400], [1]], None),
         (["%%", [1]], None),
         ([[], []], None),
         ([None, None], None),
