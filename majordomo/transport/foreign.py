@@ -7,6 +7,7 @@ it does to its pool when a call is cancelled, or when a server answers what nobo
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from typing import Any
 
@@ -76,6 +77,8 @@ class ForeignRoom:
                 phase = "queue"
             raise DeadlineExceededError("the transport's own limit has passed", phase=phase) from None
         except (self._httpx.HTTPError, self._httpx.InvalidURL, self._httpx.StreamError, OSError) as error:
+            if isinstance(error, self._httpx.ConnectError) and _is_of_tls(error):
+                raise ConnectionFailedError(f"no TLS with {self.address.authority}", code="TLS_FAILED", retryable=False) from None
             raise ConnectionFailedError(
                 f"the exchange with {self.address.authority} failed: {type(error).__name__}", details={"reused": False, "sent": True}
             ) from None
@@ -116,6 +119,13 @@ class ForeignReply(DecodedReply):
             if isinstance(pieces, AsyncGenerator):
                 await pieces.aclose()
             await self._response.aclose()
+
+
+def _is_of_tls(error: BaseException | None) -> bool:
+    """Whether its cause is TLS, a certificate perhaps: it would fail again."""
+    while error is not None and not isinstance(error, ssl.SSLError):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 async def _next(pieces: AsyncIterator[bytes]) -> bytes | None:

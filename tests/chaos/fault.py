@@ -170,6 +170,8 @@ class Fault:
     listen: Callable[[Handler], Loopback] = Loopback  # makes the server
     url: Callable[[Loopback], str] = lambda server: server.url
     trust: Callable[[], ssl.SSLContext] | None = None  # what the client trusts
+    around: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext  # what holds while it is tried
+    judge_own: Callable[[Outcome], object] | None = None  # what is known over our own sockets only
     next_works: bool = True  # False where there is nobody who could answer
 
     @property
@@ -264,7 +266,7 @@ def run(fault: Fault, runner: Runner) -> Outcome:
     threads, sockets = set(threading.enumerate()), _sockets()
     server = fault.listen(_faulty(fault))
     try:
-        with _over(runner):
+        with _over(runner), fault.around():
             outcome = _blocking(fault, runner, server) if runner.loop == "blocking" else _on_a_loop(fault, runner, server)
     finally:
         server.close()
@@ -432,6 +434,8 @@ def judge(outcome: Outcome) -> None:
         _judge_error(fault, error)
     if not isinstance(expect, (type, tuple)):
         expect(outcome)
+    if fault.judge_own is not None and outcome.runner.own:
+        fault.judge_own(outcome)
     limit = fault.within if fault.within is not None else WITHIN
     if fault.timeout is not None and fault.timeout.total is not None:
         limit = fault.timeout.total + SLACK
@@ -469,7 +473,7 @@ def _judge_error(fault: Fault, error: BaseException) -> None:
 
 def _nothing_left(threads: set[threading.Thread], sockets: set[int]) -> None:
     """The server may still be closing its own."""
-    ours = ("majordomo-portal", "Trio thread")  # trio keeps its idle threads for ten seconds
+    ours = ("majordomo-portal", "asyncio_", "AnyIO worker", "Trio thread")  # threads of the portal's loop, and trio's idle ones
     end = time.monotonic() + LEAVING
     while True:
         left = [thread.name for thread in set(threading.enumerate()) - threads if not thread.name.startswith(ours)]
