@@ -59,7 +59,7 @@ def odd(backend: Backend) -> dict[str, bytes]:
     first = next(iter(backend.dialect.whole))
     return {
         "a byte order mark": b"\xef\xbb\xbf" + text.encode(),
-        "a key twice": f'{{{json.dumps(first)}: 7, {text[1:]}'.encode(),
+        "a key twice": f"{{{json.dumps(first)}: 7, {text[1:]}".encode(),
         "NaN in an unknown field": f'{{"new": NaN, {text[1:]}'.encode(),
         "1e999 in an unknown field": f'{{"new": 1e999, {text[1:]}'.encode(),
         "a lone surrogate in an unknown field": f'{{"new": "\\ud800", {text[1:]}'.encode(),
@@ -92,7 +92,9 @@ def _of(name: str) -> list[Fault]:
     backend = chat_backend(name)
     whole_one, streamed = whole_call(name), stream_call(name)
     bodies = garbage(backend)
-    made = [Fault("bodies that are no answer", f"{name}, {told}", stays(whole(body)), UNREADABLE, whole_one) for told, body in bodies.items()]
+    made = [
+        Fault("bodies that are no answer", f"{name}, {told}", stays(whole(body)), UNREADABLE, whole_one) for told, body in bodies.items()
+    ]
     made += [
         Fault("bodies that are no stream", f"{name}, {told}", stays(whole(bodies[told])), UNREADABLE, streamed)
         for told in ("a web page", "nothing", "null", "words", "an empty object", "half", "deeper", "an error", "an error in words")
@@ -102,7 +104,9 @@ def _of(name: str) -> list[Fault]:
         Fault("odd bodies", f"{call.name}, {told}", stays(whole(body)), fine_or(md.BadResponseError), call, kept=True)
         for told, body in odd(backend).items()
     ]
-    made += [Fault("odd bodies", f"{call.name}, {told}", stays(whole(body)), is_fine, call, kept=True) for told, body in good(backend).items()]
+    made += [
+        Fault("odd bodies", f"{call.name}, {told}", stays(whole(body)), is_fine, call, kept=True) for told, body in good(backend).items()
+    ]
     others: tuple[Any, ...] = (7, None, [None], "x", {"a": [1]}, [], True, -1.5)
     for number, field in enumerate(backend.dialect.whole):
         value = others[(number + len(name)) % len(others)]

@@ -216,7 +216,10 @@ TABLES: dict[str, tuple[list[Case], list[Call]]] = {
     "ollama": (OLLAMA, [whole_call("ollama"), stream_call("ollama"), picture_call("ollama")]),
     "llama-swap": (SWAP, [whole_call("llamaswap"), stream_call("llamaswap"), picture_call("llamaswap")]),
     "llama.cpp": (LLAMA_CPP, [whole_call("openaicompatible"), stream_call("openaicompatible")]),
-    "sd-server": (SD_SERVER, [picture_call("stablediffusion"), picture_call("stablediffusion sdapi"), picture_call("stablediffusion openai")]),
+    "sd-server": (
+        SD_SERVER,
+        [picture_call("stablediffusion"), picture_call("stablediffusion sdapi"), picture_call("stablediffusion openai")],
+    ),
     "A1111": (WEBUI, [picture_call("automatic1111")]),
     "ComfyUI": (COMFYUI, [picture_call("comfyui")]),
 }
@@ -228,6 +231,8 @@ def _faults() -> list[Fault]:
     for shape, (cases, calls) in TABLES.items():
         for number, (status, body, kind, code) in enumerate(cases):
             call = calls[number % len(calls)]
+            if (status, call.name) == (404, "ollama picture"):  # it has just said that the model is there: it is the route that has gone
+                kind = CANNOT
             data = body if isinstance(body, bytes) else body.encode() if isinstance(body, str) else json.dumps(body).encode()
             made.append(
                 Fault(
