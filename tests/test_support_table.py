@@ -27,3 +27,8 @@ def test_every_promise_names_its_tests() -> None:
     rows = [row for row in (ROOT / "docs" / "promises.md").read_text().splitlines() if row.startswith("| **")]
     assert len(rows) == 12
     assert all("::test_" in row for row in rows)
+
+
+def test_the_faults_are_counted_truly() -> None:
+    done = subprocess.run([sys.executable, ROOT / "scripts" / "count-faults", "--check"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -173,6 +173,8 @@ class Fault:
     around: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext  # what holds while it is tried
     judge_own: Callable[[Outcome], object] | None = None  # what is known over our own sockets only
     next_works: bool = True  # False where there is nobody who could answer
+    heavy: bool = False  # too dear for every day: slow tests only
+    turns: bool = False  # what decides is no matter of event loops: each carriage takes one, in turns
 
     @property
     def id(self) -> str:
@@ -226,13 +228,14 @@ def _installed(name: str) -> bool:
 
 LOOPS = ("asyncio", "trio", "blocking")
 CARRIAGES = ("httpcore", "httpcore2", "httpx", "httpx2")
-RUNNERS = [Runner(loop, carriage) for carriage in CARRIAGES if _installed(carriage) for loop in LOOPS]
+ALL_RUNNERS = [Runner(loop, carriage) for carriage in CARRIAGES for loop in LOOPS]
+RUNNERS = [runner for runner in ALL_RUNNERS if _installed(runner.carriage)]
 
 
 def quick(faults: Sequence[Fault]) -> Any:
     """Each fault once, the runners taking turns."""
     cases = []
-    for number, fault in enumerate(faults):
+    for number, fault in enumerate(fault for fault in faults if not fault.heavy):
         runners = [runner for runner in RUNNERS if fault.only(runner)]
         runner = runners[number % len(runners)]
         cases.append(pytest.param(fault, runner, id=f"{fault.id} ({runner.id})"))
@@ -244,10 +247,16 @@ def whole_families(faults: Sequence[Fault]) -> Any:
     cases = []
     for family in dict.fromkeys(fault.family for fault in faults):
         for runner in RUNNERS:
-            chosen = [fault for fault in faults if fault.family == family and fault.only(runner)]
+            chosen = [fault for number, fault in enumerate(faults) if fault.family == family and runner in runners_of(fault, number)]
             if chosen:
                 cases.append(pytest.param(chosen, runner, id=f"{family} ({runner.id})"))
     return pytest.mark.parametrize(("faults", "runner"), cases)
+
+
+def runners_of(fault: Fault, number: int, runners: Sequence[Runner] = RUNNERS) -> list[Runner]:
+    """Over which runners the slow tests try the fault of this number."""
+    loop = LOOPS[number % len(LOOPS)]
+    return [runner for runner in runners if fault.only(runner) and (not fault.turns or runner.loop == loop)]
 
 
 def registry() -> dict[str, list[Fault]]:

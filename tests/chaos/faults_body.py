@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+from dataclasses import replace
 from typing import Any
 
 from chaos.fault import Call, Fault, Outcome, chat_backend, stream_call, whole_call
@@ -124,4 +125,5 @@ def _types(call: Call, dialect: str) -> list[Fault]:
     ]
 
 
-FAULTS = [fault for name in DIALECTS for fault in _of(name)] + _types(whole_call("openaicompatible"), "openaicompatible")
+_ALL = [fault for name in DIALECTS for fault in _of(name)] + _types(whole_call("openaicompatible"), "openaicompatible")
+FAULTS = [replace(fault, turns=True) for fault in _ALL]

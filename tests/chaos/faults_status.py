@@ -7,6 +7,7 @@ import json
 import re
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from chaos.fault import Call, Fault, Heard, stream_call, whole_call
@@ -339,4 +340,4 @@ def _loading() -> list[Fault]:
     ]
 
 
-FAULTS = _faults() + _strange() + _loading()
+FAULTS = [replace(fault, turns=True) for fault in _faults() + _strange() + _loading()]
