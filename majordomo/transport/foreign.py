@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -17,6 +18,9 @@ from majordomo.errors import ConfigurationError, ConnectionFailedError, Deadline
 from majordomo.transport.address import Address, Headers
 from majordomo.transport.reply import DecodedReply, header_map
 from majordomo.wire import Deadline, Upload, WireRequest, WireStream
+
+LEAVING = 1.0  # seconds for closing an answer
+ENDING = 0.25  # seconds for what is pulled of one that was closed
 
 
 class ForeignRoom:
@@ -113,12 +117,16 @@ class ForeignReply(DecodedReply):
         await self.aclose()
 
     async def aclose(self) -> None:
-        with anyio.move_on_after(1, shield=True):
-            # a generator left half way would be left to the collector, and trio warns of it
+        with anyio.move_on_after(LEAVING, shield=True):
             pieces, self._pieces = self._pieces, None
-            if isinstance(pieces, AsyncGenerator):
-                await pieces.aclose()
             await self._response.aclose()
+            if isinstance(pieces, AsyncGenerator):
+                # It holds generators of the client's own, which would be left to the collector (trio warns of it) unless it is pulled
+                # until it ends; on a connection that was just closed that is at once
+                with anyio.move_on_after(ENDING), suppress(Exception):
+                    while await _next(pieces) is not None:
+                        pass
+                await pieces.aclose()
 
 
 def _is_of_tls(error: BaseException | None) -> bool:

@@ -232,8 +232,8 @@ def _faults() -> list[Fault]:
     for shape, (cases, calls) in TABLES.items():
         for number, (status, body, kind, code) in enumerate(cases):
             call = calls[number % len(calls)]
-            if (status, call.name) == (404, "ollama picture"):  # it has just said that the model is there: it is the route that has gone
-                kind = CANNOT
+            gone = (status, call.name) == (404, "ollama picture")  # the model is there, as it has just said: it is the route that has gone
+            kind = CANNOT if gone else kind
             data = body if isinstance(body, bytes) else body.encode() if isinstance(body, str) else json.dumps(body).encode()
             made.append(
                 Fault(
@@ -245,7 +245,7 @@ def _faults() -> list[Fault]:
                     status=status,
                     code=code,
                     retryable=kind not in LASTING and code != "QUOTA_EXHAUSTED",
-                    words="some words" if KEY.encode() in data else None,
+                    words="some words" if KEY.encode() in data and not gone else None,
                     hidden=KEY if "picture" not in call.name else None,
                     kept=True if call.name.startswith(("openai", "anthropic")) else None,
                     requests=1,
