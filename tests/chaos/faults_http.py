@@ -167,8 +167,6 @@ LENGTHS = _broken(
         "of 30 digits": answer(_lengths(b"9" * 30)),
         "of 5,000 digits": answer(_lengths(b"9" * 5000)),
         "one more than there is": answer(_lengths(b"%d" % (len(BODY) + 1))),
-        "one less than there is": stays(answer(_lengths(b"%d" % (len(BODY) - 1)))),
-        "nothing, and yet a body": stays(answer(_lengths(b"0"))),
         "chunked twice": answer(CHUNKED + CHUNKED, chunked(BODY, b"")),
         "gzip, chunked": answer(b"transfer-encoding: gzip, chunked\r\n", chunked(gzip.compress(BODY), b"")),
         "chunked, identity": answer(b"transfer-encoding: chunked, identity\r\n", chunked(BODY, b"")),
@@ -188,6 +186,12 @@ LENGTHS = _broken(
 LENGTHS += [
     # RFC 9112, 6.3: chunked overrides the length, or it is an attack
     Fault("lengths", "chunked, and a length", stays(answer(CHUNKED + _lengths(b"5"), chunked(BODY, b""))), fine_or(md.BadResponseError)),
+]
+
+LENGTHS += [
+    # What is left over is an answer that nobody asked for: of no effect on our own sockets only
+    Fault("lengths", name, stays(answer(_lengths(length))), md.BadResponseError, kept=False, only=_own)
+    for name, length in (("one less than there is", b"%d" % (len(BODY) - 1)), ("nothing, and yet a body", b"0"))
 ]
 
 CHUNKS = _broken(
