@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import trustme
-from chaos.fault import Fault, chat_backend
+from chaos.fault import Fault, Runner, chat_backend
 from chaos.sending import chunked, is_fine, sends
 from loopback import Handler, Loopback, Peer, whole
 
@@ -80,8 +80,13 @@ def _deaf(peer: Peer) -> None:
     peer.wait_for_close(5)
 
 
+def _tidy(runner: Runner) -> bool:
+    """httpx leaves the generator of a body half sent to the collector, of which trio warns."""
+    return runner.own or runner.loop != "trio"
+
+
 GREETINGS = [
-    Fault("connections that break", name, serve, LOST, greets=True, retryable=True, kept=False)
+    Fault("connections that break", name, serve, LOST, greets=True, retryable=True, kept=False, only=_tidy)
     for name, serve in {
         "closed as soon as accepted": Peer.close,
         "reset as soon as accepted": Peer.reset,
