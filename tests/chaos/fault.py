@@ -174,7 +174,7 @@ class Fault:
     judge_own: Callable[[Outcome], object] | None = None  # what is known over our own sockets only
     next_works: bool = True  # False where there is nobody who could answer
     heavy: bool = False  # too dear for every day: slow tests only
-    turns: bool = False  # what decides is no matter of event loops: each carriage takes one, in turns
+    turns: bool = False  # what decides is no matter of event loops: one of our own carriages and one of somebody else's, in turns
 
     @property
     def id(self) -> str:
@@ -256,8 +256,8 @@ def whole_families(faults: Sequence[Fault]) -> Any:
 
 def runners_of(fault: Fault, number: int, runners: Sequence[Runner] = RUNNERS) -> list[Runner]:
     """Over which runners the slow tests try the fault of this number."""
-    loop = LOOPS[number % len(LOOPS)]
-    return [runner for runner in runners if fault.only(runner) and (not fault.turns or runner.loop == loop)]
+    loop, carriages = LOOPS[number % len(LOOPS)], CARRIAGES[number % 2 :: 2]
+    return [r for r in runners if fault.only(r) and (not fault.turns or (r.loop == loop and r.carriage in carriages))]
 
 
 def registry() -> dict[str, list[Fault]]:
