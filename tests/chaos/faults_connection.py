@@ -284,7 +284,7 @@ TLS = [
     _untrusted("a certificate that is not yet good", _secured(not_before=YESTERDAY + datetime.timedelta(days=9), not_after=YESTERDAY + datetime.timedelta(days=19)), "not yet valid"),
     _untrusted("no certificate at all", _Refusing, "no TLS"),
     Fault("TLS", "the server speaks none", sends(b"HTTP/1.1 400 Bad Request\r\n\r\n"), md.ConnectionFailedError, greets=True, url=_secure_url, trust=_trust, next_works=False, code="TLS_FAILED", retryable=False),
-    Fault("TLS", "only the server speaks it", never, LOST, listen=_secured(), url=_plain_url, next_works=False, requests=0, retryable=True),
+    Fault("TLS", "only the server speaks it", never, LOST, listen=_secured(), url=_plain_url, next_works=False, requests=0, retryable=True, only=_tidy),
     *(
         Fault("TLS", f"the handshake is {name}", serve, md.ConnectionFailedError, greets=True, url=_secure_url, trust=_trust, next_works=False)
         for name, serve in {
