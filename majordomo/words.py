@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 from majordomo.errors import ConfigurationError, InvalidRequestError
 
@@ -49,7 +49,7 @@ def check_name(name: object, field: str) -> str:
     return name
 
 
-def is_number(value: object) -> bool:
+def is_number(value: object) -> TypeGuard[float]:
     """Whether this is a finite number that a float can hold: JSON may name one of five hundred digits."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and -LARGEST <= value <= LARGEST
 
@@ -65,7 +65,7 @@ def check_number(name: str, value: object, low: float, high: float, *, whole: bo
 
 def check_seconds(name: str, value: object) -> None:
     """Raise ConfigurationError, naming the setting, unless `value` is a finite number of seconds above 0."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+    if not is_number(value) or value <= 0:
         raise ConfigurationError(f"{name} is a number of seconds above 0", details={"field": name})
 
 

@@ -60,6 +60,7 @@ _BY_WORD: dict[str, tuple[type[MajordomoError], str | None]] = {
     "image_content_policy_violation": (ContentRefusedError, None),
     "content_filter": (ContentRefusedError, None),
     "insufficient_quota": (RateLimitError, "QUOTA_EXHAUSTED"),
+    "enforced_spend_limit_reached": (RateLimitError, "QUOTA_EXHAUSTED"),  # Anthropic
     "model_not_found": (NotFoundError, "MODEL_NOT_FOUND"),
     "context_length_exceeded": (InvalidRequestError, "CONTEXT_TOO_LONG"),
     "exceed_context_size_error": (InvalidRequestError, "CONTEXT_TOO_LONG"),  # llama.cpp
@@ -227,6 +228,8 @@ def _from_object(error: dict[str, Any], whole: dict[str, Any], source: str) -> E
     extra = error.get("details")
     if isinstance(extra, str) and extra:
         message = f"{message}: {extra}" if message else extra
+    if isinstance(extra, dict) and isinstance(extra.get("error_code"), str):  # Anthropic: what kind of limit it was
+        words += (extra["error_code"],)
     if isinstance(extra, list):
         words += _reasons(extra)
         if (wait := _retry_info(extra)) is not None:

@@ -7,7 +7,9 @@ it does to its pool when a call is cancelled, or when a server answers what nobo
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -16,6 +18,9 @@ from majordomo.errors import BadResponseError, ConfigurationError, ConnectionFai
 from majordomo.transport.address import Address, Headers
 from majordomo.transport.reply import DecodedReply, header_map
 from majordomo.wire import Deadline, Upload, WireRequest, WireStream
+
+LEAVING = 1.0  # seconds for closing an answer
+ENDING = 0.25  # seconds for what is pulled of one that was closed
 
 
 class ForeignRoom:
@@ -78,6 +83,8 @@ class ForeignRoom:
         except self._httpx.InvalidURL:  # ours is none of those: the client looks where a redirect leads, though it is not to follow
             raise BadResponseError("the backend redirects to what is no address", code="REDIRECT", retryable=False) from None
         except (self._httpx.HTTPError, self._httpx.StreamError, OSError) as error:
+            if isinstance(error, self._httpx.ConnectError) and _is_of_tls(error):
+                raise ConnectionFailedError(f"no TLS with {self.address.authority}", code="TLS_FAILED", retryable=False) from None
             raise ConnectionFailedError(
                 f"the exchange with {self.address.authority} failed: {type(error).__name__}", details={"reused": False, "sent": True}
             ) from None
@@ -112,12 +119,23 @@ class ForeignReply(DecodedReply):
         await self.aclose()
 
     async def aclose(self) -> None:
-        with anyio.move_on_after(1, shield=True):
-            # a generator left half way would be left to the collector, and trio warns of it
+        with anyio.move_on_after(LEAVING, shield=True):
             pieces, self._pieces = self._pieces, None
-            if isinstance(pieces, AsyncGenerator):
-                await pieces.aclose()
             await self._response.aclose()
+            if isinstance(pieces, AsyncGenerator):
+                # It holds generators of the client's own, which would be left to the collector (trio warns of it) unless it is pulled
+                # until it ends; on a connection that was just closed that is at once
+                with anyio.move_on_after(ENDING), suppress(Exception):
+                    while await _next(pieces) is not None:
+                        pass
+                await pieces.aclose()
+
+
+def _is_of_tls(error: BaseException | None) -> bool:
+    """Whether its cause is TLS, a certificate perhaps: it would fail again."""
+    while error is not None and not isinstance(error, ssl.SSLError):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 async def _next(pieces: AsyncIterator[bytes]) -> bytes | None:

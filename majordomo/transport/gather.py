@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import re
 
+from majordomo.errors import BadResponseError
+
 HEX = b"0123456789abcdefABCDEF"
 LONGEST_LINE = 8  # digits of a chunk's size; extensions and longer ones are left alone
 LONGEST_HEAD = 128 * 1024  # the protocol library refuses a longer one
+MOST_PROVISIONAL = 1000  # answers before the answer; it takes the protocol library seconds to read a piece of network that is full of them
 _CHUNKED = re.compile(rb"\r?\ntransfer-encoding:[ \t]*chunked[ \t]*\r?\n", re.IGNORECASE)
 _END = re.compile(rb"\n\r?\n")  # of a head, as the protocol library sees it: a bare line feed ends a line too
 _STATUS = re.compile(rb"HTTP/1\.1 ([0-9]{3})[ \r\n]")
@@ -19,10 +22,11 @@ _STATUS = re.compile(rb"HTTP/1\.1 ([0-9]{3})[ \r\n]")
 class Gatherer:
     """The bytes of one answer, in any slicing: what `feed` returns means the same as what it took."""
 
-    __slots__ = ("_gathers", "_head", "_held", "_left")
+    __slots__ = ("_gathers", "_head", "_held", "_left", "_provisional")
 
     def __init__(self) -> None:
         self._head: bytearray | None = bytearray()  # None once the head is over
+        self._provisional = 0
         self._gathers = False
         self._left = 0  # bytes of a chunk, with its line end, that are still to come
         self._held = b""  # the beginning of a chunk's first line
@@ -33,6 +37,7 @@ class Gatherer:
         return bool(self._held)
 
     def feed(self, data: bytes) -> bytes:
+        """Raises BadResponseError for provisional answers without end."""
         at = 0
         while self._head is not None:  # there may be thousands of provisional answers
             end = self._end_of_head(data, at)
@@ -56,6 +61,9 @@ class Gatherer:
         status = _STATUS.match(whole)
         if status is not None and status[1].startswith(b"1") and status[1] != b"101":
             self._head = bytearray()  # the real answer follows
+            self._provisional += 1
+            if self._provisional > MOST_PROVISIONAL:
+                raise BadResponseError("thousands of provisional answers, and no answer", code="NOT_HTTP")
         else:
             self._head = None
             self._gathers = status is not None and status[1] not in (b"101", b"204", b"304") and _CHUNKED.search(whole) is not None

@@ -181,6 +181,8 @@ async def dial(host: str, port: int) -> anyio.abc.ByteStream:
         while isinstance(found, BaseExceptionGroup):
             found = found.exceptions[0]  # type: ignore[assignment]  # down to the error itself
         raise found from None
+    except ValueError:  # anyio makes a group of the failures of all addresses, and there was none
+        raise OSError("the name has no address") from None
     raw: socket.socket = stream.extra(anyio.abc.SocketAttribute.raw_socket)
     raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     return stream

@@ -170,7 +170,11 @@ class Fault:
     listen: Callable[[Handler], Loopback] = Loopback  # makes the server
     url: Callable[[Loopback], str] = lambda server: server.url
     trust: Callable[[], ssl.SSLContext] | None = None  # what the client trusts
+    around: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext  # what holds while it is tried
+    judge_own: Callable[[Outcome], object] | None = None  # what is known over our own sockets only
     next_works: bool = True  # False where there is nobody who could answer
+    heavy: bool = False  # too dear for every day: slow tests only
+    turns: bool = False  # what decides is no matter of event loops: one of our own carriages and one of somebody else's, in turns
 
     @property
     def id(self) -> str:
@@ -224,13 +228,15 @@ def _installed(name: str) -> bool:
 
 LOOPS = ("asyncio", "trio", "blocking")
 CARRIAGES = ("httpcore", "httpcore2", "httpx", "httpx2")
-RUNNERS = [Runner(loop, carriage) for carriage in CARRIAGES if _installed(carriage) for loop in LOOPS]
+ALL_RUNNERS = [Runner(loop, carriage) for carriage in CARRIAGES for loop in LOOPS]
+RUNNERS = [runner for runner in ALL_RUNNERS if _installed(runner.carriage)]
 
 
 def quick(faults: Sequence[Fault]) -> Any:
-    """Each fault once, the runners taking turns."""
+    """Each fault once, the runners taking turns; of those that only the dialects can tell apart, every second one."""
     cases = []
-    for number, fault in enumerate(faults):
+    light = [fault for number, fault in enumerate(faults) if not fault.heavy and (number % 2 or not fault.turns)]
+    for number, fault in enumerate(light):
         runners = [runner for runner in RUNNERS if fault.only(runner)]
         runner = runners[number % len(runners)]
         cases.append(pytest.param(fault, runner, id=f"{fault.id} ({runner.id})"))
@@ -242,10 +248,16 @@ def whole_families(faults: Sequence[Fault]) -> Any:
     cases = []
     for family in dict.fromkeys(fault.family for fault in faults):
         for runner in RUNNERS:
-            chosen = [fault for fault in faults if fault.family == family and fault.only(runner)]
+            chosen = [fault for number, fault in enumerate(faults) if fault.family == family and runner in runners_of(fault, number)]
             if chosen:
                 cases.append(pytest.param(chosen, runner, id=f"{family} ({runner.id})"))
     return pytest.mark.parametrize(("faults", "runner"), cases)
+
+
+def runners_of(fault: Fault, number: int, runners: Sequence[Runner] = RUNNERS) -> list[Runner]:
+    """Over which runners the slow tests try the fault of this number."""
+    loop, carriages = LOOPS[number % len(LOOPS)], CARRIAGES[number % 2 :: 2]
+    return [r for r in runners if fault.only(r) and (not fault.turns or (r.loop == loop and r.carriage in carriages))]
 
 
 def registry() -> dict[str, list[Fault]]:
@@ -264,7 +276,7 @@ def run(fault: Fault, runner: Runner) -> Outcome:
     threads, sockets = set(threading.enumerate()), _sockets()
     server = fault.listen(_faulty(fault))
     try:
-        with _over(runner):
+        with _over(runner), fault.around():
             outcome = _blocking(fault, runner, server) if runner.loop == "blocking" else _on_a_loop(fault, runner, server)
     finally:
         server.close()
@@ -352,7 +364,9 @@ def _on_a_loop(fault: Fault, runner: Runner, server: Loopback) -> Outcome:
             outcome.connections_after = server.connections
         if client is not None:
             await client.aclose()
-        await anyio.lowlevel.checkpoint()
+        with anyio.move_on_after(1):  # a client's own pool may still be closing
+            while _tasks(runner.loop) != tasks:
+                await anyio.sleep(0.002)
         assert _tasks(runner.loop) == tasks, "a task is left"
         return outcome
 
@@ -432,6 +446,8 @@ def judge(outcome: Outcome) -> None:
         _judge_error(fault, error)
     if not isinstance(expect, (type, tuple)):
         expect(outcome)
+    if fault.judge_own is not None and outcome.runner.own:
+        fault.judge_own(outcome)
     limit = fault.within if fault.within is not None else WITHIN
     if fault.timeout is not None and fault.timeout.total is not None:
         limit = fault.timeout.total + SLACK
@@ -469,7 +485,7 @@ def _judge_error(fault: Fault, error: BaseException) -> None:
 
 def _nothing_left(threads: set[threading.Thread], sockets: set[int]) -> None:
     """The server may still be closing its own."""
-    ours = ("majordomo-portal", "Trio thread")  # trio keeps its idle threads for ten seconds
+    ours = ("majordomo-portal", "asyncio_", "AnyIO worker", "Trio thread")  # threads of the portal's loop, and trio's idle ones
     end = time.monotonic() + LEAVING
     while True:
         left = [thread.name for thread in set(threading.enumerate()) - threads if not thread.name.startswith(ours)]

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+import majordomo as md
 from majordomo.transport.gather import Gatherer
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -121,9 +122,11 @@ def test_the_answer_after_a_provisional_one_is_gathered_too() -> None:
     assert gathered([early + HEAD + chunk(b"one") + chunk(b"two")]) == [early + HEAD + b"6\r\nonetwo\r\n"]
 
 
-def test_any_number_of_provisional_answers_may_come_before() -> None:
-    early = b"HTTP/1.1 100 \r\n\r\n" * 3000
+def test_a_thousand_provisional_answers_may_come_before_and_no_more() -> None:
+    early = b"HTTP/1.1 100 \r\n\r\n" * 1000
     assert gathered([early + HEAD + chunk(b"one") + chunk(b"two")]) == [early + HEAD + b"6\r\nonetwo\r\n"]
+    with pytest.raises(md.BadResponseError, match="provisional"):
+        gathered([early, early])
 
 
 def test_all_chunks_of_a_read_become_one_and_a_part_of_one_is_handed_on_at_once() -> None:

@@ -612,34 +612,6 @@ def _pump(source: socket.socket, target: socket.socket) -> None:
         pass
 
 
-@pytest.mark.parametrize(
-    ("answer", "error"),
-    [
-        (b"", md.ConnectionFailedError),
-        (b"SSH-2.0-OpenSSH\r\n", md.BadResponseError),
-        (b"HTTP/1.1 abc\r\n\r\n", md.BadResponseError),
-        (b"HTTP/1.1 200 OK\r\n" + b"x: " + b"y" * 200_000, md.BadResponseError),
-        (b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nhello", md.BadResponseError),
-        (b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nshort", md.ConnectionFailedError),
-        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n", md.ConnectionFailedError),
-    ],
-    ids=["nothing", "no HTTP", "bad status", "endless head", "two lengths", "cut body", "bad chunk"],
-)
-async def test_broken_http_is_a_typed_error_and_the_next_call_works(serve: Serve, answer: bytes, error: type[Exception]) -> None:
-    def handler(peer: Peer) -> None:
-        if peer.request() is None:
-            return
-        peer.send(answer if peer.number == 0 else whole("fine"))
-
-    port = room(serve(handler))
-    with pytest.raises(error) as caught:
-        await fetch(port)
-    assert isinstance(caught.value, md.MajordomoError)
-    assert caught.value.__cause__ is None
-    assert await fetch(port) == (200, b"fine")
-    await port.aclose()
-
-
 async def test_a_closed_room_refuses_calls(serve: Serve) -> None:
     port = room(serve(always(whole("ok"))))
     await fetch(port)
