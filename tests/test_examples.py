@@ -55,7 +55,7 @@ SAYS = {
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
 def test_every_example_runs_and_says_what_it_should(path: Path, tmp_path: Path) -> None:
-    runner = ["-m", "pytest", "-q"] if path.name.startswith("test_") else []
+    runner = ["-m", "pytest", "-q", "-n0"] if path.name.startswith("test_") else []
     done = subprocess.run([sys.executable, "-W", "error", *runner, str(path)], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
     for words in SAYS[path.name]:
