@@ -84,6 +84,8 @@ class Reader:
         self.folder, self.town, self.patch = folder, built, patch
         self.names: dict[str, Any] = {"__name__": "__main__", "servers": built.servers}
         self.printed = ""
+        # A reader's shell forgets a provider when its name is given to the next one; what it leaves open ends with the loop
+        self.held: list[Any] = []
 
     async def follow(self, part: Block | Note) -> None:
         if isinstance(part, Note):
@@ -153,6 +155,7 @@ class Reader:
         with contextlib.redirect_stdout(out):
             try:
                 if code.co_flags & inspect.CO_COROUTINE:
+                    self.held += self.names.values()
                     await eval(code, self.names)
                 else:
                     await to_thread.run_sync(eval, code, self.names)
