@@ -30,6 +30,7 @@ def test_every_sentence_names_its_tests(page: str, sentences: int) -> None:
     assert all("::test_" in row for row in rows)
 
 
+@pytest.mark.slow
 def test_the_faults_are_counted_truly() -> None:
     done = subprocess.run([sys.executable, ROOT / "scripts" / "count-faults", "--check"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

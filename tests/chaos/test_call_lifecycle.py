@@ -73,6 +73,7 @@ def test_a_closed_provider_refuses_all_and_may_be_closed_again(backend: Any, loo
     assert server.connections == 0
 
 
+@pytest.mark.slow
 @LOOPS
 @pytest.mark.parametrize("streams", [False, True])
 def test_closing_during_a_call_ends_it_with_a_typed_error_or_its_answer(loop: str, streams: bool, serve: Serve) -> None:
@@ -110,6 +111,7 @@ def test_closing_during_a_call_ends_it_with_a_typed_error_or_its_answer(loop: st
     assert len(server.seen) == 1
 
 
+@pytest.mark.slow
 @LOOPS
 def test_a_provider_that_nobody_closed_warns_of_resources_at_most(loop: str, serve: Serve) -> None:
     server = serve(answering)
@@ -273,6 +275,7 @@ ENDINGS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_the_interpreter_ends_with_an_open_stream(ending: str, serve: Serve) -> None:
     def stops(peer: Peer) -> None:

@@ -156,6 +156,7 @@ async def test_a_wait_that_outlasts_the_deadline_is_not_begun(serve: Serve, time
 EVERYBODY = [*CHATTING, *DRAWING]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", EVERYBODY, ids=lambda backend: f"{'draw' if backend in DRAWING else 'chat'} {backend.name}")
 async def test_a_storm_on_a_dead_server_stays_within_the_budget(backend: Any, serve: Serve, time: Time) -> None:
     """40 calls at once, three times: 120 calls and 40 repeats, whatever is asked beside them."""

@@ -7,6 +7,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent.parent
 
 
+@pytest.mark.slow
 def test_the_pictures_in_the_docs_are_what_their_recipes_make() -> None:
     done = subprocess.run([sys.executable, ROOT / "scripts" / "recipe-pictures", "--check"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -26,7 +26,10 @@ from majordomo.providers.base import provider_names
 Serve = Callable[[Handler], Loopback]
 ONCE = md.Retries(attempts=1)
 SOON = 5.0  # seconds until what was closed has to be gone
-pytestmark = pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="sockets are counted where Linux lists them")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="sockets are counted where Linux lists them"),
+]
 
 
 @dataclass
