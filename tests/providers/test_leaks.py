@@ -65,9 +65,7 @@ CASES = [
     Case("chat offline", lambda url, **common: md.Offline(), lambda provider: provider.model("clerk")),
     Case("picture offline", lambda url, **common: md.Offline(), lambda provider: provider.image_model("sketch"), None, {"size": "64x48"}),
 ]
-every_case = pytest.mark.parametrize(
-    "case", [pytest.param(case, id=case.name, marks=[pytest.mark.slow] if case.name.startswith("picture") else []) for case in CASES]
-)
+every_case = pytest.mark.parametrize("case", [pytest.param(case, id=case.name) for case in CASES])
 
 
 def test_every_provider_is_here() -> None:
