@@ -6,6 +6,8 @@ import secrets
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeVar
 
+from majordomo.words import as_extra
+
 SEEDS = 2**63  # a request takes 0 to 2**63-1
 SAFE_SEEDS = 2**31  # every backend takes 0 to 2**31-1 (stable-diffusion.cpp, A1111, ComfyUI, Gemini's int32)
 
@@ -44,8 +46,9 @@ def with_random_seed(source: Callable[[int], int] = secrets.randbelow) -> Shared
 
 
 def with_extra(extra: Mapping[str, Any] | None = None, **keys: Any) -> SharedOption:
-    """Values for the backend's own body, merged deeply into it."""
-    return _set(lambda: {"extra": {**(extra or {}), **keys}})
+    """Values for the backend's own body, merged deeply into it. Raises InvalidRequestError (field `extra`) when the call is made, for what
+    is no mapping with text keys."""
+    return _set(lambda: {"extra": {**as_extra({} if extra is None else extra), **keys}})
 
 
 def with_caller(caller: str | None) -> SharedOption:

@@ -58,7 +58,7 @@ class Retries:
             raise ConfigurationError("retries.attempts must be a whole number from 1 to 100", details={"field": "attempts"})
         for name in ("base", "cap", "longest_wait", "budget"):
             value = getattr(self, name)
-            if not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
                 raise ConfigurationError(f"retries.{name} must be a number from 0", details={"field": name})
 
 

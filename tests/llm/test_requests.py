@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -115,3 +116,16 @@ def test_a_caller_is_short_printable_text(caller: object) -> None:
         with pytest.raises(md.InvalidRequestError) as caught:
             check()
         assert caught.value.field == "caller"
+
+
+@pytest.mark.parametrize("extra", [5, ["a"], {5: "a"}])
+def test_an_option_with_extra_that_is_no_mapping_is_refused_by_name(extra: Any) -> None:
+    with pytest.raises(md.InvalidRequestError) as caught:
+        md.with_extra(extra)(llm.Request())
+    assert caught.value.field == "extra"
+
+
+@pytest.mark.parametrize("name", ["base", "cap", "longest_wait", "budget"])
+def test_a_setting_of_retries_is_no_truth_value(name: str) -> None:
+    with pytest.raises(md.ConfigurationError, match=f"retries.{name}"):
+        md.Retries(**{name: True})  # type: ignore[arg-type]
