@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
-from pydantic_core import from_json
-
 from majordomo.dialects.answer import Answer, ChatStream, count, json_of, objects, seconds_of, word_of
 from majordomo.dialects.errors import build_error, error_value
 from majordomo.dialects.pictures import received_base64
@@ -249,11 +247,14 @@ class OpenAIChatStream(ChatStream):
         answer.within = within
         super().__init__(answer, EventDecoder(limits.picture_event if wants_pictures(request) else limits.event), limits)
         self._loading_chunks = loading_chunks
+        from pydantic_core import from_json  # with the first answer, see framing.json
+
+        self._parse = from_json
 
     def frame(self, data: bytes, events: list[ChatEvent]) -> None:
         """Nearly all are one choice with a delta: those are read with as few looks as they need."""
         try:
-            document = from_json(data)
+            document = self._parse(data)
             choices = document["choices"]
             delta = choices[0]["delta"]
         except (ValueError, LookupError, TypeError, RecursionError):

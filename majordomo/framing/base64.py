@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import binascii
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from functools import cache, partial
 from io import BytesIO
-
-from pydantic_core import CoreConfig, SchemaValidator, core_schema
 
 from majordomo.errors import BadResponseError
 from majordomo.llm.parts import FilePart, ImagePart
@@ -22,14 +20,18 @@ try:
 
     _encode, _decode = pybase64.b64encode, partial(pybase64.b64decode, validate=True)
 except ImportError:
-    # pydantic's decoder takes a third of binascii's time. It reads a JSON string: an escape is not for it to resolve.
-    _reader = SchemaValidator(core_schema.bytes_schema(), CoreConfig(val_json_bytes="base64"))
+
+    @cache
+    def _reader() -> Callable[[bytes], bytes]:
+        """pydantic's decoder takes a third of binascii's time. It is loaded with the first picture, see framing.json."""
+        from pydantic_core import CoreConfig, SchemaValidator, core_schema
+
+        return SchemaValidator(core_schema.bytes_schema(), CoreConfig(val_json_bytes="base64")).validate_json
 
     def _decode(text: bytes) -> bytes:
-        if b"\\" in text:
+        if b"\\" in text:  # it reads a JSON string, whose escapes are not for it to resolve
             raise ValueError("an escape")
-        decoded: bytes = _reader.validate_json(b'"%b"' % text)
-        return decoded
+        return _reader()(b'"%b"' % text)
 
     _encode = partial(binascii.b2a_base64, newline=False)
 

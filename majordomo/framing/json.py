@@ -1,11 +1,12 @@
-"""JSON both ways. Reading never lets anything but BadResponseError out, whatever the bytes are."""
+"""JSON both ways. Reading never lets anything but BadResponseError out, whatever the bytes are.
+
+pydantic's parser takes as long to load as all that is needed to make a model: it is loaded when there is something to read or write.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
-
-from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from majordomo.errors import BadResponseError, InvalidRequestError
 
@@ -19,7 +20,7 @@ def decode_json(raw: bytes, depth: int = 64, most: int = MOST) -> Any:
     if len(raw) * LIST // 2 > most and _is_heavy(raw, most):
         raise BadResponseError("the answer holds more values than any has reason to", code="TOO_MANY_VALUES")
     try:
-        value = from_json(raw)
+        value = _parse(raw)
     except (ValueError, RecursionError, OverflowError):
         raise BadResponseError(f"the answer is no JSON{_glimpse(raw)}", code="NOT_JSON") from None
     # Only a text with more brackets than `depth` can be nested deeper
@@ -43,6 +44,8 @@ def encode_json(value: Any, fallback: Callable[[Any], Any] | None = None) -> byt
 
     `fallback` gives the replacement for a value of a type that JSON does not know.
     """
+    from pydantic_core import PydanticSerializationError, to_json
+
     try:
         raw = to_json(value, fallback=fallback)
     except (PydanticSerializationError, UnicodeError, RecursionError):
@@ -50,10 +53,21 @@ def encode_json(value: Any, fallback: Callable[[Any], Any] | None = None) -> byt
     # The encoder writes both as words that are no JSON, from within a set or a dataclass as well; in a text these words may stand
     if b"NaN" in raw or b"Infinity" in raw:
         try:
-            from_json(raw, allow_inf_nan=False)
+            _parse(raw, allow_inf_nan=False)
         except ValueError:
             raise InvalidRequestError("the request holds NaN or an infinite number", field="extra") from None
     return raw
+
+
+def _first_parse(raw: bytes, **options: bool) -> Any:
+    global _parse
+    from pydantic_core import from_json
+
+    _parse = from_json
+    return from_json(raw, **options)
+
+
+_parse: Callable[..., Any] = _first_parse  # a name of the module, so that nothing stands before the parser from the second document on
 
 
 def _is_heavy(raw: bytes, most: int) -> bool:

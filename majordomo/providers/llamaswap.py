@@ -10,14 +10,11 @@ from urllib.parse import quote
 
 from majordomo import env, imagegen, llm
 from majordomo.catalog import Health, ModelInfo
-from majordomo.dialects.embeddings import OpenAIEmbeddings
 from majordomo.dialects.openai_chat import OpenAIChat
 from majordomo.dialects.openai_image_models import compatible_family
 from majordomo.dialects.openai_images import OpenAIImages
 from majordomo.dialects.openai_models import decode_change, decode_models, decode_running
 from majordomo.dialects.samplers import SDCPP, Lists
-from majordomo.dialects.sdapi import SDAPI
-from majordomo.dialects.sdcpp_jobs import decode_capabilities
 from majordomo.errors import BadResponseError, ConfigurationError, NotFoundError
 from majordomo.flows import portal
 from majordomo.flows.call import Watch
@@ -61,6 +58,8 @@ class LlamaSwap(HTTPProvider):
         self._chat = OpenAIChat(owner=self.name, path="/v1/chat/completions", loading_chunks=True)
         self._images: AnsweringDoor
         if images == "sdapi":
+            from majordomo.dialects.sdapi import SDAPI  # few want it, and a model should be made soon
+
             self._images = SDAPI(sdcpp=True, names_model=True)
         else:
             self._images = OpenAIImages(tag=True) if images == "openai+tag" else OpenAIImages(compatible_family, tag=False)
@@ -79,6 +78,8 @@ class LlamaSwap(HTTPProvider):
         if not SDCPP.must_ask(request):
             return Lists()
         if model not in self._known:
+            from majordomo.dialects.sdcpp_jobs import decode_capabilities
+
             path = f"/upstream/{quote(model, safe='/:')}/sdcpp/v1/capabilities"
             deadline = self._caller.deadline(self._picture_timeout, model)
             try:
@@ -89,6 +90,8 @@ class LlamaSwap(HTTPProvider):
         return self._known[model]
 
     def embedding_model(self, id: str) -> HTTPEmbeddingModel:  # noqa: A002
+        from majordomo.dialects.embeddings import OpenAIEmbeddings
+
         return self._embedder(OpenAIEmbeddings("/v1/embeddings"), id)
 
     async def server(self) -> str:
