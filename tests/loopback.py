@@ -83,6 +83,13 @@ class Peer:
         with contextlib.suppress(OSError):
             self.socket.sendall(data)
 
+    def send_and_end(self, data: bytes) -> None:
+        """These bytes and the end in one packet: who has them knows that no more will come, or can know."""
+        with contextlib.suppress(OSError):
+            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+            self.socket.sendall(data)
+            self.socket.shutdown(socket.SHUT_WR)
+
     def reply(self, body: bytes | str | dict[str, Any] = b"", status: int = 200, headers: dict[str, str] | None = None) -> None:
         """A well-formed answer with a Content-Length."""
         self.send(whole(body, status, headers))

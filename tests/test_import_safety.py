@@ -45,7 +45,7 @@ print(json.dumps({"seen": seen, "changed": [key for key in before if before[key]
 
 def imported(loaded: bool) -> dict[str, Any]:
     code = f"LOADED = {loaded}\n{WATCHED}"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT, timeout=120)
+    done = subprocess.run([sys.executable, "-B", "-c", code], capture_output=True, text=True, check=False, cwd=ROOT, timeout=120)
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
     return found

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import trustme
 from chaos.fault import Fault, Runner, chat_backend
-from chaos.sending import chunked, is_fine, sends
+from chaos.sending import chunked, half_close, is_fine, sends
 from loopback import Handler, Loopback, Peer, whole
 
 import majordomo as md
@@ -43,19 +43,14 @@ STAGES = {
 LOST = (md.ConnectionFailedError, md.BadResponseError)
 
 
-def _half_close(peer: Peer) -> None:
-    """Nothing more will be said, but it could still be listened to."""
-    peer.socket.shutdown(socket.SHUT_WR)
-    peer.wait_for_close(5)
-
-
-ENDS: dict[str, Callable[[Peer], object]] = {"closed": Peer.close, "reset": Peer.reset, "half-closed": _half_close}
+ENDS: dict[str, Callable[[Peer], object]] = {"closed": Peer.close, "reset": Peer.reset, "half-closed": half_close}
 
 BREAKS = [
     Fault("connections that break", f"{end} {stage}", sends(said, then=how), LOST, retryable=True, kept=False, requests=1)
     for stage, said in STAGES.items()
     for end, how in ENDS.items()
 ]
+
 # A whole answer is one, whatever becomes of its connection (a reset may overtake it, so it is none of these)
 BREAKS += [
     Fault("connections that break", f"{end} behind {name}", sends(said, then=ENDS[end]), is_fine, kept=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import threading
 from collections.abc import Callable
 
@@ -13,15 +14,30 @@ Serve = Callable[[Peer], object]
 
 
 def sends(*pieces: bytes, then: Callable[[Peer], object] | None = Peer.close) -> Serve:
-    """These bytes, and then the connection is closed; with `then` None it stays open for the next request."""
+    """These bytes, and then the connection is closed; with `then` None it stays open for the next request.
+
+    The end comes with the last bytes: a client could send its next request between the two, and would be told that it failed.
+    """
 
     def serve(peer: Peer) -> None:
-        for piece in pieces:
+        *first, last = pieces or (b"",)
+        for piece in first:
             peer.send(piece)
+        if then in (Peer.close, half_close):
+            peer.send_and_end(last)
+        else:
+            peer.send(last)
         if then is not None:
             then(peer)
 
     return serve
+
+
+def half_close(peer: Peer) -> None:
+    """Nothing more will be said, but it could still be listened to."""
+    with contextlib.suppress(OSError):
+        peer.socket.shutdown(socket.SHUT_WR)
+    peer.wait_for_close(5)
 
 
 def stays(*pieces: bytes) -> Serve:
