@@ -14,7 +14,7 @@ from majordomo.errors import BadResponseError
 from majordomo.llm.parts import FilePart, ImagePart
 
 _encode: Callable[[bytes | memoryview], bytes]
-_decode: Callable[[bytes], bytes]
+_decode: Callable[[bytes | memoryview], bytes]
 try:
     import pybase64
 
@@ -28,15 +28,18 @@ except ImportError:
 
         return SchemaValidator(core_schema.bytes_schema(), CoreConfig(val_json_bytes="base64")).validate_json
 
-    def _decode(text: bytes) -> bytes:
-        if b"\\" in text:  # it reads a JSON string, whose escapes are not for it to resolve
+    def _decode(text: bytes | memoryview) -> bytes:
+        quoted = b'"%b"' % bytes(text)
+        if b"\\" in quoted:  # it reads a JSON string, whose escapes are not for it to resolve
             raise ValueError("an escape")
-        return _reader()(b'"%b"' % text)
+        return _reader()(quoted)
 
     _encode = partial(binascii.b2a_base64, newline=False)
 
 
 PIECE = 192 * 1024  # a multiple of 3, so that pieces join without padding; 256 KiB when encoded: smaller ones cost a wait each
+
+DECODED = 64 * 1024  # of text at once: a piece of network is larger, and is not to be held again beside itself
 
 
 class SplicedBody:
@@ -72,18 +75,34 @@ class Base64Sink:
 
     def write(self, text: bytes) -> None:
         """Raises ValueError for text that is no base64, and has then taken none of it; BadResponseError beyond the limit."""
-        if self._carry:
-            text = self._carry + text
-        whole = len(text) & ~3
-        if whole:
-            if self._ended:
-                raise ValueError("text after the padding")
-            decoded = _decode(text[:whole] if whole < len(text) else text)
-            if self._held.tell() + len(decoded) > self._limit:
-                raise BadResponseError(f"a picture in the answer has more than {self._limit:,} bytes", code="PICTURE_TOO_LARGE")
-            self._ended = text[whole - 1] == 61  # "="
-            self._held.write(decoded)
-        self._carry = text[whole:]
+        carry = self._carry
+        if carry and len(carry) + len(text) < 4:
+            self._carry += text
+            return
+        at = 4 - len(carry) if carry else 0  # what completes the group that the last piece began
+        end = at + (len(text) - at & ~3)
+        view = memoryview(text)
+        before = self._held.tell(), self._ended
+        try:
+            if at:
+                self._take(carry + text[:at])
+            for start in range(at, end, DECODED):
+                self._take(view[start : min(start + DECODED, end)])
+        except ValueError:
+            self._held.seek(before[0])
+            self._held.truncate()
+            self._ended = before[1]
+            raise
+        self._carry = text[end:]
+
+    def _take(self, text: bytes | memoryview) -> None:
+        if self._ended:
+            raise ValueError("text after the padding")
+        decoded = _decode(text)
+        if self._held.tell() + len(decoded) > self._limit:
+            raise BadResponseError(f"a picture in the answer has more than {self._limit:,} bytes", code="PICTURE_TOO_LARGE")
+        self._ended = text[-1:] == b"="
+        self._held.write(decoded)
 
     def close(self) -> bytes:
         """The bytes. Raises ValueError when the text ended within a group of four."""

@@ -26,8 +26,28 @@ class Connection:
         read did not fill its buffer. When h11's state cannot be seen it is not clean: that costs keep-alive, never an answer."""
         if not self.protocol.is_idle() or not self.wire.drained:
             return False
+        state = self._state()
+        return state is not None and state.trailing_data[0] == b""
+
+    def owed(self) -> int:
+        """Bytes of a body with a Content-Length that h11 waits for, holding none of them: it need not see all of them. 0 when it must, or
+        when its state cannot be seen: that costs time, never an answer."""
+        remaining = getattr(self._reader(), "_remaining", None)
+        state = self._state()
+        return remaining if state is not None and isinstance(remaining, int) and not state.trailing_data[0] else 0
+
+    def took(self, count: int) -> None:
+        """So many of the bytes that are owed were read past h11."""
+        reader = self._reader()
+        reader._remaining -= count
+
+    def _state(self) -> h11.Connection | None:
         state: Any = getattr(self.protocol, "_h11_state", None)
-        return isinstance(state, h11.Connection) and state.trailing_data[0] == b""
+        return state if isinstance(state, h11.Connection) else None
+
+    def _reader(self) -> Any:
+        """What h11 reads the present body with."""
+        return getattr(self._state(), "_reader", None)
 
     async def aclose(self) -> None:
         await self.wire.aclose()

@@ -18,7 +18,7 @@ from majordomo.transport.gather import Gatherer
 from majordomo.wire import Deadline
 
 HOLD = 64 * 1024
-READ = 128 * 1024  # 64 KiB cost a third more for large answers, 256 KiB hold more of them at once than it saves
+READ = 256 * 1024  # as much as an event loop takes at once: with less, every piece is cut in two and waited for twice
 
 
 class Wire(httpcore.AsyncNetworkStream):
@@ -44,21 +44,25 @@ class Wire(httpcore.AsyncNetworkStream):
         self._ssl: Any = stream.extra(TLSAttribute.ssl_object, None)
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        """The next bytes, b"" at the end. Sends what is held first."""
+        """The next bytes, b"" at the end. Sends what is held first. httpcore would take less at once: it is given up to READ bytes."""
+        return await self.read_most(READ)
+
+    async def read_most(self, most: int) -> bytes:
+        """The next bytes, at most so many (up to READ)."""
         if self._held:
             with contextlib.suppress(httpcore.WriteError):  # an answer may be there all the same, and says more
                 await self._flush()
-        while received := await self._received():
-            # anyio hands out what it has up to READ bytes: a full piece may have more behind it, above the socket
-            self._filled = len(received) >= READ
+        while received := await self._received(most):
+            # anyio hands out what it has up to that many bytes: a full piece may have more behind it, above the socket
+            self._filled = len(received) >= most
             self.replied = True
             if data := self._gather.feed(received):  # empty when all of it is held back: to httpcore that would be the end
                 return data
         return b""
 
-    async def _received(self) -> bytes:
+    async def _received(self, most: int) -> bytes:
         if self._early:
-            data, self._early = self._early, b""
+            data, self._early = self._early[:most], self._early[most:]
             return data
         deadline = self.deadline
         while True:
@@ -67,7 +71,7 @@ class Wire(httpcore.AsyncNetworkStream):
             watch = deadline.watch if deadline.phase != "idle" else None
             try:
                 with anyio.move_on_after(wait if watch is None else min(wait, deadline.tick)):
-                    received = await self._stream.receive(READ)
+                    received = await self._stream.receive(most)
             except anyio.EndOfStream:
                 return b""
             except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):

@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 import anyio
 import anyio.lowlevel
+import h11
 import pytest
 import trustme
 from loopback import Handler, Loopback, Peer, always, whole
@@ -25,6 +26,7 @@ from majordomo.transport.address import encode_headers
 from majordomo.transport.carrier import httpcore
 from majordomo.transport.connection import Connection
 from majordomo.transport.pool import Pool
+from majordomo.transport.reply import LAST
 from majordomo.transport.room import Room
 from majordomo.transport.socket import READ, Wire
 from majordomo.wire import Deadline, WireRequest, WireStream
@@ -136,6 +138,107 @@ async def test_it_never_takes_an_answer_nobody_asked_for(serve: Serve, unasked: 
     await anyio.to_thread.run_sync(arrived.wait)
     await anyio.sleep(0.02)  # the loopback delivers what was sent
     assert await fetch(port) == (200, b"two")
+    await port.aclose()
+
+
+LONG_BODY = bytes(range(256)) * 4096  # 1 MiB
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])
+async def test_the_middle_of_a_long_body_is_not_shown_to_the_protocol_library(
+    serve: Serve, authority: trustme.CA, monkeypatch: pytest.MonkeyPatch, secure: bool
+) -> None:
+    """Its copies cost more than all else. The connection is kept, and what stands behind the body is still noticed."""
+    shown = 0
+    receive_data = h11.Connection.receive_data
+
+    def watched(self: h11.Connection, data: bytes) -> None:
+        nonlocal shown
+        shown += len(data)
+        receive_data(self, data)
+
+    monkeypatch.setattr(h11.Connection, "receive_data", watched)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    trust = ssl.create_default_context()
+    authority.configure_trust(trust)
+    server = Loopback(always(whole(LONG_BODY)), context) if secure else serve(always(whole(LONG_BODY)))
+    port = room(server, tls=trust) if secure else room(server)
+    assert [await fetch(port), await fetch(port)] == [(200, LONG_BODY)] * 2
+    assert server.connections == 1
+    assert 2 * LAST < shown <= 2 * (READ + 2 * LAST)
+    await port.aclose()
+    server.close()
+
+
+async def test_a_long_body_that_is_cut_is_an_error_with_what_came_before(serve: Serve) -> None:
+    def handler(peer: Peer) -> None:
+        while peer.request() is not None:
+            if len(peer.server.seen) == 1:
+                peer.send(whole(LONG_BODY)[:-100_000])
+                peer.close()
+            else:
+                peer.reply("fine")
+
+    port = room(serve(handler))
+    reply = await port.open(get(), Deadline(QUICK))
+    came = b""
+    with pytest.raises(md.ConnectionFailedError) as caught:
+        while piece := await reply.read():
+            came += piece
+    assert caught.value.code == "REPLY_CUT"
+    assert came == LONG_BODY[:-100_000]
+    assert await reply.read() == b""
+    await reply.aclose()
+    assert await fetch(port) == (200, b"fine")
+    await port.aclose()
+
+
+async def test_bytes_behind_a_long_body_end_the_connection(serve: Serve) -> None:
+    def handler(peer: Peer) -> None:
+        while peer.request() is not None:
+            if peer.number:
+                peer.reply("clean")
+            else:
+                peer.send(whole(LONG_BODY) + whole("poison"))
+
+    server = serve(handler)
+    port = room(server)
+    assert await fetch(port) == (200, LONG_BODY)
+    assert await fetch(port) == (200, b"clean")
+    assert server.connections == 2
+    await port.aclose()
+
+
+@pytest.mark.parametrize("end", ["cancelled", "left", "late"])
+async def test_a_long_body_left_in_its_middle_costs_no_place(serve: Serve, end: str) -> None:
+    closed = threading.Event()
+
+    def handler(peer: Peer) -> None:
+        while peer.request() is not None:
+            if len(peer.server.seen) > 1:
+                peer.reply("fine")
+                continue
+            peer.send(whole(LONG_BODY)[:-100_000])
+            if peer.wait_for_close():
+                closed.set()
+            return
+
+    port = room(serve(handler), connections=1)
+    reply = await port.open(get(), Deadline(Timeout(connect=2, queue=2, first_byte=2, idle=0.1 if end == "late" else 2, total=5)))
+    came = 0
+    while came < len(LONG_BODY) - 100_000:
+        came += len(await reply.read())
+    if end == "cancelled":
+        with anyio.move_on_after(0.01) as scope:
+            await reply.read()
+        assert scope.cancelled_caught
+    elif end == "late":
+        with pytest.raises(md.DeadlineExceededError):
+            await reply.read()
+    await reply.aclose()
+    assert await anyio.to_thread.run_sync(closed.wait, 2)
+    assert await fetch(port) == (200, b"fine")
     await port.aclose()
 
 
