@@ -37,7 +37,7 @@ except ImportError:
     _encode = partial(binascii.b2a_base64, newline=False)
 
 
-PIECE = 192 * 1024  # a multiple of 3, so that pieces join without padding; 256 KiB when encoded: smaller ones cost a wait each
+PIECE = 384 * 1024  # a multiple of 3, so that pieces join without padding; 512 KiB when encoded: smaller ones cost a wait each
 
 DECODED = 64 * 1024  # of text at once: a piece of network is larger, and is not to be held again beside itself
 
