@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import io
 import os
+import sys
+import tempfile
 from collections.abc import Callable, Iterator
 
 import properties
@@ -21,9 +23,21 @@ def pytest_xdist_auto_num_workers() -> int:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Before a test is read: its number of tries is fixed when it is."""
+    if sys.dont_write_bytecode and not hasattr(config, "workerinput"):
+        _keep_bytecode(config)
     properties.thorough = _slow_wanted(config)
     settings.register_profile("majordomo", parent=settings.default, max_examples=properties.tries(100))
     settings.load_profile("majordomo")
+
+
+def _keep_bytecode(config: pytest.Config) -> None:
+    """Who wants no bytecode beside the sources wants none left; but programs that tests start by the dozen would each compile everything."""
+    folder = tempfile.TemporaryDirectory(prefix="majordomo-bytecode-")
+    config.add_cleanup(folder.cleanup)
+    patch = pytest.MonkeyPatch()
+    config.add_cleanup(patch.undo)
+    patch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+    patch.setenv("PYTHONPYCACHEPREFIX", folder.name)
 
 
 @pytest.hookimpl(tryfirst=True)
