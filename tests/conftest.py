@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import properties
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from loopback import Handler, Loopback
 from PIL import Image
 
@@ -26,7 +26,9 @@ def pytest_configure(config: pytest.Config) -> None:
     if sys.dont_write_bytecode and not hasattr(config, "workerinput"):
         _keep_bytecode(config)
     properties.thorough = _slow_wanted(config)
-    settings.register_profile("majordomo", parent=settings.default, max_examples=properties.tries(100))
+    settings.register_profile(
+        "majordomo", parent=settings.default, max_examples=properties.tries(100), suppress_health_check=[HealthCheck.too_slow]
+    )  # it goes by the clock
     settings.load_profile("majordomo")
 
 
