@@ -2,9 +2,13 @@ from __future__ import annotations
 
 import io
 import os
+import sys
+import tempfile
 from collections.abc import Callable, Iterator
 
+import properties
 import pytest
+from hypothesis import HealthCheck, settings
 from loopback import Handler, Loopback
 from PIL import Image
 
@@ -17,13 +21,43 @@ def pytest_xdist_auto_num_workers() -> int:
     return processors + (processors + 1) // 2
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Before a test is read: its number of tries is fixed when it is."""
+    if sys.dont_write_bytecode and not hasattr(config, "workerinput"):
+        _keep_bytecode(config)
+    properties.thorough = _slow_wanted(config)
+    settings.register_profile(
+        "majordomo", parent=settings.default, max_examples=properties.tries(100), suppress_health_check=[HealthCheck.too_slow]
+    )  # it goes by the clock
+    settings.load_profile("majordomo")
+
+
+def _keep_bytecode(config: pytest.Config) -> None:
+    """Who wants no bytecode beside the sources wants none left; but programs that tests start by the dozen would each compile everything."""
+    folder = tempfile.TemporaryDirectory(prefix="majordomo-bytecode-")
+    config.add_cleanup(folder.cleanup)
+    patch = pytest.MonkeyPatch()
+    config.add_cleanup(patch.undo)
+    patch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+    patch.setenv("PYTHONPYCACHEPREFIX", folder.name)
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What only makes sense in thousands has a run of its own: pytest -m slow."""
-    if "slow" in config.getoption("markexpr"):
-        return
-    left_out = [item for item in items if item.get_closest_marker("slow") is not None]
-    config.hook.pytest_deselected(items=left_out)
-    items[:] = [item for item in items if item not in set(left_out)]
+    """What only makes sense in thousands has a run of its own: pytest -m slow. Properties are tried more often there."""
+    if _slow_wanted(config):
+        for item in items:
+            if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
+                item.add_marker(pytest.mark.slow)
+    elif "slow" not in config.getoption("markexpr"):
+        left_out = [item for item in items if item.get_closest_marker("slow") is not None]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item.get_closest_marker("slow") is None]
+
+
+def _slow_wanted(config: pytest.Config) -> bool:
+    expression = config.getoption("markexpr")
+    return "slow" in expression and "not slow" not in expression
 
 
 @pytest.fixture(params=["asyncio", "trio"])

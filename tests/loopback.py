@@ -35,6 +35,7 @@ class Peer:
     number: int
     _held: bytes = b""
     closed_by_client: threading.Event = field(default_factory=threading.Event)
+    _thread: int = field(default_factory=threading.get_ident)
 
     def request(self) -> Seen | None:
         """The next whole request; None when the client has gone."""
@@ -112,10 +113,13 @@ class Peer:
             self.socket.close()
 
     def close(self) -> None:
+        """The connection ends at once. Its number goes back to the system in the thread that serves it: that one may be about to read,
+        and from another's hand the number would already belong to the next test's socket, whose bytes it would take away."""
         with contextlib.suppress(OSError):
             self.socket.shutdown(socket.SHUT_RDWR)
-        with contextlib.suppress(OSError):
-            self.socket.close()
+        if threading.get_ident() == self._thread:
+            with contextlib.suppress(OSError):
+                self.socket.close()
 
 
 Handler = Callable[[Peer], None]
@@ -132,7 +136,8 @@ class Loopback:
         self._socket = socket.create_server(("127.0.0.1", port), backlog=2048)
         self.port: int = self._socket.getsockname()[1]
         self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
-        threading.Thread(target=self._accept, name="Loopback", daemon=True).start()
+        self._accepting = threading.Thread(target=self._accept, name="Loopback", daemon=True)
+        self._accepting.start()
 
     @property
     def connections(self) -> int:
@@ -163,8 +168,11 @@ class Loopback:
             peer.close()
 
     def close(self) -> None:
-        with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
+        try:
+            self._socket.shutdown(socket.SHUT_RDWR)  # wakes who accepts
+            self._accepting.join()
+        except OSError:
+            pass  # closed before, or a system that does not wake it
         self._socket.close()
         for peer in self.peers:
             peer.close()

@@ -105,6 +105,7 @@ def test_the_wheel_installs_one_program_and_one_plugin_of_pytest(wheel: Path) ->
     }
 
 
+@pytest.mark.slow
 def test_the_source_distribution_makes_the_same_wheel_byte_for_byte(wheel: Path, sdist: Path, tmp_path: Path) -> None:
     with tarfile.open(sdist) as archive:
         archive.extractall(tmp_path, filter="data")

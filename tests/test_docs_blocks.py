@@ -38,7 +38,7 @@ What the kinds of blocks mean:
                 for the reader alone. In a console block with prompts (`$ `) other lines are what the command said.
     text, json, yaml, http, diff   Not run. Every fence names its language.
 
-One page alone: `python -m pytest -n0 tests/test_docs_blocks.py -k tutorial`.
+One page alone: `python -m pytest -n0 tests/test_docs_blocks.py -k README`; the tutorial and most backends run with `-m slow` only.
 """
 
 from __future__ import annotations
@@ -74,6 +74,14 @@ PAGES = sorted(
     for page in [ROOT / "README.md", ROOT / "SECURITY.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")]
     if page.exists() and any(isinstance(part, Block) for part in read(page.read_text()))
 )
+# What their own tests do as well, word for word or nearly: the tutorial, and each backend but one
+DAILY_BACKENDS = {"docs/backends/index.md", "docs/backends/openai.md"}
+
+
+def in_its_turn(name: str) -> bool:
+    return name == "docs/tutorial.md" or (name.startswith("docs/backends/") and name not in DAILY_BACKENDS)
+
+
 CONFIGURATION = {"defaults", "providers", "aliases", "chains", "gpus", "prices"}
 
 
@@ -228,7 +236,9 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "page", [pytest.param(page, id=(name := str(page.relative_to(ROOT))), marks=[pytest.mark.slow] * in_its_turn(name)) for page in PAGES]
+)
 async def test_a_page_runs_from_top_to_bottom(page: Path, built: Town, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "here"
     folder.mkdir()

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from properties import tries
 from sample_pictures import gradient, part
 
 from majordomo import InvalidRequestError
@@ -51,7 +52,7 @@ def test_an_orientation_that_is_none_is_upright() -> None:
 
 
 @given(st.binary(max_size=200), st.integers(0, 200), st.booleans())
-@settings(max_examples=200)
+@settings(max_examples=tries(200))
 def test_broken_blocks_say_nothing_and_never_raise(junk: bytes, cut: int, framed: bool) -> None:
     block = write_exif(6, "hello")[:cut] + junk if framed else b"II*\0" + junk
     told = read_exif(block)
@@ -133,7 +134,7 @@ def test_other_files_in_boxes_are_no_avif() -> None:
 
 
 @given(st.data())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=tries(100), deadline=None)
 def test_broken_avif_never_raises(data: st.DataObject) -> None:
     whole = bytearray(AVIF)
     for _ in range(data.draw(st.integers(1, 8))):

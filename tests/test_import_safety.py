@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -45,7 +46,10 @@ print(json.dumps({"seen": seen, "changed": [key for key in before if before[key]
 
 def imported(loaded: bool) -> dict[str, Any]:
     code = f"LOADED = {loaded}\n{WATCHED}"
-    done = subprocess.run([sys.executable, "-B", "-c", code], capture_output=True, text=True, check=False, cwd=ROOT, timeout=120)
+    beside = {name: value for name, value in os.environ.items() if name != "PYTHONPYCACHEPREFIX"}  # bytecode is read where the sources are
+    done = subprocess.run(
+        [sys.executable, "-B", "-c", code], capture_output=True, text=True, check=False, cwd=ROOT, env=beside, timeout=120
+    )
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
     return found

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from loopback import Handler, Loopback, always, chat, whole
+from properties import tries
 
 import majordomo as md
 from majordomo import imagegen, llm
@@ -35,7 +36,7 @@ tokens = st.none() | st.integers(0, 10**6)
 entries = st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("xyz"), tokens, tokens), max_size=12)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=tries(40))
 @given(entries)
 def test_every_table_adds_up_to_the_total(calls: list[tuple[str, str, int | None, int | None]]) -> None:
     ledger = Ledger(MINE, most=2)
@@ -57,7 +58,7 @@ def test_every_table_adds_up_to_the_total(calls: list[tuple[str, str, int | None
 accounts = st.builds(Account, *[st.integers(0, 10**9)] * 18, st.just(0.0), st.just(0.0), st.decimals(0, 10**6, places=8), st.integers(0, 9))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=tries(40))
 @given(accounts, accounts)
 def test_accounts_are_added_field_by_field(one: Account, other: Account) -> None:
     both = one + other

@@ -12,6 +12,7 @@ from fuzz.targets import guard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from properties import tries
 from sample_pictures import animation, gradient, part, png_chunk, telling
 
 import majordomo as md
@@ -56,7 +57,7 @@ FORMS: dict[str, tuple[list[bytes], Callable[[bytes], list[Chunk]], Callable[[li
 
 
 @pytest.mark.parametrize("form", FORMS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=tries(60), deadline=None)
 @given(st.data())
 def test_it_holds_whatever_happens_to_the_chunks(form: str, data: st.DataObject) -> None:
     """Chunks are left out, doubled, moved, shortened, lengthened, and their bytes changed; the sums of a PNG stay right."""
@@ -107,7 +108,7 @@ SIDES = st.integers(0, 2**32 - 1) | st.integers(0, 2000) | st.sampled_from([0, 1
 
 
 @pytest.mark.parametrize("made", [sized_png, sized_jpeg, sized_webp], ids=lambda made: made.__name__)
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=tries(80), deadline=None)
 @given(width=SIDES, height=SIDES)
 def test_a_size_beyond_the_limits_is_refused_before_decoding(made: Callable[[int, int], bytes], width: int, height: int) -> None:
     data = made(width, height)

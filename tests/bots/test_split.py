@@ -5,6 +5,7 @@ import unicodedata
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from properties import tries
 
 import majordomo as md
 from majordomo.bots.graphemes import may_cut
@@ -161,7 +162,7 @@ def length(text: str, count: str) -> int:
     return len(text) if count == "characters" else len(text.encode("utf-16-le", "surrogatepass")) // 2
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=tries(400), deadline=None)
 @given(TEXTS, st.integers(16, 80), st.sampled_from(["characters", "utf16"]))
 @example("```" + "p" * 60 + "\n" + "x\n" * 60, 16, "utf16")
 @example("`" * 40 + "\n" + "x\n" * 60, 16, "characters")
@@ -181,7 +182,7 @@ def test_no_message_is_too_long_and_together_they_are_the_text(text: str, limit:
     assert split(text, limit, count=count) == [piece.text for piece in told if piece.text.strip()]  # type: ignore[arg-type]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=tries(200), deadline=None)
 @given(st.lists(PARTS, max_size=80), st.integers(16, 60))
 def test_growing_text_touches_only_the_last_message(parts: list[str], limit: int) -> None:
     splitter = Splitter(limit)

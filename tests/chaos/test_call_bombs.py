@@ -124,7 +124,7 @@ BOMBS: dict[str, tuple[str, Callable[[], bytes], int]] = {
 }
 
 
-@pytest.mark.parametrize("name", ["empty lists", "text that inflates", "a PNG of 3,600 Mpx"])
+@pytest.mark.parametrize("name", ["empty lists", "a PNG of 3,600 Mpx"])
 def test_a_bomb_costs_no_more_than_promised(name: str, serve: Serve) -> None:
     kind, make, most = BOMBS[name]
     told, added = measured(serve(always(FINE[kind], make())).url, kind)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import anyio
@@ -19,10 +20,11 @@ pytestmark = pytest.mark.anyio
 Serve = Callable[[Handler], Loopback]
 EVERYBODY = [*CHATTING, *DRAWING]
 COOKIE = "a=b; Path=/"
+HOW_MANY = pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["each", "in every pair"])
 
 
-def moves(elsewhere: str, here: str) -> list[bytes]:
-    """Every status that moves, to every kind of place."""
+def moves(elsewhere: str, here: str, every: bool) -> list[bytes]:
+    """Every status that moves, and every kind of place; together where `every` is wished."""
     places = {
         "elsewhere": f"{elsewhere}/v1/chat/completions",
         "the same": f"{here}/v1/elsewhere",
@@ -33,9 +35,10 @@ def moves(elsewhere: str, here: str) -> list[bytes]:
         "data": "data:application/json,{}",
         "a password": elsewhere.replace("://", "://user:word@"),
     }
-    found = [
-        whole(b"", status, {"location": place, "set-cookie": COOKIE}) for status in (301, 302, 303, 307, 308) for place in places.values()
-    ]
+    pairs = list(product((301, 302, 303, 307, 308), places.values()))
+    if not every:
+        pairs = pairs[:: len(places) + 1] + [(307, place) for place in places.values()]
+    found = [whole(b"", status, {"location": place, "set-cookie": COOKIE}) for status, place in pairs]
     found += [whole(b"", status, {"set-cookie": COOKIE, "refresh": f"0; url={elsewhere}"}) for status in (300, 301, 305, 306, 399)]
     return found
 
@@ -54,8 +57,10 @@ async def streamed(model: Any) -> None:
             pass
 
 
-async def nobody_follows(provider: Any, asks: list[Callable[[], Any]], moving: Moving, server: Loopback, elsewhere: Loopback) -> None:
-    for answer in moves(elsewhere.url, server.url):
+async def nobody_follows(
+    provider: Any, asks: list[Callable[[], Any]], moving: Moving, server: Loopback, elsewhere: Loopback, every: bool
+) -> None:
+    for answer in moves(elsewhere.url, server.url, every):
         moving.answer = answer
         for ask in asks:
             before = len(server.seen)
@@ -71,17 +76,19 @@ async def nobody_follows(provider: Any, asks: list[Callable[[], Any]], moving: M
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 @pytest.mark.parametrize("backend", EVERYBODY, ids=lambda backend: f"{'draw' if backend in DRAWING else 'chat'} {backend.name}")
-async def test_no_backend_is_followed_elsewhere(backend: Any, serve: Serve) -> None:
+@HOW_MANY
+async def test_no_backend_is_followed_elsewhere(backend: Any, every: bool, serve: Serve) -> None:
     moving = Moving()
     server, elsewhere = serve(moving), serve(always(whole({})))
     async with backend.connect(server.url) as provider:
         model: Any = provider.image_model(backend.model) if backend in DRAWING else provider.model(backend.model)
         asks = [lambda: model.generate("hi"), lambda: streamed(model), provider.models]
-        await nobody_follows(provider, asks, moving, server, elsewhere)
+        await nobody_follows(provider, asks, moving, server, elsewhere, every)
 
 
 @pytest.mark.parametrize("runner", [runner for runner in RUNNERS if runner.loop != "blocking"], ids=lambda runner: runner.id)
-def test_no_carriage_follows(runner: Runner, serve: Serve) -> None:
+@HOW_MANY
+def test_no_carriage_follows(runner: Runner, every: bool, serve: Serve) -> None:
     """Not even a client that was told to follow; and what it keeps of cookies stays its own."""
     moving = Moving()
     server, elsewhere = serve(moving), serve(always(whole({})))
@@ -92,7 +99,7 @@ def test_no_carriage_follows(runner: Runner, serve: Serve) -> None:
             client = importlib.import_module(runner.carriage).AsyncClient(trust_env=False, verify=_public_trust(), follow_redirects=True)
         async with md.OpenAICompatible(server.url + "/v1", "k", transport=client) as provider:
             model = provider.model("m")
-            await nobody_follows(provider, [lambda: model.generate("hi"), lambda: streamed(model)], moving, server, elsewhere)
+            await nobody_follows(provider, [lambda: model.generate("hi"), lambda: streamed(model)], moving, server, elsewhere, every)
         if client is not None:
             await client.aclose()
 

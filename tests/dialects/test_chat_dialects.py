@@ -12,6 +12,7 @@ import pytest
 from chat_dialects import DIALECTS, Dialect, check, decoded, joined, named
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from properties import tries
 from pydantic import BaseModel
 
 import majordomo as md
@@ -56,7 +57,7 @@ def test_a_stream_says_the_same(dialect: Dialect) -> None:
 
 
 @each
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=tries(30), deadline=None)
 @given(cuts=st.lists(st.integers(0, 4000), max_size=30))
 def test_any_slicing_gives_the_same_events(dialect: Dialect, cuts: list[int]) -> None:
     assert joined(read(dialect, cuts)) == joined(read(dialect))

@@ -5,6 +5,7 @@ import json
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from properties import tries
 
 import majordomo as md
 from majordomo.dialects.errors import error_from_reply, retry_after
@@ -223,7 +224,7 @@ _AS_SENT = st.text(st.characters(max_codepoint=255)) | st.lists(
 ).map("".join)
 
 
-@settings(max_examples=300)
+@settings(max_examples=tries(300))
 @given(_AS_SENT, st.sampled_from(["retry-after", "retry-after-ms"]), st.sampled_from([0.0, 1795435200.0]))
 def test_any_text_of_retry_after_is_a_wait_in_range_or_none(text: str, name: str, now: float) -> None:
     wait = retry_after({name: text}, now=now)

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from properties import tries
 
 import majordomo as md
 from majordomo.dialects.errors import error_from_reply
@@ -231,7 +232,7 @@ def test_an_answer_with_anything_in_any_place_gives_a_result_or_a_typed_error(ch
         json.dumps(result.raw)
 
 
-@settings(max_examples=200)
+@settings(max_examples=tries(200))
 @given(st.integers(0), st.integers(0, 255), st.integers(0))
 def test_an_answer_with_broken_bytes_gives_a_result_or_a_typed_error(at: int, byte: int, cut: int) -> None:
     raw = bytearray(json.dumps(WHOLE).encode())

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from properties import tries
 
 import majordomo as md
 from majordomo import imagegen
@@ -181,7 +182,7 @@ STREAM = (
 )
 
 
-@settings(max_examples=40)
+@settings(max_examples=tries(40))
 @given(st.integers(1, len(STREAM)))
 def test_a_stream_gives_the_same_however_sliced(size: int) -> None:
     decoder = OpenAIImages(compatible_family, tag=False).stream_decoder(Request("a"), LIMITS)
@@ -192,7 +193,7 @@ def test_a_stream_gives_the_same_however_sliced(size: int) -> None:
     assert result.usage == imagegen.Usage(5, 9)
 
 
-@settings(max_examples=60)
+@settings(max_examples=tries(60))
 @given(st.integers(0, len(STREAM)))
 @example(len(STREAM) - 9)  # within the farewell
 def test_a_stream_cut_anywhere_is_whole_or_a_typed_error(cut: int) -> None:
@@ -206,7 +207,7 @@ def test_a_stream_cut_anywhere_is_whole_or_a_typed_error(cut: int) -> None:
         assert result.image == PICTURE
 
 
-@settings(max_examples=60)
+@settings(max_examples=tries(60))
 @given(st.binary(min_size=1, max_size=4), st.integers(0, len(STREAM) - 1))
 def test_a_stream_with_any_change_is_whole_or_a_typed_error(change: bytes, at: int) -> None:
     decoder = OpenAIImages(compatible_family, tag=False).stream_decoder(Request("a"), LIMITS)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from properties import tries
 
 from majordomo import imagegen, llm
 from majordomo.dialects.embeddings import OllamaEmbeddings
@@ -118,7 +119,7 @@ counts = st.none() | st.integers(0, 10**9)
 usages = st.builds(llm.Usage, *[counts] * 12)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=tries(50))
 @given(st.lists(usages, min_size=1, max_size=6))
 def test_a_sum_is_known_where_every_part_is(parts: list[llm.Usage]) -> None:
     whole = llm.Usage.sum(parts)

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from properties import tries
 from sample_pictures import gradient, noisy, part, pixels, png_chunk, telling
 
 import majordomo as md
@@ -66,7 +67,7 @@ def test_a_truncated_file_is_a_bad_image(kind: str) -> None:
 
 
 @given(st.sampled_from(["PNG", "JPEG", "WEBP", "GIF", "AVIF"]), st.data())
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=tries(80), deadline=None)
 def test_broken_bytes_are_a_picture_or_a_typed_error(kind: str, data: st.DataObject) -> None:
     whole = bytearray(WHOLE[kind])
     for _ in range(data.draw(st.integers(1, 5))):

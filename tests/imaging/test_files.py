@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from properties import tries
 from sample_pictures import animation, at, corners, exif_of, gradient, noisy, part, pixels, telling
 
 import majordomo as md
@@ -147,7 +148,7 @@ def test_optimise_after_a_change_packs_what_comes_out() -> None:
     st.sampled_from(["RGB", "RGBA", "L"]),
     st.integers(1, 40),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=tries(40), deadline=None)
 def test_fit_never_exceeds_its_bytes(most: int, formats: tuple[str, ...] | None, mode: str, side: int) -> None:
     given = part(noisy(120, 90, mode=mode))
     try:

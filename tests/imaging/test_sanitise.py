@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageSequence
+from properties import tries
 from sample_pictures import SECRET, SRGB, animation, at, corners, exif_of, gradient, noisy, part, pixels, png_chunk, telling
 
 import majordomo as md
@@ -176,7 +177,7 @@ MODES = {"PNG": ["1", "L", "LA", "P", "RGB", "RGBA"], "JPEG": ["L", "RGB", "CMYK
 
 
 @given(st.data(), st.binary(max_size=60).map(lambda tail: b"\x7fS3CR\x81T" + tail))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=tries(60), deadline=None)
 def test_pixels_stay_bit_for_bit_and_hidden_bytes_go(data: st.DataObject, secret: bytes) -> None:
     kind = data.draw(st.sampled_from(sorted(MODES)))
     mode = data.draw(st.sampled_from(MODES[kind]))
@@ -203,7 +204,7 @@ def test_pixels_stay_bit_for_bit_and_hidden_bytes_go(data: st.DataObject, secret
 
 
 @given(st.sampled_from(["PNG", "JPEG", "WEBP", "GIF"]), st.data())
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=tries(80), deadline=None)
 def test_broken_bytes_are_a_typed_error_or_a_file_without_them(kind: str, data: st.DataObject) -> None:
     whole = bytearray(telling(gradient(16, 12, "L"), kind).data if kind != "GIF" else part(gradient(16, 12, "P"), kind).data)
     for _ in range(data.draw(st.integers(1, 6))):

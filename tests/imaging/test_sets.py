@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from properties import tries
 from sample_pictures import animation, at, corners, exif_of, gradient, noisy, part, telling
 
 import majordomo as md
@@ -256,7 +257,7 @@ STEPS = st.sampled_from(
 
 
 @given(st.lists(st.lists(STEPS, max_size=3), min_size=1, max_size=3), st.sampled_from(["PNG", "JPEG", "WEBP"]))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=tries(30), deadline=None)
 def test_a_set_is_deterministic_and_its_members_do_not_see_each_other(recipes: list[list[object]], kind: str) -> None:
     given_ = part(gradient(40, 30), kind)
     wanted = [Derivative(f"d{index}", Recipe(*steps)) for index, steps in enumerate(recipes)]  # type: ignore[arg-type]

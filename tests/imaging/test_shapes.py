@@ -9,6 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
+from properties import tries
 from sample_pictures import at, corners, exif_of, gradient, noisy, part, pixels
 
 import majordomo as md
@@ -190,7 +191,7 @@ def test_a_smart_crop_of_a_plain_picture_is_its_middle() -> None:
 
 
 @given(st.integers(1, 90), st.integers(1, 90), st.integers(1, 90), st.integers(1, 90), st.sampled_from(["centre", "smart"]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=tries(60), deadline=None)
 def test_any_crop_lies_within_the_picture(width: int, height: int, wide: int, high: int, how: str) -> None:
     made = apply(part(noisy(width, height)), Crop(width=wide, height=high, how=how))  # type: ignore[arg-type]
     assert (made.width, made.height) == (min(width, wide), min(height, high))
@@ -199,7 +200,7 @@ def test_any_crop_lies_within_the_picture(width: int, height: int, wide: int, hi
 @given(
     st.integers(1, 90), st.integers(1, 90), st.integers(1, 90), st.integers(1, 90), st.sampled_from(["fit", "fill", "exact"]), st.booleans()
 )
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=tries(80), deadline=None)
 @example(2, 15, 1, 11, "fill", False)  # 15 * 11 / 11 is a little more than 15
 def test_any_resize_keeps_its_promises(width: int, height: int, wide: int, high: int, how: str, enlarge: bool) -> None:
     made = apply_with_notes(part(noisy(width, height)), Resize(wide, high, how, enlarge=enlarge)).image  # type: ignore[arg-type]
@@ -241,7 +242,7 @@ LOSSLESS = st.sampled_from(
 
 
 @given(st.lists(LOSSLESS, max_size=3), st.lists(LOSSLESS, max_size=3), st.sampled_from(["RGB", "RGBA", "L"]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=tries(60), deadline=None)
 def test_composed_recipes_do_what_they_do_in_turn(first: list[object], second: list[object], mode: str) -> None:
     given = part(gradient(24, 18, mode))
     a, b = Recipe(*first), Recipe(*second)  # type: ignore[arg-type]

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from properties import tries
 
 import majordomo as md
 from majordomo import imagegen, llm
@@ -39,7 +40,7 @@ def dollars(price: Price, usage: llm.Usage) -> Decimal | None:
 
 
 class TestYours:
-    @settings(deadline=None, max_examples=50)
+    @settings(deadline=None, max_examples=tries(50))
     @given(st.integers(0, 10**9), st.integers(0, 10**9), st.decimals(0, 1000, places=4), st.decimals(0, 1000, places=4))
     def test_tokens_cost_what_they_cost(self, read: int, written: int, in_price: Decimal, out_price: Decimal) -> None:
         assert dollars(Price(in_price, out_price), llm.Usage(read, written)) == (in_price * read + out_price * written) / 1_000_000

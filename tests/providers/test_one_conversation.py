@@ -113,15 +113,20 @@ async def test_the_conversation_is_the_same_with_every_backend(backend: Backend,
 
 
 @each
-def test_the_blocking_colour_comes_to_the_same_and_goes_on_with_any_other_backend(backend: Backend, serve: Serve, offline: Any) -> None:
+@pytest.mark.parametrize("everywhere", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["the next", "all"])
+def test_the_blocking_colour_comes_to_the_same_and_goes_on_with_any_other_backend(
+    backend: Backend, everywhere: bool, serve: Serve, offline: Any
+) -> None:
     """Begun here, with thoughts, calls and pictures; continued there, as it is and as kept in JSON."""
+    place = BACKENDS.index(backend)
+    others = BACKENDS if everywhere else [backend, BACKENDS[(place + 1) % len(BACKENDS)]]
     last = [llm.assistant("It was a pleasure.")] * 2
     home = serve(backend.server([*said(offline), *last], True))  # a signature is good where it was made
     with backend.connect(home.url) as provider:
         begun = anyio.run(converse, Blocking(provider.model(backend.model, md.with_reasoning("low"))))
     assert begun == offline
     kept = md.load_messages(md.dump_messages(begun.history))
-    for other in BACKENDS:
+    for other in others:
         server = home if other is backend else serve(other.server(last, False))
         with other.connect(server.url) as provider:
             for history in (begun.history, kept):

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from properties import tries
 
 import majordomo as md
 from majordomo.routing.config import Config, load
@@ -467,7 +468,7 @@ def _try(config: Any) -> None:
 
 
 @given(tables)
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=tries(150))
 def test_any_tables_are_a_configuration_or_a_typed_error(config: dict[str, Any]) -> None:
     if isinstance(config.get("providers"), dict):
         config["providers"]["box"] = {"type": "ollama", "api_key": SECRET}
@@ -487,6 +488,6 @@ fragments = st.lists(
 
 
 @given(fragments)
-@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=tries(150), suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_text_is_a_configuration_or_a_typed_error(text: str) -> None:
     _try(written(text.encode("utf-8", "surrogatepass")))

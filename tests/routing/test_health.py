@@ -9,6 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from members import House, Voice
+from properties import tries
 
 import majordomo as md
 from majordomo.routing.chain import Chain
@@ -392,7 +393,7 @@ class Machine(RuleBasedStateMachine):
         assert twin.state == "closed"
 
 
-Machine.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+Machine.TestCase.settings = settings(max_examples=tries(60), stateful_step_count=30, deadline=None)
 TestMachine = Machine.TestCase
 
 

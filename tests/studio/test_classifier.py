@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from properties import tries
 
 import majordomo as md
 from majordomo.studio import Classification, classify
@@ -138,7 +139,7 @@ def test_at_most_sixteen_pictures_are_wanted_at_a_time() -> None:
 
 
 @given(st.text(max_size=300))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=tries(200), deadline=None)
 def test_any_text_is_read_or_refused_with_a_typed_error_and_survives_json(text: str) -> None:
     try:
         read = classify(text)

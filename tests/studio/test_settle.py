@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from properties import tries
 
 from majordomo.imagegen.request import check_request
 from majordomo.settings import Limits
@@ -28,7 +29,7 @@ BRIEFS = ["a cat", "a cat, portrait, 5 variants", "a cat, 16:9", "a cat, 1000x30
 @given(MODELS, st.sampled_from(BRIEFS), st.sampled_from(sorted(TARGETS)))
 @example({"size": "1X\u0661"}, BRIEFS[0], "hosted")
 @example({"n": 10**400, "steps": 10**400, "cfg_scale": -(10**400)}, BRIEFS[0], "sdxl")
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=tries(300), deadline=None)
 def test_whatever_a_model_says_the_settings_can_be_drawn(model: dict[str, Any], brief: str, family: str) -> None:
     target, read = TARGETS[family], classify(brief)
     config, warnings = settled(target, read, model, {})

@@ -60,11 +60,12 @@ def test_two_runs_without_a_close_leave_no_socket_and_warn_of_nothing(serve: Ser
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
-def test_a_hundred_rooms_leave_no_file_descriptor(serve: Serve, backend: str) -> None:
+@pytest.mark.parametrize("rooms", [20, pytest.param(100, marks=pytest.mark.slow)])
+def test_rooms_leave_no_file_descriptor(serve: Serve, backend: str, rooms: int) -> None:
     server = serve(always(whole("ok")))
 
     async def main() -> None:
-        for _ in range(100):
+        for _ in range(rooms):
             port = plain_room(server)
             await fetch(port)
             await port.aclose()
