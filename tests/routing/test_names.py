@@ -107,8 +107,10 @@ def test_deeply_nested_options_are_text() -> None:
 @pytest.mark.parametrize("written", ["user:pass%40word", "user%3Apass%40word"])
 def test_a_backend_that_asks_for_a_user_is_told_it(serve: Callable[[Handler], Loopback], written: str) -> None:
     server = serve(always(whole("[]")))
+    provider = Registry().provider(f"automatic1111://{written}@127.0.0.1:{server.port}/m")
     with pytest.raises(md.MajordomoError):
-        md.image_model(f"automatic1111://{written}@127.0.0.1:{server.port}/m").generate_sync("a")
+        provider.models_sync()
+    provider.close()
     assert server.seen[0].headers["authorization"] == "Basic " + base64.b64encode(b"user:pass@word").decode()
 
 
