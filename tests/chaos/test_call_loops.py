@@ -187,3 +187,25 @@ def test_a_provider_goes_from_one_kind_of_loop_to_the_other_and_to_none(first: s
         assert provider.model("m").generate_sync("hi").text == "fine"
     provider.close()
     all_left(server, len(server.peers))
+
+
+def test_a_loop_is_closed_over_an_open_stream_and_kept_connections(server: Loopback) -> None:
+    """Without its asynchronous generators being ended, as asyncio.run does: of sockets left so, asyncio itself warns."""
+    provider = connected(server)
+    loop = asyncio.new_event_loop()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        loop.run_until_complete(works(provider))
+        held = [loop.run_until_complete(begun(provider))]
+        loop.close()
+
+        async def leaving() -> None:
+            await held[0].__aexit__(None, None, None)
+            await works(provider)
+
+        asyncio.run(leaving())
+        held.clear()
+        provider.close()
+        del loop
+        gc.collect()
+    all_left(server, len(server.peers))
