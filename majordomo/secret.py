@@ -80,6 +80,8 @@ def _shapes(value: str, within: bool) -> set[str]:
     """How a text looks as it is, in a URL, and in base64, alone or (from 8 characters on) within something longer."""
     raw = value.encode("utf-8", "replace")
     shapes = {value, base64.b64encode(raw).decode(), base64.urlsafe_b64encode(raw).decode(), base64.b64encode(b"majordomo:" + raw).decode()}
+    if "\\" in value:
+        shapes.add(value.replace("\\", "\\\\"))  # as in JSON, and where Python shows bytes
     for escaped in (quote(value, safe="", errors="replace"), quote(value, errors="replace")):
         shapes |= {escaped, _ESCAPE.sub(lambda found: found[0].lower(), escaped)}
     if within and len(raw) >= 8:

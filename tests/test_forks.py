@@ -13,17 +13,29 @@ from majordomo.forks import Lock
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 
 HELD = """
-import faulthandler, os, sys, majordomo as md
+import faulthandler, os, sys, threading, majordomo as md
 from contextlib import ExitStack
+from pathlib import Path
 from majordomo.flows import group
 from majordomo.routing.health import ChainHealth
+from majordomo.testing.cassette import Cassette
 from majordomo.transport import front, tls
 
 opened = front.Front(lambda: sys.exit("never made in the parent"))
+cassette = Cassette(Path(sys.prefix) / "there is no such folder")
 registry, ledger, health, gpu = md.Registry(), md.Ledger(), ChainHealth(), group.named_group("gpu")
 with ExitStack() as held:
     for lock in (opened._lock, group._lock, tls._making, registry._assembly._lock, ledger._lock, health._lock):
         held.enter_context(lock)
+    begun, over = threading.Event(), threading.Event()
+
+    def hold():  # from another thread, whatever kind of lock it is
+        with cassette._lock:
+            begun.set()
+            over.wait()
+
+    threading.Thread(target=hold, daemon=True).start()
+    begun.wait()
     child = os.fork()
     if child == 0:
         faulthandler.dump_traceback_later(10, exit=True)  # instead of waiting for ever
@@ -34,6 +46,7 @@ with ExitStack() as held:
         assert registry.model("offline/clerk").provider == "offline"
         assert ledger.total().calls == 0
         assert health.status("m", "chat").state == "closed"
+        assert cassette.unused == []
         os.write(1, b"no wait")
         os._exit(0)
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))

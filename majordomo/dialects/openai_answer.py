@@ -12,6 +12,7 @@ from majordomo.dialects.answer import Answer, ChatStream, count, json_of, object
 from majordomo.dialects.errors import build_error, error_value
 from majordomo.dialects.pictures import received_base64
 from majordomo.errors import CallWarning, MajordomoError, plain_text
+from majordomo.framing.json import LIGHT
 from majordomo.framing.lines import EventDecoder
 from majordomo.llm import ChatEvent, Loading, Part, Request, TextPart, ThinkingPart, Usage
 from majordomo.llm.reply import FinishReason
@@ -253,6 +254,9 @@ class OpenAIChatStream(ChatStream):
 
     def frame(self, data: bytes, events: list[ChatEvent]) -> None:
         """Nearly all are one choice with a delta: those are read with as few looks as they need."""
+        if len(data) > LIGHT:  # as the others are read, which weighs it
+            self._odd_frame(data, events)
+            return
         try:
             document = self._parse(data)
             choices = document["choices"]

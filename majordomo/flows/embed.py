@@ -16,6 +16,8 @@ from majordomo.settings import Limits, Timeout
 from majordomo.wire import WireRequest
 from majordomo.words import check_caller
 
+VECTOR = 256 << 10  # bytes of one in JSON, at most: what nobody asked for is not read
+
 
 class EmbeddingDoor(Protocol):
     """A dialect's client side."""
@@ -59,10 +61,11 @@ class HTTPEmbeddingModel(EmbeddingModel):
         try:
             wire = self._door.encode(self.id, given, dimensions, own_extra(extra, self.provider, caller.peers))
             deadline = caller.deadline(self._timeout, self.id)
+            most = min(max(caller.limits.reply, len(given) * VECTOR), max(caller.limits.reply, caller.limits.picture_reply))
 
             async def once() -> Embeddings:
                 try:
-                    return self._door.decode(await caller.fetch(wire, deadline, caller.limits.picture_reply), len(given), caller.limits)
+                    return self._door.decode(await caller.fetch(wire, deadline, most), len(given), caller.limits)
                 except MajordomoError as error:
                     raise error.with_traceback(None) from error.__cause__  # its frames hold the answer, which may quote a key
 

@@ -37,6 +37,7 @@ class Automatic1111(HTTPProvider):
 
     name = "automatic1111"
     places: int | None = 1
+    asks_for_user = True
     default_models: ClassVar[Mapping[str, str]] = {"image": "current"}
 
     def __init__(

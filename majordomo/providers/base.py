@@ -24,7 +24,7 @@ from majordomo.observing import Observer
 from majordomo.observing.observed import checked_observers
 from majordomo.secret import Redactor, Secret, seal
 from majordomo.settings import HOSTED, LOCAL, Limits, Rate, Retries, Timeout
-from majordomo.transport import Address, open_room
+from majordomo.transport import Address, hide_in_logs, open_room
 from majordomo.wire import WireRequest
 from majordomo.words import check_name
 
@@ -129,6 +129,7 @@ class HTTPProvider(Provider):
 
     version_path = ""  # what follows the host in an address that a model string gives without a path
     local = True  # waits for models to load; a hosted one does not
+    asks_for_user = False  # whether a key is "user:password"
     releases = False  # whether the backend can be asked to let go of a model's memory
     places: int | None = None  # calls at once unless `max_concurrency` says otherwise; a backend that is one GPU has one
 
@@ -168,6 +169,7 @@ class HTTPProvider(Provider):
             Timeout(total=None if self.local else 900).over(LOCAL if self.local else HOSTED)
         )
         hide = Redactor([key, *secrets.values()])
+        hide_in_logs(hide)
         self._caller = Caller(
             self.name,
             open_room(

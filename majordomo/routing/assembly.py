@@ -121,6 +121,11 @@ def make(config: Config, name: ModelName, **more: Any) -> Provider:
         return cast("Provider", kind(**more))
     if not hasattr(kind, "local"):
         raise ConfigurationError(f"{name.provider} has no address", details={"field": "model"})
+    if name.with_user and not getattr(kind, "asks_for_user", False):
+        raise ConfigurationError(
+            f"{name.provider} takes a key alone before the @ of a model string, no user; a colon of the key is written %3A",
+            details={"field": "model"},
+        )
     base_url = name.base_url + (kind.version_path if name.base_url.count("/") == 2 else "")
     return cast("Provider", kind(base_url=base_url, api_key=name.key, **more))
 

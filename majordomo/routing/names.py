@@ -8,8 +8,9 @@
     first,second            the next one is asked when one fails
 
 In a DSN the whole path after the host is the model id (it may hold `/` and `:`); `base_path` names the path of a server below one;
-every other option is a field of the request. Options are read as JSON where they are JSON, else as text. A comma inside brackets or
-quotes separates nothing; a model id that holds one, or a `?`, is written percent-encoded in a DSN.
+every other option is a field of the request. The key is `user:password` for a backend that asks for both. Options are read as JSON where
+they are JSON, else as text. A comma inside brackets or quotes separates nothing; a model id that holds one, or a `?`, is written
+percent-encoded in a DSN.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class ModelName:
     """A model string, taken apart. `base_url` is "" when the provider's own default is meant; `model` may be "" likewise.
 
     `provider` is the canonical name of a kind of provider, `written` what the string has in its place, and `table` the configured
-    provider that is meant, "" for none.
+    provider that is meant, "" for none. `with_user`: the key was written as user:password.
     """
 
     provider: str
@@ -44,6 +45,7 @@ class ModelName:
     options: Mapping[str, Any] = field(default_factory=dict)
     written: str = field(default="", compare=False)
     table: str = ""
+    with_user: bool = field(default=False, compare=False)
 
     def __str__(self) -> str:
         """The string again, its key masked."""
@@ -128,9 +130,11 @@ def _dsn(written: str, secure: bool, rest: str) -> ModelName:
         host = None
     if not host:
         raise ConfigurationError(f"the {provider} DSN names no host", details={"field": "model"})
-    key = seal(unquote(parts.password or parts.username or ""))
+    user, password = unquote(parts.username or ""), unquote(parts.password or "")
+    with_user = bool(user and password)
+    key = seal(f"{user}:{password}" if with_user else user or password)
     options = parse_options(parts.query) if parts.query else {}
     base_path = str(options.pop("base_path", "")).strip("/")
     shown = f"[{host}]" if ":" in host else host
     base_url = f"{'https' if secure else 'http'}://{shown}{f':{port}' if port else ''}{'/' + base_path if base_path else ''}"
-    return ModelName(provider, unquote(parts.path.removeprefix("/")), base_url, key, options, written)
+    return ModelName(provider, unquote(parts.path.removeprefix("/")), base_url, key, options, written, with_user=with_user)

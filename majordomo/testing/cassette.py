@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from majordomo.forks import Lock
 from majordomo.testing.asked import Asked
 from majordomo.testing.errors import RecordingError, RecordingMissingError
 from majordomo.testing.exchange import Exchange, dump, load
@@ -21,7 +21,7 @@ class Cassette:
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder: Path = Path(folder)
-        self._lock = threading.RLock()
+        self._lock = Lock()
         self._exchanges: list[Exchange] | None = None
         self._used: set[str] = set()
         self._renewed: set[str] = set()

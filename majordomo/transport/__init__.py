@@ -4,10 +4,12 @@ A pool of our own over the HTTP/1.1 connection of httpcore (or httpcore2, when `
 `front`: `socket` (one socket; all waiting, all time limits), `connection` (a socket that speaks HTTP and knows whether it is clean),
 `pool` (one origin, one event loop), `reply` (an answer while it arrives) and `room` (origin, headers, one pool per loop). `foreign`
 carries the same requests over any httpx client or transport. `websocket` (with `[comfyui]`) is beside all that: messages both ways, where
-a backend tells of its work so. Nothing here repeats a request, follows a redirect, keeps a cookie or reads the environment.
+a backend tells of its work so. `logs` keeps keys out of what the libraries log. Nothing here repeats a request, follows a redirect, keeps
+a cookie or reads the environment.
 """
 
 from majordomo.transport.address import Address
 from majordomo.transport.front import open_room
+from majordomo.transport.logs import hide_in_logs
 
-__all__ = ["Address", "open_room"]
+__all__ = ["Address", "hide_in_logs", "open_room"]

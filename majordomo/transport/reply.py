@@ -138,6 +138,8 @@ class Reply(DecodedReply):
                         await self._pieces.__anext__()
                 except (StopAsyncIteration, httpcore.NetworkError, httpcore.ProtocolError, MajordomoError):
                     pass
+                except RuntimeError:  # "already running": the loop ends, and is about to close it
+                    pass
                 self._pieces = None
             await self._over()
 

@@ -168,7 +168,11 @@ class Wire(httpcore.AsyncNetworkStream):
             return
         self._closed = True
         with anyio.CancelScope(shield=True):
-            await anyio.aclose_forcefully(self._stream)
+            try:
+                await anyio.aclose_forcefully(self._stream)
+            except RuntimeError:  # its event loop is closed, and the collector's are its sockets; the other side need not wait for that
+                with contextlib.suppress(OSError):
+                    self._stream.extra(anyio.abc.SocketAttribute.raw_socket).shutdown(socket.SHUT_RDWR)
 
     def get_extra_info(self, info: str) -> Any:
         return self._ssl if info == "ssl_object" else None

@@ -40,6 +40,8 @@ async def main():
                         async for _ in stream:
                             pass
                     return "heard"
+                if kind.startswith("embedded"):
+                    return f"{len((await provider.embedding_model('m').embed('a')).vector):,} numbers"
                 return (await provider.model("m").generate("a")).text[:20]
             except md.MajordomoError as error:
                 return f"{type(error).__name__} {error.code}"
@@ -89,9 +91,23 @@ def inflating(kind: bytes, head: bytes, mib: int = 64, times: int = 4) -> bytes:
     return png(16, 12, *[png_chunk(kind, body)] * times, data=zlib.compress(bytes(12 * (1 + 16 * 3))))
 
 
-FINE = {"said": whole(chat("hi")), "heard": whole(chat("hi")), "picture": whole(images(PNG))}
+def event(data: bytes) -> bytes:
+    return whole(b"data: " + data + b"\n\ndata: [DONE]\n\n", headers={"content-type": "text/event-stream"})
+
+
+def embedded(vector: bytes) -> bytes:
+    return whole(b'{"data":[{"index":0,"embedding":' + vector + b"}]}")
+
+
+def padded(text: bytes, mib: int) -> bytes:
+    """So many MiB of answer that weigh no more for it."""
+    return TALK + text + b" " * ((mib << 20) - len(text)) + b"1]}"
+
+
+FINE = {"said": whole(chat("hi")), "heard": whole(chat("hi")), "picture": whole(images(PNG)), "embedded": embedded(b"[1]")}
 DISTINCT = b"".join(b'"%07d",' % number for number in range(100_000))
 HOLLOW = json.dumps({"b64_json": base64.b64encode(PNG).decode()}).encode() + b","
+DELTA = b'{"choices":[{"delta":{"content":"hi"},"finish_reason":"stop"}],"a":['
 TALK = b'{"choices":[{"message":{"role":"assistant","content":"hi"},"finish_reason":"stop"}],"a":['
 BOMBS: dict[str, tuple[str, Callable[[], bytes], int]] = {
     "gzip of blanks": ("said", lambda: zipped(b"{", b" " * MIB, 512), PLAIN),
@@ -106,6 +122,25 @@ BOMBS: dict[str, tuple[str, Callable[[], bytes], int]] = {
     "keys": ("said", lambda: whole(TALK + b"{" + DISTINCT.replace(b",", b":1,") * 13 + b'"a":1}]}'), PLAIN),
     "lists in an error": ("said", lambda: whole(b'{"error":[' + b"[]," * 5_000_000 + b"1]}", 500), PLAIN),
     "lists instead of a stream": ("heard", lambda: many(b"[],", 15, TALK), PLAIN),
+    "as many numbers as may be": ("said", lambda: whole(padded(b"1.5," * 580_000, 14)), PLAIN),
+    "as many lists as may be": ("said", lambda: whole(padded(b"[]," * 225_000, 14)), PLAIN),
+    "one letter that widens a text": (
+        "said",
+        lambda: whole(json.dumps(chat("hi" * (7 << 20) + "\U0001f600"), ensure_ascii=False)),
+        PLAIN,
+    ),
+    "an escape that widens a text": ("said", lambda: whole(json.dumps(chat("hi" * (7 << 20) + "\U0001f600"))), PLAIN),
+    "a letter that widens an event": ("heard", lambda: event(DELTA + b'"' + b"x" * 4_000_000 + "\U0001f600".encode() + b'"]}'), PLAIN),
+    "lists in an event": ("heard", lambda: event(DELTA + b"[]," * 1_350_000 + b"1]}"), PLAIN),
+    "numbers in an event": ("heard", lambda: event(DELTA + b"1.5," * 1_000_000 + b"1]}"), PLAIN),
+    "lists in many events": ("heard", lambda: event(b"\n\ndata: ".join([DELTA + b"[]," * 200_000 + b"1]}"] * 20)), PLAIN),
+    "numbers of a vector": ("embedded", lambda: embedded(b"[" + b"1.5," * 4_000_000 + b"1]"), PLAIN),
+    "whole numbers of a vector": ("embedded", lambda: embedded(b"[" + b"1000," * 3_000_000 + b"1]"), PLAIN),
+    "as many numbers of a vector as may be": ("embedded", lambda: embedded(b"[" + b"1000," * 1_000_000 + b"1]"), PLAIN),
+    "lists for vectors": ("embedded", lambda: many(b"[],", 15, b'{"data":['), PLAIN),
+    "base64 of a vector": ("embedded", lambda: embedded(b'"' + base64.b64encode(bytes(11 << 20)) + b'"'), PLAIN),
+    "as much base64 of a vector as may be": ("embedded", lambda: embedded(b'"' + base64.b64encode(bytes(4_300_000)) + b'"'), PLAIN),
+    "a vector of 100 MiB": ("embedded", lambda: embedded(b"[" + b" " * (100 << 20) + b"1]"), PLAIN),
     "gzip of a picture": ("picture", lambda: zipped(b'{"data":[{"b64_json":"', b"A" * MIB, 400, b'"}]}'), PICTURES),
     "gzip of lists": ("picture", lambda: zipped(b'{"data":[', b"[]," * (MIB // 3), 120, b"1]}"), PICTURES),
     "gzip of pictures": ("picture", lambda: zipped(b'{"data":[', HOLLOW * (MIB // len(HOLLOW)), 120, b"1]}"), PICTURES),
@@ -124,7 +159,7 @@ BOMBS: dict[str, tuple[str, Callable[[], bytes], int]] = {
 }
 
 
-@pytest.mark.parametrize("name", ["empty lists", "a PNG of 3,600 Mpx"])
+@pytest.mark.parametrize("name", ["empty lists", "lists in an event", "a PNG of 3,600 Mpx"])
 def test_a_bomb_costs_no_more_than_promised(name: str, serve: Serve) -> None:
     kind, make, most = BOMBS[name]
     told, added = measured(serve(always(FINE[kind], make())).url, kind)

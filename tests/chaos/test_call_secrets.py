@@ -232,6 +232,30 @@ async def nothing_shows(backend: Any, serve: Serve, logged: Callable[[], str], g
 
 
 @pytest.mark.parametrize("runner", [runner for runner in RUNNERS if runner.loop == "asyncio"], ids=lambda runner: runner.carriage)
+@pytest.mark.parametrize("key", [KEY, "back\\slash\\0123"])
+def test_a_key_in_the_head_of_an_answer_shows_in_no_log(runner: Runner, key: str, serve: Serve, logged: Callable[[], str]) -> None:
+    """Which the HTTP library shows at DEBUG, all of it."""
+    heads = [f"HTTP/1.1 200 {key}\r\nx-echo: {key}", f"HTTP/1.1 401 X\r\nwww-authenticate: Bearer {key}", f"HTTP/1.1 200 X\r\n{key}"]
+
+    async def story() -> None:
+        for head in heads:
+            server = serve(lambda peer, head=head: (peer.request(), peer.send(f"{head}\r\ncontent-length: 2\r\n\r\n{{}}".encode())))  # type: ignore[misc]
+            carrier = None if runner.own else importlib.import_module(runner.carriage).AsyncClient(trust_env=False, verify=_public_trust())
+            async with md.OpenAICompatible(server.url + "/v1", key, retries=ONCE, transport=carrier) as provider:
+                with pytest.raises(md.MajordomoError):
+                    await provider.model("m").generate("a")
+            if carrier is not None:
+                await carrier.aclose()
+
+    with _over(runner):
+        anyio.run(story)
+    assert "receive_response_headers" in logged() or not runner.own
+    assert "***" in logged()
+    assert key not in logged()
+    assert key.replace("\\", "\\\\") not in logged()
+
+
+@pytest.mark.parametrize("runner", [runner for runner in RUNNERS if runner.loop == "asyncio"], ids=lambda runner: runner.carriage)
 def test_broken_exchanges_show_no_key_over_any_carriage(runner: Runner, serve: Serve, logged: Callable[[], str]) -> None:
     """In the middle of a request or an answer, where frames of the HTTP library are in the traceback."""
     breaks: list[Callable[[Peer], object]] = [

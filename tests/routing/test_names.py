@@ -1,17 +1,21 @@
 from __future__ import annotations
 
+import base64
 import contextlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from loopback import Handler, Loopback, always, whole
 
 import majordomo as md
 from majordomo import providers
 from majordomo.providers.base import provider_names
 from majordomo.routing.names import parse, split
+from majordomo.routing.registry import Registry
 
 NAMES: dict[str, tuple[str, str, str, str | None, dict[str, Any]]] = {
     "llamaswap/qwen3": ("llamaswap", "qwen3", "", None, {}),
@@ -22,7 +26,7 @@ NAMES: dict[str, tuple[str, str, str, str | None, dict[str, Any]]] = {
     "llamaswap://gpu-box:8080/sdxl": ("llamaswap", "sdxl", "http://gpu-box:8080", None, {}),
     "llamaswap+https://gpu-box/author/sdxl:q8": ("llamaswap", "author/sdxl:q8", "https://gpu-box", None, {}),
     "llamaswap://user-key@gpu-box:8080/sdxl": ("llamaswap", "sdxl", "http://gpu-box:8080", "user-key", {}),
-    "llamaswap://u:p%40ss@gpu-box/sdxl": ("llamaswap", "sdxl", "http://gpu-box", "p@ss", {}),
+    "llamaswap://u:p%40ss@gpu-box/sdxl": ("llamaswap", "sdxl", "http://gpu-box", "u:p@ss", {}),
     "llamaswap://[::1]:8080/sdxl?steps=20&sampler=euler": (
         "llamaswap",
         "sdxl",
@@ -98,6 +102,26 @@ def test_commas_make_a_chain(name: str, members: tuple[str, ...]) -> None:
 
 def test_deeply_nested_options_are_text() -> None:
     assert parse("a/b?x=" + "[" * 1900).options["x"].startswith("[[[")
+
+
+@pytest.mark.parametrize("written", ["user:pass%40word", "user%3Apass%40word"])
+def test_a_backend_that_asks_for_a_user_is_told_it(serve: Callable[[Handler], Loopback], written: str) -> None:
+    server = serve(always(whole("[]")))
+    provider = Registry().provider(f"automatic1111://{written}@127.0.0.1:{server.port}/m")
+    with pytest.raises(md.MajordomoError):
+        provider.models_sync()
+    provider.close()
+    assert server.seen[0].headers["authorization"] == "Basic " + base64.b64encode(b"user:pass@word").decode()
+
+
+@pytest.mark.parametrize("provider", ["llamaswap", "ollama", "comfyui", "openaicompatible", "anthropic", "gemini", "stablediffusion"])
+def test_a_user_that_a_backend_has_no_use_for_is_not_lost_silently(provider: str) -> None:
+    with pytest.raises(md.ConfigurationError, match="no user") as caught:
+        Registry().provider(f"{provider}://somebody:sk-secret@gpu-box/m")
+    assert caught.value.details == {"field": "model"}
+    assert "sk-secret" not in str(caught.value)
+    for written in ("sk%3Asecret", ":sk%3Asecret"):
+        assert Registry().provider(f"{provider}://{written}@gpu-box/m").name == provider
 
 
 def test_keys_are_masked() -> None:
