@@ -115,7 +115,9 @@ def _is_heavy(raw: bytes, most: int) -> bool:
 
 def _widening(raw: bytes, begin: int, end: int) -> int:
     """Bytes that the text takes beyond its length: one letter beyond U+FFFF makes all of them take four bytes each, one beyond U+00FF
-    two, and narrower copies are there at the same time."""
+    two, and narrower copies are there at the same time. For a short one the most it can be: there may be hundreds of thousands."""
+    if end - begin < KNOWN:
+        return 5 * (end - begin)
     wide = False
     for at in range(begin, end, PIECE):
         piece = raw[at : min(at + PIECE + 5, end)]  # an escape may be cut in two
