@@ -70,8 +70,13 @@ def from_a_backend() -> Iterator[None]:
     try:
         yield
     except MajordomoError as error:
-        assert not isinstance(error, (InvalidRequestError, ConfigurationError)), error
+        not_ours(error)
         shown(error)
+
+
+def not_ours(error: MajordomoError) -> None:
+    """Only the backend itself may call the request wrong, and then it gave a status."""
+    assert error.status or not isinstance(error, (InvalidRequestError, ConfigurationError)), error
 
 
 def shown(error: MajordomoError) -> None:
@@ -209,7 +214,7 @@ def _read(dialect: Dialect, pieces: list[bytes]) -> tuple[list[llm.ChatEvent], l
         if decoder.failure is not None:
             raise decoder.failure
     except MajordomoError as error:
-        assert not isinstance(error, (InvalidRequestError, ConfigurationError)), error
+        not_ours(error)
         shown(error)
         return told, decoder.reply, error
     return told, decoder.reply, None
@@ -456,7 +461,9 @@ def names(data: bytes) -> None:
             again = parse(str(name))
             assert (again.provider, again.model) == (name.provider, name.model)
         if name.key is not None:
-            assert name.key.reveal() not in str(name) or len(name.key.reveal()) < 8
+            key = name.key.reveal()
+            elsewhere = key in name.model or key in name.base_url  # who writes it twice sees it once
+            assert len(key) < 8 or elsewhere or key not in str(name)
 
 
 def words(data: bytes) -> None:
