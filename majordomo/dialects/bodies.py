@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from majordomo.errors import CallWarning, InvalidRequestError
+from majordomo.errors import CallWarning, InvalidRequestError, UnsupportedError
 from majordomo.framing.base64 import SplicedBody
 from majordomo.framing.json import encode_json
 from majordomo.framing.splice import Splices
@@ -58,3 +58,11 @@ def unsupported(request: ImageRequest, names: Iterable[str], reason: str) -> lis
     """A warning for each of these fields that is set; under `strict=True` the first becomes an UnsupportedError."""
     are_set = fields_set(request)
     return [CallWarning(UNSUPPORTED, f"{name} has no effect: {reason}", name) for name in names if name in are_set]
+
+
+def refuse_unsupported(warnings: Sequence[CallWarning], strict: bool) -> None:
+    """Under `strict`, raise UnsupportedError for the first field that would have no effect. Nothing has been sent then."""
+    if strict:
+        for warning in warnings:
+            if warning.code == UNSUPPORTED:
+                raise UnsupportedError(warning.message, field=warning.field)

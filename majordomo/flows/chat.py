@@ -9,13 +9,12 @@ from dataclasses import replace
 from typing import Any, Unpack, cast
 
 from majordomo import llm
-from majordomo.dialects.bodies import UNSUPPORTED, check_extra, own_extra
+from majordomo.dialects.bodies import check_extra, own_extra, refuse_unsupported
 from majordomo.errors import (
     BadResponseError,
     CallWarning,
     InvalidRequestError,
     MajordomoError,
-    UnsupportedError,
 )
 from majordomo.flows import portal
 from majordomo.flows.call import Caller, Tries
@@ -219,11 +218,3 @@ class HTTPChatModel(ChatModel):
         # At once where nothing has to be converted: what is wrong is then said on entering
         wire = encoded(request) if self._goes_as_it_is(request) else ready
         return HTTPChatSource(self._caller, self._door, request, wire, self._timeout, self.id, lambda reply: self._named(reply, warnings))
-
-
-def refuse_unsupported(warnings: Sequence[CallWarning], strict: bool) -> None:
-    """Under `strict`, raise UnsupportedError for the first field that would have no effect. Nothing has been sent then."""
-    if strict:
-        for warning in warnings:
-            if warning.code == UNSUPPORTED:
-                raise UnsupportedError(warning.message, field=warning.field)

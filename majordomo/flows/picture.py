@@ -11,14 +11,13 @@ from typing import Any, Protocol, TypeVar, Unpack, cast
 from anyio import create_task_group, move_on_after, sleep, to_thread
 
 from majordomo import imagegen
-from majordomo.dialects.bodies import check_extra, own_extra
+from majordomo.dialects.bodies import check_extra, own_extra, refuse_unsupported
 from majordomo.dialects.pictures import Forms
 from majordomo.dialects.samplers import Lists
 from majordomo.errors import CallWarning, MajordomoError
 from majordomo.flows import portal
 from majordomo.flows.background import Telling
 from majordomo.flows.call import Caller, Tries
-from majordomo.flows.chat import refuse_unsupported
 from majordomo.flows.portions import Portion, Together, joined
 from majordomo.flows.streams import EventStream, SyncEventStream
 from majordomo.imagegen.request import check_request

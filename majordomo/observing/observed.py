@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import uuid
+import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import replace
@@ -48,7 +48,7 @@ class Observed:
     """Hands one call's story to its observers. `hear` is where events go that nobody else listens to."""
 
     def __init__(self, observers: Sequence[Observer], operation: Operation, provider: str, model: str, request: Any, **about: Any) -> None:
-        call = Call(uuid.uuid4().hex, operation, provider, model, **about)
+        call = Call(secrets.token_hex(16), operation, provider, model, **about)
         whole = replace(call, content=request) if any(observer.wants_content for observer in observers) else call
         self._told = [(observer, whole if observer.wants_content else call) for observer in observers]
         self.call = call

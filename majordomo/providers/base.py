@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 from anyio import to_thread
 
@@ -27,6 +26,9 @@ from majordomo.settings import HOSTED, LOCAL, Limits, Rate, Retries, Timeout
 from majordomo.transport import Address, hide_in_logs, open_room
 from majordomo.wire import WireRequest
 from majordomo.words import check_name
+
+if TYPE_CHECKING:
+    import ssl
 
 M = TypeVar("M")
 T = TypeVar("T")

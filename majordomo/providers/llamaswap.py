@@ -5,12 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from typing import Literal, Unpack, cast
+from typing import TYPE_CHECKING, Literal, Unpack, cast
 from urllib.parse import quote
 
 from majordomo import env, imagegen, llm
 from majordomo.catalog import Health, ModelInfo
-from majordomo.dialects.openai_chat import OpenAIChat
 from majordomo.dialects.openai_image_models import compatible_family
 from majordomo.dialects.openai_images import OpenAIImages
 from majordomo.dialects.openai_models import decode_change, decode_models, decode_running
@@ -18,7 +17,6 @@ from majordomo.dialects.samplers import SDCPP, Lists
 from majordomo.errors import BadResponseError, ConfigurationError, NotFoundError
 from majordomo.flows import portal
 from majordomo.flows.call import Watch
-from majordomo.flows.chat import HTTPChatModel
 from majordomo.flows.embed import HTTPEmbeddingModel
 from majordomo.flows.feed import Feed
 from majordomo.flows.loading import LoadWatch
@@ -29,6 +27,9 @@ from majordomo.providers.base import ASKING, Common, HTTPProvider, sealed
 from majordomo.secret import Secret, seal
 from majordomo.wire import Deadline, WireRequest
 from majordomo.words import check_name
+
+if TYPE_CHECKING:
+    from majordomo.flows.chat import HTTPChatModel
 
 
 class LlamaSwap(HTTPProvider):
@@ -55,7 +56,6 @@ class LlamaSwap(HTTPProvider):
         api_key = seal(api_key or env.variable("LLAMA_SWAP_API_KEY"))
         if images not in ("openai+tag", "openai", "sdapi"):
             raise ConfigurationError('images is "openai+tag", "openai" or "sdapi"', provider=self.name, details={"field": "images"})
-        self._chat = OpenAIChat(owner=self.name, path="/v1/chat/completions", loading_chunks=True)
         self._images: AnsweringDoor
         if images == "sdapi":
             from majordomo.dialects.sdapi import SDAPI  # few want it, and a model should be made soon
@@ -68,7 +68,11 @@ class LlamaSwap(HTTPProvider):
         super().__init__(base_url, api_key, **common)
 
     def model(self, id: str, *options: llm.Option) -> HTTPChatModel:  # noqa: A002 (the word of the design)
-        return HTTPChatModel(self._caller, self._chat, check_name(id, "model"), options, timeout=self._timeout, strict=self._strict)
+        from majordomo.dialects.openai_chat import OpenAIChat  # who wants pictures need not wait for chat to be loaded
+        from majordomo.flows.chat import HTTPChatModel
+
+        door = OpenAIChat(owner=self.name, path="/v1/chat/completions", loading_chunks=True)
+        return HTTPChatModel(self._caller, door, check_name(id, "model"), options, timeout=self._timeout, strict=self._strict)
 
     def image_model(self, id: str, *options: imagegen.Option) -> AnsweredImageModel:  # noqa: A002
         return self._painter(AnsweredImageModel, self._images, id, options, lists=self._lists if self._asks_lists else None)

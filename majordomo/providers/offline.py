@@ -14,11 +14,11 @@ from anyio.lowlevel import RunVar, checkpoint
 from majordomo import imagegen, llm
 from majordomo.catalog import Health, ModelInfo
 from majordomo.containers import png_text
-from majordomo.dialects.bodies import UNSUPPORTED, own_extra
+from majordomo.dialects.bodies import UNSUPPORTED, own_extra, refuse_unsupported
 from majordomo.dialects.pictures import sized
 from majordomo.embedded import clerk
 from majordomo.errors import CallWarning, ConfigurationError, MajordomoError
-from majordomo.flows.chat import ChatModel, refuse_unsupported
+from majordomo.flows.chat import ChatModel
 from majordomo.flows.gate import Gate
 from majordomo.flows.group import Holder, ResourceGroup
 from majordomo.flows.picture import ImageModel, Tell

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import ssl
 import types
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
@@ -94,7 +95,7 @@ def keywords(kind: type[Provider]) -> dict[str, Any]:
         if parameter.kind is parameter.VAR_KEYWORD:
             hint = hints.get(name)
             inner = get_args(hint)[0] if get_origin(hint) is Unpack else Common
-            found |= get_type_hints(inner) if is_typeddict(inner) else {}
+            found |= get_type_hints(inner, localns={"ssl": ssl}) if is_typeddict(inner) else {}
         elif parameter.kind is not parameter.VAR_POSITIONAL:
             found[name] = hints.get(name, Any)
     found.pop("self", None)
