@@ -23,7 +23,7 @@ Written by `python benchmarks/page.py` from a run of `python benchmarks/run.py`.
 [beside the code](../benchmarks/README.md).
 """
 READ = """Read the ratios, not the times: machines differ. A ratio is the median of the rounds, each peer against the other within one
-round; in brackets the smallest and the largest. Peak is memory above the level before the work, of pictures as a multiple of their bytes.
+round; in brackets the smallest and the largest, where there was more than one. Peak is memory above the level before the work, of pictures as a multiple of their bytes.
 A row in which calls failed has no ratio, since failing is cheap. The goals were set before the code was written; `majordomo-fast` is the
 extra `[fast]`.
 """
