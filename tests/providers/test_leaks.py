@@ -133,7 +133,7 @@ def nothing_left(case: Case, loop: str) -> Iterator[tuple[str, Moods]]:
         warnings.simplefilter("always", ResourceWarning)
         server = Loopback(moods)
         yield server.url, moods
-        held = sum(not peer.closed_by_client.wait(SOON) for peer in server.peers if not _done(peer))
+        held = sum(not _gone(peer) for peer in server.peers)
         server.close()
         gc.collect()
         until = time.monotonic() + SOON
@@ -145,9 +145,12 @@ def nothing_left(case: Case, loop: str) -> Iterator[tuple[str, Moods]]:
     assert [str(warning.message) for warning in warned if issubclass(warning.category, ResourceWarning)] == []
 
 
-def _done(peer: Peer) -> bool:
-    """Whether the server has closed it itself."""
-    return peer.socket.fileno() < 0
+def _gone(peer: Peer) -> bool:
+    """Whether soon the client has closed it, or the server itself has."""
+    until = time.monotonic() + SOON
+    while not (gone := peer.closed_by_client.is_set() or peer.socket.fileno() < 0) and time.monotonic() < until:
+        time.sleep(0.005)
+    return gone
 
 
 def tasks() -> int:
