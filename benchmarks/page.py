@@ -20,12 +20,12 @@ CHARTED = ("first-reply", "reply", "stream", "hundred", "cold", "warm", "turn", 
 HEAD = """# Benchmarks
 
 Written by `python benchmarks/page.py` from a run of `python benchmarks/run.py`. What each row means and how it is measured is told
-[beside the code](../benchmarks/README.md).
+beside the code, in `benchmarks/README.md`; what the time is made of, [here](speed.md).
 """
 READ = """Read the ratios, not the times: machines differ. A ratio is the median of the rounds, each peer against the other within one
-round; in brackets the smallest and the largest, where there was more than one. Peak is memory above the level before the work, of pictures as a multiple of their bytes.
-A row in which calls failed has no ratio, since failing is cheap. The goals were set before the code was written; `majordomo-fast` is the
-extra `[fast]`.
+round; in brackets the smallest and the largest, where there was more than one. Peak is memory above the level before the work, of
+pictures as a multiple of their bytes. A row in which calls failed has no ratio, since failing is cheap. The goals were set before the
+code was written; `majordomo-fast` is the extra `[fast]`.
 """
 PICTURE = "![CPU of each peer as a multiple of openai's](pictures/benchmarks.svg)\n"
 
