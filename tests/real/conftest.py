@@ -103,6 +103,16 @@ class Child:
             time.sleep(0.05)
         return self
 
+    def cpu_seconds(self) -> float:
+        """What the processes of the group have used of the processor (Linux)."""
+        used = 0
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):  # one that ends meanwhile
+                fields = stat.read_text().rpartition(")")[2].split()
+                if int(fields[2]) == self.process.pid:
+                    used += int(fields[11]) + int(fields[12])
+        return used / os.sysconf("SC_CLK_TCK")
+
     def __exit__(self, *_: object) -> None:
         assert self.process.stdin is not None
         self.process.stdin.close()
@@ -308,18 +318,36 @@ def ollama_files(python: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def ollama_url(ollama_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A real Ollama that holds OLLAMA_MODELS and `embed`, in folders of its own, with nothing of the user's around it."""
-    folder = tmp_path_factory.mktemp("ollama")
+@contextlib.contextmanager
+def ollama_serving(models: Path, folder: Path) -> Iterator[Child]:
+    """A real Ollama over a folder of models, with nothing of the user's around it."""
     url = f"http://127.0.0.1:{free_port()}"
-    own = {"HOME": str(folder), "OLLAMA_MODELS": str(folder / "models"), "OLLAMA_HOST": url, "OLLAMA_NUM_PARALLEL": "1"}
-    with Child([str(OLLAMA), "serve"], url, folder / "log", {"PATH": os.environ["PATH"], **own}), md.Ollama(url) as ollama:
+    own = {"HOME": str(folder), "OLLAMA_MODELS": str(models), "OLLAMA_HOST": url, "OLLAMA_NUM_PARALLEL": "1", "OLLAMA_NOPRUNE": "1"}
+    with Child([str(OLLAMA), "serve"], url, folder / "log", {"PATH": os.environ["PATH"], **own}) as child:
+        yield child
+
+
+@pytest.fixture(scope="session")
+def ollama_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("ollama-models")
+
+
+@pytest.fixture(scope="session")
+def ollama_url(ollama_files: Path, ollama_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real Ollama that holds OLLAMA_MODELS and `embed`."""
+    with ollama_serving(ollama_models, tmp_path_factory.mktemp("ollama")) as child, md.Ollama(child.url) as ollama:
         for name, (template, _) in OLLAMA_MODELS.items():
             files = {"model.gguf": ollama.admin.upload_sync(ollama_files / f"{name}.gguf")}
             ollama.admin.create_sync(name, files=files, template=template, parameters={"num_ctx": 512, "num_thread": 1})
         ollama.admin.create_sync("embed", files={"model.gguf": ollama.admin.upload_sync(ollama_files / "embed.gguf")})
-        yield url
+        yield child.url
+
+
+@pytest.fixture
+def ollama_of_its_own(ollama_url: str, ollama_models: Path, tmp_path: Path) -> Iterator[Child]:
+    """Another Ollama over the same models, for a test that may leave one of them in a bad way."""
+    with ollama_serving(ollama_models, tmp_path) as child:
+        yield child
 
 
 @pytest.fixture

@@ -271,15 +271,24 @@ async def test_seed_and_temperature_arrive(ollama: md.Ollama) -> None:
     assert await said(seed=7, temperature=0.0) == await said(seed=8, temperature=0.0)
 
 
-async def test_a_cancelled_stream_frees_the_engine(ollama: md.Ollama) -> None:
-    model = ollama.model("endless")
-    with anyio.CancelScope() as scope:
-        async with model.stream("Go on.", seed=1) as stream:
-            async for _ in stream:
-                scope.cancel()
-    assert scope.cancelled_caught
-    with anyio.fail_after(20):
-        assert (await model.generate("Go on.", seed=1, max_tokens=3)).finish_reason == "length"
+async def test_leaving_a_stream_stops_the_engine(ollama_of_its_own: Any) -> None:
+    """Ollama may keep the model's place for ever (its issue 17131), whoever hangs up; unloading the model gives it back."""
+    async with md.Ollama(ollama_of_its_own.url, retries=md.Retries(attempts=1)) as ollama:
+        model = ollama.model("endless")
+        long = {"ollama": {"options": {"num_ctx": 8192}}}  # it ends by itself after 81,920 tokens
+        with anyio.CancelScope() as scope:
+            async with model.stream("Go on.", seed=1, extra=long) as stream:
+                async for _ in stream:
+                    scope.cancel()
+        assert scope.cancelled_caught
+        with anyio.fail_after(10):
+            used = -1.0
+            while used != (used := ollama_of_its_own.cpu_seconds()):
+                await anyio.sleep(0.3)
+        await ollama.admin.unload("endless")
+        await gone(ollama, "endless")
+        with anyio.fail_after(20):
+            assert (await model.generate("Go on.", seed=1, max_tokens=3, extra=long)).finish_reason == "length"
 
 
 async def test_an_answer_has_the_wanted_shape(ollama: md.Ollama) -> None:
