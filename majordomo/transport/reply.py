@@ -11,6 +11,7 @@ import anyio
 
 from majordomo.errors import BadResponseError, ConnectionFailedError, MajordomoError, plain_text
 from majordomo.transport.carrier import httpcore
+from majordomo.transport.chunks import BadChunkError
 from majordomo.transport.connection import Connection
 from majordomo.transport.socket import READ
 
@@ -52,7 +53,7 @@ class DecodedReply(ABC):
 class Reply(DecodedReply):
     """Status, headers and decoded pieces. Not a generator: it can be left at any point, and closed twice."""
 
-    __slots__ = ("_connection", "_done", "_give_back", "_long", "_pieces", "_stream", "status")
+    __slots__ = ("_begun", "_chunked", "_connection", "_done", "_give_back", "_long", "_pieces", "_stream", "status")
 
     def __init__(self, response: httpcore.Response, connection: Connection, give_back: Callable[[Connection], Awaitable[None]]) -> None:
         super().__init__(header_map(response.headers))
@@ -63,13 +64,16 @@ class Reply(DecodedReply):
         self._connection = connection
         self._give_back = give_back
         self._done = False
+        self._begun = False  # whether httpcore has been asked for a piece of the body
+        self._chunked = connection.awaits_chunks()
         self._long = len(self.headers.get("content-length", "")) >= LONG
 
     async def _raw(self) -> bytes:
         if self._pieces is None:
             return b""
-        if self._long and (piece := await self._middle()):
+        if (self._chunked or self._long) and (piece := await self._middle()):
             return piece
+        self._begun = True
         try:
             piece = await self._pieces.__anext__()
             while not piece:
@@ -87,19 +91,24 @@ class Reply(DecodedReply):
         return piece
 
     async def _middle(self) -> bytes:
-        """The next piece of a long body, straight from the wire: h11 would copy it four times, and only counts it. b"" where h11 must see
-        what comes: what it holds already, and the end."""
-        most = self._connection.owed() - LAST
-        if most <= 0:
-            return b""
+        """The next piece of a long body or of one in chunks, straight from the wire: h11 would copy it four times, and only counts it. b""
+        where h11 must see what comes: what it holds already, and the end."""
+        connection = self._connection
         try:
-            piece = await self._connection.wire.read_most(min(most, READ))
+            if self._chunked:
+                piece = await connection.wire.read_chunks()
+                self._chunked = bool(piece)
+                return piece
+            most = connection.owed() - LAST
+            if most <= 0:
+                return b""
+            piece = await connection.wire.read_most(min(most, READ))
         except BaseException as error:
             await self.aclose()
-            if isinstance(error, httpcore.NetworkError):
+            if isinstance(error, (httpcore.NetworkError, BadChunkError)):
                 raise _cut() from None
             raise
-        self._connection.took(len(piece))
+        connection.took(len(piece))
         return piece
 
     async def _over(self) -> None:
@@ -134,7 +143,7 @@ class Reply(DecodedReply):
                 await self._connection.aclose()
                 # httpcore leaves an inner generator to the collector unless it is pulled until it ends; on a closed wire that is at once
                 try:
-                    while True:
+                    while self._begun:
                         await self._pieces.__anext__()
                 except (StopAsyncIteration, httpcore.NetworkError, httpcore.ProtocolError, MajordomoError):
                     pass

@@ -14,7 +14,7 @@ from anyio.streams.tls import TLSAttribute
 
 from majordomo.errors import MajordomoError
 from majordomo.transport.carrier import httpcore
-from majordomo.transport.gather import Gatherer
+from majordomo.transport.chunks import Chunks
 from majordomo.wire import Deadline
 
 HOLD = 64 * 1024
@@ -39,7 +39,7 @@ class Wire(httpcore.AsyncNetworkStream):
         self._poll.register(raw.fileno(), select.POLLIN)
         self._poll_both = select.poll()
         self._poll_both.register(raw.fileno(), select.POLLIN | select.POLLOUT)
-        self._gather = Gatherer()
+        self._chunks = Chunks()
         self._early = b""  # what was read while a body was still being sent
         self._ssl: Any = stream.extra(TLSAttribute.ssl_object, None)
 
@@ -52,13 +52,26 @@ class Wire(httpcore.AsyncNetworkStream):
         if self._held:
             with contextlib.suppress(httpcore.WriteError):  # an answer may be there all the same, and says more
                 await self._flush()
-        while received := await self._received(most):
-            # anyio hands out what it has up to that many bytes: a full piece may have more behind it, above the socket
-            self._filled = len(received) >= most
-            self.replied = True
-            if data := self._gather.feed(received):  # empty when all of it is held back: to httpcore that would be the end
-                return data
+        if kept := self._chunks.release():
+            return kept
+        return self._chunks.feed(await self._arrived(most))
+
+    async def read_chunks(self) -> bytes:
+        """What the next chunks of the body hold; b"" where the protocol library must see what comes. Raises BadChunkError."""
+        chunks, data = self._chunks, b""
+        while chunks.plain:
+            if text := chunks.take(data):
+                return text
+            if chunks.plain and not (data := await self._arrived(READ)):
+                break  # the end: it says what that means
         return b""
+
+    async def _arrived(self, most: int) -> bytes:
+        received = await self._received(most)
+        # anyio hands out what it has up to that many bytes: a full piece may have more behind it, above the socket
+        self._filled = len(received) >= most
+        self.replied = self.replied or bool(received)
+        return received
 
     async def _received(self, most: int) -> bytes:
         if self._early:
@@ -142,12 +155,12 @@ class Wire(httpcore.AsyncNetworkStream):
         self.sent = self.replied = False
         self._early = b""
         self._held, self._held_size = [], 0
-        self._gather = Gatherer()
+        self._chunks = Chunks()
 
     @property
     def drained(self) -> bool:
         """Whether nothing can wait above the socket: the last read did not fill its buffer, and nothing of it is held back."""
-        return not self._filled and not self._gather.holds
+        return not self._filled and not self._chunks.holds
 
     def is_silent(self) -> bool:
         """Whether nothing at all has come since: no bytes, no end, no unread TLS record."""

@@ -62,7 +62,7 @@ SEEDS: dict[str, list[bytes]] = {
         SLICED + b'{"a":"\\"b64_json\\":\\"QUJD","b64_json" : "QUJ\\nDQUJD","c":{"b64_json":"QUJD"}}',
     ],
     "multipart": [b"prompt=a fox\0\nimage[]=f\x89PNG\r\n\r\n--x\0\nn=1"],
-    "gather": [
+    "chunks": [
         b"\x00" + SLICED + b"3\r\none\r\n3\r\ntwo\r\n0\r\n\r\n",
         b"\xff" + SLICED + b"HTTP/1.1 100 \r\n\r\nHTTP/1.1 200 OK\r\n\r\nx",
     ],

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import h11
 from chat_dialects import DIALECTS, Dialect, joined
+from judge import alone, past
 
 import majordomo as md
 from majordomo import imagegen, llm
@@ -42,7 +42,6 @@ from majordomo.media import ImagePart, check_size, inscribed, orientation_of, pn
 from majordomo.parameters import read_parameters
 from majordomo.routing import config as configuration
 from majordomo.routing.names import canonical, parse, split
-from majordomo.transport.gather import Gatherer
 
 LIMITS = md.Limits()
 CHAT = llm.Request((md.user("hi"),), output={"type": "object"}, tool_choice="draw", tools=(md.Tool("draw"),))
@@ -153,37 +152,12 @@ def multipart(data: bytes) -> None:
         assert head.count(b"\r\n") == 1  # a name adds no line
 
 
-def gather(data: bytes) -> None:
-    """What the protocol library makes of the bytes is the same with fewer pieces."""
+def chunks(data: bytes) -> None:
+    """What the protocol library makes of the bytes is the same with the chunks read past it."""
     head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" if data[:1] < b"\x80" else b""
     _, pieces = cut(data[1:])
     pieces = [head + piece if index == 0 else piece for index, piece in enumerate(pieces)]
-    gatherer = Gatherer()
-    gathered = [out for piece in pieces if (out := gatherer.feed(piece))]
-    assert _heard(gathered) == _heard(pieces)
-
-
-def _heard(pieces: list[bytes]) -> tuple[bytes, str]:
-    connection = h11.Connection(h11.CLIENT)
-    connection.send(h11.Request(method="GET", target="/", headers=[("host", "a")]))
-    connection.send(h11.EndOfMessage())
-    body, end = b"", "open"
-    try:
-        for piece in [*pieces, b""]:
-            connection.receive_data(piece)
-            while end == "open":
-                event = connection.next_event()
-                if event is h11.NEED_DATA or event is h11.PAUSED or isinstance(event, h11.ConnectionClosed):
-                    break
-                if isinstance(event, h11.Data):
-                    body += bytes(event.data)
-                elif isinstance(event, h11.EndOfMessage):
-                    end = f"whole {event.headers!r}"
-            if end != "open":
-                break
-    except h11.RemoteProtocolError:
-        end = "error"
-    return body, end
+    assert past(pieces)[0] == alone(pieces)
 
 
 # Chat
@@ -482,7 +456,7 @@ TARGETS: dict[str, Target] = {
     "lines": lines,
     "pictures": pictures,
     "multipart": multipart,
-    "gather": gather,
+    "chunks": chunks,
     **{f"stream_{dialect.name}": _stream(dialect) for dialect in DIALECTS},
     **{f"whole_{dialect.name}": _whole(dialect) for dialect in DIALECTS},
     "messages": messages,

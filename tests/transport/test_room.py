@@ -17,6 +17,7 @@ import anyio.lowlevel
 import h11
 import pytest
 import trustme
+from judge import alone
 from loopback import Handler, Loopback, Peer, always, whole
 
 import majordomo as md
@@ -155,11 +156,22 @@ async def test_it_never_takes_an_answer_nobody_asked_for(serve: Serve, unasked: 
 
 
 LONG_BODY = bytes(range(256)) * 4096  # 1 MiB
+FRAMINGS = pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunks"])
 
 
+def long_answer(chunked: bool) -> bytes:
+    if not chunked:
+        return whole(LONG_BODY)
+    pieces = (LONG_BODY[at : at + 100_000] for at in range(0, len(LONG_BODY), 100_000))
+    return b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n%b0\r\n\r\n" % b"".join(
+        b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces
+    )
+
+
+@FRAMINGS
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])
 async def test_the_middle_of_a_long_body_is_not_shown_to_the_protocol_library(
-    serve: Serve, authority: trustme.CA, monkeypatch: pytest.MonkeyPatch, secure: bool
+    serve: Serve, authority: trustme.CA, monkeypatch: pytest.MonkeyPatch, secure: bool, chunked: bool
 ) -> None:
     """Its copies cost more than all else. The connection is kept, and what stands behind the body is still noticed."""
     shown = 0
@@ -175,20 +187,31 @@ async def test_the_middle_of_a_long_body_is_not_shown_to_the_protocol_library(
     authority.issue_cert("127.0.0.1").configure_cert(context)
     trust = ssl.create_default_context()
     authority.configure_trust(trust)
-    server = Loopback(always(whole(LONG_BODY)), context) if secure else serve(always(whole(LONG_BODY)))
+    server = Loopback(always(long_answer(chunked)), context) if secure else serve(always(long_answer(chunked)))
     port = room(server, tls=trust) if secure else room(server)
     assert [await fetch(port), await fetch(port)] == [(200, LONG_BODY)] * 2
     assert server.connections == 1
-    assert 2 * LAST < shown <= 2 * (READ + 2 * LAST)
+    assert shown < 200 if chunked else 2 * LAST < shown <= 2 * (READ + 2 * LAST)
     await port.aclose()
     server.close()
 
 
-async def test_a_long_body_that_is_cut_is_an_error_with_what_came_before(serve: Serve) -> None:
+@FRAMINGS
+async def test_an_answer_is_whole_when_the_protocol_library_hides_its_state(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, chunked: bool
+) -> None:
+    monkeypatch.setattr(Connection, "_state", lambda self: None)
+    port = room(serve(always(long_answer(chunked))))
+    assert await fetch(port) == (200, LONG_BODY)
+    await port.aclose()
+
+
+@FRAMINGS
+async def test_a_long_body_that_is_cut_is_an_error_with_what_came_before(serve: Serve, chunked: bool) -> None:
     def handler(peer: Peer) -> None:
         while peer.request() is not None:
             if len(peer.server.seen) == 1:
-                peer.send(whole(LONG_BODY)[:-100_000])
+                peer.send(long_answer(chunked)[:-100_000])
                 peer.close()
             else:
                 peer.reply("fine")
@@ -200,20 +223,21 @@ async def test_a_long_body_that_is_cut_is_an_error_with_what_came_before(serve: 
         while piece := await reply.read():
             came += piece
     assert caught.value.code == "REPLY_CUT"
-    assert came == LONG_BODY[:-100_000]
+    assert came == alone([long_answer(chunked)[:-100_000]])[0]
     assert await reply.read() == b""
     await reply.aclose()
     assert await fetch(port) == (200, b"fine")
     await port.aclose()
 
 
-async def test_bytes_behind_a_long_body_end_the_connection(serve: Serve) -> None:
+@FRAMINGS
+async def test_bytes_behind_a_long_body_end_the_connection(serve: Serve, chunked: bool) -> None:
     def handler(peer: Peer) -> None:
         while peer.request() is not None:
             if peer.number:
                 peer.reply("clean")
             else:
-                peer.send(whole(LONG_BODY) + whole("poison"))
+                peer.send(long_answer(chunked) + whole("poison"))
 
     server = serve(handler)
     port = room(server)
@@ -223,16 +247,19 @@ async def test_bytes_behind_a_long_body_end_the_connection(serve: Serve) -> None
     await port.aclose()
 
 
+@FRAMINGS
 @pytest.mark.parametrize("end", ["cancelled", "left", "late"])
-async def test_a_long_body_left_in_its_middle_costs_no_place(serve: Serve, end: str) -> None:
+async def test_a_long_body_left_in_its_middle_costs_no_place(serve: Serve, end: str, chunked: bool) -> None:
     closed = threading.Event()
+    begun = long_answer(chunked)[:-100_000]
+    sent = len(alone([begun])[0])
 
     def handler(peer: Peer) -> None:
         while peer.request() is not None:
             if len(peer.server.seen) > 1:
                 peer.reply("fine")
                 continue
-            peer.send(whole(LONG_BODY)[:-100_000])
+            peer.send(begun)
             if peer.wait_for_close():
                 closed.set()
             return
@@ -240,7 +267,7 @@ async def test_a_long_body_left_in_its_middle_costs_no_place(serve: Serve, end: 
     port = room(serve(handler), connections=1)
     reply = await port.open(get(), Deadline(Timeout(connect=2, queue=2, first_byte=2, idle=0.1 if end == "late" else 2, total=5)))
     came = 0
-    while came < len(LONG_BODY) - 100_000:
+    while came < sent:
         came += len(await reply.read())
     if end == "cancelled":
         with anyio.move_on_after(0.01) as scope:
@@ -502,8 +529,10 @@ async def test_chunks_that_come_together_are_one_piece_and_half_a_line_is_no_end
             await anyio.lowlevel.checkpoint()
 
     async def listen() -> None:
-        while data := await wire.read(65536):
+        heard.append(await wire.read(65536))
+        while data := await wire.read_chunks():
             heard.append(data)
+        heard.append(await wire.read(65536))
 
     async with anyio.create_task_group() as group:
         group.start_soon(listen)
@@ -513,7 +542,7 @@ async def test_chunks_that_come_together_are_one_piece_and_half_a_line_is_no_end
             with anyio.fail_after(5):
                 await taken()
         theirs.close()
-    assert b"".join(heard) == head + b"6\r\nonetwo\r\n5\r\nthree\r\n0\r\n\r\n"
+    assert heard == [head, b"onetwo", b"three", b"0\r\n\r\n"]
     await wire.aclose()
 
 
