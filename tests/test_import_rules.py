@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent / "majordomo"
 FLOORS = [
     {
         *("errors", "media", "env", "progress", "settings", "options", "catalog", "secret", "words", "parameters", "counting"),
-        *("containers", "exif", "forks", "wake"),
+        *("containers", "exif", "forks", "wake", "weight"),
     },
     {"llm", "imagegen", "wire"},
     {"observing", "prices", "ledger"},

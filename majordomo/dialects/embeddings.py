@@ -19,11 +19,12 @@ from majordomo.dialects.bodies import json_request
 from majordomo.dialects.errors import build_error, error_value
 from majordomo.dialects.ollama_chat import usage_of
 from majordomo.errors import BadResponseError
-from majordomo.framing.json import MOST, decode_object
+from majordomo.framing.json import decode_object
 from majordomo.framing.splice import Splices
 from majordomo.llm.embeddings import Embeddings
 from majordomo.llm.reply import Usage
 from majordomo.settings import Limits
+from majordomo.weight import MOST
 from majordomo.wire import WireRequest
 from majordomo.words import is_number
 

@@ -12,11 +12,11 @@ from majordomo.dialects.answer import Answer, ChatStream, count, json_of, object
 from majordomo.dialects.errors import build_error, error_value
 from majordomo.dialects.pictures import received_base64
 from majordomo.errors import CallWarning, MajordomoError, plain_text
-from majordomo.framing.json import LIGHT
 from majordomo.framing.lines import EventDecoder
 from majordomo.llm import ChatEvent, Loading, Part, Request, TextPart, ThinkingPart, Usage
 from majordomo.llm.reply import FinishReason
 from majordomo.settings import Limits
+from majordomo.weight import LIGHT
 
 _FINISH: dict[str, FinishReason] = {
     "stop": "stop",

@@ -53,9 +53,14 @@ class ToolCallPart:
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """The parsed arguments; {} when the model wrote none. Raises BadResponseError when they are no JSON object."""
+        """The parsed arguments; {} when the model wrote none. Raises BadResponseError when they are no JSON object, or one that would fill
+        the memory."""
         if not self.arguments_json.strip():
             return {}
+        from majordomo.weight import is_heavy_text  # not loaded for pictures alone
+
+        if is_heavy_text(self.arguments_json):
+            raise BadResponseError(f"the arguments for tool {self.name!r} hold more values than any have reason to", code="TOO_MANY_VALUES")
         try:
             parsed = json.loads(self.arguments_json)
         except (ValueError, RecursionError):

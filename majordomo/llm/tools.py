@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 from majordomo.errors import BadResponseError, InvalidRequestError
 from majordomo.llm.messages import Message
 from majordomo.llm.parts import ToolCallPart
+from majordomo.weight import is_heavy_text
 
 LONGEST_TEXT = 100_000  # characters of an unfit answer that its error holds
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")  # "letters, digits, _, -, at most 64" (OpenAI, function names)
@@ -169,6 +170,8 @@ def partial_output(text: str, within: str = "") -> Any:
     """What an unfinished JSON answer, or its field `within`, holds so far, unvalidated; None when nothing can be read yet."""
     from pydantic_core import from_json
 
+    if is_heavy_text(text):
+        return None
     try:
         value = from_json(text, allow_partial="trailing-strings")
     except ValueError:
@@ -182,6 +185,8 @@ def _read(output: Any, text: str, within: str) -> Any:
     from pydantic import TypeAdapter, ValidationError
     from pydantic_core import from_json
 
+    if is_heavy_text(text):
+        raise BadResponseError("the answer holds more values than any has reason to", code="TOO_MANY_VALUES")
     fenced = re.fullmatch(r"\s*```(?:json)?\s*\n(.*?)\n?```\s*", text, re.DOTALL)
     try:
         value = from_json(fenced[1] if fenced else text)

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from majordomo.errors import BadResponseError
-from majordomo.framing.json import LIGHT, decode_json
+from majordomo.framing.json import decode_json
+from majordomo.weight import LIGHT
 
 MIB = 1 << 20
 

@@ -1,9 +1,17 @@
 from __future__ import annotations
 
 import gc
+import tracemalloc
 import weakref
+from collections.abc import Callable
+from typing import Any
 
-from majordomo.llm.tools import as_tool
+import pytest
+
+import majordomo as md
+from majordomo.llm.tools import as_tool, partial_output, read_output
+
+BOMB = '{"a": [' + "[]," * (1 << 21) + "1]}"  # 6 MiB, and 170 once read
 
 
 def test_a_function_is_read_once_and_what_one_loop_does_to_its_tool_is_not_seen_by_the_next() -> None:
@@ -39,3 +47,30 @@ def test_a_function_goes_when_nobody_else_holds_it() -> None:
     del shout
     gc.collect()
     assert gone() is None
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda text: md.ToolCallPart("a", "f", text).arguments,
+        lambda text: read_output({}, text),
+        lambda text: read_output(dict, f"```\n{text}\n```"),
+    ],
+    ids=["arguments", "output", "fenced output"],
+)
+def test_what_a_model_wrote_to_fill_the_memory_is_not_read(read: Callable[[str], Any]) -> None:
+    tracemalloc.start()
+    try:
+        with pytest.raises(md.BadResponseError) as caught:
+            read(BOMB)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert caught.value.code == "TOO_MANY_VALUES"
+    assert peak < 16 << 20
+    assert read('{"a": [1]}') == {"a": [1]}
+
+
+def test_nor_is_an_unfinished_one() -> None:
+    assert partial_output(BOMB[:-10]) is None
+    assert partial_output('{"a": "[],[') == {"a": "[],["}
