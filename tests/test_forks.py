@@ -18,11 +18,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from majordomo.flows import group
 from majordomo.routing.health import ChainHealth
+from majordomo.testing import Faults, ScriptedChat
 from majordomo.testing.cassette import Cassette
 from majordomo.transport import front, tls
+from majordomo.wire import WireRequest
 
 opened = front.Front(lambda: sys.exit("never made in the parent"))
-cassette = Cassette(Path(sys.prefix) / "there is no such folder")
+cassette, faults = Cassette(Path(sys.prefix) / "there is no such folder"), Faults([None])
+scripted = ScriptedChat(["yes"])
 registry, ledger, health, gpu = md.Registry(), md.Ledger(), ChainHealth(), group.named_group("gpu")
 with ExitStack() as held:
     for lock in (opened._lock, group._lock, tls._making, registry._assembly._lock, ledger._lock, health._lock):
@@ -30,7 +33,7 @@ with ExitStack() as held:
     begun, over = threading.Event(), threading.Event()
 
     def hold():  # from another thread, whatever kind of lock it is
-        with cassette._lock:
+        with cassette._lock, faults._lock, scripted.script._lock:
             begun.set()
             over.wait()
 
@@ -47,6 +50,8 @@ with ExitStack() as held:
         assert ledger.total().calls == 0
         assert health.status("m", "chat").state == "closed"
         assert cassette.unused == []
+        assert faults.next(WireRequest("GET", "/")) is None
+        assert scripted.generate_sync("hi").text == "yes"
         os.write(1, b"no wait")
         os._exit(0)
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from majordomo.errors import ConfigurationError, UnsupportedError
+from majordomo.forks import Lock
 from majordomo.testing.faults import Fault
 from majordomo.testing.ports import StandingPort
 from majordomo.wire import Deadline, MessageStream, Transport, WireRequest, WireStream, connector
@@ -37,7 +37,7 @@ class Faults:
         self.inner = inner
         self.happened: list[Happened] = []
         self._choose = plan if callable(plan) else _by_number(plan)
-        self._lock = threading.Lock()
+        self._lock = Lock()
 
     def count(self, kind: type[Fault] | None = None) -> int:
         """How many requests met a fault of this kind; of any kind when None."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import copy
 import inspect
-import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Generic, TypeVar
 
 from majordomo.errors import MajordomoError
+from majordomo.forks import Lock
 from majordomo.testing.errors import ScriptError
 
 R = TypeVar("R")
@@ -19,7 +19,7 @@ class Script(Generic[R]):
 
     def __init__(self, answers: Iterable[Any] | Callable[[R], Any], check: Callable[[Any], None], kinds: tuple[type, ...]) -> None:
         self.requests: list[R] = []
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._check = check
         self._answer: Callable[[R], Any] | None = None
         self._answers: list[Any] = []
