@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 from anyio import sleep
@@ -18,6 +18,7 @@ from majordomo.errors import (
 from majordomo.flows.background import Telling
 from majordomo.flows.call import Caller, Tries, read_all
 from majordomo.flows.gate import Place
+from majordomo.flows.tie import Tie, tied
 from majordomo.llm.reply import empty_reply
 from majordomo.media import Readable
 from majordomo.progress import Loading, Queued
@@ -85,7 +86,7 @@ class HTTPChatSource:
         self._stream: WireStream | None = None
         self._whole: llm.Reply | None = None
         self._place: Place | None = None
-        self._guard: AsyncGenerator[None, None] | None = None
+        self._tie: Tie | None = None
 
     @property
     def reply(self) -> llm.Reply:
@@ -125,18 +126,13 @@ class HTTPChatSource:
             except MajordomoError as error:
                 self._failed(error)
             else:
-                await self._tie(self._stream)
+                self._tie = await tied(self._stream, self._place)
                 return ()
         if told := await self._opening.told():
             return told
         self._stream = self._opening.result
-        await self._tie(self._stream)
+        self._tie = await tied(self._stream, self._place)
         return ()
-
-    async def _tie(self, stream: WireStream) -> None:
-        """To the loop: what is still open at its end is closed, and leaves its place to calls in others."""
-        self._guard = _until_loop_ends(stream, self._place)
-        await self._guard.__anext__()
 
     async def _opened(self, tell: Callable[[llm.ChatEvent], None]) -> WireStream:
         """The stream, once it is this call's turn and the model is loaded; what happens meanwhile is told."""
@@ -219,24 +215,12 @@ class HTTPChatSource:
                 await stream.aclose()
         finally:
             self._leave()
-            if self._guard is not None:
-                await self._guard.aclose()
+            if self._tie is not None:
+                await self._tie.aclose()
 
     def _leave(self) -> None:
         if self._place is not None:
             self._place.leave(tokens_of(self._whole) if self._whole is not None else None)
-
-
-async def _until_loop_ends(stream: WireStream, place: Place | None) -> AsyncGenerator[None, None]:
-    """Event loops close suspended async generators before they end. It holds the stream, and nobody who may be forgotten before that."""
-    try:
-        yield
-    finally:
-        try:
-            await stream.aclose()
-        finally:
-            if place is not None:
-                place.leave()
 
 
 def tokens_of(reply: llm.Reply) -> int:

@@ -8,6 +8,7 @@ from typing import Generic, TypeVar
 
 from majordomo.errors import MajordomoError, StreamBrokenError
 from majordomo.flows.call import Caller
+from majordomo.flows.tie import Tie, tied
 from majordomo.framing.lines import EventDecoder
 from majordomo.settings import Timeout
 from majordomo.wire import WireRequest, WireStream
@@ -25,6 +26,7 @@ class Feed(Generic[T]):
         self._read = read
         self._events = EventDecoder(caller.limits.event)
         self._stream: WireStream | None = None
+        self._tie: Tie | None = None
 
     async def next_events(self) -> Sequence[T]:
         """Raises StreamBrokenError when the backend ends it: a feed has no end of its own."""
@@ -32,6 +34,7 @@ class Feed(Generic[T]):
             if self._stream is None:
                 request = WireRequest("GET", self._path, accept="text/event-stream", stream=True)
                 self._stream = await self._caller.open(request, self._caller.deadline(LISTENING))
+                self._tie = await tied(self._stream)
             while piece := await self._stream.read():
                 if news := [told for data in self._events.feed(piece) if (told := self._read(data)) is not None]:
                     return news
@@ -40,5 +43,9 @@ class Feed(Generic[T]):
             raise self._caller.about(error).with_traceback(None) from None  # without its frames: they hold what came
 
     async def aclose(self) -> None:
-        if self._stream is not None:
-            await self._stream.aclose()
+        try:
+            if self._stream is not None:
+                await self._stream.aclose()
+        finally:
+            if self._tie is not None:
+                await self._tie.aclose()

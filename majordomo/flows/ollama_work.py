@@ -12,6 +12,7 @@ from majordomo.errors import ConnectionFailedError, MajordomoError, StreamBroken
 from majordomo.flows.call import Caller
 from majordomo.flows.gate import Place
 from majordomo.flows.streams import EventStream, SyncEventStream
+from majordomo.flows.tie import Tie, tied
 from majordomo.framing.lines import JSONLinesDecoder
 from majordomo.settings import Limits, Timeout
 from majordomo.wire import WireRequest, WireStream
@@ -109,6 +110,7 @@ class WorkSource(Generic[E, R]):
         self._stream: WireStream | None = None
         self._failure: MajordomoError | None = None
         self._place: Place | None = None
+        self._tie: Tie | None = None
 
     async def next_events(self) -> Sequence[E]:
         try:
@@ -118,6 +120,7 @@ class WorkSource(Generic[E, R]):
                 return ()
             if self._stream is None:
                 self._stream = await self._opened()
+                self._tie = await tied(self._stream, self._place)
             return await self._read(self._stream)
         except MajordomoError as error:
             # Without its frames: they hold the answer, which may quote a key
@@ -164,6 +167,8 @@ class WorkSource(Generic[E, R]):
                 await self._stream.aclose()
         finally:
             self._leave()
+            if self._tie is not None:
+                await self._tie.aclose()
 
     def _leave(self) -> None:
         if self._place is not None:

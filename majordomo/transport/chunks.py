@@ -1,7 +1,8 @@
 """The chunks of a streamed body, read past the protocol library: it costs the same for each, however small.
 
 Servers send every event of a stream in a chunk of its own (RFC 9112, 7.1). The protocol library sees the head and, from the first chunk on
-that is not plainly well-formed, everything as it came: the last chunk and its trailers, extensions, and all that is wrong.
+that is not plainly well-formed, everything as it came: the last chunk and its trailers, extensions, and what is wrong. One thing it cannot
+judge: a wrong end of a chunk whose beginning was handed on before it came (`BadChunkError`).
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class Chunks:
     def __init__(self) -> None:
         self._head: bytearray | None = bytearray()  # None once the head is over
         self._provisional = 0
-        self.plain: bool = False  # whether the body is one of chunks, and those taken so far were well-formed
+        self.plain: bool = False  # whether there may be chunks to take: the body is one of chunks, and none was odd or released
         self._left = 0  # bytes of a chunk, with its line end, that are still to come
         self._kept = b""  # what has come behind the head and was not handed on
 
@@ -93,14 +94,15 @@ class Chunks:
                 break
             line = data[at:end]
             length = int(line, 16) if line and not line.strip(HEX) else 0
-            begins, ends = end + 2, end + 2 + length
+            ends = end + 2 + length
             # the last chunk, or something that only looks like one, or one that is longer than it says
-            if not length or data[ends : ends + 2] != LINE_END[: max(0, size - ends)]:
+            if not length or not (data.startswith(LINE_END, ends) or (ends + 2 > size and LINE_END.startswith(data[ends:]))):
                 self.plain, self._kept = False, data[at:]
                 break
-            found.append(data[begins:ends])
+            found.append(data[end + 2 : ends])
             at = ends + 2
-            self._left = max(0, at - size)
+        if at > size:
+            self._left = at - size
         return found[0] if len(found) == 1 else b"".join(found)
 
     def _end_of_head(self, data: bytes, at: int) -> int | None:

@@ -42,9 +42,8 @@ class Connection:
         reader._remaining -= count
 
     def awaits_chunks(self) -> bool:
-        """Whether h11 waits for the first chunk of a body, having seen nothing of it. False when its state cannot be seen."""
-        state = self._state()
-        return state is not None and not state.trailing_data[0] and getattr(self._reader(), "_bytes_in_chunk", None) == 0
+        """Whether h11 waits for a chunk of the body. False when its state cannot be seen."""
+        return getattr(self._reader(), "_bytes_in_chunk", None) == 0
 
     def _state(self) -> h11.Connection | None:
         state: Any = getattr(self.protocol, "_h11_state", None)

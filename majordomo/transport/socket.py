@@ -44,17 +44,20 @@ class Wire(httpcore.AsyncNetworkStream):
         self._ssl: Any = stream.extra(TLSAttribute.ssl_object, None)
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        """The next bytes, b"" at the end. Sends what is held first. httpcore would take less at once: it is given up to READ bytes."""
-        return await self.read_most(READ)
-
-    async def read_most(self, most: int) -> bytes:
-        """The next bytes, at most so many (up to READ)."""
+        """The next bytes for httpcore, b"" at the end: up to READ, though it would take fewer. Sends what is held first."""
         if self._held:
             with contextlib.suppress(httpcore.WriteError):  # an answer may be there all the same, and says more
                 await self._flush()
-        if kept := self._chunks.release():
-            return kept
-        return self._chunks.feed(await self._arrived(most))
+        return self._chunks.release() or self._chunks.feed(await self.read_most(READ))
+
+    async def read_most(self, most: int) -> bytes:
+        """The next bytes as they come, at most so many (up to READ); b"" at the end."""
+        received = await self._received(most)
+        # anyio hands out what it has up to that many bytes: a full piece may have more behind it, above the socket
+        self._filled = len(received) >= most
+        if received:
+            self.replied = True
+        return received
 
     async def read_chunks(self) -> bytes:
         """What the next chunks of the body hold; b"" where the protocol library must see what comes. Raises BadChunkError."""
@@ -62,16 +65,9 @@ class Wire(httpcore.AsyncNetworkStream):
         while chunks.plain:
             if text := chunks.take(data):
                 return text
-            if chunks.plain and not (data := await self._arrived(READ)):
+            if chunks.plain and not (data := await self.read_most(READ)):
                 break  # the end: it says what that means
         return b""
-
-    async def _arrived(self, most: int) -> bytes:
-        received = await self._received(most)
-        # anyio hands out what it has up to that many bytes: a full piece may have more behind it, above the socket
-        self._filled = len(received) >= most
-        self.replied = self.replied or bool(received)
-        return received
 
     async def _received(self, most: int) -> bytes:
         if self._early:

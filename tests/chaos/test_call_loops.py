@@ -99,6 +99,30 @@ def test_a_stream_is_open_when_its_loop_ends(loop: str, kept: bool, server: Loop
     provider.close()
 
 
+EVENT = b'data: {"type":"modelStatus","data":"[]"}\n\n'
+STANDING: dict[str, tuple[bytes, Callable[[str], tuple[Any, Any]]]] = {  # what is said once, and who listens
+    "feed": (EVENT, lambda url: (provider := md.LlamaSwap(url), provider.changes())),
+    "pull": (b'{"status":"pulling"}\n', lambda url: (provider := md.Ollama(url), provider.admin.stream_pull("m"))),
+}
+
+
+@pytest.mark.parametrize(("loop", "kept"), [("asyncio", True), ("asyncio", False), ("trio", True)])  # of a forgotten one trio warns
+@pytest.mark.parametrize(("said", "listen"), STANDING.values(), ids=STANDING.keys())
+def test_what_is_listened_to_is_left_when_the_loop_ends(loop: str, kept: bool, said: bytes, listen: Any, serve: Serve) -> None:
+    server = serve(lambda peer: (peer.request(), peer.begin(), peer.chunk(said), peer.wait_for_close(10)))
+    held = []
+
+    async def story() -> None:
+        provider, stream = listen(server.url)
+        heard = await stream.__aenter__()
+        await anext(heard)
+        held.extend([provider, stream, heard] if kept else [])
+
+    anyio.run(story, backend=loop)
+    assert len(server.peers) == 1
+    all_left(server, 1)
+
+
 @LOOPS
 def test_a_stream_is_left_after_its_loop_has_ended(loop: str, server: Loopback) -> None:
     provider = connected(server)

@@ -129,6 +129,16 @@ def test_all_chunks_of_a_read_are_one_piece_and_a_part_of_one_is_given_at_once()
     assert (chunks.take(b"\n!\r\n" + LAST), chunks.plain, chunks.release(), chunks.holds) == (b"!", False, LAST, False)
 
 
+def test_a_size_without_end_is_not_kept() -> None:
+    chunks = Chunks()
+    chunks.feed(HEAD + chunk(b"one") + b"0" * 8 + b"\r")
+    assert (chunks.take(), chunks.plain) == (b"one", True)
+    assert (chunks.take(b"0"), chunks.plain, chunks.release()) == (b"", False, b"0" * 8 + b"\r0")
+    chunks = Chunks()
+    chunks.feed(HEAD + b"1" * 10)
+    assert (chunks.take(), chunks.plain, chunks.release()) == (b"", False, b"1" * 10)
+
+
 def test_what_was_never_taken_is_released_as_it_came() -> None:
     chunks = Chunks()
     chunks.feed(HEAD + chunk(b"one"))

@@ -230,6 +230,44 @@ async def test_a_long_body_that_is_cut_is_an_error_with_what_came_before(serve: 
     await port.aclose()
 
 
+async def test_a_chunk_longer_than_it_says_cuts_the_answer_and_ends_the_connection(serve: Serve) -> None:
+    handed_on = threading.Event()
+
+    def handler(peer: Peer) -> None:
+        while peer.request() is not None:
+            if peer.number:
+                peer.reply("fine")
+            else:
+                peer.begin()
+                peer.send(b"3\r\ntw")
+                handed_on.wait(5)
+                peer.send(b"ox\r\n0\r\n\r\n")
+
+    server = serve(handler)
+    port = room(server)
+    reply = await port.open(get(), Deadline(QUICK))
+    came = await reply.read()
+    handed_on.set()
+    with pytest.raises(md.ConnectionFailedError) as caught:
+        while piece := await reply.read():
+            came += piece
+    assert (caught.value.code, came) == ("REPLY_CUT", b"two")
+    await reply.aclose()
+    assert await fetch(port) == (200, b"fine")
+    assert server.connections == 2
+    await port.aclose()
+
+
+async def test_half_a_head_is_no_answer_and_not_nothing(serve: Serve) -> None:
+    """Which decides whether the request may be sent again."""
+    port = room(serve(lambda peer: (peer.request(), peer.send(b"HTTP/1.1 200 X\r\ncont"), peer.close())))
+    with pytest.raises(md.BadResponseError) as caught:
+        await port.open(get(), Deadline(QUICK))
+    assert caught.value.code == "NOT_HTTP"
+    assert caught.value.details["replied"]
+    await port.aclose()
+
+
 @FRAMINGS
 async def test_bytes_behind_a_long_body_end_the_connection(serve: Serve, chunked: bool) -> None:
     def handler(peer: Peer) -> None:
