@@ -19,7 +19,7 @@ _HOME = {
         "StreamBrokenError Tried UnsupportedError"
     ),
     "majordomo.settings": "Limits Rate Retries Timeout",
-    "majordomo.catalog": "Health ModelInfo",
+    "majordomo.backend_status": "Health ModelInfo",
     "majordomo.llm": (
         "FilePart ImagePart Message Reply TextPart ThinkingPart Tool ToolCallPart ToolContext ToolResultPart assistant dump_messages "
         "load_messages system tool_result user user_parts with_max_tokens with_output with_reask with_reasoning with_stop with_temperature "
@@ -30,26 +30,27 @@ _HOME = {
         "with_mask with_megapixels with_negative_prompt with_output_format with_previews with_quality with_random_seed "
         "with_sampler with_scheduler with_seed with_steps with_strength"
     ),
-    "majordomo.flows.toolloop": "image_tool run_tools run_tools_sync stream_tools stream_tools_sync",
+    "majordomo.models.tool_loop": "image_tool run_tools run_tools_sync stream_tools stream_tools_sync",
     "majordomo.routing.registry": "Registry embedding_model image_model model",
     "majordomo.providers.gemini": "Gemini",
     "majordomo.providers.llamaswap": "LlamaSwap",
-    "majordomo.providers.offline": "Offline",
+    "majordomo.offline.provider": "Offline",
     "majordomo.providers.openaicompatible": "OpenAICompatible",
     "majordomo.providers.anthropic": "Anthropic",
     "majordomo.providers.automatic1111": "Automatic1111",
     "majordomo.providers.comfyui": "ComfyUI",
     "majordomo.providers.openai": "OpenAI",
-    "majordomo.providers.ollama": "Ollama",
+    "majordomo.providers.ollama.provider": "Ollama",
     "majordomo.providers.stablediffusion": "StableDiffusion",
     "majordomo.routing.chain": "Chain ImageChain",
-    "majordomo.flows.group": "ResourceGroup",
+    "majordomo.queueing.resource_group": "ResourceGroup",
     "majordomo.routing.health": "ChainHealth HealthChanged MemberStatus",
-    "majordomo.observing": "Observer",
-    "majordomo.observing.logs": "LoggingObserver",
-    "majordomo.observing.opentelemetry": "OpenTelemetryObserver",
-    "majordomo.ledger": "Ledger",
-    "majordomo.prices": "Cost Price cost",
+    "majordomo.observability": "Observer",
+    "majordomo.observability.logging_observer": "LoggingObserver",
+    "majordomo.observability.opentelemetry": "OpenTelemetryObserver",
+    "majordomo.observability.ledger": "Ledger",
+    "majordomo.observability.costs": "cost",
+    "majordomo.observability.prices": "Cost Price",
 }
 _NAMES = {name: (home, name) for home, names in _HOME.items() for name in names.split()}
 _NAMES |= {
@@ -197,7 +198,7 @@ def __dir__() -> list[str]:
 
 if TYPE_CHECKING:
     from majordomo import imagegen, imaging, llm
-    from majordomo.catalog import Health, ModelInfo
+    from majordomo.backend_status import Health, ModelInfo
     from majordomo.errors import (
         AuthenticationError,
         BackendError,
@@ -222,8 +223,6 @@ if TYPE_CHECKING:
         Tried,
         UnsupportedError,
     )
-    from majordomo.flows.group import ResourceGroup
-    from majordomo.flows.toolloop import image_tool, run_tools, run_tools_sync, stream_tools, stream_tools_sync
     from majordomo.imagegen import Model as ImageModel
     from majordomo.imagegen import Option as ImageOption
     from majordomo.imagegen import Provider as ImageProvider
@@ -251,7 +250,6 @@ if TYPE_CHECKING:
         with_steps,
         with_strength,
     )
-    from majordomo.ledger import Ledger
     from majordomo.llm import (
         FilePart,
         ImagePart,
@@ -281,20 +279,24 @@ if TYPE_CHECKING:
         with_top_k,
         with_top_p,
     )
-    from majordomo.observing import Observer
-    from majordomo.observing.logs import LoggingObserver
-    from majordomo.observing.opentelemetry import OpenTelemetryObserver
-    from majordomo.prices import Cost, Price, cost
+    from majordomo.models.tool_loop import image_tool, run_tools, run_tools_sync, stream_tools, stream_tools_sync
+    from majordomo.observability import Observer
+    from majordomo.observability.costs import cost
+    from majordomo.observability.ledger import Ledger
+    from majordomo.observability.logging_observer import LoggingObserver
+    from majordomo.observability.opentelemetry import OpenTelemetryObserver
+    from majordomo.observability.prices import Cost, Price
+    from majordomo.offline.provider import Offline
     from majordomo.providers.anthropic import Anthropic
     from majordomo.providers.automatic1111 import Automatic1111
     from majordomo.providers.comfyui import ComfyUI
     from majordomo.providers.gemini import Gemini
     from majordomo.providers.llamaswap import LlamaSwap
-    from majordomo.providers.offline import Offline
-    from majordomo.providers.ollama import Ollama
+    from majordomo.providers.ollama.provider import Ollama
     from majordomo.providers.openai import OpenAI
     from majordomo.providers.openaicompatible import OpenAICompatible
     from majordomo.providers.stablediffusion import StableDiffusion
+    from majordomo.queueing.resource_group import ResourceGroup
     from majordomo.routing.chain import Chain, ImageChain
     from majordomo.routing.health import ChainHealth, HealthChanged, MemberStatus
     from majordomo.routing.registry import Registry, embedding_model, image_model, model

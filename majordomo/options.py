@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeVar
 
-from majordomo.words import as_extra
+from majordomo.validation import as_extra
 
 SEEDS = 2**63  # a request takes 0 to 2**63-1
 SAFE_SEEDS = 2**31  # every backend takes 0 to 2**31-1 (stable-diffusion.cpp, A1111, ComfyUI, Gemini's int32)

@@ -6,13 +6,13 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 
-import properties
 import pytest
 from hypothesis import HealthCheck, settings
-from loopback import Handler, Loopback
 from PIL import Image
 
 from majordomo import ImagePart
+from tests.support import hypothesis_effort as properties
+from tests.support.loopback import Handler, Loopback
 
 
 def pytest_xdist_auto_num_workers() -> int:

@@ -14,7 +14,7 @@ import pytest
 
 import majordomo as md
 from majordomo import providers
-from majordomo.dialects.openai_presets import PRESETS
+from majordomo.dialects.openai.presets import PRESETS
 from majordomo.providers.base import Common
 from majordomo.settings import HOSTED, LOCAL
 

@@ -61,12 +61,12 @@ import anyio
 import pytest
 import trustme
 from anyio import to_thread
-from documents.behind import KEY, SERVERS, Town, town
-from documents.reading import OUTPUT_OF_OTHERS, Block, Note, commands, missing_lines, read
 
 from majordomo import Registry
 from majordomo.cli.main import main
-from majordomo.flows import group
+from majordomo.queueing import resource_group as group
+from tests.support.docs_blocks import OUTPUT_OF_OTHERS, Block, Note, commands, missing_lines, read
+from tests.support.docs_servers import KEY, SERVERS, Town, town
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(

@@ -285,7 +285,7 @@ def test_importing_the_root_loads_nothing_heavy() -> None:
 
 def test_building_a_provider_loads_neither_httpx_nor_pillow_nor_another_provider() -> None:
     loaded = loaded_by("import majordomo as md; md.LlamaSwap('http://x').image_model('m')")
-    assert not loaded & {"httpx", "PIL", "pydantic", "typer", "rich", "majordomo.providers.offline", "majordomo.imaging"}
+    assert not loaded & {"httpx", "PIL", "pydantic", "typer", "rich", "majordomo.offline.provider", "majordomo.imaging"}
 
 
 def test_building_a_provider_loads_no_event_loop() -> None:

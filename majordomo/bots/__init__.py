@@ -4,13 +4,13 @@ Nothing here knows a platform. Async parts run on asyncio and trio.
 """
 
 from majordomo.bots.clock import Clock
-from majordomo.bots.cutting import Piece
-from majordomo.bots.live import Live, throttle, throttle_picture
-from majordomo.bots.queue import CallerQueue
-from majordomo.bots.safe import safe_text
+from majordomo.bots.cut_points import Piece
+from majordomo.bots.mentions import safe_text
+from majordomo.bots.message_splitter import Change, Splitter, pieces, split
 from majordomo.bots.snapshots import PictureSnapshot, Snapshot, chat_status, picture_status
-from majordomo.bots.split import Change, Splitter, pieces, split
+from majordomo.bots.throttle_stream import Live, throttle, throttle_picture
 from majordomo.bots.upload import fit_upload, fit_upload_sync
+from majordomo.bots.user_queue import CallerQueue
 
 __all__ = [
     "CallerQueue",

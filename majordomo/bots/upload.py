@@ -20,7 +20,8 @@ async def fit_upload(
     Raises InvalidRequestError naming the field; its code is PICTURE_TOO_LARGE when the picture cannot be made to fit. A cancellation does
     not wait for the thread.
     """
-    from majordomo.imaging import fitting, in_thread  # Pillow, only when a picture is fitted
+    from majordomo.imaging import byte_budget as fitting
+    from majordomo.imaging import in_thread
 
     if fitting.fits(picture, max_bytes, fitting.check_fit(picture, max_bytes, formats, min_side)):
         return picture
@@ -31,6 +32,6 @@ def fit_upload_sync(
     picture: ImagePart, max_bytes: int, formats: Sequence[str] = FORMATS, min_side: int = 256, *, parameters: bool = False
 ) -> ImagePart:
     """`fit_upload`, here and now."""
-    from majordomo.imaging import fitting
+    from majordomo.imaging import byte_budget as fitting
 
     return fitting.fit(picture, max_bytes, formats, min_side, parameters=parameters)

@@ -14,14 +14,14 @@ from rich.text import Text
 
 from majordomo import imagegen, llm
 from majordomo.cli.doctor import doctor
-from majordomo.cli.drawing import FORMATS, closing, delivered, named, pictures, plain_console, seeded, targets, warn
 from majordomo.cli.edit import edit
+from majordomo.cli.generation import FORMATS, closing, delivered, named, pictures, plain_console, seeded, targets, warn
 from majordomo.cli.imagine import imagine
 from majordomo.cli.info import info
 from majordomo.cli.process import process
+from majordomo.concurrency import portal
 from majordomo.errors import UnsupportedError
-from majordomo.flows import portal
-from majordomo.media import ImagePart
+from majordomo.media.image_part import ImagePart
 from majordomo.routing import registry
 from majordomo.routing.config import load
 from majordomo.routing.resolve import members, resolve

@@ -11,11 +11,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from majordomo.cli.drawing import plain_console
-from majordomo.flows import portal
-from majordomo.routing.advice import USUAL
-from majordomo.routing.diagnosis import Advice, Diagnosis, Finding
+from majordomo.cli.generation import plain_console
+from majordomo.concurrency import portal
 from majordomo.routing.doctor import PATIENCE, examine
+from majordomo.routing.hints import USUAL
+from majordomo.routing.report import Advice, Diagnosis, Finding
 
 MOST = 20  # models of one backend
 COLOURS = {"ready": "green", "loading": "yellow", "busy": "yellow"}

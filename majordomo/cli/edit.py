@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from majordomo import imagegen
-from majordomo.cli.drawing import FORMATS, closing, delivered, named, pictures, plain_console, seeded, targets
-from majordomo.media import ImagePart, safe_stem
+from majordomo.cli.generation import FORMATS, closing, delivered, named, pictures, plain_console, seeded, targets
+from majordomo.media.image_part import ImagePart, safe_stem
 from majordomo.routing import registry
 
 

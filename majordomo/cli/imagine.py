@@ -12,17 +12,17 @@ import typer
 from rich.console import Console
 
 from majordomo import imagegen, llm
-from majordomo.cli import folder as folders
-from majordomo.cli.drawing import closing, named, plain_console, seeded, warn
-from majordomo.cli.stages import watched
-from majordomo.cli.telling import tell_failure
+from majordomo.cli import output_dir as folders
+from majordomo.cli.generation import closing, named, plain_console, seeded, warn
+from majordomo.cli.messages import tell_failure
+from majordomo.cli.studio_progress import watched
 from majordomo.errors import CallWarning, InvalidRequestError, MajordomoError
 from majordomo.imagegen.geometry import Geometry
 from majordomo.imaging import STANDARD_SET, Recipe, Text
-from majordomo.imaging.steps import Step
+from majordomo.imaging.operations import Step
 from majordomo.routing import registry
 from majordomo.studio import Classification, Outcome, Studio, classify
-from majordomo.studio.trouble import reported
+from majordomo.studio.errors import reported
 
 DERIVATIVES = tuple(one for one in STANDARD_SET if one.name != "original")  # the pictures themselves are there
 _SHAPES = {"portrait": "2:3", "landscape": "3:2", "square": "1:1"}

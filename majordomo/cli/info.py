@@ -10,9 +10,9 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from majordomo.cli.drawing import plain_console
+from majordomo.cli.generation import plain_console
 from majordomo.errors import MajordomoError, plain_text
-from majordomo.media import ImagePart, orientation_of
+from majordomo.media.image_part import ImagePart, orientation_of
 
 _TURNED = {
     2: "mirrored", 3: "turned by 180 degrees", 4: "upside down, mirrored", 5: "turned and mirrored", 6: "turned by 90 degrees",

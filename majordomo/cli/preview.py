@@ -5,8 +5,8 @@ from __future__ import annotations
 from rich.style import Style
 from rich.text import Text
 
-from majordomo.imaging.shrink import rows
-from majordomo.media import ImagePart
+from majordomo.imaging.downscale import rows
+from majordomo.media.image_part import ImagePart
 
 
 def half_blocks(picture: ImagePart, columns: int) -> Text:

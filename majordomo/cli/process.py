@@ -17,15 +17,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from majordomo import imaging
-from majordomo.cli.drawing import plain_console, warn
-from majordomo.cli.telling import size_of, tell_failure
+from majordomo.cli.generation import plain_console, warn
+from majordomo.cli.messages import size_of, tell_failure
+from majordomo.concurrency import portal
+from majordomo.concurrency.worker_threads import WORKERS
 from majordomo.errors import CallWarning, InvalidRequestError, MajordomoError
-from majordomo.flows import portal
 from majordomo.imaging import Recipe
-from majordomo.imaging.threads import WORKERS
-from majordomo.media import SUFFIXES, ImagePart, safe_stem
+from majordomo.media.image_part import SUFFIXES, ImagePart, safe_stem
+from majordomo.studio.errors import located
 from majordomo.studio.files import write_new
-from majordomo.studio.trouble import located
 
 MOST_NAMES = 100_000
 

@@ -14,19 +14,19 @@ from math import isfinite
 from typing import Any
 from urllib.parse import quote
 
-from majordomo.dialects.answer import count, objects, word_of
-from majordomo.dialects.bodies import json_request
+from majordomo.dialects.chat_accumulator import count, objects, word_of
 from majordomo.dialects.errors import build_error, error_value
-from majordomo.dialects.ollama_chat import usage_of
+from majordomo.dialects.ollama.chat import usage_of
+from majordomo.dialects.request_body import json_request
 from majordomo.errors import BadResponseError
+from majordomo.framing.base64_placeholders import Splices
 from majordomo.framing.json import decode_object
-from majordomo.framing.splice import Splices
+from majordomo.json_budget import MOST
 from majordomo.llm.embeddings import Embeddings
 from majordomo.llm.reply import Usage
 from majordomo.settings import Limits
-from majordomo.weight import MOST
-from majordomo.wire import WireRequest
-from majordomo.words import is_number
+from majordomo.transport_types import WireRequest
+from majordomo.validation import is_number
 
 LONGEST = 8192  # numbers of a vector, twice those of the largest models
 NUMBER = 56  # bytes that each takes until the answer is read

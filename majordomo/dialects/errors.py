@@ -29,7 +29,7 @@ from majordomo.errors import (
     UnsupportedError,
 )
 from majordomo.framing.json import decode_json
-from majordomo.secret import CUT, hidden
+from majordomo.redaction import CUT, hidden
 
 LONGEST_WAIT = 1e9
 

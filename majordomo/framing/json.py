@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from majordomo.errors import BadResponseError, InvalidRequestError
-from majordomo.weight import MOST, is_heavy
+from majordomo.json_budget import MOST, is_heavy
 
 
 def decode_json(raw: bytes, depth: int = 64, most: int = MOST) -> Any:

@@ -1,5 +1,6 @@
 """Pictures: requests, options, results, events, and what a model and a provider promise. Values only; nothing here talks."""
 
+from majordomo.backend_status import Loading, Queued
 from majordomo.errors import CallWarning
 from majordomo.imagegen.events import Done, ImageEvent, Preview, Step
 from majordomo.imagegen.model import ImageSource, Model, ModelInfo, Provider, Stream, SyncStream
@@ -28,8 +29,7 @@ from majordomo.imagegen.options import (
 )
 from majordomo.imagegen.request import Overrides, Request
 from majordomo.imagegen.result import ImageDetails, Result, Usage
-from majordomo.media import ImagePart
-from majordomo.progress import Loading, Queued
+from majordomo.media.image_part import ImagePart
 
 Image = ImagePart
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from majordomo.backend_status import Loading, Queued
 from majordomo.imagegen.result import Result
-from majordomo.media import ImagePart
-from majordomo.progress import Loading, Queued
+from majordomo.media.image_part import ImagePart
 
 
 @dataclass(frozen=True, slots=True)

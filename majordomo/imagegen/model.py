@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Protocol, Self, Unpack
 
-from majordomo.catalog import Health, ModelInfo
+from majordomo.backend_status import Health, ModelInfo
 from majordomo.imagegen.events import ImageEvent
 from majordomo.imagegen.options import Option
 from majordomo.imagegen.request import Overrides, Request

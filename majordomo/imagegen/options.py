@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from majordomo.imagegen.request import Request
-from majordomo.media import ImagePart
+from majordomo.media.image_part import ImagePart
 from majordomo.options import with_caller, with_extra, with_random_seed, with_seed
 
 __all__ = [

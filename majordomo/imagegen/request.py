@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypedDict
 
 from majordomo.errors import InvalidRequestError
-from majordomo.media import ImagePart, check_sendable
+from majordomo.media.image_part import ImagePart, check_sendable
 from majordomo.options import SEEDS
 from majordomo.settings import Limits
-from majordomo.words import as_extra, as_tuple, check_caller, check_number, check_text
+from majordomo.validation import as_extra, as_tuple, check_caller, check_number, check_text
 
 _SIZE = re.compile(r"([1-9][0-9]{0,5})x([1-9][0-9]{0,5})")
 _RATIO = re.compile(r"([0-9]{1,4}(?:\.[0-9]{1,4})?):([0-9]{1,4}(?:\.[0-9]{1,4})?)")

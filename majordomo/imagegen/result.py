@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from majordomo.counting import added
 from majordomo.errors import CallWarning, NoImageError, Tried
-from majordomo.media import ImagePart
+from majordomo.media.image_part import ImagePart
+from majordomo.usage import added
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 # Where each public name lives. No module here has the name of a function, which importing it would hide.
 _HOME = {
-    "steps": "Anchor Convert Crop Fit Flatten Kind Optimise Orient Recipe Resize Sanitise Step Text Watermark",
-    "applying": "Applied apply apply_async apply_async_with_notes apply_with_notes",
-    "derivative": "Derivative STANDARD_SET",
-    "deriving": "Derived derive derive_async",
-    "sheet": "before_after contact_sheet",
-    "comparing": "Comparison compare dhash distance phash",
-    "masks": "mask_feathered mask_from_alpha mask_inverted mask_rectangle",
-    "inscribing": "inscribe",
-    "fitting": "fit",
-    "threads": "in_thread",
+    "majordomo.imaging.operations": "Anchor Convert Crop Fit Flatten Kind Optimise Orient Recipe Resize Sanitise Step Text Watermark",
+    "majordomo.imaging.recipe_runner": "Applied apply apply_async apply_async_with_notes apply_with_notes",
+    "majordomo.imaging.derivative": "Derivative STANDARD_SET",
+    "majordomo.imaging.derivation": "Derived derive derive_async",
+    "majordomo.imaging.sheets": "before_after contact_sheet",
+    "majordomo.imaging.comparison": "Comparison compare dhash distance phash",
+    "majordomo.imaging.masks": "mask_feathered mask_from_alpha mask_inverted mask_rectangle",
+    "majordomo.imaging.embed_metadata": "inscribe",
+    "majordomo.imaging.byte_budget": "fit",
+    "majordomo.concurrency.worker_threads": "in_thread",
 }
 _NAMES = {name: home for home, names in _HOME.items() for name in names.split()}
 
@@ -68,7 +68,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _NAMES:
         raise AttributeError(f"module 'majordomo.imaging' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"majordomo.imaging.{_NAMES[name]}"), name)
+    value = getattr(importlib.import_module(_NAMES[name]), name)
     globals()[name] = value
     return value
 
@@ -78,15 +78,14 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:
-    from majordomo.imaging.applying import Applied, apply, apply_async, apply_async_with_notes, apply_with_notes
-    from majordomo.imaging.comparing import Comparison, compare, dhash, distance, phash
+    from majordomo.concurrency.worker_threads import in_thread
+    from majordomo.imaging.byte_budget import fit
+    from majordomo.imaging.comparison import Comparison, compare, dhash, distance, phash
+    from majordomo.imaging.derivation import Derived, derive, derive_async
     from majordomo.imaging.derivative import STANDARD_SET, Derivative
-    from majordomo.imaging.deriving import Derived, derive, derive_async
-    from majordomo.imaging.fitting import fit
-    from majordomo.imaging.inscribing import inscribe
+    from majordomo.imaging.embed_metadata import inscribe
     from majordomo.imaging.masks import mask_feathered, mask_from_alpha, mask_inverted, mask_rectangle
-    from majordomo.imaging.sheet import before_after, contact_sheet
-    from majordomo.imaging.steps import (
+    from majordomo.imaging.operations import (
         Anchor,
         Convert,
         Crop,
@@ -102,4 +101,5 @@ if TYPE_CHECKING:
         Text,
         Watermark,
     )
-    from majordomo.imaging.threads import in_thread
+    from majordomo.imaging.recipe_runner import Applied, apply, apply_async, apply_async_with_notes, apply_with_notes
+    from majordomo.imaging.sheets import before_after, contact_sheet

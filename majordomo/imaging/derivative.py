@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 
 from majordomo.errors import InvalidRequestError
-from majordomo.imaging.steps import Convert, Kind, Recipe, Resize, Sanitise, Step
+from majordomo.imaging.operations import Convert, Kind, Recipe, Resize, Sanitise, Step
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 

@@ -7,9 +7,9 @@ from io import BytesIO
 
 from PIL import JpegImagePlugin
 
-from majordomo.containers import with_exif
-from majordomo.exif import write_exif
-from majordomo.imaging.fitting import Target, fits, fitted
+from majordomo.imaging.byte_budget import Target, fits, fitted
+from majordomo.imaging.operations import Convert, Fit, Flatten, Optimise, Sanitise
+from majordomo.imaging.pipeline import Work
 from majordomo.imaging.pixels import (
     KINDS,
     Encoding,
@@ -22,10 +22,10 @@ from majordomo.imaging.pixels import (
     on_colour,
     opened,
 )
-from majordomo.imaging.sanitise import sanitised
-from majordomo.imaging.steps import Convert, Fit, Flatten, Optimise, Sanitise
-from majordomo.imaging.work import Work
-from majordomo.media import ImagePart, orientation_of
+from majordomo.imaging.sanitizer import sanitised
+from majordomo.media.exif import write_exif
+from majordomo.media.image_containers import with_exif
+from majordomo.media.image_part import ImagePart, orientation_of
 
 
 def sanitise(work: Work, step: Sanitise) -> None:

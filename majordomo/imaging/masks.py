@@ -9,9 +9,9 @@ from PIL import Image, ImageFilter, ImageOps
 from majordomo.errors import InvalidRequestError
 from majordomo.imaging.pixels import Size, decoded, unheard, upright_size
 from majordomo.imaging.shapes import check_target
-from majordomo.media import ImagePart
+from majordomo.media.image_part import ImagePart
 from majordomo.settings import Limits
-from majordomo.words import as_tuple, check_number
+from majordomo.validation import as_tuple, check_number
 
 
 def mask_from_alpha(image: ImagePart, *, limits: Limits | None = None) -> ImagePart:

@@ -14,9 +14,9 @@ from typing import Any, cast
 
 from PIL import Image, ImageCms, ImageColor, ImageMath, features
 
-from majordomo.containers import webp_chunks
 from majordomo.errors import InvalidRequestError, UnsupportedError
-from majordomo.media import ImagePart, check_area, check_size, orientation_of
+from majordomo.media.image_containers import webp_chunks
+from majordomo.media.image_part import ImagePart, check_area, check_size, orientation_of
 from majordomo.settings import Limits
 
 Note = Callable[[str, str], None]  # code, message

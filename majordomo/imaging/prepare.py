@@ -7,10 +7,10 @@ from typing import Literal
 
 from PIL import Image, ImageOps
 
-from majordomo.containers import png_chunks
 from majordomo.errors import InvalidRequestError
 from majordomo.imaging.pixels import as_srgb, decoded, eight_bit, is_lossless, on_colour, opened, unheard
-from majordomo.media import ImagePart, Readable
+from majordomo.media.image_containers import png_chunks
+from majordomo.media.image_part import ImagePart, Readable
 from majordomo.settings import Limits
 
 Size = tuple[int, int]

@@ -13,8 +13,8 @@ from functools import cache
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from majordomo.errors import InvalidRequestError
-from majordomo.imaging.steps import STEPS, Recipe, Step
-from majordomo.media import ImagePart
+from majordomo.imaging.operations import STEPS, Recipe, Step
+from majordomo.media.image_part import ImagePart
 
 MOST_STEPS = 100
 _MOST_LINE = 20_000

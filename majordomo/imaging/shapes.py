@@ -5,10 +5,10 @@ from __future__ import annotations
 from PIL import Image, ImageFilter
 
 from majordomo.errors import InvalidRequestError
+from majordomo.imaging.operations import Crop, Orient, Resize
+from majordomo.imaging.pipeline import Work
 from majordomo.imaging.pixels import Pixels, Size
-from majordomo.imaging.steps import Crop, Orient, Resize
-from majordomo.imaging.work import Work
-from majordomo.media import orientation_of
+from majordomo.media.image_part import orientation_of
 from majordomo.settings import Limits
 
 Box = tuple[float, float, float, float]

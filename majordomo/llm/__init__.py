@@ -1,5 +1,6 @@
 """Chat: parts, messages, requests, replies, events, and what a model and a provider promise. Values only; nothing here talks."""
 
+from majordomo.backend_status import Loading, Queued
 from majordomo.errors import CallWarning
 from majordomo.llm.embeddings import EmbeddingModel, Embeddings
 from majordomo.llm.events import (
@@ -44,7 +45,6 @@ from majordomo.llm.parts import FilePart, ImagePart, Part, TextPart, ThinkingPar
 from majordomo.llm.reply import FinishReason, Reply, Usage
 from majordomo.llm.request import Overrides, Request
 from majordomo.llm.tools import Tool, ToolContext
-from majordomo.progress import Loading, Queued
 
 __all__ = [
     "CallWarning",

@@ -10,7 +10,7 @@ from typing import Any, Self
 from majordomo.errors import InvalidRequestError
 from majordomo.llm.reply import Usage
 from majordomo.settings import Limits
-from majordomo.words import as_extra, as_tuple, check_number, check_text
+from majordomo.validation import as_extra, as_tuple, check_number, check_text
 
 
 @dataclass(frozen=True, slots=True)

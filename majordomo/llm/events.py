@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from majordomo.backend_status import Loading, Queued
 from majordomo.llm.parts import ImagePart, ToolCallPart, ToolResultPart
 from majordomo.llm.reply import Reply
-from majordomo.progress import Loading, Queued
 
 
 @dataclass(frozen=True, slots=True)

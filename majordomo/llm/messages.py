@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 
 from majordomo.errors import InvalidRequestError
 from majordomo.llm.parts import FilePart, ImagePart, Part, TextPart, ThinkingPart, ToolCallPart, ToolResultPart, as_part
-from majordomo.words import as_tuple
+from majordomo.validation import as_tuple
 
 Role = Literal["system", "user", "assistant", "tool"]
 ROLES: tuple[str, ...] = get_args(Role)

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Protocol, Self, Unpack
 
-from majordomo.catalog import Health, ModelInfo
+from majordomo.backend_status import Health, ModelInfo
 from majordomo.llm.events import ChatEvent
 from majordomo.llm.messages import Message
 from majordomo.llm.options import Option

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from majordomo.errors import BadResponseError, InvalidRequestError
-from majordomo.media import ImagePart
+from majordomo.media.image_part import ImagePart
 
 __all__ = ["FilePart", "ImagePart", "Part", "TextPart", "ThinkingPart", "ToolCallPart", "ToolResultPart"]
 
@@ -57,7 +57,7 @@ class ToolCallPart:
         the memory."""
         if not self.arguments_json.strip():
             return {}
-        from majordomo.weight import is_heavy_text  # not loaded for pictures alone
+        from majordomo.json_budget import is_heavy_text  # not loaded for pictures alone
 
         if is_heavy_text(self.arguments_json):
             raise BadResponseError(f"the arguments for tool {self.name!r} hold more values than any have reason to", code="TOO_MANY_VALUES")

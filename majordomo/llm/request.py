@@ -10,10 +10,10 @@ from majordomo.errors import InvalidRequestError
 from majordomo.llm.messages import Message
 from majordomo.llm.parts import FilePart, ImagePart, Part, TextPart, ThinkingPart, ToolCallPart, ToolResultPart
 from majordomo.llm.tools import Tool, as_tool
-from majordomo.media import check_size
+from majordomo.media.image_part import check_size
 from majordomo.options import SEEDS
 from majordomo.settings import Limits
-from majordomo.words import as_extra, as_tuple, check_caller, check_number, check_text
+from majordomo.validation import as_extra, as_tuple, check_caller, check_number, check_text
 
 Reasoning = Literal["off", "low", "medium", "high"] | int
 

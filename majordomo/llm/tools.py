@@ -12,9 +12,9 @@ from typing import Any, get_type_hints
 from weakref import WeakKeyDictionary
 
 from majordomo.errors import BadResponseError, InvalidRequestError
+from majordomo.json_budget import is_heavy_text
 from majordomo.llm.messages import Message
 from majordomo.llm.parts import ToolCallPart
-from majordomo.weight import is_heavy_text
 
 LONGEST_TEXT = 100_000  # characters of an unfit answer that its error holds
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")  # "letters, digits, _, -, at most 64" (OpenAI, function names)

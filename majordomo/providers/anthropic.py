@@ -6,13 +6,13 @@ from typing import Literal, Unpack
 from urllib.parse import quote
 
 from majordomo import env, llm
-from majordomo.catalog import Health, ModelInfo
-from majordomo.dialects.anthropic import AnthropicMessages, Version, decode_models
+from majordomo.backend_status import Health, ModelInfo
+from majordomo.dialects.anthropic.messages import AnthropicMessages, Version, decode_models
 from majordomo.errors import ConfigurationError
-from majordomo.flows.chat import HTTPChatModel
+from majordomo.models.chat_model import HTTPChatModel
 from majordomo.providers.base import Common, HTTPProvider, sealed
-from majordomo.secret import Secret, seal
-from majordomo.words import check_name
+from majordomo.redaction import Secret, seal
+from majordomo.validation import check_name
 
 HOME = "https://api.anthropic.com/v1"
 PAGES = 20  # a list that never ends is cut off here

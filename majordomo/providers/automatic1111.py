@@ -6,21 +6,21 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Unpack
 
 from majordomo import env, imagegen
-from majordomo.catalog import Health, ModelInfo
-from majordomo.dialects.bodies import json_request
-from majordomo.dialects.pictures import received_base64
+from majordomo.backend_status import Health, ModelInfo
+from majordomo.concurrency import portal
+from majordomo.dialects.automatic1111.sdapi import SDAPI, decode_names
+from majordomo.dialects.image_fields import received_base64
+from majordomo.dialects.request_body import json_request
 from majordomo.dialects.samplers import Lists
-from majordomo.dialects.sdapi import SDAPI, decode_names
 from majordomo.errors import BadResponseError, InvalidRequestError, MajordomoError, NotFoundError
-from majordomo.flows import portal
-from majordomo.flows.picture_watched import WatchedImageModel
+from majordomo.framing.base64_placeholders import Splices
 from majordomo.framing.json import decode_object
-from majordomo.framing.splice import Splices
-from majordomo.media import ImagePart, check_sendable
+from majordomo.media.image_part import ImagePart, check_sendable
+from majordomo.models.polled_image_model import WatchedImageModel
 from majordomo.providers.base import Common, HTTPProvider, sealed
-from majordomo.secret import Secret, seal
+from majordomo.redaction import Secret, seal
 from majordomo.settings import Limits
-from majordomo.words import check_number, check_text
+from majordomo.validation import check_number, check_text
 
 
 class Automatic1111(HTTPProvider):

@@ -9,23 +9,23 @@ from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 from anyio import to_thread
 
 from majordomo import imagegen, llm, providers
-from majordomo.catalog import Health, ModelInfo
+from majordomo.backend_status import Health, ModelInfo
+from majordomo.concurrency import portal
+from majordomo.concurrency.lifecycle import Closing
 from majordomo.errors import ConfigurationError, MajordomoError, UnsupportedError
-from majordomo.flows import portal
-from majordomo.flows.call import Caller, Watch
-from majordomo.flows.closing import Closing
-from majordomo.flows.embed import EmbeddingDoor, HTTPEmbeddingModel
-from majordomo.flows.gate import Gate
-from majordomo.flows.group import ResourceGroup, named_group
-from majordomo.flows.rate import Meters
 from majordomo.llm.embeddings import EmbeddingModel
-from majordomo.observing import Observer
-from majordomo.observing.observed import checked_observers
-from majordomo.secret import Redactor, Secret, seal
+from majordomo.models.client import Caller, Watch
+from majordomo.models.embedding_model import EmbeddingDoor, HTTPEmbeddingModel
+from majordomo.observability import Observer
+from majordomo.observability.observed_call import checked_observers
+from majordomo.queueing.admission import Gate
+from majordomo.queueing.rate_limiter import Meters
+from majordomo.queueing.resource_group import ResourceGroup, named_group
+from majordomo.redaction import Redactor, Secret, seal
 from majordomo.settings import HOSTED, LOCAL, Limits, Rate, Retries, Timeout
 from majordomo.transport import Address, hide_in_logs, open_room
-from majordomo.wire import WireRequest
-from majordomo.words import check_name
+from majordomo.transport_types import WireRequest
+from majordomo.validation import check_name
 
 if TYPE_CHECKING:
     import ssl

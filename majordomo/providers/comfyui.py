@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any, ClassVar, Unpack
 
 from majordomo import imagegen
-from majordomo.catalog import Health, ModelInfo
-from majordomo.dialects.comfyui import CURRENT, ComfyGraphs, decode_choices, decode_server_version, lists_from
-from majordomo.dialects.comfyui_workflow import Workflow
+from majordomo.backend_status import Health, ModelInfo
+from majordomo.concurrency import portal
+from majordomo.dialects.comfyui.prompts import CURRENT, ComfyGraphs, decode_choices, decode_server_version, lists_from
+from majordomo.dialects.comfyui.workflow import Workflow
 from majordomo.dialects.samplers import Lists
 from majordomo.errors import BadResponseError, ConfigurationError, NotFoundError
-from majordomo.flows import portal
-from majordomo.flows.picture_queue import QueuedImageModel
+from majordomo.models.queued_image_model import QueuedImageModel
 from majordomo.providers.base import Common, HTTPProvider, sealed
-from majordomo.secret import Secret, seal
+from majordomo.redaction import Secret, seal
 
 
 class ComfyUI(HTTPProvider):

@@ -5,18 +5,18 @@ from __future__ import annotations
 from typing import Unpack
 
 from majordomo import env, imagegen, llm
-from majordomo.catalog import Health, ModelInfo
+from majordomo.backend_status import Health, ModelInfo
 from majordomo.dialects.embeddings import GeminiEmbeddings
-from majordomo.dialects.gemini_chat import GeminiChat
-from majordomo.dialects.gemini_images import GeminiImages
-from majordomo.dialects.gemini_models import decode_models, models_path
+from majordomo.dialects.gemini.chat import GeminiChat
+from majordomo.dialects.gemini.images import GeminiImages
+from majordomo.dialects.gemini.models import decode_models, models_path
 from majordomo.errors import ConfigurationError
-from majordomo.flows.chat import HTTPChatModel
-from majordomo.flows.embed import HTTPEmbeddingModel
-from majordomo.flows.picture import AnsweredImageModel
+from majordomo.models.chat_model import HTTPChatModel
+from majordomo.models.embedding_model import HTTPEmbeddingModel
+from majordomo.models.image_model import AnsweredImageModel
 from majordomo.providers.base import Common, HTTPProvider, sealed
-from majordomo.secret import Secret, seal
-from majordomo.words import check_name
+from majordomo.redaction import Secret, seal
+from majordomo.validation import check_name
 
 HOME = "https://generativelanguage.googleapis.com/v1beta"
 PAGES = 20  # a list that never ends is cut off here

@@ -9,27 +9,27 @@ from typing import TYPE_CHECKING, Literal, Unpack, cast
 from urllib.parse import quote
 
 from majordomo import env, imagegen, llm
-from majordomo.catalog import Health, ModelInfo
-from majordomo.dialects.openai_image_models import compatible_family
-from majordomo.dialects.openai_images import OpenAIImages
-from majordomo.dialects.openai_models import decode_change, decode_models, decode_running
+from majordomo.backend_status import Health, ModelInfo
+from majordomo.concurrency import portal
+from majordomo.concurrency.event_stream import EventStream, SyncEventStream
+from majordomo.dialects.openai.image_families import compatible_family
+from majordomo.dialects.openai.images import OpenAIImages
+from majordomo.dialects.openai.models import decode_change, decode_models, decode_running
 from majordomo.dialects.samplers import SDCPP, Lists
 from majordomo.errors import BadResponseError, ConfigurationError, NotFoundError
-from majordomo.flows import portal
-from majordomo.flows.call import Watch
-from majordomo.flows.embed import HTTPEmbeddingModel
-from majordomo.flows.feed import Feed
-from majordomo.flows.loading import LoadWatch
-from majordomo.flows.picture import AnsweredImageModel, AnsweringDoor
-from majordomo.flows.streams import EventStream, SyncEventStream
 from majordomo.framing.json import decode_object
+from majordomo.models.client import Watch
+from majordomo.models.embedding_model import HTTPEmbeddingModel
+from majordomo.models.image_model import AnsweredImageModel, AnsweringDoor
+from majordomo.models.load_watch import LoadWatch
+from majordomo.models.sse_feed import Feed
 from majordomo.providers.base import ASKING, Common, HTTPProvider, sealed
-from majordomo.secret import Secret, seal
-from majordomo.wire import Deadline, WireRequest
-from majordomo.words import check_name
+from majordomo.redaction import Secret, seal
+from majordomo.transport_types import Deadline, WireRequest
+from majordomo.validation import check_name
 
 if TYPE_CHECKING:
-    from majordomo.flows.chat import HTTPChatModel
+    from majordomo.models.chat_model import HTTPChatModel
 
 
 class LlamaSwap(HTTPProvider):
@@ -58,7 +58,7 @@ class LlamaSwap(HTTPProvider):
             raise ConfigurationError('images is "openai+tag", "openai" or "sdapi"', provider=self.name, details={"field": "images"})
         self._images: AnsweringDoor
         if images == "sdapi":
-            from majordomo.dialects.sdapi import SDAPI  # few want it, and a model should be made soon
+            from majordomo.dialects.automatic1111.sdapi import SDAPI  # few want it, and a model should be made soon
 
             self._images = SDAPI(sdcpp=True, names_model=True)
         else:
@@ -68,8 +68,8 @@ class LlamaSwap(HTTPProvider):
         super().__init__(base_url, api_key, **common)
 
     def model(self, id: str, *options: llm.Option) -> HTTPChatModel:  # noqa: A002 (the word of the design)
-        from majordomo.dialects.openai_chat import OpenAIChat  # who wants pictures need not wait for chat to be loaded
-        from majordomo.flows.chat import HTTPChatModel
+        from majordomo.dialects.openai.chat import OpenAIChat  # who wants pictures need not wait for chat to be loaded
+        from majordomo.models.chat_model import HTTPChatModel
 
         door = OpenAIChat(owner=self.name, path="/v1/chat/completions", loading_chunks=True)
         return HTTPChatModel(self._caller, door, check_name(id, "model"), options, timeout=self._timeout, strict=self._strict)
@@ -82,7 +82,7 @@ class LlamaSwap(HTTPProvider):
         if not SDCPP.must_ask(request):
             return Lists()
         if model not in self._known:
-            from majordomo.dialects.sdcpp_jobs import decode_capabilities
+            from majordomo.dialects.stable_diffusion_cpp.jobs import decode_capabilities
 
             path = f"/upstream/{quote(model, safe='/:')}/sdcpp/v1/capabilities"
             deadline = self._caller.deadline(self._picture_timeout, model)

@@ -5,23 +5,23 @@ from __future__ import annotations
 from typing import Literal, Unpack, get_args
 
 from majordomo import env, imagegen, llm
-from majordomo.catalog import Health, ModelInfo
+from majordomo.backend_status import Health, ModelInfo
+from majordomo.dialects.conversation import SystemRole
 from majordomo.dialects.embeddings import OpenAIEmbeddings
-from majordomo.dialects.openai_chat import OpenAIChat
-from majordomo.dialects.openai_image_models import compatible_family, hosted_family
-from majordomo.dialects.openai_images import OpenAIImages
-from majordomo.dialects.openai_models import decode_models, openai_family
-from majordomo.dialects.openai_responses import OpenAIResponses
-from majordomo.dialects.turns import SystemRole
+from majordomo.dialects.openai.chat import OpenAIChat
+from majordomo.dialects.openai.image_families import compatible_family, hosted_family
+from majordomo.dialects.openai.images import OpenAIImages
+from majordomo.dialects.openai.models import decode_models, openai_family
+from majordomo.dialects.openai.responses import OpenAIResponses
 from majordomo.errors import ConfigurationError
-from majordomo.flows.chat import HTTPChatModel
-from majordomo.flows.embed import HTTPEmbeddingModel
-from majordomo.flows.picture_stream import StreamedImageModel
-from majordomo.media import COMMON
+from majordomo.media.image_part import COMMON
+from majordomo.models.chat_model import HTTPChatModel
+from majordomo.models.embedding_model import HTTPEmbeddingModel
+from majordomo.models.streamed_image_model import StreamedImageModel
 from majordomo.providers.base import Common, HTTPProvider, sealed
-from majordomo.secret import Secret, seal
+from majordomo.redaction import Secret, seal
 from majordomo.transport import Address
-from majordomo.words import check_name
+from majordomo.validation import check_name
 
 HOME = "https://api.openai.com/v1"
 

@@ -7,23 +7,23 @@ from dataclasses import replace
 from typing import Literal, Unpack, get_args
 
 from majordomo import env, imagegen, llm
-from majordomo.catalog import Health, ModelInfo
+from majordomo.backend_status import Health, ModelInfo
+from majordomo.dialects.conversation import SystemRole
 from majordomo.dialects.embeddings import OpenAIEmbeddings
-from majordomo.dialects.openai_image_models import compatible_family
-from majordomo.dialects.openai_images import OpenAIImages
-from majordomo.dialects.openai_models import decode_models
-from majordomo.dialects.openai_presets import PRESETS, Preset
-from majordomo.dialects.turns import SystemRole
+from majordomo.dialects.openai.image_families import compatible_family
+from majordomo.dialects.openai.images import OpenAIImages
+from majordomo.dialects.openai.models import decode_models
+from majordomo.dialects.openai.presets import PRESETS, Preset
 from majordomo.errors import ConfigurationError
-from majordomo.flows.call import Watch
-from majordomo.flows.chat import HTTPChatModel
-from majordomo.flows.embed import HTTPEmbeddingModel
-from majordomo.flows.loading import LoadWatch
-from majordomo.flows.picture_stream import StreamedImageModel
+from majordomo.models.chat_model import HTTPChatModel
+from majordomo.models.client import Watch
+from majordomo.models.embedding_model import HTTPEmbeddingModel
+from majordomo.models.load_watch import LoadWatch
+from majordomo.models.streamed_image_model import StreamedImageModel
 from majordomo.providers.base import ASKING, Common, HTTPProvider, sealed
-from majordomo.secret import Secret, seal
-from majordomo.wire import Deadline, WireRequest
-from majordomo.words import check_name
+from majordomo.redaction import Secret, seal
+from majordomo.transport_types import Deadline, WireRequest
+from majordomo.validation import check_name
 
 ANY = Preset("http://localhost:8080/v1", "OPENAI_COMPATIBLE_API_KEY", local=True)
 

@@ -6,17 +6,17 @@ from collections.abc import Mapping
 from typing import ClassVar, Literal, Unpack
 
 from majordomo import imagegen
-from majordomo.catalog import Health, ModelInfo
-from majordomo.dialects.openai_images import OpenAIImages
+from majordomo.backend_status import Health, ModelInfo
+from majordomo.concurrency import portal
+from majordomo.dialects.automatic1111.sdapi import SDAPI
+from majordomo.dialects.openai.images import OpenAIImages
 from majordomo.dialects.samplers import SDCPP, Lists
-from majordomo.dialects.sdapi import SDAPI
-from majordomo.dialects.sdcpp_jobs import SdcppJobs, decode_capabilities
+from majordomo.dialects.stable_diffusion_cpp.jobs import SdcppJobs, decode_capabilities
 from majordomo.errors import BadResponseError, ConfigurationError, NotFoundError
-from majordomo.flows import portal
-from majordomo.flows.picture import AnsweredImageModel, AnsweringDoor, HTTPImageModel
-from majordomo.flows.picture_job import JobImageModel
+from majordomo.models.image_model import AnsweredImageModel, AnsweringDoor, HTTPImageModel
+from majordomo.models.job_image_model import JobImageModel
 from majordomo.providers.base import Common, HTTPProvider, sealed
-from majordomo.secret import Secret, seal
+from majordomo.redaction import Secret, seal
 
 
 class StableDiffusion(HTTPProvider):

@@ -9,9 +9,9 @@ import anyio
 from anyio.lowlevel import current_token
 
 from majordomo import imagegen, llm
-from majordomo.catalog import Capability
+from majordomo.backend_status import Capability
 from majordomo.errors import ConfigurationError, UnsupportedError
-from majordomo.flows.sight import pictures
+from majordomo.models.image_conversion import pictures
 
 PATIENCE = 3.0  # seconds that a list of models may take; without it every member is asked as if nothing were known
 Known = frozenset[Capability]

@@ -8,21 +8,21 @@ from dataclasses import replace
 from typing import Any, Unpack, cast
 
 from majordomo import imagegen, llm
+from majordomo.concurrency import portal
+from majordomo.concurrency.event_stream import EventStream, SyncEventStream
+from majordomo.concurrency.task_stream import Telling
 from majordomo.errors import BadResponseError, CallWarning, MajordomoError
-from majordomo.flows import portal
-from majordomo.flows.background import Telling
-from majordomo.flows.picture import Watching
-from majordomo.flows.streams import EventStream, SyncEventStream
 from majordomo.imagegen.request import check_request as check_picture
 from majordomo.llm.messages import as_messages
 from majordomo.llm.model import Messages
 from majordomo.llm.reply import empty_reply
 from majordomo.llm.request import check_request as check_chat
-from majordomo.media import ImagePart
+from majordomo.media.image_part import ImagePart
+from majordomo.models.image_model import Watching
 from majordomo.routing import registry
-from majordomo.routing.asking import Asking, chat_asking, picture_asking
 from majordomo.routing.capabilities import chat_need, picture_need
-from majordomo.routing.walk import Hearing, Members, Tell
+from majordomo.routing.chain_request import Asking, chat_asking, picture_asking
+from majordomo.routing.failover import Hearing, Members, Tell
 
 _CHAT: Any = llm.Model  # mypy takes no abstract class for a type
 _PICTURES: Any = imagegen.Model

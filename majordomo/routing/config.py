@@ -13,10 +13,10 @@ from typing import Any
 from majordomo import errors
 from majordomo.errors import ConfigurationError
 from majordomo.providers.base import provider_names
-from majordomo.routing.document import Document, below_home, find, has_variable, read, seal_tables
-from majordomo.routing.names import canonical, split
+from majordomo.redaction import Secret
+from majordomo.routing.config_file import Document, below_home, find, has_variable, read, seal_tables
+from majordomo.routing.model_string import canonical, split
 from majordomo.routing.plugins import plugins
-from majordomo.secret import Secret
 
 KINDS = ("chat", "image", "embedding")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")

@@ -10,16 +10,16 @@ from typing import Any
 
 import anyio
 
-from majordomo.catalog import ModelInfo
+from majordomo.backend_status import ModelInfo
 from majordomo.errors import BadResponseError, ConfigurationError, DeadlineExceededError, MajordomoError, NotFoundError, UnsupportedError
 from majordomo.providers.base import Provider
-from majordomo.routing.advice import USUAL, Place, Usual, about_model, mend, status_of
-from majordomo.routing.assembly import configured_class, make
 from majordomo.routing.config import KINDS, Config, load
-from majordomo.routing.diagnosis import Advice, Diagnosis, Finding
-from majordomo.routing.document import places
-from majordomo.routing.names import ModelName
+from majordomo.routing.config_file import places
+from majordomo.routing.factory import configured_class, make
+from majordomo.routing.hints import USUAL, Place, Usual, about_model, mend, status_of
+from majordomo.routing.model_string import ModelName
 from majordomo.routing.plugins import provider_class
+from majordomo.routing.report import Advice, Diagnosis, Finding
 from majordomo.routing.resolve import Target, default, members, resolve
 from majordomo.settings import Retries
 

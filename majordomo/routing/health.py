@@ -9,10 +9,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from majordomo.catalog import Health
+from majordomo.backend_status import Health
+from majordomo.concurrency.fork_safety import Lock
 from majordomo.errors import MajordomoError, UnsupportedError
-from majordomo.forks import Lock
-from majordomo.routing.condition import Condition, Outcome, Pace, State, outcome
+from majordomo.routing.circuit_breaker import Condition, Outcome, Pace, State, outcome
 
 T = TypeVar("T")
 

@@ -23,7 +23,7 @@ def provider_class(name: str) -> type[Provider] | None:
         return _plugin_class(name)
     module = importlib.import_module(f"majordomo.providers.{name}")
     for value in vars(module).values():
-        if isinstance(value, type) and issubclass(value, Provider) and value.name == name and value.__module__ == module.__name__:
+        if isinstance(value, type) and issubclass(value, Provider) and value.name == name:
             return value
     raise ConfigurationError(f"the file of provider {name!r} holds no provider of that name")
 

@@ -7,18 +7,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from majordomo import imagegen, llm
+from majordomo.concurrency.lifecycle import Closing, close_all
 from majordomo.errors import ConfigurationError
-from majordomo.flows.closing import Closing, close_all
 from majordomo.llm.embeddings import EmbeddingModel
-from majordomo.observing import Observer
-from majordomo.observing.observed import checked_observers
-from majordomo.prices import Price
+from majordomo.observability import Observer
+from majordomo.observability.observed_call import checked_observers
+from majordomo.observability.prices import Price
 from majordomo.providers.base import Provider
-from majordomo.routing.assembly import Assembly, configured_class
 from majordomo.routing.config import Config, load
-from majordomo.routing.document import has_variable
-from majordomo.routing.keywords import check
-from majordomo.routing.names import ModelName
+from majordomo.routing.config_file import has_variable
+from majordomo.routing.factory import Assembly, configured_class
+from majordomo.routing.model_string import ModelName
+from majordomo.routing.provider_options import check
 from majordomo.routing.resolve import Target, members, resolve
 
 

@@ -10,11 +10,11 @@ from typing import Any
 from majordomo import env
 from majordomo.errors import ConfigurationError
 from majordomo.providers.base import provider_names
+from majordomo.redaction import Redactor, Secret
 from majordomo.routing.config import Config
-from majordomo.routing.document import places
-from majordomo.routing.names import ModelName, canonical, parse, parse_options, split
+from majordomo.routing.config_file import places
+from majordomo.routing.model_string import ModelName, canonical, parse, parse_options, split
 from majordomo.routing.plugins import plugins
-from majordomo.secret import Redactor, Secret
 
 MOST = 64  # members of a chain, those of chains within it included
 VARIABLES = {"chat": "MAJORDOMO_CHAT_MODEL", "image": "MAJORDOMO_IMAGE_MODEL", "embedding": "MAJORDOMO_EMBEDDING_MODEL"}

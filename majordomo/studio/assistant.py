@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypedDict, Unpack
 import anyio
 
 from majordomo import llm
+from majordomo.concurrency import portal
 from majordomo.errors import (
     BadResponseError,
     CallWarning,
@@ -20,16 +21,15 @@ from majordomo.errors import (
     MajordomoError,
     plain_text,
 )
-from majordomo.flows import portal
-from majordomo.studio import asking
+from majordomo.studio import prompts as asking
 from majordomo.studio.classifier import Classification, classify
-from majordomo.studio.drafts import drafted, not_written
+from majordomo.studio.errors import located, model_failure
 from majordomo.studio.plan import MOST_PROMPTS, RULES, NamedPrompt, Plan
-from majordomo.studio.settle import check_settings, settled
+from majordomo.studio.rule_prompts import drafted, not_written
+from majordomo.studio.settings import check_settings, settled
 from majordomo.studio.targets import Target, named_target
-from majordomo.studio.trouble import located, model_failure
 from majordomo.studio.vocabulary import Table, Vocabulary, load_vocabulary
-from majordomo.words import check_seconds
+from majordomo.validation import check_seconds
 
 ANSWER_LIMIT = 100_000  # characters of an answer that a plan keeps
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from majordomo.errors import CallWarning, InvalidRequestError
 from majordomo.studio.vocabulary import Match, Table, Vocabulary, Word, load_vocabulary, words_of
-from majordomo.words import check_text
+from majordomo.validation import check_text
 
 BRIEF_LIMIT = 20_000  # characters
 MOST_TEXT = 200  # characters to be written in a picture

@@ -6,15 +6,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from majordomo.backend_status import Loading, Queued
 from majordomo.errors import MajordomoError
 from majordomo.imagegen import Preview, Step
-from majordomo.progress import Loading, Queued
 from majordomo.studio.classifier import Classification
-from majordomo.studio.outcome import Outcome, Picture
 from majordomo.studio.plan import Plan
+from majordomo.studio.result import Outcome, Picture
 
 if TYPE_CHECKING:
-    from majordomo.imaging.deriving import Derived
+    from majordomo.imaging.derivation import Derived
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from majordomo.errors import StorageError
-from majordomo.studio.trouble import located, storage_error
+from majordomo.studio.errors import located, storage_error
 
 TEMPORARY = ".part-"  # how the name of a file begins that is being written
 

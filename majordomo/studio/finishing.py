@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from majordomo.errors import CallWarning, ConfigurationError, InvalidRequestError
 from majordomo.imaging.derivative import Derivative
-from majordomo.imaging.steps import Convert, Fit, Optimise, Recipe, Step, Text, Watermark
-from majordomo.media import ImagePart
+from majordomo.imaging.operations import Convert, Fit, Optimise, Recipe, Step, Text, Watermark
+from majordomo.media.image_part import ImagePart
 from majordomo.settings import Limits
-from majordomo.words import as_tuple
+from majordomo.validation import as_tuple
 
 if TYPE_CHECKING:
-    from majordomo.imaging.applying import Applied
-    from majordomo.imaging.deriving import Derived
+    from majordomo.imaging.derivation import Derived
+    from majordomo.imaging.recipe_runner import Applied
 
 # How a text gets over the picture: True for a plain one at the bottom, a step to put the words into, or a function from words to a step
 Overlay = bool | Text | Callable[[str], Step]
@@ -48,7 +48,7 @@ class Finisher:
         recipe = self.steps(text)
         if not len(recipe):
             return image, ()
-        from majordomo.imaging.applying import apply_async_with_notes  # Pillow, when there is something to do
+        from majordomo.imaging.recipe_runner import apply_async_with_notes  # Pillow, when there is something to do
 
         applied: Applied = await apply_async_with_notes(image, recipe, limits=self.limits)
         return applied.image, applied.notes
@@ -56,7 +56,7 @@ class Finisher:
     async def derive(self, image: ImagePart, stem: str) -> list[Derived]:
         if not self.derivatives:
             return []
-        from majordomo.imaging.deriving import derive_async
+        from majordomo.imaging.derivation import derive_async
 
         return await derive_async(image, self.derivatives, stem=stem, limits=self.limits)
 

@@ -11,7 +11,7 @@ import anyio
 from majordomo import imagegen
 from majordomo.errors import MajordomoError
 from majordomo.studio.events import Classified, DerivativeReady, PictureFailed, PictureReady, PlanReady, Progress, StudioEvent
-from majordomo.studio.outcome import Outcome
+from majordomo.studio.result import Outcome
 
 State = Literal["queued", "processing", "done", "failed", "cancelled"]
 ENDED = ("done", "failed", "cancelled")

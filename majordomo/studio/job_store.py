@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from majordomo.errors import ConfigurationError, InvalidRequestError, StorageError
-from majordomo.media import SUFFIXES, ImagePart
+from majordomo.media.image_part import SUFFIXES, ImagePart
+from majordomo.studio.errors import located, storage_error
 from majordomo.studio.files import TEMPORARY, replace_file
-from majordomo.studio.outcome import Outcome
-from majordomo.studio.trouble import located, storage_error
+from majordomo.studio.result import Outcome
 
 VERSION = 1
 STALE = 3600.0  # seconds after which an unfinished file belongs to nobody any more

@@ -11,19 +11,19 @@ from typing import Unpack, cast
 
 from anyio import to_thread
 
+from majordomo.concurrency import portal
+from majordomo.concurrency.event_stream import EventStream, SyncEventStream
+from majordomo.concurrency.lifecycle import Closing
 from majordomo.errors import ConfigurationError, InvalidRequestError, JobCancelledError, MajordomoError, NotFoundError
-from majordomo.flows import portal
-from majordomo.flows.closing import Closing
-from majordomo.flows.streams import EventStream, SyncEventStream
+from majordomo.studio.errors import located
 from majordomo.studio.events import Done, StudioEvent
-from majordomo.studio.job_engine import InProcess, JobEngine, Order
+from majordomo.studio.executor import InProcess, JobEngine, Order
+from majordomo.studio.inputs import Start, Wishes, checked_start, parted
 from majordomo.studio.job_record import Record, Status, again
 from majordomo.studio.job_store import Store, check_id
-from majordomo.studio.outcome import Outcome
-from majordomo.studio.start import Start, Wishes, checked_start, parted
+from majordomo.studio.result import Outcome
 from majordomo.studio.studio import Studio, StudioStream, SyncStudioStream
-from majordomo.studio.trouble import located
-from majordomo.words import check_caller
+from majordomo.validation import check_caller
 
 
 class Jobs(Closing):

@@ -12,9 +12,9 @@ import anyio
 
 from majordomo import llm
 from majordomo.errors import BadResponseError, ConfigurationError, DeadlineExceededError, plain_text
-from majordomo.media import ImagePart
+from majordomo.media.image_part import ImagePart
 from majordomo.studio.vocabulary import Vocabulary, words_of
-from majordomo.words import check_seconds
+from majordomo.validation import check_seconds
 
 
 @dataclass(frozen=True, slots=True)

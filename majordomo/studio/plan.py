@@ -11,8 +11,8 @@ from majordomo import imagegen
 from majordomo.errors import CallWarning, InvalidRequestError, MajordomoError
 from majordomo.settings import Limits
 from majordomo.studio.classifier import MOST_COUNT, Classification
-from majordomo.studio.trouble import reported
-from majordomo.words import check_number, check_text
+from majordomo.studio.errors import reported
+from majordomo.validation import check_number, check_text
 
 RULES = "rules"  # who answers when no model does
 MOST_PROMPTS = MOST_COUNT

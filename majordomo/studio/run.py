@@ -11,21 +11,21 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import anyio
 
 from majordomo import imagegen
+from majordomo.backend_status import Queued
 from majordomo.errors import BackendError, CallWarning, ConfigurationError, ContentRefusedError, InvalidRequestError, MajordomoError
-from majordomo.media import ImagePart
-from majordomo.progress import Queued
+from majordomo.media.image_part import ImagePart
 from majordomo.studio.classifier import Classification, classify
+from majordomo.studio.errors import Stage, located
 from majordomo.studio.events import Classified, DerivativeReady, PictureFailed, PictureReady, PlanReady, Progress, StudioEvent
+from majordomo.studio.image_requests import painted, requests_for, settled_plan
 from majordomo.studio.moderation import Verdict
-from majordomo.studio.outcome import Outcome, Picture
-from majordomo.studio.painting import painted, requests_for, settled_plan
 from majordomo.studio.plan import NamedPrompt, Plan
-from majordomo.studio.trouble import Stage, located
-from majordomo.words import as_tuple
+from majordomo.studio.result import Outcome, Picture
+from majordomo.validation import as_tuple
 
 if TYPE_CHECKING:
-    from majordomo.imaging.deriving import Derived
-    from majordomo.studio.start import Pictures
+    from majordomo.imaging.derivation import Derived
+    from majordomo.studio.inputs import Pictures
     from majordomo.studio.studio import Equipment
 
 T = TypeVar("T")
@@ -181,7 +181,7 @@ class _Work:
     async def _derived(self, picture: Picture) -> tuple[Derived, ...]:
         if self._stages.derive is None:
             return tuple(await self._with.finisher.derive(picture.image, picture.name))
-        from majordomo.imaging.deriving import Derived  # it loads Pillow
+        from majordomo.imaging.derivation import Derived  # it loads Pillow
 
         made = self._stages.derive(picture)
         derived = as_tuple(await made if isawaitable(made) else made, "derive")

@@ -9,28 +9,28 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, Unpack, cast
 
 from majordomo import imagegen, llm
+from majordomo.concurrency import portal
+from majordomo.concurrency.event_stream import EventStream, SyncEventStream
+from majordomo.concurrency.task_stream import Telling
 from majordomo.errors import ConfigurationError
-from majordomo.flows import portal
-from majordomo.flows.background import Telling
-from majordomo.flows.streams import EventStream, SyncEventStream
 from majordomo.imaging.derivative import Derivative
-from majordomo.imaging.steps import Recipe, Step, Watermark
-from majordomo.media import ImagePart
+from majordomo.imaging.operations import Recipe, Step, Watermark
+from majordomo.media.image_part import ImagePart
 from majordomo.settings import Limits
 from majordomo.studio.assistant import PlanCache, PromptAssistant
 from majordomo.studio.classifier import MOST_COUNT, Classification
 from majordomo.studio.events import Done, StudioEvent
 from majordomo.studio.finishing import Finisher, Overlay, finisher
+from majordomo.studio.inputs import Start, Wishes, checked_start, parted
 from majordomo.studio.moderation import Board, Moderator, board
-from majordomo.studio.outcome import Outcome, Picture
 from majordomo.studio.plan import Plan
+from majordomo.studio.result import Outcome, Picture
 from majordomo.studio.run import Run
-from majordomo.studio.start import Start, Wishes, checked_start, parted
 from majordomo.studio.targets import Target
 from majordomo.studio.vocabulary import Table, Vocabulary
 
 if TYPE_CHECKING:
-    from majordomo.imaging.deriving import Derived
+    from majordomo.imaging.derivation import Derived
 
 
 @dataclass(frozen=True, slots=True)

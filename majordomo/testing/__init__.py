@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from majordomo.testing.errors import NetworkForbiddenError, RecordingError, RecordingMissingError, ScriptError
+    from majordomo.testing.fault_injection import Faults
     from majordomo.testing.faults import (
         BadGateway,
         BadJSON,
@@ -23,30 +24,29 @@ if TYPE_CHECKING:
         Status,
         WrongContentType,
     )
-    from majordomo.testing.injecting import Faults
     from majordomo.testing.network import no_network
-    from majordomo.testing.painting import ScriptedPainter
     from majordomo.testing.pause import Pause
-    from majordomo.testing.pictures import plain_picture
     from majordomo.testing.provider import ScriptedProvider
     from majordomo.testing.recording import Recorder
     from majordomo.testing.replaying import Replay
-    from majordomo.testing.scripted import ScriptedChat
+    from majordomo.testing.sample_image import plain_picture
+    from majordomo.testing.scripted_chat_model import ScriptedChat
+    from majordomo.testing.scripted_image_model import ScriptedPainter
 
 _HOME = {
-    "errors": "NetworkForbiddenError RecordingError RecordingMissingError ScriptError",
-    "faults": "BadGateway BadJSON CutAfter Fault Garbage ModelLoading RateLimited Refused Slow Status WrongContentType",
-    "injecting": "Faults",
-    "network": "no_network",
-    "painting": "ScriptedPainter",
-    "pause": "Pause",
-    "pictures": "plain_picture",
-    "provider": "ScriptedProvider",
-    "recording": "Recorder",
-    "replaying": "Replay",
-    "scripted": "ScriptedChat",
+    "majordomo.testing.errors": "NetworkForbiddenError RecordingError RecordingMissingError ScriptError",
+    "majordomo.testing.faults": "BadGateway BadJSON CutAfter Fault Garbage ModelLoading RateLimited Refused Slow Status WrongContentType",
+    "majordomo.testing.fault_injection": "Faults",
+    "majordomo.testing.network": "no_network",
+    "majordomo.testing.scripted_image_model": "ScriptedPainter",
+    "majordomo.testing.pause": "Pause",
+    "majordomo.testing.sample_image": "plain_picture",
+    "majordomo.testing.provider": "ScriptedProvider",
+    "majordomo.testing.recording": "Recorder",
+    "majordomo.testing.replaying": "Replay",
+    "majordomo.testing.scripted_chat_model": "ScriptedChat",
 }
-_NAMES = {name: f"majordomo.testing.{module}" for module, names in _HOME.items() for name in names.split()}
+_NAMES = {name: home for home, names in _HOME.items() for name in names.split()}
 
 __all__ = [  # noqa: RUF022 (as the table has them)
     "NetworkForbiddenError",

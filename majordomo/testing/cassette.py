@@ -8,12 +8,12 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from majordomo.forks import Lock
-from majordomo.testing.asked import Asked
+from majordomo.concurrency.fork_safety import Lock
+from majordomo.testing.body_encoding import PICTURES, Files, check_clean
+from majordomo.testing.diff import difference
 from majordomo.testing.errors import RecordingError, RecordingMissingError
 from majordomo.testing.exchange import Exchange, dump, load
-from majordomo.testing.folding import PICTURES, Files, check_clean
-from majordomo.testing.nearest import difference
+from majordomo.testing.request_matching import Asked
 
 
 class Cassette:

@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 from majordomo import errors
 from majordomo.errors import MajordomoError
-from majordomo.testing.asked import Asked, mapped
+from majordomo.testing.body_encoding import Keep, cut, fold, unfold
 from majordomo.testing.errors import RecordingError
-from majordomo.testing.folding import Keep, cut, fold, unfold
+from majordomo.testing.request_matching import Asked, mapped
 
 VERSION = 1
 Ended = Literal["whole", "left"]

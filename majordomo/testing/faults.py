@@ -12,9 +12,9 @@ import anyio
 import anyio.lowlevel
 
 from majordomo.errors import ConfigurationError, ConnectionFailedError
+from majordomo.testing.fake_transports import MadeReply
 from majordomo.testing.pause import Pause
-from majordomo.testing.ports import MadeReply
-from majordomo.wire import Deadline, WireStream
+from majordomo.transport_types import Deadline, WireStream
 
 JSON = "application/json"
 Onward = Callable[[], Awaitable[WireStream]]

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import anyio
 
+from majordomo.concurrency.loop_wakeup import waker
 from majordomo.testing.errors import ScriptError
-from majordomo.wake import waker
 
 
 class _Latch:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from majordomo import imagegen, llm
-from majordomo.catalog import Health, ModelInfo
+from majordomo.backend_status import Health, ModelInfo
 from majordomo.errors import ConfigurationError
 from majordomo.providers.base import Provider
 from majordomo.settings import Limits
-from majordomo.testing.painting import ImageScript, ScriptedPainter, image_script
-from majordomo.testing.scripted import ChatScript, ScriptedChat, chat_script
-from majordomo.words import check_name
+from majordomo.testing.scripted_chat_model import ChatScript, ScriptedChat, chat_script
+from majordomo.testing.scripted_image_model import ImageScript, ScriptedPainter, image_script
+from majordomo.validation import check_name
 
 
 class ScriptedProvider(Provider):

@@ -14,14 +14,14 @@ from majordomo.errors import (
     DeadlineExceededError,
     MajordomoError,
 )
-from majordomo.secret import Secret
-from majordomo.testing.asked import as_asked
+from majordomo.redaction import Secret
+from majordomo.testing.body_encoding import Files, cut, hidden_body
 from majordomo.testing.cassette import Cassette
 from majordomo.testing.exchange import Answer, Ended, Exchange
-from majordomo.testing.folding import Files, cut, hidden_body
-from majordomo.testing.hiding import kept_headers, several
 from majordomo.testing.replaying import FolderPort, FolderWrapper, Taken, given_again, take
-from majordomo.wire import Deadline, Transport, WireRequest, WireStream
+from majordomo.testing.request_matching import as_asked
+from majordomo.testing.scrubbing import kept_headers, several
+from majordomo.transport_types import Deadline, Transport, WireRequest, WireStream
 
 Mode = Literal["once", "replay", "all"]
 MODES = ("once", "replay", "all")

@@ -11,15 +11,15 @@ from typing import Literal
 import anyio.lowlevel
 
 from majordomo.errors import ConfigurationError, UnsupportedError
-from majordomo.secret import Secret
-from majordomo.testing.asked import as_asked
+from majordomo.redaction import Secret
+from majordomo.testing.body_encoding import Files, cut
 from majordomo.testing.cassette import Cassette
 from majordomo.testing.errors import RecordingMissingError
 from majordomo.testing.exchange import Exchange
-from majordomo.testing.folding import Files, cut
-from majordomo.testing.hiding import hider, several
-from majordomo.testing.ports import MadeReply, StandingPort
-from majordomo.wire import Deadline, MessageStream, Transport, WireRequest, WireStream
+from majordomo.testing.fake_transports import MadeReply, StandingPort
+from majordomo.testing.request_matching import as_asked
+from majordomo.testing.scrubbing import hider, several
+from majordomo.transport_types import Deadline, MessageStream, Transport, WireRequest, WireStream
 
 Pieces = Literal["recorded", "whole"] | int
 

@@ -7,8 +7,8 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Generic, TypeVar
 
+from majordomo.concurrency.fork_safety import Lock
 from majordomo.errors import MajordomoError
-from majordomo.forks import Lock
 from majordomo.testing.errors import ScriptError
 
 R = TypeVar("R")

@@ -8,8 +8,8 @@ a backend tells of its work so. `logs` keeps keys out of what the libraries log.
 a cookie or reads the environment.
 """
 
-from majordomo.transport.address import Address
-from majordomo.transport.front import open_room
-from majordomo.transport.logs import hide_in_logs
+from majordomo.transport.base_url import Address
+from majordomo.transport.lazy_transport import open_room
+from majordomo.transport.log_redaction import hide_in_logs
 
 __all__ = ["Address", "hide_in_logs", "open_room"]

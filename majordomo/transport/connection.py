@@ -6,8 +6,8 @@ from typing import Any
 
 import h11
 
-from majordomo.transport.carrier import httpcore
-from majordomo.transport.socket import Wire
+from majordomo.transport.httpcore_compat import httpcore
+from majordomo.transport.socket_stream import Wire
 
 
 class Connection:

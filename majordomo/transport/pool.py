@@ -10,7 +10,7 @@ import anyio
 
 from majordomo.errors import ConfigurationError
 from majordomo.transport.connection import Connection
-from majordomo.wire import Deadline
+from majordomo.transport_types import Deadline
 
 MAX_CONNECTIONS = 1000
 DIALS_AT_ONCE = 64

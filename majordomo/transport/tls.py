@@ -5,8 +5,8 @@ from __future__ import annotations
 import ssl
 from functools import lru_cache
 
+from majordomo.concurrency.fork_safety import Lock
 from majordomo.errors import ConfigurationError
-from majordomo.forks import Lock
 
 _making = Lock()
 

@@ -22,8 +22,8 @@ from wsproto.events import (
 from wsproto.utilities import ProtocolError
 
 from majordomo.errors import BadResponseError, ConnectionFailedError, NotFoundError
-from majordomo.transport.address import Headers
-from majordomo.wire import Deadline
+from majordomo.transport.base_url import Headers
+from majordomo.transport_types import Deadline
 
 READ = 64 * 1024
 GOODBYE = 0.25  # seconds for the closing frame

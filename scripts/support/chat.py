@@ -14,7 +14,7 @@ from support.page import legend, of_one_page, table
 
 import majordomo as md
 from majordomo import llm
-from majordomo.dialects.openai_presets import PRESETS
+from majordomo.dialects.openai.presets import PRESETS
 from majordomo.llm import FilePart, ThinkingPart, ToolCallPart
 
 PICTURE = md.ImagePart.from_pil(Image.new("RGB", (8, 8)))

@@ -12,9 +12,9 @@ from support.page import legend, of_one_page, table
 
 import majordomo as md
 from majordomo import imagegen
-from majordomo.dialects.ollama_images import OllamaImages, Server
-from majordomo.flows.picture import HTTPImageModel
-from majordomo.providers import offline
+from majordomo.dialects.ollama.images import OllamaImages, Server
+from majordomo.models.image_model import HTTPImageModel
+from majordomo.offline import provider as offline
 
 PICTURE = md.ImagePart.from_pil(Image.new("RGB", (1024, 1024)))
 EDIT: dict[str, Any] = {"images": (PICTURE,)}

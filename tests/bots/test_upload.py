@@ -10,7 +10,8 @@ from PIL import Image
 
 import majordomo as md
 from majordomo.bots import fit_upload, fit_upload_sync
-from majordomo.imaging import fit, fitting
+from majordomo.imaging import byte_budget as fitting
+from majordomo.imaging import fit
 
 Picture = Callable[..., md.ImagePart]
 

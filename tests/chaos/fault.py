@@ -27,14 +27,18 @@ import anyio
 import anyio.lowlevel
 import pytest
 import trio
-from chat_backends import BACKENDS, Backend
-from chat_dialects import check
-from loopback import Handler, Loopback, Peer, Seen
 
 import majordomo as md
-from majordomo.flows import portal
+from majordomo.concurrency import portal
 from majordomo.llm import TextDelta
-from majordomo.transport import carrier, connection, reply, room, socket
+from majordomo.transport import connection
+from majordomo.transport import http_transport as room
+from majordomo.transport import httpcore_compat as carrier
+from majordomo.transport import response as reply
+from majordomo.transport import socket_stream as socket
+from tests.support.chat_backends import BACKENDS, Backend
+from tests.support.chat_dialects import check
+from tests.support.loopback import Handler, Loopback, Peer, Seen
 
 ONCE = md.Retries(attempts=1)
 SLACK = 1.0  # seconds by which a call may end late on a busy machine; the promise of 0.2 s has tests of its own
@@ -263,7 +267,7 @@ def runners_of(fault: Fault, number: int, runners: Sequence[Runner] = RUNNERS) -
 def registry() -> dict[str, list[Fault]]:
     """The table of every `faults_*.py` here, by the file's name."""
     files = sorted(Path(__file__).parent.glob("faults_*.py"))
-    tables = {file.stem: importlib.import_module(f"chaos.{file.stem}").FAULTS for file in files}
+    tables = {file.stem: importlib.import_module(f"tests.chaos.{file.stem}").FAULTS for file in files}
     ids = [fault.id for table in tables.values() for fault in table]
     assert len(set(ids)) == len(ids), sorted({name for name in ids if ids.count(name) > 1})
     return tables

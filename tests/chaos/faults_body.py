@@ -7,12 +7,11 @@ import json
 from dataclasses import replace
 from typing import Any
 
-from chaos.fault import Call, Fault, Outcome, chat_backend, stream_call, whole_call
-from chaos.sending import fine_or, is_fine, stays
-from chat_backends import Backend
-from loopback import whole
-
 import majordomo as md
+from tests.chaos.fault import Call, Fault, Outcome, chat_backend, stream_call, whole_call
+from tests.chaos.server_behaviors import fine_or, is_fine, stays
+from tests.support.chat_backends import Backend
+from tests.support.loopback import whole
 
 DIALECTS = ("anthropic", "ollama", "gemini", "openai", "openaicompatible")
 UNREADABLE = (md.BadResponseError, md.BackendError)

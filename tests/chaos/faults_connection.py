@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 import trustme
-from chaos.fault import Fault, Runner, chat_backend
-from chaos.sending import chunked, half_close, is_fine, sends
-from loopback import Handler, Loopback, Peer, whole
 
 import majordomo as md
+from tests.chaos.fault import Fault, Runner, chat_backend
+from tests.chaos.server_behaviors import chunked, half_close, is_fine, sends
+from tests.support.loopback import Handler, Loopback, Peer, whole
 
 COMPATIBLE = "openaicompatible"
 BODY = json.dumps(chat_backend(COMPATIBLE).dialect.whole).encode()

@@ -11,11 +11,10 @@ import gzip
 import json
 import zlib
 
-from chaos.fault import Fault, Runner, chat_backend
-from chaos.sending import Serve, chunked, drips, fine_or, floods, hangs, is_fine, sends, stays
-from loopback import Peer, whole
-
 import majordomo as md
+from tests.chaos.fault import Fault, Runner, chat_backend
+from tests.chaos.server_behaviors import Serve, chunked, drips, fine_or, floods, hangs, is_fine, sends, stays
+from tests.support.loopback import Peer, whole
 
 BODY = json.dumps(chat_backend("openaicompatible").dialect.whole).encode()
 OTHER = BODY.replace(b'"Gr\\u00fc', b'"for somebody else')
@@ -339,7 +338,7 @@ BODILESS = [
 ]
 
 
-# In the same piece of network: what comes later, between two calls, is for tests/transport/test_room.py, which can wait for it
+# In the same piece of network: what comes later, between two calls, is for tests/transport/test_http_transport.py, which can wait for it
 UNASKED = [
     Fault("answers that nobody asked for", name, stays(answer() + rest), is_fine, kept=False, only=_own)
     for name, rest in {

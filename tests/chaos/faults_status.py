@@ -10,13 +10,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from chaos.fault import Call, Fault, Heard, stream_call, whole_call
-from chaos.sending import is_fine, stays
-from chat_backends import KEY
-from loopback import Peer, Seen, whole
-from picture_backends import BACKENDS
-
 import majordomo as md
+from tests.chaos.fault import Call, Fault, Heard, stream_call, whole_call
+from tests.chaos.server_behaviors import is_fine, stays
+from tests.support.chat_backends import KEY
+from tests.support.image_backends import BACKENDS
+from tests.support.loopback import Peer, Seen, whole
 
 WORDS = f"some words, {KEY}"
 Case = tuple[int, Any, type[md.MajordomoError], str | None]  # status, body, class, code

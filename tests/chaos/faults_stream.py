@@ -8,12 +8,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from chaos.fault import Fault, Outcome, chat_backend, stream_call, whole_call
-from chaos.sending import Serve, chunked, floods, is_fine, sends, stays
-from chat_backends import Backend
-from loopback import Peer, whole
-
 import majordomo as md
+from tests.chaos.fault import Fault, Outcome, chat_backend, stream_call, whole_call
+from tests.chaos.server_behaviors import Serve, chunked, floods, is_fine, sends, stays
+from tests.support.chat_backends import Backend
+from tests.support.loopback import Peer, whole
 
 DIALECTS = ("anthropic", "ollama", "gemini", "openai", "openaicompatible")
 SOON = md.Timeout(first_byte=0.4, idle=0.4, total=0.5)  # for what hangs on purpose

@@ -10,9 +10,10 @@ import zlib
 from collections.abc import Callable, Iterator
 
 import pytest
-from chaos.strange_pictures import PNG, jpeg, png, webp
-from loopback import Handler, Loopback, always, chat, images, whole
-from sample_pictures import png_chunk
+
+from tests.chaos.malformed_images import PNG, jpeg, png, webp
+from tests.support.loopback import Handler, Loopback, always, chat, images, whole
+from tests.support.sample_images import png_chunk
 
 Serve = Callable[[Handler], Loopback]
 MIB = 1 << 20

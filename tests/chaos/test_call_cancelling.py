@@ -13,9 +13,9 @@ from typing import Any
 
 import anyio
 import pytest
-from loopback import DONE, Handler, Loopback, Peer, chat, delta, images
 
 import majordomo as md
+from tests.support.loopback import DONE, Handler, Loopback, Peer, chat, delta, images
 
 Serve = Callable[[Handler], Loopback]
 ATTEMPTS = 5

@@ -15,11 +15,11 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
-from chat_backends import BACKENDS as CHATTING
-from loopback import DONE, Handler, Loopback, Peer, always, chat, delta, images, whole
-from picture_backends import BACKENDS as DRAWING
 
 import majordomo as md
+from tests.support.chat_backends import BACKENDS as CHATTING
+from tests.support.image_backends import BACKENDS as DRAWING
+from tests.support.loopback import DONE, Handler, Loopback, Peer, always, chat, delta, images, whole
 
 Serve = Callable[[Handler], Loopback]
 LOOPS = pytest.mark.parametrize("loop", ["asyncio", "trio"])

@@ -12,9 +12,9 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
-from loopback import DONE, Handler, Loopback, Peer, chat, delta, images
 
 import majordomo as md
+from tests.support.loopback import DONE, Handler, Loopback, Peer, chat, delta, images
 
 Serve = Callable[[Handler], Loopback]
 LOOPS = pytest.mark.parametrize("loop", ["asyncio", "trio"])

@@ -9,12 +9,12 @@ from typing import Any
 
 import anyio
 import pytest
-from chaos.fault import RUNNERS, Runner, _over, _public_trust
-from chat_backends import BACKENDS as CHATTING
-from loopback import Handler, Loopback, Peer, always, whole
-from picture_backends import BACKENDS as DRAWING
 
 import majordomo as md
+from tests.chaos.fault import RUNNERS, Runner, _over, _public_trust
+from tests.support.chat_backends import BACKENDS as CHATTING
+from tests.support.image_backends import BACKENDS as DRAWING
+from tests.support.loopback import Handler, Loopback, Peer, always, whole
 
 pytestmark = pytest.mark.anyio
 Serve = Callable[[Handler], Loopback]

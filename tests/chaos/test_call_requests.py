@@ -7,14 +7,14 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from chaos.strange_requests import ADDRESSES, CHATS, EMBEDDINGS, EXTRAS, HEADERS, KEYS, NAMES, PICTURES
-from chat_backends import BACKENDS as CHATTING
-from loopback import Handler, Loopback, always, whole
-from picture_backends import BACKENDS as DRAWING
-from sample_pictures import gradient, part
 
 import majordomo as md
 from majordomo import imagegen, llm
+from tests.chaos.invalid_requests import ADDRESSES, CHATS, EMBEDDINGS, EXTRAS, HEADERS, KEYS, NAMES, PICTURES
+from tests.support.chat_backends import BACKENDS as CHATTING
+from tests.support.image_backends import BACKENDS as DRAWING
+from tests.support.loopback import Handler, Loopback, always, whole
+from tests.support.sample_images import gradient, part
 
 pytestmark = pytest.mark.anyio
 Serve = Callable[[Handler], Loopback]

@@ -17,15 +17,15 @@ from urllib.parse import quote
 
 import anyio
 import pytest
-from chaos.fault import RUNNERS, Runner, _over, _public_trust
-from chat_backends import BACKENDS as CHATTING
-from loopback import Handler, Loopback, Peer, whole
-from picture_backends import BACKENDS as DRAWING
-from witness import Witness
 
 import majordomo as md
-from majordomo.secret import Redactor, Secret, hidden
+from majordomo.redaction import Redactor, Secret, hidden
 from majordomo.testing import Recorder
+from tests.chaos.fault import RUNNERS, Runner, _over, _public_trust
+from tests.support.chat_backends import BACKENDS as CHATTING
+from tests.support.image_backends import BACKENDS as DRAWING
+from tests.support.loopback import Handler, Loopback, Peer, whole
+from tests.support.recording_observer import Witness
 
 pytestmark = pytest.mark.anyio
 Serve = Callable[[Handler], Loopback]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from chaos.fault import Fault, Runner, quick, registry, run, whole_families
+
+from tests.chaos.fault import Fault, Runner, quick, registry, run, whole_families
 
 FAULTS = [fault for name, table in registry().items() if not name.startswith("faults_call_") for fault in table]
 

@@ -12,10 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from loopback import DONE, Handler, Loopback, Peer, always, delta, images, whole
 
 import majordomo as md
 from majordomo.cli.main import main
+from tests.support.loopback import DONE, Handler, Loopback, Peer, always, delta, images, whole
 
 Serve = Callable[[Handler], Loopback]
 

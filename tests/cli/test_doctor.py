@@ -7,13 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from loopback import Handler, Loopback
-from servers.llamaswap import LlamaSwap, somebody_asks
-from servers.ollama_chat import OllamaChat
-from servers.stable_diffusion import StableDiffusion
 from typer.testing import CliRunner
 
 from majordomo.cli.commands import app
+from tests.servers.llamaswap import LlamaSwap, somebody_asks
+from tests.servers.ollama_chat import OllamaChat
+from tests.servers.stable_diffusion import StableDiffusion
+from tests.support.loopback import Handler, Loopback
 
 Serve = Callable[[Handler], Loopback]
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from loopback import Handler, Loopback, always, images, whole
 
 import majordomo as md
+from tests.support.loopback import Handler, Loopback, always, images, whole
 
 Picture = Callable[..., md.ImagePart]
 Serve = Callable[[Handler], Loopback]

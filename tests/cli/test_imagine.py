@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from loopback import Handler, Loopback, Peer, chat, images, whole
 
 import majordomo as md
-from majordomo.cli.folder import stem_of
+from majordomo.cli.output_dir import stem_of
 from majordomo.imaging import compare
 from majordomo.studio import Outcome
+from tests.support.loopback import Handler, Loopback, Peer, chat, images, whole
 
 Picture = Callable[..., md.ImagePart]
 Serve = Callable[[Handler], Loopback]

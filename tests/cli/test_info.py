@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import majordomo as md
-from majordomo.containers import with_text
+from majordomo.media.image_containers import with_text
 
 Picture = Callable[..., md.ImagePart]
 

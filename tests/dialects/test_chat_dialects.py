@@ -9,21 +9,21 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from chat_dialects import DIALECTS, Dialect, check, decoded, joined, named
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from properties import tries
 from pydantic import BaseModel
 
 import majordomo as md
 from majordomo import llm
-from majordomo.dialects.anthropic import AnthropicMessages
-from majordomo.dialects.gemini_chat import SENTINEL, GeminiChat
-from majordomo.dialects.ollama_chat import OllamaChat
-from majordomo.dialects.openai_responses import OpenAIResponses
+from majordomo.dialects.anthropic.messages import AnthropicMessages
+from majordomo.dialects.gemini.chat import SENTINEL, GeminiChat
+from majordomo.dialects.ollama.chat import OllamaChat
+from majordomo.dialects.openai.responses import OpenAIResponses
 from majordomo.llm import Done, Request, TextDelta, ThinkingDelta, ThinkingPart, ToolCall, ToolCallStarted
 from majordomo.settings import Limits
-from majordomo.wire import WireRequest
+from majordomo.transport_types import WireRequest
+from tests.support.chat_dialects import DIALECTS, Dialect, check, decoded, joined, named
+from tests.support.hypothesis_effort import tries
 
 LIMITS = Limits()
 ASKED = Request((md.user("hi"),))

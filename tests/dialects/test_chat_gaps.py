@@ -6,15 +6,15 @@ import json
 from typing import Any
 
 import pytest
-from chat_dialects import data, named
 
 import majordomo as md
 from majordomo import llm
-from majordomo.dialects.anthropic import AnthropicMessages
-from majordomo.dialects.gemini_chat import GeminiChat
-from majordomo.dialects.openai_chat import OpenAIChat
-from majordomo.dialects.openai_responses import OpenAIResponses
+from majordomo.dialects.anthropic.messages import AnthropicMessages
+from majordomo.dialects.gemini.chat import GeminiChat
+from majordomo.dialects.openai.chat import OpenAIChat
+from majordomo.dialects.openai.responses import OpenAIResponses
 from majordomo.llm import Done, TextDelta
+from tests.support.chat_dialects import data, named
 
 LIMITS = md.Limits()
 REQUEST = llm.Request((md.user("hi"),))

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from chat_dialects import DIALECTS, Dialect, decoded
 
 import majordomo as md
 from majordomo import llm
 from majordomo.llm import Done
+from tests.support.chat_dialects import DIALECTS, Dialect, decoded
 
 REQUEST = llm.Request((md.user("hi"),), output={"type": "object"}, tool_choice="draw", tools=(md.Tool("draw"),))
 LIMITS = md.Limits()

@@ -9,16 +9,16 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from chat_dialects import DIALECTS, Dialect, joined
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from sample_pictures import gradient, part
 
 import majordomo as md
 from majordomo import llm
 from majordomo.llm import Done, Message, Request, TextDelta, ThinkingDelta
 from majordomo.llm.request import check_request
-from majordomo.wire import WireRequest
+from majordomo.transport_types import WireRequest
+from tests.support.chat_dialects import DIALECTS, Dialect, joined
+from tests.support.sample_images import gradient, part
 
 LIMITS = md.Limits()
 ASKED = Request((md.user("hi"),))

@@ -14,18 +14,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from servers.asking import png
 
 import majordomo as md
 from majordomo import imagegen
-from majordomo.dialects.comfyui import ComfyGraphs, Place, Stored, Uploaded, Uploads, decode_choices
-from majordomo.dialects.comfyui_events import Listening
-from majordomo.dialects.comfyui_templates import template
-from majordomo.dialects.comfyui_workflow import Workflow
+from majordomo.dialects.comfyui.events import Listening
+from majordomo.dialects.comfyui.prompts import ComfyGraphs, decode_choices
+from majordomo.dialects.comfyui.templates import template
+from majordomo.dialects.comfyui.workflow import Workflow
+from majordomo.dialects.image_jobs import QueueEntry, StoredFile, UploadedFile, UploadedInputs
 from majordomo.settings import Limits
+from tests.servers.plain_client import png
 
 LIMITS = Limits()
-NO_FILES = Uploads()
+NO_FILES = UploadedInputs()
 
 
 def node(kind: str, title: str = "", **inputs: Any) -> dict[str, Any]:
@@ -240,7 +241,7 @@ def fitted(door: ComfyGraphs, model: str = "current", **fields: Any) -> tuple[im
     return request, [(warning.code, warning.field) for warning in warnings]
 
 
-def sent(door: ComfyGraphs, model: str = "m.safetensors", uploads: Uploads = NO_FILES, **fields: Any) -> dict[str, Any]:
+def sent(door: ComfyGraphs, model: str = "m.safetensors", uploads: UploadedInputs = NO_FILES, **fields: Any) -> dict[str, Any]:
     request, _ = door.fit(model, imagegen.Request("a fox", **fields))
     body = door.encode(model, request, uploads, "0123456789").body
     assert isinstance(body, bytes)
@@ -327,7 +328,7 @@ def test_pictures_without_a_place_are_refused() -> None:
 
 def test_files_go_to_their_loaders() -> None:
     picture = md.ImagePart(png())
-    uploads = Uploads((Uploaded("a (1).png", "sub"),), Uploaded("m.png"))
+    uploads = UploadedInputs((UploadedFile("a (1).png", "sub"),), UploadedFile("m.png"))
     made = sent(ComfyGraphs(), uploads=uploads, images=(picture,), mask=picture, strength=1, n=2)
     assert made["10"]["inputs"]["image"] == "sub/a (1).png"
     assert made["13"]["inputs"] == {"image": "m.png", "channel": "red"}
@@ -370,10 +371,10 @@ def test_history_tells_how_a_job_ended() -> None:
     for status in (None, {"status_str": "success", "completed": True, "messages": []}):
         found = door.decode_history(entry(outputs=outputs, status=status), "j", LIMITS)
         assert found is not None
-        assert found.pictures == (Stored("a.png", "s", "output"),)
+        assert found.pictures == (StoredFile("a.png", "s", "output"),)
     only = door.decode_history(entry(outputs={"8": outputs["8"]}), "j", LIMITS)
     assert only is not None
-    assert only.pictures == (Stored("p.png", "", "temp"),)
+    assert only.pictures == (StoredFile("p.png", "", "temp"),)
     assert door.decode_history(b"{}", "j", LIMITS) is None
     with pytest.raises(md.NoImageError):
         door.decode_history(entry(), "j", LIMITS)
@@ -390,14 +391,14 @@ def test_history_tells_how_a_job_ended() -> None:
 def test_the_place_in_the_queue_follows_the_numbers() -> None:
     door = ComfyGraphs()
     body = json.dumps({"queue_running": [[0, "a", {}]], "queue_pending": [[9, "c"], [4, "b"], "x", [None, "d"], [12, "e", {}]]}).encode()
-    assert [door.decode_place(body, job, LIMITS) for job in "abced"] == [*(Place(n, job) for n, job in enumerate("abce")), None]
+    assert [door.decode_place(body, job, LIMITS) for job in "abced"] == [*(QueueEntry(n, job) for n, job in enumerate("abce")), None]
     mine = json.dumps({"queue_running": [], "queue_pending": [[3, "x", {}, {"client_id": "me"}, []]]}).encode()
-    assert door.decode_place(mine, "me", LIMITS) == Place(1, "x")
+    assert door.decode_place(mine, "me", LIMITS) == QueueEntry(1, "x")
     assert door.decode_place(b"{}", "a", LIMITS) is None
 
 
 def test_files_are_asked_for_percent_encoded() -> None:
-    wire = ComfyGraphs().encode_view(Stored("a b&c#ü.png", "x/y", "output"))
+    wire = ComfyGraphs().encode_view(StoredFile("a b&c#ü.png", "x/y", "output"))
     assert wire.path == "/view?filename=a%20b%26c%23%C3%BC.png&subfolder=x%2Fy&type=output"
     assert ComfyGraphs().encode_history("a/../b").path == "/history/a%2F..%2Fb"
 

@@ -5,10 +5,10 @@ import json
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from properties import tries
 
 import majordomo as md
 from majordomo.dialects.errors import error_from_reply, retry_after
+from tests.support.hypothesis_effort import tries
 
 # Every shape of error body that the backends are known to send: (status, body, class, words that must survive)
 BODIES = {

@@ -6,15 +6,15 @@ import json
 from typing import Any
 
 import pytest
-from chat_dialects import data, decoded
 from hypothesis import given
 from hypothesis import strategies as st
 
 import majordomo as md
 from majordomo import llm
-from majordomo.dialects.gemini_arguments import PartialArguments
-from majordomo.dialects.gemini_chat import GeminiChat
+from majordomo.dialects.gemini.chat import GeminiChat
+from majordomo.dialects.gemini.partial_arguments import PartialArguments
 from majordomo.llm import Done, ToolCall, ToolCallDelta, ToolCallStarted
+from tests.support.chat_dialects import data, decoded
 
 REQUEST = llm.Request((md.user("hi"),))
 Json = dict[str, Any]

@@ -11,15 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from properties import tries
 
 import majordomo as md
 from majordomo.dialects.errors import error_from_reply
-from majordomo.dialects.gemini_images import LARGEST_BODY, GeminiImages
-from majordomo.dialects.gemini_models import decode_models
+from majordomo.dialects.gemini.images import LARGEST_BODY, GeminiImages
+from majordomo.dialects.gemini.models import decode_models
 from majordomo.imagegen import Request, Result
 from majordomo.settings import Limits
-from majordomo.wire import WireRequest
+from majordomo.transport_types import WireRequest
+from tests.support.hypothesis_effort import tries
 
 DOOR = GeminiImages()
 FLASH = "gemini-2.5-flash-image"

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 import majordomo as md
-from majordomo.dialects import gemini_models
-from majordomo.dialects.openai_models import decode_models, openai_family
+from majordomo.dialects.gemini import models as gemini_models
+from majordomo.dialects.openai.models import decode_models, openai_family
 
 LIMITS = md.Limits()
 

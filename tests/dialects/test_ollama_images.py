@@ -10,11 +10,10 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from servers.drawing import b64, encoded, plain
 
 import majordomo as md
 from majordomo import imagegen
-from majordomo.dialects.ollama_images import (
+from majordomo.dialects.ollama.images import (
     OllamaImages,
     OllamaImageStream,
     Server,
@@ -25,7 +24,8 @@ from majordomo.dialects.ollama_images import (
     model_info,
 )
 from majordomo.settings import Limits
-from majordomo.wire import WireRequest
+from majordomo.transport_types import WireRequest
+from tests.servers.hashed_images import b64, encoded, plain
 
 LIMITS = Limits()
 PNG = encoded(plain((1, 2, 3), (8, 8)))

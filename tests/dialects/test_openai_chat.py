@@ -6,18 +6,18 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from chat_dialects import decoded
 from hypothesis import given
 from hypothesis import strategies as st
-from loopback import DONE, chat, delta
 from pydantic import BaseModel
 
 import majordomo as md
 from majordomo import llm
-from majordomo.dialects.openai_chat import OpenAIChat
+from majordomo.dialects.openai.chat import OpenAIChat
 from majordomo.llm import Done, ImageReady, Loading, Request, TextDelta, ThinkingDelta, ToolCall, ToolCallDelta, ToolCallStarted
 from majordomo.settings import Limits
-from majordomo.wire import WireRequest
+from majordomo.transport_types import WireRequest
+from tests.support.chat_dialects import decoded
+from tests.support.loopback import DONE, chat, delta
 
 DOOR = OpenAIChat(owner="here")
 LIMITS = Limits()

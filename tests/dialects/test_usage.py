@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from properties import tries
 
 from majordomo import imagegen, llm
 from majordomo.dialects.embeddings import OllamaEmbeddings
-from majordomo.dialects.gemini_images import GeminiImages
-from majordomo.dialects.openai_chat import OpenAIChat
-from majordomo.dialects.openai_images import usage_of
+from majordomo.dialects.gemini.images import GeminiImages
+from majordomo.dialects.openai.chat import OpenAIChat
+from majordomo.dialects.openai.images import usage_of
 from majordomo.settings import Limits
+from tests.support.hypothesis_effort import tries
 
 ASKED = llm.Request((llm.user("hi"),))
 CHATS: dict[str, tuple[dict[str, Any], llm.Usage]] = {

@@ -11,7 +11,7 @@ import pytest
 
 from majordomo.errors import BadResponseError
 from majordomo.framing.json import decode_json
-from majordomo.weight import LIGHT
+from majordomo.json_budget import LIGHT
 
 MIB = 1 << 20
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import base64
 import json
 
-from chat_dialects import DIALECTS
-from sample_pictures import animation, gradient, part, telling
-
 import majordomo as md
 from majordomo import llm
-from majordomo.exif import write_exif
+from majordomo.media.exif import write_exif
+from tests.support.chat_dialects import DIALECTS
+from tests.support.sample_images import animation, gradient, part, telling
 
 PNG = part(gradient(8, 6)).data
 TEXT = base64.b64encode(PNG).decode()

@@ -13,35 +13,34 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from chat_dialects import DIALECTS, Dialect, joined
-from judge import alone, past
-
 import majordomo as md
 from majordomo import imagegen, llm
 from majordomo.bots import safe_text
-from majordomo.containers import avif_size, exif_block, with_exif
-from majordomo.dialects.comfyui import ComfyGraphs
-from majordomo.dialects.comfyui_workflow import Workflow
+from majordomo.dialects.automatic1111.sdapi import SDAPI, decode_progress
+from majordomo.dialects.comfyui.prompts import ComfyGraphs
+from majordomo.dialects.comfyui.workflow import Workflow
 from majordomo.dialects.errors import error_from_reply, retry_after
-from majordomo.dialects.gemini_images import GeminiImages
-from majordomo.dialects.ollama_images import OllamaImageStream
-from majordomo.dialects.openai_image_models import compatible_family
-from majordomo.dialects.openai_images import OpenAIImages
-from majordomo.dialects.sdapi import SDAPI, decode_progress
-from majordomo.dialects.sdcpp_jobs import SdcppJobs
-from majordomo.dialects.sdcpp_tag import CLOSING, OPENING, neutralise
+from majordomo.dialects.gemini.images import GeminiImages
+from majordomo.dialects.ollama.images import OllamaImageStream
+from majordomo.dialects.openai.image_families import compatible_family
+from majordomo.dialects.openai.images import OpenAIImages
+from majordomo.dialects.stable_diffusion_cpp.jobs import SdcppJobs
+from majordomo.dialects.stable_diffusion_cpp.prompt_tag import CLOSING, OPENING, neutralise
 from majordomo.errors import BadResponseError, ConfigurationError, InvalidRequestError, MajordomoError
-from majordomo.exif import read_exif, write_exif
+from majordomo.framing.image_reply import PictureReplyDecoder
 from majordomo.framing.json import decode_object
 from majordomo.framing.lines import EventDecoder, JSONLinesDecoder, LineDecoder
 from majordomo.framing.multipart import FormField, MultipartBody
-from majordomo.framing.pictures import PictureReplyDecoder
-from majordomo.imaging.sanitise import sanitised
+from majordomo.imaging.sanitizer import sanitised
 from majordomo.llm import Done
-from majordomo.media import ImagePart, check_size, inscribed, orientation_of, png_text, sniff, stored_texts
-from majordomo.parameters import read_parameters
+from majordomo.media.exif import read_exif, write_exif
+from majordomo.media.generation_metadata import read_parameters
+from majordomo.media.image_containers import avif_size, exif_block, with_exif
+from majordomo.media.image_part import ImagePart, check_size, inscribed, orientation_of, png_text, sniff, stored_texts
 from majordomo.routing import config as configuration
-from majordomo.routing.names import canonical, parse, split
+from majordomo.routing.model_string import canonical, parse, split
+from tests.support.chat_dialects import DIALECTS, Dialect, joined
+from tests.support.h11_reference import alone, past
 
 LIMITS = md.Limits()
 CHAT = llm.Request((md.user("hi"),), output={"type": "object"}, tool_choice="draw", tools=(md.Tool("draw"),))

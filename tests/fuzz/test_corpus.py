@@ -6,8 +6,9 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
-from fuzz.seeds import SEEDS
-from fuzz.targets import TARGETS
+
+from tests.fuzz.seeds import SEEDS
+from tests.fuzz.targets import TARGETS
 
 CORPUS = Path(__file__).parent / "corpus"
 MOST_MEMORY = 32 << 20

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from properties import tries
-from sample_pictures import animation, at, corners, exif_of, gradient, noisy, part, pixels, telling
 
 import majordomo as md
 from majordomo import imaging
-from majordomo.containers import jpeg_segments, with_text
 from majordomo.imaging import Applied, Convert, Fit, Flatten, Optimise, Recipe, Resize, Sanitise, apply, apply_with_notes, compare, inscribe
+from majordomo.media.image_containers import jpeg_segments, with_text
+from tests.support.hypothesis_effort import tries
+from tests.support.sample_images import animation, at, corners, exif_of, gradient, noisy, part, pixels, telling
 
 NOTE = {"prompt": "a fox", "seed": 5, "steps": 9}
 

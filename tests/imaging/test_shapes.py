@@ -9,11 +9,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
-from properties import tries
-from sample_pictures import at, corners, exif_of, gradient, noisy, part, pixels
 
 import majordomo as md
 from majordomo.imaging import Convert, Crop, Orient, Recipe, Resize, apply, apply_with_notes, compare
+from tests.support.hypothesis_effort import tries
+from tests.support.sample_images import at, corners, exif_of, gradient, noisy, part, pixels
 
 RED, LIME, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 

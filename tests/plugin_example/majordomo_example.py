@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Unpack
 
 from majordomo import env, llm
-from majordomo.catalog import Health, ModelInfo
-from majordomo.dialects.openai_chat import OpenAIChat
-from majordomo.dialects.openai_models import decode_models
+from majordomo.backend_status import Health, ModelInfo
+from majordomo.dialects.openai.chat import OpenAIChat
+from majordomo.dialects.openai.models import decode_models
 from majordomo.errors import ConfigurationError
-from majordomo.flows.chat import HTTPChatModel
+from majordomo.models.chat_model import HTTPChatModel
 from majordomo.providers.base import Common, HTTPProvider, sealed
-from majordomo.secret import Secret, seal
-from majordomo.words import check_name
+from majordomo.redaction import Secret, seal
+from majordomo.validation import check_name
 
 
 class ExampleAI(HTTPProvider):

@@ -6,14 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from loopback import Handler, Loopback
 from pydantic import BaseModel
-from servers.anthropic import Anthropic, Turn
-from servers.anthropic_request import NEW, OLD
 
 import majordomo as md
 from majordomo import llm
 from majordomo.llm import TextDelta, ThinkingPart
+from tests.servers.anthropic import Anthropic, Turn
+from tests.servers.anthropic_request import NEW, OLD
+from tests.support.loopback import Handler, Loopback
 
 MODELS = ("claude-sonnet-4-5", "claude-opus-4-8")
 both = pytest.mark.parametrize("name", MODELS)

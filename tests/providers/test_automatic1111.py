@@ -11,15 +11,15 @@ from typing import Any
 import anyio
 import pytest
 from anyio import to_thread
-from loopback import Handler, Loopback, always, whole
-from servers.asking import halves
-from servers.automatic1111 import Automatic1111
-from servers.stage import pixels
 
 import majordomo as md
 from majordomo import imagegen
-from majordomo.dialects.sdapi import SDAPI
+from majordomo.dialects.automatic1111.sdapi import SDAPI
 from majordomo.settings import Limits
+from tests.servers.automatic1111 import Automatic1111
+from tests.servers.held_jobs import pixels
+from tests.servers.plain_client import halves
+from tests.support.loopback import Handler, Loopback, always, whole
 
 Serve = Callable[[Handler], Loopback]
 Picture = Callable[..., md.ImagePart]

@@ -16,13 +16,13 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
-from chat_backends import BACKENDS, KEY, Backend
-from chat_dialects import check
-from loopback import Handler, Loopback, Peer, whole
 
 import majordomo as md
 from majordomo import llm
 from majordomo.llm import TextDelta
+from tests.support.chat_backends import BACKENDS, KEY, Backend
+from tests.support.chat_dialects import check
+from tests.support.loopback import Handler, Loopback, Peer, whole
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 Serve = Callable[[Handler], Loopback]

@@ -7,16 +7,16 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from chat_backends import BACKENDS, KEY, Backend, answering
-from chat_dialects import check, joined
-from loopback import Handler, Loopback, Peer
-from servers.gemini_chat import GeminiChat, Turn
-from witness import Witness
 
 import majordomo as md
 from majordomo import llm
 from majordomo.llm import Done
 from majordomo.providers.base import provider_names
+from tests.servers.gemini_chat import GeminiChat, Turn
+from tests.support.chat_backends import BACKENDS, KEY, Backend, answering
+from tests.support.chat_dialects import check, joined
+from tests.support.loopback import Handler, Loopback, Peer
+from tests.support.recording_observer import Witness
 
 each = pytest.mark.parametrize("backend", BACKENDS, ids=lambda backend: backend.name)
 ONCE = md.Retries(attempts=1)

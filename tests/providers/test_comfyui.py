@@ -15,15 +15,15 @@ import anyio
 import httpx
 import pytest
 from anyio import to_thread
-from loopback import Handler, Loopback, Peer
-from servers.asking import halves, png
-from servers.comfyui import ComfyUI, colour
-from servers.drawing import fingerprint
-from servers.speaking import Answer, said
 
 import majordomo as md
 from majordomo import imagegen
-from majordomo.dialects.comfyui_templates import template
+from majordomo.dialects.comfyui.templates import template
+from tests.servers.comfyui import ComfyUI, colour
+from tests.servers.hashed_images import fingerprint
+from tests.servers.http_helpers import Answer, said
+from tests.servers.plain_client import halves, png
+from tests.support.loopback import Handler, Loopback, Peer
 
 pytestmark = pytest.mark.anyio
 Serve = Callable[[Handler], Loopback]

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from loopback import Handler, Loopback, Peer, always, whole
-from servers.gemini_chat import GeminiChat
-from servers.ollama_chat import OllamaChat
 
 import majordomo as md
+from tests.servers.gemini_chat import GeminiChat
+from tests.servers.ollama_chat import OllamaChat
+from tests.support.loopback import Handler, Loopback, Peer, always, whole
 
 Serve = Callable[[Handler], Loopback]
 

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from loopback import DONE, Handler, Loopback, Peer, always, chat, delta, images, whole
 
 import majordomo as md
+from tests.support.loopback import DONE, Handler, Loopback, Peer, always, chat, delta, images, whole
 
 pytestmark = pytest.mark.anyio
 Serve = Callable[[Handler], Loopback]

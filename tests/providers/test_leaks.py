@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import anyio
-import chat_backends
-import picture_backends
 import pytest
-from loopback import Handler, Loopback, Peer, Seen
 
 import majordomo as md
-from majordomo.flows import portal
+from majordomo.concurrency import portal
 from majordomo.providers.base import provider_names
+from tests.support import chat_backends
+from tests.support import image_backends as picture_backends
+from tests.support.loopback import Handler, Loopback, Peer, Seen
 
 Serve = Callable[[Handler], Loopback]
 ONCE = md.Retries(attempts=1)

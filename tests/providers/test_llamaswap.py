@@ -8,13 +8,13 @@ import anyio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from loopback import Handler, Loopback, Peer, always, chat, delta, images, whole
 
 import majordomo as md
 from majordomo import imagegen, llm
-from majordomo.dialects.openai_image_models import compatible_family
-from majordomo.dialects.openai_images import OpenAIImages
-from majordomo.dialects.sdcpp_tag import CLOSING, OPENING, encode_tag, neutralise
+from majordomo.dialects.openai.image_families import compatible_family
+from majordomo.dialects.openai.images import OpenAIImages
+from majordomo.dialects.stable_diffusion_cpp.prompt_tag import CLOSING, OPENING, encode_tag, neutralise
+from tests.support.loopback import Handler, Loopback, Peer, always, chat, delta, images, whole
 
 Serve = Callable[[Handler], Loopback]
 Picture = Callable[..., md.ImagePart]

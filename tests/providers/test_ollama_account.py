@@ -5,12 +5,12 @@ from typing import Any
 
 import httpx
 import pytest
-from loopback import Handler, Loopback
-from servers.ollama_account import FOUND, SIGN_IN
-from servers.ollama_chat import OllamaChat
 
 import majordomo as md
-from majordomo.dialects.ollama_account import Account, CloudStatus, SearchResult, WebPage
+from majordomo.dialects.ollama.account import Account, CloudStatus, SearchResult, WebPage
+from tests.servers.ollama_account import FOUND, SIGN_IN
+from tests.servers.ollama_chat import OllamaChat
+from tests.support.loopback import Handler, Loopback
 
 WHO = {"id": "7e0c", "email": "ada@example.test", "name": "ada", "plan": "free"}
 

@@ -9,13 +9,13 @@ from typing import Any
 import anyio
 import httpx
 import pytest
-from loopback import Handler, Loopback, Peer
 from pydantic import BaseModel
-from servers.ollama_chat import LAYERS, OllamaChat, Reply
 
 import majordomo as md
-from majordomo.dialects.ollama_admin import Progress
+from majordomo.dialects.ollama.admin import Progress
 from majordomo.llm import Done, TextDelta
+from tests.servers.ollama_chat import LAYERS, OllamaChat, Reply
+from tests.support.loopback import Handler, Loopback, Peer
 
 
 @pytest.fixture

@@ -7,13 +7,13 @@ from typing import Any
 
 import anyio
 import pytest
-from loopback import Handler, Loopback, Peer
-from servers.asking import dot
-from servers.drawing import fingerprint
-from servers.ollama import BUSY, CRASHED, MEMORY, Ollama, colour
 
 import majordomo as md
 from majordomo import imagegen
+from tests.servers.hashed_images import fingerprint
+from tests.servers.ollama import BUSY, CRASHED, MEMORY, Ollama, colour
+from tests.servers.plain_client import dot
+from tests.support.loopback import Handler, Loopback, Peer
 
 Serve = Callable[[Handler], Loopback]
 Picture = Callable[..., md.ImagePart]

@@ -11,12 +11,12 @@ from typing import Any
 
 import anyio.to_thread
 import pytest
-from conversation_servers import BACKENDS, THOUGHT, Backend
-from loopback import Handler, Loopback
 
 import majordomo as md
 from majordomo import llm
 from majordomo.providers.base import provider_names
+from tests.support.conversation_servers import BACKENDS, THOUGHT, Backend
+from tests.support.loopback import Handler, Loopback
 
 pytestmark = pytest.mark.anyio
 Serve = Callable[[Handler], Loopback]

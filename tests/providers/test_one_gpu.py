@@ -11,13 +11,13 @@ from typing import Any
 
 import anyio
 import pytest
-from loopback import Handler, Loopback, Peer, chat, delta, images
 
 import majordomo as md
 from majordomo import imagegen, llm
-from majordomo.flows.group import Holder, ResourceGroup, named_group
+from majordomo.queueing.resource_group import Holder, ResourceGroup, named_group
 from majordomo.settings import Rate
-from majordomo.wire import Deadline
+from majordomo.transport_types import Deadline
+from tests.support.loopback import Handler, Loopback, Peer, chat, delta, images
 
 Serve = Callable[[Handler], Loopback]
 pytestmark = pytest.mark.anyio
@@ -316,7 +316,7 @@ async def test_ten_thousand_calls_wait_and_all_give_up_without_a_trace() -> None
 
 
 def _deadline() -> Any:
-    from majordomo.wire import Deadline
+    from majordomo.transport_types import Deadline
 
     return Deadline(md.Timeout(queue=60))
 

@@ -7,15 +7,15 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from loopback import Handler, Loopback
-from openai_conversations import LONG_ID, look, strangers
-from servers.openai_chat import OpenAIChat
-from servers.openai_responses import OpenAIResponses
-from servers.openai_speech import Speech, Turn, calls, refuses, says, thinks
 
 import majordomo as md
 from majordomo import llm
 from majordomo.llm import TextDelta
+from tests.servers.openai_account import Speech, Turn, calls, refuses, says, thinks
+from tests.servers.openai_chat import OpenAIChat
+from tests.servers.openai_responses import OpenAIResponses
+from tests.support.loopback import Handler, Loopback
+from tests.support.openai_conversations import LONG_ID, look, strangers
 
 ONCE = md.Retries(attempts=1)
 MODEL = "gpt-5.4"

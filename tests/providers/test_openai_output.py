@@ -7,13 +7,13 @@ from datetime import date
 from typing import Any, Literal
 
 import pytest
-from loopback import Handler, Loopback
 from pydantic import BaseModel, Field
-from servers.openai_chat import OpenAIChat
-from servers.openai_responses import OpenAIResponses
-from servers.openai_speech import Speech, Turn, says
 
 import majordomo as md
+from tests.servers.openai_account import Speech, Turn, says
+from tests.servers.openai_chat import OpenAIChat
+from tests.servers.openai_responses import OpenAIResponses
+from tests.support.loopback import Handler, Loopback
 
 
 class Mood(BaseModel):

@@ -6,15 +6,15 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from loopback import Handler, Loopback
-from openai_conversations import look
-from servers.drawing import fingerprint
-from servers.openai_responses import OpenAIResponses, colour
-from servers.openai_speech import Turn, calls, draws, says, searches, thinks
 
 import majordomo as md
 from majordomo import llm
 from majordomo.llm import ImageReady, TextDelta, ThinkingDelta, ThinkingPart
+from tests.servers.hashed_images import fingerprint
+from tests.servers.openai_account import Turn, calls, draws, says, searches, thinks
+from tests.servers.openai_responses import OpenAIResponses, colour
+from tests.support.loopback import Handler, Loopback
+from tests.support.openai_conversations import look
 
 MODEL = "gpt-5.4"
 DRAW: dict[str, Any] = {"tools": [{"type": "image_generation", "partial_images": 2}]}

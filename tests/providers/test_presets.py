@@ -7,12 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from loopback import DONE, Handler, Loopback, Peer, chat, delta
 
 import majordomo as md
 from majordomo import llm
-from majordomo.dialects.openai_presets import PRESETS
+from majordomo.dialects.openai.presets import PRESETS
 from majordomo.llm import ThinkingPart
+from tests.support.loopback import DONE, Handler, Loopback, Peer, chat, delta
 
 Serve = Callable[[Handler], Loopback]
 Connect = Callable[..., tuple[llm.Model, Loopback]]

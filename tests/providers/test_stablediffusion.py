@@ -9,15 +9,15 @@ from typing import Any, Literal
 import anyio
 import pytest
 from anyio import to_thread
-from loopback import Handler, Loopback
 from PIL import Image
-from servers.asking import halves
-from servers.drawing import fingerprint
-from servers.llamaswap import LlamaSwap
-from servers.stable_diffusion import StableDiffusion, colour
 
 import majordomo as md
 from majordomo import imagegen
+from tests.servers.hashed_images import fingerprint
+from tests.servers.llamaswap import LlamaSwap
+from tests.servers.plain_client import halves
+from tests.servers.stable_diffusion import StableDiffusion, colour
+from tests.support.loopback import Handler, Loopback
 
 Serve = Callable[[Handler], Loopback]
 Picture = Callable[..., md.ImagePart]

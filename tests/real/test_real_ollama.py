@@ -11,10 +11,10 @@ from typing import Annotated, Any
 import anyio
 import pytest
 from pydantic import BaseModel, Field
-from real.servers.registry import Registry
 
 import majordomo as md
-from majordomo.dialects.ollama_admin import Progress
+from majordomo.dialects.ollama.admin import Progress
+from tests.real.servers.registry import Registry
 
 pytestmark = [pytest.mark.real, pytest.mark.anyio]
 
@@ -101,7 +101,7 @@ async def test_a_blob_is_sent_once_and_its_digest_is_checked(ollama: md.Ollama, 
 
 
 async def test_bytes_that_do_not_fit_their_digest_are_refused(ollama: md.Ollama) -> None:
-    from majordomo.wire import WireRequest
+    from majordomo.transport_types import WireRequest
 
     digest = "sha256:" + hashlib.sha256(b"something").hexdigest()
     with pytest.raises(md.InvalidRequestError, match="digest mismatch"):

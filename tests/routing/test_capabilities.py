@@ -6,14 +6,14 @@ from typing import Any
 
 import anyio
 import pytest
-from loopback import Handler, Loopback, Peer, chat
-from members import PIXEL, Brush, House, Voice
 
 import majordomo as md
 from majordomo import llm
 from majordomo.llm import ToolCallPart
 from majordomo.routing import capabilities
 from majordomo.routing.chain import Chain, ImageChain
+from tests.support.loopback import Handler, Loopback, Peer, chat
+from tests.support.scripted_members import PIXEL, Brush, House, Voice
 
 pytestmark = pytest.mark.anyio
 Serve = Callable[[Handler], Loopback]

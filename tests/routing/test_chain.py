@@ -6,7 +6,6 @@ from typing import Any
 
 import anyio
 import pytest
-from members import House, Voice
 
 import majordomo as md
 from majordomo import llm
@@ -14,6 +13,7 @@ from majordomo.errors import Tried
 from majordomo.llm import Done, Loading, Queued, TextDelta, ThinkingDelta, ToolCall, ToolCallDelta, ToolCallPart, ToolCallStarted
 from majordomo.routing.chain import Chain, ImageChain
 from majordomo.routing.health import ChainHealth
+from tests.support.scripted_members import House, Voice
 
 pytestmark = pytest.mark.anyio
 Picture = Callable[..., md.ImagePart]

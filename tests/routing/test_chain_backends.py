@@ -12,12 +12,12 @@ from typing import Any
 
 import anyio
 import pytest
-from loopback import DONE, Handler, Loopback, Peer, always, chat, delta, whole
 
 import majordomo as md
 from majordomo import llm
 from majordomo.routing.chain import Chain
 from majordomo.routing.health import ChainHealth
+from tests.support.loopback import DONE, Handler, Loopback, Peer, always, chat, delta, whole
 
 Serve = Callable[[Handler], Loopback]
 pytestmark = pytest.mark.anyio

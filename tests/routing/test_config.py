@@ -12,13 +12,13 @@ from typing import Any, NoReturn
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from properties import tries
 
 import majordomo as md
 from majordomo.routing.config import Config, load
-from majordomo.routing.document import LARGEST, Document, find, places
-from majordomo.routing.lines import lines_of
+from majordomo.routing.config_file import LARGEST, Document, find, places
 from majordomo.routing.registry import Registry, model
+from majordomo.routing.toml_positions import lines_of
+from tests.support.hypothesis_effort import tries
 
 SECRET = "sk-very-secret-0123456789"
 GOOD = """

@@ -6,17 +6,17 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from loopback import Handler, Loopback, Peer, always, whole
-from servers.automatic1111 import Automatic1111
-from servers.comfyui import ComfyUI
-from servers.llamaswap import LlamaSwap, somebody_asks
-from servers.ollama_chat import OllamaChat
-from servers.stable_diffusion import StableDiffusion
 
 import majordomo as md
-from majordomo.routing.advice import Usual
-from majordomo.routing.diagnosis import Diagnosis, Finding
 from majordomo.routing.doctor import examine
+from majordomo.routing.hints import Usual
+from majordomo.routing.report import Diagnosis, Finding
+from tests.servers.automatic1111 import Automatic1111
+from tests.servers.comfyui import ComfyUI
+from tests.servers.llamaswap import LlamaSwap, somebody_asks
+from tests.servers.ollama_chat import OllamaChat
+from tests.servers.stable_diffusion import StableDiffusion
+from tests.support.loopback import Handler, Loopback, Peer, always, whole
 
 Serve = Callable[[Handler], Loopback]
 pytestmark = pytest.mark.anyio

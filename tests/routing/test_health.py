@@ -8,13 +8,13 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from members import House, Voice
-from properties import tries
 
 import majordomo as md
 from majordomo.routing.chain import Chain
-from majordomo.routing.condition import JITTER, LONGEST_LIMIT, LONGEST_PROBE, Condition, Outcome, Pace, outcome
+from majordomo.routing.circuit_breaker import JITTER, LONGEST_LIMIT, LONGEST_PROBE, Condition, Outcome, Pace, outcome
 from majordomo.routing.health import ChainHealth, HealthChanged, Permit
+from tests.support.hypothesis_effort import tries
+from tests.support.scripted_members import House, Voice
 
 pytestmark = pytest.mark.anyio
 

@@ -11,11 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from loopback import Handler, Loopback, always, chat, whole
 
 import majordomo as md
 from majordomo.routing.plugins import provider_class
 from majordomo.routing.registry import Registry
+from tests.support.loopback import Handler, Loopback, always, chat, whole
 
 Serve = Callable[[Handler], Loopback]
 EXAMPLE = Path(__file__).parent.parent / "plugin_example"

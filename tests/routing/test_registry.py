@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from loopback import Handler, Loopback, always, chat, images, whole
 
 import majordomo as md
 from majordomo.providers.base import Provider
-from majordomo.routing.document import Document
-from majordomo.routing.keywords import construct
+from majordomo.routing.config_file import Document
+from majordomo.routing.provider_options import construct
 from majordomo.routing.registry import Registry, embedding_model
+from tests.support.loopback import Handler, Loopback, always, chat, images, whole
 
 Serve = Callable[[Handler], Loopback]
 Picture = Callable[..., md.ImagePart]
@@ -346,7 +346,7 @@ def test_a_program_without_a_file_reads_no_toml(tmp_path: Path) -> None:
     code = (
         "import sys, majordomo; before = set(sys.modules)\n"
         "assert majordomo.model('offline').id == 'clerk'\n"
-        "assert 'majordomo.routing.document' in sys.modules and 'tomllib' not in sys.modules\n"
+        "assert 'majordomo.routing.config_file' in sys.modules and 'tomllib' not in sys.modules\n"
         "import pathlib; pathlib.Path('majordomo.toml').write_text('[aliases]\\nsmall=\"offline\"')\n"
         "assert majordomo.model('small').id == 'clerk' and 'tomllib' in sys.modules\n"
     )

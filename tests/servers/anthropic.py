@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any
 
-from loopback import Peer, Seen
-from servers.anthropic_request import EFFORTS, KINDS, LARGEST, NEW, OLD, Model, Refused, Request, order, target
-from servers.drawing import b64
-from servers.speaking import Gate, route
+from tests.servers.anthropic_request import EFFORTS, KINDS, LARGEST, NEW, OLD, Model, Refused, Request, order, target
+from tests.servers.hashed_images import b64
+from tests.servers.http_helpers import Gate, route
+from tests.support.loopback import Peer, Seen
 
 
 @dataclass

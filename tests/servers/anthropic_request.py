@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from servers.drawing import decoded
+from tests.servers.hashed_images import decoded
 
 OLD, NEW = "2023-06-01", "2026-10-21"
 LARGEST = 32 * 1024 * 1024

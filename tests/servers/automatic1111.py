@@ -29,9 +29,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 from urllib.parse import parse_qs, urlsplit
 
-from loopback import Peer, Seen, whole
 from PIL import Image, ImageFilter, ImageOps, PngImagePlugin
-from servers.stage import Colour, Paced, colour_of, flatten, pixels, resize, towards
+
+from tests.servers.held_jobs import Colour, Paced, colour_of, flatten, pixels, resize, towards
+from tests.support.loopback import Peer, Seen, whole
 
 PREFIX = "/sdapi/v1/"
 OPEN = {"loras"}  # added by an extension, past the routes that --api-auth guards

@@ -22,13 +22,14 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote
 
-from loopback import Peer, Seen
-from servers.comfyui_nodes import NODES, Run, Trouble, above, colour, described, png_with, validated
-from servers.drawing import encoded, plain
-from servers.speaking import Answer, empty, form, parameter, route, said, text
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, Event, Ping, TextMessage
 from wsproto.utilities import RemoteProtocolError
+
+from tests.servers.comfyui_nodes import NODES, Run, Trouble, above, colour, described, png_with, validated
+from tests.servers.hashed_images import encoded, plain
+from tests.servers.http_helpers import Answer, empty, form, parameter, route, said, text
+from tests.support.loopback import Peer, Seen
 
 __all__ = ["ComfyUI", "colour"]
 

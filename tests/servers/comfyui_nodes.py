@@ -13,7 +13,8 @@ from typing import Any
 
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
-from servers.drawing import Colour, decoded, fingerprint, hashed, plain, repainted
+
+from tests.servers.hashed_images import Colour, decoded, fingerprint, hashed, plain, repainted
 
 _NAMES = (
     "euler euler_cfg_pp euler_ancestral euler_ancestral_cfg_pp heun dpm_2 dpm_2_ancestral lms dpmpp_2s_ancestral dpmpp_sde dpmpp_2m "

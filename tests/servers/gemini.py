@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
 
-from loopback import Peer, Seen
-from servers.drawing import Colour, b64, decoded, encoded, fingerprint, hashed, plain
-from servers.speaking import STREAMED, Answer, Gate, route, said
+from tests.servers.hashed_images import Colour, b64, decoded, encoded, fingerprint, hashed, plain
+from tests.servers.http_helpers import STREAMED, Answer, Gate, route, said
+from tests.support.loopback import Peer, Seen
 
 RATIOS = ("1:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9")
 LONG_RATIOS = ("1:4", "4:1", "1:8", "8:1")

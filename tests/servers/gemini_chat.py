@@ -16,11 +16,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from loopback import Peer, Seen
-from servers.drawing import b64, decoded, encoded, fingerprint, hashed, plain
-from servers.gemini import ENCODED_SENTINEL, LARGEST, SENTINEL, Gemini, Model, _bytes, _invalid, _known, _Refused
-from servers.gemini_chat_requests import EMBED, Json, Request
-from servers.speaking import STREAMED, Answer, said
+from tests.servers.gemini import ENCODED_SENTINEL, LARGEST, SENTINEL, Gemini, Model, _bytes, _invalid, _known, _Refused
+from tests.servers.gemini_chat_requests import EMBED, Json, Request
+from tests.servers.hashed_images import b64, decoded, encoded, fingerprint, hashed, plain
+from tests.servers.http_helpers import STREAMED, Answer, said
+from tests.support.loopback import Peer, Seen
 
 CHAT_MODELS = {
     "gemini-2.5-flash": Model(),

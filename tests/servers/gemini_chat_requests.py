@@ -7,11 +7,12 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
-from servers.drawing import decoded
-from servers.gemini import ANY, DATA, MIMES, REQUEST, _bytes, _camel, _invalid, _known, _Refused
+
+from tests.servers.gemini import ANY, DATA, MIMES, REQUEST, _bytes, _camel, _invalid, _known, _Refused
+from tests.servers.hashed_images import decoded
 
 if TYPE_CHECKING:
-    from servers.gemini_chat import GeminiChat
+    from tests.servers.gemini_chat import GeminiChat
 
 Json = dict[str, Any]
 MODES = ("AUTO", "ANY", "NONE", "VALIDATED")

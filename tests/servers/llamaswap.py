@@ -21,8 +21,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 from urllib.parse import parse_qs, unquote
 
-from loopback import Loopback, Peer, Seen
-from servers.speaking import Answer, Crash, empty, form, left, route, said, text
+from tests.servers.http_helpers import Answer, Crash, empty, form, left, route, said, text
+from tests.support.loopback import Loopback, Peer, Seen
 
 JSON_ROUTES = {
     "/v1/images/generations",

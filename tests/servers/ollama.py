@@ -16,10 +16,11 @@ from binascii import Error as NotBase64
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from loopback import Peer, Seen
 from PIL import Image
-from servers.drawing import Colour, b64, decoded, encoded, fingerprint, hashed, plain
-from servers.speaking import STREAMED, Answer, Gate, route, said, text
+
+from tests.servers.hashed_images import Colour, b64, decoded, encoded, fingerprint, hashed, plain
+from tests.servers.http_helpers import STREAMED, Answer, Gate, route, said, text
+from tests.support.loopback import Peer, Seen
 
 BUSY = "server busy, please try again.  maximum pending requests exceeded"  # two spaces are real
 CRASHED = "mlx runner closed response before completion: EOF"

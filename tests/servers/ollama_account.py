@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from servers.speaking import Answer, said
+from tests.servers.http_helpers import Answer, said
 
 JSON = "application/json; charset=utf-8"
 SIGN_IN = "https://ollama.com/connect?name=here&key=c3NoLWVkMjU1MTk"

@@ -16,12 +16,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from loopback import Peer, Seen
 from PIL import ImageStat
-from servers.drawing import decoded
-from servers.ollama import BUSY, JSON, NDJSON
-from servers.ollama_account import Service
-from servers.speaking import STREAMED, Answer, Gate, empty, route, said, text
+
+from tests.servers.hashed_images import decoded
+from tests.servers.http_helpers import STREAMED, Answer, Gate, empty, route, said, text
+from tests.servers.ollama import BUSY, JSON, NDJSON
+from tests.servers.ollama_account import Service
+from tests.support.loopback import Peer, Seen
 
 MODELS: dict[str, tuple[str, ...]] = {
     "llama3.2": ("completion", "tools"),

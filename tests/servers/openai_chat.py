@@ -16,9 +16,9 @@ from collections.abc import Iterator
 from itertools import zip_longest
 from typing import Any
 
-from loopback import Peer
-from servers.openai_chat_request import Request
-from servers.openai_speech import CREATED, Json, Left, Speech, Turn, count, pieces, sliced
+from tests.servers.openai_account import CREATED, Json, Left, Speech, Turn, count, pieces, sliced
+from tests.servers.openai_chat_request import Request
+from tests.support.loopback import Peer
 
 REASONS = {None: "stop", "length": "length", "content_filter": "content_filter"}
 

@@ -6,8 +6,9 @@ import json
 from base64 import b64decode
 from typing import Any
 
-from servers.openai_images import Refused
-from servers.openai_shapes import (
+from tests.servers.openai_account import Speech, Wish
+from tests.servers.openai_images import Refused
+from tests.servers.openai_shapes import (
     ANY,
     Number,
     Text,
@@ -21,7 +22,6 @@ from servers.openai_shapes import (
     read_picture,
     unsupported,
 )
-from servers.openai_speech import Speech, Wish
 
 Json = dict[str, Any]
 WHOLE = Number(1, 1 << 20, whole=True)

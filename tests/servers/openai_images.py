@@ -17,10 +17,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from loopback import Peer, Seen
 from PIL import Image
-from servers.drawing import Colour, b64, decoded, encoded, fingerprint, hashed, plain, repainted
-from servers.speaking import STREAMED, Answer, Gate, Part, form, route, said
+
+from tests.servers.hashed_images import Colour, b64, decoded, encoded, fingerprint, hashed, plain, repainted
+from tests.servers.http_helpers import STREAMED, Answer, Gate, Part, form, route, said
+from tests.support.loopback import Peer, Seen
 
 GPT_SIZES = ("1024x1024", "1536x1024", "1024x1536")
 MEGABYTE = 1 << 20

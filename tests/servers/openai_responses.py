@@ -14,13 +14,13 @@ from __future__ import annotations
 from base64 import b64decode
 from typing import Any
 
-from loopback import Peer
-from servers.drawing import Colour, b64, decoded, encoded, hashed, plain
-from servers.openai_images import Refused
-from servers.openai_responses_events import Events
-from servers.openai_responses_input import Known, Stored
-from servers.openai_responses_request import Request
-from servers.openai_speech import CREATED, Json, Left, Speech, Turn, count
+from tests.servers.hashed_images import Colour, b64, decoded, encoded, hashed, plain
+from tests.servers.openai_account import CREATED, Json, Left, Speech, Turn, count
+from tests.servers.openai_images import Refused
+from tests.servers.openai_responses_events import Events
+from tests.servers.openai_responses_input import Known, Stored
+from tests.servers.openai_responses_request import Request
+from tests.support.loopback import Peer
 
 STATES = {None: "completed", "length": "incomplete", "content_filter": "incomplete", "failed": "failed"}
 

@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterator
 from typing import Any, Protocol
 
-from servers.openai_responses_request import Request
-from servers.openai_speech import Json, pieces, sliced
+from tests.servers.openai_account import Json, pieces, sliced
+from tests.servers.openai_responses_request import Request
 
 Named = tuple[str, Json]
 OPEN = {"status": "in_progress", "output": [], "usage": None, "error": None, "incomplete_details": None}

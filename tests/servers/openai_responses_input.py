@@ -7,10 +7,10 @@ from base64 import b64decode
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from servers.drawing import decoded, fingerprint
-from servers.openai_images import Refused
-from servers.openai_shapes import ANY, Text, check, check_filled, check_name, invalid, not_supported, read_file, read_picture
-from servers.openai_speech import Model, Wish
+from tests.servers.hashed_images import decoded, fingerprint
+from tests.servers.openai_account import Model, Wish
+from tests.servers.openai_images import Refused
+from tests.servers.openai_shapes import ANY, Text, check, check_filled, check_name, invalid, not_supported, read_file, read_picture
 
 Json = dict[str, Any]
 STATES = ("in_progress", "completed", "incomplete")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from servers.openai_images import Refused
-from servers.openai_responses_input import Input, Memory
-from servers.openai_shapes import ANY, Number, check, check_name, check_schema, invalid, not_supported, unsupported
-from servers.openai_speech import Model, Wish
+from tests.servers.openai_account import Model, Wish
+from tests.servers.openai_images import Refused
+from tests.servers.openai_responses_input import Input, Memory
+from tests.servers.openai_shapes import ANY, Number, check, check_name, check_schema, invalid, not_supported, unsupported
 
 Json = dict[str, Any]
 ENCRYPTED = "reasoning.encrypted_content"

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from servers.drawing import decoded
-from servers.openai_images import Refused
+from tests.servers.hashed_images import decoded
+from tests.servers.openai_images import Refused
 
 # A shape: a type, a tuple of legal words, a list of one shape, or a dict of fields: with "!" they are required, with "?" they may be null.
 ANY = object()

@@ -22,10 +22,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from loopback import Peer, Seen
 from PIL import Image
-from servers.drawing import Colour, b64, decoded, encoded, fingerprint, hashed, leading_base64, plain, repainted
-from servers.speaking import Answer, Crash, Part, empty, form, route, said, text
+
+from tests.servers.hashed_images import Colour, b64, decoded, encoded, fingerprint, hashed, leading_base64, plain, repainted
+from tests.servers.http_helpers import Answer, Crash, Part, empty, form, route, said, text
+from tests.support.loopback import Peer, Seen
 
 _SAMPLERS = (
     "euler euler_a heun dpm2 dpm++2s_a dpm++2m dpm++2mv2 ipndm ipndm_v lcm ddim_trailing tcd res_multistep res_2s er_sde euler_cfg_pp "

@@ -8,10 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from loopback import Handler, Loopback
-from servers.anthropic import Anthropic, Turn
-from servers.anthropic_request import NEW, OLD
-from servers.asking import Reply, ask, b64, png
+
+from tests.servers.anthropic import Anthropic, Turn
+from tests.servers.anthropic_request import NEW, OLD
+from tests.servers.plain_client import Reply, ask, b64, png
+from tests.support.loopback import Handler, Loopback
 
 Serve = Callable[[Handler], Loopback]
 HEADERS = {"x-api-key": "k", "anthropic-version": OLD}

@@ -11,13 +11,14 @@ from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 import pytest
-from loopback import Handler, Loopback
 from PIL import Image
-from servers.asking import ask, dot, halves, png, send_form
-from servers.comfyui import ComfyUI, colour
-from servers.drawing import fingerprint
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection, BytesMessage, Event, Request, TextMessage
+
+from tests.servers.comfyui import ComfyUI, colour
+from tests.servers.hashed_images import fingerprint
+from tests.servers.plain_client import ask, dot, halves, png, send_form
+from tests.support.loopback import Handler, Loopback
 
 Serve = Callable[[Handler], Loopback]
 GRAPH: dict[str, Any] = {

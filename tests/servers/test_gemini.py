@@ -9,10 +9,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from loopback import Handler, Loopback
-from servers.asking import Reply, ask, b64, dot, opened, png
-from servers.drawing import fingerprint
-from servers.gemini import ENCODED_SENTINEL, Gemini, colour, pixels
+
+from tests.servers.gemini import ENCODED_SENTINEL, Gemini, colour, pixels
+from tests.servers.hashed_images import fingerprint
+from tests.servers.plain_client import Reply, ask, b64, dot, opened, png
+from tests.support.loopback import Handler, Loopback
 
 Serve = Callable[[Handler], Loopback]
 KEY = {"x-goog-api-key": "k"}

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from loopback import Handler, Loopback
-from servers.asking import Reply, ask, b64, dot, opened, png
-from servers.gemini import ENCODED_SENTINEL
-from servers.gemini_chat import GeminiChat, Turn
+
+from tests.servers.gemini import ENCODED_SENTINEL
+from tests.servers.gemini_chat import GeminiChat, Turn
+from tests.servers.plain_client import Reply, ask, b64, dot, opened, png
+from tests.support.loopback import Handler, Loopback
 
 Serve = Callable[[Handler], Loopback]
 OLD, NEW, PAINTER = "gemini-2.5-flash", "gemini-3-flash-preview", "gemini-3-pro-image-preview"

@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from loopback import Loopback
 from PIL import Image
-from servers.automatic1111 import LORAS, Automatic1111
-from servers.peers import require
+
+from tests.servers.automatic1111 import LORAS, Automatic1111
+from tests.servers.vendor_sdks import require
+from tests.support.loopback import Loopback
 
 webuiapi: Any = require("webuiapi")
 

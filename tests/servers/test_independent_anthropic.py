@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from loopback import Handler, Loopback
-from servers.anthropic import Anthropic, Turn
-from servers.asking import b64, png
-from servers.peers import require
+
+from tests.servers.anthropic import Anthropic, Turn
+from tests.servers.plain_client import b64, png
+from tests.servers.vendor_sdks import require
+from tests.support.loopback import Handler, Loopback
 
 anthropic = require("anthropic")
 

@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from loopback import Handler, Loopback
-from servers.asking import dot, opened, png
-from servers.drawing import b64
-from servers.gemini_chat import GeminiChat, Turn
-from servers.peers import require
+
+from tests.servers.gemini_chat import GeminiChat, Turn
+from tests.servers.hashed_images import b64
+from tests.servers.plain_client import dot, opened, png
+from tests.servers.vendor_sdks import require
+from tests.support.loopback import Handler, Loopback
 
 genai = require("google.genai")
 errors, types = genai.errors, genai.types

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from loopback import Handler, Loopback
-from servers.asking import png
-from servers.ollama_chat import OllamaChat, Reply
-from servers.peers import require
+
+from tests.servers.ollama_chat import OllamaChat, Reply
+from tests.servers.plain_client import png
+from tests.servers.vendor_sdks import require
+from tests.support.loopback import Handler, Loopback
 
 ollama = require("ollama")
 TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object", "properties": {"a": {"type": "integer"}}}}}

@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from loopback import Handler, Loopback
-from servers.asking import b64, dot, halves, opened, png
-from servers.drawing import fingerprint
-from servers.openai_images import OpenAIImages, colour
+
+from tests.servers.hashed_images import fingerprint
+from tests.servers.openai_images import OpenAIImages, colour
+from tests.servers.plain_client import b64, dot, halves, opened, png
+from tests.support.loopback import Handler, Loopback
 
 if os.environ.get("MAJORDOMO_REQUIRE_PEERS"):
     import openai

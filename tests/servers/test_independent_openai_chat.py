@@ -7,15 +7,16 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from loopback import Handler, Loopback
 from pydantic import BaseModel, Field
-from servers.asking import b64, dot, opened, png
-from servers.drawing import fingerprint
-from servers.openai_chat import OpenAIChat
-from servers.openai_responses import OpenAIResponses, colour
-from servers.openai_responses_request import ENCRYPTED
-from servers.openai_speech import Turn, calls, draws, refuses, says, thinks
-from servers.peers import require
+
+from tests.servers.hashed_images import fingerprint
+from tests.servers.openai_account import Turn, calls, draws, refuses, says, thinks
+from tests.servers.openai_chat import OpenAIChat
+from tests.servers.openai_responses import OpenAIResponses, colour
+from tests.servers.openai_responses_request import ENCRYPTED
+from tests.servers.plain_client import b64, dot, opened, png
+from tests.servers.vendor_sdks import require
+from tests.support.loopback import Handler, Loopback
 
 openai = require("openai")
 

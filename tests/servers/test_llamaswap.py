@@ -11,10 +11,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from loopback import Handler, Loopback
-from servers.asking import Reply, ask, dot, opened, png, send_form
-from servers.llamaswap import LlamaSwap
-from servers.stable_diffusion import StableDiffusion, colour
+
+from tests.servers.llamaswap import LlamaSwap
+from tests.servers.plain_client import Reply, ask, dot, opened, png, send_form
+from tests.servers.stable_diffusion import StableDiffusion, colour
+from tests.support.loopback import Handler, Loopback
 
 Serve = Callable[[Handler], Loopback]
 JSON = {"Accept": "application/json"}

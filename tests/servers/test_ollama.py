@@ -8,10 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from loopback import Handler, Loopback
-from servers.asking import Reply, ask, b64, dot, opened, png, send_form
-from servers.drawing import fingerprint
-from servers.ollama import BUSY, CRASHED, MEMORY, REMOVED, Ollama, colour
+
+from tests.servers.hashed_images import fingerprint
+from tests.servers.ollama import BUSY, CRASHED, MEMORY, REMOVED, Ollama, colour
+from tests.servers.plain_client import Reply, ask, b64, dot, opened, png, send_form
+from tests.support.loopback import Handler, Loopback
 
 Serve = Callable[[Handler], Loopback]
 MODEL = "x/z-image-turbo"

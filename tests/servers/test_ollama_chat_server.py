@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from loopback import Handler, Loopback
-from servers.asking import Reply as Got
-from servers.asking import ask, b64, png
-from servers.ollama_chat import OllamaChat, Reply
+
+from tests.servers.ollama_chat import OllamaChat, Reply
+from tests.servers.plain_client import Reply as Got
+from tests.servers.plain_client import ask, b64, png
+from tests.support.loopback import Handler, Loopback
 
 
 @pytest.fixture

@@ -8,10 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from loopback import Handler, Loopback
-from servers.asking import Reply, ask, b64, png
-from servers.openai_chat import OpenAIChat
-from servers.openai_speech import Turn, calls, refuses, says, thinks
+
+from tests.servers.openai_account import Turn, calls, refuses, says, thinks
+from tests.servers.openai_chat import OpenAIChat
+from tests.servers.plain_client import Reply, ask, b64, png
+from tests.support.loopback import Handler, Loopback
 
 PLAIN, REASONING = "gpt-4.1", "o3"
 OBJECT = {"type": "object", "properties": {"at": {"type": "string"}}, "required": ["at"], "additionalProperties": False}

@@ -8,10 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from loopback import Handler, Loopback
-from servers.asking import Field, Reply, ask, b64, dot, halves, opened, png, send_form
-from servers.drawing import fingerprint
-from servers.openai_images import OpenAIImages, colour
+
+from tests.servers.hashed_images import fingerprint
+from tests.servers.openai_images import OpenAIImages, colour
+from tests.servers.plain_client import Field, Reply, ask, b64, dot, halves, opened, png, send_form
+from tests.support.loopback import Handler, Loopback
 
 Serve = Callable[[Handler], Loopback]
 KEY = {"Authorization": "Bearer k"}

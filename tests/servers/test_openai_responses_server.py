@@ -7,11 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from loopback import Handler, Loopback
-from servers.asking import Reply, ask, b64, dot, opened, png
-from servers.openai_responses import OpenAIResponses, colour
-from servers.openai_responses_request import ENCRYPTED
-from servers.openai_speech import Turn, calls, draws, refuses, says, searches, thinks
+
+from tests.servers.openai_account import Turn, calls, draws, refuses, says, searches, thinks
+from tests.servers.openai_responses import OpenAIResponses, colour
+from tests.servers.openai_responses_request import ENCRYPTED
+from tests.servers.plain_client import Reply, ask, b64, dot, opened, png
+from tests.support.loopback import Handler, Loopback
 
 PLAIN, REASONING = "gpt-4.1", "o3"
 OBJECT = {"type": "object", "properties": {"at": {"type": "string"}}, "required": ["at"], "additionalProperties": False}

@@ -11,10 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from loopback import Handler, Loopback
-from servers.asking import Reply, ask, b64, dot, halves, opened, png, send_form
-from servers.drawing import fingerprint
-from servers.stable_diffusion import StableDiffusion, colour
+
+from tests.servers.hashed_images import fingerprint
+from tests.servers.plain_client import Reply, ask, b64, dot, halves, opened, png, send_form
+from tests.servers.stable_diffusion import StableDiffusion, colour
+from tests.support.loopback import Handler, Loopback
 
 Serve = Callable[[Handler], Loopback]
 

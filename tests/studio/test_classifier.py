@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from properties import tries
 
 import majordomo as md
 from majordomo.studio import Classification, classify
+from tests.support.hypothesis_effort import tries
 
 BRIEFS = {
     "a poster for a jazz night, portrait, with the title BLUE ROOM": {

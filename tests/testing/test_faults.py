@@ -7,9 +7,6 @@ from typing import Any
 
 import anyio
 import pytest
-from loopback import DONE, Handler, Loopback, Peer, always, chat, delta, whole
-from servers.llamaswap import LlamaSwap
-from servers.stable_diffusion import StableDiffusion
 
 import majordomo as md
 from majordomo import llm
@@ -28,6 +25,9 @@ from majordomo.testing import (
     Status,
     WrongContentType,
 )
+from tests.servers.llamaswap import LlamaSwap
+from tests.servers.stable_diffusion import StableDiffusion
+from tests.support.loopback import DONE, Handler, Loopback, Peer, always, chat, delta, whole
 
 pytestmark = pytest.mark.anyio
 Serve = Callable[[Handler], Loopback]
@@ -94,7 +94,7 @@ async def test_a_stream_is_cut_where_it_was_said(serve: Serve) -> None:
 
 
 async def test_a_model_that_loads_is_waited_for(server: Loopback, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("majordomo.flows.call.LOADING_PAUSE", 0.0)
+    monkeypatch.setattr("majordomo.models.client.LOADING_PAUSE", 0.0)
     faults = Faults([ModelLoading(times=3)])
     async with provider(server, faults) as backend, backend.model("m").stream("hi") as stream:
         events = [event async for event in stream]

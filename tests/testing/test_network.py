@@ -15,11 +15,11 @@ from pathlib import Path
 import anyio
 import httpx
 import pytest
-from loopback import Handler, Loopback, always, chat, whole
 
 import majordomo as md
 from majordomo.testing import NetworkForbiddenError, Recorder, Replay, no_network
 from majordomo.testing.network import Attempt, is_loopback
+from tests.support.loopback import Handler, Loopback, always, chat, whole
 
 pytestmark = pytest.mark.anyio
 Serve = Callable[[Handler], Loopback]

@@ -11,14 +11,14 @@ from urllib.parse import quote
 
 import anyio
 import pytest
-from loopback import DONE, Handler, Loopback, Peer, always, chat, delta, images, whole
-from picture_backends import BACKENDS, Backend
-from servers.ollama_chat import OllamaChat
-from servers.ollama_chat import Reply as Said
 
 import majordomo as md
 from majordomo import imagegen, llm
 from majordomo.testing import Faults, Recorder, RecordingError, Refused, Replay, plain_picture
+from tests.servers.ollama_chat import OllamaChat
+from tests.servers.ollama_chat import Reply as Said
+from tests.support.image_backends import BACKENDS, Backend
+from tests.support.loopback import DONE, Handler, Loopback, Peer, always, chat, delta, images, whole
 
 pytestmark = pytest.mark.anyio
 Serve = Callable[[Handler], Loopback]
@@ -199,7 +199,7 @@ async def test_no_key_gets_into_a_file(serve: Serve, tmp_path: Path) -> None:
 
 async def test_keys_in_a_query_are_not_kept(tmp_path: Path) -> None:
     from majordomo.settings import LOCAL
-    from majordomo.wire import Deadline, WireRequest
+    from majordomo.transport_types import Deadline, WireRequest
 
     class Port:
         status, headers = 200, {"content-type": "text/plain"}

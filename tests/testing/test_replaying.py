@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from loopback import Handler, Loopback, always, chat, whole
-from servers.stable_diffusion import StableDiffusion
 
 import majordomo as md
 from majordomo.framing.multipart import FormField, MultipartBody
 from majordomo.settings import LOCAL
 from majordomo.testing import Recorder, RecordingError, RecordingMissingError, Replay, plain_picture
-from majordomo.testing.asked import as_asked
-from majordomo.testing.folding import Files, cut, fold, hidden_body, unfold
-from majordomo.testing.ports import MadeReply
-from majordomo.wire import Deadline, WireRequest
+from majordomo.testing.body_encoding import Files, cut, fold, hidden_body, unfold
+from majordomo.testing.fake_transports import MadeReply
+from majordomo.testing.request_matching import as_asked
+from majordomo.transport_types import Deadline, WireRequest
+from tests.servers.stable_diffusion import StableDiffusion
+from tests.support.loopback import Handler, Loopback, always, chat, whole
 
 pytestmark = pytest.mark.anyio
 Serve = Callable[[Handler], Loopback]

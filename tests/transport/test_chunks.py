@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from judge import alone, past
 
 import majordomo as md
 from majordomo.transport.chunks import BadChunkError, Chunks
+from tests.support.h11_reference import alone, past
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 

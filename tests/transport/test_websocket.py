@@ -12,15 +12,15 @@ import anyio
 import httpx
 import pytest
 import trustme
-from loopback import Handler, Loopback, Peer
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, Event, Ping, Pong, TextMessage
 
 import majordomo as md
-from majordomo.secret import Secret
+from majordomo.redaction import Secret
 from majordomo.settings import Timeout
 from majordomo.transport import Address, open_room
-from majordomo.wire import Deadline, MessageStream, connector
+from majordomo.transport_types import Deadline, MessageStream, connector
+from tests.support.loopback import Handler, Loopback, Peer
 
 pytestmark = pytest.mark.anyio
 Serve = Callable[[Handler], Loopback]

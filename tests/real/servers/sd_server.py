@@ -20,12 +20,13 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from loopback import Loopback, Seen
-from servers.drawing import encoded
-from servers.speaking import Answer, text
-from servers.stable_diffusion import StableDiffusion as Routes
 from stable_diffusion_cpp import StableDiffusion
 from stable_diffusion_cpp.stable_diffusion import SAMPLE_METHOD_MAP, SCHEDULER_MAP
+
+from tests.servers.hashed_images import encoded
+from tests.servers.http_helpers import Answer, text
+from tests.servers.stable_diffusion import StableDiffusion as Routes
+from tests.support.loopback import Loopback, Seen
 
 
 class Real(Routes):

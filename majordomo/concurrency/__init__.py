@@ -1,0 +1,1 @@
+"""Concurrency building blocks: the portal, task streams, event-loop lifetime and fork safety."""

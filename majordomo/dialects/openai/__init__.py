@@ -1,0 +1,1 @@
+"""OpenAI's APIs and the servers compatible with them."""

@@ -1,0 +1,1 @@
+"""Images as values: the image part, container formats, EXIF and generation metadata."""

@@ -1,0 +1,82 @@
+"""Pictures from a backend that shows them while it draws: server-sent events or JSON lines in the answer itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+from majordomo import imagegen
+from majordomo.errors import BadResponseError, ConnectionFailedError, MajordomoError, StreamBrokenError
+from majordomo.models.client import Caller
+from majordomo.models.image_model import AnsweredImageModel, AnsweringDoor, Tell
+from majordomo.observability.observed_call import hearing
+from majordomo.settings import Limits
+from majordomo.transport_types import Deadline, WireRequest, WireStream
+
+
+class PictureDecoder(Protocol):
+    """A dialect's reading of a streamed answer."""
+
+    @property
+    def complete(self) -> bool: ...
+
+    def feed(self, chunk: bytes) -> Iterator[imagegen.ImageEvent]:
+        """The events that these bytes complete, one by one; nothing is read before they are taken."""
+        ...
+
+    def finish(self) -> imagegen.Result: ...
+
+
+class StreamingDoor(AnsweringDoor, Protocol):
+    def streams(self, model: str, request: imagegen.Request) -> bool:
+        """Whether a stream tells more than the plain answer."""
+
+    def encode_stream(self, model: str, request: imagegen.Request) -> WireRequest: ...
+
+    def stream_decoder(self, request: imagegen.Request, limits: Limits) -> PictureDecoder: ...
+
+
+class StreamedImageModel(AnsweredImageModel):
+    """Streams when somebody listens and there is something to tell; else asks for the plain answer."""
+
+    always = False  # whether to stream when nobody listens too: the steps may be the only sign of life
+
+    def __init__(self, caller: Caller, door: StreamingDoor, *args: Any, **settings: Any) -> None:
+        super().__init__(caller, door, *args, **settings)
+        self._streaming = door
+
+    async def work(self, request: imagegen.Request, deadline: Deadline, tell: Tell | None) -> imagegen.Result:
+        if (tell is None and not self.always) or not self._streaming.streams(self.id, request):
+            return await super().work(request, deadline, tell)
+        hear: Tell = tell or hearing() or (lambda event: None)
+
+        async def read(reply: WireStream) -> imagegen.Result:
+            kind = reply.headers.get("content-type", "")
+            if "json" in kind and "ndjson" not in kind:  # proxies and compatible servers ignore `stream`
+                decoder = self._door.reply_decoder(self._limits)
+                while piece := await reply.read():
+                    decoder.feed(piece)
+                return self._door.decode(decoder, request, self._limits)
+            if "html" in kind:
+                raise BadResponseError("the answer is a web page, not a stream", code="NOT_JSON")
+            return await self._followed(reply, self._streaming.stream_decoder(request, self._limits), hear)
+
+        return await self.exchange(self._streaming.encode_stream(self.id, request), read, deadline, tell)
+
+    async def _followed(self, reply: WireStream, decoder: PictureDecoder, tell: Tell) -> imagegen.Result:
+        while True:
+            try:
+                piece = await reply.read()
+            except MajordomoError as error:
+                if decoder.complete:
+                    return decoder.finish()
+                if isinstance(error, ConnectionFailedError):
+                    raise StreamBrokenError(f"the stream broke off: {error.message}", details=error.details) from None
+                raise
+            if not piece:
+                return decoder.finish()
+            for event in decoder.feed(piece):
+                tell(event)
+            if decoder.complete:
+                await reply.finish()
+                return decoder.finish()

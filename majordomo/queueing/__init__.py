@@ -1,0 +1,1 @@
+"""Waiting for capacity: slots, the fair queue, rate limits and resource groups."""

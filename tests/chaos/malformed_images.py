@@ -1,0 +1,216 @@
+"""What stands where a picture should be: table of (name, what a backend sends, what becomes of it)."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import io
+import json
+import re
+import struct
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+from PIL import Image
+
+from tests.support.loopback import Handler, Peer
+from tests.support.sample_images import animation, gradient, part, png_chunk
+
+TAKEN, REFUSED = "taken", "refused"
+Strange = tuple[Callable[[], Any], str]
+PNG = part(gradient(16, 12)).data
+JPEG = part(gradient(16, 12), "JPEG").data
+WEBP = part(gradient(16, 12), "WEBP").data
+LOSSLESS = part(gradient(16, 12), "WEBP", lossless=True).data
+
+
+def b64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def png(width: int, height: int, *chunks: bytes, depth: int = 8, colour: int = 2, data: bytes = b"") -> bytes:
+    """A PNG that claims this size, with these chunks before its pixels."""
+    header = struct.pack(">IIBBBBB", width & 0xFFFFFFFF, height & 0xFFFFFFFF, depth, colour, 0, 0, 0)
+    pixels = png_chunk(b"IDAT", data or zlib.compress(b"\0" * 100))
+    return b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + b"".join(chunks) + pixels + png_chunk(b"IEND", b"")
+
+
+def jpeg(width: int, height: int) -> bytes:
+    """A real JPEG whose frame claims this size."""
+    at = JPEG.index(b"\xff\xc0")
+    return JPEG[: at + 5] + struct.pack(">HH", height, width) + JPEG[at + 9 :]
+
+
+def webp(width: int, height: int) -> bytes:
+    """An extended WebP that claims this size, at most 2**24 a side."""
+    canvas = b"VP8X" + struct.pack("<I", 10) + bytes(4) + (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
+    body = b"WEBP" + canvas + WEBP[12:]
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+def saved(kind: str) -> bytes:
+    held = io.BytesIO()
+    gradient(16, 12).save(held, kind)
+    return held.getvalue()
+
+
+@functools.cache
+def heavy(size: int, width: int = 4, height: int = 4) -> bytes:
+    """A PNG of exactly this many bytes: most of them in a chunk that nobody reads."""
+    empty = png(width, height, png_chunk(b"prVt", b""))
+    return png(width, height, png_chunk(b"prVt", bytes(size - len(empty))))
+
+
+def _cut(data: bytes, keep: float) -> Callable[[], bytes]:
+    return lambda: data[: int(len(data) * keep)]
+
+
+# As text: these only fit where pictures travel in JSON
+TEXTS: dict[str, Strange] = {
+    "no base64": (lambda: "%%%", REFUSED),
+    "a foreign letter": (lambda: b64(PNG)[:40] + "ä" + b64(PNG)[41:], REFUSED),
+    "a NUL": (lambda: b64(PNG)[:40] + "\0" + b64(PNG)[40:], REFUSED),
+    "a lone surrogate": (lambda: b64(PNG) + "\ud800", REFUSED),
+    "padding missing": (lambda: b64(PNG + b"\0").rstrip("="), REFUSED),
+    "padding doubled": (lambda: b64(PNG) + "==", REFUSED),
+    "padding in the middle": (lambda: b64(PNG[:40]) + b64(PNG[40:]), REFUSED),
+    "one letter too few": (lambda: b64(PNG)[:-3], REFUSED),
+    "only padding": (lambda: "====", REFUSED),
+    "lines": (lambda: "\r\n".join(re.findall(".{1,76}", b64(PNG))), TAKEN),
+    "spaces around it": (lambda: f" \n{b64(PNG)}\t ", TAKEN),
+    "encoded twice": (lambda: b64(b64(PNG).encode()), REFUSED),
+    "hexadecimal": (lambda: PNG.hex(), REFUSED),
+    "a link": (lambda: "http://127.0.0.1:9/a.png", REFUSED),
+    "a file": (lambda: "file:///etc/passwd", REFUSED),
+    "a path": (lambda: "/etc/passwd", REFUSED),
+    "a data URL": (lambda: "data:image/png;base64," + b64(PNG), TAKEN),
+    "a data URL that claims SVG": (lambda: "data:image/svg+xml;base64," + b64(PNG), TAKEN),
+    "a data URL of text": (lambda: "data:text/html;base64," + b64(b"<html>"), REFUSED),
+    "a data URL without base64": (lambda: "data:image/png," + PNG.decode("latin-1"), REFUSED),
+    "a data URL of nothing": (lambda: "data:image/png;base64,", REFUSED),
+    "a data URL within one": (lambda: "data:image/png;base64,data:image/png;base64," + b64(PNG), REFUSED),
+    "an empty text": (lambda: "", REFUSED),
+    "blanks": (lambda: " \r\n", REFUSED),
+    "null": (lambda: None, REFUSED),
+    "true": (lambda: True, REFUSED),
+    "7": (lambda: 7, REFUSED),
+    "0": (lambda: 0, REFUSED),
+    "-1": (lambda: -1, REFUSED),
+    "1e999": (lambda: float("inf"), REFUSED),
+    "500 digits": (lambda: 10**500, REFUSED),
+    "a list": (lambda: [b64(PNG)], REFUSED),
+    "numbers": (lambda: list(PNG), REFUSED),
+    "an object": (lambda: {"b64_json": b64(PNG)}, REFUSED),
+}
+
+FILES: dict[str, Strange] = {
+    "nothing": (lambda: b"", REFUSED),
+    "a byte": (lambda: b"\x89", REFUSED),
+    "a JPEG": (lambda: JPEG, TAKEN),
+    "a WebP": (lambda: WEBP, TAKEN),
+    "a lossless WebP": (lambda: LOSSLESS, TAKEN),
+    **{
+        f"{int(keep * 100)} % of a {kind}": (_cut(data, keep), REFUSED)
+        for kind, data in {"PNG": PNG, "JPEG": JPEG, "WebP": WEBP, "lossless WebP": LOSSLESS}.items()
+        for keep in (0.05, 0.3, 0.7, 0.97)
+    },
+    "only a signature": (lambda: PNG[:8], REFUSED),
+    "only a header": (lambda: PNG[:33], REFUSED),
+    "chunks longer than the file": (lambda: PNG[:33] + b"\xff\xff\xff\xffIDAT" + PNG[41:], REFUSED),
+    "the end in the middle of a chunk": (lambda: PNG[:41] + b"\0\0\0\0IEND\xaeB`\x82", REFUSED),
+    "SVG": (lambda: b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>", REFUSED),
+    "HTML": (lambda: b"<!doctype html><title>Login</title>", REFUSED),
+    "XML": (lambda: b"<?xml version='1.0'?><!DOCTYPE a [<!ENTITY b SYSTEM 'file:///etc/passwd'>]>", REFUSED),
+    "JSON": (lambda: b'{"error": "no"}', REFUSED),
+    "GIF": (lambda: saved("GIF"), REFUSED),
+    "an animated GIF": (lambda: animation("GIF").data, REFUSED),
+    "TIFF": (lambda: saved("TIFF"), REFUSED),
+    "BMP": (lambda: saved("BMP"), REFUSED),
+    "ICO": (lambda: saved("ICO"), REFUSED),
+    "PPM": (lambda: saved("PPM"), REFUSED),
+    "PDF": (lambda: saved("PDF"), REFUSED),
+    "EPS": (lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", REFUSED),
+    "PSD": (lambda: b"8BPS\0\1" + bytes(6) + struct.pack(">HIIHH", 3, 9, 9, 8, 3) + bytes(40), REFUSED),
+    "AVIF": (lambda: b"\0\0\0\x1cftypavif\0\0\0\0mif1avifmiaf" + bytes(200), REFUSED),
+    "ZIP": (lambda: b"PK\3\4" + bytes(60), REFUSED),
+    "a GIF called PNG": (lambda: b"\x89PNG\r\n\x1a\n" + saved("GIF"), REFUSED),
+    "a JPEG called PNG": (lambda: PNG[:33] + JPEG, REFUSED),
+    "a WebP with the length of another": (lambda: WEBP[:4] + struct.pack("<I", 1 << 30) + WEBP[8:], REFUSED),
+    "a page before the picture": (lambda: b"<html>" + PNG, REFUSED),
+    "a ZIP behind a PNG": (lambda: PNG + b"PK\3\4" + bytes(60), TAKEN),
+    "a page behind a JPEG": (lambda: JPEG + b"<script>alert(1)</script>", TAKEN),
+    "an animated PNG": (lambda: animation("PNG").data, TAKEN),
+    "an animated WebP": (lambda: animation("WEBP").data, TAKEN),
+    "no width": (lambda: png(0, 9), REFUSED),
+    "no height": (lambda: png(9, 0), REFUSED),
+    "no size": (lambda: png(0, 0), REFUSED),
+    "a JPEG without height": (lambda: jpeg(9, 0), REFUSED),
+    "a side below nothing": (lambda: png(-1, 9), REFUSED),
+    "sides of 2**31": (lambda: png(1 << 31, 1 << 31), REFUSED),
+    "40 Mpx": (lambda: png(8000, 5000), TAKEN),
+    "40 Mpx and a row": (lambda: png(8000, 5001), REFUSED),
+    "a JPEG of 40 Mpx and a row": (lambda: jpeg(8000, 5001), REFUSED),
+    "a WebP of 40 Mpx and a row": (lambda: webp(8000, 5001), REFUSED),
+    "16,384 a side": (lambda: png(16_384, 1), TAKEN),
+    "16,385 a side": (lambda: png(1, 16_385), REFUSED),
+    "a JPEG of 16,385 a side": (lambda: jpeg(16_385, 1), REFUSED),
+    "a WebP of 2**24 a side": (lambda: webp(1 << 24, 1), REFUSED),
+    "a bomb of a PNG": (lambda: png(60_000, 60_000), REFUSED),
+    "a bomb of a JPEG": (lambda: jpeg(65_500, 65_500), REFUSED),
+    "a bomb of a WebP": (lambda: webp(1 << 24, 1 << 24), REFUSED),
+    "pixels that are none": (lambda: png(9, 9, data=b"garbage"), TAKEN),
+}
+
+# Too large to be made for every backend in the ordinary run
+HEAVY: dict[str, Strange] = {
+    "32 MiB": (lambda: heavy(32 << 20), TAKEN),
+    "32 MiB and a byte": (lambda: heavy((32 << 20) + 1), REFUSED),
+}
+
+
+class Twisted:
+    """A healthy server, but for its pictures: instead of each it sends `value`, bytes as the picture's file, else as JSON."""
+
+    def __init__(self, healthy: Handler) -> None:
+        self._healthy = healthy
+        self.value: Any = PNG
+        self.twisted = 0
+
+    def __call__(self, peer: Peer) -> None:
+        self._healthy(_TwistingPeer(peer.socket, peer.server, peer.number, closed_by_client=peer.closed_by_client, twist=self._twist))  # type: ignore[call-arg]
+
+    def _twist(self, body: bytes) -> bytes:
+        if body.startswith(b"\x89PNG") and isinstance(self.value, bytes):
+            self.twisted += 1
+            return self.value
+        if b'"iVBOR' not in body:
+            return body
+        self.twisted += 1
+        value = json.dumps(b64(self.value) if isinstance(self.value, bytes) else self.value).encode()
+        return re.sub(rb'"iVBOR[^"]*"', lambda _: value.replace(b"Infinity", b"1e999"), body)
+
+
+class _TwistingPeer(Peer):
+    def __init__(self, *given: Any, twist: Callable[[bytes], bytes], **more: Any) -> None:
+        super().__init__(*given, **more)
+        self._twist = twist
+
+    def send(self, data: bytes) -> None:
+        head, end, body = data.partition(b"\r\n\r\n")
+        if data.startswith(b"HTTP/1.1 ") and body:
+            body = self._twist(body)
+            data = re.sub(rb"(?i)(content-length: )\d+", rb"\g<1>%d" % len(body), head) + end + body
+        super().send(data)
+
+    def chunk(self, data: bytes) -> None:
+        super().chunk(self._twist(data))
+
+
+def decodes(data: bytes) -> bool:
+    """Whether Pillow can read it, as a measure from elsewhere."""
+    try:
+        Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP")).load()
+    except (OSError, ValueError, SyntaxError):
+        return False
+    return True

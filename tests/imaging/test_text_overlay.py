@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from PIL import Image, ImageChops
+
+import majordomo as md
+from majordomo.imaging import Text, Watermark, apply, apply_with_notes, compare
+from majordomo.imaging import text_overlay as lettering
+from majordomo.imaging.text_overlay import font_of, wrapped
+from tests.support.sample_images import at, gradient, noisy, part
+
+ANCHORS = ["top-left", "top", "top-right", "left", "centre", "right", "bottom-left", "bottom", "bottom-right"]
+GREY = part(Image.new("RGB", (300, 200), (100, 100, 100)))
+
+
+def changed(before: md.ImagePart, after: md.ImagePart) -> tuple[int, int, int, int]:
+    """The box in which pixels differ."""
+    box = ImageChops.difference(before.to_pil().convert("RGB"), after.to_pil().convert("RGB")).getbbox()
+    assert box is not None
+    return box
+
+
+@pytest.mark.parametrize("anchor", ANCHORS)
+@pytest.mark.parametrize("step", [Text("Hi", size=0.15, margin=0.1), Watermark("Hi", margin=0.1, opacity=1)], ids=["text", "watermark"])
+def test_it_stands_at_its_anchor_off_the_edges(anchor: str, step: Text | Watermark) -> None:
+    left, top, right, bottom = changed(GREY, apply(GREY, replace(step, anchor=anchor)))  # type: ignore[arg-type]
+    gaps = {"left": left, "right": 300 - right, "top": top, "bottom": 200 - bottom}
+    assert min(gaps.values()) >= 19
+    for side in ("left", "right", "top", "bottom"):
+        if side in anchor:
+            assert 19 <= gaps[side] <= 24
+    if "left" not in anchor and "right" not in anchor:
+        assert abs(gaps["left"] - gaps["right"]) <= 3
+    if "top" not in anchor and "bottom" not in anchor:
+        assert abs(gaps["top"] - gaps["bottom"]) <= 3
+
+
+def test_size_is_a_share_of_the_shorter_side() -> None:
+    small, large = (changed(GREY, apply(GREY, Text("H", size=size, outline=0))) for size in (0.1, 0.4))
+    assert (large[3] - large[1]) / (small[3] - small[1]) == pytest.approx(4, rel=0.15)
+    twice = part(Image.new("RGB", (600, 400), (100, 100, 100)))
+    box = changed(twice, apply(twice, Text("H", size=0.1, outline=0)))
+    assert (box[3] - box[1]) / (small[3] - small[1]) == pytest.approx(2, rel=0.15)
+
+
+def test_letters_have_their_colour_and_an_outline() -> None:
+    made = apply(GREY, Text("I", size=0.8, colour="#ff0000", outline=0.1, outline_colour="#0000ff", anchor="centre")).to_pil()
+    colours = {colour for count, colour in made.getcolors(10_000) or () if count > 50}
+    assert colours == {(100, 100, 100), (255, 0, 0), (0, 0, 255)}
+    plain = apply(GREY, Text("I", size=0.8, colour="#ff0000", outline=0, anchor="centre")).to_pil()
+    assert {colour for count, colour in plain.getcolors(10_000) or () if count > 50} == {(100, 100, 100), (255, 0, 0)}
+
+
+@pytest.mark.parametrize(
+    "step",
+    [Text("I", size=0.9, outline=0, opacity=0.5, anchor="centre"), Watermark("I", scale=0.3, opacity=0.5, anchor="centre")],
+    ids=["text", "watermark"],
+)
+def test_opacity_mixes_with_what_is_below(step: Text | Watermark) -> None:
+    made = apply(GREY, step).to_pil()
+    brightest = max(level for _, level in made.convert("L").getcolors() or ())
+    assert brightest == pytest.approx(178, abs=2)
+    assert apply(GREY, replace(step, opacity=0)).to_pil().tobytes() == GREY.to_pil().tobytes()
+
+
+def test_long_text_is_wrapped_within_its_width_and_shrunk_with_a_note() -> None:
+    words = "The quick brown fox jumps over the lazy dog and keeps on running until the evening comes. " * 3
+    made = apply_with_notes(GREY, Text(words, size=0.2, width=0.6, anchor="centre"))
+    left, top, right, bottom = changed(GREY, made.image)
+    assert right - left <= 180
+    assert bottom - top <= 184
+    assert [(note.code, note.field) for note in made.notes] == [("TEXT_SHRUNK", "text")]
+
+
+def test_lines_break_at_spaces_and_long_words_where_they_must() -> None:
+    font = font_of(None, 20)
+    width = font.getlength("aaaa bbbb") + 1
+    assert wrapped("aaaa bbbb cccc\n\ndd", font, width) == ["aaaa bbbb", "cccc", "", "dd"]
+    pieces = wrapped("x" * 60, font, width)
+    assert "".join(pieces) == "x" * 60
+    assert all(font.getlength(piece) <= width for piece in pieces)
+    assert wrapped("a " + "x" * 60, font, width)[0] == "a"
+
+
+def test_text_without_room_is_an_error() -> None:
+    for image, words in ((part(Image.new("RGB", (1, 1))), "a"), (GREY, "W" * 1990)):
+        with pytest.raises(md.InvalidRequestError) as caught:
+            apply(image, Text(words, size=0.05))
+        assert (caught.value.field, caught.value.code) == ("text", "TEXT_TOO_LONG")
+
+
+@pytest.mark.parametrize("step", [Text("a", font="/nowhere/at-all.ttf"), Watermark("a", font="/nowhere/at-all.ttf")])
+def test_a_missing_font_is_told_by_its_field(step: Text | Watermark) -> None:
+    with pytest.raises(md.InvalidRequestError) as caught:
+        apply(GREY, step)
+    assert (caught.value.field, caught.value.code) == ("font", "FONT_NOT_FOUND")
+
+
+def test_a_file_that_is_no_font_is_told_by_its_field(tmp_path: Path) -> None:
+    (tmp_path / "a.ttf").write_bytes(b"no font")
+    with pytest.raises(md.InvalidRequestError) as caught:
+        apply(GREY, Text("a", font=str(tmp_path / "a.ttf")))
+    assert (caught.value.field, caught.value.code) == ("font", "FONT_NOT_FOUND")
+
+
+def test_a_font_file_is_used(tmp_path: Path) -> None:
+    own = font_of(None, 10).font_bytes  # Pillow's own letters, from a file
+    (tmp_path / "own.ttf").write_bytes(own)
+    theirs = apply(GREY, Text("Hello", font=str(tmp_path / "own.ttf")))
+    assert compare(theirs, apply(GREY, Text("Hello"))).mean_error < 0.005  # kerned, perhaps
+    assert theirs != GREY
+
+
+def test_letters_that_the_font_lacks_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lettering, "_STAND_INS", ())
+    made = apply_with_notes(GREY, Text("a 海 é"))
+    assert [note.code for note in made.notes] == ["GLYPHS_MISSING"]
+    assert "海" in made.notes[0].message
+    assert apply_with_notes(GREY, Text("plain ASCII, it's fine!")).notes == ()
+
+
+def test_a_font_of_this_machine_stands_in_for_one_that_lacks_a_letter(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = font_of
+    asked: list[str | None] = []
+
+    def other(path: str | None, size: float) -> object:
+        asked.append(path)
+        return real(None, size)
+
+    monkeypatch.setattr(lettering, "font_of", other)
+    monkeypatch.setattr(lettering, "_missing", lambda words, font: ["é"] if asked[-1] != "Found.ttf" else [])
+    monkeypatch.setattr(lettering, "_STAND_INS", ("Other.ttf", "Found.ttf"))
+    assert apply_with_notes(GREY, Text("é")).notes == ()
+    assert asked[:4] == [None, "Other.ttf", "Found.ttf", "Found.ttf"]
+
+
+def test_a_picture_is_laid_over_with_its_transparency() -> None:
+    stamp = Image.new("RGBA", (10, 10), (255, 0, 0, 255))
+    stamp.paste((0, 0, 0, 0), (0, 0, 5, 10))
+    made = apply(GREY, Watermark(picture=part(stamp), opacity=1, scale=0.2, anchor="top-left", margin=0))
+    assert changed(GREY, made)[2:] == (60, 60)
+    assert at(made, 10, 30) == (100, 100, 100)
+    assert at(made, 50, 30) == (255, 0, 0)
+    assert at(made, 70, 30) == (100, 100, 100)
+
+
+def test_tiles_cover_all_of_it() -> None:
+    left, top, right, bottom = changed(GREY, apply(GREY, Watermark("ME", tile=True, angle=30)))
+    assert left < 40
+    assert top < 40
+    assert right > 260
+    assert bottom > 160
+
+
+def test_a_mark_is_never_larger_than_the_picture() -> None:
+    tall = part(Image.new("RGB", (10, 400), "red"))
+    _, top, _, bottom = changed(GREY, apply(GREY, Watermark(picture=tall, scale=1, opacity=1, margin=0)))
+    assert bottom - top <= 200
+    one = part(Image.new("RGB", (1, 1)))
+    assert apply(one, Watermark("a")).width == 1
+
+
+@pytest.mark.parametrize("step", [Text("Hello"), Watermark("Hello", tile=True)])
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "1"])
+def test_every_mode_can_be_written_on(step: Text | Watermark, mode: str) -> None:
+    made = apply(part(gradient(120, 90).convert(mode)), step)
+    assert made.to_pil().mode in ("RGB", "RGBA")
+
+
+def test_what_is_transparent_below_becomes_as_opaque_as_the_letters() -> None:
+    clear = part(Image.new("RGBA", (200, 100)))
+    alpha = apply(clear, Text("Hi", opacity=0.5, anchor="centre", size=0.5)).to_pil().getchannel("A")
+    assert alpha.getextrema() == (0, pytest.approx(128, abs=1))
+    assert apply(part(noisy(50, 50)), Text("x")).to_pil().mode == "RGB"
+
+
+def test_the_source_is_not_drawn_on() -> None:
+    before = GREY.data
+    first = apply(GREY, Text("Hello"))
+    assert GREY.data == before
+    assert apply(GREY, Text("Hello")) == first

@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+import pytest
+
+import majordomo as md
+from majordomo.imagegen import ImageEvent, Loading, Preview, Queued, Step
+from majordomo.models.image_model import InOrder
+
+PICTURE = md.ImagePart.from_base64("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==")
+SAID: dict[str, tuple[list[ImageEvent], list[ImageEvent]]] = {
+    "in order": (
+        [Queued(2), Queued(1), Loading("a"), Step(1, 3), Preview(PICTURE), Step(3, 3)],
+        [Queued(2), Queued(1), Loading("a"), Step(1, 3), Preview(PICTURE), Step(3, 3)],
+    ),
+    "what comes late": ([Step(1, 3), Queued(1), Loading(), Step(2, 3)], [Step(1, 3), Step(2, 3)]),
+    "a line behind a load": ([Loading("a"), Queued(1), Loading("b")], [Loading("a"), Loading("b")]),
+    "what comes twice": ([Queued(1), Queued(1), Step(1, 3), Step(1, 3)], [Queued(1), Step(1, 3)]),
+    "steps that go back": ([Step(5, 9), Step(2, 9), Step(6, 9)], [Step(5, 9), Step(6, 9)]),
+}
+
+
+@pytest.mark.parametrize(("told", "heard"), SAID.values(), ids=SAID.keys())
+def test_events_are_heard_in_the_one_order(told: list[ImageEvent], heard: list[ImageEvent]) -> None:
+    got: list[ImageEvent] = []
+    tell = InOrder(got.append)
+    for event in told:
+        tell(event)
+    assert got == heard

@@ -1,0 +1,179 @@
+"""Loading is not hanging: each backend's free question tells, and a stream says so while it waits."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import pytest
+
+import majordomo as md
+from majordomo import llm
+from majordomo.models.load_watch import LoadWatch
+from majordomo.transport_types import Deadline
+from tests.support.loopback import Handler, Loopback, Peer, chat, delta
+
+Serve = Callable[[Handler], Loopback]
+pytestmark = pytest.mark.anyio
+OLLAMA = {"model": "m", "message": {"role": "assistant", "content": "at last"}, "done": True, "done_reason": "stop"}
+
+
+class Backend:
+    """Answers `path` with what `loading` or `ready` says; the work begins to answer once it was looked at `looks` times."""
+
+    def __init__(self, path: str, loading: Any, ready: Any, *, looks: int = 1) -> None:
+        self.path, self.loading, self.ready, self.looks = path, loading, ready, looks
+        self.changed = threading.Condition()
+        self.seen = 0
+
+    def __call__(self, peer: Peer) -> None:
+        while (seen := peer.request()) is not None:
+            if seen.path == self.path:
+                with self.changed:
+                    self.seen += 1
+                    loaded = self.seen > self.looks
+                    self.changed.notify_all()
+                peer.reply(self.ready if loaded else self.loading)
+                continue
+            with self.changed:
+                if not self.changed.wait_for(lambda: self.seen >= self.looks, 10):
+                    return
+            if seen.path == "/api/chat":
+                peer.reply(OLLAMA)
+            elif seen.json.get("stream"):
+                peer.begin()
+                peer.chunk(delta("at last") + delta({}, "stop") + b"data: [DONE]\n\n")
+                peer.end()
+            else:
+                peer.reply(chat("at last"))
+
+
+BACKENDS: dict[str, tuple[Callable[[], Backend], Callable[..., Any]]] = {
+    "llamaswap": (
+        lambda: Backend("/running", {"running": [{"model": "m", "state": "starting"}]}, {"running": [{"model": "m", "state": "ready"}]}),
+        md.LlamaSwap,
+    ),
+    "ollama": (lambda: Backend("/api/ps", {"models": []}, {"models": [{"name": "m:latest"}]}), md.Ollama),
+    "llamacpp": (
+        lambda: Backend("/models", {"data": [{"id": "m", "status": {"value": "loading"}}]}, {"data": [{"id": "m", "status": {"value": "loaded"}}]}),
+        lambda url, **keywords: md.OpenAICompatible(url, preset="llamacpp", **keywords),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+async def test_a_stream_tells_that_the_model_loads(serve: Serve, name: str) -> None:
+    make, kind = BACKENDS[name]
+    provider = kind(serve(make()).url, timeout=md.Timeout(first_byte=0.5, load=20))
+    async with provider, provider.model("m").stream("x") as stream:
+        events = [event async for event in stream]
+    loading = [event for event in events if isinstance(event, llm.Loading)]
+    assert loading, "the first byte took longer than its limit, and the load was told"
+    assert events[: len(loading)] == loading
+    assert all((event.elapsed or 0) > 0 for event in loading)
+    assert stream.reply.text == "at last"
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+async def test_a_call_that_gives_up_says_that_it_was_the_load(serve: Serve, name: str) -> None:
+    make, kind = BACKENDS[name]
+    backend = make()
+    backend.looks = 1_000_000
+    async with kind(serve(backend).url, timeout=md.Timeout(first_byte=0.2, load=0.4)) as provider:
+        for call in (provider.model("m").generate, _streamed(provider.model("m"))):
+            with anyio.fail_after(10), pytest.raises(md.DeadlineExceededError) as caught:
+                await call("x")
+            assert caught.value.phase == "load"
+
+
+async def test_an_answer_of_long_ago_says_nothing_about_now() -> None:
+    now = 0.0
+    told: list[llm.Loading] = []
+
+    async def look(deadline: Deadline) -> str:
+        if now:
+            raise md.ConnectionFailedError("no answer")
+        return "loading"
+
+    watch = LoadWatch(look, lambda seen, model: seen, lambda: now)
+    for moment, phase in ((0.0, "load"), (1000.0, "first_byte"), (1000.5, "first_byte")):
+        now = moment
+        deadline = Deadline(md.Timeout())
+        deadline.enter("first_byte")
+        await watch("m", deadline, told.append)
+        assert deadline.phase == phase
+    assert len(told) == 1
+
+
+def _streamed(model: llm.Model) -> Callable[[str], Any]:
+    async def call(text: str) -> llm.Reply:
+        async with model.stream(text) as stream:
+            async for _ in stream:
+                pass
+        return stream.reply
+
+    return call
+
+
+async def test_a_server_that_answers_503_while_it_loads_is_asked_again_and_the_stream_says_so(serve: Serve) -> None:
+    tries = 0
+
+    def handler(peer: Peer) -> None:
+        nonlocal tries
+        while peer.request() is not None:
+            tries += 1
+            if tries < 3:
+                peer.reply({"error": {"code": 503, "message": "Loading model", "type": "unavailable_error"}}, 503, {"retry-after-ms": "10"})
+            else:
+                peer.begin()
+                peer.chunk(delta("at last") + delta({}, "stop") + b"data: [DONE]\n\n")
+                peer.end()
+
+    provider = md.OpenAICompatible(serve(handler).url, retries=md.Retries(attempts=1))
+    async with provider, provider.model("m").stream("x") as stream:
+        events = [event async for event in stream]
+    assert [type(event) for event in events] == [llm.Loading, llm.Loading, llm.TextDelta, llm.Done]
+
+
+async def test_a_model_of_the_hosted_service_is_not_taken_for_one_that_loads(serve: Serve) -> None:
+    backend = BACKENDS["ollama"][0]()
+    backend.looks = 1_000_000
+    async with md.Ollama(serve(backend).url, timeout=md.Timeout(first_byte=1.2, load=30)) as provider:
+        with anyio.fail_after(10), pytest.raises(md.DeadlineExceededError) as caught:
+            await provider.model("gpt-oss:120b-cloud").generate("x")
+    assert caught.value.phase == "first_byte"
+
+
+def event(kind: str, data: Any) -> bytes:
+    return b"event:message\ndata:" + json.dumps({"type": kind, "data": json.dumps(data)}).encode() + b"\n\n"
+
+
+def feed(peer: Peer) -> None:
+    """llama-swap's feed: old logs first, then the models as they are, then each change; here it ends, as when llama-swap is stopped."""
+    assert peer.request().path == "/api/events"  # type: ignore[union-attr]
+    peer.begin(headers={"content-type": "text/event-stream"})
+    peer.chunk(event("logData", {"source": "proxy", "data": "modelStatus\n\n"}) + b"data: nonsense\n\n")
+    for state in ("stopped", "starting", "ready"):
+        told = event("modelStatus", [{"id": "m", "state": state, "description": "small", "aliases": ["alias"]}])
+        peer.chunk(told[:30])
+        peer.chunk(told[30:] + event("inflight", {"total": 1}))
+    peer.end()
+
+
+async def test_a_gateways_feed_tells_each_change_of_state(serve: Serve) -> None:
+    states = []
+    async with md.LlamaSwap(serve(feed).url) as provider, provider.changes() as changes:
+        with pytest.raises(md.StreamBrokenError) as caught:
+            async for models in changes:
+                states.append([(model.id, model.state, model.loaded, model.description) for model in models])
+    assert states == [[("m", "stopped", False, "small")], [("m", "starting", False, "small")], [("m", "ready", True, "small")]]
+    assert caught.value.provider == "llamaswap"
+
+
+def test_a_feed_can_be_read_blocking_and_left_early(serve: Serve) -> None:
+    server = serve(feed)
+    with md.LlamaSwap(server.url) as provider, provider.changes_sync() as changes:
+        assert next(changes)[0].state == "stopped"

@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import pytest
+
+import majordomo as md
+from majordomo import llm
+from majordomo.models.client import Budget, Caller, Tries, may_repeat
+from majordomo.settings import Limits, Retries, Timeout
+from majordomo.transport_types import Deadline
+from tests.support.loopback import DONE, Handler, Loopback, Peer, always, chat, delta, images, whole
+
+pytestmark = pytest.mark.anyio
+Serve = Callable[[Handler], Loopback]
+QUICK = md.Retries(base=0.01)
+NO_PORT: Any = None
+
+
+def tries(retries: Retries = QUICK, *, picture: bool = False, timeout: Timeout | None = None) -> Tries:
+    caller = Caller("p", NO_PORT, retries, Limits(), clock=lambda: 100.0, fraction=lambda: 1.0)
+    return Tries(caller, Deadline(timeout or Timeout(total=1000), clock=lambda: 100.0), picture=picture)
+
+
+@pytest.mark.parametrize("status", [408, 409, 425, 429, 500, 502, 503, 504])
+async def test_a_passing_failure_is_tried_again(serve: Serve, status: int) -> None:
+    server = serve(always(whole({"error": "x"}, status), whole({"error": "x"}, status), whole(chat("fine"))))
+    async with md.OpenAICompatible(server.url + "/v1", retries=QUICK) as provider:
+        assert (await provider.model("m").generate("hi")).text == "fine"
+    assert len(server.seen) == 3
+
+
+@pytest.mark.parametrize("status", [301, 400, 401, 402, 403, 404, 413, 422, 451, 501])
+async def test_a_lasting_failure_is_not(serve: Serve, status: int) -> None:
+    server = serve(always(whole({"error": "x"}, status)))
+    async with md.OpenAICompatible(server.url + "/v1", retries=QUICK) as provider:
+        with pytest.raises(md.MajordomoError):
+            await provider.model("m").generate("hi")
+        with pytest.raises(md.MajordomoError):
+            async with provider.model("m").stream("hi") as stream:
+                await anext(aiter(stream))
+    assert len(server.seen) == 2
+
+
+@pytest.mark.parametrize(
+    "answer", [whole("<html>"), whole({"choices": []}), whole({"error": {"code": "insufficient_quota", "message": "pay"}}, 429)]
+)
+async def test_unreadable_answers_and_exhausted_quotas_are_not_tried_again(serve: Serve, answer: bytes) -> None:
+    server = serve(always(answer))
+    async with md.OpenAICompatible(server.url + "/v1", retries=QUICK) as provider:
+        with pytest.raises(md.MajordomoError):
+            await provider.model("m").generate("hi")
+    assert len(server.seen) == 1
+
+
+async def test_attempts_count_all_tries(serve: Serve) -> None:
+    server = serve(always(whole({"error": "x"}, 500)))
+    async with md.OpenAICompatible(server.url + "/v1", retries=md.Retries(attempts=2, base=0.01)) as provider:
+        with pytest.raises(md.BackendError):
+            await provider.model("m").generate("hi")
+    assert len(server.seen) == 2
+
+
+@pytest.mark.parametrize(("status", "requests"), [(429, 3), (503, 3), (500, 1), (502, 1), (504, 1), (408, 1)])
+async def test_a_picture_job_is_sent_again_only_when_it_was_refused(
+    serve: Serve, status: int, requests: int, picture: Callable[[], md.ImagePart]
+) -> None:
+    server = serve(always(whole({"error": "x"}, status), whole({"error": "x"}, status), whole(images(picture().data))))
+    async with md.LlamaSwap(server.url, retries=QUICK) as provider:
+        try:
+            await provider.image_model("m").generate("a")
+        except md.MajordomoError as error:
+            assert error.status == status
+    assert len(server.seen) == requests
+
+
+async def test_a_picture_job_whose_connection_broke_is_not_sent_again(serve: Serve) -> None:
+    server = serve(lambda peer: (peer.request(), peer.reset()))
+    async with md.LlamaSwap(server.url, retries=QUICK) as provider:
+        with pytest.raises(md.ConnectionFailedError) as caught:
+            await provider.image_model("m").generate("a")
+    assert caught.value.details["sent"] is True
+    assert len(server.seen) == 1
+
+
+async def test_a_kept_connection_that_closes_without_an_answer_costs_no_try(serve: Serve) -> None:
+    """llama.cpp's router closes 2 or 3 of 60 requests on a kept connection without a byte."""
+
+    def handler(peer: Peer) -> None:
+        if peer.request() is not None:
+            peer.reply(chat(f"from {peer.number}"))
+            peer.request()  # the second one on this connection is read and never answered
+
+    server = serve(handler)
+    async with md.OpenAICompatible(server.url + "/v1", retries=md.Retries(attempts=1)) as provider:
+        model = provider.model("m")
+        assert [(await model.generate("hi")).text for _ in range(3)] == ["from 0", "from 1", "from 2"]
+    assert len(server.seen) == 5
+
+
+async def test_retry_after_is_honoured_or_the_call_fails_at_once(serve: Serve) -> None:
+    limited = {"error": {"message": "slow"}}
+    server = serve(always(whole(limited, 429, {"retry-after-ms": "200"}), whole(chat("fine")), whole(limited, 429, {"retry-after": "121"})))
+    async with md.OpenAICompatible(server.url + "/v1") as provider:
+        began = time.monotonic()
+        assert (await provider.model("m").generate("hi")).text == "fine"
+        assert time.monotonic() - began >= 0.2
+        began = time.monotonic()
+        with pytest.raises(md.RateLimitError) as caught:
+            await provider.model("m").generate("hi")
+        assert time.monotonic() - began < 1
+    assert caught.value.retry_after == 121
+
+
+def test_the_wait_doubles_up_to_its_cap_and_is_jittered() -> None:
+    found = tries(Retries(attempts=9, base=0.5, cap=3))
+    assert [found.decide(md.BackendError("x")) for _ in range(5)] == [0.5, 1.0, 2.0, 3.0, 3.0]
+    found = tries(Retries(attempts=3))
+    found.caller.fraction = lambda: 0.0
+    assert found.decide(md.BackendError("x")) == 0.0
+
+
+def test_a_wait_longer_than_the_deadline_is_not_begun() -> None:
+    with pytest.raises(md.RateLimitError):
+        tries(timeout=Timeout(total=5)).decide(md.RateLimitError("x", retry_after=6, status=429))
+
+
+def test_a_gateway_whose_backend_died_is_asked_once_more_only() -> None:
+    found = tries(Retries(attempts=5))
+    found.decide(md.BackendError("x", code="UPSTREAM_DIED"))
+    with pytest.raises(md.BackendError):
+        found.decide(md.BackendError("x", code="UPSTREAM_DIED"))
+
+
+def test_the_budget_bounds_all_calls_together() -> None:
+    caller = Caller("p", NO_PORT, Retries(attempts=100, budget=5), Limits(), fraction=lambda: 0.0)
+    made = 0
+    for _ in range(40):
+        one = Tries(caller, Deadline(Timeout(total=100)))
+        try:
+            for _ in range(3):
+                one.decide(md.BackendError("x"))
+                made += 1
+        except md.BackendError:
+            pass
+    assert made == 5
+
+
+def test_successes_refill_the_budget_slowly() -> None:
+    budget = Budget(2)
+    assert (budget.spend(), budget.spend(), budget.spend()) == (True, True, False)
+    for _ in range(11):
+        budget.success()
+    assert (budget.spend(), budget.spend()) == (True, False)
+
+
+def test_only_connecting_may_be_repeated_after_a_time_limit() -> None:
+    assert may_repeat(md.DeadlineExceededError("x", phase="connect"))
+    for phase in ("queue", "load", "first_byte", "idle", "total"):
+        assert not may_repeat(md.DeadlineExceededError("x", phase=phase))  # type: ignore[arg-type]
+
+
+LOADING = whole({"error": {"code": 503, "message": "Loading model", "type": "unavailable_error"}}, 503, {"retry-after-ms": "50"})
+
+
+async def test_a_server_that_loads_is_waited_for(serve: Serve, picture: Callable[[], md.ImagePart]) -> None:
+    server = serve(always(*[LOADING] * 6, whole(chat("loaded"))))
+    async with md.OpenAICompatible(server.url + "/v1", retries=md.Retries(attempts=1)) as provider:
+        assert (await provider.model("m").generate("hi")).text == "loaded"
+    server = serve(always(*[LOADING] * 3, whole(images(picture().data))))
+    async with md.LlamaSwap(server.url, retries=md.Retries(attempts=1)) as provider, provider.image_model("m").stream("a") as stream:
+        events = [type(event).__name__ async for event in stream]
+    assert events == ["Loading"] * 3 + ["Done"]
+
+
+async def test_loading_is_an_event_of_a_chat_stream(serve: Serve) -> None:
+    def handler(peer: Peer) -> None:
+        while peer.request() is not None:
+            if len(peer.server.seen) < 3:
+                peer.send(LOADING)
+            else:
+                peer.begin()
+                peer.chunk(delta("hi") + delta({}, "stop") + DONE)
+                peer.end()
+
+    async with md.OpenAICompatible(serve(handler).url + "/v1") as provider, provider.model("m").stream("x") as stream:
+        events = [event async for event in stream]
+    assert [type(event) for event in events] == [llm.Loading, llm.Loading, llm.TextDelta, llm.Done]
+    assert isinstance(events[0], llm.Loading)
+    assert events[0].message.startswith("Loading model")
+
+
+async def test_a_load_longer_than_its_limit_ends_in_that_phase(serve: Serve) -> None:
+    async with md.OpenAICompatible(serve(always(LOADING)).url + "/v1", timeout=md.Timeout(load=0.3)) as provider:
+        with pytest.raises(md.DeadlineExceededError) as caught:
+            await provider.model("m").generate("hi")
+    assert caught.value.phase == "load"
+    assert caught.value.model == "m"
+
+
+async def test_nothing_is_sent_after_a_cancellation(serve: Serve) -> None:
+    server = serve(always(whole({"error": "x"}, 503)))
+    async with md.OpenAICompatible(server.url + "/v1", retries=md.Retries(attempts=5, base=0.2, cap=0.2)) as provider:
+        with anyio.move_on_after(0.05) as scope:
+            await provider.model("m").generate("hi")
+        assert scope.cancelled_caught
+        seen = len(server.seen)
+        await anyio.sleep(0.4)
+        assert len(server.seen) == seen

@@ -1,0 +1,316 @@
+from __future__ import annotations
+
+import enum
+import json
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any
+
+import anyio
+import pytest
+from pydantic import BaseModel, Field
+
+import majordomo as md
+from majordomo import llm
+from majordomo.llm import Done, TextDelta, ToolReturned
+from tests.support.chat_backends import BACKENDS, Backend, answering
+from tests.support.loopback import DONE, Handler, Loopback, Peer, chat, delta
+
+Script = list[Any]
+
+
+def scripted(script: Script) -> Handler:
+    """A server of chat completions that says one thing of the script per request: text, or calls as (name, arguments)."""
+
+    def handler(peer: Peer) -> None:
+        while (seen := peer.request()) is not None:
+            said = script.pop(0) if script else "the end"
+            message: dict[str, Any] = {"content": said}
+            if not isinstance(said, str):
+                calls = [
+                    {"index": place, "id": f"c{place}", "type": "function", "function": {"name": name, "arguments": arguments}}
+                    for place, (name, arguments) in enumerate(said)
+                ]
+                message = {"role": "assistant", "content": None, "tool_calls": calls}
+            if seen.json.get("stream"):
+                peer.begin()
+                peer.chunk(delta(message) + delta({}, "stop" if "tool_calls" not in message else "tool_calls") + DONE)
+                peer.end()
+            else:
+                whole = chat("")
+                whole["choices"][0]["message"] = message
+                peer.reply(whole)
+
+    return handler
+
+
+@pytest.fixture
+def ask(serve: Callable[[Handler], Loopback]) -> Iterator[Callable[..., tuple[llm.Model, Loopback]]]:
+    made: list[md.OpenAICompatible] = []
+
+    def make(*script: Any) -> tuple[llm.Model, Loopback]:
+        server = serve(scripted(list(script)))
+        made.append(md.OpenAICompatible(server.url + "/v1"))
+        return made[-1].model("m"), server
+
+    yield make
+    for provider in made:
+        provider.close()
+
+
+def add(a: int, b: int = 1) -> int:
+    """Add two numbers.
+
+    Args:
+        a: The first.
+    """
+    return a + b
+
+
+def results(server: Loopback) -> list[str]:
+    """The content of the tool turns in the last request."""
+    return [message["content"] for message in server.seen[-1].json["messages"] if message["role"] == "tool"]
+
+
+async def test_it_runs_what_the_model_calls_and_tells_every_turn(ask: Any) -> None:
+    model, server = ask([("add", '{"a": 2, "b": 3}'), ("add", '{"a": 5}')], "5 and 6")
+    history = [md.user("add them")]
+    reply = await md.run_tools(model, history, tools=[add])
+    assert reply.text == "5 and 6"
+    assert results(server) == ["5", "6"]
+    assert [message.role for message in reply.new_messages] == ["assistant", "tool", "tool", "assistant"]
+    assert (reply.usage.input_tokens, reply.usage.output_tokens) == (6, 4)
+    history.extend(reply.new_messages)
+    assert (await model.generate(history)).text == "the end"
+    assert server.seen[0].json["tools"][0]["function"]["description"] == "Add two numbers."
+
+
+def test_blocking(ask: Any) -> None:
+    model, server = ask([("add", '{"a": 2}')], "three")
+    assert md.run_tools_sync(model, "add", tools=[add]).text == "three"
+    with md.stream_tools_sync(model, "again", tools=[add]) as stream:
+        assert [type(event) for event in stream] == [TextDelta, Done]
+    assert stream.reply.text == "the end"
+    assert len(server.seen) == 3
+
+
+@pytest.mark.parametrize(
+    ("call", "told"),
+    [
+        (("add", '{"a": "many"}'), "a: Input should be a valid integer"),
+        (("add", "{}"), "a: Field required"),
+        (("add", '{"a": 1'), "no JSON object"),
+        (("subtract", "{}"), "there is no tool 'subtract'; there are: add"),
+    ],
+)
+async def test_a_call_that_does_not_fit_goes_back_to_the_model(ask: Any, call: tuple[str, str], told: str) -> None:
+    model, server = ask([call], "sorry")
+    reply = await md.run_tools(model, "add", tools=[add])
+    assert reply.text == "sorry"
+    assert told in results(server)[0]
+    result = reply.new_messages[1].parts[0]
+    assert isinstance(result, md.ToolResultPart)
+    assert result.is_error
+
+
+@pytest.mark.parametrize(
+    "backend", [backend for backend in BACKENDS if backend.name in ("anthropic", "ollama", "gemini", "openai")], ids=lambda b: b.name
+)
+async def test_what_was_called_with_broken_arguments_does_not_end_the_conversation(
+    backend: Backend, serve: Callable[[Handler], Loopback]
+) -> None:
+    """They stand in the history that goes back, in dialects that have them as an object too."""
+    broken = md.ToolCallPart("c9", "add", '{"a": 1')
+    server = serve(answering(backend))
+    async with backend.connect(server.url, retries=md.Retries(attempts=1)) as provider:
+        history = [md.user("add"), llm.assistant(broken), md.tool_result(broken, "no JSON object", is_error=True)]
+        reply = await provider.model(backend.model).generate(history, tools=[add])
+    assert reply.text
+    assert '{\\"a\\": 1' in server.seen[-1].body.decode()
+
+
+async def test_what_a_tool_raises_goes_back_to_the_model(ask: Any) -> None:
+    def broken() -> str:
+        raise RuntimeError("no paper")
+
+    async def refused() -> str:
+        raise md.ContentRefusedError("not that")
+
+    model, server = ask([("broken", "{}"), ("refused", "")], "sorry")
+    assert (await md.run_tools(model, "go", tools=[broken, refused])).text == "sorry"
+    assert results(server) == ["error: RuntimeError: no paper", "error: not that"]
+
+
+async def test_turns_are_bounded_and_the_last_is_asked_for_words(ask: Any) -> None:
+    model, server = ask(*[[("add", '{"a": 1}')]] * 20)
+    reply = await md.run_tools(model, "go on", tools=[add], max_turns=3, tool_choice="required")
+    assert [seen.json.get("tool_choice") for seen in server.seen] == ["required", None, "none"]
+    assert [warning.code for warning in reply.warnings] == ["MAX_TURNS"]
+    assert reply.tool_calls
+
+
+async def test_time_is_bounded(ask: Any) -> None:
+    async def sleepy() -> None:
+        await anyio.sleep(30)
+
+    model, _ = ask([("sleepy", "{}")])
+    with pytest.raises(md.DeadlineExceededError) as caught:
+        await md.run_tools(model, "go", tools=[sleepy], timeout=0.2)
+    assert (caught.value.phase, caught.value.model) == ("total", "m")
+
+
+async def test_calls_of_one_answer_run_side_by_side(ask: Any) -> None:
+    met = anyio.Event()
+
+    async def first() -> str:
+        await met.wait()
+        return "one"
+
+    async def second() -> str:
+        met.set()
+        return "two"
+
+    model, server = ask([("first", ""), ("second", "")], "ok")
+    with anyio.fail_after(10):
+        await md.run_tools(model, "go", tools=[first, second])
+    assert results(server) == ["one", "two"]
+
+
+async def test_the_stream_tells_everything_once_and_ends_once(ask: Any, picture: Callable[..., md.ImagePart]) -> None:
+    async def draw() -> list[Any]:
+        return ["here", picture()]
+
+    model, _ = ask([("draw", "{}")], "a navy one")
+    async with md.stream_tools(model, "draw", tools=[draw]) as stream:
+        events = [event async for event in stream]
+    kinds = [type(event).__name__ for event in events]
+    assert kinds == ["ToolCallStarted", "ToolCallDelta", "ToolCall", "ImageReady", "ToolReturned", "TextDelta", "Done"]
+    assert stream.reply.images == (picture(),)
+    assert stream.reply.message.images == ()
+    assert isinstance(events[4], ToolReturned)
+    assert events[4].result.parts[0] == md.TextPart("here")
+
+
+async def test_leaving_the_stream_stops_the_tool(ask: Any) -> None:
+    began, stopped = anyio.Event(), anyio.Event()
+
+    async def sleepy() -> None:
+        began.set()
+        try:
+            await anyio.sleep(30)
+        finally:
+            stopped.set()
+
+    model, _ = ask([("sleepy", "{}")])
+    async with md.stream_tools(model, "go", tools=[sleepy]) as stream:
+        async for event in stream:
+            if isinstance(event, llm.ToolCall):
+                break
+        await began.wait()
+    assert stopped.is_set()
+    assert stream.reply.tool_calls
+
+
+async def test_an_error_of_the_model_leaves_as_it_is(ask: Any, serve: Callable[[Handler], Loopback]) -> None:
+    model = md.OpenAICompatible(serve(lambda peer: peer.request() and peer.reply({"error": {"message": "no"}}, 400)).url).model("m")
+    with pytest.raises(md.InvalidRequestError, match="no"):
+        async with md.stream_tools(model, "go", tools=[add]) as stream:
+            async for _ in stream:
+                pass
+
+
+async def test_a_tool_without_a_function_is_the_callers_to_run(ask: Any) -> None:
+    model, server = ask([("elsewhere", '{"x": 1}')])
+    reply = await md.run_tools(model, "go", tools=[md.Tool("elsewhere"), add])
+    assert [call.name for call in reply.tool_calls] == ["elsewhere"]
+    assert reply.finish_reason == "tool_calls"
+    assert len(server.seen) == 1
+
+
+class Colour(enum.Enum):
+    red = "red"
+    blue = "blue"
+
+
+class Box(BaseModel):
+    width: int
+    label: str = "none"
+
+
+async def test_arguments_come_as_the_types_of_the_signature(ask: Any) -> None:
+    got: list[Any] = []
+
+    def paint(box: Box, colour: Colour, about: md.ToolContext, times: Annotated[int, Field(description="How often", ge=1)] = 1) -> Box:
+        """Paint a box."""
+        got.append((box, colour, times, about.value, about.call.name, len(about.messages)))
+        return box
+
+    model, server = ask(
+        [("paint", '{"box": {"width": 3}, "colour": "blue"}'), ("paint", '{"box": {"width": 3}, "colour": "blue", "times": 0}')]
+    )
+    await md.run_tools(model, "paint", tools=[paint], context="user-7")
+    assert got == [(Box(width=3), Colour.blue, 1, "user-7", "paint", 2)]
+    assert json.loads(results(server)[0]) == {"width": 3, "label": "none"}
+    assert "times: Input should be greater than or equal to 1" in results(server)[1]
+    schema = server.seen[0].json["tools"][0]["function"]["parameters"]
+    assert sorted(schema["properties"]) == ["box", "colour", "times"]
+    assert schema["properties"]["times"]["description"] == "How often"
+    assert schema["required"] == ["box", "colour"]
+
+
+@pytest.mark.parametrize("tools", [[], [add, add], [3]])
+async def test_bad_tools_are_refused_before_sending(ask: Any, tools: list[Any]) -> None:
+    model, server = ask()
+    with pytest.raises(md.InvalidRequestError) as caught:
+        await md.run_tools(model, "go", tools=tools)
+    assert caught.value.details["field"] == "tools"
+    assert server.seen == []
+
+
+async def test_a_chat_model_draws() -> None:
+    """The whole way, offline: the chat calls the tool, the painter draws, the chat looks at what came."""
+    offline = md.Offline()
+    tool = md.image_tool(offline.image_model("sketch"), md.with_image_size("64x64"), md.with_seed(3))
+    reply = await md.run_tools(offline.model("clerk"), "draw_picture of a lighthouse", tools=[tool])
+    assert [(image.width, image.height) for image in reply.images] == [(64, 64)]
+    assert [message.role for message in reply.new_messages] == ["assistant", "tool", "assistant"]
+    assert reply.text
+
+
+@pytest.mark.parametrize("how", [{"caller": "ann"}, {}])
+async def test_what_a_tool_draws_is_drawn_for_whom_the_chat_speaks_to(how: dict[str, str]) -> None:
+    ledger = md.Ledger()
+    offline = md.Offline(observers=[ledger])
+    tool = md.image_tool(offline.image_model("sketch"), md.with_image_size("64x64"))
+    options = [] if how else [md.with_caller("ann")]
+    await md.run_tools(offline.model("clerk"), "draw_picture of a lighthouse", *options, tools=[tool], **how)  # type: ignore[arg-type]
+    assert {caller: account.images for caller, account in ledger.by_caller().items()} == {"ann": 1}
+
+
+async def test_an_unfit_answer_is_asked_for_once_more_when_wished(ask: Any) -> None:
+    model, server = ask('{"width": "wide"}', '{"width": 4}', '{"width": "wide"}', "no", "no")
+    reply = await model.generate("box?", output=Box, reask=True)
+    assert reply.output == Box(width=4)
+    said = [message["content"] for message in server.seen[1].json["messages"]]
+    assert said[1] == '{"width": "wide"}'
+    assert "width: Input should be a valid integer" in said[2]
+    for wish in (False, True):
+        before = len(server.seen)
+        with pytest.raises(md.BadResponseError) as caught:
+            await model.generate("box?", output=Box, reask=wish)
+        assert caught.value.code == "BAD_OUTPUT"
+        assert len(server.seen) - before == 1 + wish
+
+
+async def test_a_stream_shows_the_object_as_it_grows(serve: Callable[[Handler], Loopback]) -> None:
+    def handler(peer: Peer) -> None:
+        peer.request()
+        peer.begin()
+        peer.chunk(delta('{"width": 4, "label": "bi'))
+        peer.request()
+
+    model = md.OpenAICompatible(serve(handler).url + "/v1").model("m")
+    async with model.stream("box?", output=Box) as stream:
+        async for event in stream:
+            assert isinstance(event, TextDelta)
+            break
+        assert stream.reply.output == {"width": 4, "label": "bi"}

@@ -1,0 +1,287 @@
+"""One gateway, models that take turns: pictures then chat then pictures, what is in memory, and what goes wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anyio
+import pytest
+
+import majordomo as md
+from majordomo.queueing.resource_group import ResourceGroup
+
+pytestmark = [pytest.mark.real, pytest.mark.anyio]
+
+SENTENCE = "The picture shows coloured noise, nothing else."
+KEY = "a-key-for-tests"
+SMALL: dict[str, Any] = {"size": "64x64", "steps": 2, "seed": 5}
+LONG: dict[str, Any] = {"size": "192x192", "steps": 100, "seed": 5}  # tens of seconds on one thread
+
+
+async def until_it_speaks(stream: md.llm.Stream) -> None:
+    """Until the model speaks; what is told before is that it loads."""
+    async for event in stream:
+        if isinstance(event, md.llm.TextDelta):
+            return
+
+
+async def loaded(swap: md.LlamaSwap) -> set[str]:
+    return {model.id for model in await swap.models() if model.loaded}
+
+
+async def test_a_drawn_picture_is_asked_about_through_the_same_gateway(swap: md.LlamaSwap) -> None:
+    drawn = await swap.image_model("tiny-image").generate("a red fox", **SMALL)
+    assert await loaded(swap) == {"tiny-image"}
+
+    question = md.user("What does this picture show?", drawn.image)
+    reply = await swap.model("recite").generate(question)
+    assert (reply.text, reply.finish_reason) == (SENTENCE, "stop")
+    assert await loaded(swap) == {"recite"}
+
+    async with swap.model("recite").stream([question, reply.message, md.user("Say it again.")]) as stream:
+        text = "".join([event.text async for event in stream if isinstance(event, md.llm.TextDelta)])
+    assert (text, stream.reply.finish_reason) == (SENTENCE, "stop")
+
+    again = await swap.image_model("tiny-image").generate("a red fox", **SMALL)
+    assert again.image == drawn.image
+    assert await loaded(swap) == {"tiny-image"}
+
+
+async def test_two_models_wanted_at_once_take_turns(swap: md.LlamaSwap) -> None:
+    texts: list[str] = []
+    sizes: list[int] = []
+
+    async def chat() -> None:
+        texts.append((await swap.model("recite").generate("Say it.")).text)
+
+    async def draw() -> None:
+        sizes.append((await swap.image_model("tiny-image").generate("a red fox", **SMALL)).image.width)
+
+    async with anyio.create_task_group() as tasks:
+        for work in (chat, draw, chat, draw):
+            tasks.start_soon(work)
+    assert texts == [SENTENCE] * 2
+    assert sizes == [64] * 2
+
+
+@pytest.mark.parametrize("unload", [False, True])
+async def test_chat_and_pictures_contend_for_one_gpu_and_no_502_reaches_anybody(gateway: Any, unload: bool) -> None:
+    gpu = ResourceGroup("box", unload=unload)
+    told: list[md.llm.ChatEvent] = []
+    done: list[str] = []
+    async with md.LlamaSwap(gateway.url, gpu=gpu, retries=md.Retries(attempts=1)) as swap:
+
+        async def chat(caller: str) -> None:
+            async with swap.model("recite").stream("Say it.", caller=caller) as stream:
+                told.extend([event async for event in stream])
+            assert stream.reply.text == SENTENCE
+            done.append("chat")
+
+        async def draw(caller: str) -> None:
+            assert (await swap.image_model("tiny-image").generate("a red fox", caller=caller, **SMALL)).image.width == 64
+            done.append("picture")
+
+        with anyio.fail_after(120):
+            async with anyio.create_task_group() as tasks:
+                for caller in ("ann", "bob", "ann"):
+                    tasks.start_soon(draw, caller)
+                    tasks.start_soon(chat, caller)
+    assert sorted(done) == ["chat"] * 3 + ["picture"] * 3
+    assert any(isinstance(event, md.llm.Queued) for event in told)
+    assert (gpu.running, gpu.waiting) == (0, 0)
+
+
+async def test_it_says_what_there_is_and_what_is_loaded(swap: md.LlamaSwap) -> None:
+    await swap.model("recite").generate("Say it.")
+    models = {model.id: model for model in await swap.models()}
+    assert set(models) == {"tiny-image", "broken-image", "tiny", "recite", "endless", "bytes"}
+    assert "image" in models["tiny-image"].capabilities
+    assert "chat" in models["recite"].capabilities
+    assert (models["recite"].loaded, models["recite"].state) == (True, "ready")
+    assert (models["tiny-image"].loaded, models["tiny-image"].state) == (False, "unloaded")
+    assert [(model.id, model.loaded, model.state) for model in await swap.running()] == [("recite", True, "ready")]
+
+
+async def test_a_model_is_unloaded_by_name_or_with_all_others(swap: md.LlamaSwap) -> None:
+    for unload in ("tiny-image", None):
+        await swap.image_model("tiny-image").generate("a red fox", **SMALL)
+        await swap.unload("recite")  # not loaded: nothing happens
+        assert await loaded(swap) == {"tiny-image"}
+        await swap.unload(unload)
+        assert await swap.running() == []
+
+
+async def test_unloading_an_unknown_model_is_not_found(swap: md.LlamaSwap) -> None:
+    with pytest.raises(md.NotFoundError):
+        await swap.unload("nobody")
+
+
+async def test_its_health_is_known_without_loading_anything(swap: md.LlamaSwap) -> None:
+    await swap.unload()
+    assert (await swap.health()).ok
+    assert await swap.running() == []
+
+
+async def test_an_unknown_model_is_not_found(swap: md.LlamaSwap) -> None:
+    with pytest.raises(md.NotFoundError) as caught:
+        await swap.model("nobody").generate("Hello?")
+    assert (caught.value.status, caught.value.model) == (404, "nobody")
+    with pytest.raises(md.NotFoundError):
+        await swap.image_model("nobody").generate("a red fox")
+
+
+@pytest.mark.parametrize("key", [None, "another"])
+async def test_without_the_key_it_is_an_authentication_error(locked_gateway: Any, key: str | None) -> None:
+    async with md.LlamaSwap(locked_gateway.url, key) as provider:
+        with pytest.raises(md.AuthenticationError) as caught:
+            await provider.model("recite").generate("Say it.")
+        with pytest.raises(md.AuthenticationError):
+            await provider.models()
+        assert (await provider.health()).ok
+    assert key is None or key not in str(caught.value.to_dict())
+
+
+async def test_the_right_key_opens(locked_gateway: Any) -> None:
+    async with md.LlamaSwap(locked_gateway.url, KEY) as provider:
+        assert (await provider.model("recite").generate("Say it.")).text == SENTENCE
+
+
+async def test_one_chat_too_many_is_a_rate_limit(locked_gateway: Any) -> None:
+    impatient = md.LlamaSwap(locked_gateway.url, KEY, retries=md.Retries(attempts=1))
+    async with (
+        md.LlamaSwap(locked_gateway.url, KEY) as provider,
+        impatient,
+        provider.model("endless").stream("Go on.", seed=1) as stream,
+    ):
+        await until_it_speaks(stream)
+        with pytest.raises(md.RateLimitError) as caught:
+            await impatient.model("endless").generate("Me too.", max_tokens=1)
+    assert (caught.value.status, caught.value.retry_after) == (429, 1.0)
+
+
+async def test_a_limit_that_passes_is_waited_for(locked_gateway: Any) -> None:
+    async with md.LlamaSwap(locked_gateway.url, KEY) as provider:
+        model = provider.model("endless")
+        speaking, spoken = anyio.Event(), anyio.Event()
+
+        async def speak() -> None:
+            async with model.stream("Go on.", seed=1) as stream:
+                await until_it_speaks(stream)
+                speaking.set()
+                await anyio.sleep(0.3)
+            spoken.set()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(speak)
+            await speaking.wait()
+            reply = await model.generate("Me too.", max_tokens=1)
+            assert spoken.is_set()
+    assert reply.finish_reason == "length"
+
+
+async def test_errors_of_every_age_of_the_gateway_are_understood(gateway_of_an_age: Any) -> None:
+    async with md.LlamaSwap(gateway_of_an_age.url, "another") as provider:
+        with pytest.raises(md.AuthenticationError, match="invalid or missing API key"):
+            await provider.models()
+    async with md.LlamaSwap(gateway_of_an_age.url, KEY, retries=md.Retries(attempts=1)) as provider:
+        with pytest.raises(md.NotFoundError, match="no router for requested model"):
+            await provider.model("nobody").generate("Hello?")
+        with pytest.raises(md.BackendError, match="upstream command exited prematurely"):
+            await provider.image_model("broken-image").generate("a red fox", **SMALL)
+
+
+async def test_a_process_that_dies_while_it_loads_is_a_backend_error(swap: md.LlamaSwap) -> None:
+    with anyio.fail_after(30), pytest.raises(md.BackendError) as caught:
+        await swap.image_model("broken-image").generate("a red fox", **SMALL)
+    assert caught.value.status in (500, 502)
+    assert (await swap.model("recite").generate("Say it.")).text == SENTENCE
+
+
+async def test_a_process_killed_while_it_draws_is_a_backend_error(gateway: Any, swap: md.LlamaSwap) -> None:
+    await swap.image_model("tiny-image").generate("a red fox", **SMALL)
+    caught: list[BaseException] = []
+
+    async def draw() -> None:
+        with pytest.raises(md.BackendError) as info:
+            await swap.image_model("tiny-image").generate("a red fox", **LONG)
+        caught.append(info.value)
+
+    with anyio.fail_after(30):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(draw)
+            await anyio.sleep(1)
+            gateway.kill("tiny-image")
+    assert isinstance(caught[0], md.BackendError)
+    assert (caught[0].status, caught[0].code) == (502, "UPSTREAM_DIED")
+    assert (await swap.image_model("tiny-image").generate("a red fox", **SMALL)).image.width == 64
+
+
+async def test_a_process_killed_while_it_speaks_breaks_the_stream(gateway: Any, swap: md.LlamaSwap) -> None:
+    async def listen() -> None:
+        async with swap.model("endless").stream("Go on.", seed=1) as stream:
+            await until_it_speaks(stream)
+            gateway.kill("endless")
+            async for _ in stream:
+                pass
+
+    with anyio.fail_after(30), pytest.raises(md.StreamBrokenError) as caught:
+        await listen()
+    assert caught.value.partial.text
+    assert caught.value.partial.finish_reason not in ("stop", "length")
+    assert (await swap.model("recite").generate("Say it.")).text == SENTENCE
+
+
+async def test_unloading_a_model_that_draws_ends_the_call(swap: md.LlamaSwap) -> None:
+    async def draw() -> None:
+        with pytest.raises(md.BackendError):
+            await swap.image_model("tiny-image").generate("a red fox", **LONG)
+
+    await swap.image_model("tiny-image").generate("a red fox", **SMALL)
+    with anyio.fail_after(30):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(draw)
+            await anyio.sleep(0.5)
+            await swap.unload("tiny-image")
+    assert await swap.running() == []
+
+
+async def test_a_cancelled_picture_lets_the_next_model_in(swap: md.LlamaSwap) -> None:
+    """The engine itself draws on; the gateway, seeing nobody wait, ends its process for the other model."""
+    await swap.image_model("tiny-image").generate("a red fox", **SMALL)
+    with anyio.move_on_after(0.5) as scope:
+        await swap.image_model("tiny-image").generate("a red fox", **LONG)
+    assert scope.cancelled_caught
+    with anyio.fail_after(20):
+        assert (await swap.model("recite").generate("Say it.")).text == SENTENCE
+
+
+async def test_a_call_cancelled_while_the_model_loads_leaves_the_gateway_well(swap: md.LlamaSwap) -> None:
+    await swap.unload()
+    with anyio.move_on_after(0.3) as scope:
+        await swap.model("tiny").generate("Hello?", max_tokens=1)
+    assert scope.cancelled_caught
+    assert (await swap.model("recite").generate("Say it.")).text == SENTENCE
+
+
+async def test_a_total_limit_ends_a_long_picture(gateway: Any) -> None:
+    async with md.LlamaSwap(gateway.url, timeout=1.5) as provider:
+        with pytest.raises(md.DeadlineExceededError) as caught:
+            await provider.image_model("tiny-image").generate("a red fox", **LONG)
+        assert caught.value.phase == "total"
+        await provider.unload()
+
+
+async def test_the_native_api_is_reached_through_the_upstream_path(gateway: Any) -> None:
+    """The gateway passes any path on to the model's own server, here with the client for plain OpenAI servers."""
+    async with md.OpenAICompatible(f"{gateway.url}/upstream/recite/v1") as provider:
+        assert [model.id for model in await provider.models()] == ["recite"]
+        assert (await provider.model("recite").generate("Say it.")).text == SENTENCE
+
+
+def test_the_blocking_questions_tell_the_same(gateway: Any) -> None:
+    with md.LlamaSwap(gateway.url) as provider:
+        assert provider.model("recite").generate_sync("Say it.").text == SENTENCE
+        assert [(model.id, model.state) for model in provider.running_sync()] == [("recite", "ready")]
+        assert {model.id for model in provider.models_sync() if model.loaded} == {"recite"}
+        provider.unload_sync("recite")
+        assert provider.running_sync() == []

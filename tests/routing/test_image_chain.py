@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import pytest
+
+import majordomo as md
+from majordomo import imagegen
+from majordomo.errors import Tried
+from majordomo.imagegen import Done, Loading, Preview, Queued, Step
+from majordomo.routing.chain import ImageChain
+from tests.support.loopback import Handler, Loopback, always, images, whole
+from tests.support.scripted_members import PIXEL, Brush
+
+Serve = Callable[[Handler], Loopback]
+Picture = Callable[..., md.ImagePart]
+pytestmark = pytest.mark.anyio
+QUICK = md.Retries(attempts=1)
+
+
+def failing(serve: Serve, status: int = 500) -> md.ImageModel:
+    return md.LlamaSwap(serve(always(whole({"error": "no"}, status))).url, retries=QUICK).image_model("bad")
+
+
+def down() -> md.ConnectionFailedError:
+    return md.ConnectionFailedError("refused")
+
+
+async def test_the_next_is_asked_when_one_fails(serve: Serve, picture: Picture) -> None:
+    good = md.LlamaSwap(serve(always(whole(images(picture().data)))).url).image_model("good")
+    chain = ImageChain([failing(serve), failing(serve, 429), good])
+    result = await chain.generate("a", seed=3)
+    assert (result.provider, result.model) == ("llamaswap", "good")
+    assert [(tried.model, tried.code) for tried in result.tried] == [("bad", "BACKEND_FAILED"), ("bad", "RATE_LIMITED")]
+    async with chain.stream("a") as stream:
+        assert [type(event).__name__ async for event in stream] == ["Done"]
+    assert stream.result.tried == result.tried
+    assert chain.generate_sync("a").model == "good"
+
+
+@pytest.mark.parametrize("status", [400, 401, 404])
+async def test_what_would_be_wrong_anywhere_ends_it(serve: Serve, picture: Picture, status: int) -> None:
+    server = serve(always(whole(images(picture().data))))
+    chain = ImageChain([failing(serve, status), md.LlamaSwap(server.url).image_model("good")])
+    with pytest.raises(md.MajordomoError) as caught:
+        await chain.generate("a")
+    assert caught.value.status == status
+    assert server.seen == []
+
+
+async def test_when_all_fail_all_errors_are_told(serve: Serve) -> None:
+    with pytest.raises(md.ChainExhaustedError) as caught:
+        await ImageChain([failing(serve), failing(serve, 503)]).generate("a")
+    assert [error.status for error in caught.value.failures] == [500, 503]
+
+
+async def heard(stream: Any) -> tuple[list[Any], md.MajordomoError | None]:
+    events = []
+    try:
+        async for event in stream:
+            events.append(event)
+    except md.MajordomoError as error:
+        return events, error
+    return events, None
+
+
+async def test_nothing_else_is_asked_once_a_step_was_shown(picture: Picture) -> None:
+    class HalfWay(md.Offline):
+        async def work(self, job: Callable[[], Any], deadline: Any) -> Any:
+            self.done = getattr(self, "done", 0) + 1
+            if self.done > 2:
+                raise md.BackendError("died")
+            return await super().work(job, deadline)
+
+    chain = ImageChain([HalfWay().image_model("a"), md.Offline().image_model("b")])
+    async with chain.stream("a", size="32x32") as stream:
+        seen, error = await heard(stream)
+    assert [type(event).__name__ for event in seen] == ["Step", "Step"]
+    assert isinstance(error, md.StreamBrokenError)
+    assert isinstance(error.__cause__, md.BackendError)
+    assert (error.partial, stream.result) == (None, None)
+    assert (await ImageChain([HalfWay().image_model("a"), md.Offline().image_model("b")]).generate("a", size="32x32")).model == "b"
+
+
+async def test_the_unfinished_pictures_are_kept_when_it_breaks(picture: Picture) -> None:
+    early, late, other = picture(colour="red"), picture(colour="green"), picture(colour="blue")
+    first = Brush("a", [Queued(1), Loading("warming"), Preview(early), Preview(other, 1), Preview(late), down()])
+    second = Brush("b")
+    async with ImageChain([first, second]).stream("a") as stream:
+        events, error = await heard(stream)
+    assert len(events) == 5
+    assert isinstance(error, md.StreamBrokenError)
+    assert error.partial.images == (late, other)
+    assert [warning.code for warning in error.partial.warnings] == ["UNFINISHED"]
+    assert (error.partial.provider, error.partial.model) == ("own", "a")
+    assert second.asked == []
+
+
+async def test_waiting_and_loading_are_no_part_of_a_picture() -> None:
+    async with ImageChain([Brush("a", [Queued(1), Loading("warming"), down()]), Brush("b", [Step(1, 1)])]).stream("a") as stream:
+        events, error = await heard(stream)
+    assert error is None
+    assert events == [Queued(1), Loading("warming"), Step(1, 1), Done(stream.result)]
+    assert stream.result.tried == (Tried("own", "a", "CONNECTION_FAILED", "refused"),)
+
+
+async def test_a_refusal_is_raised_unless_it_is_named() -> None:
+    refused = md.ContentRefusedError("no")
+    second = Brush("b")
+    with pytest.raises(md.ContentRefusedError):
+        await ImageChain([Brush("a", refused), second]).generate("a")
+    assert second.asked == []
+    assert (await ImageChain([Brush("a", refused), second], on="CONTENT_REFUSED").generate("a")).model == "b"
+
+
+async def test_options_of_the_member_lie_lowest_and_none_unsets_them() -> None:
+    member = Brush("a", options=[md.with_steps(1), md.with_image_size("64x64"), md.with_image_count(2)])
+    chain = ImageChain([member], md.with_steps(2), md.with_cfg_scale(2.0))
+
+    async def sent(request: Any = "a", *options: md.ImageOption, **keywords: Any) -> imagegen.Request:
+        await chain.generate(request, *options, **keywords)
+        given: imagegen.Request = member.asked[-1]
+        return given
+
+    got = await sent()
+    assert (got.steps, got.size, got.n, got.cfg_scale) == (2, "64x64", 2, 2.0)
+    assert (await sent(imagegen.Request("a", steps=3))).steps == 3
+    assert (await sent(imagegen.Request("a", steps=3), md.with_steps(4))).steps == 4
+    got = await sent(imagegen.Request("a", steps=3), md.with_steps(4), steps=5, aspect="2:1", caller="user-42")
+    assert (got.steps, got.size, got.aspect, got.caller) == (5, "", "2:1", "user-42")
+    got = await sent("a", md.with_image_count(None), steps=None, size=None)
+    assert (got.steps, got.size, got.n) == (None, "", 0)
+    with pytest.raises(TypeError):
+        await sent(stepps=1)
+    with pytest.raises(md.InvalidRequestError, match="prompt is empty"):
+        await sent("")
+
+
+async def test_chains_of_pictures_may_be_nested_and_made_of_names() -> None:
+    async with ImageChain([ImageChain([Brush("a", down())]), "offline"]) as chain:
+        result = await chain.generate("a lamp", size="32x32")
+    assert (result.provider, result.model, result.tried[0].model) == ("offline", "sketch", "a")
+    assert chain.id == "chain/own/a,offline/sketch"
+    with pytest.raises(md.ConfigurationError, match="closed"):
+        await chain.members[1].generate("a lamp")
+    with pytest.raises(md.ConfigurationError):
+        ImageChain(["anthropic/claude"])
+    with pytest.raises(md.ConfigurationError):
+        ImageChain([])
+
+
+def test_the_blocking_stream_does_the_same() -> None:
+    chain = ImageChain([Brush("a", down(), [Step(1, 2), down()]), Brush("b", [Step(1, 1)])])
+    with chain.stream_sync("a") as stream:
+        assert list(stream) == [Step(1, 1), Done(stream.result)]
+    with pytest.raises(md.StreamBrokenError), chain.stream_sync("a") as stream:
+        assert next(stream) == Step(1, 2)
+        next(stream)
+
+
+async def test_leaving_a_picture_stops_its_member_and_asks_nobody_else() -> None:
+    first, second = Brush("a", [Step(1, 2), anyio.sleep_forever]), Brush("b")
+    chain = ImageChain([first, second])
+    async with chain.stream("a") as stream:
+        assert await anext(aiter(stream)) == Step(1, 2)
+    assert first.left == 1
+    async with anyio.create_task_group() as group:
+        group.start_soon(chain.generate, "a")
+        await anyio.wait_all_tasks_blocked()
+        group.cancel_scope.cancel()
+    assert (first.left, second.asked) == (2, [])
+    assert [status.failed for status in chain.status()] == [0, 0]
+
+
+async def test_it_moves_on_from_a_backend_that_said_no_before_anything_was_sent(serve: Serve, picture: Picture) -> None:
+    server, other = serve(always(whole(images(picture().data)))), serve(always(whole({"error": "never asked"}, 500)))
+    async with md.LlamaSwap(server.url) as good, md.LlamaSwap(other.url, strict=True, retries=QUICK) as strict:
+        chain = ImageChain(
+            [
+                md.Gemini(api_key="k", base_url=other.url, retries=QUICK).image_model("imagen-4"),
+                strict.image_model("m"),
+                good.image_model("good"),
+            ]
+        )
+        result = await chain.generate("a", images=[PIXEL], background="transparent")
+    assert [(tried.code, tried.skipped) for tried in result.tried] == [("UNSUPPORTED", True)] * 2
+    assert result.model == "good"
+    assert [seen.method for seen in other.seen] == ["GET", "GET"]  # what they can do, in vain
+    assert [(status.asked, status.failed, status.answered) for status in chain.status()] == [(0, 0, 0), (0, 0, 0), (1, 0, 1)]

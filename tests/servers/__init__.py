@@ -1,0 +1,1 @@
+"""Strict test servers for the APIs of vendors and local engines."""

@@ -1,0 +1,266 @@
+"""The chat dialects by their bytes: what each one's server sends for one and the same answer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import majordomo as md
+from majordomo import llm
+from majordomo.dialects.anthropic.messages import AnthropicMessages
+from majordomo.dialects.gemini.chat import GeminiChat
+from majordomo.dialects.ollama.chat import OllamaChat
+from majordomo.dialects.openai.chat import OpenAIChat
+from majordomo.dialects.openai.responses import OpenAIResponses
+from majordomo.llm import TextDelta, ThinkingDelta
+
+
+def named(*events: dict[str, Any]) -> bytes:
+    """Server-sent events that say their type twice."""
+    return b"".join(f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode() for event in events)
+
+
+def data(*events: Any, end: str = "\n\n") -> bytes:
+    return b"".join(f"data: {event if isinstance(event, str) else json.dumps(event)}{end}".encode() for event in events)
+
+
+def lines(*frames: Any) -> bytes:
+    return b"".join(json.dumps(frame, ensure_ascii=False).encode() + b"\n" for frame in frames)
+
+
+@dataclass
+class Dialect:
+    """What the door of this dialect reads as: a thought, the text "Grüße 🦊", a call of draw with {"what": "fox"}."""
+
+    name: str
+    door: Any
+    stream: bytes
+    whole: dict[str, Any]
+    raw_reason: str | None
+    usage: llm.Usage
+    failing: bytes  # a stream that says "too busy" after some text
+    says: Callable[[str], bytes]  # an event that adds so much to the text
+    keeps: dict[str, Any] = field(default_factory=dict)  # what of the thought goes back
+    end: bytes = b""  # what of the stream may be missing without harm
+
+
+def _anthropic() -> Dialect:
+    head = {"id": "msg_1", "type": "message", "role": "assistant", "model": "claude-x", "content": [], "stop_reason": None}
+    counts = {"input_tokens": 10, "cache_creation_input_tokens": 3, "cache_read_input_tokens": 4, "output_tokens": 1}
+    counts["cache_creation"] = {"ephemeral_5m_input_tokens": 2, "ephemeral_1h_input_tokens": 1}
+
+    def block(index: int, begin: dict[str, Any], *deltas: dict[str, Any]) -> list[dict[str, Any]]:
+        return [
+            {"type": "content_block_start", "index": index, "content_block": begin},
+            *({"type": "content_block_delta", "index": index, "delta": delta} for delta in deltas),
+            {"type": "content_block_stop", "index": index},
+        ]
+
+    start = {"type": "message_start", "message": {**head, "usage": counts}}
+    text = block(1, {"type": "text", "text": ""}, {"type": "text_delta", "text": "Grü"}, {"type": "text_delta", "text": "ße 🦊"})
+    stream = named(
+        start,
+        {"type": "ping"},
+        *block(
+            0,
+            {"type": "thinking", "thinking": "", "signature": ""},
+            {"type": "thinking_delta", "thinking": "a fox"},
+            {"type": "signature_delta", "signature": "sig=="},
+        ),
+        *text,
+        {"type": "something_new", "x": 1},
+        *block(
+            2,
+            {"type": "tool_use", "id": "c1", "name": "draw", "input": {}},
+            {"type": "input_json_delta", "partial_json": ""},
+            {"type": "input_json_delta", "partial_json": '{"what":'},
+            {"type": "input_json_delta", "partial_json": '"fox"}'},
+        ),
+        {"type": "message_delta", "delta": {"stop_reason": "tool_use", "stop_sequence": None}, "usage": {"output_tokens": 9}},
+        {"type": "message_stop"},
+    )
+    whole = {
+        **head,
+        "content": [
+            {"type": "thinking", "thinking": "a fox", "signature": "sig=="},
+            {"type": "text", "text": "Grüße 🦊"},
+            {"type": "tool_use", "id": "c1", "name": "draw", "input": {"what": "fox"}},
+        ],
+        "stop_reason": "tool_use",
+        "usage": {**counts, "output_tokens": 9},
+    }
+    failing = named(start, *text, {"type": "error", "error": {"type": "overloaded_error", "message": "too busy"}})
+
+    def says(words: str) -> bytes:
+        return named({"type": "content_block_delta", "index": 1, "delta": {"type": "text_delta", "text": words}})
+
+    usage = llm.Usage(17, 9, 4, None, 3, 1)
+    return Dialect("anthropic", AnthropicMessages(), stream, whole, "tool_use", usage, failing, says, {"signature": "sig=="})
+
+
+def _ollama() -> Dialect:
+    def frame(done: bool = False, **message: Any) -> dict[str, Any]:
+        return {"model": "m", "created_at": "2026-01-01T00:00:00.123456789Z", "message": {"role": "assistant", **message}, "done": done}
+
+    call = {"id": "c1", "function": {"index": 0, "name": "draw", "arguments": {"what": "fox"}}}
+    counts = {"done_reason": "stop", "total_duration": 5, "prompt_eval_count": 17, "eval_count": 9}
+    counts |= {"load_duration": 2_000_000_000, "prompt_eval_duration": 500_000_000, "eval_duration": 250_000_000}
+    stream = lines(
+        frame(content="", thinking="a fox"),
+        frame(content="Grü"),
+        frame(content="ße 🦊"),
+        frame(content="", tool_calls=[call]),
+        {**frame(True, content=""), **counts},
+    )
+    whole = {**frame(True, content="Grüße 🦊", thinking="a fox", tool_calls=[call]), **counts}
+    failing = lines(frame(content="Grüße 🦊"), {"error": "too busy"})
+
+    def says(words: str) -> bytes:
+        return lines(frame(content=words))
+
+    usage = llm.Usage(17, 9, load_seconds=2.0, prompt_seconds=0.5, output_seconds=0.25)
+    return Dialect("ollama", OllamaChat(), stream, whole, "stop", usage, failing, says, end=b"\n")
+
+
+def _gemini() -> Dialect:
+    def chunk(*parts: dict[str, Any], **more: Any) -> dict[str, Any]:
+        return {
+            "candidates": [{"content": {"role": "model", "parts": list(parts)}, "index": 0, **more}],
+            "modelVersion": "gemini-x",
+            "usageMetadata": {"promptTokenCount": 169},
+        }
+
+    counts = {
+        "promptTokenCount": 17,
+        "candidatesTokenCount": 5,
+        "thoughtsTokenCount": 4,
+        "totalTokenCount": 26,
+        "cachedContentTokenCount": 4,
+        "promptTokensDetails": [{"modality": "TEXT", "tokenCount": 7}, {"modality": "IMAGE", "tokenCount": 10}],
+        "candidatesTokensDetails": [{"modality": "TEXT", "tokenCount": 5}],
+    }
+    split = {"text_input_tokens": 7, "image_input_tokens": 10, "audio_input_tokens": 0}
+    split |= {"text_output_tokens": 5, "image_output_tokens": 0, "audio_output_tokens": 0}
+    thought = {"text": "a fox", "thought": True}
+    call = {"functionCall": {"name": "draw", "args": {"what": "fox"}}, "thoughtSignature": "c2ln"}
+    stream = data(
+        chunk(thought),
+        chunk({"text": "Grü"}),
+        chunk({"text": "ße 🦊"}),
+        {**chunk(call, finishReason="STOP"), "usageMetadata": counts},
+        end="\r\n\r\n",
+    )
+    whole = {**chunk(thought, {"text": "Grüße 🦊"}, call, finishReason="STOP"), "usageMetadata": counts}
+    failing = data(chunk({"text": "Grüße 🦊"}), {"error": {"code": 503, "message": "too busy", "status": "UNAVAILABLE"}}, end="\r\n\r\n")
+
+    def says(words: str) -> bytes:
+        return data(chunk({"text": words}), end="\r\n\r\n")
+
+    usage = llm.Usage(17, 9, 4, 4, **split)
+    return Dialect("gemini", GeminiChat("gemini-3-pro"), stream, whole, "STOP", usage, failing, says, end=b"\r\n\r\n")
+
+
+def _responses() -> Dialect:
+    usage = {
+        "input_tokens": 17,
+        "input_tokens_details": {"cached_tokens": 4, "cache_write_tokens": 2},
+        "output_tokens": 9,
+        "output_tokens_details": {"reasoning_tokens": 4},
+        "total_tokens": 26,
+    }
+    thought = {"type": "reasoning", "id": "rs_1", "summary": [{"type": "summary_text", "text": "a fox"}], "encrypted_content": "enc"}
+    said = {"type": "output_text", "text": "Grüße 🦊", "annotations": []}
+    message = {"type": "message", "id": "msg_1", "role": "assistant", "status": "completed", "content": [said]}
+    call = {"type": "function_call", "id": "fc_1", "call_id": "c1", "name": "draw", "arguments": '{"what":"fox"}', "status": "completed"}
+    head = {"id": "resp_1", "object": "response", "model": "gpt-x", "error": None, "incomplete_details": None}
+    whole = {**head, "status": "completed", "output": [thought, message, call], "usage": usage}
+    delta = {"type": "response.output_text.delta", "output_index": 1, "content_index": 0, "item_id": "msg_1", "obfuscation": "xx"}
+    text = [{**delta, "delta": "Grü"}, {**delta, "delta": "ße 🦊"}]
+    stream = named(
+        {"type": "response.created", "response": {**head, "status": "in_progress", "output": []}},
+        {"type": "response.output_item.added", "output_index": 0, "item": {"type": "reasoning", "id": "rs_1", "summary": []}},
+        {"type": "response.reasoning_summary_text.delta", "output_index": 0, "item_id": "rs_1", "delta": "a fox"},
+        {"type": "response.output_item.done", "output_index": 0, "item": thought},
+        {"type": "response.output_item.added", "output_index": 1, "item": {**message, "content": []}},
+        *text,
+        {"type": "response.output_text.done", "output_index": 1, "text": "Grüße 🦊"},
+        {"type": "response.output_item.done", "output_index": 1, "item": message},
+        {"type": "response.output_item.added", "output_index": 2, "item": {**call, "arguments": ""}},
+        {"type": "response.function_call_arguments.delta", "output_index": 2, "item_id": "fc_1", "delta": '{"what":"fox"}'},
+        {"type": "response.something_new", "x": 1},
+        {"type": "response.output_item.done", "output_index": 2, "item": call},
+        {"type": "response.completed", "response": whole},
+    )
+    failing = named(*text, {"type": "error", "code": "server_error", "message": "too busy", "param": None})
+    keeps = {"encrypted_content": "enc"}
+
+    def says(words: str) -> bytes:
+        return named({**delta, "delta": words})
+
+    return Dialect("responses", OpenAIResponses(), stream, whole, "completed", llm.Usage(17, 9, 4, 4, 2), failing, says, keeps)
+
+
+def _chat() -> Dialect:
+    def chunk(delta: dict[str, Any], reason: str | None = None) -> dict[str, Any]:
+        choice = {"index": 0, "delta": delta, "finish_reason": reason}
+        return {"id": "x", "object": "chat.completion.chunk", "model": "m", "choices": [choice]}
+
+    call = {"id": "c1", "type": "function", "function": {"name": "draw", "arguments": '{"what":"fox"}'}}
+    usage = {
+        "prompt_tokens": 17,
+        "completion_tokens": 9,
+        "prompt_tokens_details": {"cached_tokens": 4, "text_tokens": 15, "image_tokens": 2, "audio_tokens": 0},
+        "completion_tokens_details": {"reasoning_tokens": 4},
+    }
+    stream = data(
+        chunk({"role": "assistant", "content": ""}),
+        chunk({"reasoning_content": "a fox"}),
+        chunk({"content": "Grü"}),
+        chunk({"content": "ße 🦊"}),
+        chunk({"tool_calls": [{"index": 0, **call}]}),
+        chunk({}, "tool_calls"),
+        {"id": "x", "object": "chat.completion.chunk", "model": "m", "choices": [], "usage": usage},
+        "[DONE]",
+    )
+    told = llm.Usage(17, 9, 4, 4, text_input_tokens=15, image_input_tokens=2, audio_input_tokens=0)
+    message = {"role": "assistant", "content": "Grüße 🦊", "reasoning_content": "a fox", "tool_calls": [call]}
+    whole = {"id": "x", "model": "m", "choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}], "usage": usage}
+    failing = data(chunk({"content": "Grüße 🦊"}), {"error": {"message": "too busy", "code": 503}})
+
+    def says(words: str) -> bytes:
+        return data(chunk({"content": words}))
+
+    return Dialect("chat", OpenAIChat(owner="openai"), stream, whole, "tool_calls", told, failing, says)
+
+
+DIALECTS = [_anthropic(), _ollama(), _gemini(), _responses(), _chat()]
+
+
+def check(dialect: Dialect, reply: md.Reply) -> None:
+    assert (reply.thinking, reply.text, reply.finish_reason) == ("a fox", "Grüße 🦊", "tool_calls")
+    assert [(call.name, call.arguments) for call in reply.tool_calls] == [("draw", {"what": "fox"})]
+    assert reply.tool_calls[0].id
+    assert (reply.usage, reply.raw_finish_reason) == (dialect.usage, dialect.raw_reason)
+    assert reply.model == dialect.whole.get("model", "gemini-x")
+
+
+def decoded(decoder: Any, *pieces: bytes) -> list[llm.ChatEvent]:
+    """All events of a stream that came in these pieces. Raises what went wrong, at once or behind the last events."""
+    events = [event for piece in pieces for event in decoder.feed(piece)]
+    events += decoder.finish()
+    if decoder.failure is not None:
+        raise decoder.failure
+    return events
+
+
+def joined(events: list[llm.ChatEvent]) -> list[Any]:
+    """The events with neighbouring pieces of one text put together: how they are sliced is the network's affair."""
+    made: list[Any] = []
+    for event in events:
+        if isinstance(event, (TextDelta, ThinkingDelta)) and made and type(made[-1]) is type(event):
+            made[-1] = type(event)(made[-1].text + event.text)
+        else:
+            made.append(event)
+    return made

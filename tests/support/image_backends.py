@@ -1,0 +1,51 @@
+"""Every picture backend the library has, each with a faithful server of its own: who adds a provider adds a line here, or a test is red."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import majordomo as md
+from tests.servers.automatic1111 import Automatic1111
+from tests.servers.comfyui import ComfyUI
+from tests.servers.gemini import Gemini
+from tests.servers.llamaswap import LlamaSwap
+from tests.servers.ollama import Ollama
+from tests.servers.openai_images import OpenAIImages
+from tests.servers.stable_diffusion import StableDiffusion
+from tests.support.loopback import Handler
+
+
+@dataclass(frozen=True)
+class Backend:
+    """`server()` makes a healthy server, `connect(url)` the provider that speaks to it; `model` is an id it serves."""
+
+    name: str
+    server: Callable[[], Handler]
+    connect: Callable[..., Any]
+    model: str = "tiny"
+    fields: dict[str, Any] = field(default_factory=lambda: {"size": "64x64"})
+
+
+def _swap() -> Handler:
+    return LlamaSwap({"tiny": StableDiffusion(size=(64, 64))})
+
+
+def _engine() -> Handler:
+    return StableDiffusion(size=(64, 64))
+
+
+BACKENDS = [
+    Backend("llamaswap", _swap, md.LlamaSwap),
+    Backend("llamaswap sdapi", _swap, lambda url, **common: md.LlamaSwap(url, images="sdapi", **common)),
+    Backend("stablediffusion", _engine, md.StableDiffusion),
+    Backend("stablediffusion sdapi", _engine, lambda url, **common: md.StableDiffusion(url, api="sdapi", **common)),
+    Backend("stablediffusion openai", _engine, lambda url, **common: md.StableDiffusion(url, api="openai", **common)),
+    Backend("automatic1111", Automatic1111, md.Automatic1111, "current"),
+    Backend("comfyui", ComfyUI, md.ComfyUI, "current"),
+    Backend("ollama", Ollama, md.Ollama, "x/z-image-turbo", {"size": "64x64", "steps": 3}),
+    Backend("openai", OpenAIImages, lambda url, **common: md.OpenAI("k", url + "/v1", **common), "gpt-image-1", {}),
+    Backend("gemini", Gemini, lambda url, **common: md.Gemini("k", url + "/v1beta", **common), "gemini-2.5-flash-image", {}),
+    Backend("openaicompatible", OpenAIImages, lambda url, **common: md.OpenAICompatible(url + "/v1", "k", **common), "gpt-image-1", {}),
+]
