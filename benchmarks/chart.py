@@ -1,4 +1,4 @@
-"""Bars as an SVG that is read on light and dark paper: colours by style sheet, text and lines in the page's own contrast."""
+"""Bars as an SVG that is read on light and dark paper: colors by style sheet, text and lines in the page's own contrast."""
 
 from xml.sax.saxutils import escape
 

@@ -2,7 +2,7 @@
 
     python benchmarks/page.py FILE... > docs/benchmarks.md
 
-The rounds of several files count as one run. The chart goes to docs/pictures/benchmarks.svg, or where `--chart` says.
+The rounds of several files count as one run. The chart goes to docs/images/benchmarks.svg, or where `--chart` says.
 """
 
 import argparse
@@ -14,8 +14,8 @@ from statistics import median
 from chart import chart
 from table import failures, footprint, goals, growth_rows, headings, measured, ratios, row
 
-CHART = Path(__file__).parent.parent / "docs" / "pictures" / "benchmarks.svg"
-CHARTED = ("first-reply", "reply", "stream", "hundred", "cold", "warm", "turn", "picture")
+CHART = Path(__file__).parent.parent / "docs" / "images" / "benchmarks.svg"
+CHARTED = ("first-reply", "reply", "stream", "hundred", "cold", "warm", "turn", "image")
 
 HEAD = """# Benchmarks
 
@@ -24,14 +24,16 @@ beside the code, in `benchmarks/README.md`; what the time is made of, [here](spe
 """
 READ = """Read the ratios, not the times: machines differ. A ratio is the median of the rounds, each peer against the other within one
 round; in brackets the smallest and the largest, where there was more than one. Peak is memory above the level before the work, of
-pictures as a multiple of their bytes. A row in which calls failed has no ratio, since failing is cheap. The goals were set before the
+images as a multiple of their bytes. A row in which calls failed has no ratio, since failing is cheap. The goals were set before the
 code was written; `majordomo-fast` is the extra `[fast]`.
 """
-PICTURE = "![CPU of each peer as a multiple of openai's](pictures/benchmarks.svg)\n"
+IMAGE = "![CPU of each peer as a multiple of openai's](images/benchmarks.svg)\n"
 
 
 def main():
-    parser = argparse.ArgumentParser(description="Write the results page from what run.py --json wrote.")
+    parser = argparse.ArgumentParser(
+        description="Write the results page from what run.py --json wrote."
+    )
     parser.add_argument("files", nargs="+", type=Path)
     parser.add_argument("--chart", type=Path, default=CHART)
     options = parser.parse_args()
@@ -45,7 +47,9 @@ def together(all_results):
     """The first file says what the machine is; what only a later one measured is added."""
     results = dict(all_results[0])
     for key in ("installed", "growth", "not_measured"):
-        results[key] = {name: value for one in reversed(all_results) for name, value in one[key].items()}
+        results[key] = {
+            name: value for one in reversed(all_results) for name, value in one[key].items()
+        }
     return results | {"rounds": [each for one in all_results for each in one["rounds"]]}
 
 
@@ -56,7 +60,7 @@ def page(results):
         HEAD,
         f"{about(results)}\n",
         f"{met}.\n",
-        "![CPU of each peer as a multiple of openai's](pictures/benchmarks.svg)\n",
+        "![CPU of each peer as a multiple of openai's](images/benchmarks.svg)\n",
         f"{READ}\n",
     ]
     for name, scenario, peers, found in measured(rounds):
@@ -66,17 +70,43 @@ def page(results):
             parts.append(f"Not here: {scenario.left_out}.\n")
     if results["growth"]:
         parts.append("## Growth\n\nmajordomo with more and more of something, measured once.\n")
-        parts += [f"{part['title']}:\n\n{markdown(growth_rows(part))}" for part in results["growth"].values()]
-    parts.append("## Installed\n\nBytecode and pip left out.\n\n" + markdown(list(footprint(results["installed"]))))
-    if versions := {name: which for found in reversed(results["installed"].values()) for name, (which, _) in found.items()}:
-        named = [f"{name} {versions[name]}" for name in sorted(versions, key=str.lower) if name in results["installed"] or name in SHOWN]
+        parts += [
+            f"{part['title']}:\n\n{markdown(growth_rows(part))}"
+            for part in results["growth"].values()
+        ]
+    parts.append(
+        "## Installed\n\nBytecode and pip left out.\n\n"
+        + markdown(list(footprint(results["installed"])))
+    )
+    if versions := {
+        name: which
+        for found in reversed(results["installed"].values())
+        for name, (which, _) in found.items()
+    }:
+        named = [
+            f"{name} {versions[name]}"
+            for name in sorted(versions, key=str.lower)
+            if name in results["installed"] or name in SHOWN
+        ]
         parts.append("Versions: " + ", ".join(named) + ".\n")
     if trouble := {**failures(rounds), **results["not_measured"]}:
-        parts.append("## Failed or not measured\n\n" + "\n".join(f"* {what}: `{one_line(why)}`" for what, why in trouble.items()) + "\n")
+        parts.append(
+            "## Failed or not measured\n\n"
+            + "\n".join(f"* {what}: `{one_line(why)}`" for what, why in trouble.items())
+            + "\n"
+        )
     return "\n".join(parts)
 
 
-SHOWN = ("any-llm-sdk", "httpcore", "httpcore2", "pydantic", "pydantic-ai-slim", "pybase64", "opencv-python-headless")
+SHOWN = (
+    "any-llm-sdk",
+    "httpcore",
+    "httpcore2",
+    "pydantic",
+    "pydantic-ai-slim",
+    "pybase64",
+    "opencv-python-headless",
+)
 
 
 def about(results):
@@ -87,7 +117,11 @@ def about(results):
 
 def markdown(rows):
     """A column that is empty in every row is left out."""
-    kept = [number for number in range(len(rows[0])) if number == 0 or any(row[number] for row in rows[1:])]
+    kept = [
+        number
+        for number in range(len(rows[0]))
+        if number == 0 or any(row[number] for row in rows[1:])
+    ]
     first, *others = [[row[number] for number in kept] for row in rows]
     lines = [first, ["---", *["---:"] * (len(kept) - 1)], *others]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
@@ -104,7 +138,9 @@ def charted(rounds):
 
 def one_line(text):
     """Of a failure: no line breaks, no paths of this machine, not too long."""
-    words = " ".join(str(text).replace("`", "'").split()).replace(str(Path(__file__).parent.parent), ".")
+    words = " ".join(str(text).replace("`", "'").split()).replace(
+        str(Path(__file__).parent.parent), "."
+    )
     return words[:200]
 
 

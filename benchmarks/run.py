@@ -41,19 +41,38 @@ def main():
     if GROWTH in options.only and "majordomo" in pythons:
         with server() as url, contextlib.suppress(KeyboardInterrupt):
             grow(pythons["majordomo"], url, growth, not_measured)
-    results = machine() | {"installed": versions, "rounds": rounds, "growth": growth, "not_measured": not_measured}
+    results = machine() | {
+        "installed": versions,
+        "rounds": rounds,
+        "growth": growth,
+        "not_measured": not_measured,
+    }
     show(results)
     if options.json:
         Path(options.json).write_text(json.dumps(results, indent=1))
 
 
 def parse():
-    parser = argparse.ArgumentParser(description="Measure majordomo and its peers against one fake server.")
-    parser.add_argument("--rounds", type=int, default=5, help="every peer is measured once in each (default 5)")
-    parser.add_argument("--only", type=listed(EVERYTHING), default=EVERYTHING, metavar="SCENARIO,...", help=", ".join(EVERYTHING))
-    parser.add_argument("--peers", type=listed(PEERS), default=PEERS, metavar="PEER,...", help=", ".join(PEERS))
+    parser = argparse.ArgumentParser(
+        description="Measure majordomo and its peers against one fake server."
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=5, help="every peer is measured once in each (default 5)"
+    )
+    parser.add_argument(
+        "--only",
+        type=listed(EVERYTHING),
+        default=EVERYTHING,
+        metavar="SCENARIO,...",
+        help=", ".join(EVERYTHING),
+    )
+    parser.add_argument(
+        "--peers", type=listed(PEERS), default=PEERS, metavar="PEER,...", help=", ".join(PEERS)
+    )
     parser.add_argument("--json", metavar="FILE", help="write every single measurement there")
-    parser.add_argument("--fresh", action="store_true", help="make the environments anew, with the newest peers")
+    parser.add_argument(
+        "--fresh", action="store_true", help="make the environments anew, with the newest peers"
+    )
     return parser.parse_args()
 
 
@@ -61,7 +80,9 @@ def listed(known):
     def names(text):
         chosen = text.split(",")
         if unknown := set(chosen) - set(known):
-            raise argparse.ArgumentTypeError(f"unknown: {', '.join(sorted(unknown))}; choose from {', '.join(known)}")
+            raise argparse.ArgumentTypeError(
+                f"unknown: {', '.join(sorted(unknown))}; choose from {', '.join(known)}"
+            )
         return chosen
 
     return names
@@ -90,7 +111,9 @@ def environments(options):
 def server():
     """The address of a server in a process of its own, which ends with its standard input."""
     command = [sys.executable, str(HERE / "server.py")]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
         try:
             yield f"http://127.0.0.1:{int(process.stdout.readline())}"
         finally:
@@ -108,7 +131,9 @@ def one_round(scenarios, pythons, url, number, results, not_measured):
             try:
                 results.setdefault(name, {})[peer] = measure(peer, name, pythons[peer], url)
             except (subprocess.SubprocessError, ValueError, IndexError) as error:
-                not_measured[f"{peer} {name}"] = last_line(getattr(error, "stderr", None)) or repr(error)
+                not_measured[f"{peer} {name}"] = last_line(getattr(error, "stderr", None)) or repr(
+                    error
+                )
 
 
 def measure(peer, scenario, python, url):
@@ -123,18 +148,26 @@ def grow(python, url, growth, not_measured):
         try:
             growth[part] = answer(python, "growth.py", part, url)
         except (subprocess.SubprocessError, ValueError, IndexError) as error:
-            not_measured[f"{GROWTH} {part}"] = last_line(getattr(error, "stderr", None)) or repr(error)
+            not_measured[f"{GROWTH} {part}"] = last_line(getattr(error, "stderr", None)) or repr(
+                error
+            )
 
 
 def answer(python, client, what, url):
     command = [str(python), str(HERE / "clients" / client), what, url]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=LONGEST, env=environment())
+    done = subprocess.run(
+        command, check=True, capture_output=True, text=True, timeout=LONGEST, env=environment()
+    )
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def environment():
     """Ours, without what would send a client through a proxy or change its interpreter."""
-    return {name: value for name, value in os.environ.items() if "proxy" not in name.lower() and not name.startswith("PYTHON")}
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if "proxy" not in name.lower() and not name.startswith("PYTHON")
+    }
 
 
 def machine():
@@ -157,7 +190,9 @@ def processor():
 
 def show(results):
     rounds = results["rounds"]
-    print(f"Python {results['python']}, {results['cores']} cores of {results['processor']}, {results['system']}, {len(rounds)} rounds\n")
+    print(
+        f"Python {results['python']}, {results['cores']} cores of {results['processor']}, {results['system']}, {len(rounds)} rounds\n"
+    )
     for text in tables(rounds):
         print(text)
     for part in results["growth"].values():
@@ -165,7 +200,10 @@ def show(results):
     print("installed\n" + aligned(list(footprint(results["installed"]))))
     for peer, installed in results["installed"].items():
         if installed:
-            print(f"{peer}: " + ", ".join(f"{name} {version}" for name, (version, _) in sorted(installed.items())))
+            print(
+                f"{peer}: "
+                + ", ".join(f"{name} {version}" for name, (version, _) in sorted(installed.items()))
+            )
     for peer, met, of in goals(rounds):
         print(f"{peer}: {met} of {of} goals met")
     for what, why in {**failures(rounds), **results["not_measured"]}.items():
@@ -174,8 +212,14 @@ def show(results):
 
 def last_line(text):
     """The line that says what went wrong: the last that names an error, else the last."""
-    lines = (text.decode(errors="replace") if isinstance(text, bytes) else text or "").strip().splitlines()
-    return next((line.strip() for line in reversed(lines) if "Error:" in line), lines[-1] if lines else "")
+    lines = (
+        (text.decode(errors="replace") if isinstance(text, bytes) else text or "")
+        .strip()
+        .splitlines()
+    )
+    return next(
+        (line.strip() for line in reversed(lines) if "Error:" in line), lines[-1] if lines else ""
+    )
 
 
 if __name__ == "__main__":

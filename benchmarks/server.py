@@ -1,10 +1,10 @@
-"""A fake chat and picture server with replies made in advance, so that what is measured is the client.
+"""A fake chat and image server with replies made in advance, so that what is measured is the client.
 
 It prints its port, serves until its standard input ends, and knows by the model's name how to answer:
 `latency-50` waits 50 ms, `live` streams one event a millisecond, `coalesced` puts many events into one HTTP chunk,
 `short` streams few events, `held` sends one of as many and the others when `/release` is asked for,
 `tools` calls a tool until it has had enough results,
-`small` draws a small picture; any other model is answered at once.
+`small` draws a small image; any other model is answered at once.
 """
 
 import asyncio
@@ -13,20 +13,23 @@ import json
 import re
 import sys
 
-from clients.agreed import ANSWER, DELTAS, HELD_DELTAS, LIVE_DELTAS, PICTURE_BYTES, QUESTION, TURNS
+from clients.agreed import ANSWER, DELTAS, HELD_DELTAS, IMAGE_BYTES, LIVE_DELTAS, QUESTION, TURNS
 from clients.png import made_up_png
 
 MODEL = re.compile(rb'"model"\s*:\s*"([^"]*)"')
 STREAM = re.compile(rb'"stream"\s*:\s*true')
 TOOL_RESULT = re.compile(rb'"role"\s*:\s*"tool"')
 LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d+)", re.IGNORECASE)
-KEPT = 4096  # of a body, at each end: enough to find the model's name without holding the pictures
+KEPT = 4096  # of a body, at each end: enough to find the model's name without holding the images
 BATCH = 64 * 1024
 LAST_CHUNK = b"0\r\n\r\n"
 
 
 def whole(body, kind=b"application/json", status=b"200 OK"):
-    return b"HTTP/1.1 %s\r\ncontent-type: %s\r\ncontent-length: %d\r\n\r\n" % (status, kind, len(body)) + body
+    return (
+        b"HTTP/1.1 %s\r\ncontent-type: %s\r\ncontent-length: %d\r\n\r\n" % (status, kind, len(body))
+        + body
+    )
 
 
 def chunk(data):
@@ -34,7 +37,10 @@ def chunk(data):
 
 
 def stream_head(kind):
-    return b"HTTP/1.1 200 OK\r\ncontent-type: %s\r\ncache-control: no-cache\r\ntransfer-encoding: chunked\r\n\r\n" % kind
+    return (
+        b"HTTP/1.1 200 OK\r\ncontent-type: %s\r\ncache-control: no-cache\r\ntransfer-encoding: chunked\r\n\r\n"
+        % kind
+    )
 
 
 def packed(pieces, size):
@@ -57,7 +63,9 @@ def completion(finish="stop", **message):
             "object": "chat.completion",
             "created": 1700000000,
             "model": "m",
-            "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": finish}],
+            "choices": [
+                {"index": 0, "message": message, "logprobs": None, "finish_reason": finish}
+            ],
             "usage": {"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 12},
         }
     )
@@ -65,22 +73,43 @@ def completion(finish="stop", **message):
 
 def tool_calling(number):
     function = {"name": "shout", "arguments": encoded({"text": QUESTION}).decode()}
-    return completion("tool_calls", content=None, tool_calls=[{"id": f"call_{number}", "type": "function", "function": function}])
+    return completion(
+        "tool_calls",
+        content=None,
+        tool_calls=[{"id": f"call_{number}", "type": "function", "function": function}],
+    )
 
 
 def completion_events(count):
     def event(delta, finish=None):
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
-        head = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1700000000, "model": "m"}
+        head = {
+            "id": "chatcmpl-1",
+            "object": "chat.completion.chunk",
+            "created": 1700000000,
+            "model": "m",
+        }
         return b"data: %s\n\n" % encoded(head | {"choices": [choice]})
 
     words = [event({"content": f" word{number}"}) for number in range(count)]
-    return [event({"role": "assistant", "content": ""}), *words, event({}, "stop"), b"data: [DONE]\n\n"]
+    return [
+        event({"role": "assistant", "content": ""}),
+        *words,
+        event({}, "stop"),
+        b"data: [DONE]\n\n",
+    ]
 
 
 def anthropic_message(content, **more):
     usage = {"input_tokens": 9, "output_tokens": 3}
-    message = {"id": "msg_1", "type": "message", "role": "assistant", "model": "m", "content": content, "usage": usage}
+    message = {
+        "id": "msg_1",
+        "type": "message",
+        "role": "assistant",
+        "model": "m",
+        "content": content,
+        "usage": usage,
+    }
     return message | {"stop_reason": None, "stop_sequence": None} | more
 
 
@@ -91,21 +120,39 @@ def anthropic_events(count):
     yield event("message_start", message=anthropic_message([]))
     yield event("content_block_start", index=0, content_block={"type": "text", "text": ""})
     for number in range(count):
-        yield event("content_block_delta", index=0, delta={"type": "text_delta", "text": f" word{number}"})
+        yield event(
+            "content_block_delta", index=0, delta={"type": "text_delta", "text": f" word{number}"}
+        )
     yield event("content_block_stop", index=0)
-    yield event("message_delta", delta={"stop_reason": "end_turn", "stop_sequence": None}, usage={"output_tokens": 3})
+    yield event(
+        "message_delta",
+        delta={"stop_reason": "end_turn", "stop_sequence": None},
+        usage={"output_tokens": 3},
+    )
     yield event("message_stop")
 
 
 def ollama_reply(content=ANSWER, done=True):
-    reply = {"model": "m", "created_at": "2026-01-01T00:00:00.000000Z", "message": {"role": "assistant", "content": content}, "done": done}
+    reply = {
+        "model": "m",
+        "created_at": "2026-01-01T00:00:00.000000Z",
+        "message": {"role": "assistant", "content": content},
+        "done": done,
+    }
     if done:
-        reply |= {"done_reason": "stop", "total_duration": 5000000, "prompt_eval_count": 9, "eval_count": 3}
+        reply |= {
+            "done_reason": "stop",
+            "total_duration": 5000000,
+            "prompt_eval_count": 9,
+            "eval_count": 3,
+        }
     return encoded(reply)
 
 
 def ollama_lines(count):
-    return [ollama_reply(f" word{number}", done=False) + b"\n" for number in range(count)] + [ollama_reply("") + b"\n"]
+    return [ollama_reply(f" word{number}", done=False) + b"\n" for number in range(count)] + [
+        ollama_reply("") + b"\n"
+    ]
 
 
 def drawing(size):
@@ -127,9 +174,16 @@ class Replies:
         answered = anthropic_message([{"type": "text", "text": ANSWER}], stop_reason="end_turn")
         self.anthropic = whole(encoded(answered))
         self.ollama = whole(ollama_reply())
-        self.models = whole(encoded({"object": "list", "data": [{"id": "m", "object": "model", "created": 0, "owned_by": "nobody"}]}))
-        self.picture = whole(drawing(PICTURE_BYTES))
-        self.small_picture = whole(drawing(1024))
+        self.models = whole(
+            encoded(
+                {
+                    "object": "list",
+                    "data": [{"id": "m", "object": "model", "created": 0, "owned_by": "nobody"}],
+                }
+            )
+        )
+        self.image = whole(drawing(IMAGE_BYTES))
+        self.small_image = whole(drawing(1024))
         self.not_found = whole(b'{"error":{"message":"not here"}}', status=b"404 Not Found")
         self.length_required = whole(b"", status=b"411 Length Required")
         self.sse_head = stream_head(b"text/event-stream")
@@ -202,11 +256,18 @@ class Connection(asyncio.Protocol):
             self._events(model, replies.sse, replies.sse_coalesced, replies.sse_live)
         elif path == b"/v1/chat/completions" and model == b"tools":
             results = len(TOOL_RESULT.findall(body))
-            self._transport.write(replies.tool_calls[results] if results < len(replies.tool_calls) else replies.chat)
+            self._transport.write(
+                replies.tool_calls[results] if results < len(replies.tool_calls) else replies.chat
+            )
         elif path == b"/v1/chat/completions":
             self._transport.write(replies.chat)
         elif path == b"/v1/messages" and streams:
-            self._events(model, replies.sse_anthropic, replies.sse_anthropic_coalesced, replies.sse_anthropic_live)
+            self._events(
+                model,
+                replies.sse_anthropic,
+                replies.sse_anthropic_coalesced,
+                replies.sse_anthropic_live,
+            )
         elif path == b"/v1/messages":
             self._transport.write(replies.anthropic)
         elif path == b"/v1/images/generations":
@@ -257,7 +318,9 @@ async def serve():
     replies = Replies()
     loop = asyncio.get_running_loop()
     held = []
-    server = await loop.create_server(lambda: Connection(replies, held), "127.0.0.1", 0, backlog=4096)
+    server = await loop.create_server(
+        lambda: Connection(replies, held), "127.0.0.1", 0, backlog=4096
+    )
     print(server.sockets[0].getsockname()[1], flush=True)
     ended = asyncio.Event()
     loop.add_reader(sys.stdin.fileno(), ended.set)

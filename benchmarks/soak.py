@@ -47,7 +47,13 @@ def kind_of(number):
 
 def event(delta, finish=None):
     choice = {"index": 0, "delta": delta, "finish_reason": finish}
-    return b"data: " + json.dumps({"id": "c", "object": "chat.completion.chunk", "model": "m", "choices": [choice]}).encode() + b"\n\n"
+    return (
+        b"data: "
+        + json.dumps(
+            {"id": "c", "object": "chat.completion.chunk", "model": "m", "choices": [choice]}
+        ).encode()
+        + b"\n\n"
+    )
 
 
 def chunk(data):
@@ -58,7 +64,11 @@ async def answer(reader, writer):
     with contextlib.suppress(OSError, asyncio.IncompleteReadError):
         while True:
             head = await reader.readuntil(b"\r\n\r\n")
-            length = next(int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+            length = next(
+                int(line[15:])
+                for line in head.lower().split(b"\r\n")
+                if line.startswith(b"content-length:")
+            )
             number = int(json.loads(await reader.readexactly(length))["model"])
             if not await speak(reader, writer, number):
                 break
@@ -70,9 +80,14 @@ async def speak(reader, writer, number):
     kind = kind_of(number)
     if kind == "refused":
         body = b'{"error": {"message": "out of order"}}'
-        writer.write(b"HTTP/1.1 500 X\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body))
+        writer.write(
+            b"HTTP/1.1 500 X\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%s"
+            % (len(body), body)
+        )
         return True
-    writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
+    writer.write(
+        b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+    )
     for word in words_of(number)[: WORDS if kind == "healthy" else WORDS // 2]:
         writer.write(chunk(event({"content": word})))
         await writer.drain()
@@ -86,7 +101,9 @@ async def speak(reader, writer, number):
     if kind == "stalled":
         await reader.read()  # until the client has gone
     if kind == "reset":
-        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.get_extra_info("socket").setsockopt(
+            socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+        )
         writer.transport.abort()
     return False
 
@@ -123,13 +140,19 @@ async def one(model, number, found):
             if error.partial.text != text:
                 found["wrong"] += 1
         except md.MajordomoError as error:
-            outcome = "refused" if error.status == 500 else f"{type(error).__name__} {getattr(error, 'phase', error.code)}"
+            outcome = (
+                "refused"
+                if error.status == 500
+                else f"{type(error).__name__} {getattr(error, 'phase', error.code)}"
+            )
         except Exception as error:
             outcome = "wrong"
             found[f"untyped {type(error).__name__}"] += 1
     if patience.cancelled_caught:
         outcome = "given up"
-    exact = {"healthy": text == whole, "refused": text == "", "reset": said.startswith(text)}.get(kind, text == said)
+    exact = {"healthy": text == whole, "refused": text == "", "reset": said.startswith(text)}.get(
+        kind, text == said
+    )
     expected = {"healthy": "whole", "refused": "refused", "stalled": "given up"}.get(kind, "broken")
     found[kind] += 1
     if outcome == expected and exact:
@@ -158,7 +181,12 @@ async def soak(url, loop, rounds, streams):
                     group.start_soon(one, provider.model(str(number)), number, found)
             memory.append(resident())
     await anyio.sleep(0.1)
-    return {"counts": dict(found), "memory": memory, "tasks": living(loop) - tasks, "sockets": sockets() - before}
+    return {
+        "counts": dict(found),
+        "memory": memory,
+        "tasks": living(loop) - tasks,
+        "sockets": sockets() - before,
+    }
 
 
 def living(loop):
@@ -206,10 +234,20 @@ def judged(result):
     rows = []
     for kind in ("healthy", *FAULTS):
         right, all_of_them = counts.get(f"{kind} as it should", 0), counts.get(kind, 0)
-        rows.append((f"{kind}, as it should be", f"{right:,} of {all_of_them:,}", "all", right == all_of_them))
+        rows.append(
+            (
+                f"{kind}, as it should be",
+                f"{right:,} of {all_of_them:,}",
+                "all",
+                right == all_of_them,
+            )
+        )
     wrong = sum(often for what, often in counts.items() if what.startswith(("wrong", "untyped")))
     rows.append(("wrong words or untyped errors", wrong, 0, not wrong))
-    rows += [(f"{name} left", result[name], 0, result[name] <= 0) for name in ("sockets", "tasks", "threads")]
+    rows += [
+        (f"{name} left", result[name], 0, result[name] <= 0)
+        for name in ("sockets", "tasks", "threads")
+    ]
     rows.append(("KiB more after each round", round(growth), GROWTH, growth <= GROWTH))
     return rows
 
@@ -217,7 +255,9 @@ def judged(result):
 @contextlib.contextmanager
 def server():
     command = [sys.executable, __file__, "--serve"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
         try:
             yield f"http://127.0.0.1:{int(process.stdout.readline())}"
         finally:
@@ -233,18 +273,32 @@ def carriers(options):
 
 
 def main():
-    parser = argparse.ArgumentParser(description="A thousand streams at once, a tenth of them faulty: what goes wrong, and what is left.")
+    parser = argparse.ArgumentParser(
+        description="A thousand streams at once, a tenth of them faulty: what goes wrong, and what is left."
+    )
     parser.add_argument("--streams", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--loop", choices=["asyncio", "trio"], default="asyncio", help="trio has to be installed where it runs (--here)")
-    parser.add_argument("--here", action="store_true", help="this interpreter and its majordomo, instead of two environments of their own")
+    parser.add_argument(
+        "--loop",
+        choices=["asyncio", "trio"],
+        default="asyncio",
+        help="trio has to be installed where it runs (--here)",
+    )
+    parser.add_argument(
+        "--here",
+        action="store_true",
+        help="this interpreter and its majordomo, instead of two environments of their own",
+    )
     parser.add_argument("--json", metavar="FILE", help="write everything that was counted there")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--client", metavar="URL", help=argparse.SUPPRESS)
     options = parser.parse_args()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = 4 * options.streams + 256
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)), hard))
+    resource.setrlimit(
+        resource.RLIMIT_NOFILE,
+        (max(soft, wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)), hard),
+    )
     if options.serve:
         asyncio.run(serve())
         return 0
@@ -256,14 +310,18 @@ def main():
         with server() as url:
             command = [python, __file__, "--client", url, "--loop", options.loop]
             command += ["--rounds", str(options.rounds), "--streams", str(options.streams)]
-            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=LONGEST, check=False)
+            done = subprocess.run(
+                command, stdout=subprocess.PIPE, text=True, timeout=LONGEST, check=False
+            )
         if done.returncode:
             print(f"{name}: the client ended with {done.returncode}")
             return 1
         results[name] = json.loads(done.stdout.splitlines()[-1])
         rows = judged(results[name])
         kept = kept and all(row[3] for row in rows)
-        print(f"{name}, {options.loop}: {options.rounds} rounds of {options.streams:,} streams at once")
+        print(
+            f"{name}, {options.loop}: {options.rounds} rounds of {options.streams:,} streams at once"
+        )
         for what, figure, allowed, fine in rows:
             print(f"  {'ok ' if fine else 'NOT'} {what:32} {figure!s:>16}   (allowed: {allowed})")
         for what, often in results[name]["counts"].items():

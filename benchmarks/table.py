@@ -25,7 +25,16 @@ def tables(rounds):
 
 
 def headings(scenario):
-    return ["", "CPU", "wall", *(f"ratio to {other}" for other in scenario.against), "peak", "failures", "goal", ""]
+    return [
+        "",
+        "CPU",
+        "wall",
+        *(f"ratio to {other}" for other in scenario.against),
+        "peak",
+        "failures",
+        "goal",
+        "",
+    ]
 
 
 def row(scenario, peer, found):
@@ -35,7 +44,7 @@ def row(scenario, peer, found):
         time(median(f["cpu_seconds"] / f["units"] for f in figures)),
         time(median(f["wall_seconds"] / f["units"] for f in figures)),
         *(_ratio(peer, other, found) for other in scenario.against),
-        _memory(median(f["peak_bytes"] for f in figures), scenario.picture_bytes),
+        _memory(median(f["peak_bytes"] for f in figures), scenario.image_bytes),
         f"{max(f['failures'] for f in figures):,}",
         str(scenario.goal(peer) or ""),
         verdict(scenario, peer, found),
@@ -45,12 +54,21 @@ def row(scenario, peer, found):
 def ratios(peer, other, found):
     """One of each round in which nothing failed on either side: a call that failed is cheap. None where something did."""
     if other == ITSELF:
-        pairs = [(results[peer]["cpu_seconds"], results[peer]["beside_cpu_seconds"]) for results in found if _has_beside(results, peer)]
+        pairs = [
+            (results[peer]["cpu_seconds"], results[peer]["beside_cpu_seconds"])
+            for results in found
+            if _has_beside(results, peer)
+        ]
         return None if _failed(found, peer) else [ours / theirs for ours, theirs in pairs]
-    both = [(results[peer], results[other]) for results in found if peer in results and other in results]
+    both = [
+        (results[peer], results[other]) for results in found if peer in results and other in results
+    ]
     if any(figures["failures"] for pair in both for figures in pair):
         return None
-    return [(ours["cpu_seconds"] / ours["units"]) / (theirs["cpu_seconds"] / theirs["units"]) for ours, theirs in both]
+    return [
+        (ours["cpu_seconds"] / ours["units"]) / (theirs["cpu_seconds"] / theirs["units"])
+        for ours, theirs in both
+    ]
 
 
 def verdict(scenario, peer, found):
@@ -63,7 +81,9 @@ def verdict(scenario, peer, found):
         return ""
     if reached is None or median(reached) > goal.ratio:
         return "missed"
-    peak = median(results[peer]["peak_bytes"] for results in found if peer in results) / (scenario.picture_bytes or 1)
+    peak = median(results[peer]["peak_bytes"] for results in found if peer in results) / (
+        scenario.image_bytes or 1
+    )
     return "missed" if goal.peak is not None and peak > goal.peak else "met"
 
 
@@ -72,16 +92,38 @@ def footprint(installed):
     yield ["", "distributions", "MB", "of which Pillow", "goal", ""]
     for peer, found in installed.items():
         if found:
-            size, pillow = sum(megabytes for _, megabytes in found.values()), found.get("pillow", ("", 0))[1]
-            goal = f"<= {MOST_DISTRIBUTIONS}; <= {MOST_MEGABYTES} MB without Pillow" if peer == "majordomo" else ""
-            met = "met" if len(found) <= MOST_DISTRIBUTIONS and size - pillow <= MOST_MEGABYTES else "missed"
-            yield [peer, str(len(found)), f"{size:.1f}", f"{pillow:.1f}" if pillow else "", goal, met if goal else ""]
+            size, pillow = (
+                sum(megabytes for _, megabytes in found.values()),
+                found.get("pillow", ("", 0))[1],
+            )
+            goal = (
+                f"<= {MOST_DISTRIBUTIONS}; <= {MOST_MEGABYTES} MB without Pillow"
+                if peer == "majordomo"
+                else ""
+            )
+            met = (
+                "met"
+                if len(found) <= MOST_DISTRIBUTIONS and size - pillow <= MOST_MEGABYTES
+                else "missed"
+            )
+            yield [
+                peer,
+                str(len(found)),
+                f"{size:.1f}",
+                f"{pillow:.1f}" if pillow else "",
+                goal,
+                met if goal else "",
+            ]
 
 
 def goals(rounds):
     """How many are met, of how many, by the plain and the fast install."""
     for peer in OURS:
-        verdicts = [verdict(scenario, peer, found) for _, scenario, peers, found in measured(rounds) if peer in peers]
+        verdicts = [
+            verdict(scenario, peer, found)
+            for _, scenario, peers, found in measured(rounds)
+            if peer in peers
+        ]
         judged = [one for one in verdicts if one]
         yield peer, judged.count("met"), len(judged)
 
@@ -99,7 +141,10 @@ def failures(rounds):
 
 def growth_rows(part):
     """The rows of one table of growth: `part` has `size` (what grows), `columns` and `rows` of numbers."""
-    return [[part["size"], *part["columns"]], *([f"{line[0]:,}", *(f"{value:,.2f}" for value in line[1:])] for line in part["rows"])]
+    return [
+        [part["size"], *part["columns"]],
+        *([f"{line[0]:,}", *(f"{value:,.2f}" for value in line[1:])] for line in part["rows"]),
+    ]
 
 
 def time(seconds):
@@ -111,7 +156,10 @@ def time(seconds):
 
 def aligned(rows):
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows]
+    lines = [
+        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip()
+        for row in rows
+    ]
     return "\n".join(f"  {line}" for line in lines) + "\n"
 
 

@@ -1,19 +1,21 @@
-"""The shape of a chat bot's handler: history kept as JSON, pictures in and out, one clear line when something fails."""
+"""The shape of a chat bot's handler: history kept as JSON, images in and out, one clear line when something fails."""
 
 import asyncio
 
 import majordomo as md
 
 chat = md.model("offline")
-painter = md.image_model("offline", md.with_image_size("256x256"), md.with_steps(6))
+image_model = md.image_model("offline", md.with_image_size("256x256"), md.with_steps(6))
 
 
-async def answer(saved: str, text: str, attachments: list[bytes]) -> tuple[str, str, list[md.ImagePart]]:
-    """The new history, what to say, and pictures to post. Text and attachments come from strangers."""
+async def answer(
+    saved: str, text: str, attachments: list[bytes]
+) -> tuple[str, str, list[md.ImagePart]]:
+    """The new history, what to say, and images to post. Text and attachments come from strangers."""
     history = md.load_messages(saved) if saved else [md.system("be brief")]
     try:
         if text.startswith("/draw "):
-            result = await painter.generate(text.removeprefix("/draw "), md.with_random_seed())
+            result = await image_model.generate(text.removeprefix("/draw "), md.with_random_seed())
             history += [md.user(text), md.assistant("here it is", result.image)]
             return md.dump_messages(history), f"seed {result.details[0].seed}", list(result.images)
         history.append(md.user(text, *(md.ImagePart(data) for data in attachments)))
@@ -24,11 +26,11 @@ async def answer(saved: str, text: str, attachments: list[bytes]) -> tuple[str, 
 
 
 async def main() -> None:
-    saved, said, pictures = await answer("", "/draw a red house under an old tree", [])
-    print(said, pictures)
-    saved, said, _ = await answer(saved, "which colours does it have?", [])
+    saved, said, images = await answer("", "/draw a red house under an old tree", [])
+    print(said, images)
+    saved, said, _ = await answer(saved, "which colors does it have?", [])
     print(said)
-    _, said, _ = await answer(saved, "and this?", [b"<html>no picture</html>"])
+    _, said, _ = await answer(saved, "and this?", [b"<html>no image</html>"])
     print(said)
 
 

@@ -62,12 +62,16 @@ class PretendClock(Clock):
 
     async def idle(self) -> None:
         """Let others go on; when nothing moves time and somebody waits for it, move it for them."""
-        await anyio.sleep(0.001)  # of real time: the pictures are drawn in threads, which want the processor
+        await anyio.sleep(
+            0.001
+        )  # of real time: the images are drawn in threads, which want the processor
         if not self.busy and self._waits:
             await self.advance(min(until for until, _ in self._waits) - self._time)
 
 
-async def slowly(stream: AbstractAsyncContextManager[Any], clock: Clock, seconds: float) -> AsyncIterator[Any]:
+async def slowly(
+    stream: AbstractAsyncContextManager[Any], clock: Clock, seconds: float
+) -> AsyncIterator[Any]:
     """A stream as if each of its events took a while; the offline models are too quick to be watched."""
     pretended = clock if isinstance(clock, PretendClock) else PretendClock()
     pretended.busy += 1
@@ -118,7 +122,9 @@ class Channel:
     messages: list[Message] = field(default_factory=list)
     next_edit: float = 0.0
 
-    async def send(self, author: str, text: str, attachments: tuple[md.ImagePart, ...] = ()) -> Message:
+    async def send(
+        self, author: str, text: str, attachments: tuple[md.ImagePart, ...] = ()
+    ) -> Message:
         """Raises PlatformError: empty, too long or too large."""
         await checkpoint()
         if not text.strip() and not attachments:
@@ -130,8 +136,12 @@ class Channel:
         return message
 
     async def announce(self, message: Message, verb: str) -> None:
-        pictures = "".join(f" [{picture.mime} {picture.width}x{picture.height}]" for picture in message.attachments)
-        self.platform.transcript.append(f"{self.platform.clock.now():5.1f}  {message.author} {verb}: {message.text}{pictures}")
+        images = "".join(
+            f" [{image.mime} {image.width}x{image.height}]" for image in message.attachments
+        )
+        self.platform.transcript.append(
+            f"{self.platform.clock.now():5.1f}  {message.author} {verb}: {message.text}{images}"
+        )
         for hear in self.platform.listeners:
             await hear(message, verb)
 
@@ -154,7 +164,7 @@ def _check(author: str, text: str, attachments: tuple[md.ImagePart, ...]) -> Non
         raise PlatformError(f"a message has at most {MESSAGE_LIMIT} characters, not {len(text)}")
     if author == "bot" and "@everyone" in text:
         raise PlatformError("a bot may not ring everyone")
-    if any(len(picture.data) > UPLOAD_LIMIT for picture in attachments):
+    if any(len(image.data) > UPLOAD_LIMIT for image in attachments):
         raise PlatformError(f"an attachment has at most {UPLOAD_LIMIT:,} bytes")
 
 

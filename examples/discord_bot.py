@@ -18,7 +18,7 @@ except ModuleNotFoundError:
     sys.exit("this example needs discord.py: pip install discord.py")
 
 import majordomo as md
-from majordomo.bots import CallerQueue, Splitter, fit_upload, safe_text, throttle, throttle_picture
+from majordomo.bots import Splitter, UserQueue, fit_upload, safe_text, throttle, throttle_image
 
 UPLOAD_LIMIT = 10 * 1024 * 1024  # without boosts
 TURNS_KEPT = 20
@@ -26,9 +26,11 @@ TURNS_KEPT = 20
 intents = discord.Intents.default()
 intents.message_content = True
 client = discord.Client(intents=intents, allowed_mentions=discord.AllowedMentions.none())
-painter = md.image_model(os.environ.get("MAJORDOMO_IMAGE_MODEL", "offline"), md.with_random_seed())
+image_model = md.image_model(
+    os.environ.get("MAJORDOMO_IMAGE_MODEL", "offline"), md.with_random_seed()
+)
 chat = md.model(os.environ.get("MAJORDOMO_CHAT_MODEL", "offline"))
-queue = CallerQueue(places=2, per_caller=2, cooldown=3)
+queue = UserQueue(max_concurrency=2, per_user=2, cooldown=3)
 histories: dict[int, list[md.Message]] = {}  # by channel
 
 
@@ -37,48 +39,67 @@ async def on_message(message: discord.Message) -> None:
     """discord.py runs each message in a task of its own."""
     if message.author.bot:
         return
-    caller = f"discord-{message.author.id}"
+    user_id = f"discord-{message.author.id}"
     if message.content == "!cancel":
-        await message.reply(f"{queue.cancel(caller)} stopped")
+        await message.reply(f"{queue.cancel(user_id)} stopped")
     elif message.content.startswith("!draw "):
-        await serve(message, caller, draw)
+        await serve(message, user_id, draw)
     elif client.user in message.mentions:
-        await serve(message, caller, answer)
+        await serve(message, user_id, answer)
 
 
-async def serve(message: discord.Message, caller: str, work) -> None:  # type: ignore[no-untyped-def]
+async def serve(message: discord.Message, user_id: str, work) -> None:  # type: ignore[no-untyped-def]
     """One request, from its place in the line to its end. Whatever goes wrong is one line in the chat."""
     try:
-        await queue.run(caller, lambda: work(message, caller), lambda place: message.reply(f"you are number {place}"))
+        await queue.run(
+            user_id,
+            lambda: work(message, user_id),
+            lambda place: message.reply(f"you are number {place}"),
+        )
     except md.JobCancelledError:
         pass  # `!cancel` has said so
     except md.MajordomoError as error:
         await message.reply(safe_text(f"sorry, {error}")[:2000])
 
 
-async def draw(message: discord.Message, caller: str) -> None:
+async def draw(message: discord.Message, user_id: str) -> None:
     prompt = message.content.removeprefix("!draw ")
     shown = await message.reply("one moment")
     try:
-        async with throttle_picture(painter.stream(prompt, md.with_caller(caller), previews=2)) as live:
+        async with throttle_image(
+            image_model.stream(prompt, md.with_user_id(user_id), previews=2)
+        ) as live:
             async for snapshot in live:
-                pictures = [] if snapshot.preview is None else [await upload(snapshot.preview, "unfinished")]
+                images = (
+                    []
+                    if snapshot.preview is None
+                    else [await upload(snapshot.preview, "unfinished")]
+                )
                 if snapshot.result is not None:
-                    pictures = [await upload(picture, "picture") for picture in snapshot.result.images]
-                    histories.setdefault(message.channel.id, []).extend([md.user(prompt), md.assistant(*snapshot.result.images)])
+                    images = [await upload(image, "image") for image in snapshot.result.images]
+                    histories.setdefault(message.channel.id, []).extend(
+                        [md.user(prompt), md.assistant(*snapshot.result.images)]
+                    )
                 text = "" if snapshot.result is not None else snapshot.status or "one moment"
-                await shown.edit(content=text, attachments=pictures or shown.attachments)
+                await shown.edit(content=text, attachments=images or shown.attachments)
     except BaseException:
         await shown.delete()
         raise
 
 
-async def answer(message: discord.Message, caller: str) -> None:
-    """The channel's history goes along, and so do the pictures attached to the question."""
-    pictures = [md.ImagePart(await file.read()) for file in message.attachments if (file.content_type or "").startswith("image/")]
-    turns = [*histories.get(message.channel.id, []), md.user(message.clean_content, *pictures)]
+async def answer(message: discord.Message, user_id: str) -> None:
+    """The channel's history goes along, and so do the images attached to the question."""
+    images = [
+        md.ImagePart(await file.read())
+        for file in message.attachments
+        if (file.content_type or "").startswith("image/")
+    ]
+    turns = [*histories.get(message.channel.id, []), md.user(message.clean_content, *images)]
     splitter, messages = Splitter(2000), []
-    async with message.channel.typing(), throttle(chat.stream(turns, md.with_caller(caller))) as live:
+    async with (
+        message.channel.typing(),
+        throttle(chat.stream(turns, md.with_user_id(user_id))) as live,
+    ):
         async for snapshot in live:
             for change in splitter.update(safe_text(snapshot.shown)):
                 if change.new:
@@ -91,8 +112,8 @@ async def answer(message: discord.Message, caller: str) -> None:
         histories[message.channel.id] = [*turns, *snapshot.reply.new_messages][-TURNS_KEPT:]
 
 
-async def upload(picture: md.ImagePart, name: str) -> discord.File:
-    fitted = await fit_upload(picture, UPLOAD_LIMIT)
+async def upload(image: md.ImagePart, name: str) -> discord.File:
+    fitted = await fit_upload(image, UPLOAD_LIMIT)
     return discord.File(io.BytesIO(fitted.data), f"{name}.{fitted.mime.removeprefix('image/')}")
 
 

@@ -1,4 +1,4 @@
-"""One conversation, whoever answers: a picture is looked at, another is drawn by a tool, an answer fills a model, the last one streams.
+"""One conversation, whoever answers: an image is looked at, another is drawn by a tool, an answer fills a model, the last one streams.
 
 python examples/one_conversation.py [MODEL]      # "offline", "ollama/qwen3-vl", "anthropic/claude-opus-4-8", ...
 """
@@ -29,7 +29,7 @@ class Turn:
     finish_reason: str
     roles: tuple[str, ...]  # of the messages that the step added
     calls: tuple[tuple[str, dict[str, Any]], ...] = ()
-    pictures: tuple[tuple[int, int], ...] = ()
+    images: tuple[tuple[int, int], ...] = ()
     output: Any = None
 
 
@@ -40,25 +40,43 @@ class Conversation:
 
     def note(self, reply: md.Reply) -> None:
         added = reply.new_messages
-        calls = tuple((part.name, part.arguments) for message in added for part in message.parts if isinstance(part, md.ToolCallPart))
+        calls = tuple(
+            (part.name, part.arguments)
+            for message in added
+            for part in message.parts
+            if isinstance(part, md.ToolCallPart)
+        )
         sizes = tuple((image.width, image.height) for image in reply.images)
-        self.turns.append(Turn(reply.text, reply.finish_reason, tuple(m.role for m in added), calls, sizes, reply.output))
+        self.turns.append(
+            Turn(
+                reply.text,
+                reply.finish_reason,
+                tuple(m.role for m in added),
+                calls,
+                sizes,
+                reply.output,
+            )
+        )
         self.history.extend(added)
 
 
 async def converse(model: llm.Model) -> Conversation:
     """The whole conversation with any chat model that sees and calls tools."""
-    painter = md.Offline().image_model("sketch")
-    photo = (await painter.generate("a boat on a lake", size="96x64", steps=1, seed=3)).image
-    draw = md.image_tool(painter, md.with_image_size("128x96"), md.with_steps(1), md.with_seed(7))
-    talk = Conversation(history=[md.system("Be brief."), md.user("What size has this picture?", photo)])
+    image_model = md.Offline().image_model("renderer")
+    photo = (await image_model.generate("a boat on a lake", size="96x64", steps=1, seed=3)).image
+    draw = md.image_tool(
+        image_model, md.with_image_size("128x96"), md.with_steps(1), md.with_seed(7)
+    )
+    talk = Conversation(
+        history=[md.system("Be brief."), md.user("What size has this image?", photo)]
+    )
 
     talk.note(await model.generate(talk.history))
 
-    talk.history.append(md.user("draw_picture of a lighthouse at dusk"))
+    talk.history.append(md.user("draw_image of a lighthouse at dusk"))
     talk.note(await md.run_tools(model, talk.history, tools=[draw]))
 
-    talk.history.append(md.user("How large is the picture that was drawn?"))
+    talk.history.append(md.user("How large is the image that was drawn?"))
     talk.note(await model.generate(talk.history, output=Size))
 
     talk.history.append(md.user("And what mood has it?"))

@@ -6,15 +6,19 @@ Run it with: pytest test_my_bot.py
 import pytest
 
 import majordomo as md
-from majordomo.testing import Faults, Refused, ScriptedProvider, plain_picture
+from majordomo.testing import Faults, Refused, ScriptedProvider, plain_image
 
 
 async def answer(provider, text: str) -> str | md.ImagePart:
     """The bot: draws what begins with /draw, talks about the rest, and is never rude."""
     try:
         if text.startswith("/draw "):
-            return (await provider.image_model("sd").generate(text.removeprefix("/draw "), size="64x64")).image
-        reply = await provider.model("chat").generate([md.system("You are a butler."), md.user(text)])
+            return (
+                await provider.image_model("sd").generate(text.removeprefix("/draw "), size="64x64")
+            ).image
+        reply = await provider.model("chat").generate(
+            [md.system("You are a butler."), md.user(text)]
+        )
         return reply.text
     except md.ContentRefusedError:
         return "I would rather not, sir."
@@ -31,18 +35,25 @@ def anyio_backend() -> str:
 
 
 async def test_it_talks_and_draws() -> None:
-    picture = plain_picture(64, 64)
-    provider = ScriptedProvider(chat=["Good evening."], images=[picture, md.ContentRefusedError("no")])
+    image = plain_image(64, 64)
+    provider = ScriptedProvider(
+        chat=["Good evening."], images=[image, md.ContentRefusedError("no")]
+    )
     assert await answer(provider, "Good evening!") == "Good evening."
-    assert await answer(provider, "/draw a lighthouse") == picture
+    assert await answer(provider, "/draw a lighthouse") == image
     assert await answer(provider, "/draw a rude lighthouse") == "I would rather not, sir."
     assert provider.chat_requests[0].messages[0].text == "You are a butler."
-    assert [request.prompt for request in provider.image_requests] == ["a lighthouse", "a rude lighthouse"]
+    assert [request.prompt for request in provider.image_requests] == [
+        "a lighthouse",
+        "a rude lighthouse",
+    ]
 
 
 async def test_it_stays_polite_when_nobody_answers() -> None:
     faults = Faults([Refused(times=2)])
-    async with md.LlamaSwap("http://gpu.test:8080", transport=faults, retries=md.Retries(attempts=2, base=0)) as provider:
+    async with md.LlamaSwap(
+        "http://gpu.test:8080", transport=faults, retries=md.Retries(attempts=2, initial_delay=0)
+    ) as provider:
         assert await answer(provider, "Good evening!") == "The kitchen is closed, sir."
     assert faults.count(Refused) == 2
 

@@ -1,6 +1,6 @@
 """Adds to the corpus of the tests what of a run goes ways that nothing there goes yet: `python fuzz/keep.py TARGET WORK`.
 
-A way is a pair of neighbouring lines of the library. The shortest inputs are asked first. Needs no atheris.
+A way is a pair of neighboring lines of the library. The shortest inputs are asked first. Needs no atheris.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ sys.path[:0] = [str(HERE.parent), str(TESTS), str(TESTS / "providers"), str(TEST
 LIBRARY = str(HERE.parent / "majordomo")
 LONGEST = 2000  # bytes of an input worth keeping
 
-import seeds  # noqa: E402 (the path has to be set before)
-import targets  # noqa: E402
+import seeds
+import targets
 
 Way = tuple[str, int, int]
 
@@ -57,7 +57,10 @@ def main() -> None:
     known: set[Way] = set()
     for given in (*seeds.SEEDS[chosen.target], *(path.read_bytes() for path in kept.glob("*"))):
         known |= ways(target, given)
-    for given in sorted((path.read_bytes() for path in chosen.work.glob("*") if path.stat().st_size <= LONGEST), key=len):
+    for given in sorted(
+        (path.read_bytes() for path in chosen.work.glob("*") if path.stat().st_size <= LONGEST),
+        key=len,
+    ):
         new = ways(target, given) - known
         if new:
             known |= new

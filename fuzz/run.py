@@ -13,7 +13,9 @@ HERE = Path(__file__).resolve().parent
 TESTS = HERE.parent / "tests"
 sys.path[:0] = [str(HERE.parent), str(TESTS), str(TESTS / "providers"), str(TESTS / "fuzz")]
 
-with atheris.instrument_imports(include=["majordomo", "PIL.PngImagePlugin", "PIL.JpegImagePlugin", "PIL.WebPImagePlugin"]):
+with atheris.instrument_imports(
+    include=["majordomo", "PIL.PngImagePlugin", "PIL.JpegImagePlugin", "PIL.WebPImagePlugin"]
+):
     import seeds
     import targets
 
@@ -22,7 +24,12 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("target", choices=sorted(targets.TARGETS))
     options.add_argument("--seconds", type=int, default=60)
-    options.add_argument("--work", type=Path, default=None, help="where inputs are collected; default: a folder that is thrown away")
+    options.add_argument(
+        "--work",
+        type=Path,
+        default=None,
+        help="where inputs are collected; default: a folder that is thrown away",
+    )
     options.add_argument("--longest", type=int, default=4096, help="bytes of an input")
     chosen = options.parse_args()
     with tempfile.TemporaryDirectory() as passing:
@@ -41,7 +48,14 @@ def main() -> None:
             "-print_final_stats=1",
             f"-artifact_prefix={folder}/crash-",
         ]
-        arguments = [sys.argv[0], f"-max_total_time={chosen.seconds}", *flags, str(folder), str(kept), str(begin)]
+        arguments = [
+            sys.argv[0],
+            f"-max_total_time={chosen.seconds}",
+            *flags,
+            str(folder),
+            str(kept),
+            str(begin),
+        ]
         atheris.Setup(arguments, targets.TARGETS[chosen.target])
         atheris.Fuzz()
 

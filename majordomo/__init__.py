@@ -1,4 +1,4 @@
-"""majordomo: chat and pictures from any backend, through one interface.
+"""majordomo: chat and images from any backend, through one interface.
 
 Importing this module costs next to nothing: every name is loaded when it is first used.
 """
@@ -14,19 +14,19 @@ __version__ = "0.1.0"
 _HOME = {
     "majordomo.errors": (
         "AuthenticationError BackendError BadResponseError CallWarning ChainExhaustedError ConfigurationError "
-        "ConnectionFailedError ContentRefusedError DeadlineExceededError InvalidRequestError JobCancelledError JobLostError "
+        "ConnectionFailedError ContentRefusedError DeadlineExceededError FailedAttempt InvalidRequestError JobCancelledError JobLostError "
         "MajordomoError NoImageError NotFoundError OverloadedError PermissionDeniedError RateLimitError StorageError "
-        "StreamBrokenError Tried UnsupportedError"
+        "StreamBrokenError UnsupportedError"
     ),
     "majordomo.settings": "Limits Rate Retries Timeout",
     "majordomo.backend_status": "Health ModelInfo",
     "majordomo.llm": (
         "FilePart ImagePart Message Reply TextPart ThinkingPart Tool ToolCallPart ToolContext ToolResultPart assistant dump_messages "
-        "load_messages system tool_result user user_parts with_max_tokens with_output with_reask with_reasoning with_stop with_temperature "
+        "load_messages system tool_result user user_parts with_max_tokens with_output with_output_retries with_reasoning with_stop with_temperature "
         "with_tool_choice with_tools with_top_k with_top_p"
     ),
     "majordomo.imagegen": (
-        "with_aspect with_background with_caller with_cfg_scale with_extra with_image_count with_image_size with_images "
+        "with_aspect with_background with_user_id with_cfg_scale with_extra with_image_count with_image_size with_images "
         "with_mask with_megapixels with_negative_prompt with_output_format with_previews with_quality with_random_seed "
         "with_sampler with_scheduler with_seed with_steps with_strength"
     ),
@@ -78,6 +78,7 @@ __all__ = [
     "ContentRefusedError",
     "Cost",
     "DeadlineExceededError",
+    "FailedAttempt",
     "FilePart",
     "Gemini",
     "Health",
@@ -127,7 +128,6 @@ __all__ = [
     "ToolCallPart",
     "ToolContext",
     "ToolResultPart",
-    "Tried",
     "UnsupportedError",
     "assistant",
     "cost",
@@ -150,7 +150,6 @@ __all__ = [
     "user_parts",
     "with_aspect",
     "with_background",
-    "with_caller",
     "with_cfg_scale",
     "with_extra",
     "with_image_count",
@@ -162,10 +161,10 @@ __all__ = [
     "with_negative_prompt",
     "with_output",
     "with_output_format",
+    "with_output_retries",
     "with_previews",
     "with_quality",
     "with_random_seed",
-    "with_reask",
     "with_reasoning",
     "with_sampler",
     "with_scheduler",
@@ -178,6 +177,7 @@ __all__ = [
     "with_tools",
     "with_top_k",
     "with_top_p",
+    "with_user_id",
 ]
 
 
@@ -209,6 +209,7 @@ if TYPE_CHECKING:
         ConnectionFailedError,
         ContentRefusedError,
         DeadlineExceededError,
+        FailedAttempt,
         InvalidRequestError,
         JobCancelledError,
         JobLostError,
@@ -220,7 +221,6 @@ if TYPE_CHECKING:
         RateLimitError,
         StorageError,
         StreamBrokenError,
-        Tried,
         UnsupportedError,
     )
     from majordomo.imagegen import Model as ImageModel
@@ -231,7 +231,6 @@ if TYPE_CHECKING:
     from majordomo.imagegen import (
         with_aspect,
         with_background,
-        with_caller,
         with_cfg_scale,
         with_extra,
         with_image_count,
@@ -249,6 +248,7 @@ if TYPE_CHECKING:
         with_seed,
         with_steps,
         with_strength,
+        with_user_id,
     )
     from majordomo.llm import (
         FilePart,
@@ -270,7 +270,7 @@ if TYPE_CHECKING:
         user_parts,
         with_max_tokens,
         with_output,
-        with_reask,
+        with_output_retries,
         with_reasoning,
         with_stop,
         with_temperature,
@@ -279,7 +279,13 @@ if TYPE_CHECKING:
         with_top_k,
         with_top_p,
     )
-    from majordomo.models.tool_loop import image_tool, run_tools, run_tools_sync, stream_tools, stream_tools_sync
+    from majordomo.models.tool_loop import (
+        image_tool,
+        run_tools,
+        run_tools_sync,
+        stream_tools,
+        stream_tools_sync,
+    )
     from majordomo.observability import Observer
     from majordomo.observability.costs import cost
     from majordomo.observability.ledger import Ledger

@@ -27,7 +27,7 @@ class ModelInfo:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """Whether a backend answered, learnt without generating or loading anything. `latency` in seconds, `error` why it is not ok."""
+    """Whether a backend answered, learned without generating or loading anything. `latency` in seconds, `error` why it is not ok."""
 
     ok: bool
     message: str = ""

@@ -12,7 +12,7 @@
     |- ContentRefusedError                 the backend will not draw or say this
     |- BackendError                        5xx, crash, out of memory
     |- BadResponseError                    an answer nobody can read
-    |   `- NoImageError                    an answer without the picture
+    |   `- NoImageError                    an answer without the image
     |- ConnectionFailedError               also a builtin ConnectionError
     |- DeadlineExceededError               also a builtin TimeoutError; `.phase` says where the time went
     |- StreamBrokenError                   cut off; `.partial` holds what had arrived
@@ -52,7 +52,7 @@ class CallWarning:
 
 
 @dataclass(frozen=True, slots=True)
-class Tried:
+class FailedAttempt:
     """A member of a chain that did not answer, before another one did. It stands in `tried` of a reply or a result.
 
     `code` and `message` are those of its error. `skipped`: nothing was sent to it, because it rested or cannot do what was asked.
@@ -109,7 +109,7 @@ class MajordomoError(Exception):
     def message(self) -> str:
         return str(self.args[0])
 
-    def about(self, provider: str, model: str = "") -> Self:
+    def with_context(self, provider: str, model: str = "") -> Self:
         """This error, saying whom the call was for where it did not say so yet."""
         self.provider = self.provider or provider
         self.model = self.model or model or None
@@ -224,7 +224,7 @@ class BadResponseError(MajordomoError):
 
 
 class NoImageError(BadResponseError):
-    """A successful answer without the picture it was for."""
+    """A successful answer without the image it was for."""
 
     default_code = "NO_IMAGE"
 
@@ -290,6 +290,8 @@ class ChainExhaustedError(MajordomoError):
     status_hint = 502
     default_code = "CHAIN_EXHAUSTED"
 
-    def __init__(self, message: str, *, failures: Sequence[MajordomoError] = (), **rest: Any) -> None:
+    def __init__(
+        self, message: str, *, failures: Sequence[MajordomoError] = (), **rest: Any
+    ) -> None:
         super().__init__(message, **rest)
         self.failures: tuple[MajordomoError, ...] = tuple(failures)

@@ -1,34 +1,50 @@
 """What a JSON text takes in memory once it is read, guessed from above without reading it."""
 
-MOST = 60 << 20  # bytes for the text itself, the texts within it, and its values
+MAX_BYTES = 60 << 20  # bytes for the text itself, the texts within it, and its values
 # Bytes that each takes in Python at its peak, measured: a list, an object with one member, a text (its letters apart), what a comma divides
 LIST, OBJECT, TEXT, VALUE = 88, 184, 64, 48
-LIGHT = MOST // LIST  # bytes; no text up to there can be too heavy, "{},{}" being the heaviest with 77 a byte
+LIGHT = (
+    MAX_BYTES // LIST
+)  # bytes; no text up to there can be too heavy, "{},{}" being the heaviest with 77 a byte
 ESCAPE = 16  # an escaped quote takes time, not memory
 KNOWN = 64  # so many different keys, each shorter than this, are counted once: the parser keeps one copy
 PIECE = 64 << 10
-_TO_C3, _TO_EF = bytes(range(0xC4)), bytes(range(0xF0))  # the first bytes of letters up to U+00FF, up to U+FFFF, and those that follow
+_TO_C3, _TO_EF = (
+    bytes(range(0xC4)),
+    bytes(range(0xF0)),
+)  # the first bytes of letters up to U+00FF, up to U+FFFF, and those that follow
 
 
-def is_heavy(raw: bytes, most: int = MOST) -> bool:
+def is_heavy(raw: bytes, most: int = MAX_BYTES) -> bool:
     """Whether reading `raw` would take much more than `most` bytes: "[],[],[]" takes thirty times its length.
 
     Nothing is copied but keys; brackets and commas within texts do not count. `raw` is there already, and its texts will be once more.
-    A picture in base64 may be larger than all that: half of `most` is left for values.
+    An image in base64 may be larger than all that: half of `most` is left for values.
     """
     if len(raw) * LIST <= most:
         return False
     most = max(most - 2 * len(raw), most // 2)
     narrow = raw.isascii() and b"\\u" not in raw
     wide = 0 if narrow else 5 * len(raw)
-    if LIST * raw.count(b"[") + OBJECT * raw.count(b"{") + TEXT * raw.count(b'"') // 2 + VALUE * raw.count(b",") + wide <= most:
+    if (
+        LIST * raw.count(b"[")
+        + OBJECT * raw.count(b"{")
+        + TEXT * raw.count(b'"') // 2
+        + VALUE * raw.count(b",")
+        + wide
+        <= most
+    ):
         return False
     keys: set[bytes] = set()
     total = at = 0
     while total <= most:
         quote = raw.find(b'"', at)
         end = quote if quote >= 0 else len(raw)
-        total += LIST * raw.count(b"[", at, end) + OBJECT * raw.count(b"{", at, end) + VALUE * raw.count(b",", at, end)
+        total += (
+            LIST * raw.count(b"[", at, end)
+            + OBJECT * raw.count(b"{", at, end)
+            + VALUE * raw.count(b",", at, end)
+        )
         if quote < 0:
             break
         begin = at = quote + 1
@@ -68,5 +84,9 @@ def _widening(raw: bytes, begin: int, end: int) -> int:
             continue
         if piece.translate(None, _TO_EF) or b"\\ud" in piece or b"\\uD" in piece:
             return 5 * (end - begin)
-        wide = wide or bool(piece.translate(None, _TO_C3)) or piece.count(b"\\u") > piece.count(b"\\u00")
+        wide = (
+            wide
+            or bool(piece.translate(None, _TO_C3))
+            or piece.count(b"\\u") > piece.count(b"\\u00")
+        )
     return 3 * (end - begin) if wide else 0

@@ -1,4 +1,4 @@
-"""Options that mean the same for chat and for pictures."""
+"""Options that mean the same for chat and for images."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from typing import Any, Protocol, TypeVar
 from majordomo.validation import as_extra
 
 SEEDS = 2**63  # a request takes 0 to 2**63-1
-SAFE_SEEDS = 2**31  # every backend takes 0 to 2**31-1 (stable-diffusion.cpp, A1111, ComfyUI, Gemini's int32)
+SAFE_SEEDS = (
+    2**31
+)  # every backend takes 0 to 2**31-1 (stable-diffusion.cpp, A1111, ComfyUI, Gemini's int32)
 
 
 class Overridable(Protocol):
@@ -51,6 +53,6 @@ def with_extra(extra: Mapping[str, Any] | None = None, **keys: Any) -> SharedOpt
     return _set(lambda: {"extra": {**as_extra({} if extra is None else extra), **keys}})
 
 
-def with_caller(caller: str | None) -> SharedOption:
+def with_user_id(user_id: str | None) -> SharedOption:
     """For whom this call is made: lines are fair, and limits, ledgers and observers count, by this key. It is never sent."""
-    return _set(lambda: {"caller": caller})
+    return _set(lambda: {"user_id": user_id})

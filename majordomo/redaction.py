@@ -39,7 +39,7 @@ class Secret:
         raise TypeError("a Secret is not pickled")
 
 
-def seal(value: str | Secret | None) -> Secret | None:
+def as_secret(value: str | Secret | None) -> Secret | None:
     """`value` as a Secret; None and "" are no key."""
     if isinstance(value, Secret) or value is None:
         return value
@@ -48,7 +48,7 @@ def seal(value: str | Secret | None) -> Secret | None:
 
 class Redactor:
     """Removes secrets from text that came from outside: as they are, percent-encoded, and in base64; also the beginning of one that was
-    cut off, where "…" says so. `within`: in the base64 of something longer too, which in a recording may be a picture."""
+    cut off, where "…" says so. `within`: in the base64 of something longer too, which in a recording may be an image."""
 
     def __init__(self, secrets: Iterable[Secret | None], *, within: bool = True) -> None:
         shapes: set[str] = set()
@@ -79,31 +79,48 @@ class Redactor:
 def _shapes(value: str, within: bool) -> set[str]:
     """How a text looks as it is, in a URL, and in base64, alone or (from 8 characters on) within something longer."""
     raw = value.encode("utf-8", "replace")
-    shapes = {value, base64.b64encode(raw).decode(), base64.urlsafe_b64encode(raw).decode(), base64.b64encode(b"majordomo:" + raw).decode()}
+    shapes = {
+        value,
+        base64.b64encode(raw).decode(),
+        base64.urlsafe_b64encode(raw).decode(),
+        base64.b64encode(b"majordomo:" + raw).decode(),
+    }
     if "\\" in value:
         shapes.add(value.replace("\\", "\\\\"))  # as in JSON, and where Python shows bytes
     for escaped in (quote(value, safe="", errors="replace"), quote(value, errors="replace")):
         shapes |= {escaped, _ESCAPE.sub(lambda found: found[0].lower(), escaped)}
     if within and len(raw) >= 8:
-        for before in range(3):  # its first and last digits there depend on the neighbours
-            digits = base64.b64encode(bytes(before) + raw)[(0, 2, 3)[before] : (len(raw) + before) * 8 // 6].decode()
+        for before in range(3):  # its first and last digits there depend on the neighbors
+            digits = base64.b64encode(bytes(before) + raw)[
+                (0, 2, 3)[before] : (len(raw) + before) * 8 // 6
+            ].decode()
             shapes |= {digits, digits.translate(_URLSAFE)}
     return shapes
 
 
 def _shown(piece: str, shape: str) -> int:
     """How many of the last characters of `piece` are the beginning of `shape`; fewer than 6 tell nothing."""
-    return next((length for length in range(min(len(piece), len(shape) - 1), 5, -1) if piece.endswith(shape[:length])), 0)
+    return next(
+        (
+            length
+            for length in range(min(len(piece), len(shape) - 1), 5, -1)
+            if piece.endswith(shape[:length])
+        ),
+        0,
+    )
 
 
-def hidden(value: Any, hide: Callable[[str], str]) -> Any:
+def redact_details(value: Any, redact: Callable[[str], str]) -> Any:
     """A plain JSON value with `hide` applied to every text within it, keys included."""
     if isinstance(value, str):
-        return hide(value)
+        return redact(value)
     if isinstance(value, Mapping):
-        return {hide(key) if isinstance(key, str) else key: hidden(item, hide) for key, item in value.items()}
+        return {
+            redact(key) if isinstance(key, str) else key: redact_details(item, redact)
+            for key, item in value.items()
+        }
     if isinstance(value, (list, tuple)):
-        return [hidden(item, hide) for item in value]
+        return [redact_details(item, redact) for item in value]
     return value
 
 

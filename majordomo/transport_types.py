@@ -11,19 +11,19 @@ from typing import Any, Protocol
 from majordomo.errors import DeadlineExceededError, Phase
 from majordomo.settings import Timeout
 
-GRACE = 0.15  # seconds by which a call may end after its deadline
+GRACE_SECONDS = 0.15  # seconds by which a call may end after its deadline
 
 
-class Upload(Protocol):
+class StreamingBody(Protocol):
     """A body that is made while it leaves; it can be sent again."""
 
     length: int
 
-    def pieces(self) -> Iterator[bytes]: ...
+    def chunks(self) -> Iterator[bytes]: ...
 
 
 @dataclass(frozen=True, slots=True)
-class WireRequest:
+class HTTPRequest:
     """One request, addressed below the provider's base URL. `path` begins with `/` and is already percent-encoded.
 
     `stream`: the answer comes piece by piece, so no content coding is asked for. `rooted`: the path is below the origin, not below
@@ -32,14 +32,14 @@ class WireRequest:
 
     method: str
     path: str
-    body: bytes | Upload = b""
+    body: bytes | StreamingBody = b""
     content_type: str = ""
     accept: str = "application/json"
     stream: bool = False
-    rooted: bool = False
+    from_origin: bool = False
 
 
-class WireStream(Protocol):
+class HTTPStream(Protocol):
     """An answer whose head has arrived. Header names are lower-case."""
 
     status: int
@@ -61,7 +61,7 @@ class WireStream(Protocol):
 class Transport(Protocol):
     """How bytes travel; the only thing between a flow and a network. It never repeats a request by itself."""
 
-    def open(self, request: WireRequest, deadline: Deadline) -> Awaitable[WireStream]:
+    def open(self, request: HTTPRequest, deadline: Deadline) -> Awaitable[HTTPStream]:
         """Send, and wait for the head of the answer, whatever its status.
 
         ConnectionFailedError has in `details` what a decision to repeat needs: `reused`, `sent`, `replied`.
@@ -71,7 +71,7 @@ class Transport(Protocol):
     async def aclose(self) -> None: ...
 
 
-class Wrapper(Protocol):
+class TransportWrapper(Protocol):
     """What may stand between a provider and its way to the backend, given as `transport=`: a recorder, made faults, a log of bytes.
 
     `inner` is what it stands on, given as a provider takes it: another wrapper, a Transport, an httpx client, None for our own sockets.
@@ -79,7 +79,7 @@ class Wrapper(Protocol):
 
     inner: Any
 
-    def around(self, port: Transport, base_path: str, hide: Callable[[str], str]) -> Transport:
+    def wrap(self, transport: Transport, base_path: str, redact: Callable[[str], str]) -> Transport:
         """The Transport to use instead of `port`, one for each provider. `base_path` is what goes before the path of a request that is
         not `rooted`; `hide` takes this provider's keys out of a text. The wrapper closes `port` when it is closed itself."""
         ...
@@ -102,12 +102,12 @@ class MessageStream(Protocol):
 Connect = Callable[[str, "Deadline", int], Awaitable[MessageStream]]
 
 
-def connector(port: Transport) -> Connect | None:
+def websocket_connector(transport: Transport) -> Connect | None:
     """`connect(path, deadline, limit)` of a Transport that has it: a websocket whose messages have at most `limit` bytes.
 
     It raises typed errors when there is none to be had; what it is for must then work without.
     """
-    found: Connect | None = getattr(port, "connect", None)
+    found: Connect | None = getattr(transport, "connect", None)
     return found
 
 
@@ -125,30 +125,30 @@ class Deadline:
     watch: Callable[[], Awaitable[None]] | None = None
     tick: float = 1.0
     phase: Phase = "total"
-    began: float = field(init=False)
+    started_at: float = field(init=False)
     _total: float = field(init=False)
     _end: float = field(init=False, default=math.inf)
     _spent: dict[str, float] = field(init=False, default_factory=dict)
     _entered: float = field(init=False)
 
     def __post_init__(self) -> None:
-        self.began = self._entered = self.clock()
-        self._total = self.began + _seconds(self.timeout.total)
+        self.started_at = self._entered = self.clock()
+        self._total = self.started_at + _seconds(self.timeout.total)
 
-    def another(self) -> Deadline:
+    def sibling(self) -> Deadline:
         """For a call beside this one: its own phases, the same beginning and total."""
         twin = Deadline(self.timeout, self.clock)
-        twin.began, twin._total = self.began, self._total
+        twin.started_at, twin._total = self.started_at, self._total
         return twin
 
-    def beside(self, timeout: Timeout) -> Deadline:
+    def child(self, timeout: Timeout) -> Deadline:
         """For a question within this call: other limits per phase, and never longer than this call may still wait, or GRACE: the question
         may be whether a limit that has passed was the right one."""
         question = Deadline(timeout, self.clock)
-        question._total = min(question._total, self.clock() + max(self.left(), GRACE))
+        question._total = min(question._total, self.clock() + max(self.remaining(), GRACE_SECONDS))
         return question
 
-    def enter(self, phase: Phase) -> None:
+    def start_phase(self, phase: Phase) -> None:
         """A phase begins. Time already spent in the same phase of this call (an earlier try, a load seen before) counts."""
         now = self.clock()
         if phase == self.phase and phase in ("load", "queue"):
@@ -158,7 +158,7 @@ class Deadline:
         self.phase, self._entered = phase, now
         self._end = now + _seconds(getattr(self.timeout, phase)) - self._spent.get(phase, 0.0)
 
-    def wait(self) -> float:
+    def next_timeout(self) -> float:
         """Seconds the coming wait may take, 0 when the limit has passed."""
         now = self.clock()
         if self.phase == "idle":
@@ -166,18 +166,20 @@ class Deadline:
         end = self._end if self._end < self._total else self._total
         return end - now if end > now else 0.0
 
-    def left(self) -> float:
+    def remaining(self) -> float:
         """The same, without beginning a new idle time."""
         return max(0.0, min(self._end, self._total) - self.clock())
 
     def elapsed(self) -> float:
-        return self.clock() - self.began
+        return self.clock() - self.started_at
 
     def exceeded(self) -> DeadlineExceededError:
         """The error for the limit that has passed."""
         phase: Phase = "total" if self._total <= self._end else self.phase
         limit = _seconds(getattr(self.timeout, phase))
-        return DeadlineExceededError(f"{_WORDS[phase]} took longer than the limit of {limit:g} s", phase=phase)
+        return DeadlineExceededError(
+            f"{_WORDS[phase]} took longer than the limit of {limit:g} s", phase=phase
+        )
 
 
 _WORDS: dict[Phase, str] = {

@@ -8,7 +8,7 @@ from typing import Any, TypeGuard
 
 from majordomo.errors import ConfigurationError, InvalidRequestError
 
-LARGEST = sys.float_info.max
+MAX_NUMBER = sys.float_info.max
 
 
 def check_text(text: object, field: str, limit: int) -> None:
@@ -16,14 +16,18 @@ def check_text(text: object, field: str, limit: int) -> None:
     if not isinstance(text, str):
         raise InvalidRequestError(f"{field} is text, not {type(text).__name__}", field=field)
     if len(text) > limit:
-        raise InvalidRequestError(f"{field} has {len(text):,} characters, more than the limit of {limit:,}", field=field)
+        raise InvalidRequestError(
+            f"{field} has {len(text):,} characters, more than the limit of {limit:,}", field=field
+        )
     if "\0" in text:
         raise InvalidRequestError(f"{field} holds a NUL character", field=field)
     if not text.isascii():
         try:
             text.encode()
         except UnicodeEncodeError:
-            raise InvalidRequestError(f"{field} holds a lone surrogate, which is no text", field=field) from None
+            raise InvalidRequestError(
+                f"{field} holds a lone surrogate, which is no text", field=field
+            ) from None
 
 
 def as_tuple(value: object, field: str) -> tuple[Any, ...]:
@@ -45,13 +49,19 @@ def check_name(name: object, field: str) -> str:
     check_text(name, field, 512)
     assert isinstance(name, str)
     if not name or not name.isprintable() or ".." in name or name != name.strip():
-        raise InvalidRequestError(f"{field} is 1 to 512 printable characters without '..'", field=field)
+        raise InvalidRequestError(
+            f"{field} is 1 to 512 printable characters without '..'", field=field
+        )
     return name
 
 
 def is_number(value: object) -> TypeGuard[float]:
     """Whether this is a finite number that a float can hold: JSON may name one of five hundred digits."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and -LARGEST <= value <= LARGEST
+    return (
+        isinstance(value, (int, float))
+        and not isinstance(value, bool)
+        and -MAX_NUMBER <= value <= MAX_NUMBER
+    )
 
 
 def check_number(name: str, value: object, low: float, high: float, *, whole: bool = False) -> None:
@@ -59,8 +69,12 @@ def check_number(name: str, value: object, low: float, high: float, *, whole: bo
     if value is None:
         return
     kinds = int if whole else (int, float)
-    if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:  # NaN is in no range
-        raise InvalidRequestError(f"{name} is a {'whole number' if whole else 'number'} from {low} to {high}", field=name)
+    if (
+        isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high
+    ):  # NaN is in no range
+        raise InvalidRequestError(
+            f"{name} is a {'whole number' if whole else 'number'} from {low} to {high}", field=name
+        )
 
 
 def check_seconds(name: str, value: object) -> None:
@@ -69,9 +83,9 @@ def check_seconds(name: str, value: object) -> None:
         raise ConfigurationError(f"{name} is a number of seconds above 0", details={"field": name})
 
 
-def check_caller(caller: object) -> None:
+def check_user_id(user_id: object) -> None:
     """Raise InvalidRequestError (field `caller`) for anything but printable text of at most 256 characters; "" is nobody in particular."""
-    check_text(caller, "caller", 256)
-    assert isinstance(caller, str)
-    if not caller.isprintable():
-        raise InvalidRequestError("caller holds a control character", field="caller")
+    check_text(user_id, "user_id", 256)
+    assert isinstance(user_id, str)
+    if not user_id.isprintable():
+        raise InvalidRequestError("user_id holds a control character", field="user_id")

@@ -17,7 +17,9 @@ from tests.support.loopback import Handler, Loopback
 
 def pytest_xdist_auto_num_workers() -> int:
     """Half as many again as there are processors: a third of the time tests wait for limits to pass."""
-    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    processors = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     return processors + (processors + 1) // 2
 
 
@@ -27,7 +29,10 @@ def pytest_configure(config: pytest.Config) -> None:
         _keep_bytecode(config)
     properties.thorough = _slow_wanted(config)
     settings.register_profile(
-        "majordomo", parent=settings.default, max_examples=properties.tries(100), suppress_health_check=[HealthCheck.too_slow]
+        "majordomo",
+        parent=settings.default,
+        max_examples=properties.tries(100),
+        suppress_health_check=[HealthCheck.too_slow],
     )  # it goes by the clock
     settings.load_profile("majordomo")
 
@@ -81,12 +86,14 @@ def serve() -> Iterator[Callable[[Handler], Loopback]]:
 
 
 @pytest.fixture
-def picture() -> Callable[..., ImagePart]:
-    """`picture(width, height, colour, format)` makes a plain picture."""
+def image() -> Callable[..., ImagePart]:
+    """`image(width, height, color, format)` makes a plain image."""
 
-    def make(width: int = 64, height: int = 48, colour: str = "navy", kind: str = "PNG", mode: str = "RGB") -> ImagePart:
+    def make(
+        width: int = 64, height: int = 48, color: str = "navy", kind: str = "PNG", mode: str = "RGB"
+    ) -> ImagePart:
         held = io.BytesIO()
-        Image.new(mode, (width, height), colour).save(held, kind)
+        Image.new(mode, (width, height), color).save(held, kind)
         return ImagePart(held.getvalue())
 
     return make

@@ -15,7 +15,7 @@ import pytest
 import majordomo as md
 from majordomo import providers
 from majordomo.dialects.openai.presets import PRESETS
-from majordomo.providers.base import Common
+from majordomo.providers.base import CommonSettings
 from majordomo.settings import HOSTED, LOCAL
 
 ROOT = Path(__file__).parent.parent
@@ -51,7 +51,8 @@ def own_arguments(kind: type) -> dict[str, Any]:
     return {
         each.name: each.default
         for each in found
-        if each.kind is not each.VAR_KEYWORD and each.name not in {"self", *Common.__annotations__}
+        if each.kind is not each.VAR_KEYWORD
+        and each.name not in {"self", *CommonSettings.__annotations__}
     }
 
 
@@ -63,7 +64,9 @@ def rows(text: str, head: str) -> dict[str, str]:
 
 
 def test_every_provider_and_no_other_has_a_page() -> None:
-    kinds = {found.name for found in pkgutil.iter_modules(providers.__path__) if found.name != "base"}
+    kinds = {
+        found.name for found in pkgutil.iter_modules(providers.__path__) if found.name != "base"
+    }
     assert {kind.name for kind in PAGES.values()} == kinds
     assert {file.stem for file in FOLDER.glob("*.md")} == {"index", *PAGES}
     assert set(re.findall(r"\(([\w-]+)\.md\)", INDEX)) == set(PAGES)
@@ -76,10 +79,16 @@ def test_arguments_and_defaults_are_those_of_the_constructor(page: str) -> None:
         assert set(told) - {"max_concurrency"} < set(own)
     else:
         named = {name for key in told for name in re.findall(r"\w+", key)}
-        assert named - set(Common.__annotations__) == set(own)
+        assert named - set(CommonSettings.__annotations__) == set(own)
     for name, default in own.items():
         if isinstance(default, (str, bool)) and name in told and page != "llama-cpp":
-            shown = default if name == "base_url" else f'"{default}"' if isinstance(default, str) else str(default)
+            shown = (
+                default
+                if name == "base_url"
+                else f'"{default}"'
+                if isinstance(default, str)
+                else str(default)
+            )
             assert f"`{shown}`" in told[name], name
 
 
@@ -89,18 +98,24 @@ def test_variables_of_keys_are_those_that_are_read(page: str) -> None:
     read = set(re.findall(r'env\.variable\("(\w+)"\)', Path(file).read_text()))
     told = set(re.findall(r"`(\w+_API_KEY)`", rows(text_of(page), "argument").get("api_key", "")))
     if PAGES[page] is md.OpenAICompatible:
-        read = {PRESETS["llamacpp"].key_variable} if page == "llama-cpp" else {"OPENAI_COMPATIBLE_API_KEY"}
+        read = (
+            {PRESETS["llamacpp"].key_variable}
+            if page == "llama-cpp"
+            else {"OPENAI_COMPATIBLE_API_KEY"}
+        )
     assert told == read
 
 
 def test_keywords_of_every_provider_are_all_there() -> None:
-    assert set(rows(INDEX, "keyword")) == set(Common.__annotations__)
+    assert set(rows(INDEX, "keyword")) == set(CommonSettings.__annotations__)
 
 
 def test_time_limits_are_those_of_the_code() -> None:
     told = rows(INDEX, "phase")
     for name, cells in told.items():
-        local, hosted = (re.match(r"[\d,]+|none|–", cell)[0].replace(",", "") for cell in cells.split(" | ")[:2])  # type: ignore[index]
+        local, hosted = (
+            re.match(r"[\d,]+|none|–", cell)[0].replace(",", "") for cell in cells.split(" | ")[:2]
+        )  # type: ignore[index]
         for shown, limits in ((local, LOCAL), (hosted, HOSTED)):
             limit = getattr(limits, name)
             assert shown in ({"none", "–"} if math.isinf(limit) else {str(limit)}), name
@@ -131,12 +146,17 @@ def test_every_page_says_what_starts_it_what_arrives_and_what_mends_it(page: str
 
 
 def test_links_lead_to_what_is_there() -> None:
-    for file in [*FOLDER.glob("*.md"), ROOT / "docs" / "chat-backends.md", ROOT / "docs" / "picture-backends.md"]:
+    for file in [
+        *FOLDER.glob("*.md"),
+        ROOT / "docs" / "chat-backends.md",
+        ROOT / "docs" / "image-backends.md",
+    ]:
         for target in re.findall(r"\]\((?!https?:)([^)]+)\)", file.read_text()):
             path, _, anchor = target.partition("#")
             linked = (file.parent / path).resolve()
             assert linked.is_file(), f"{file.name}: {target}"
             heads = {
-                re.sub(r"[^\w -]", "", head).lower().replace(" ", "-") for head in re.findall(r"^#+ (.*)", linked.read_text(), re.MULTILINE)
+                re.sub(r"[^\w -]", "", head).lower().replace(" ", "-")
+                for head in re.findall(r"^#+ (.*)", linked.read_text(), re.MULTILINE)
             }
             assert not anchor or anchor in heads, f"{file.name}: {target}"

@@ -15,7 +15,7 @@ OWN = {file.stem for file in BENCHMARKS.glob("*.py")}
 
 @pytest.fixture
 def page(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """The module, whose neighbours have names that belong to nobody: they are forgotten again."""
+    """The module, whose neighbors have names that belong to nobody: they are forgotten again."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     before = {name: sys.modules.pop(name) for name in OWN & set(sys.modules)}
     import page
@@ -28,7 +28,15 @@ def page(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
 
 def figures(cpu: float, failures: int = 0, **more: Any) -> dict[str, Any]:
     first = "one of them" if failures else None
-    return {"cpu_seconds": cpu, "wall_seconds": 2 * cpu, "peak_bytes": 0, "units": 10, "failures": failures, "first_failure": first, **more}
+    return {
+        "cpu_seconds": cpu,
+        "wall_seconds": 2 * cpu,
+        "peak_bytes": 0,
+        "units": 10,
+        "failures": failures,
+        "first_failure": first,
+        **more,
+    }
 
 
 def results(**rounds: Any) -> dict[str, Any]:
@@ -39,7 +47,14 @@ def results(**rounds: Any) -> dict[str, Any]:
         "cores": 2,
         "installed": {"raw": {}, "majordomo": {"pillow": ["12.3", 7.0], "pydantic": ["2.14", 9.0]}},
         "rounds": [rounds],
-        "growth": {"queued": {"title": "Callers", "size": "callers", "columns": ["us a caller"], "rows": [[10, 400.0], [1000, 410.5]]}},
+        "growth": {
+            "queued": {
+                "title": "Callers",
+                "size": "callers",
+                "columns": ["us a caller"],
+                "rows": [[10, 400.0], [1000, 410.5]],
+            }
+        },
         "not_measured": {"ollama": "could not be installed:\n no such thing"},
     }
 
@@ -59,7 +74,9 @@ def test_a_row_says_whether_its_goal_is_met(page: ModuleType) -> None:
     assert "`majordomo`: 1 of 1 goals met; `majordomo-fast`: 0 of 1 goals met." in written
 
 
-def test_it_tells_of_the_machine_the_installs_the_growth_and_what_is_missing(page: ModuleType) -> None:
+def test_it_tells_of_the_machine_the_installs_the_growth_and_what_is_missing(
+    page: ModuleType,
+) -> None:
     written = page.page(results(reply=REPLY))
     assert "2 cores of A Processor, Linux 6, Python 3.11.7; 1 round." in written
     assert "| majordomo | 2 | 16.0 | 7.0 | <= 13; <= 16 MB without Pillow | met |" in written
@@ -69,7 +86,9 @@ def test_it_tells_of_the_machine_the_installs_the_growth_and_what_is_missing(pag
 
 def test_failing_is_no_way_to_be_fast(page: ModuleType) -> None:
     written = page.page(results(reply=REPLY | {"majordomo": figures(0.001, failures=3)}))
-    assert "| majordomo | 100 us | 200 us | failed | 0.0 MB | 3 | <= 0.35 openai | missed |" in written
+    assert (
+        "| majordomo | 100 us | 200 us | failed | 0.0 MB | 3 | <= 0.35 openai | missed |" in written
+    )
     assert "* majordomo reply: `one of them`" in written
 
 

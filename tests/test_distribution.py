@@ -33,7 +33,9 @@ def build(tree: Path, folder: Path, target: str) -> Path:
     """Without isolation, so without a network."""
     env = {**os.environ, "SOURCE_DATE_EPOCH": "1700000000", "PYTHONPATH": ""}
     command = [sys.executable, "-m", "hatchling", "build", "-t", target, "-d", str(folder)]
-    done = subprocess.run(command, cwd=tree, env=env, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(
+        command, cwd=tree, env=env, capture_output=True, text=True, check=False, timeout=120
+    )
     assert done.returncode == 0, done.stderr
     (built,) = folder.iterdir()
     return built
@@ -68,7 +70,10 @@ def test_the_wheel_holds_the_library_and_nothing_else(wheel: Path) -> None:
         names = archive.namelist()
         assert {entry.compress_type for entry in archive.infolist()} == {ZIP_DEFLATED}
         assert all(archive.read(name) == (ROOT / name).read_bytes() for name in sources())
-    about = {f"{INFO}/{name}" for name in ("METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE")}
+    about = {
+        f"{INFO}/{name}"
+        for name in ("METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE")
+    }
     assert "majordomo/py.typed" in names
     assert sorted(names) == sorted(sources() | about)
     assert {Path(name).suffix for name in sources()} == {".py", ".typed", ".toml"}
@@ -77,7 +82,11 @@ def test_the_wheel_holds_the_library_and_nothing_else(wheel: Path) -> None:
 
 def test_the_wheel_says_what_it_is(wheel: Path) -> None:
     about = metadata(wheel)
-    assert (about["Name"], about["Version"], about["Requires-Python"]) == ("majordomo-client", PROJECT["version"], ">=3.11")
+    assert (about["Name"], about["Version"], about["Requires-Python"]) == (
+        "majordomo-client",
+        PROJECT["version"],
+        ">=3.11",
+    )
     assert (about["License-Expression"], about.get_all("License-File")) == ("MIT", ["LICENSE"])
     assert about["Description-Content-Type"] == "text/markdown"
     assert about.get_payload() == (ROOT / "README.md").read_text()
@@ -90,7 +99,16 @@ def test_a_plain_install_asks_for_these_and_the_rest_are_extras(wheel: Path) -> 
     wanted = about.get_all("Requires-Dist") or []
     plain = sorted(re.split(r"[<>=!]", line)[0] for line in wanted if "extra ==" not in line)
     assert plain == ["anyio", "httpcore", "httpx", "pillow", "pydantic"]
-    assert sorted(about.get_all("Provides-Extra") or []) == ["cli", "comfyui", "dev", "docs", "fast", "otel", "peers", "prices"]
+    assert sorted(about.get_all("Provides-Extra") or []) == [
+        "cli",
+        "comfyui",
+        "dev",
+        "docs",
+        "fast",
+        "otel",
+        "peers",
+        "prices",
+    ]
     pillow = next(line for line in wanted if line.startswith("pillow"))
     assert pillow == "pillow>=12.3"  # earlier ones miss bombs
 
@@ -106,11 +124,16 @@ def test_the_wheel_installs_one_program_and_one_plugin_of_pytest(wheel: Path) ->
 
 
 @pytest.mark.slow
-def test_the_source_distribution_makes_the_same_wheel_byte_for_byte(wheel: Path, sdist: Path, tmp_path: Path) -> None:
+def test_the_source_distribution_makes_the_same_wheel_byte_for_byte(
+    wheel: Path, sdist: Path, tmp_path: Path
+) -> None:
     with tarfile.open(sdist) as archive:
         archive.extractall(tmp_path, filter="data")
     again = build(tmp_path / NAME, tmp_path / "built", "wheel")
-    assert hashlib.sha256(again.read_bytes()).hexdigest() == hashlib.sha256(wheel.read_bytes()).hexdigest()
+    assert (
+        hashlib.sha256(again.read_bytes()).hexdigest()
+        == hashlib.sha256(wheel.read_bytes()).hexdigest()
+    )
 
 
 def test_the_source_distribution_holds_what_its_tests_need_and_no_leavings(sdist: Path) -> None:
@@ -141,6 +164,8 @@ def test_the_source_distribution_holds_what_its_tests_need_and_no_leavings(sdist
         "zensical.toml",
     }
     assert not any(
-        part in ("__pycache__", ".git", ".venv") or part.endswith((".pyc", ".whl")) for name in names for part in name.split("/")
+        part in ("__pycache__", ".git", ".venv") or part.endswith((".pyc", ".whl"))
+        for name in names
+        for part in name.split("/")
     )
     assert sdist.stat().st_size < SDIST_BYTES

@@ -7,9 +7,9 @@ in comments, which no reader sees:
     <!-- runs with: ollama, llama-swap at gpu-box:8080, openai -->
         From here on these servers of tests/servers stand behind their usual addresses, or behind others. The names are those of
         `documents.behind.SERVERS`. The keys in the usual variables (OPENAI_API_KEY, ...) are right. `openai` is responses, chat
-        completions and pictures at once; `ollama` is today's, without pictures; `ollama-images` is the last version that drew,
+        completions and images at once; `ollama` is today's, without images; `ollama-images` is the last version that drew,
         `ollama-hosted` the service.
-        llama-swap serves sdxl, flux, z-image, qwen-image (pictures) and qwen3-vl, qwen3, gemma3 (chat).
+        llama-swap serves sdxl, flux, z-image, qwen-image (images) and qwen3-vl, qwen3, gemma3 (chat).
         Without a script they answer by rules: a tool that the text names is called, with the JSON object in the text as arguments; a
         schema is filled; else what was said is said back.
 
@@ -71,7 +71,12 @@ from tests.support.docs_servers import KEY, SERVERS, Town, town
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
     page
-    for page in [ROOT / "README.md", ROOT / "SECURITY.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")]
+    for page in [
+        ROOT / "README.md",
+        ROOT / "SECURITY.md",
+        ROOT / "CHANGELOG.md",
+        *(ROOT / "docs").rglob("*.md"),
+    ]
     if page.exists() and any(isinstance(part, Block) for part in read(page.read_text()))
 )
 # What their own tests do as well, word for word or nearly: the tutorial, and each backend but one
@@ -79,7 +84,9 @@ DAILY_BACKENDS = {"docs/backends/index.md", "docs/backends/openai.md"}
 
 
 def in_its_turn(name: str) -> bool:
-    return name == "docs/tutorial.md" or (name.startswith("docs/backends/") and name not in DAILY_BACKENDS)
+    return name == "docs/tutorial.md" or (
+        name.startswith("docs/backends/") and name not in DAILY_BACKENDS
+    )
 
 
 CONFIGURATION = {"defaults", "providers", "aliases", "chains", "gpus", "prices"}
@@ -97,11 +104,15 @@ class Reader:
 
     async def follow(self, part: Block | Note) -> None:
         if isinstance(part, Note):
-            await (self._build(part) if part.kind == "runs with" else self._python(part.text, "hidden"))
+            await (
+                self._build(part) if part.kind == "runs with" else self._python(part.text, "hidden")
+            )
             return
         if "not run" in part.words:
             assert part.words["not run"], f"line {part.line}: say why it is not run"
-            assert part.language != "python" or compile(part.text, "block", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+            assert part.language != "python" or compile(
+                part.text, "block", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+            )
             return
         if "prints" in part.words:
             missing = missing_lines(part.text, self.printed)
@@ -114,17 +125,23 @@ class Reader:
         elif part.language in ("sh", "console", "bash", "shell"):
             await self._shell(part)
         else:
-            assert part.language in OUTPUT_OF_OTHERS[:-1], f"line {part.line}: a fence of {part.language!r}; which language is it?"
+            assert part.language in OUTPUT_OF_OTHERS[:-1], (
+                f"line {part.line}: a fence of {part.language!r}; which language is it?"
+            )
 
     async def _build(self, note: Note) -> None:
         for wanted in note.text.split(","):
             name, _, address = wanted.strip().partition(" at ")
-            assert name in SERVERS, f"line {note.line}: there is no server {name!r}, but {', '.join(SERVERS)}"
+            assert name in SERVERS, (
+                f"line {note.line}: there is no server {name!r}, but {', '.join(SERVERS)}"
+            )
             self.town.build(name, address.strip())
 
     async def _code(self, block: Block) -> None:
         if included := re.fullmatch(r'--8<-- "(.*)"\s*', block.text):
-            assert included[1].startswith("examples/"), f"line {block.line}: only examples may be included; other tests run them"
+            assert included[1].startswith("examples/"), (
+                f"line {block.line}: only examples may be included; other tests run them"
+            )
             assert (ROOT / included[1]).exists()
             return
         if block.title:
@@ -143,8 +160,12 @@ class Reader:
                 "majordomo.testing.plugin",
                 block.title,
             ]
-            few = os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # what else is installed here takes seconds to load
-            done = await anyio.run_process(command, cwd=self.folder, env=few, check=False, stderr=subprocess.STDOUT)
+            few = os.environ | {
+                "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"
+            }  # what else is installed here takes seconds to load
+            done = await anyio.run_process(
+                command, cwd=self.folder, env=few, check=False, stderr=subprocess.STDOUT
+            )
             self.printed = done.stdout.decode()
             assert done.returncode == 0, self.printed
             return
@@ -187,7 +208,9 @@ class Reader:
         status, self.printed = 0, ""
         for command in commands(block.text):
             given = dict(
-                word.split("=", 1) for word in command if re.match(r"[A-Z_]+=", word) and word in command[: command.index(word) + 1]
+                word.split("=", 1)
+                for word in command
+                if re.match(r"[A-Z_]+=", word) and word in command[: command.index(word) + 1]
             )
             if command[0] == "export":
                 for name, value in given.items():
@@ -214,7 +237,11 @@ def _script(command: list[str]) -> tuple[int, str]:
         patch.setattr(sys, "stdin", io.StringIO())
         main()
     code = ended.value.code
-    return (1, said.getvalue() + code + "\n") if isinstance(code, str) else (int(code or 0), said.getvalue())
+    return (
+        (1, said.getvalue() + code + "\n")
+        if isinstance(code, str)
+        else (int(code or 0), said.getvalue())
+    )
 
 
 @pytest.fixture(scope="module")
@@ -237,9 +264,19 @@ def anyio_backend() -> str:
 
 
 @pytest.mark.parametrize(
-    "page", [pytest.param(page, id=(name := str(page.relative_to(ROOT))), marks=[pytest.mark.slow] * in_its_turn(name)) for page in PAGES]
+    "page",
+    [
+        pytest.param(
+            page,
+            id=(name := str(page.relative_to(ROOT))),
+            marks=[pytest.mark.slow] * in_its_turn(name),
+        )
+        for page in PAGES
+    ],
 )
-async def test_a_page_runs_from_top_to_bottom(page: Path, built: Town, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_page_runs_from_top_to_bottom(
+    page: Path, built: Town, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "here"
     folder.mkdir()
     for name in [name for name in os.environ if name.startswith("MAJORDOMO_")]:
@@ -247,12 +284,16 @@ async def test_a_page_runs_from_top_to_bottom(page: Path, built: Town, tmp_path:
     monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(group, "_named", weakref.WeakValueDictionary())  # a page is a program of its own, with groups of its own
+    monkeypatch.setattr(
+        group, "_named", weakref.WeakValueDictionary()
+    )  # a page is a program of its own, with groups of its own
     reader = Reader(folder, built, monkeypatch)
     parts = read(await anyio.Path(page).read_text())
     for part in parts:
         try:
             await reader.follow(part)
         except BaseException as error:
-            error.add_note(f"in {page.relative_to(ROOT)}, line {part.line}; refused so far: {built.refused}")
+            error.add_note(
+                f"in {page.relative_to(ROOT)}, line {part.line}; refused so far: {built.refused}"
+            )
             raise

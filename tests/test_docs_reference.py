@@ -43,5 +43,7 @@ def test_nothing_is_described_that_is_not_there(script: ModuleType) -> None:
 
 
 def test_the_made_pages_are_in_step() -> None:
-    done = subprocess.run([sys.executable, str(SCRIPT), "--check"], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), "--check"], capture_output=True, text=True, timeout=60
+    )
     assert (done.returncode, done.stderr) == (0, "")

@@ -9,12 +9,18 @@ import pytest
 import majordomo as md
 from majordomo import errors
 
-TREE = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, errors.MajordomoError)]
+TREE = [
+    value
+    for value in vars(errors).values()
+    if isinstance(value, type) and issubclass(value, errors.MajordomoError)
+]
 
 
 def make(kind: type[errors.MajordomoError]) -> errors.MajordomoError:
     extra = {"phase": "load"} if kind is errors.DeadlineExceededError else {}
-    return kind("it broke", provider="p", model="m", status=500, retry_after=2.0, details={"a": 1}, **extra)
+    return kind(
+        "it broke", provider="p", model="m", status=500, retry_after=2.0, details={"a": 1}, **extra
+    )
 
 
 @pytest.mark.parametrize("kind", TREE)
@@ -31,7 +37,10 @@ def test_every_error_is_a_dictionary_on_request(kind: type[errors.MajordomoError
     found = json.loads(json.dumps(make(kind).to_dict()))
     assert found["error"] == "it broke"
     assert found["code"] == kind.default_code
-    assert found["details"].items() >= {"a": 1, "provider": "p", "model": "m", "status": 500, "retry_after": 2.0}.items()
+    assert (
+        found["details"].items()
+        >= {"a": 1, "provider": "p", "model": "m", "status": 500, "retry_after": 2.0}.items()
+    )
 
 
 def test_the_tree_is_the_one_of_the_design() -> None:
@@ -49,7 +58,10 @@ def test_special_errors_keep_what_they_carry() -> None:
     assert pickle.loads(pickle.dumps(md.DeadlineExceededError("x", phase="idle"))).phase == "idle"
     assert pickle.loads(pickle.dumps(md.InvalidRequestError("x", field="size"))).field == "size"
     inner = md.BackendError("boom")
-    assert str(pickle.loads(pickle.dumps(md.ChainExhaustedError("x", failures=[inner]))).failures[0]) == "boom"
+    assert (
+        str(pickle.loads(pickle.dumps(md.ChainExhaustedError("x", failures=[inner]))).failures[0])
+        == "boom"
+    )
     partial = md.Reply(md.assistant("half"))
     assert pickle.loads(pickle.dumps(md.StreamBrokenError("x", partial=partial))).partial == partial
 

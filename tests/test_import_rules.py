@@ -61,7 +61,11 @@ def nodes(path: Path) -> list[ast.AST]:
 
 def type_checking_nodes(path: Path) -> set[ast.AST]:
     """Return the nodes that only a type checker sees."""
-    blocks = (node for node in nodes(path) if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+    blocks = (
+        node
+        for node in nodes(path)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+    )
     return {inner for block in blocks for statement in block.body for inner in ast.walk(statement)}
 
 
@@ -92,7 +96,9 @@ def test_imports_point_down() -> None:
             there = name.split(".")[1]
             assert there in FLOOR, f"{path} imports {name}, which is on no floor"
             if there != here and not (FLOOR[there] < FLOOR[here] or (here, there) in NEIGHBORS):
-                wrong.append(f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 0)} imports {name}")
+                wrong.append(
+                    f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 0)} imports {name}"
+                )
     assert wrong == []
 
 
@@ -100,10 +106,16 @@ def test_packages_have_no_import_cycles() -> None:
     graph = {}
     for module, path in MODULES.items():
         unseen = type_checking_nodes(path)
-        graph[module] = {name for name, node in imports(path) if node not in unseen and name in MODULES and name != module}
+        graph[module] = {
+            name
+            for name, node in imports(path)
+            if node not in unseen and name in MODULES and name != module
+        }
     del graph["majordomo"]  # it loads its exports when they are first used
     for cycle in KNOWN_CYCLES:
-        assert cycle <= reachable(graph, min(cycle)), f"{cycle} is no cycle any more: remove it here"
+        assert cycle <= reachable(graph, min(cycle)), (
+            f"{cycle} is no cycle any more: remove it here"
+        )
     known = [frozenset(cycle) for cycle in KNOWN_CYCLES]
     assert {cycle for cycle in cycles(graph) if cycle not in known} == set()
 
@@ -123,7 +135,10 @@ def cycles(graph: dict[str, set[str]]) -> set[frozenset[str]]:
     """Return the groups of modules that import each other."""
     below = {module: reachable(graph, module) for module in graph}
     circular = {module for module in graph if module in below[module]}
-    return {frozenset(other for other in circular if other in below[module] and module in below[other]) for module in circular}
+    return {
+        frozenset(other for other in circular if other in below[module] and module in below[other])
+        for module in circular
+    }
 
 
 def test_cycles_are_found() -> None:
@@ -163,15 +178,30 @@ def test_only_env_reads_the_environment() -> None:
     wrong = []
     for path in FILES:
         for node in nodes(path):
-            of_os = isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "os"
+            of_os = (
+                isinstance(node, ast.Attribute)
+                and isinstance(node.value, ast.Name)
+                and node.value.id == "os"
+            )
             if of_os and node.attr in ("environ", "getenv", "environb") and path.name != "env.py":
                 wrong.append(f"{path.relative_to(ROOT)}:{node.lineno}")
     assert wrong == []
 
 
 # Packages that serve every backend name no vendor's dialect; a folder of one vendor may.
-SHARED = {"models", "queueing", "transport", "imaging", "framing", "observability", "concurrency", "media"}
-VENDORS = {path.name for path in (ROOT / "dialects").iterdir() if path.is_dir() and path.name[0] != "_"}
+SHARED = {
+    "models",
+    "queueing",
+    "transport",
+    "imaging",
+    "framing",
+    "observability",
+    "concurrency",
+    "media",
+}
+VENDORS = {
+    path.name for path in (ROOT / "dialects").iterdir() if path.is_dir() and path.name[0] != "_"
+}
 
 
 def test_shared_packages_import_no_vendor() -> None:
@@ -180,7 +210,11 @@ def test_shared_packages_import_no_vendor() -> None:
         if package_of(path) in SHARED:
             for name, _ in imports(path):
                 parts = name.split(".")
-                if parts[:2] == ["majordomo", "dialects"] and len(parts) > 2 and parts[2] in VENDORS:
+                if (
+                    parts[:2] == ["majordomo", "dialects"]
+                    and len(parts) > 2
+                    and parts[2] in VENDORS
+                ):
                     wrong.append(f"{path.relative_to(ROOT)} imports {name}")
     assert wrong == []
 
@@ -190,4 +224,6 @@ def test_a_provider_does_not_import_another() -> None:
         own = f"majordomo.providers.{path.relative_to(ROOT / 'providers').parts[0].removesuffix('.py')}"
         for name, _ in imports(path):
             if name.startswith("majordomo.providers."):
-                assert name == "majordomo.providers.base" or name == own or name.startswith(f"{own}."), path
+                assert (
+                    name == "majordomo.providers.base" or name == own or name.startswith(f"{own}.")
+                ), path

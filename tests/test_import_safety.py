@@ -46,9 +46,17 @@ print(json.dumps({"seen": seen, "changed": [key for key in before if before[key]
 
 def imported(loaded: bool) -> dict[str, Any]:
     code = f"LOADED = {loaded}\n{WATCHED}"
-    beside = {name: value for name, value in os.environ.items() if name != "PYTHONPYCACHEPREFIX"}  # bytecode is read where the sources are
+    beside = {
+        name: value for name, value in os.environ.items() if name != "PYTHONPYCACHEPREFIX"
+    }  # bytecode is read where the sources are
     done = subprocess.run(
-        [sys.executable, "-B", "-c", code], capture_output=True, text=True, check=False, cwd=ROOT, env=beside, timeout=120
+        [sys.executable, "-B", "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        env=beside,
+        timeout=120,
     )
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
@@ -61,15 +69,33 @@ def test_importing_the_root_reads_nothing_but_modules_and_changes_nothing() -> N
     assert [event for event in found["seen"] if event[0] != "open"] == []
     assert any(path.is_relative_to(ROOT / "majordomo") for path in opened), "the watch sees nothing"
     standard = Path(json.__file__).parent.parent
-    strange = [path for path in opened if not path.is_relative_to(ROOT / "majordomo") and not path.is_relative_to(standard)]
+    strange = [
+        path
+        for path in opened
+        if not path.is_relative_to(ROOT / "majordomo") and not path.is_relative_to(standard)
+    ]
     assert strange == []
     assert {path.suffix for path in opened} <= {".py", ".pyc", ".so"}
     assert not any("site-packages" in path.parts for path in opened)
     assert found["changed"] == []
 
 
-@pytest.mark.parametrize("forbidden", ["socket.", "subprocess.", "os.", "_thread.start", "urllib.", "sqlite3.", "tempfile.", "signal."])
-def test_loading_every_public_name_reaches_nothing(everything: dict[str, Any], forbidden: str) -> None:
+@pytest.mark.parametrize(
+    "forbidden",
+    [
+        "socket.",
+        "subprocess.",
+        "os.",
+        "_thread.start",
+        "urllib.",
+        "sqlite3.",
+        "tempfile.",
+        "signal.",
+    ],
+)
+def test_loading_every_public_name_reaches_nothing(
+    everything: dict[str, Any], forbidden: str
+) -> None:
     # asyncio and anyio define classes of sockets; making one is what nobody may do
     assert [event for event in everything["seen"] if event[0].startswith(forbidden)] == []
 

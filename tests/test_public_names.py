@@ -77,7 +77,7 @@ ROOT = [
     "ToolCallPart",
     "ToolContext",
     "ToolResultPart",
-    "Tried",
+    "FailedAttempt",
     "UnsupportedError",
     "assistant",
     "cost",
@@ -100,7 +100,7 @@ ROOT = [
     "user_parts",
     "with_aspect",
     "with_background",
-    "with_caller",
+    "with_user_id",
     "with_cfg_scale",
     "with_extra",
     "with_image_count",
@@ -115,7 +115,7 @@ ROOT = [
     "with_previews",
     "with_quality",
     "with_random_seed",
-    "with_reask",
+    "with_output_retries",
     "with_reasoning",
     "with_sampler",
     "with_scheduler",
@@ -173,11 +173,11 @@ LLM = [
     "tool_result",
     "user",
     "user_parts",
-    "with_caller",
+    "with_user_id",
     "with_extra",
     "with_max_tokens",
     "with_output",
-    "with_reask",
+    "with_output_retries",
     "with_reasoning",
     "with_seed",
     "with_stop",
@@ -210,7 +210,7 @@ IMAGEGEN = [
     "Usage",
     "with_aspect",
     "with_background",
-    "with_caller",
+    "with_user_id",
     "with_cfg_scale",
     "with_extra",
     "with_image_count",
@@ -231,7 +231,11 @@ IMAGEGEN = [
 ]
 
 
-@pytest.mark.parametrize(("module", "names"), [(md, ROOT), (llm, LLM), (imagegen, IMAGEGEN)], ids=["majordomo", "llm", "imagegen"])
+@pytest.mark.parametrize(
+    ("module", "names"),
+    [(md, ROOT), (llm, LLM), (imagegen, IMAGEGEN)],
+    ids=["majordomo", "llm", "imagegen"],
+)
 def test_the_names_are_these(module: object, names: list[str]) -> None:
     assert sorted(module.__all__) == sorted(names)  # type: ignore[attr-defined]
     for name in names:
@@ -249,13 +253,18 @@ def test_the_shared_types_are_one() -> None:
 def test_what_type_checkers_see_is_what_is_there() -> None:
     tree = ast.parse(Path(md.__file__).read_text())
     block = next(node for node in tree.body if isinstance(node, ast.If))
-    seen = {alias.asname or alias.name for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    seen = {
+        alias.asname or alias.name
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
     assert seen == set(md.__all__)
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="nobody"):
-        md.nobody  # noqa: B018
+        md.nobody
 
 
 HEAVY = (
@@ -276,7 +285,11 @@ HEAVY = (
 
 def loaded_by(code: str) -> set[str]:
     check = f"import sys; {code}; print(' '.join(sys.modules))"
-    return set(subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True).stdout.split())
+    return set(
+        subprocess.run(
+            [sys.executable, "-c", check], capture_output=True, text=True, check=True
+        ).stdout.split()
+    )
 
 
 def test_importing_the_root_loads_nothing_heavy() -> None:
@@ -285,7 +298,15 @@ def test_importing_the_root_loads_nothing_heavy() -> None:
 
 def test_building_a_provider_loads_neither_httpx_nor_pillow_nor_another_provider() -> None:
     loaded = loaded_by("import majordomo as md; md.LlamaSwap('http://x').image_model('m')")
-    assert not loaded & {"httpx", "PIL", "pydantic", "typer", "rich", "majordomo.offline.provider", "majordomo.imaging"}
+    assert not loaded & {
+        "httpx",
+        "PIL",
+        "pydantic",
+        "typer",
+        "rich",
+        "majordomo.offline.provider",
+        "majordomo.imaging",
+    }
 
 
 def test_building_a_provider_loads_no_event_loop() -> None:

@@ -11,11 +11,19 @@ ROOT = Path(__file__).parent.parent
 
 
 def test_the_tables_in_the_docs_are_true() -> None:
-    done = subprocess.run([sys.executable, ROOT / "scripts" / "support-table", "--check"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, ROOT / "scripts" / "support-table", "--check"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize(("page", "least"), [("chat-backends.md", 5), ("promises.md", 30), ("properties.md", 30), ("security.md", 40)])
+@pytest.mark.parametrize(
+    ("page", "least"),
+    [("chat-backends.md", 5), ("promises.md", 30), ("properties.md", 30), ("security.md", 40)],
+)
 def test_every_test_that_a_page_leans_on_is_there(page: str, least: int) -> None:
     named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", (ROOT / "docs" / page).read_text())
     assert len(named) > least
@@ -25,12 +33,19 @@ def test_every_test_that_a_page_leans_on_is_there(page: str, least: int) -> None
 
 @pytest.mark.parametrize(("page", "sentences"), [("promises.md", 12), ("properties.md", 9)])
 def test_every_sentence_names_its_tests(page: str, sentences: int) -> None:
-    rows = [row for row in (ROOT / "docs" / page).read_text().splitlines() if row.startswith("| **")]
+    rows = [
+        row for row in (ROOT / "docs" / page).read_text().splitlines() if row.startswith("| **")
+    ]
     assert len(rows) == sentences
     assert all("::test_" in row for row in rows)
 
 
 @pytest.mark.slow
 def test_the_faults_are_counted_truly() -> None:
-    done = subprocess.run([sys.executable, ROOT / "scripts" / "count-faults", "--check"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, ROOT / "scripts" / "count-faults", "--check"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr

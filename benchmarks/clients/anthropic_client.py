@@ -4,7 +4,7 @@ import measure
 
 
 def load():
-    import anthropic  # noqa: F401
+    import anthropic
 
 
 class Client:
@@ -13,7 +13,9 @@ class Client:
 
         import anthropic
 
-        self._client = anthropic.AsyncAnthropic(base_url=url, api_key="none", max_retries=0, timeout=600)
+        self._client = anthropic.AsyncAnthropic(
+            base_url=url, api_key="none", max_retries=0, timeout=600
+        )
         self._base64 = base64
 
     async def __aenter__(self):
@@ -32,14 +34,24 @@ class Client:
 
     async def deltas(self, model):
         messages = [{"role": "user", "content": "hi"}]
-        stream = await self._client.messages.create(model=model, max_tokens=1000, messages=messages, stream=True)
-        words = [event.delta.text async for event in stream if event.type == "content_block_delta" and event.delta.type == "text_delta"]
+        stream = await self._client.messages.create(
+            model=model, max_tokens=1000, messages=messages, stream=True
+        )
+        words = [
+            event.delta.text
+            async for event in stream
+            if event.type == "content_block_delta" and event.delta.type == "text_delta"
+        ]
         return len(words)
 
-    async def turn(self, pictures):
+    async def turn(self, images):
         content = [{"type": "text", "text": "look"}]
-        for picture in pictures:
-            source = {"type": "base64", "media_type": "image/png", "data": self._base64.b64encode(picture).decode()}
+        for image in images:
+            source = {
+                "type": "base64",
+                "media_type": "image/png",
+                "data": self._base64.b64encode(image).decode(),
+            }
             content.append({"type": "image", "source": source})
         return await self._ask("m", content)
 

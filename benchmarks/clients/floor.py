@@ -4,7 +4,9 @@ import asyncio
 import re
 
 LENGTH = re.compile(rb"content-length: (\d+)", re.IGNORECASE)
-READS = memoryview(bytearray(256 * 1024))  # what is read is used up before the next read, whichever connection it is for
+READS = memoryview(
+    bytearray(256 * 1024)
+)  # what is read is used up before the next read, whichever connection it is for
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -82,13 +84,18 @@ class Pool:
         """`body` is a list of bytes, sent as they are."""
         connection = self._idle.pop() if self._idle else await self._dial()
         length = sum(map(len, body))
-        head = b"POST %s HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % (path, length)
+        head = (
+            b"POST %s HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+            % (path, length)
+        )
         reply = await connection.request([head, *body], on_data)
         self._idle.append(connection)
         return reply
 
     async def _dial(self):
-        _, connection = await asyncio.get_running_loop().create_connection(Connection, *self._address)
+        _, connection = await asyncio.get_running_loop().create_connection(
+            Connection, *self._address
+        )
         return connection
 
     def close(self):

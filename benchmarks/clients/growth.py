@@ -32,8 +32,14 @@ async def conversation(md, url, sizes=(10, 50, 100, 200)):
         model = provider.model("m")
         for size in sizes:
             texts = [f"This is message {number} of a long evening. " * 4 for number in range(size)]
-            messages = [md.assistant(text) if number % 2 else md.user(text) for number, text in enumerate(texts)]
-            plain = [{"role": "assistant" if number % 2 else "user", "content": text} for number, text in enumerate(texts)]
+            messages = [
+                md.assistant(text) if number % 2 else md.user(text)
+                for number, text in enumerate(texts)
+            ]
+            plain = [
+                {"role": "assistant" if number % 2 else "user", "content": text}
+                for number, text in enumerate(texts)
+            ]
 
             async def ask(messages=messages):
                 assert (await model.generate([*messages, md.user("go on")])).text == ANSWER
@@ -43,9 +49,22 @@ async def conversation(md, url, sizes=(10, 50, 100, 200)):
 
             await _cpu(ask, 20)
             call, least = await _cpu(ask, 100) * 1e6, await _cpu(necessary, 100) * 1e6
-            rows.append([size, call, least, call - least, (call - least - (rows[0][3] if rows else 0)) / size if rows else 0.0])
+            rows.append(
+                [
+                    size,
+                    call,
+                    least,
+                    call - least,
+                    (call - least - (rows[0][3] if rows else 0)) / size if rows else 0.0,
+                ]
+            )
     columns = ["us a call", "of it json.dumps", "the rest", "of it a message, beyond the first row"]
-    return {"title": "Messages sent once more with each call", "size": "messages", "columns": columns, "rows": rows}
+    return {
+        "title": "Messages sent once more with each call",
+        "size": "messages",
+        "columns": columns,
+        "rows": rows,
+    }
 
 
 async def providers(md, url, sizes=(10, 100, 500)):
@@ -72,7 +91,12 @@ async def providers(md, url, sizes=(10, 100, 500)):
             await provider.aclose()
     await warm.aclose()
     columns = ["us to construct one", "KiB of one, idle", "us a call, of the last one"]
-    return {"title": "Providers alive at once", "size": "providers", "columns": columns, "rows": rows}
+    return {
+        "title": "Providers alive at once",
+        "size": "providers",
+        "columns": columns,
+        "rows": rows,
+    }
 
 
 async def queued(md, url, sizes=(10, 100, 1_000, 10_000)):
@@ -83,7 +107,12 @@ async def queued(md, url, sizes=(10, 100, 1_000, 10_000)):
             assert (await model.generate("hi", md.with_caller(f"caller {number}"))).text == ANSWER
 
         rows = await _crowds(ask, sizes)
-    return {"title": "Callers at a line with 4 places", "size": "callers", "columns": ["us a caller", "wall ms in all"], "rows": rows}
+    return {
+        "title": "Callers at a line with 4 places",
+        "size": "callers",
+        "columns": ["us a caller", "wall ms in all"],
+        "rows": rows,
+    }
 
 
 async def listening(md, url, sizes=(10, 100, 1_000, 3_000)):
@@ -124,7 +153,9 @@ async def _crowds(ask, sizes):
 
         began = time.perf_counter()
         spent = await _cpu(all_of_them, max(1, 100 // size))
-        rows.append([size, spent / size * 1e6, (time.perf_counter() - began) * 1e3 / max(1, 100 // size)])
+        rows.append(
+            [size, spent / size * 1e6, (time.perf_counter() - began) * 1e3 / max(1, 100 // size)]
+        )
     return rows
 
 
@@ -134,7 +165,10 @@ async def streams(md, url, sizes=(10, 100, 1_000, 2_000)):
 
     rows, level = [], 0
     # a provider opens 1,000 connections at most
-    async with md.OpenAICompatible(url + "/v1") as provider, md.OpenAICompatible(url + "/v1") as another:
+    async with (
+        md.OpenAICompatible(url + "/v1") as provider,
+        md.OpenAICompatible(url + "/v1") as another,
+    ):
         models = cycle([provider.model("held"), another.model("held")])
         for size in (1, *sizes):
             opened, released, left = asyncio.Event(), asyncio.Event(), [size]
@@ -156,15 +190,24 @@ async def streams(md, url, sizes=(10, 100, 1_000, 2_000)):
             ended, _ = await asyncio.wait([all_open, *tasks], return_when=asyncio.FIRST_COMPLETED)
             for task in ended:
                 task.result()  # one that has failed says so, instead of being waited for
-            level = level or _resident()  # of the first, which warms up: later ones use what earlier ones have freed
+            level = (
+                level or _resident()
+            )  # of the first, which warms up: later ones use what earlier ones have freed
             memory = (_resident() - level) / size / 1024
             began = time.process_time()
             await _release(url)
             released.set()
             await asyncio.gather(*tasks)
-            rows.append([size, memory, (time.process_time() - began) / size / (HELD_DELTAS - 1) * 1e6])
+            rows.append(
+                [size, memory, (time.process_time() - began) / size / (HELD_DELTAS - 1) * 1e6]
+            )
     columns = ["KiB of one", "us a delta"]
-    return {"title": "Streams open at once", "size": "streams", "columns": columns, "rows": rows[1:]}
+    return {
+        "title": "Streams open at once",
+        "size": "streams",
+        "columns": columns,
+        "rows": rows[1:],
+    }
 
 
 async def _release(url):
@@ -175,7 +218,13 @@ async def _release(url):
     writer.close()
 
 
-PARTS = {"conversation": conversation, "providers": providers, "queued": queued, "listening": listening, "streams": streams}
+PARTS = {
+    "conversation": conversation,
+    "providers": providers,
+    "queued": queued,
+    "listening": listening,
+    "streams": streams,
+}
 
 
 if __name__ == "__main__":

@@ -6,13 +6,13 @@ import measure
 
 
 def load():
-    import httpx  # noqa: F401
+    import httpx
 
 
 def image_model(url):
-    """No picture model here: the two imports that the row compares with."""
-    import httpx  # noqa: F401
-    import pydantic  # noqa: F401
+    """No image model here: the two imports that the row compares with."""
+    import httpx
+    import pydantic
 
 
 class Client:
@@ -32,7 +32,9 @@ class Client:
 
     async def _ask(self, model, content):
         messages = [{"role": "user", "content": content}]
-        reply = await self._client.post("/v1/chat/completions", json={"model": model, "messages": messages})
+        reply = await self._client.post(
+            "/v1/chat/completions", json={"model": model, "messages": messages}
+        )
         reply.raise_for_status()
         return reply.json()["choices"][0]["message"]["content"]
 
@@ -60,14 +62,16 @@ class Client:
                     words.append(text)
         return len(words)
 
-    async def picture(self, model):
-        reply = await self._client.post("/v1/images/generations", json={"model": model, "prompt": "a cat"})
+    async def image(self, model):
+        reply = await self._client.post(
+            "/v1/images/generations", json={"model": model, "prompt": "a cat"}
+        )
         return len(base64.b64decode(reply.json()["data"][0]["b64_json"]))
 
-    async def turn(self, pictures):
+    async def turn(self, images):
         content = [{"type": "text", "text": "look"}]
-        for picture in pictures:
-            url = f"data:image/png;base64,{base64.b64encode(picture).decode()}"
+        for image in images:
+            url = f"data:image/png;base64,{base64.b64encode(image).decode()}"
             content.append({"type": "image_url", "image_url": {"url": url}})
         return await self._ask("m", content)
 

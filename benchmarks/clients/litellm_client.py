@@ -8,7 +8,7 @@ os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
 
 
 def load():
-    import litellm  # noqa: F401
+    import litellm
 
 
 class Client:
@@ -29,7 +29,9 @@ class Client:
 
     async def _ask(self, model, content):
         messages = [{"role": "user", "content": content}]
-        reply = await self._litellm.acompletion(model="openai/" + model, messages=messages, **self._more)
+        reply = await self._litellm.acompletion(
+            model="openai/" + model, messages=messages, **self._more
+        )
         return reply.choices[0].message.content
 
     async def reply(self, model):
@@ -38,16 +40,18 @@ class Client:
     async def deltas(self, model):
         words = []
         messages = [{"role": "user", "content": "hi"}]
-        async for event in await self._litellm.acompletion(model="openai/" + model, messages=messages, stream=True, **self._more):
+        async for event in await self._litellm.acompletion(
+            model="openai/" + model, messages=messages, stream=True, **self._more
+        ):
             text = event.choices[0].delta.content
             if text:
                 words.append(text)
         return len(words)
 
-    async def turn(self, pictures):
+    async def turn(self, images):
         content = [{"type": "text", "text": "look"}]
-        for picture in pictures:
-            url = f"data:image/png;base64,{self._base64.b64encode(picture).decode()}"
+        for image in images:
+            url = f"data:image/png;base64,{self._base64.b64encode(image).decode()}"
             content.append({"type": "image_url", "image_url": {"url": url}})
         return await self._ask("m", content)
 

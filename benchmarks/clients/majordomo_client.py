@@ -4,7 +4,7 @@ import measure
 
 
 def load():
-    import majordomo  # noqa: F401
+    import majordomo
 
 
 def image_model(url):
@@ -20,13 +20,13 @@ class Client:
         self._md = md
         self._chat = md.OpenAICompatible(url + "/v1")
         self._url = url
-        self._painter = self._ollama = self._lined = None
+        self._image_model = self._ollama = self._lined = None
 
     async def __aenter__(self):
         return self
 
     async def __aexit__(self, *raised):
-        for provider in (self._chat, self._painter, self._ollama, self._lined):
+        for provider in (self._chat, self._image_model, self._ollama, self._lined):
             if provider is not None:
                 await provider.aclose()
 
@@ -50,13 +50,13 @@ class Client:
         return len(words)
 
     async def picture(self, model):
-        if self._painter is None:
-            self._painter = self._md.LlamaSwap(self._url)
-        result = await self._painter.image_model(model).generate("a cat")
+        if self._image_model is None:
+            self._image_model = self._md.LlamaSwap(self._url)
+        result = await self._image_model.image_model(model).generate("a cat")
         return len(result.image.data)
 
-    async def turn(self, pictures):
-        question = self._md.user("look", *(self._md.ImagePart(picture) for picture in pictures))
+    async def turn(self, images):
+        question = self._md.user("look", *(self._md.ImagePart(image) for image in images))
         reply = await self._chat.model("m").generate([question])
         return reply.text
 
@@ -73,18 +73,23 @@ class Client:
         lined = self._lined.model(model)
 
         async def ask(number):
-            return (await lined.generate("hi", self._md.with_caller(f"caller {number}"))).text
+            return (await lined.generate("hi", self._md.with_user_id(f"caller {number}"))).text
 
         return ask
 
     async def tools(self, turns, shout):
-        reply = await self._md.run_tools(self._chat.model("tools"), "hi", tools=[shout], max_turns=turns)
+        reply = await self._md.run_tools(
+            self._chat.model("tools"), "hi", tools=[shout], max_turns=turns
+        )
         return reply.text
 
     def conversation(self, history):
-        """`history` is pairs of who said it and what: text, or a text and a picture."""
+        """`history` is pairs of who said it and what: text, or a text and an image."""
         md, chat = self._md, self._chat.model("m")
-        messages = [md.assistant(text) if role == "assistant" else md.user(text, *map(md.ImagePart, more)) for role, text, *more in history]
+        messages = [
+            md.assistant(text) if role == "assistant" else md.user(text, *map(md.ImagePart, more))
+            for role, text, *more in history
+        ]
 
         async def say(text):
             messages.append(md.user(text))
@@ -97,19 +102,23 @@ class Client:
     def resize(self, data, fast):
         from majordomo.imaging import Convert, Recipe, Resize, apply
 
-        return apply(self._md.ImagePart(data), Recipe(Resize(512, fast=fast), Convert("jpeg", quality=85))).data
+        return apply(
+            self._md.ImagePart(data), Recipe(Resize(512, fast=fast), Convert("jpeg", quality=85))
+        ).data
 
     def strip(self, data):
-        from majordomo.imaging import Sanitise, apply
+        from majordomo.imaging import Sanitize, apply
 
-        return apply(self._md.ImagePart(data), Sanitise()).data
+        return apply(self._md.ImagePart(data), Sanitize()).data
 
-    async def derive(self, pictures):
+    async def derive(self, images):
         import asyncio
 
         from majordomo.imaging import STANDARD_SET, derive_async
 
-        made = await asyncio.gather(*(derive_async(self._md.ImagePart(data), STANDARD_SET) for data in pictures))
+        made = await asyncio.gather(
+            *(derive_async(self._md.ImagePart(data), STANDARD_SET) for data in images)
+        )
         return [len(files) for files in made]
 
 

@@ -65,8 +65,8 @@ def _status(field):
 def main(load, client, image_model=None):
     """Run the scenario named on the command line.
 
-    `load` imports the library. `client(url)` has `reply`, and what else the scenario needs: `deltas`, `picture`, `turn`, `aclose`.
-    `image_model(url)`, when there is one, imports and builds a picture model.
+    `load` imports the library. `client(url)` has `reply`, and what else the scenario needs: `deltas`, `image`, `turn`, `aclose`.
+    `image_model(url)`, when there is one, imports and builds an image model.
     """
     scenario, url = sys.argv[1:]
     if scenario == "import":

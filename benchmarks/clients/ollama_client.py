@@ -4,7 +4,7 @@ import measure
 
 
 def load():
-    import ollama  # noqa: F401
+    import ollama
 
 
 class Client:
@@ -27,12 +27,14 @@ class Client:
         return await self._ask(model, {"role": "user", "content": "hi"})
 
     async def lines(self, model):
-        parts = await self._client.chat(model=model, messages=[{"role": "user", "content": "hi"}], stream=True)
+        parts = await self._client.chat(
+            model=model, messages=[{"role": "user", "content": "hi"}], stream=True
+        )
         words = [part.message.content async for part in parts if part.message.content]
         return len(words)
 
-    async def turn(self, pictures):
-        return await self._ask("m", {"role": "user", "content": "look", "images": pictures})
+    async def turn(self, images):
+        return await self._ask("m", {"role": "user", "content": "look", "images": images})
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""openai: the official client, told not to retry and given all the time it wants; pictures as its users send them."""
+"""openai: the official client, told not to retry and given all the time it wants; images as its users send them."""
 
 import measure
 
 
 def load():
-    import openai  # noqa: F401
+    import openai
 
 
 class Client:
@@ -13,7 +13,9 @@ class Client:
 
         import openai
 
-        self._client = openai.AsyncOpenAI(base_url=url + "/v1", api_key="none", max_retries=0, timeout=600)
+        self._client = openai.AsyncOpenAI(
+            base_url=url + "/v1", api_key="none", max_retries=0, timeout=600
+        )
         self._base64 = base64
 
     async def __aenter__(self):
@@ -23,7 +25,9 @@ class Client:
         await self._client.close()
 
     async def _ask(self, model, content):
-        reply = await self._client.chat.completions.create(model=model, messages=[{"role": "user", "content": content}])
+        reply = await self._client.chat.completions.create(
+            model=model, messages=[{"role": "user", "content": content}]
+        )
         return reply.choices[0].message.content
 
     async def reply(self, model):
@@ -32,20 +36,22 @@ class Client:
     async def deltas(self, model):
         words = []
         messages = [{"role": "user", "content": "hi"}]
-        async for event in await self._client.chat.completions.create(model=model, messages=messages, stream=True):
+        async for event in await self._client.chat.completions.create(
+            model=model, messages=messages, stream=True
+        ):
             text = event.choices[0].delta.content
             if text:
                 words.append(text)
         return len(words)
 
-    async def picture(self, model):
+    async def image(self, model):
         reply = await self._client.images.generate(model=model, prompt="a cat")
         return len(self._base64.b64decode(reply.data[0].b64_json))
 
-    async def turn(self, pictures):
+    async def turn(self, images):
         content = [{"type": "text", "text": "look"}]
-        for picture in pictures:
-            url = f"data:image/png;base64,{self._base64.b64encode(picture).decode()}"
+        for image in images:
+            url = f"data:image/png;base64,{self._base64.b64encode(image).decode()}"
             content.append({"type": "image_url", "image_url": {"url": url}})
         return await self._ask("m", content)
 
@@ -63,11 +69,20 @@ class Client:
     async def tools(self, turns, shout):
         import json
 
-        parameters = {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]}
-        tool = {"type": "function", "function": {"name": "shout", "description": shout.__doc__, "parameters": parameters}}
+        parameters = {
+            "type": "object",
+            "properties": {"text": {"type": "string"}},
+            "required": ["text"],
+        }
+        tool = {
+            "type": "function",
+            "function": {"name": "shout", "description": shout.__doc__, "parameters": parameters},
+        }
         messages = [{"role": "user", "content": "hi"}]
         while True:
-            reply = await self._client.chat.completions.create(model="tools", messages=messages, tools=[tool])
+            reply = await self._client.chat.completions.create(
+                model="tools", messages=messages, tools=[tool]
+            )
             message = reply.choices[0].message
             if not message.tool_calls:
                 return message.content
@@ -78,10 +93,16 @@ class Client:
 
     def conversation(self, history):
         messages = []
-        for role, text, *pictures in history:
-            urls = [f"data:image/png;base64,{self._base64.b64encode(picture).decode()}" for picture in pictures]
-            parts = [{"type": "text", "text": text}, *({"type": "image_url", "image_url": {"url": url}} for url in urls)]
-            messages.append({"role": role, "content": parts if pictures else text})
+        for role, text, *images in history:
+            urls = [
+                f"data:image/png;base64,{self._base64.b64encode(image).decode()}"
+                for image in images
+            ]
+            parts = [
+                {"type": "text", "text": text},
+                *({"type": "image_url", "image_url": {"url": url}} for url in urls),
+            ]
+            messages.append({"role": role, "content": parts if images else text})
 
         async def say(text):
             messages.append({"role": "user", "content": text})

@@ -5,7 +5,7 @@ from without_network import Local
 
 
 def load():
-    import cv2  # noqa: F401
+    import cv2
 
 
 class Client(Local):
@@ -18,7 +18,9 @@ class Client(Local):
     def resize(self, data, fast):
         cv2 = self._cv2
         image = cv2.imdecode(self._numpy.frombuffer(data, self._numpy.uint8), cv2.IMREAD_COLOR)
-        small = cv2.resize(image, (512, 512), interpolation=cv2.INTER_AREA if fast else cv2.INTER_LANCZOS4)
+        small = cv2.resize(
+            image, (512, 512), interpolation=cv2.INTER_AREA if fast else cv2.INTER_LANCZOS4
+        )
         return cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tobytes()
 
 

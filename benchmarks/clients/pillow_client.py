@@ -1,11 +1,11 @@
-"""Pillow: what one writes by hand to get smaller pictures, and to lose what stands beside the pixels."""
+"""Pillow: what one writes by hand to get smaller images, and to lose what stands beside the pixels."""
 
 import measure
 from without_network import Local
 
 
 def load():
-    import PIL.Image  # noqa: F401
+    import PIL.Image
 
 
 class Client(Local):
@@ -23,21 +23,29 @@ class Client(Local):
 
     def resize(self, data, fast):
         image = self._image.open(self._bytes(data))
-        small = image.resize((512, 512), self._image.Resampling.BOX if fast else self._image.Resampling.LANCZOS)
+        small = image.resize(
+            (512, 512), self._image.Resampling.BOX if fast else self._image.Resampling.LANCZOS
+        )
         return self._saved(small, format="JPEG", quality=85)
 
     def strip(self, data):
         image = self._image.open(self._bytes(data))
         return self._saved(image, format="PNG")
 
-    async def derive(self, pictures):
-        return [self._three(data) for data in pictures]
+    async def derive(self, images):
+        return [self._three(data) for data in images]
 
     def _three(self, data):
         image = self._image.open(self._bytes(data))
         image.load()
         small = image.resize((256, 256), self._image.Resampling.LANCZOS)
-        return len([self._saved(small, format="WEBP", quality=80), self._saved(image, format="WEBP"), self._saved(image, format="PNG")])
+        return len(
+            [
+                self._saved(small, format="WEBP", quality=80),
+                self._saved(image, format="WEBP"),
+                self._saved(image, format="PNG"),
+            ]
+        )
 
 
 if __name__ == "__main__":

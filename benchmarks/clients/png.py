@@ -1,4 +1,4 @@
-"""Pictures made up for the benchmark: some with a true header and noise behind it, some that can be decoded."""
+"""Images made up for the benchmark: some with a true header and noise behind it, some that can be decoded."""
 
 import os
 import random
@@ -10,19 +10,34 @@ TEXT = b"parameters\0a lighthouse at dusk\nSteps: 20, Seed: 7"
 
 def made_up_png(size: int) -> bytes:
     """A PNG of `size` bytes that says it is 1024 x 1024, 16 bits RGBA. Its pixels are noise and cannot be decoded."""
-    header = b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", struct.pack(">IIBBBBB", 1024, 1024, 16, 6, 0, 0, 0))
+    header = b"\x89PNG\r\n\x1a\n" + _chunk(
+        b"IHDR", struct.pack(">IIBBBBB", 1024, 1024, 16, 6, 0, 0, 0)
+    )
     end = _chunk(b"IEND", b"")
     around = len(header) + 12 + len(end)
     return header + _chunk(b"IDAT", os.urandom(size - around)) + end
 
 
 def true_png(side: int, seed: int = 1) -> bytes:
-    """A square RGB picture with a text chunk, of soft colours and some grain: every pixel differs a little from the one before it."""
-    noise = random.Random(seed).randbytes(side * side * 3).translate(bytes((byte % 7 - 3) % 256 for byte in range(256)))
+    """A square RGB image with a text chunk, of soft colors and some grain: every pixel differs a little from the one before it."""
+    noise = (
+        random.Random(seed)
+        .randbytes(side * side * 3)
+        .translate(bytes((byte % 7 - 3) % 256 for byte in range(256)))
+    )
     width = side * 3
-    rows = b"".join(b"\x01\x80\x80\x80" + noise[at + 3 : at + width] for at in range(0, side * width, width))
-    header = b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0))
-    return header + _chunk(b"tEXt", TEXT) + _chunk(b"IDAT", zlib.compress(rows, 6)) + _chunk(b"IEND", b"")
+    rows = b"".join(
+        b"\x01\x80\x80\x80" + noise[at + 3 : at + width] for at in range(0, side * width, width)
+    )
+    header = b"\x89PNG\r\n\x1a\n" + _chunk(
+        b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    )
+    return (
+        header
+        + _chunk(b"tEXt", TEXT)
+        + _chunk(b"IDAT", zlib.compress(rows, 6))
+        + _chunk(b"IEND", b"")
+    )
 
 
 def jpeg_side(data: bytes) -> int:
@@ -34,4 +49,9 @@ def jpeg_side(data: bytes) -> int:
 
 
 def _chunk(kind: bytes, payload: bytes) -> bytes:
-    return struct.pack(">I", len(payload)) + kind + payload + struct.pack(">I", zlib.crc32(kind + payload))
+    return (
+        struct.pack(">I", len(payload))
+        + kind
+        + payload
+        + struct.pack(">I", zlib.crc32(kind + payload))
+    )

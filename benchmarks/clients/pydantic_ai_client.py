@@ -4,7 +4,7 @@ import measure
 
 
 def load():
-    import pydantic_ai  # noqa: F401
+    import pydantic_ai
 
 
 class Client:
@@ -16,7 +16,9 @@ class Client:
 
         self._ai = pydantic_ai
         self._client = AsyncOpenAI(base_url=url + "/v1", api_key="none", max_retries=0, timeout=600)
-        self._model = lambda name: OpenAIChatModel(name, provider=OpenAIProvider(openai_client=self._client))
+        self._model = lambda name: OpenAIChatModel(
+            name, provider=OpenAIProvider(openai_client=self._client)
+        )
         self._agents = {}
 
     async def __aenter__(self):
@@ -38,8 +40,11 @@ class Client:
             words = [text async for text in run.stream_text(delta=True, debounce_by=None)]
         return len(words)
 
-    async def turn(self, pictures):
-        content = ["look", *(self._ai.BinaryContent(picture, media_type="image/png") for picture in pictures)]
+    async def turn(self, images):
+        content = [
+            "look",
+            *(self._ai.BinaryContent(image, media_type="image/png") for image in images),
+        ]
         return (await self._agent("m").run(content)).output
 
     async def tools(self, turns, shout):

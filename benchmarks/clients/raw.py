@@ -4,7 +4,7 @@ import measure
 
 
 def load():
-    import asyncio  # noqa: F401
+    import asyncio
 
 
 class Client:
@@ -26,7 +26,11 @@ class Client:
         self._pool.close()
 
     def _body(self, model, stream=False):
-        return [self._json.dumps({"model": model, "messages": [{"role": "user", "content": "hi"}], "stream": stream}).encode()]
+        return [
+            self._json.dumps(
+                {"model": model, "messages": [{"role": "user", "content": "hi"}], "stream": stream}
+            ).encode()
+        ]
 
     async def reply(self, model):
         body = await self._pool.request(b"/v1/chat/completions", self._body(model))
@@ -64,17 +68,24 @@ class Client:
         await self._pool.request(b"/api/chat", self._body(model, stream=True), on_data)
         return len(words)
 
-    async def picture(self, model):
-        """The size of the picture."""
-        body = await self._pool.request(b"/v1/images/generations", [self._json.dumps({"model": model, "prompt": "a cat"}).encode()])
+    async def image(self, model):
+        """The size of the image."""
+        body = await self._pool.request(
+            b"/v1/images/generations",
+            [self._json.dumps({"model": model, "prompt": "a cat"}).encode()],
+        )
         start = body.index(b'"b64_json":"') + len(b'"b64_json":"')
         return len(self._decode(memoryview(body)[start : body.index(b'"', start)]))
 
-    async def turn(self, pictures):
-        """A question about pictures; base64 needs no escaping, so it is put between pieces of JSON."""
+    async def turn(self, images):
+        """A question about images; base64 needs no escaping, so it is put between pieces of JSON."""
         body = [b'{"model":"m","messages":[{"role":"user","content":[{"type":"text","text":"look"}']
-        for picture in pictures:
-            body += b',{"type":"image_url","image_url":{"url":"data:image/png;base64,', self._encode(picture, newline=False), b'"}}'
+        for image in images:
+            body += (
+                b',{"type":"image_url","image_url":{"url":"data:image/png;base64,',
+                self._encode(image, newline=False),
+                b'"}}',
+            )
         body.append(b"]}]}")
         reply = await self._pool.request(b"/v1/chat/completions", body)
         return self._json.loads(reply)["choices"][0]["message"]["content"]
@@ -91,12 +102,23 @@ class Client:
         return ask
 
     async def tools(self, turns, shout):
-        parameters = {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]}
-        tool = {"type": "function", "function": {"name": "shout", "description": shout.__doc__, "parameters": parameters}}
+        parameters = {
+            "type": "object",
+            "properties": {"text": {"type": "string"}},
+            "required": ["text"],
+        }
+        tool = {
+            "type": "function",
+            "function": {"name": "shout", "description": shout.__doc__, "parameters": parameters},
+        }
         messages = [{"role": "user", "content": "hi"}]
         while True:
-            asked = self._json.dumps({"model": "tools", "messages": messages, "tools": [tool]}).encode()
-            message = self._json.loads(await self._pool.request(b"/v1/chat/completions", [asked]))["choices"][0]["message"]
+            asked = self._json.dumps(
+                {"model": "tools", "messages": messages, "tools": [tool]}
+            ).encode()
+            message = self._json.loads(await self._pool.request(b"/v1/chat/completions", [asked]))[
+                "choices"
+            ][0]["message"]
             if not message.get("tool_calls"):
                 return message["content"]
             messages.append(message)
@@ -106,10 +128,16 @@ class Client:
 
     def conversation(self, history):
         messages = []
-        for role, text, *pictures in history:
-            urls = [f"data:image/png;base64,{self._encode(picture, newline=False).decode()}" for picture in pictures]
-            parts = [{"type": "text", "text": text}, *({"type": "image_url", "image_url": {"url": url}} for url in urls)]
-            messages.append({"role": role, "content": parts if pictures else text})
+        for role, text, *images in history:
+            urls = [
+                f"data:image/png;base64,{self._encode(image, newline=False).decode()}"
+                for image in images
+            ]
+            parts = [
+                {"type": "text", "text": text},
+                *({"type": "image_url", "image_url": {"url": url}} for url in urls),
+            ]
+            messages.append({"role": role, "content": parts if images else text})
 
         async def say(text):
             messages.append({"role": "user", "content": text})

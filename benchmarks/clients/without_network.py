@@ -1,4 +1,4 @@
-"""What the clients that only process pictures have in common: nothing to open, nothing to close."""
+"""What the clients that only process images have in common: nothing to open, nothing to close."""
 
 
 class Local:

@@ -3,7 +3,18 @@
 import asyncio
 import gc
 
-from agreed import ANSWER, DELTAS, LIVE_DELTAS, PICTURE_BYTES, QUESTION, QUICK, SHOUTED, SLOW, TURN_PICTURE_BYTES, TURNS
+from agreed import (
+    ANSWER,
+    DELTAS,
+    IMAGE_BYTES,
+    LIVE_DELTAS,
+    QUESTION,
+    QUICK,
+    SHOUTED,
+    SLOW,
+    TURN_IMAGE_BYTES,
+    TURNS,
+)
 from measure import Measurement
 from png import jpeg_side, made_up_png, true_png
 
@@ -102,14 +113,14 @@ async def warm(client, calls=1000):
     measurement.show(**figures)
 
 
-async def picture(client, calls=5):
-    await _large(lambda model: client.picture(model), PICTURE_BYTES, calls)
+async def image(client, calls=5):
+    await _large(lambda model: client.picture(model), IMAGE_BYTES, calls)
 
 
 async def turn(client, calls=5):
-    pictures = [made_up_png(TURN_PICTURE_BYTES) for _ in range(4)]
+    images = [made_up_png(TURN_IMAGE_BYTES) for _ in range(4)]
     small = [made_up_png(1024)]
-    await _large(lambda model: client.turn(small if model == "small" else pictures), ANSWER, calls)
+    await _large(lambda model: client.turn(small if model == "small" else images), ANSWER, calls)
 
 
 async def _large(call, expected, calls):
@@ -164,11 +175,11 @@ async def tool_loop(client, warm=2, loops=15):
     measurement.show(**figures)
 
 
-async def conversation(client, messages=200, pictures=20, size=64 * 1024, calls=10):
+async def conversation(client, messages=200, images=20, size=64 * 1024, calls=10):
     """A long conversation goes on. Each call sends all of it once more; memory is that of the first call."""
     history = []
     for number in range(0, messages, 2):
-        shown = [made_up_png(size)] if number % (messages // pictures) == 0 else []
+        shown = [made_up_png(size)] if number % (messages // images) == 0 else []
         history += [
             ("user", f"This is question {number} of a long evening. " * 4, *shown),
             ("assistant", f"And this is its answer. {number} " * 8),
@@ -186,7 +197,7 @@ async def conversation(client, messages=200, pictures=20, size=64 * 1024, calls=
     measurement.show(**figures)
 
 
-async def gate(client, callers=1000, places=4):
+async def gate(client, callers=1000, slots=4):
     """All come at once and wait for one of few places, and beside it the same calls by as many workers, without a line."""
     left = iter(range(callers))
     none = Attempts()
@@ -214,22 +225,29 @@ async def gate(client, callers=1000, places=4):
     finished.clear()
     measurement, figures = await _measured(line, callers)
     # Whoever has a place may overtake others who have one, nobody else.
-    overtaken = [number for place, number in enumerate(finished) if abs(place - number) > 2 * places]
+    overtaken = [
+        number for place, number in enumerate(finished) if abs(place - number) > 2 * places
+    ]
     if overtaken:
-        figures |= {"failures": len(overtaken), "example": f"{len(overtaken)} out of order, the first of them caller {overtaken[0]}"}
+        figures |= {
+            "failures": len(overtaken),
+            "example": f"{len(overtaken)} out of order, the first of them caller {overtaken[0]}",
+        }
     measurement.show(**figures, beside_cpu_seconds=beside.cpu_seconds)
 
 
-async def derive(client, pictures=50, different=10, side=384):
-    """Three files of each picture, all pictures at once where the peer can."""
-    made = [true_png(side, seed) for seed in range(different)] * (pictures // different)
+async def derive(client, images=50, different=10, side=384):
+    """Three files of each image, all images at once where the peer can."""
+    made = [true_png(side, seed) for seed in range(different)] * (images // different)
     await client.derive(made[:1])
-    measurement, figures = await _measured(lambda attempts: attempts.make(client.derive(made), [3] * pictures), pictures)
+    measurement, figures = await _measured(
+        lambda attempts: attempts.make(client.derive(made), [3] * images), images
+    )
     measurement.show(**figures)
 
 
 def processing(work, expected, warm=2, calls=10):
-    """`work(client, picture)` on one picture of 1024 x 1024 after the other."""
+    """`work(client, image)` on one image of 1024 x 1024 after the other."""
 
     async def scenario(client):
         data = true_png(1024)
@@ -262,7 +280,7 @@ SCENARIOS = {
     "hundred": hundred,
     "cold": cold,
     "warm": warm,
-    "picture": picture,
+    "image": image,
     "turn": turn,
     "chain": chain,
     "tool-loop": tool_loop,

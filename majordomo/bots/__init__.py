@@ -4,30 +4,30 @@ Nothing here knows a platform. Async parts run on asyncio and trio.
 """
 
 from majordomo.bots.clock import Clock
-from majordomo.bots.cut_points import Piece
+from majordomo.bots.cut_points import TextPiece
 from majordomo.bots.mentions import safe_text
 from majordomo.bots.message_splitter import Change, Splitter, pieces, split
-from majordomo.bots.snapshots import PictureSnapshot, Snapshot, chat_status, picture_status
-from majordomo.bots.throttle_stream import Live, throttle, throttle_picture
+from majordomo.bots.snapshots import ImageSnapshot, Snapshot, chat_status, image_status
+from majordomo.bots.throttle_stream import ThrottledStream, throttle, throttle_image
 from majordomo.bots.upload import fit_upload, fit_upload_sync
-from majordomo.bots.user_queue import CallerQueue
+from majordomo.bots.user_queue import UserQueue
 
 __all__ = [
-    "CallerQueue",
     "Change",
     "Clock",
-    "Live",
-    "PictureSnapshot",
-    "Piece",
+    "ImageSnapshot",
     "Snapshot",
     "Splitter",
+    "TextPiece",
+    "ThrottledStream",
+    "UserQueue",
     "chat_status",
     "fit_upload",
     "fit_upload_sync",
-    "picture_status",
+    "image_status",
     "pieces",
     "safe_text",
     "split",
     "throttle",
-    "throttle_picture",
+    "throttle_image",
 ]

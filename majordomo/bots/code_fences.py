@@ -63,4 +63,9 @@ def opened_by(line: str) -> Fence | None:
     quote = prefix[: prefix.rfind(">") + 1] + " " if ">" in prefix else ""
     # four spaces would make code of the fence itself where no list stands before it
     indent = " " * min(3, len(prefix.expandtabs(4)) - len(quote)) if not quote else ""
-    return Fence(quote, indent, found["ticks"] or found["tildes"], (found["info"] or found["words"] or "").strip())
+    return Fence(
+        quote,
+        indent,
+        found["ticks"] or found["tildes"],
+        (found["info"] or found["words"] or "").strip(),
+    )

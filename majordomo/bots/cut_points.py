@@ -15,7 +15,9 @@ Count = Literal["characters", "utf16"]
 LEAST = 16
 _ASTRAL = re.compile("[\U00010000-\U0010ffff]")
 # the ends of sentences, also where no space follows them: the ideographic and the full-width ones
-_SENTENCE = re.compile(r"[.!?\u2026][\"'\u201d\u2019)\]*_]*\s+|[\u3002\uff01\uff1f][\u300d\u300f\uff09]*\s*")
+_SENTENCE = re.compile(
+    r"[.!?\u2026][\"'\u201d\u2019)\]*_]*\s+|[\u3002\uff01\uff1f][\u300d\u300f\uff09]*\s*"
+)
 _WORD = re.compile(r"\s+")
 # what a place to cut is worth; a smaller number is better
 _BLOCK, _LINE, _SENTENCE_END, _WORD_END = range(4)
@@ -34,7 +36,9 @@ class Measure:
             raise InvalidRequestError('count is "characters" or "utf16"', field="count")
 
     def length(self, text: str) -> int:
-        return len(text) + (len(_ASTRAL.findall(text)) if self.count == "utf16" and not text.isascii() else 0)
+        return len(text) + (
+            len(_ASTRAL.findall(text)) if self.count == "utf16" and not text.isascii() else 0
+        )
 
     def reach(self, text: str, start: int, room: int) -> int:
         """The furthest position to which `text` from `start` takes at most `room`."""
@@ -45,7 +49,7 @@ class Measure:
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class TextPiece:
     """One message: `text[start:end]` of the whole, with a fence opened before and closed after it where it was cut within one.
 
     `fence` is what the next piece has to open again.
@@ -66,14 +70,14 @@ class _Cut:
     fence: Fence | None = None
 
 
-def next_piece(text: str, start: int, fence: Fence | None, measure: Measure) -> Piece:
+def next_piece(text: str, start: int, fence: Fence | None, measure: Measure) -> TextPiece:
     """The piece that begins at `start`, within `fence` if one is open there. It reaches the end of the text when that fits."""
     if fence is not None and _begins_line(text, start) and not fence.holds(_line(text, start)):
         fence = None
     opening = fence.opening if fence is not None else ""
     window = _Window(text, start, measure, measure.limit - measure.length(opening))
     cut = window.cut(fence)
-    return Piece(opening + text[start : cut.at] + _repair(text, cut), start, cut.at, cut.fence)
+    return TextPiece(opening + text[start : cut.at] + _repair(text, cut), start, cut.at, cut.fence)
 
 
 class _Window:
@@ -111,7 +115,9 @@ class _Window:
             if fence is None:
                 opened = self._opened(line) if whole else None
                 if opened is not None and text[self.start : at].strip():
-                    self._allow(at, _BLOCK)  # the code is kept whole if a message can hold it: it begins the next one
+                    self._allow(
+                        at, _BLOCK
+                    )  # the code is kept whole if a message can hold it: it begins the next one
                     ours = False
                 if opened is not None and line_end <= self.end:
                     fence, self._body = opened, line_end
@@ -132,14 +138,22 @@ class _Window:
         """The fence a line opens, unless to close it and open it again would take more than half a message."""
         fence = opened_by(line)
         for made in (fence, fence.brief()) if fence is not None else ():
-            if made is not None and self._measure.length(made.opening + made.closing) < self._measure.limit // 2:
+            if (
+                made is not None
+                and self._measure.length(made.opening + made.closing) < self._measure.limit // 2
+            ):
                 return made
         return None
 
     def _outside(self, at: int, line: str, line_end: int) -> None:
         if line_end > self.end:
-            found = [_Cut(match.end(), _SENTENCE_END) for match in _SENTENCE.finditer(self.text, at, self.end)]
-            found += [_Cut(match.end(), _WORD_END) for match in _WORD.finditer(self.text, at, self.end)]
+            found = [
+                _Cut(match.end(), _SENTENCE_END)
+                for match in _SENTENCE.finditer(self.text, at, self.end)
+            ]
+            found += [
+                _Cut(match.end(), _WORD_END) for match in _WORD.finditer(self.text, at, self.end)
+            ]
             for cut in sorted(found, key=lambda cut: cut.at):
                 self._allow(cut.at, cut.worth)
         self._allow(line_end, _LINE if line.strip() else _BLOCK)
@@ -161,7 +175,9 @@ class _Window:
         """The last place where a message may end that has to close this fence."""
         if fence is None:
             return self.end
-        return self._measure.reach(self.text, self.start, self._room - self._measure.length(fence.closing) - 1)
+        return self._measure.reach(
+            self.text, self.start, self._room - self._measure.length(fence.closing) - 1
+        )
 
     def _hard(self, fence: Fence | None) -> _Cut:
         """In the middle of a word; between two characters as a reader sees them, unless one alone fills the message."""

@@ -41,7 +41,9 @@ def _half(before: str, after: str) -> bool:
 
 def _hangul(before: str, after: str) -> bool:
     """GB6 to GB8: leading consonants, vowels and trailing consonants make one syllable."""
-    if not "\u1100" <= after <= "\u11ff":  # only single letters join what stands before; a whole syllable joins a leading consonant
+    if (
+        not "\u1100" <= after <= "\u11ff"
+    ):  # only single letters join what stands before; a whole syllable joins a leading consonant
         return "\u1100" <= before <= "\u115f" and "\uac00" <= after <= "\ud7a3"
     if "\u1100" <= before <= "\u115f":
         return after <= "\u11a7"

@@ -7,7 +7,10 @@ import re
 JOINER = "\u200d"  # zero width joiner: seen by programs, not by people
 # "@everyone" rings on some platforms even inside a word; other names only where a word begins, so that addresses stay as they are.
 # "<!here>" and its kind are how one platform spells it on the wire.
-_MENTION = re.compile(r"@(?=(?:everyone|here|channel|room|all)\b)|(?<![\w.+-])@(?=[\w&!])|<(?=![A-Za-z])", re.IGNORECASE)
+_MENTION = re.compile(
+    r"@(?=(?:everyone|here|channel|room|all)\b)|(?<![\w.+-])@(?=[\w&!])|<(?=![A-Za-z])",
+    re.IGNORECASE,
+)
 
 
 def safe_text(text: str) -> str:

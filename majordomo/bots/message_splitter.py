@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from majordomo.bots.code_fences import Fence
-from majordomo.bots.cut_points import Count, Measure, Piece, next_piece
+from majordomo.bots.cut_points import Count, Measure, TextPiece, next_piece
 from majordomo.errors import InvalidRequestError
 
 
@@ -23,11 +23,11 @@ def split(text: str, limit: int = 2000, *, count: Count = "characters") -> list[
     return [piece.text for piece in pieces(text, limit, count=count) if piece.text.strip()]
 
 
-def pieces(text: str, limit: int = 2000, *, count: Count = "characters") -> list[Piece]:
+def pieces(text: str, limit: int = 2000, *, count: Count = "characters") -> list[TextPiece]:
     """The same with the places: `text[piece.start:piece.end]` is what each one holds of it. Those of white space alone are among them."""
     measure = Measure(limit, count)
     _check(text)
-    found: list[Piece] = []
+    found: list[TextPiece] = []
     start, fence = 0, None
     while start < len(text):
         found.append(next_piece(text, start, fence, measure))
@@ -84,8 +84,12 @@ class Splitter:
         """From what is shown to what should be."""
         shown = self._shown
         both = range(min(len(shown), len(messages)))
-        changes = [Change(index, messages[index]) for index in both if messages[index] != shown[index]]
-        changes += [Change(index, messages[index], True) for index in range(len(shown), len(messages))]
+        changes = [
+            Change(index, messages[index]) for index in both if messages[index] != shown[index]
+        ]
+        changes += [
+            Change(index, messages[index], True) for index in range(len(shown), len(messages))
+        ]
         changes += [Change(index, "") for index in range(len(shown) - 1, len(messages) - 1, -1)]
         self._shown = list(messages)
         return changes

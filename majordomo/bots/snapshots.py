@@ -10,7 +10,7 @@ from majordomo.errors import InvalidRequestError
 from majordomo.llm import ImagePart, Loading, Queued
 
 ChatStatus = Callable[[llm.ChatEvent], str | None]
-PictureStatus = Callable[[imagegen.ImageEvent], str | None]
+ImageStatus = Callable[[imagegen.ImageEvent], str | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +33,8 @@ class Snapshot:
 
 
 @dataclass(frozen=True, slots=True)
-class PictureSnapshot:
-    """A picture so far. `status` is a line of progress, `preview` an unfinished picture that no snapshot had before. `step` and `total`
+class ImageSnapshot:
+    """An image so far. `status` is a line of progress, `preview` an unfinished image that no snapshot had before. `step` and `total`
     are 0 until the backend counts. `result` is there in the last one only.
     """
 
@@ -59,8 +59,8 @@ def chat_status(event: llm.ChatEvent) -> str | None:
     return None
 
 
-def picture_status(event: imagegen.ImageEvent) -> str | None:
-    """English words for what a picture stream tells; None for what is no news to a reader."""
+def image_status(event: imagegen.ImageEvent) -> str | None:
+    """English words for what an image stream tells; None for what is no news to a reader."""
     match event:
         case Queued() | Loading():
             return _waiting(event)
@@ -85,7 +85,7 @@ class ChatState:
     reply: llm.Reply | None = None
     _turned: bool = False  # a tool has answered: what the model says now is a new paragraph
 
-    def take(self, event: llm.ChatEvent | str, now: float) -> bool:
+    def update(self, event: llm.ChatEvent | str, now: float) -> bool:
         """Whether a reader would see a difference. A str is the whole text so far."""
         if isinstance(event, str):
             changed = self.parts != [event] or bool(self.status)
@@ -113,17 +113,19 @@ class ChatState:
         self.status = status if status is not None else self.status
         return changed
 
-    def look(self, now: float, *, finished: bool) -> Snapshot:
+    def snapshot(self, now: float, *, finished: bool) -> Snapshot:
         text = "".join(self.parts)
         self.parts = [text] if text else []
-        return Snapshot(text, self.status, tuple(self.images), now - self.began, self.reply, finished)
+        return Snapshot(
+            text, self.status, tuple(self.images), now - self.began, self.reply, finished
+        )
 
 
 @dataclass(slots=True)
-class PictureState:
-    words: PictureStatus
+class ImageState:
+    words: ImageStatus
     began: float
-    previews_every: float
+    preview_interval: float
     status: str = ""
     step: int = 0
     total: int = 0
@@ -131,17 +133,24 @@ class PictureState:
     _preview: ImagePart | None = None
     _next_preview: float = 0.0
 
-    def take(self, event: imagegen.ImageEvent, now: float) -> bool:
+    def update(self, event: imagegen.ImageEvent, now: float) -> bool:
         """Whether a reader would see a difference; a preview that comes too early waits for the next one."""
-        if not isinstance(event, imagegen.Done | imagegen.Step | imagegen.Preview | Queued | Loading):
-            raise InvalidRequestError(f"a picture stream gives events, not {type(event).__name__}", field="stream")
+        if not isinstance(
+            event, imagegen.Done | imagegen.Step | imagegen.Preview | Queued | Loading
+        ):
+            raise InvalidRequestError(
+                f"an image stream gives events, not {type(event).__name__}", field="stream"
+            )
         if isinstance(event, imagegen.Done):
             self.result, self._preview = event.result, None
             return False  # the end of the stream follows, and is shown
         if isinstance(event, imagegen.Preview):
             self._preview = event.image
             return now >= self._next_preview
-        counted = isinstance(event, imagegen.Step) and (event.step, event.total) != (self.step, self.total)
+        counted = isinstance(event, imagegen.Step) and (event.step, event.total) != (
+            self.step,
+            self.total,
+        )
         if isinstance(event, imagegen.Step):
             self.step, self.total = event.step, event.total
         status = self.words(event)
@@ -149,9 +158,11 @@ class PictureState:
         self.status = status if status is not None else self.status
         return changed
 
-    def look(self, now: float, *, finished: bool) -> PictureSnapshot:
+    def snapshot(self, now: float, *, finished: bool) -> ImageSnapshot:
         preview = None
         if self._preview is not None and now >= self._next_preview:
             preview, self._preview = self._preview, None
-            self._next_preview = now + self.previews_every
-        return PictureSnapshot(self.status, self.step, self.total, preview, now - self.began, self.result, finished)
+            self._next_preview = now + self.preview_interval
+        return ImageSnapshot(
+            self.status, self.step, self.total, preview, now - self.began, self.result, finished
+        )

@@ -16,31 +16,31 @@ from majordomo.bots.clock import Clock
 from majordomo.bots.snapshots import (
     ChatState,
     ChatStatus,
-    PictureSnapshot,
-    PictureState,
-    PictureStatus,
+    ImageSnapshot,
+    ImageState,
+    ImageStatus,
     Snapshot,
     chat_status,
-    picture_status,
+    image_status,
 )
-from majordomo.concurrency.task_stream import Telling
+from majordomo.concurrency.task_stream import TaskStream
 from majordomo.errors import InvalidRequestError, StreamBrokenError
 from majordomo.validation import check_number
 
 S_co = TypeVar("S_co", covariant=True)
 
 
-class State(Protocol[S_co]):
+class SnapshotState(Protocol[S_co]):
     """What a stream has said so far."""
 
-    def take(self, event: Any, now: float) -> bool:
+    def update(self, event: Any, now: float) -> bool:
         """Hear an event; whether it is worth showing."""
         ...
 
-    def look(self, now: float, *, finished: bool) -> S_co: ...
+    def snapshot(self, now: float, *, finished: bool) -> S_co: ...
 
 
-class Live(Generic[S_co]):
+class ThrottledStream(Generic[S_co]):
     """Snapshots of a stream, for `async with` and then `async for`. Leaving closes the stream, wherever it is.
 
     The first snapshot comes at once, each further one `every` seconds after the one before or later, and only when something has
@@ -49,27 +49,33 @@ class Live(Generic[S_co]):
     """
 
     def __init__(
-        self, given: Any, made: Callable[[float], State[S_co]], every: float, heartbeat: float | None, clock: Clock | None
+        self,
+        given: Any,
+        made: Callable[[float], SnapshotState[S_co]],
+        every: float,
+        heartbeat: float | None,
+        clock: Clock | None,
     ) -> None:
-        check_number("every", every, 0, 3600)
+        check_number("interval", every, 0, 3600)
         check_number("heartbeat", heartbeat, 0.001, 3600)
         if not hasattr(given, "__aenter__") and not hasattr(given, "__anext__"):
             raise InvalidRequestError(
-                f"a stream is what `model.stream(...)` gives or an async iterator, not {type(given).__name__}", field="stream"
+                f"a stream is what `model.stream(...)` gives or an async iterator, not {type(given).__name__}",
+                field="stream",
             )
         self._given = given
         self._made = made
         self._every = every
         self._heartbeat = heartbeat
         self.clock: Clock = clock or Clock()
-        self._telling: Telling[None, None] = Telling(self._read)
-        self._state: State[S_co] | None = None
+        self._telling: TaskStream[None, None] = TaskStream(self._read)
+        self._state: SnapshotState[S_co] | None = None
         self._not_before = 0.0  # of the clock
         self._changed = False  # since the last snapshot
         self._whole = False  # the stream came to its own end
         self._over = False
 
-    def hold(self, seconds: float) -> None:
+    def pause_for(self, seconds: float) -> None:
         """No snapshot for so long: the platform asked for patience."""
         self._not_before = max(self._not_before, self.clock.now() + seconds)
 
@@ -80,7 +86,12 @@ class Live(Generic[S_co]):
         self._state = self._made(self._not_before)
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._over = True
         await self._telling.aclose()
 
@@ -99,16 +110,16 @@ class Live(Generic[S_co]):
             self._raise_failure()
         now = self.clock.now()
         self._changed, self._not_before, self._over = False, now + self._every, self._whole
-        return self._state.look(now, finished=self._whole)
+        return self._state.snapshot(now, finished=self._whole)
 
     async def _news(self) -> None:
         """Wait until the stream has said something worth showing, or is over, or was silent for a heartbeat."""
         began = self.clock.now()
         while not self._changed and not self._telling.finished:
             if self._heartbeat is None:
-                await self._telling.told()
+                await self._telling.next_events()
             elif (left := began + self._heartbeat - self.clock.now()) > 0:
-                await self.clock.within(left, self._telling.told)
+                await self.clock.within(left, self._telling.next_events)
             else:
                 return
 
@@ -119,14 +130,14 @@ class Live(Generic[S_co]):
             _ = self._telling.result
             raise StreamBrokenError("the task that read the stream was stopped with its event loop")
 
-    async def _read(self, tell: Callable[[None], None]) -> None:
+    async def _read(self, emit: Callable[[None], None]) -> None:
         """The task. Everything that touches the stream happens in it, entering and leaving too."""
         async with self._entered() as stream:
             async for event in stream:
                 assert self._state is not None
-                if self._state.take(event, self.clock.now()) and not self._changed:
+                if self._state.update(event, self.clock.now()) and not self._changed:
                     self._changed = True
-                    tell(None)
+                    emit(None)
         self._whole = self._changed = True
 
     def _entered(self) -> AbstractAsyncContextManager[Any]:
@@ -139,13 +150,15 @@ class Live(Generic[S_co]):
 
 
 def throttle(
-    stream: AbstractAsyncContextManager[llm.Stream] | AsyncIterator[llm.ChatEvent] | AsyncIterator[str],
-    every: float = 1.2,
+    stream: AbstractAsyncContextManager[llm.Stream]
+    | AsyncIterator[llm.ChatEvent]
+    | AsyncIterator[str],
+    interval: float = 1.2,
     *,
     heartbeat: float | None = None,
-    words: ChatStatus = chat_status,
+    formatter: ChatStatus = chat_status,
     clock: Clock | None = None,
-) -> Live[Snapshot]:
+) -> ThrottledStream[Snapshot]:
     """A chat stream as snapshots of the whole answer so far, at most one per `every` seconds; the last state always comes.
 
         async with throttle(chat.stream(question)) as answer:
@@ -159,21 +172,25 @@ def throttle(
     Raises InvalidRequestError (fields `stream`, `every`, `heartbeat`) at once, and from the iteration whatever the stream raises,
     unchanged.
     """
-    return Live(stream, lambda now: ChatState(words, now), every, heartbeat, clock)
+    return ThrottledStream(
+        stream, lambda now: ChatState(formatter, now), interval, heartbeat, clock
+    )
 
 
-def throttle_picture(
+def throttle_image(
     stream: AbstractAsyncContextManager[imagegen.Stream] | AsyncIterator[imagegen.ImageEvent],
-    every: float = 1.2,
+    interval: float = 1.2,
     *,
-    previews_every: float = 5.0,
+    preview_interval: float = 5.0,
     heartbeat: float | None = None,
-    words: PictureStatus = picture_status,
+    formatter: ImageStatus = image_status,
     clock: Clock | None = None,
-) -> Live[PictureSnapshot]:
-    """A picture stream as lines of progress, at most one per `every` seconds, with a new preview at most every `previews_every`.
+) -> ThrottledStream[ImageSnapshot]:
+    """An image stream as lines of progress, at most one per `every` seconds, with a new preview at most every `preview_interval`.
 
     Everything else is as with `throttle`; the last snapshot has the result.
     """
-    check_number("previews_every", previews_every, 0, 3600)
-    return Live(stream, lambda now: PictureState(words, now, previews_every), every, heartbeat, clock)
+    check_number("preview_interval", preview_interval, 0, 3600)
+    return ThrottledStream(
+        stream, lambda now: ImageState(formatter, now, preview_interval), interval, heartbeat, clock
+    )

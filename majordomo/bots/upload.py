@@ -1,4 +1,4 @@
-"""Pictures for a platform that takes only so many bytes."""
+"""Images for a platform that takes only so many bytes."""
 
 from __future__ import annotations
 
@@ -10,28 +10,38 @@ FORMATS = ("png", "webp", "jpeg")
 
 
 async def fit_upload(
-    picture: ImagePart, max_bytes: int, formats: Sequence[str] = FORMATS, min_side: int = 256, *, parameters: bool = False
+    image: ImagePart,
+    max_bytes: int,
+    formats: Sequence[str] = FORMATS,
+    min_side: int = 256,
+    *,
+    parameters: bool = False,
 ) -> ImagePart:
-    """The picture in at most `max_bytes` bytes and one of `formats` ("png", "webp", "jpeg", the one liked best first).
+    """The image in at most `max_bytes` bytes and one of `formats` ("png", "webp", "jpeg", the one liked best first).
 
     The same ImagePart when it fits. Else encoded anew, in a worker thread: at falling quality, then with fewer pixels, the shorter side
     never below `min_side`. What it was made with (prompt and settings) is left out of a new encoding unless `parameters`.
 
-    Raises InvalidRequestError naming the field; its code is PICTURE_TOO_LARGE when the picture cannot be made to fit. A cancellation does
+    Raises InvalidRequestError naming the field; its code is IMAGE_TOO_LARGE when the image cannot be made to fit. A cancellation does
     not wait for the thread.
     """
     from majordomo.imaging import byte_budget as fitting
     from majordomo.imaging import in_thread
 
-    if fitting.fits(picture, max_bytes, fitting.check_fit(picture, max_bytes, formats, min_side)):
-        return picture
-    return await in_thread(fitting.fit, picture, max_bytes, formats, min_side, parameters=parameters)
+    if fitting.fits(image, max_bytes, fitting.check_fit(image, max_bytes, formats, min_side)):
+        return image
+    return await in_thread(fitting.fit, image, max_bytes, formats, min_side, parameters=parameters)
 
 
 def fit_upload_sync(
-    picture: ImagePart, max_bytes: int, formats: Sequence[str] = FORMATS, min_side: int = 256, *, parameters: bool = False
+    image: ImagePart,
+    max_bytes: int,
+    formats: Sequence[str] = FORMATS,
+    min_side: int = 256,
+    *,
+    parameters: bool = False,
 ) -> ImagePart:
     """`fit_upload`, here and now."""
     from majordomo.imaging import byte_budget as fitting
 
-    return fitting.fit(picture, max_bytes, formats, min_side, parameters=parameters)
+    return fitting.fit(image, max_bytes, formats, min_side, parameters=parameters)

@@ -1,4 +1,4 @@
-"""What drawing commands share: which model is meant, the bar and preview while it draws, where the pictures go."""
+"""What drawing commands share: which model is meant, the bar and preview while it draws, where the images go."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ FORMATS = {".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp", ".png": ""}
 
 
 def plain_console() -> Console:
-    """Words as they are: nothing coloured by itself, nothing wrapped, no ":cat:" made a picture."""
+    """Words as they are: nothing colored by itself, nothing wrapped, no ":cat:" made an image."""
     return Console(highlight=False, soft_wrap=True, emoji=False)
 
 
-def named(given: str | None, kind: str) -> tuple[str | None, str]:
+def model_from_string(given: str | None, kind: str) -> tuple[str | None, str]:
     """The model string to use, None for the default of a variable or the configuration, and where it came from."""
     if given:
         return given, ""
@@ -47,27 +47,40 @@ def closing(model: Any) -> Iterator[None]:
         portal.run(model.aclose)
 
 
-def pictures(shown: Console) -> int:
-    """How many unfinished pictures are worth asking for."""
+def read_images(shown: Console) -> int:
+    """How many unfinished images are worth asking for."""
     return 8 if shown.is_terminal and shown.color_system == "truecolor" else 0
 
 
-def seeded(seed: int | None) -> int:
+def with_seed_option(seed: int | None) -> int:
     """A seed that can be told; 31 bits, which every backend takes."""
     return seed if seed is not None else secrets.randbelow(SAFE_SEEDS)
 
 
-def delivered(
-    shown: Console, painter: imagegen.Model, request: imagegen.Request, why: str, places: Sequence[Path], stem: str, force: bool
+def generate_and_save(
+    shown: Console,
+    image_model: imagegen.Model,
+    request: imagegen.Request,
+    why: str,
+    places: Sequence[Path],
+    stem: str,
+    force: bool,
 ) -> imagegen.Result:
     """The result, drawn and written: to `places`, or under a free name like `stem` in this folder."""
-    shown.print(f"drawing with {painter.provider}/{painter.id}{why}, seed {request.seed}", style="dim", markup=False)
-    result = watched(shown, painter, request)
+    shown.print(
+        f"drawing with {image_model.provider}/{image_model.id}{why}, seed {request.seed}",
+        style="dim",
+        markup=False,
+    )
+    result = generate_with_progress(shown, image_model, request)
     for index, drawn in enumerate(result.images):
         written = _write(drawn, places[index] if index < len(places) else None, stem, force)
         told = result.details[index].seed
-        shown.print(f"{written}  {drawn.width}x{drawn.height}, seed {told if told is not None else 'unknown'}", markup=False)
-    warn(shown, [warning for warning in result.warnings if warning.field != "previews"])
+        shown.print(
+            f"{written}  {drawn.width}x{drawn.height}, seed {told if told is not None else 'unknown'}",
+            markup=False,
+        )
+    print_warnings(shown, [warning for warning in result.warnings if warning.field != "previews"])
     if isinstance(result.raw, dict) and result.raw.get("neural_network") is False:
         shown.print(str(result.raw.get("note", "")), style="dim", markup=False)
     return result
@@ -76,24 +89,41 @@ def delivered(
 def _write(image: ImagePart, target: Path | None, stem: str, force: bool) -> Path:
     if target is not None:
         return image.save(target, overwrite=force)
-    return image.save_in(".", stem or "picture")
+    return image.save_in(".", stem or "image")
 
 
-def watched(shown: Console, painter: imagegen.Model, request: imagegen.Request) -> imagegen.Result:
-    """The result, with a bar while it is drawn and a preview where the terminal shows colours."""
+def generate_with_progress(
+    shown: Console, image_model: imagegen.Model, request: imagegen.Request
+) -> imagegen.Result:
+    """The result, with a bar while it is drawn and a preview where the terminal shows colors."""
     progress = Progress(
-        TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[count]}"), TimeElapsedColumn(), console=shown
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[count]}"),
+        TimeElapsedColumn(),
+        console=shown,
     )
     task: TaskID = progress.add_task("waiting", total=None, count="")
-    with painter.stream_sync(request) as stream, Live(progress, console=shown, transient=True, refresh_per_second=8) as live:
+    with (
+        image_model.stream_sync(request) as stream,
+        Live(progress, console=shown, transient=True, refresh_per_second=8) as live,
+    ):
         for event in stream:
             match event:
                 case imagegen.Step():
                     progress.update(
-                        task, description="drawing", completed=event.step, total=event.total, count=f"{event.step}/{event.total}"
+                        task,
+                        description="drawing",
+                        completed=event.step,
+                        total=event.total,
+                        count=f"{event.step}/{event.total}",
                     )
                 case imagegen.Queued():
-                    progress.update(task, description="queued" + (f", number {event.position}" if event.position else ""))
+                    progress.update(
+                        task,
+                        description="queued"
+                        + (f", number {event.position}" if event.position else ""),
+                    )
                 case imagegen.Loading():
                     progress.update(task, description="the model loads")
                 case imagegen.Preview():
@@ -105,19 +135,26 @@ def watched(shown: Console, painter: imagegen.Model, request: imagegen.Request) 
 
 
 def targets(output: Path | None, count: int, force: bool) -> list[Path]:
-    """Where the pictures go; said before drawing when a file is in the way."""
+    """Where the images go; said before drawing when a file is in the way."""
     if output is None:
         return []
     if output.suffix and output.suffix.lower() not in FORMATS:
-        raise typer.BadParameter(f"the suffix is one of {', '.join(FORMATS)}", param_hint="--output")
+        raise typer.BadParameter(
+            f"the suffix is one of {', '.join(FORMATS)}", param_hint="--output"
+        )
     if not output.parent.is_dir():
         raise typer.BadParameter(f"there is no folder {output.parent}", param_hint="--output")
-    names = [output if number == 1 else output.with_name(f"{output.stem}-{number}{output.suffix}") for number in range(1, count + 1)]
+    names = [
+        output if number == 1 else output.with_name(f"{output.stem}-{number}{output.suffix}")
+        for number in range(1, count + 1)
+    ]
     if not force and (taken := [name for name in names if name.exists()]):
-        raise typer.BadParameter(f"{taken[0]} exists; use --force to overwrite it", param_hint="--output")
+        raise typer.BadParameter(
+            f"{taken[0]} exists; use --force to overwrite it", param_hint="--output"
+        )
     return names
 
 
-def warn(shown: Console, warnings: Sequence[CallWarning]) -> None:
+def print_warnings(shown: Console, warnings: Sequence[CallWarning]) -> None:
     for warning in warnings:
         shown.print(f"warning: {warning.message}", style="yellow", markup=False)

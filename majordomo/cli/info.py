@@ -1,4 +1,4 @@
-"""`majordomo info`: what a picture file says about itself."""
+"""`majordomo info`: what an image file says about itself."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.console import Console
 
 from majordomo.cli.generation import plain_console
 from majordomo.errors import MajordomoError, plain_text
-from majordomo.media.image_part import ImagePart, orientation_of
+from majordomo.media.image_part import ImagePart, read_orientation
 
 _TURNED = {
     2: "mirrored", 3: "turned by 180 degrees", 4: "upside down, mirrored", 5: "turned and mirrored", 6: "turned by 90 degrees",
@@ -21,12 +21,14 @@ _TURNED = {
 
 
 def info(
-    files: Annotated[list[Path], typer.Argument(help="Picture files.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON: a list with one object per file.")] = False,
+    files: Annotated[list[Path], typer.Argument(help="Image files.")],
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON: a list with one object per file.")
+    ] = False,
 ) -> None:
-    """Show kind, size, bytes, and what a picture was made with. Nothing is decoded.
+    """Show kind, size, bytes, and what an image was made with. Nothing is decoded.
 
-    Exit status 1 when a file is no picture or cannot be read.
+    Exit status 1 when a file is no image or cannot be read.
     """
     told = [_told(path) for path in files]
     if as_json:
@@ -41,20 +43,25 @@ def info(
 
 def _told(path: Path) -> dict[str, Any]:
     try:
-        picture = ImagePart.from_file(path)
+        image = ImagePart.from_file(path)
     except MajordomoError as error:
         return {"file": str(path), **error.to_dict()}
     except OSError as error:
-        return {"file": str(path), "error": error.strerror or type(error).__name__, "code": "FILE_UNREADABLE", "details": {}}
+        return {
+            "file": str(path),
+            "error": error.strerror or type(error).__name__,
+            "code": "FILE_UNREADABLE",
+            "details": {},
+        }
     return {
         "file": str(path),
-        "mime": picture.mime,
-        "width": picture.width,
-        "height": picture.height,
-        "bytes": len(picture.data),
-        "sha256": picture.sha256,
-        "orientation": orientation_of(picture.data),
-        "parameters": {name: _plain(value) for name, value in picture.parameters.items()},
+        "mime": image.mime,
+        "width": image.width,
+        "height": image.height,
+        "bytes": len(image.data),
+        "sha256": image.sha256,
+        "orientation": read_orientation(image.data),
+        "parameters": {name: _plain(value) for name, value in image.parameters.items()},
     }
 
 
@@ -65,10 +72,19 @@ def _plain(value: Any) -> Any:
 
 def _show(console: Console, told: dict[str, Any]) -> None:
     if "error" in told:
-        console.print(f"{plain_text(told['file'])}: {told['error']} ({told['code']})", style="red", markup=False)
+        console.print(
+            f"{plain_text(told['file'])}: {told['error']} ({told['code']})",
+            style="red",
+            markup=False,
+        )
         return
     kind = told["mime"].removeprefix("image/").upper()
     turned = f", {_TURNED[told['orientation']]}" if told["orientation"] in _TURNED else ""
-    console.print(f"{plain_text(told['file'])}: {kind}, {told['width']}x{told['height']}, {told['bytes']:,} bytes{turned}", markup=False)
-    for name, value in told["parameters"].items():  # whoever saved the file wrote these: no control characters
+    console.print(
+        f"{plain_text(told['file'])}: {kind}, {told['width']}x{told['height']}, {told['bytes']:,} bytes{turned}",
+        markup=False,
+    )
+    for name, value in told[
+        "parameters"
+    ].items():  # whoever saved the file wrote these: no control characters
         console.print(f"  {plain_text(name)}: {plain_text(str(value))}", style="dim", markup=False)

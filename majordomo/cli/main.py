@@ -22,6 +22,8 @@ def main() -> None:
         advice = f" ({error.code}; {help_})" if help_ else ""
         sys.exit(f"majordomo: {where + ': ' if where else ''}{error.message}{advice}")
     except OSError as error:
-        sys.exit(f"majordomo: {error.filename + ': ' if isinstance(error.filename, str) else ''}{error.strerror or error}")
+        sys.exit(
+            f"majordomo: {error.filename + ': ' if isinstance(error.filename, str) else ''}{error.strerror or error}"
+        )
     except KeyboardInterrupt:
         sys.exit(130)

@@ -1,4 +1,4 @@
-"""The folder that a person receives for a brief: pictures, what is derived from them, a contact sheet, a manifest."""
+"""The folder that a person receives for a brief: images, what is derived from them, a contact sheet, a manifest."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import typer
 
 from majordomo import imaging
 from majordomo.media.image_part import ImagePart, safe_stem
-from majordomo.studio import Outcome
+from majordomo.studio import StudioResult
 from majordomo.studio.classifier import Classification
 from majordomo.studio.files import write_new
 from majordomo.studio.result import MANIFEST
 
 SHEET = "contact-sheet.png"
-_NAMELESS = re.compile(r"main(?:-\d+)?")  # what the rules call a picture
+_NAMELESS = re.compile(r"main(?:-\d+)?")  # what the rules call an image
 _MOST_FOLDERS = 10_000
-_LONGEST = 26  # characters: the contact sheet has room for so many below a picture
+_LONGEST = 26  # characters: the contact sheet has room for so many below an image
 
 
 def chosen(output: Path | None, brief: str) -> Path:
@@ -33,7 +33,10 @@ def chosen(output: Path | None, brief: str) -> Path:
     if output.exists() and not output.is_dir():
         raise typer.BadParameter(f"{output} is no folder", param_hint="--output")
     if output.is_dir() and any(output.iterdir()):
-        raise typer.BadParameter(f"{output} is not empty, and nothing in it is touched: name a new folder", param_hint="--output")
+        raise typer.BadParameter(
+            f"{output} is not empty, and nothing in it is touched: name a new folder",
+            param_hint="--output",
+        )
     there = next(folder for folder in (output, *output.absolute().parents) if folder.exists())
     if not there.is_dir():
         raise typer.BadParameter(f"{there} is no folder", param_hint="--output")
@@ -53,43 +56,61 @@ def stem_of(words: str) -> str:
     return safe_stem(stem or words.casefold()[:_LONGEST])
 
 
-def titled(outcome: Outcome, read: Classification) -> Outcome:
-    """Pictures that the rules only called "main" get the title of the brief, or its first words, for the names of their files."""
+def titled(outcome: StudioResult, read: Classification) -> StudioResult:
+    """Images that the rules only called "main" get the title of the brief, or its first words, for the names of their files."""
     stem = stem_of(read.text or read.brief)
 
     def named(name: str) -> str:
         return stem + name.removeprefix("main") if _NAMELESS.fullmatch(name) else name
 
-    pictures = []
-    for picture in outcome.pictures:
-        name, old = named(picture.name), picture.name
+    images = []
+    for image in outcome.items:
+        name, old = named(image.name), image.name
         derivatives = (
-            replace(one, filename=f"{name}{one.filename.removeprefix(old)}" if one.filename.startswith(f"{old}-") else one.filename)
-            for one in picture.derivatives
+            replace(
+                one,
+                filename=f"{name}{one.filename.removeprefix(old)}"
+                if one.filename.startswith(f"{old}-")
+                else one.filename,
+            )
+            for one in image.derivatives
         )
-        pictures.append(replace(picture, name=name, derivatives=tuple(derivatives)))
+        images.append(replace(image, name=name, derivatives=tuple(derivatives)))
     for error in outcome.errors:
-        if "picture" in error.details:
-            error.details["picture"] = named(str(error.details["picture"]))
-    return replace(outcome, pictures=tuple(pictures))
+        if "image" in error.details:
+            error.details["image"] = named(str(error.details["image"]))
+    return replace(outcome, items=tuple(images))
 
 
-def save(outcome: Outcome, folder: Path) -> list[Path]:
+def save(outcome: StudioResult, folder: Path) -> list[Path]:
     """Write everything, all or nothing; into a folder beside it when somebody has put the like into `folder` meanwhile."""
     contents = {name: image.data for name, image in outcome.files.items()}
     sheet, name = _sheet(outcome), SHEET
     while name in contents:
         name = f"all-{name}"
-    told = {**outcome.to_dict(), "contact_sheet": {"file": name, "width": sheet.width, "height": sheet.height, "sha256": sheet.sha256}}
-    contents |= {name: sheet.data, MANIFEST: json.dumps(told, ensure_ascii=False, indent=2).encode()}
+    told = {
+        **outcome.to_dict(),
+        "contact_sheet": {
+            "file": name,
+            "width": sheet.width,
+            "height": sheet.height,
+            "sha256": sheet.sha256,
+        },
+    }
+    contents |= {
+        name: sheet.data,
+        MANIFEST: json.dumps(told, ensure_ascii=False, indent=2).encode(),
+    }
     try:
         return write_new(folder, contents)
     except FileExistsError:
         return write_new(_free(folder), contents)
 
 
-def _sheet(outcome: Outcome) -> ImagePart:
-    return imaging.contact_sheet(outcome.images, [picture.name for picture in outcome.pictures], tile=384, margin=24)
+def _sheet(outcome: StudioResult) -> ImagePart:
+    return imaging.contact_sheet(
+        outcome.images, [image.name for image in outcome.items], tile=384, margin=24
+    )
 
 
 def _free(folder: Path) -> Path:

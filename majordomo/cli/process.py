@@ -17,14 +17,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from majordomo import imaging
-from majordomo.cli.generation import plain_console, warn
-from majordomo.cli.messages import size_of, tell_failure
+from majordomo.cli.generation import plain_console, print_warnings
+from majordomo.cli.messages import format_bytes, print_failure
 from majordomo.concurrency import portal
-from majordomo.concurrency.worker_threads import WORKERS
+from majordomo.concurrency.worker_threads import MAX_WORKERS
 from majordomo.errors import CallWarning, InvalidRequestError, MajordomoError
 from majordomo.imaging import Recipe
 from majordomo.media.image_part import SUFFIXES, ImagePart, safe_stem
-from majordomo.studio.errors import located
+from majordomo.studio.errors import with_stage
 from majordomo.studio.files import write_new
 
 MOST_NAMES = 100_000
@@ -44,12 +44,22 @@ class Made:
 
 
 def process(
-    files: Annotated[list[str], typer.Argument(help="Picture files, or patterns in quotes: 'photos/**/*.jpg'.")],
-    recipe: Annotated[str, typer.Option(help="Steps with commas between: resize=1024,convert=webp:quality=80,strip.")] = "",
-    recipe_file: Annotated[Path | None, typer.Option(help='A recipe as JSON: {"steps": [{"step": "resize", "width": 1024}]}.')] = None,
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write to; made when it is missing.")] = Path("processed"),
+    files: Annotated[
+        list[str], typer.Argument(help="Image files, or patterns in quotes: 'photos/**/*.jpg'.")
+    ],
+    recipe: Annotated[
+        str,
+        typer.Option(help="Steps with commas between: resize=1024,convert=webp:quality=80,strip."),
+    ] = "",
+    recipe_file: Annotated[
+        Path | None,
+        typer.Option(help='A recipe as JSON: {"steps": [{"step": "resize", "width": 1024}]}.'),
+    ] = None,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Folder to write to; made when it is missing.")
+    ] = Path("processed"),
 ) -> None:
-    """Apply a recipe to many pictures.
+    """Apply a recipe to many images.
 
     The originals stay as they are, nothing is overwritten (a name that is taken gets a number), and a file is written whole or not at all.
     A file that fails does not stop the others. Exit status 1 when one failed.
@@ -61,11 +71,11 @@ def process(
     console = plain_console()
     made = _watched(console, sources, steps, output)
     for one in made:
-        _tell(console, one)
+        _emit(console, one)
     done = [one for one in made if one.error is None]
     before, after = sum(one.before for one in done), sum(one.after for one in done)
     failed = f", {len(made) - len(done)} failed" if len(done) < len(made) else ""
-    sizes = f", {size_of(before)} -> {size_of(after)}" if done else ""
+    sizes = f", {format_bytes(before)} -> {format_bytes(after)}" if done else ""
     console.print(f"{len(done)} of {len(made)} written{failed}{sizes}", style="bold")
     if failed:
         raise typer.Exit(1)
@@ -73,18 +83,24 @@ def process(
 
 def _recipe(line: str, file: Path | None) -> Recipe:
     if bool(line) == (file is not None):
-        raise typer.BadParameter("one of --recipe and --recipe-file says what to do", param_hint="--recipe")
+        raise typer.BadParameter(
+            "one of --recipe and --recipe-file says what to do", param_hint="--recipe"
+        )
     try:
         if file is None:
             return Recipe.parse(line)
         return Recipe.from_dict(json.loads(file.read_bytes()))
     except InvalidRequestError as error:
         where = f"{error.field}: " if error.field else ""
-        raise typer.BadParameter(f"{where}{error.message}", param_hint="--recipe-file" if file else "--recipe") from None
+        raise typer.BadParameter(
+            f"{where}{error.message}", param_hint="--recipe-file" if file else "--recipe"
+        ) from None
     except (ValueError, RecursionError):
         raise typer.BadParameter(f"{file} is no JSON", param_hint="--recipe-file") from None
     except OSError as error:
-        raise typer.BadParameter(f"{file}: {error.strerror or error}", param_hint="--recipe-file") from None
+        raise typer.BadParameter(
+            f"{file}: {error.strerror or error}", param_hint="--recipe-file"
+        ) from None
 
 
 def _sources(given: Sequence[str]) -> list[Path]:
@@ -93,12 +109,18 @@ def _sources(given: Sequence[str]) -> list[Path]:
     for name in given:
         paths = [Path(name)]
         if not paths[0].exists() and glob.has_magic(name):
-            paths = [path for path in map(Path, sorted(glob.glob(name, recursive=True))) if path.is_file()]
+            paths = [
+                path
+                for path in map(Path, sorted(glob.glob(name, recursive=True)))
+                if path.is_file()
+            ]
             if not paths:
                 raise typer.BadParameter(f"no file is like {name}", param_hint="FILES")
         for path in paths:
             if path.is_dir():
-                raise typer.BadParameter(f"{path} is a folder; '{path}/*' is what is in it", param_hint="FILES")
+                raise typer.BadParameter(
+                    f"{path} is a folder; '{path}/*' is what is in it", param_hint="FILES"
+                )
             found.setdefault(path.resolve(), path)
     return list(found.values())
 
@@ -106,12 +128,19 @@ def _sources(given: Sequence[str]) -> list[Path]:
 def _watched(console: Console, sources: Sequence[Path], recipe: Recipe, folder: Path) -> list[Made]:
     """All of them, as many at once as there are processors, with a bar."""
     made: dict[int, Made] = {}
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as progress:
         task = progress.add_task("processing", total=len(sources))
 
         async def work() -> None:
-            places = anyio.Semaphore(WORKERS)  # each holds a whole picture
+            places = anyio.Semaphore(MAX_WORKERS)  # each holds a whole image
 
             async def one(at: int, source: Path) -> None:
                 async with places:
@@ -133,21 +162,30 @@ async def _processed(source: Path, recipe: Recipe, folder: Path) -> Made:
     except OSError as error:
         return Made(source, error=_unreadable(error))
     except MajordomoError as error:
-        return Made(source, error=located(error, "finish"))
+        return Made(source, error=with_stage(error, "finish"))
     try:
         applied = await imaging.apply_async_with_notes(image, recipe)
     except Exception as error:
-        return Made(source, error=located(error, "finish"))
+        return Made(source, error=with_stage(error, "finish"))
     made = applied.image
     try:
         written = await anyio.to_thread.run_sync(_write, made, folder, source.stem)
     except Exception as error:
-        return Made(source, error=located(error, "store", str(folder)))
-    return Made(source, written, f"{made.width}x{made.height}", len(image.data), len(made.data), applied.notes)
+        return Made(source, error=with_stage(error, "store", str(folder)))
+    return Made(
+        source,
+        written,
+        f"{made.width}x{made.height}",
+        len(image.data),
+        len(made.data),
+        applied.notes,
+    )
 
 
 def _unreadable(error: OSError) -> MajordomoError:
-    told = InvalidRequestError(error.strerror or type(error).__name__, field="file", code="FILE_UNREADABLE")
+    told = InvalidRequestError(
+        error.strerror or type(error).__name__, field="file", code="FILE_UNREADABLE"
+    )
     told.details["help"] = "see whether the file is there and may be read"
     return told
 
@@ -162,10 +200,10 @@ def _write(image: ImagePart, folder: Path, stem: str) -> Path:
     raise FileExistsError(f"no free name for {stem}{suffix}")
 
 
-def _tell(console: Console, made: Made) -> None:
+def _emit(console: Console, made: Made) -> None:
     if made.error is not None:
-        tell_failure(console, str(made.source), made.error)
+        print_failure(console, str(made.source), made.error)
         return
-    change = f"{size_of(made.before)} -> {size_of(made.after)}"
+    change = f"{format_bytes(made.before)} -> {format_bytes(made.after)}"
     console.print(f"{made.source} -> {made.written}  {made.size}, {change}", markup=False)
-    warn(console, made.notes)
+    print_warnings(console, made.notes)

@@ -11,10 +11,12 @@ from anyio import create_task_group, get_cancelled_exc_class, move_on_after
 from majordomo.errors import DeadlineExceededError, MajordomoError
 
 T = TypeVar("T")
-CLEAN_UP = 2.0  # seconds that withdrawing a job may take
+CLEANUP_SECONDS = 2.0  # seconds that withdrawing a job may take
 
 
-async def beside(work: Callable[[], Awaitable[T]], companion: Callable[[], Coroutine[Any, Any, None]]) -> T:
+async def run_with_companion(
+    work: Callable[[], Awaitable[T]], companion: Callable[[], Coroutine[Any, Any, None]]
+) -> T:
     """`work()`, with `companion()` running until it is over. The companion raises nothing; what the work raises comes out as it is."""
     result: T | None = None
     failure: Exception | None = None
@@ -30,12 +32,14 @@ async def beside(work: Callable[[], Awaitable[T]], companion: Callable[[], Corou
     return cast("T", result)
 
 
-async def withdrawing(work: Callable[[], Awaitable[T]], withdraw: Callable[[], Awaitable[None]]) -> T:
-    """`work()`; when it is cancelled or runs out of time, `withdraw()` at most CLEAN_UP seconds, so that the backend stops as well."""
+async def run_or_withdraw(
+    work: Callable[[], Awaitable[T]], withdraw: Callable[[], Awaitable[None]]
+) -> T:
+    """`work()`; when it is cancelled or runs out of time, `withdraw()` at most CLEANUP_SECONDS seconds, so that the backend stops as well."""
     try:
         return await work()
     except (get_cancelled_exc_class(), DeadlineExceededError):
-        with move_on_after(CLEAN_UP, shield=True):
+        with move_on_after(CLEANUP_SECONDS, shield=True):
             with suppress(MajordomoError):  # the reason to stop is the news
                 await withdraw()
         raise

@@ -12,7 +12,7 @@ from majordomo.concurrency import portal
 E = TypeVar("E", covariant=True)
 
 
-class Source(Protocol[E]):
+class EventSource(Protocol[E]):
     """llm.ChatSource and imagegen.ImageSource, as far as they are alike."""
 
     async def next_events(self) -> Sequence[E]: ...
@@ -20,11 +20,11 @@ class Source(Protocol[E]):
     async def aclose(self) -> None: ...
 
 
-S = TypeVar("S", bound=Source[Any])
+S = TypeVar("S", bound=EventSource[Any])
 
 
-class _Opened(Generic[S]):
-    """What both colours share: the source is made on entering, not before, and closed on leaving."""
+class _StreamBase(Generic[S]):
+    """What both colors share: the source is made on entering, not before, and closed on leaving."""
 
     def __init__(self, make: Callable[[], S]) -> None:
         self._make = make
@@ -32,7 +32,7 @@ class _Opened(Generic[S]):
         self._pending: deque[Any] = deque()
         self._ended = False
 
-    def _entered(self) -> None:
+    def _open(self) -> None:
         if self._source is not None:
             raise RuntimeError("a stream is entered once")
         self._source = self._make()
@@ -56,15 +56,20 @@ class _Opened(Generic[S]):
     @property
     def result(self) -> Any:
         """The result after Done, None before it."""
-        return self.source.result  # type: ignore[attr-defined]  # picture sources have it
+        return self.source.result  # type: ignore[attr-defined]  # image sources have it
 
 
-class EventStream(_Opened[S]):
+class EventStream(_StreamBase[S]):
     async def __aenter__(self) -> Self:
-        self._entered()
+        self._open()
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         await self.source.aclose()
 
     def __aiter__(self) -> Self:
@@ -89,14 +94,19 @@ class EventStream(_Opened[S]):
         return events[0]
 
 
-class SyncEventStream(_Opened[S]):
+class SyncEventStream(_StreamBase[S]):
     """Crosses into the portal's thread once per batch, not once per event."""
 
     def __enter__(self) -> Self:
-        self._entered()
+        self._open()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         portal.run(self.source.aclose)
 
     def __iter__(self) -> Self:

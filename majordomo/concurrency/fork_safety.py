@@ -9,11 +9,11 @@ from types import TracebackType
 from typing import Protocol
 
 
-class Forgets(Protocol):
-    def forget(self) -> None: ...
+class ForkAware(Protocol):
+    def reset_after_fork(self) -> None: ...
 
 
-def forget_after_fork(what: Forgets) -> None:
+def register_fork_aware(what: ForkAware) -> None:
     """Have `what.forget()` called in each forked child, for as long as it lives."""
     _forgetful.add(what)
 
@@ -25,25 +25,32 @@ class Lock:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        forget_after_fork(self)
+        register_fork_aware(self)
 
     def __enter__(self) -> None:
         self._lock.acquire()
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        if self._lock.locked():  # else it was forgotten since: whoever forks within the block leaves it twice
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if (
+            self._lock.locked()
+        ):  # else it was forgotten since: whoever forks within the block leaves it twice
             self._lock.release()
 
-    def forget(self) -> None:
+    def reset_after_fork(self) -> None:
         self._lock = threading.Lock()
 
 
-_forgetful: weakref.WeakSet[Forgets] = weakref.WeakSet()
+_forgetful: weakref.WeakSet[ForkAware] = weakref.WeakSet()
 
 
 def _after_fork() -> None:
     for what in list(_forgetful):
-        what.forget()
+        what.reset_after_fork()
 
 
 if hasattr(os, "register_at_fork"):

@@ -9,7 +9,7 @@ from typing import Any, Self
 from majordomo.concurrency import portal
 
 
-class Closing(ABC):
+class Closeable(ABC):
     """`async with` and `with` for what has an `aclose`."""
 
     @abstractmethod

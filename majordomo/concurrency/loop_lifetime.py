@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from typing import Protocol
 
-Tie = AsyncGenerator[None, None]
+LoopGuard = AsyncGenerator[None, None]
 
 
 class Closable(Protocol):
@@ -17,17 +17,17 @@ class Closable(Protocol):
 class Releasable(Protocol):
     """An admission that is released once."""
 
-    def leave(self) -> None: ...
+    def release(self) -> None: ...
 
 
-async def tied(stream: Closable, place: Releasable | None = None) -> Tie:
+async def close_with_loop(stream: Closable, place: Releasable | None = None) -> LoopGuard:
     """To the loop that runs now, until the tie's `aclose`, which closes and leaves them too."""
     tie = _until_loop_ends(stream, place)
     await tie.__anext__()
     return tie
 
 
-async def _until_loop_ends(stream: Closable, place: Releasable | None) -> Tie:
+async def _until_loop_ends(stream: Closable, place: Releasable | None) -> LoopGuard:
     """Event loops close suspended async generators before they end. It holds the stream, and nobody who may be forgotten before that."""
     try:
         yield
@@ -36,4 +36,4 @@ async def _until_loop_ends(stream: Closable, place: Releasable | None) -> Tie:
             await stream.aclose()
         finally:
             if place is not None:
-                place.leave()
+                place.release()

@@ -14,7 +14,7 @@ def running_trio() -> Any:
     return sys.modules["trio"] if in_task is not None and in_task() else None
 
 
-def waker(wake: Callable[[], None]) -> Callable[[], bool]:
+def make_waker(wake: Callable[[], None]) -> Callable[[], bool]:
     """`wake` in the event loop that runs now, callable from any thread; False when that loop has ended."""
     trio = running_trio()
     soon: Callable[[Callable[[], None]], Any]

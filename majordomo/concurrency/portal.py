@@ -1,4 +1,4 @@
-"""The blocking colour: one event loop in one daemon thread per process, started at the first blocking call.
+"""The blocking color: one event loop in one daemon thread per process, started at the first blocking call.
 
 Safe after fork (the child starts its own), works while a loop runs in the calling thread, lets KeyboardInterrupt cancel the call, and
 never holds up the end of the interpreter.
@@ -49,11 +49,15 @@ def _started() -> BlockingPortal:
     from concurrent.futures import Future  # not before the first blocking call
 
     if is_portal_thread():
-        raise RuntimeError("a blocking call inside the blocking call's own event loop; use the async one")
+        raise RuntimeError(
+            "a blocking call inside the blocking call's own event loop; use the async one"
+        )
     with _lock:
         if _portal is None:
             ready: Future[BlockingPortal] = Future()
-            _thread = threading.Thread(target=_serve, args=(ready,), name="majordomo-portal", daemon=True)
+            _thread = threading.Thread(
+                target=_serve, args=(ready,), name="majordomo-portal", daemon=True
+            )
             _thread.start()
             _portal = ready.result()
         return _portal

@@ -1,6 +1,6 @@
 """A story told while it happens: one task that works, and a reader that takes what it has told so far.
 
-The task belongs to the event loop, not to a scope of the caller's: a stream may be read from several tasks in turn (the blocking colour
+The task belongs to the event loop, not to a scope of the caller's: a stream may be read from several tasks in turn (the blocking color
 does), nothing yields inside a cancel scope, and an exception in the caller's body is nobody else's. What starts it must close it.
 """
 
@@ -16,17 +16,17 @@ from majordomo.concurrency.loop_wakeup import running_trio
 
 E = TypeVar("E")
 T = TypeVar("T")
-Tell = Callable[[E], None]
+Emit = Callable[[E], None]
 
 
-class Telling(Generic[E, T]):
+class TaskStream(Generic[E, T]):
     """`work(tell)` in a task of its own, begun at the first look."""
 
-    def __init__(self, work: Callable[[Tell[E]], Awaitable[T]]) -> None:
+    def __init__(self, work: Callable[[Emit[E]], Awaitable[T]]) -> None:
         self._work = work
-        self._told: list[E] = []
-        self._news: anyio.Event | None = None
-        self._over: anyio.Event | None = None
+        self._events: list[E] = []
+        self._wakeup: anyio.Event | None = None
+        self._done: anyio.Event | None = None
         self._scope: anyio.CancelScope | None = None
         self._error: BaseException | None = None
         self._task: Any = None
@@ -42,44 +42,44 @@ class Telling(Generic[E, T]):
         return self._result  # type: ignore[return-value]  # finished without an error
 
     @property
-    def begun(self) -> bool:
-        return self._over is not None
+    def started(self) -> bool:
+        return self._done is not None
 
     @property
     def value(self) -> T | None:
         """What the work gave, or None as long as it gave nothing; whoever leaves early has to close it."""
         return self._result
 
-    async def told(self) -> Sequence[E]:
+    async def next_events(self) -> Sequence[E]:
         """What was told since the last look, at least one; empty once the work is over and all is told."""
-        if self._over is None:
-            self._begin()
-        while not self._told and not self.finished:
-            self._news = anyio.Event()
-            await self._news.wait()
-        taken, self._told = self._told, []
+        if self._done is None:
+            self._start()
+        while not self._events and not self.finished:
+            self._wakeup = anyio.Event()
+            await self._wakeup.wait()
+        taken, self._events = self._events, []
         return taken
 
     async def aclose(self) -> None:
         """Cancel the work, unless it is over, and wait for its clean-up, which bounds itself."""
-        if self._over is None or self.finished:
+        if self._done is None or self.finished:
             return
         assert self._scope is not None
         self._scope.cancel()
         with anyio.CancelScope(shield=True):
-            await self._over.wait()
+            await self._done.wait()
 
-    def _begin(self) -> None:
-        self._over = anyio.Event()
+    def _start(self) -> None:
+        self._done = anyio.Event()
         self._scope = anyio.CancelScope()
         self._task = spawn(self._run)
 
     async def _run(self) -> None:
         assert self._scope is not None
-        assert self._over is not None
+        assert self._done is not None
         try:
             with self._scope:
-                self._result = await self._work(self._tell)
+                self._result = await self._work(self._emit)
         except Exception as error:
             self._error = error
         except BaseException as error:
@@ -87,16 +87,16 @@ class Telling(Generic[E, T]):
             raise
         finally:
             self.finished = True
-            self._over.set()
+            self._done.set()
             self._wake()
 
-    def _tell(self, event: E) -> None:
-        self._told.append(event)
+    def _emit(self, event: E) -> None:
+        self._events.append(event)
         self._wake()
 
     def _wake(self) -> None:
-        if self._news is not None:
-            self._news.set()
+        if self._wakeup is not None:
+            self._wakeup.set()
 
 
 def spawn(work: Callable[[], Coroutine[Any, Any, None]]) -> Any:

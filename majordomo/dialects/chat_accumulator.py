@@ -41,126 +41,133 @@ from majordomo.llm.reply import FinishReason
 from majordomo.llm.tools import partial_output, read_output
 from majordomo.settings import Limits
 
-MOST_CALLS = 1000
+MAX_CALLS = 1000
 
 
 @dataclass(slots=True)
-class _Run:
+class _PartBuilder:
     """Pieces of one part. `opaque` is what its provider wants back with it."""
 
     kind: str  # text, thinking, image, call
     pieces: list[str] = field(default_factory=list)
     opaque: dict[str, Any] = field(default_factory=dict)
     image: ImagePart | None = None
-    call: _Call | None = None
+    call: _CallBuilder | None = None
 
 
 @dataclass(slots=True)
-class _Call:
+class _CallBuilder:
     id: str
     name: str
     arguments: list[str] = field(default_factory=list)
-    whole: bool = False
+    complete: bool = False
 
     def part(self) -> ToolCallPart:
         return ToolCallPart(self.id, self.name, "".join(self.arguments) or "{}")
 
 
-class Answer:
+class ChatAccumulator:
     """The answer so far. Methods append the events that what they take makes."""
 
-    words: ClassVar[Mapping[str, FinishReason]] = {}  # the dialect's finish reasons
+    finish_reasons: ClassVar[Mapping[str, FinishReason]] = {}  # the dialect's finish reasons
 
-    def __init__(self, request: Request, limits: Limits, owner: str) -> None:
+    def __init__(self, request: Request, limits: Limits, provider: str) -> None:
         self._request = request
         self._limits = limits
-        self._owner = owner
-        self._runs: list[_Run] = []
-        self._run = _Run("")
-        self._size = self._pictures = 0
-        self._calls: list[_Call] = []
+        self._provider = provider
+        self._part_builders: list[_PartBuilder] = []
+        self._current = _PartBuilder("")
+        self._size = self._image_bytes = 0
+        self._calls: list[_CallBuilder] = []
         self.finish_reason: str | None = None
         self.refused: bool = False  # the model said that it will not, whatever word it ends with
         self.usage: Usage = Usage()
         self.model: str = ""
         self.warnings: list[CallWarning] = []
-        self.within: str = ""  # the field of the JSON answer that holds the output, where it is not the whole
+        self.output_field: str = (
+            ""  # the field of the JSON answer that holds the output, where it is not the whole
+        )
 
     @property
     def started(self) -> bool:
-        return bool(self._runs)
+        return bool(self._part_builders)
 
     @property
     def calls(self) -> int:
         return len(self._calls)
 
-    def _in(self, kind: str) -> _Run:
-        if self._run.kind != kind:
-            self._run = _Run(kind)
-            self._runs.append(self._run)
-        return self._run
+    def _current_part(self, kind: str) -> _PartBuilder:
+        if self._current.kind != kind:
+            self._current = _PartBuilder(kind)
+            self._part_builders.append(self._current)
+        return self._current
 
     def _grow(self, size: int) -> None:
         self._size += size
-        if self._size > self._limits.reply:
+        if self._size > self._limits.max_reply_bytes:
             raise self._too_large()
 
     def _too_large(self) -> BadResponseError:
-        return BadResponseError(f"the answer is larger than the limit of {self._limits.reply:,} characters", code="TOO_LARGE")
+        return BadResponseError(
+            f"the answer is larger than the limit of {self._limits.max_reply_bytes:,} characters",
+            code="TOO_LARGE",
+        )
 
-    def text(self, text: str, events: list[ChatEvent]) -> None:
+    def add_text(self, text: str, events: list[ChatEvent]) -> None:
         if text:
             self._grow(len(text))
-            self._in("text").pieces.append(text)
+            self._current_part("text").pieces.append(text)
             events.append(TextDelta(text))
 
-    def think(self, text: str, events: list[ChatEvent]) -> None:
+    def add_thinking(self, text: str, events: list[ChatEvent]) -> None:
         if text:
             self._grow(len(text))
-            self._in("thinking").pieces.append(text)
+            self._current_part("thinking").pieces.append(text)
             events.append(ThinkingDelta(text))
 
-    def break_off(self) -> None:
+    def end_part(self) -> None:
         """What comes next is another part, of whatever kind."""
-        self._run = _Run("")
+        self._current = _PartBuilder("")
 
-    def keep(self, opaque: dict[str, Any], *, apart: bool = False) -> None:
+    def attach_opaque(self, opaque: dict[str, Any], *, apart: bool = False) -> None:
         """What the provider wants back with the thought at hand; `apart`, or without a thought at hand, as an empty one of its own."""
         self._grow(sum(len(value) for value in opaque.values() if isinstance(value, str)))
         if apart:
-            self.break_off()
-        self._in("thinking").opaque.update(opaque)
+            self.end_part()
+        self._current_part("thinking").opaque.update(opaque)
         if apart:
-            self.break_off()
+            self.end_part()
 
-    def forget(self, name: str) -> None:
+    def detach_opaque(self, name: str) -> None:
         """The thoughts that came last do not go back with this."""
-        for run in reversed(self._runs):
+        for run in reversed(self._part_builders):
             if run.kind != "thinking" or name not in run.opaque:
                 break
             del run.opaque[name]
 
-    def picture(self, image: ImagePart, events: list[ChatEvent]) -> None:
-        self._pictures += len(image.data)
-        if self._pictures > self._limits.picture_reply:
+    def add_image(self, image: ImagePart, events: list[ChatEvent]) -> None:
+        self._image_bytes += len(image.data)
+        if self._image_bytes > self._limits.max_image_reply_bytes:
             raise self._too_large()
-        self._runs.append(_Run("image", image=image))
-        self.break_off()
+        self._part_builders.append(_PartBuilder("image", image=image))
+        self.end_part()
         events.append(ImageReady(image))
 
-    def begin_call(self, identity: str, name: str, events: list[ChatEvent]) -> int:
+    def start_call(self, identity: str, name: str, events: list[ChatEvent]) -> int:
         """The place of a call that begins. Where the backend gives no id, one is needed to answer it: its place is one."""
         place = len(self._calls)
-        if place >= MOST_CALLS:
-            raise BadResponseError(f"the answer calls more than {MOST_CALLS:,} tools", code="TOO_LARGE")
-        call = _Call(identity or f"call_{place}", name)
+        if place >= MAX_CALLS:
+            raise BadResponseError(
+                f"the answer calls more than {MAX_CALLS:,} tools", code="TOO_LARGE"
+            )
+        call = _CallBuilder(identity or f"call_{place}", name)
         self._calls.append(call)
-        self._runs.append(_Run("call", call=call))
-        self.break_off()
+        self._part_builders.append(_PartBuilder("call", call=call))
+        self.end_part()
         events.append(ToolCallStarted(place, call.id, name))
         return place
 
-    def arguments(self, place: int, text: str, events: list[ChatEvent]) -> None:
+    def add_arguments(self, place: int, text: str, events: list[ChatEvent]) -> None:
         if text:
             self._grow(len(text))
             self._calls[place].arguments.append(text)
@@ -170,13 +177,13 @@ class Answer:
         return bool(self._calls[place].arguments)
 
     def end_call(self, place: int, events: list[ChatEvent]) -> None:
-        if 0 <= place < len(self._calls) and not self._calls[place].whole:
-            self._calls[place].whole = True
+        if 0 <= place < len(self._calls) and not self._calls[place].complete:
+            self._calls[place].complete = True
             events.append(ToolCall(place, self._calls[place].part()))
 
-    def whole_call(self, identity: str, name: str, arguments: str, events: list[ChatEvent]) -> None:
-        place = self.begin_call(identity, name, events)
-        self.arguments(place, arguments, events)
+    def add_call(self, identity: str, name: str, arguments: str, events: list[ChatEvent]) -> None:
+        place = self.start_call(identity, name, events)
+        self.add_arguments(place, arguments, events)
         self.end_call(place, events)
 
     def close(self, events: list[ChatEvent]) -> None:
@@ -188,7 +195,7 @@ class Answer:
         """The reply so far; a whole one has its output validated."""
         parts = self._parts()
         text = "".join(part.text for part in parts if isinstance(part, TextPart))
-        reason: FinishReason = self.words.get(self.finish_reason or "", "unknown")
+        reason: FinishReason = self.finish_reasons.get(self.finish_reason or "", "unknown")
         if self.refused:
             reason = "content_filter"
         elif whole and self._calls and reason in ("stop", "unknown"):
@@ -197,12 +204,18 @@ class Answer:
             reason = "stop"
         warnings = list(self.warnings)
         if whole and self._request.tool_choice not in (None, "auto", "none") and not self._calls:
-            warnings.append(CallWarning("TOOL_NOT_CALLED", "a tool call was required, and the model made none", "tool_choice"))
+            warnings.append(
+                CallWarning(
+                    "TOOL_NOT_CALLED",
+                    "a tool call was required, and the model made none",
+                    "tool_choice",
+                )
+            )
         output = None
         if whole and self._request.output is not None and not self._calls:
             output = self._output(text, reason)
         elif self._request.output is not None and text:
-            output = partial_output(text, self.within)
+            output = partial_output(text, self.output_field)
         return Reply(
             Message("assistant", parts),
             reason,
@@ -216,60 +229,64 @@ class Answer:
 
     def _output(self, text: str, reason: FinishReason) -> Any:
         try:
-            return read_output(self._request.output, text, self.within)
+            return read_output(self._request.output, text, self.output_field)
         except BadResponseError:
-            if reason == "content_filter":  # words instead of the JSON: to ask again, or elsewhere, would be to ask for the same
-                raise ContentRefusedError(text or "the model refuses, without a word", details={"text": text}) from None
+            if (
+                reason == "content_filter"
+            ):  # words instead of the JSON: to ask again, or elsewhere, would be to ask for the same
+                raise ContentRefusedError(
+                    text or "the model refuses, without a word", details={"text": text}
+                ) from None
             raise
 
     def _parts(self) -> tuple[Part, ...]:
-        parts = tuple(self._part(run) for run in self._runs)
+        parts = tuple(self._part(run) for run in self._part_builders)
         return parts or (TextPart(""),)
 
-    def _part(self, run: _Run) -> Part:
+    def _part(self, run: _PartBuilder) -> Part:
         if run.call is not None:
             return run.call.part()
         if run.image is not None:
             return run.image
         if run.kind == "thinking":
-            return ThinkingPart("".join(run.pieces), self._owner, run.opaque)
+            return ThinkingPart("".join(run.pieces), self._provider, run.opaque)
         return TextPart("".join(run.pieces))
 
 
-class Frames(Protocol):
+class FrameDecoder(Protocol):
     def feed(self, chunk: bytes) -> list[bytes]: ...
 
     def finish(self) -> list[bytes]: ...
 
 
-class ChatStream(ABC):
+class ChatStreamDecoder(ABC):
     """The events in a streamed answer, however its bytes are sliced. A dialect says what one document of the stream means.
 
     `complete` turns true at the dialect's own end mark; an end before it is a StreamBrokenError with what had arrived.
     """
 
-    def __init__(self, answer: Answer, frames: Frames, limits: Limits) -> None:
-        self.answer = answer
+    def __init__(self, answer: ChatAccumulator, frames: FrameDecoder, limits: Limits) -> None:
+        self.accumulator = answer
         self._frames = frames
-        self._depth = limits.depth
+        self._depth = limits.max_json_depth
         self.complete: bool = False
         self.ended: bool = False
         self.failure: MajordomoError | None = None
 
     @property
     def reply(self) -> Reply:
-        return self.answer.reply(whole=False)
+        return self.accumulator.reply(whole=False)
 
     @abstractmethod
-    def take(self, document: dict[str, Any], events: list[ChatEvent]) -> None:
+    def handle_document(self, document: dict[str, Any], events: list[ChatEvent]) -> None:
         """One document; sets `complete` at the end mark, and calls `end` where nothing may follow it."""
 
-    def frame(self, data: bytes, events: list[ChatEvent]) -> None:
+    def handle_frame(self, data: bytes, events: list[ChatEvent]) -> None:
         """One frame of the stream; nothing where it is blank, or OpenAI's end mark, which some add to dialects that have another."""
         if data.strip() and data.strip() != b"[DONE]":
             self._document(decode_json(data, self._depth), events)
 
-    def failure_in(self, document: dict[str, Any]) -> MajordomoError | None:
+    def error_in(self, document: dict[str, Any]) -> MajordomoError | None:
         """The error that a document tells instead of a part of the answer."""
         told = document.get("error") and document.get("type", "error") == "error"
         return build_error(200, error_value(document), {}) if told else None
@@ -302,21 +319,27 @@ class ChatStream(ABC):
         if not self.complete:
             stray: bytes = getattr(self._frames, "stray", b"")
             reason = f": {plain_text(read_error_body(stray).message, 500)}" if stray else ""
-            raise StreamBrokenError(f"the stream ended before the answer did{reason}", partial=self.reply)
+            raise StreamBrokenError(
+                f"the stream ended before the answer did{reason}", partial=self.reply
+            )
         self.end(events)
 
     def end(self, events: list[ChatEvent]) -> None:
         """The answer is whole."""
         self.ended = self.complete = True
-        self.answer.close(events)
-        events.append(Done(self.answer.reply(whole=True)))
+        self.accumulator.close(events)
+        events.append(Done(self.accumulator.reply(whole=True)))
 
     def broken(self, error: MajordomoError) -> MajordomoError:
         """Before anything was said, the error itself; after, a broken stream with what had arrived."""
-        if not self.answer.started:
+        if not self.accumulator.started:
             return error
         return StreamBrokenError(
-            f"the stream broke off: {error.message}", partial=self.reply, code=error.code, status=error.status, details=error.details
+            f"the stream broke off: {error.message}",
+            partial=self.reply,
+            code=error.code,
+            status=error.status,
+            details=error.details,
         )
 
     def _read(self, frames: Callable[[], list[bytes]], events: list[ChatEvent]) -> None:
@@ -324,9 +347,11 @@ class ChatStream(ABC):
             for data in frames():
                 if self.ended:
                     break
-                self.frame(data, events)
+                self.handle_frame(data, events)
         except BadResponseError as error:
-            if self.ended or error.code == "TOO_LARGE":  # whole, and not what was asked for; or beyond our own limit
+            if (
+                self.ended or error.code == "TOO_LARGE"
+            ):  # whole, and not what was asked for; or beyond our own limit
                 raise
             raise self.broken(error) from None
 
@@ -335,28 +360,28 @@ class ChatStream(ABC):
             document = document[0]
         if not isinstance(document, dict):
             raise BadResponseError("an event of the stream is no JSON object")
-        if (error := self.failure_in(document)) is not None:
+        if (error := self.error_in(document)) is not None:
             raise self.broken(error)
-        self.take(document, events)
+        self.handle_document(document, events)
 
 
-def count(value: Any) -> int | None:
+def as_token_count(value: Any) -> int | None:
     """A number of tokens, or None for anything that is none."""
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
-def seconds_of(value: Any, unit: float = 1.0) -> float | None:
+def as_seconds(value: Any, unit: float = 1.0) -> float | None:
     """A time of the backend's in seconds, from its own `unit`; None for anything that is none."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1e18:
         return None
     return float(value) * unit
 
 
-def word_of(value: Any) -> str | None:
+def as_text(value: Any) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
-def json_of(value: Any) -> str:
+def as_json(value: Any) -> str:
     """The JSON text of a part of an answer. Raises BadResponseError where it holds a number that is none: NaN, or 1e999."""
     try:
         return encode_json(value).decode()
@@ -364,6 +389,6 @@ def json_of(value: Any) -> str:
         raise BadResponseError("the answer holds a number that is none", code="NOT_JSON") from None
 
 
-def objects(value: Any) -> list[dict[str, Any]]:
+def as_objects(value: Any) -> list[dict[str, Any]]:
     """The objects in a list; nothing for anything else."""
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []

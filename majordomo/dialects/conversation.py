@@ -9,7 +9,17 @@ from typing import Any, Literal
 
 from majordomo.errors import BadResponseError, CallWarning, InvalidRequestError
 from majordomo.framing.json import encode_json
-from majordomo.llm import FilePart, ImagePart, Message, Part, TextPart, ThinkingPart, Tool, ToolCallPart, ToolResultPart
+from majordomo.llm import (
+    FilePart,
+    ImagePart,
+    Message,
+    Part,
+    TextPart,
+    ThinkingPart,
+    Tool,
+    ToolCallPart,
+    ToolResultPart,
+)
 
 # What OpenAI calls the turns of the system: 400 "unsupported_value" where a model does not know the word, and o1-mini knows neither
 SystemRole = Literal["system", "developer", "user"]
@@ -19,7 +29,7 @@ def _as_it_is(identity: str, number: int) -> str:
     return identity or f"call_{number}"
 
 
-def brief(longest: int) -> Callable[[str, int], str]:
+def id_shortener(longest: int) -> Callable[[str, int], str]:
     """Ids of at most so many characters; a longer one keeps its beginning, and differs where the whole did."""
 
     def spell(identity: str, number: int) -> str:
@@ -30,14 +40,18 @@ def brief(longest: int) -> Callable[[str, int], str]:
     return spell
 
 
-def linked(messages: Iterable[Message], spell: Callable[[str, int], str] = _as_it_is) -> list[Message]:
+def normalize_tool_ids(
+    messages: Iterable[Message], spell: Callable[[str, int], str] = _as_it_is
+) -> list[Message]:
     """The same turns with ids that are unique in the conversation and spelt as `spell(id, number)` says; a result keeps its call.
 
     Backends count their calls anew in each answer, or give no ids at all: a history made with one may hold an id twice.
     """
     made: list[Message] = []
     taken: set[str] = set()
-    waiting: list[tuple[str, str, str]] = []  # (id as it came, id as it goes, name) of calls without a result
+    waiting: list[
+        tuple[str, str, str]
+    ] = []  # (id as it came, id as it goes, name) of calls without a result
     number = 0
     for message in messages:
         if not any(isinstance(part, (ToolCallPart, ToolResultPart)) for part in message.parts):
@@ -66,13 +80,15 @@ def linked(messages: Iterable[Message], spell: Callable[[str, int], str] = _as_i
     return made
 
 
-def answered(messages: Iterable[Message]) -> list[Message]:
+def order_tool_results(messages: Iterable[Message]) -> list[Message]:
     """The same turns, results directly behind the calls they answer, whatever stood between; for turns that are `linked`."""
     given = list(messages)
     if all(message.role != "tool" for message in given):
         return given
     results: dict[str, ToolResultPart] = {}
-    for part in (part for message in given if message.role == "tool" for part in tool_results(message)):
+    for part in (
+        part for message in given if message.role == "tool" for part in tool_results(message)
+    ):
         results.setdefault(part.call_id, part)
     made: list[Message] = []
     moved: set[int] = set()
@@ -82,7 +98,11 @@ def answered(messages: Iterable[Message]) -> list[Message]:
             made += [Message("tool", left)] if left else []
             continue
         made.append(message)
-        behind = tuple(results.pop(part.id) for part in message.parts if isinstance(part, ToolCallPart) and part.id in results)
+        behind = tuple(
+            results.pop(part.id)
+            for part in message.parts
+            if isinstance(part, ToolCallPart) and part.id in results
+        )
         if behind:
             moved.update(id(part) for part in behind)
             made.append(Message("tool", behind))
@@ -99,20 +119,28 @@ def tool_results(message: Message) -> list[ToolResultPart]:
 
 def refuse_misplaced(part: Part) -> None:
     if isinstance(part, (ToolCallPart, ToolResultPart)):
-        raise InvalidRequestError("tool calls stand in assistant turns, tool results in tool turns", field="messages")
+        raise InvalidRequestError(
+            "tool calls stand in assistant turns, tool results in tool turns", field="messages"
+        )
 
 
-def own(part: ThinkingPart, owner: str, model: str = "") -> bool:
+def own_thinking(part: ThinkingPart, owner: str, model: str = "") -> bool:
     """Whether a thought may be shown to this provider; to this model only, where its opaque part names one."""
     return bool(owner) and part.provider == owner and part.opaque.get("model", model) == model
 
 
-def gathered(messages: Iterable[Message]) -> list[CallWarning]:
+def merge_system_messages(messages: Iterable[Message]) -> list[CallWarning]:
     """The warning of a dialect with one place for what the system says, when it speaks in mid-conversation too."""
     begun = False
     for message in messages:
         if begun and message.role == "system":
-            return [CallWarning("HISTORY_CHANGED", "all system turns stand before the conversation here: one was moved there", "messages")]
+            return [
+                CallWarning(
+                    "HISTORY_CHANGED",
+                    "all system turns stand before the conversation here: one was moved there",
+                    "messages",
+                )
+            ]
         begun = begun or message.role != "system"
     return []
 

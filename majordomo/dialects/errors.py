@@ -29,7 +29,7 @@ from majordomo.errors import (
     UnsupportedError,
 )
 from majordomo.framing.json import decode_json
-from majordomo.redaction import CUT, hidden
+from majordomo.redaction import CUT, redact_details
 
 LONGEST_WAIT = 1e9
 
@@ -75,7 +75,7 @@ class ErrorBody:
     """What an error body says, whatever its shape."""
 
     message: str = ""
-    words: tuple[str, ...] = ()
+    codes: tuple[str, ...] = ()
     source: str = ""
     details: Mapping[str, Any] | None = None
 
@@ -93,7 +93,11 @@ def read_error_body(body: bytes, content_type: str = "") -> ErrorBody:
             pass
     if "html" in content_type or text[:1] == "<":
         title = re.search(r"<title[^>]*>(.*?)</title>", text[:4096], re.IGNORECASE | re.DOTALL)
-        heading = title[1] if title else re.sub(r"<[^>]*>", " ", text[:400]) + (CUT if len(text) > 400 else "")
+        heading = (
+            title[1]
+            if title
+            else re.sub(r"<[^>]*>", " ", text[:400]) + (CUT if len(text) > 400 else "")
+        )
         return ErrorBody(f"a web page: {' '.join(heading.split())}")
     return ErrorBody(text)
 
@@ -109,13 +113,13 @@ def error_from_reply(
     body: bytes,
     *,
     now: float = 0.0,
-    hide: Callable[[str], str] = str,
+    redact: Callable[[str], str] = str,
     missing_is: str = "",
 ) -> MajordomoError:
     """The error for an answer that is no success. `now` is the Unix time, `hide` removes secrets from text,
     `missing_is` says what a bare 404 of this route means."""
     said = read_error_body(body, headers.get("content-type", "").lower())
-    return build_error(status, said, headers, now=now, hide=hide, missing_is=missing_is)
+    return build_error(status, said, headers, now=now, redact=redact, missing_is=missing_is)
 
 
 def build_error(
@@ -124,19 +128,25 @@ def build_error(
     headers: Mapping[str, str],
     *,
     now: float = 0.0,
-    hide: Callable[[str], str] = str,
+    redact: Callable[[str], str] = str,
     missing_is: str = "",
 ) -> MajordomoError:
     kind, code = _decide(status, said)
     if 300 <= status < 400:
         said = ErrorBody("the backend redirects elsewhere, which is never followed")
-    message = said.message or (missing_is if status == 404 else "") or _EMPTY.get(status, "an answer without a word of explanation")
+    message = (
+        said.message
+        or (missing_is if status == 404 else "")
+        or _EMPTY.get(status, "an answer without a word of explanation")
+    )
     if said.source:
         message = f"{said.source}: {message}"
-    error = kind(hide(f"{message} (HTTP {status})" if status != 200 else message), code=code, status=status)
-    error.details.update(hidden(said.details or {}, hide))
-    if said.words:
-        error.details["backend_code"] = hide(said.words[0])
+    error = kind(
+        redact(f"{message} (HTTP {status})" if status != 200 else message), code=code, status=status
+    )
+    error.details.update(redact_details(said.details or {}, redact))
+    if said.codes:
+        error.details["backend_code"] = redact(said.codes[0])
     error.retry_after = retry_after(headers, said, now)
     if error.code in ("QUOTA_EXHAUSTED", "REDIRECT"):
         error.retryable = False
@@ -144,7 +154,7 @@ def build_error(
     if wish in ("true", "false"):
         error.retryable = wish == "true"
     if (request_id := headers.get("x-request-id")) is not None:
-        error.details["request_id"] = hide(request_id)[:200]
+        error.details["request_id"] = redact(request_id)[:200]
     return error
 
 
@@ -155,12 +165,14 @@ _EMPTY = {
 
 
 def _decide(status: int, said: ErrorBody) -> tuple[type[MajordomoError], str | None]:
-    for word in said.words:
+    for word in said.codes:
         if (found := _BY_WORD.get(word.lower())) is not None:
             return found
-    if status == 503 and "unavailable_error" in said.words:  # llama.cpp while it loads
+    if status == 503 and "unavailable_error" in said.codes:  # llama.cpp while it loads
         return OverloadedError, "MODEL_LOADING"
-    if status == 409 and said.source == "llama-swap":  # "not loaded; path matches ignorePaths": waiting does not help
+    if (
+        status == 409 and said.source == "llama-swap"
+    ):  # "not loaded; path matches ignorePaths": waiting does not help
         return InvalidRequestError, "CONFLICT"
     if status == 502 and not said.message:
         return BackendError, "UPSTREAM_DIED"
@@ -202,11 +214,17 @@ def _from_json(value: Any) -> ErrorBody:
     if len([reason for reason in reasons if reason]) > 1:
         message = "; ".join(dict.fromkeys(reason for reason in reasons if reason))
     where = value.get("signin_url")  # Ollama without an account
-    return ErrorBody(message, words, source, {"signin_url": where} if isinstance(where, str) and where else None)
+    return ErrorBody(
+        message, words, source, {"signin_url": where} if isinstance(where, str) and where else None
+    )
 
 
 def _from_object(error: dict[str, Any], whole: dict[str, Any], source: str) -> ErrorBody:
-    words = tuple(word for name in ("code", "type", "status") if isinstance(word := error.get(name), str) and word)
+    words = tuple(
+        word
+        for name in ("code", "type", "status")
+        if isinstance(word := error.get(name), str) and word
+    )
     message = _text(error.get("message")) or _text(error.get("detail"))
     details: dict[str, Any] = {}
     for name in ("param", "n_prompt_tokens", "n_ctx"):
@@ -222,13 +240,19 @@ def _from_object(error: dict[str, Any], whole: dict[str, Any], source: str) -> E
             for fault in faults[:3] if isinstance(faults, list) else []:
                 if isinstance(fault, dict):
                     asked = fault.get("extra_info")
-                    if fault.get("type") == "value_not_in_list" and isinstance(asked, dict) and asked.get("input_name") == "ckpt_name":
+                    if (
+                        fault.get("type") == "value_not_in_list"
+                        and isinstance(asked, dict)
+                        and asked.get("input_name") == "ckpt_name"
+                    ):
                         words += ("model_not_found",)
                     message += f"; node {node}: {_text(fault.get('message'))} {_text(fault.get('details'))}".rstrip()
     extra = error.get("details")
     if isinstance(extra, str) and extra:
         message = f"{message}: {extra}" if message else extra
-    if isinstance(extra, dict) and isinstance(extra.get("error_code"), str):  # Anthropic: what kind of limit it was
+    if isinstance(extra, dict) and isinstance(
+        extra.get("error_code"), str
+    ):  # Anthropic: what kind of limit it was
         words += (extra["error_code"],)
     if isinstance(extra, list):
         words += _reasons(extra)
@@ -246,7 +270,11 @@ def _text(value: Any) -> str:
     if isinstance(value, list):
         found = []
         for item in value[:5]:
-            where = ".".join(str(step) for step in item["loc"]) if isinstance(item, dict) and isinstance(item.get("loc"), list) else ""
+            where = (
+                ".".join(str(step) for step in item["loc"])
+                if isinstance(item, dict) and isinstance(item.get("loc"), list)
+                else ""
+            )
             what = _text(item)
             found.append(f"{where}: {what}" if where else what)
         return "; ".join(part for part in found if part)
@@ -272,7 +300,9 @@ def _retry_info(details: list[Any]) -> float | None:
     return None
 
 
-def retry_after(headers: Mapping[str, str], said: ErrorBody | None = None, now: float = 0.0) -> float | None:
+def retry_after(
+    headers: Mapping[str, str], said: ErrorBody | None = None, now: float = 0.0
+) -> float | None:
     """Seconds the backend asks us to wait, 0 to 1e9, or None: `retry-after-ms`, `retry-after` (seconds or an HTTP date), RetryInfo.
 
     Any text gives a wait in range or None, never an exception.

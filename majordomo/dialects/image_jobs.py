@@ -31,7 +31,7 @@ class JobProgress:
     """Id of the task that runs; None when this version of the backend does not report it."""
     busy: bool
     """Whether a job runs."""
-    picture: int
+    image: int
     """Index of the image that is being generated, from 0."""
     step: int
     """Finished steps, counted through all images of the job."""
@@ -98,6 +98,6 @@ class StoredFile:
 class JobOutputs:
     """What a finished job left on the backend's disk."""
 
-    pictures: tuple[StoredFile, ...]
+    images: tuple[StoredFile, ...]
     raw: Any
     """The backend's own record of the job."""

@@ -11,10 +11,23 @@ _DATA = ("enum", "const", "default", "examples")  # hold values, which only look
 
 # What OpenAI's strict mode does not know ("'default' is not permitted", "'oneOf' is not permitted"), and the formats that it does
 _LOOSE = frozenset(
-    {"allOf", "oneOf", "not", "if", "then", "else", "dependentRequired", "dependentSchemas", "patternProperties", "propertyNames"}
+    {
+        "allOf",
+        "oneOf",
+        "not",
+        "if",
+        "then",
+        "else",
+        "dependentRequired",
+        "dependentSchemas",
+        "patternProperties",
+        "propertyNames",
+    }
     | {"default", "uniqueItems", "unevaluatedProperties", "contains"}
 )
-_FORMATS = frozenset({"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid"})
+_FORMATS = frozenset(
+    {"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid"}
+)
 
 
 def object_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
@@ -22,14 +35,16 @@ def object_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
     return {"type": "object", "properties": {}, **schema}
 
 
-def rooted(schema: dict[str, Any]) -> tuple[dict[str, Any], str]:
+def wrap_root_object(schema: dict[str, Any]) -> tuple[dict[str, Any], str]:
     """A schema with an object at its root, and the field in which the wanted value then stands ("" where it is the root itself).
 
     "schema must be a JSON Schema of 'type: "object"', got 'type: "array"'" (OpenAI, of any answer format)
     """
     if schema.get("type") == "object":
         return schema, ""
-    below: dict[str, Any] = {name: schema[name] for name in ("$defs", "definitions") if name in schema}
+    below: dict[str, Any] = {
+        name: schema[name] for name in ("$defs", "definitions") if name in schema
+    }
     inner = {name: item for name, item in schema.items() if name not in below}
     return {"type": "object", "properties": {VALUE: inner}, "required": [VALUE], **below}, VALUE
 
@@ -57,12 +72,18 @@ def is_strict(schema: Any) -> bool:
 
 
 def _is_strict(schema: Mapping[str, Any]) -> bool:
-    if _LOOSE & set(schema) or ("$ref" in schema and len(schema) > 1) or schema.get("format", "date") not in _FORMATS:
+    if (
+        _LOOSE & set(schema)
+        or ("$ref" in schema and len(schema) > 1)
+        or schema.get("format", "date") not in _FORMATS
+    ):
         return False
     if schema.get("type") == "array" and "items" not in schema:
         return False
     properties = schema.get("properties")
-    if schema.get("type") == "object" and not isinstance(properties, Mapping):  # any names: closed, it could hold nothing
+    if schema.get("type") == "object" and not isinstance(
+        properties, Mapping
+    ):  # any names: closed, it could hold nothing
         return False
     return not isinstance(properties, Mapping) or set(schema.get("required", ())) == set(properties)
 

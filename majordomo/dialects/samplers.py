@@ -84,46 +84,59 @@ def _readings(table: Mapping[str, tuple[str, str, str]]) -> dict[str, str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Lists:
+class SamplerCatalog:
     """What a backend says it has, each name in its own spelling; None: it was not, or could not be, asked."""
 
     samplers: tuple[str, ...] | None = None
     schedulers: tuple[str, ...] | None = None
-    aliases: Mapping[str, str] = field(default_factory=dict)  # other names of its samplers, to the name in `samplers`
+    aliases: Mapping[str, str] = field(
+        default_factory=dict
+    )  # other names of its samplers, to the name in `samplers`
     labels: Mapping[str, str] = field(default_factory=dict)  # the same of its schedulers
 
 
 @dataclass(frozen=True, slots=True)
-class Tongue:
+class SamplerVocabulary:
     """How one kind of backend spells the vocabulary."""
 
-    speaker: str
+    backend: str
     samplers: Mapping[str, str]
     schedulers: Mapping[str, str]
     certain: frozenset[str] = frozenset()  # canonical names that every build has: no need to ask
 
-    def must_ask(self, request: Request) -> bool:
+    def needs_catalog(self, request: Request) -> bool:
         """Whether only the backend itself can tell if it has this sampler and scheduler."""
         pairs = ((request.sampler, _SAMPLER_READINGS), (request.scheduler, _SCHEDULER_READINGS))
-        return any(name and readings.get(_key(name)) not in self.certain for name, readings in pairs)
+        return any(
+            name and readings.get(_key(name)) not in self.certain for name, readings in pairs
+        )
 
-    def spell(self, request: Request, lists: Lists | None = None) -> Request:
+    def translate(self, request: Request, lists: SamplerCatalog | None = None) -> Request:
         """The request with sampler and scheduler as this backend spells them.
 
         Read are canonical names, any backend's spelling, and whatever stands in the backend's own lists. Raises UnsupportedError for a
         name that this backend lacks, InvalidRequestError for one nobody knows, both with the nearest names.
         """
-        lists = lists or Lists()
+        lists = lists or SamplerCatalog()
         sampler, scheduler = request.sampler, request.scheduler
         if sampler:
             name = lists.aliases.get(sampler, sampler)
             sampler = self._spell("sampler", name, self.samplers, _SAMPLER_READINGS, lists.samplers)
         if scheduler:
             name = lists.labels.get(scheduler, scheduler)
-            scheduler = self._spell("scheduler", name, self.schedulers, _SCHEDULER_READINGS, lists.schedulers)
+            scheduler = self._spell(
+                "scheduler", name, self.schedulers, _SCHEDULER_READINGS, lists.schedulers
+            )
         return replace(request, sampler=sampler, scheduler=scheduler)
 
-    def _spell(self, kind: str, name: str, table: Mapping[str, str], readings: Mapping[str, str], known: Sequence[str] | None) -> str:
+    def _spell(
+        self,
+        kind: str,
+        name: str,
+        table: Mapping[str, str],
+        readings: Mapping[str, str],
+        known: Sequence[str] | None,
+    ) -> str:
         own = tuple(table.values()) if known is None else tuple(known)
         if name in own:
             return name
@@ -139,14 +152,22 @@ class Tongue:
         details = {"known": list(own), "nearest": near}
         if canonical:
             raise UnsupportedError(
-                f"{self.speaker} has no {kind} {name}{hint}", field=kind, code=f"UNKNOWN_{kind.upper()}", details=details
+                f"{self.backend} has no {kind} {name}{hint}",
+                field=kind,
+                code=f"UNKNOWN_{kind.upper()}",
+                details=details,
             )
-        raise InvalidRequestError(f"there is no {kind} {name!r}{hint}", field=kind, code=f"UNKNOWN_{kind.upper()}", details=details)
+        raise InvalidRequestError(
+            f"there is no {kind} {name!r}{hint}",
+            field=kind,
+            code=f"UNKNOWN_{kind.upper()}",
+            details=details,
+        )
 
     @staticmethod
     def _near(name: str, table: Mapping[str, str], own: Sequence[str]) -> list[str]:
         """Canonical names where there is one, for what this backend really has."""
-        import difflib  # only when somebody has misspelt
+        import difflib  # only when somebody has misspelled
 
         words = {_key(canonical): canonical for canonical, spelt in table.items() if spelt in own}
         named = {table[canonical] for canonical in words.values()}
@@ -155,7 +176,9 @@ class Tongue:
 
 
 def _column(table: Mapping[str, tuple[str, str, str]], column: int) -> Mapping[str, str]:
-    return MappingProxyType({canonical: spelt[column] for canonical, spelt in table.items() if spelt[column]})
+    return MappingProxyType(
+        {canonical: spelt[column] for canonical, spelt in table.items() if spelt[column]}
+    )
 
 
 _SAMPLER_READINGS = _readings(_SAMPLERS)
@@ -192,6 +215,8 @@ _CERTAIN = frozenset(
         "smoothstep",
     )
 )
-SDCPP = Tongue("stable-diffusion.cpp", _column(_SAMPLERS, 0), _column(_SCHEDULERS, 0), _CERTAIN)
-A1111 = Tongue("AUTOMATIC1111", _column(_SAMPLERS, 1), _column(_SCHEDULERS, 1))
-COMFYUI = Tongue("ComfyUI", _column(_SAMPLERS, 2), _column(_SCHEDULERS, 2))
+SDCPP = SamplerVocabulary(
+    "stable-diffusion.cpp", _column(_SAMPLERS, 0), _column(_SCHEDULERS, 0), _CERTAIN
+)
+A1111 = SamplerVocabulary("AUTOMATIC1111", _column(_SAMPLERS, 1), _column(_SCHEDULERS, 1))
+COMFYUI = SamplerVocabulary("ComfyUI", _column(_SAMPLERS, 2), _column(_SCHEDULERS, 2))

@@ -1,4 +1,4 @@
-"""base64 while it travels: pictures are encoded as they leave and decoded as they arrive, never held as text.
+"""base64 while it travels: images are encoded as they leave and decoded as they arrive, never held as text.
 
 `pybase64` is used when it is installed. Both alphabets of base64 are read, the standard one is written.
 """
@@ -23,10 +23,12 @@ except ImportError:
 
     @cache
     def _reader() -> Callable[[bytes], bytes]:
-        """pydantic's decoder takes a third of binascii's time. It is loaded with the first picture, see framing.json."""
+        """pydantic's decoder takes a third of binascii's time. It is loaded with the first image, see framing.json."""
         from pydantic_core import CoreConfig, SchemaValidator, core_schema
 
-        return SchemaValidator(core_schema.bytes_schema(), CoreConfig(val_json_bytes="base64")).validate_json
+        return SchemaValidator(
+            core_schema.bytes_schema(), CoreConfig(val_json_bytes="base64")
+        ).validate_json
 
     def _decode(text: bytes | memoryview) -> bytes:
         quoted = b'"%b"' % bytes(text)
@@ -37,29 +39,35 @@ except ImportError:
     _encode = partial(binascii.b2a_base64, newline=False)
 
 
-PIECE = 384 * 1024  # a multiple of 3, so that pieces join without padding; 512 KiB when encoded: smaller ones cost a wait each
+CHUNK_BYTES = (
+    384 * 1024
+)  # a multiple of 3, so that pieces join without padding; 512 KiB when encoded: smaller ones cost a wait each
 
-DECODED = 64 * 1024  # of text at once: a piece of network is larger, and is not to be held again beside itself
+DECODED = (
+    64 * 1024
+)  # of text at once: a piece of network is larger, and is not to be held again beside itself
 
 
-class SplicedBody:
-    """A body of JSON bytes with pictures between them, encoded while they leave. Its length is known before."""
+class Base64Body:
+    """A body of JSON bytes with images between them, encoded while they leave. Its length is known before."""
 
     __slots__ = ("_segments", "length")
 
     def __init__(self, segments: Sequence[bytes | ImagePart | FilePart]) -> None:
         self._segments = segments
-        self.length: int = sum(len(s) if isinstance(s, bytes) else (len(s.data) + 2) // 3 * 4 for s in segments)
+        self.length: int = sum(
+            len(s) if isinstance(s, bytes) else (len(s.data) + 2) // 3 * 4 for s in segments
+        )
 
-    def pieces(self) -> Iterator[bytes]:
+    def chunks(self) -> Iterator[bytes]:
         for segment in self._segments:
             if isinstance(segment, bytes):
                 if segment:
                     yield segment
                 continue
             view = memoryview(segment.data)
-            for at in range(0, len(view), PIECE):
-                yield _encode(view[at : at + PIECE])
+            for at in range(0, len(view), CHUNK_BYTES):
+                yield _encode(view[at : at + CHUNK_BYTES])
 
 
 class Base64Sink:
@@ -100,7 +108,10 @@ class Base64Sink:
             raise ValueError("text after the padding")
         decoded = _decode(text)
         if self._held.tell() + len(decoded) > self._limit:
-            raise BadResponseError(f"a picture in the answer has more than {self._limit:,} bytes", code="PICTURE_TOO_LARGE")
+            raise BadResponseError(
+                f"an image in the answer has more than {self._limit:,} bytes",
+                code="IMAGE_TOO_LARGE",
+            )
         self._ended = text[-1:] == b"="
         self._held.write(decoded)
 

@@ -1,4 +1,4 @@
-"""Pictures within JSON, put in while the body leaves: base64 needs no escaping, so it can be spliced between pieces of finished JSON."""
+"""Images within JSON, put in while the body leaves: base64 needs no escaping, so it can be spliced between pieces of finished JSON."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _MARK = re.compile(rb"\\u0000splice:(\d+)\\u0000")
 
 
 class _Splice:
-    """Stands in a body where a picture's text belongs. No type that JSON knows, so the encoder asks for its replacement."""
+    """Stands in a body where an image's text belongs. No type that JSON knows, so the encoder asks for its replacement."""
 
     __slots__ = ("bare", "part")
 
@@ -23,7 +23,7 @@ class _Splice:
 
 
 class Splices:
-    """The pictures of one body, in the order the encoder meets them."""
+    """The images of one body, in the order the encoder meets them."""
 
     __slots__ = ("_made", "_met")
 
@@ -47,16 +47,23 @@ class Splices:
     def fallback(self, value: object) -> str:
         """For the JSON encoder: what to write for a value it does not know."""
         if not isinstance(value, _Splice):
-            raise InvalidRequestError(f"the request holds a {type(value).__name__}, which JSON cannot", field="extra")
+            raise InvalidRequestError(
+                f"the request holds a {type(value).__name__}, which JSON cannot", field="extra"
+            )
         self._met.append(value)
         return f"\0splice:{len(self._met) - 1}\0"
 
     def cut(self, encoded: bytes) -> list[bytes | ImagePart | FilePart]:
-        """The encoded body in pieces, each picture in its place."""
+        """The encoded body in pieces, each image in its place."""
         pieces = _MARK.split(encoded)
         if pieces[1::2] != [b"%d" % number for number in range(len(self._met))]:
-            raise InvalidRequestError("the request's text imitates a mark of the encoder", field="extra")
+            raise InvalidRequestError(
+                "the request's text imitates a mark of the encoder", field="extra"
+            )
         segments: list[bytes | ImagePart | FilePart] = []
         for before, splice in zip(pieces[0::2], self._met, strict=False):
-            segments += [before if splice.bare else before + f"data:{splice.part.mime};base64,".encode(), splice.part]
+            segments += [
+                before if splice.bare else before + f"data:{splice.part.mime};base64,".encode(),
+                splice.part,
+            ]
         return [*segments, pieces[-1]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from majordomo.errors import BadResponseError
 
 
-class WholeReply:
+class BufferedBody:
     """Holds an answer of up to `limit` bytes. `feed` raises BadResponseError (`TOO_LARGE`) beyond it."""
 
     __slots__ = ("_held", "_limit", "_size")
@@ -18,8 +18,10 @@ class WholeReply:
     def feed(self, chunk: bytes) -> None:
         self._size += len(chunk)
         if self._size > self._limit:
-            raise BadResponseError(f"the answer is larger than the limit of {self._limit:,} bytes", code="TOO_LARGE")
+            raise BadResponseError(
+                f"the answer is larger than the limit of {self._limit:,} bytes", code="TOO_LARGE"
+            )
         self._held.append(chunk)
 
-    def whole(self) -> bytes:
+    def body(self) -> bytes:
         return b"".join(self._held)

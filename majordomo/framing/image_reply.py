@@ -1,7 +1,7 @@
-"""A JSON answer with pictures in it, taken apart while it arrives.
+"""A JSON answer with images in it, taken apart while it arrives.
 
-The text of a picture is cut out where `"b64_json"` is followed by a string, and decoded at once; what stays is small JSON with a
-number in the picture's place. In valid JSON these bytes cannot be anything but that key: inside a string the quotes would be escaped.
+The text of an image is cut out where `"b64_json"` is followed by a string, and decoded at once; what stays is small JSON with a
+number in the image's place. In valid JSON these bytes cannot be anything but that key: inside a string the quotes would be escaped.
 Any surprise (an escape or white space within the text, no base64) puts the text back, and the whole is parsed as plain JSON.
 """
 
@@ -15,31 +15,35 @@ from majordomo.errors import BadResponseError
 from majordomo.framing.base64 import Base64Sink
 from majordomo.framing.json import decode_object
 
-_OPENING = re.compile(rb'"b64_json"[ \t\r\n]{0,16}:[ \t\r\n]{0,16}"')  # with more white space the key is left to the plain parse
-MOST_PICTURES = 1000  # far beyond any answer: a million of a byte each would cost more than they weigh
+_OPENING = re.compile(
+    rb'"b64_json"[ \t\r\n]{0,16}:[ \t\r\n]{0,16}"'
+)  # with more white space the key is left to the plain parse
+MAX_IMAGES = 1000  # far beyond any answer: a million of a byte each would cost more than they weigh
 _KEPT_BACK = 64  # more than the longest opening, and the byte before it, which may be an escape
 
 
-class PictureReplyDecoder:
-    """`feed` bytes in any slicing, then `finish`: the parsed object, in which `b64_json` is an int index into `pictures`."""
+class ImageReplyDecoder:
+    """`feed` bytes in any slicing, then `finish`: the parsed object, in which `b64_json` is an int index into `images`."""
 
-    __slots__ = ("_depth", "_kept", "_limit", "_open", "_picture_limit", "_seen", "_sink", "pictures")
+    __slots__ = ("_depth", "_image_limit", "_kept", "_limit", "_open", "_seen", "_sink", "images")
 
-    def __init__(self, *, limit: int, picture_limit: int, depth: int = 64) -> None:
+    def __init__(self, *, limit: int, image_limit: int, depth: int = 64) -> None:
         self._limit = limit
-        self._picture_limit = picture_limit
+        self._image_limit = image_limit
         self._depth = depth
         self._seen = 0
         self._kept = BytesIO()
-        self._open = b""  # bytes outside a picture, not yet searched through
+        self._open = b""  # bytes outside an image, not yet searched through
         self._sink: Base64Sink | None = None
-        self.pictures: list[bytes] = []
+        self.images: list[bytes] = []
 
     def feed(self, chunk: bytes) -> None:
         """Raises BadResponseError beyond the limits."""
         self._seen += len(chunk)
         if self._seen > self._limit:
-            raise BadResponseError(f"the answer is larger than the limit of {self._limit:,} bytes", code="TOO_LARGE")
+            raise BadResponseError(
+                f"the answer is larger than the limit of {self._limit:,} bytes", code="TOO_LARGE"
+            )
         while chunk:
             chunk = self._inside(chunk) if self._sink is not None else self._outside(chunk)
 
@@ -48,7 +52,9 @@ class PictureReplyDecoder:
         if self._sink is not None:
             self._put_back()
         self._kept.write(self._open)
-        return decode_object(self._kept.getvalue(), self._depth)  # shares its buffer: nothing is copied
+        return decode_object(
+            self._kept.getvalue(), self._depth
+        )  # shares its buffer: nothing is copied
 
     def _outside(self, chunk: bytes) -> bytes:
         text = self._open + chunk if self._open else chunk
@@ -64,7 +70,7 @@ class PictureReplyDecoder:
             return text[found.end() :]
         self._kept.write(text[: found.end() - 1])
         self._open = b""
-        self._sink = Base64Sink(self._picture_limit)
+        self._sink = Base64Sink(self._image_limit)
         return text[found.end() :]
 
     def _inside(self, chunk: bytes) -> bytes:
@@ -86,16 +92,18 @@ class PictureReplyDecoder:
             return chunk[end:]
         self._sink = None
         if data:
-            if len(self.pictures) >= MOST_PICTURES:
-                raise BadResponseError(f"the answer holds more than {MOST_PICTURES:,} pictures", code="TOO_MANY_VALUES")
-            self._kept.write(b"%d" % len(self.pictures))
-            self.pictures.append(data)
+            if len(self.images) >= MAX_IMAGES:
+                raise BadResponseError(
+                    f"the answer holds more than {MAX_IMAGES:,} images", code="TOO_MANY_VALUES"
+                )
+            self._kept.write(b"%d" % len(self.images))
+            self.images.append(data)
         else:
             self._kept.write(b'""')
         return chunk[end + 1 :]
 
     def _put_back(self) -> None:
-        """It was no plain picture: its text goes back where it came from."""
+        """It was no plain image: its text goes back where it came from."""
         assert self._sink is not None
         self._kept.write(b'"' + self._sink.text())
         self._sink = None

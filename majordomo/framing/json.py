@@ -9,14 +9,16 @@ from collections.abc import Callable
 from typing import Any
 
 from majordomo.errors import BadResponseError, InvalidRequestError
-from majordomo.json_budget import MOST, is_heavy
+from majordomo.json_budget import MAX_BYTES, is_heavy
 
 
-def decode_json(raw: bytes, depth: int = 64, most: int = MOST) -> Any:
+def decode_json(raw: bytes, depth: int = 64, most: int = MAX_BYTES) -> Any:
     """The value in `raw`. Raises BadResponseError for anything that is no JSON, nested deeper than `depth`, or would take much more than
     `most` bytes once read: "[],[],[]" takes thirty times its length."""
     if is_heavy(raw, most):
-        raise BadResponseError("the answer holds more values than any has reason to", code="TOO_MANY_VALUES")
+        raise BadResponseError(
+            "the answer holds more values than any has reason to", code="TOO_MANY_VALUES"
+        )
     try:
         value = _parse(raw)
     except (ValueError, RecursionError, OverflowError):
@@ -27,13 +29,15 @@ def decode_json(raw: bytes, depth: int = 64, most: int = MOST) -> Any:
     return value
 
 
-def decode_object(raw: bytes, depth: int = 64, most: int = MOST) -> dict[str, Any]:
+def decode_object(raw: bytes, depth: int = 64, most: int = MAX_BYTES) -> dict[str, Any]:
     """The JSON object in `raw`. Raises BadResponseError for anything else, an empty answer included."""
     if not raw.strip():
         raise BadResponseError("the answer is empty", code="EMPTY")
     value = decode_json(raw, depth, most)
     if not isinstance(value, dict):
-        raise BadResponseError(f"the answer is a JSON {type(value).__name__}, not an object", code="NOT_JSON")
+        raise BadResponseError(
+            f"the answer is a JSON {type(value).__name__}, not an object", code="NOT_JSON"
+        )
     return value
 
 
@@ -47,13 +51,17 @@ def encode_json(value: Any, fallback: Callable[[Any], Any] | None = None) -> byt
     try:
         raw = to_json(value, fallback=fallback)
     except (PydanticSerializationError, UnicodeError, RecursionError):
-        raise InvalidRequestError("the request holds a value that JSON cannot", field="extra") from None
+        raise InvalidRequestError(
+            "the request holds a value that JSON cannot", field="extra"
+        ) from None
     # The encoder writes both as words that are no JSON, from within a set or a dataclass as well; in a text these words may stand
     if b"NaN" in raw or b"Infinity" in raw:
         try:
             _parse(raw, allow_inf_nan=False)
         except ValueError:
-            raise InvalidRequestError("the request holds NaN or an infinite number", field="extra") from None
+            raise InvalidRequestError(
+                "the request holds NaN or an infinite number", field="extra"
+            ) from None
     return raw
 
 
@@ -65,7 +73,9 @@ def _first_parse(raw: bytes, **options: bool) -> Any:
     return from_json(raw, **options)
 
 
-_parse: Callable[..., Any] = _first_parse  # a name of the module, so that nothing stands before the parser from the second document on
+_parse: Callable[..., Any] = (
+    _first_parse  # a name of the module, so that nothing stands before the parser from the second document on
+)
 
 
 def _depth(value: Any) -> int:

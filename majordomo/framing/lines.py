@@ -73,7 +73,10 @@ class LineDecoder:
         self._tail.append(piece)
 
     def _too_long(self) -> BadResponseError:
-        return BadResponseError(f"one line or event of the stream is longer than the limit of {self._limit:,} bytes", code="TOO_LARGE")
+        return BadResponseError(
+            f"one line or event of the stream is longer than the limit of {self._limit:,} bytes",
+            code="TOO_LARGE",
+        )
 
 
 class EventDecoder:
@@ -94,7 +97,13 @@ class EventDecoder:
 
     def feed(self, chunk: bytes) -> list[bytes]:
         """The data of the events that `chunk` completes. Raises BadResponseError for an event longer than the limit."""
-        if chunk.endswith(b"\n\n") and chunk.startswith(b"data: ") and not self._data and self._lines.empty and b"\r" not in chunk:
+        if (
+            chunk.endswith(b"\n\n")
+            and chunk.startswith(b"data: ")
+            and not self._data
+            and self._lines.empty
+            and b"\r" not in chunk
+        ):
             # Nearly every piece of network is one or more whole events of one line each
             events = chunk[6:-2].split(b"\n\ndata: ")
             if len(chunk) <= self._limit and not any(b"\n" in event for event in events):
@@ -112,7 +121,10 @@ class EventDecoder:
                 value = line[6:] if line[5:6] == b" " else line[5:]
                 self._size += len(value) + 1
                 if self._size > self._limit + 1:
-                    raise BadResponseError(f"one event of the stream is longer than the limit of {self._limit:,} bytes", code="TOO_LARGE")
+                    raise BadResponseError(
+                        f"one event of the stream is longer than the limit of {self._limit:,} bytes",
+                        code="TOO_LARGE",
+                    )
                 data.append(value)
             elif line[0] == 58:  # ":" a comment, used as a sign of life
                 continue

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from majordomo.errors import InvalidRequestError
 
-PIECE = 256 * 1024
+CHUNK_BYTES = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,19 +39,21 @@ class MultipartBody:
         self.length: int = sum(map(len, self._segments))
         self.content_type: str = f"multipart/form-data; boundary={boundary}"
 
-    def pieces(self) -> Iterator[bytes]:
+    def chunks(self) -> Iterator[bytes]:
         for segment in self._segments:
-            if len(segment) <= PIECE:
+            if len(segment) <= CHUNK_BYTES:
                 yield segment
                 continue
             view = memoryview(segment)
-            for at in range(0, len(view), PIECE):
-                yield bytes(view[at : at + PIECE])
+            for at in range(0, len(view), CHUNK_BYTES):
+                yield bytes(view[at : at + CHUNK_BYTES])
 
 
 def _head(boundary: str, field: FormField) -> bytes:
     if not field.name.isprintable() or any(c in field.name + field.filename for c in '"\r\n\\'):
-        raise InvalidRequestError("a form field's name is printable and without quotes", field="extra")
+        raise InvalidRequestError(
+            "a form field's name is printable and without quotes", field="extra"
+        )
     file = f'; filename="{field.filename}"' if field.filename else ""
     kind = f"Content-Type: {field.content_type}\r\n" if field.content_type else ""
     return f'--{boundary}\r\nContent-Disposition: form-data; name="{field.name}"{file}\r\n{kind}\r\n'.encode()

@@ -1,4 +1,4 @@
-"""Pictures: requests, options, results, events, and what a model and a provider promise. Values only; nothing here talks."""
+"""Images: requests, options, results, events, and what a model and a provider promise. Values only; nothing here talks."""
 
 from majordomo.backend_status import Loading, Queued
 from majordomo.errors import CallWarning
@@ -8,7 +8,6 @@ from majordomo.imagegen.options import (
     Option,
     with_aspect,
     with_background,
-    with_caller,
     with_cfg_scale,
     with_extra,
     with_image_count,
@@ -26,6 +25,7 @@ from majordomo.imagegen.options import (
     with_seed,
     with_steps,
     with_strength,
+    with_user_id,
 )
 from majordomo.imagegen.request import Overrides, Request
 from majordomo.imagegen.result import ImageDetails, Result, Usage
@@ -56,7 +56,6 @@ __all__ = [
     "Usage",
     "with_aspect",
     "with_background",
-    "with_caller",
     "with_cfg_scale",
     "with_extra",
     "with_image_count",
@@ -74,4 +73,5 @@ __all__ = [
     "with_seed",
     "with_steps",
     "with_strength",
+    "with_user_id",
 ]

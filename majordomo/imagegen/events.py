@@ -1,4 +1,4 @@
-"""What a picture stream tells, in order: Queued, Loading, then Step and Preview as they come, `Done` last and exactly once."""
+"""What an image stream tells, in order: Queued, Loading, then Step and Preview as they come, `Done` last and exactly once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """The unfinished picture number `index` (from 0 within the batch)."""
+    """The unfinished image number `index` (from 0 within the batch)."""
 
     image: ImagePart
     index: int = 0

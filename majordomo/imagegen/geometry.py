@@ -41,16 +41,25 @@ class Geometry:
         rounded: Callable[[float], int] = round
         if width * height > self.most:
             scale = math.sqrt(self.most / (width * height))
-            width, height, rounded = math.floor(width * scale), math.floor(height * scale), math.floor
+            width, height, rounded = (
+                math.floor(width * scale),
+                math.floor(height * scale),
+                math.floor,
+            )
         return self._no_wider(self._side(width, rounded), self._side(height, rounded))
 
     def _no_wider(self, width: int, height: int) -> Size:
         """The long side cut to the longest shape."""
-        return min(width, self._side(height * self.widest, math.floor)), min(height, self._side(width * self.widest, math.floor))
+        return min(width, self._side(height * self.widest, math.floor)), min(
+            height, self._side(width * self.widest, math.floor)
+        )
 
     def _side(self, length: float, rounded: Callable[[float], int] = round) -> int:
         low = -(-self.smallest // self.multiple) * self.multiple
-        return min(max(rounded(length / self.multiple) * self.multiple, low), self.largest // self.multiple * self.multiple)
+        return min(
+            max(rounded(length / self.multiple) * self.multiple, low),
+            self.largest // self.multiple * self.multiple,
+        )
 
 
 def _distance(taken: Size, asked: Size) -> tuple[float, float]:
@@ -59,7 +68,9 @@ def _distance(taken: Size, asked: Size) -> tuple[float, float]:
 
 
 # What open models were trained at; an id that says nothing is taken for one of today's, which draw a megapixel
-_SMALL = re.compile(r"(?i)(?:^|[^a-z0-9])(?:sd[-_ ]?1|sd[-_ ]?v?1[._-]?[345]|v1[-._][345]|1[._][45]|stable-diffusion-v1|tiny-?sd)")
+_SMALL = re.compile(
+    r"(?i)(?:^|[^a-z0-9])(?:sd[-_ ]?1|sd[-_ ]?v?1[._-]?[345]|v1[-._][345]|1[._][45]|stable-diffusion-v1|tiny-?sd)"
+)
 _MIDDLE = re.compile(r"(?i)(?:^|[^a-z0-9])(?:sd[-_ ]?2|v2[-._][01]|stable-diffusion-2)")
 
 

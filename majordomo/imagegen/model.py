@@ -1,4 +1,4 @@
-"""What a picture model and its provider promise. Implementations live elsewhere; a program's own fake may stand here as well."""
+"""What an image model and its provider promise. Implementations live elsewhere; a program's own fake may stand here as well."""
 
 from __future__ import annotations
 
@@ -13,7 +13,16 @@ from majordomo.imagegen.options import Option
 from majordomo.imagegen.request import Overrides, Request
 from majordomo.imagegen.result import Result
 
-__all__ = ["Health", "ImageSource", "Model", "ModelInfo", "Option", "Provider", "Stream", "SyncStream"]
+__all__ = [
+    "Health",
+    "ImageSource",
+    "Model",
+    "ModelInfo",
+    "Option",
+    "Provider",
+    "Stream",
+    "SyncStream",
+]
 
 
 class ImageSource(Protocol):
@@ -30,7 +39,7 @@ class ImageSource(Protocol):
 
 
 class Stream(Protocol):
-    """A picture while it is drawn: iterate it once, inside its `async with`. `result` is None before `Done`."""
+    """An image while it is drawn: iterate it once, inside its `async with`. `result` is None before `Done`."""
 
     @property
     def result(self) -> Result | None: ...
@@ -52,38 +61,46 @@ class SyncStream(Protocol):
 
 
 class Model(ABC):
-    """A model that draws: text to picture, picture to picture (`images`) and inpainting (`mask`) through one method.
+    """A model that draws: text to image, image to image (`images`) and inpainting (`mask`) through one method.
 
     Precedence: options given when the model was made < fields of the request < options of the call < keywords; None unsets.
-    What the backend cannot honour is a warning in the result, or UnsupportedError under `strict=True`. Every method raises
-    MajordomoError's kinds; a misspelt keyword is a TypeError.
+    What the backend cannot honor is a warning in the result, or UnsupportedError under `strict=True`. Every method raises
+    MajordomoError's kinds; a misspelled keyword is a TypeError.
     """
 
     id: str
     provider: str
 
     @property
-    def served_by(self) -> Provider | None:
+    def provider_instance(self) -> Provider | None:
         """Who serves this model, where that is known: for the questions that are free (`models`, `health`)."""
         return None
 
     @abstractmethod
-    async def generate(self, prompt: str | Request, *options: Option, **overrides: Unpack[Overrides]) -> Result:
-        """The picture, or several. Options and keywords set fields of the request: `generate(prompt, steps=20)`."""
+    async def generate(
+        self, prompt: str | Request, *options: Option, **overrides: Unpack[Overrides]
+    ) -> Result:
+        """The image, or several. Options and keywords set fields of the request: `generate(prompt, steps=20)`."""
 
     @abstractmethod
-    def stream(self, prompt: str | Request, *options: Option, **overrides: Unpack[Overrides]) -> AbstractAsyncContextManager[Stream]:
-        """The picture while it is drawn: `async with model.stream(prompt) as stream`, then `async for event in stream`.
+    def stream(
+        self, prompt: str | Request, *options: Option, **overrides: Unpack[Overrides]
+    ) -> AbstractAsyncContextManager[Stream]:
+        """The image while it is drawn: `async with model.stream(prompt) as stream`, then `async for event in stream`.
 
         Leaving it stops the call.
         """
 
     @abstractmethod
-    def generate_sync(self, prompt: str | Request, *options: Option, **overrides: Unpack[Overrides]) -> Result:
+    def generate_sync(
+        self, prompt: str | Request, *options: Option, **overrides: Unpack[Overrides]
+    ) -> Result:
         """The same as `generate`, blocking."""
 
     @abstractmethod
-    def stream_sync(self, prompt: str | Request, *options: Option, **overrides: Unpack[Overrides]) -> AbstractContextManager[SyncStream]:
+    def stream_sync(
+        self, prompt: str | Request, *options: Option, **overrides: Unpack[Overrides]
+    ) -> AbstractContextManager[SyncStream]:
         """The same as `stream`, blocking: `with model.stream_sync(prompt) as stream: for event in stream`."""
 
     @abstractmethod
@@ -98,12 +115,12 @@ class Model(ABC):
 
 
 class Provider(ABC):
-    """Who serves picture models."""
+    """Who serves image models."""
 
     name: str
 
     @abstractmethod
-    def image_model(self, id: str, *options: Option) -> Model:  # noqa: A002 (the word of the design)
+    def image_model(self, id: str, *options: Option) -> Model:
         """The model with this id. Raises InvalidRequestError for an id that cannot be one; does not ask the backend."""
 
     @abstractmethod

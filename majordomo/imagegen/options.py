@@ -7,13 +7,12 @@ from typing import Any
 
 from majordomo.imagegen.request import Request
 from majordomo.media.image_part import ImagePart
-from majordomo.options import with_caller, with_extra, with_random_seed, with_seed
+from majordomo.options import with_extra, with_random_seed, with_seed, with_user_id
 
 __all__ = [
     "Option",
     "with_aspect",
     "with_background",
-    "with_caller",
     "with_cfg_scale",
     "with_extra",
     "with_image_count",
@@ -31,6 +30,7 @@ __all__ = [
     "with_seed",
     "with_steps",
     "with_strength",
+    "with_user_id",
 ]
 
 Option = Callable[[Request], Request]
@@ -41,7 +41,7 @@ def _set(**changes: Any) -> Option:
 
 
 def with_image_count(n: int | None) -> Option:
-    """How many pictures to draw."""
+    """How many images to draw."""
     return _set(n=n)
 
 
@@ -71,7 +71,7 @@ def with_cfg_scale(cfg_scale: float | None) -> Option:
 
 
 def with_negative_prompt(negative_prompt: str | None) -> Option:
-    """What should not be in the picture."""
+    """What should not be in the image."""
     return _set(negative_prompt=negative_prompt)
 
 
@@ -86,12 +86,12 @@ def with_scheduler(scheduler: str | None) -> Option:
 
 
 def with_images(*images: ImagePart) -> Option:
-    """Pictures to start from."""
+    """Images to start from."""
     return _set(images=images)
 
 
 def with_mask(mask: ImagePart | None) -> Option:
-    """Greyscale, white = repaint."""
+    """Grayscale, white = repaint."""
     return _set(mask=mask)
 
 
@@ -116,5 +116,5 @@ def with_background(background: str | None) -> Option:
 
 
 def with_previews(previews: int | None) -> Option:
-    """How many unfinished pictures a stream shows."""
+    """How many unfinished images a stream shows."""
     return _set(previews=previews)

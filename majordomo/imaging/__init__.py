@@ -1,4 +1,4 @@
-"""Pixels: recipes for pictures, and what is drawn and seen here. The one room that imports Pillow.
+"""Pixels: recipes for images, and what is drawn and seen here. The one room that imports Pillow.
 
 Importing this module loads no Pillow: every name is loaded when it is first used. Steps and recipes are values and never need it.
 """
@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 # Where each public name lives. No module here has the name of a function, which importing it would hide.
 _HOME = {
-    "majordomo.imaging.operations": "Anchor Convert Crop Fit Flatten Kind Optimise Orient Recipe Resize Sanitise Step Text Watermark",
+    "majordomo.imaging.operations": "Anchor Convert Crop Fit Flatten ImageFormat Optimize Orient Recipe Resize Sanitize Step Text Watermark",
     "majordomo.imaging.recipe_runner": "Applied apply apply_async apply_async_with_notes apply_with_notes",
     "majordomo.imaging.derivative": "Derivative STANDARD_SET",
     "majordomo.imaging.derivation": "Derived derive derive_async",
     "majordomo.imaging.sheets": "before_after contact_sheet",
     "majordomo.imaging.comparison": "Comparison compare dhash distance phash",
     "majordomo.imaging.masks": "mask_feathered mask_from_alpha mask_inverted mask_rectangle",
-    "majordomo.imaging.embed_metadata": "inscribe",
+    "majordomo.imaging.embed_metadata": "embed_parameters",
     "majordomo.imaging.byte_budget": "fit",
     "majordomo.concurrency.worker_threads": "in_thread",
 }
@@ -34,12 +34,12 @@ __all__ = [
     "Derived",
     "Fit",
     "Flatten",
-    "Kind",
-    "Optimise",
+    "ImageFormat",
+    "Optimize",
     "Orient",
     "Recipe",
     "Resize",
-    "Sanitise",
+    "Sanitize",
     "Step",
     "Text",
     "Watermark",
@@ -54,9 +54,9 @@ __all__ = [
     "derive_async",
     "dhash",
     "distance",
+    "embed_parameters",
     "fit",
     "in_thread",
-    "inscribe",
     "mask_feathered",
     "mask_from_alpha",
     "mask_inverted",
@@ -83,23 +83,34 @@ if TYPE_CHECKING:
     from majordomo.imaging.comparison import Comparison, compare, dhash, distance, phash
     from majordomo.imaging.derivation import Derived, derive, derive_async
     from majordomo.imaging.derivative import STANDARD_SET, Derivative
-    from majordomo.imaging.embed_metadata import inscribe
-    from majordomo.imaging.masks import mask_feathered, mask_from_alpha, mask_inverted, mask_rectangle
+    from majordomo.imaging.embed_metadata import embed_parameters
+    from majordomo.imaging.masks import (
+        mask_feathered,
+        mask_from_alpha,
+        mask_inverted,
+        mask_rectangle,
+    )
     from majordomo.imaging.operations import (
         Anchor,
         Convert,
         Crop,
         Fit,
         Flatten,
-        Kind,
-        Optimise,
+        ImageFormat,
+        Optimize,
         Orient,
         Recipe,
         Resize,
-        Sanitise,
+        Sanitize,
         Step,
         Text,
         Watermark,
     )
-    from majordomo.imaging.recipe_runner import Applied, apply, apply_async, apply_async_with_notes, apply_with_notes
+    from majordomo.imaging.recipe_runner import (
+        Applied,
+        apply,
+        apply_async,
+        apply_async_with_notes,
+        apply_with_notes,
+    )
     from majordomo.imaging.sheets import before_after, contact_sheet

@@ -1,4 +1,4 @@
-"""Several files of one picture, decoded once: a thumbnail, one for the web, the original without its metadata."""
+"""Several files of one image, decoded once: a thumbnail, one for the web, the original without its metadata."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from majordomo.concurrency.worker_threads import stoppable
+from majordomo.concurrency.worker_threads import run_stoppable
 from majordomo.errors import CallWarning, InvalidRequestError
 from majordomo.imaging.derivative import Derivative
-from majordomo.imaging.pipeline import Source
+from majordomo.imaging.pipeline import DecodedImage
 from majordomo.imaging.recipe_runner import as_recipe, run
 from majordomo.media.image_part import SUFFIXES, ImagePart, safe_stem
 from majordomo.settings import Limits
@@ -42,8 +42,14 @@ class Derived:
         }
 
 
-def derive(image: ImagePart, derivatives: Sequence[Derivative], *, stem: str = "", limits: Limits | None = None) -> list[Derived]:
-    """A file for each derivative, in order; the picture is decoded once, and only when one of them needs pixels. The same picture gives the
+def derive(
+    image: ImagePart,
+    derivatives: Sequence[Derivative],
+    *,
+    stem: str = "",
+    limits: Limits | None = None,
+) -> list[Derived]:
+    """A file for each derivative, in order; the image is decoded once, and only when one of them needs pixels. The same image gives the
     same bytes. `stem`, which a stranger may have chosen, is made safe and comes before the names: `stem-thumbnail.webp`.
 
     Raises as `apply` does, with the derivative's name in `details["derivative"]`; InvalidRequestError (field `derivatives`) for two of
@@ -53,17 +59,27 @@ def derive(image: ImagePart, derivatives: Sequence[Derivative], *, stem: str = "
 
 
 async def derive_async(
-    image: ImagePart, derivatives: Sequence[Derivative], *, stem: str = "", limits: Limits | None = None
+    image: ImagePart,
+    derivatives: Sequence[Derivative],
+    *,
+    stem: str = "",
+    limits: Limits | None = None,
 ) -> list[Derived]:
     """As `derive`, in one of a bounded number of worker threads; a cancellation does not wait."""
-    return await stoppable(lambda stopped: _derived(image, derivatives, stem, limits or Limits(), stopped))
+    return await run_stoppable(
+        lambda stopped: _derived(image, derivatives, stem, limits or Limits(), stopped)
+    )
 
 
 def _derived(
-    image: ImagePart, derivatives: Sequence[Derivative], stem: str, limits: Limits, stopped: threading.Event | None = None
+    image: ImagePart,
+    derivatives: Sequence[Derivative],
+    stem: str,
+    limits: Limits,
+    stopped: threading.Event | None = None,
 ) -> list[Derived]:
     wanted = _checked(derivatives)
-    source = Source(image, limits)
+    source = DecodedImage(image, limits)
     made = []
     for derivative in wanted:
         try:
@@ -73,7 +89,9 @@ def _derived(
             raise
         name = f"{safe_stem(stem)}-{derivative.name}" if stem else derivative.name
         filename = re.sub(r"[^\w-]", "_", name) + SUFFIXES[applied.image.mime]
-        made.append(Derived(derivative.name, applied.image, filename, applied.image.sha256, applied.notes))
+        made.append(
+            Derived(derivative.name, applied.image, filename, applied.image.sha256, applied.notes)
+        )
     return made
 
 
@@ -81,8 +99,13 @@ def _checked(derivatives: object) -> tuple[Derivative, ...]:
     wanted = as_tuple(derivatives, "derivatives")
     for index, derivative in enumerate(wanted):
         if not isinstance(derivative, Derivative):
-            raise InvalidRequestError(f"a derivative is a Derivative, not {type(derivative).__name__}", field=f"derivatives[{index}]")
-    names = [derivative.name.lower() for derivative in wanted]  # some file systems see no difference
+            raise InvalidRequestError(
+                f"a derivative is a Derivative, not {type(derivative).__name__}",
+                field=f"derivatives[{index}]",
+            )
+    names = [
+        derivative.name.lower() for derivative in wanted
+    ]  # some file systems see no difference
     if len(set(names)) != len(names):
         raise InvalidRequestError("two derivatives have the same name", field="derivatives")
     return wanted

@@ -1,4 +1,4 @@
-"""What should be derived from a picture, as values; no pixel is touched here."""
+"""What should be derived from an image, as values; no pixel is touched here."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 
 from majordomo.errors import InvalidRequestError
-from majordomo.imaging.operations import Convert, Kind, Recipe, Resize, Sanitise, Step
+from majordomo.imaging.operations import Convert, ImageFormat, Recipe, Resize, Sanitize, Step
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
@@ -19,17 +19,21 @@ class Derivative:
     name: str
     recipe: Recipe | Step = field(default_factory=Recipe)
     size: int | None = None
-    format: Kind | None = None
+    format: ImageFormat | None = None
     quality: int | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
-            raise InvalidRequestError("the name of a derivative is 1 to 64 letters, digits, - and _", field="name")
+            raise InvalidRequestError(
+                "the name of a derivative is 1 to 64 letters, digits, - and _", field="name"
+            )
         if not isinstance(self.recipe, (Recipe, Step)):
-            raise InvalidRequestError(f"a recipe is a Recipe or a step, not {type(self.recipe).__name__}", field="recipe")
+            raise InvalidRequestError(
+                f"a recipe is a Recipe or a step, not {type(self.recipe).__name__}", field="recipe"
+            )
         if self.quality is not None and self.format is None:
             raise InvalidRequestError("a quality needs a format", field="quality")
-        self.whole  # noqa: B018 (it checks)
+        self.whole
 
     @property
     def whole(self) -> Recipe:
@@ -41,7 +45,7 @@ class Derivative:
 
 
 STANDARD_SET = (
-    Derivative("thumbnail", Recipe(Sanitise()), size=256, format="webp", quality=80),
-    Derivative("web", Recipe(Sanitise()), size=1600, format="webp"),
-    Derivative("original", Recipe(Sanitise())),
+    Derivative("thumbnail", Recipe(Sanitize()), size=256, format="webp", quality=80),
+    Derivative("web", Recipe(Sanitize()), size=1600, format="webp"),
+    Derivative("original", Recipe(Sanitize())),
 )

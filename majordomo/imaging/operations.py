@@ -1,4 +1,4 @@
-"""What can be done to a picture, as values, and `Recipe`, several of them in order. Nothing here touches a pixel or loads Pillow."""
+"""What can be done to an image, as values, and `Recipe`, several of them in order. Nothing here touches a pixel or loads Pillow."""
 
 from __future__ import annotations
 
@@ -10,15 +10,25 @@ from majordomo.errors import InvalidRequestError
 from majordomo.media.image_part import ImagePart
 from majordomo.validation import as_tuple, check_number, check_text
 
-Anchor = Literal["top-left", "top", "top-right", "left", "centre", "right", "bottom-left", "bottom", "bottom-right"]
-Kind = Literal["png", "jpeg", "webp", "avif"]
-MOST_SIDE = 65_535
-MOST_TEXT = 2_000
+Anchor = Literal[
+    "top-left",
+    "top",
+    "top-right",
+    "left",
+    "centre",
+    "right",
+    "bottom-left",
+    "bottom",
+    "bottom-right",
+]
+ImageFormat = Literal["png", "jpeg", "webp", "avif"]
+MAX_SIDE = 65_535
+MAX_TEXT_CHARACTERS = 2_000
 T = TypeVar("T")
 
 
 class Step:
-    """One thing to do to a picture: a frozen value. Steps are added up to a `Recipe`."""
+    """One thing to do to an image: a frozen value. Steps are added up to a `Recipe`."""
 
     __slots__ = ()
 
@@ -27,12 +37,12 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Sanitise(Step):
-    """Take out everything but the picture: EXIF, XMP, comments, text chunks, thumbnails, unknown chunks, bytes behind the end.
+class Sanitize(Step):
+    """Take out everything but the image: EXIF, XMP, comments, text chunks, thumbnails, unknown chunks, bytes behind the end.
 
     PNG, JPEG, WebP and GIF keep their pixels bit for bit: chunks are left out, nothing is decoded. An AVIF is encoded anew, with a note.
-    A picture that its EXIF turns stays the right way up: `orientation="keep"` leaves an EXIF of this one number, "apply" turns
-    the pixels and encodes them anew, with a note for a lossy kind. `icc`: keep the colour profile, without which colours change.
+    An image that its EXIF turns stays the right way up: `orientation="keep"` leaves an EXIF of this one number, "apply" turns
+    the pixels and encodes them anew, with a note for a lossy kind. `icc`: keep the color profile, without which colors change.
     `parameters`: keep what it was made with (prompt and settings), and nothing else of its text.
     """
 
@@ -59,7 +69,7 @@ class Orient(Step):
 
 @dataclass(frozen=True, slots=True)
 class Resize(Step):
-    """Other pixels, never more of them unless `enlarge`: a picture too small for what is asked stays as it is, with a note.
+    """Other pixels, never more of them unless `enlarge`: an image too small for what is asked stays as it is, with a note.
 
     `width` and `height` in pixels; `how` is "fit" (within them, proportions kept; one of them is enough), "fill" (all of them, what hangs
     over is cut off, `anchor` says from where), "exact" (proportions given up), or "long_side" (the longer side gets `width`). `fast`
@@ -75,14 +85,16 @@ class Resize(Step):
 
     def __post_init__(self) -> None:
         _check_choice("how", self.how, ("fit", "fill", "exact", "long_side"))
-        check_number("width", self.width, 1, MOST_SIDE, whole=True)
-        check_number("height", self.height, 1, MOST_SIDE, whole=True)
+        check_number("width", self.width, 1, MAX_SIDE, whole=True)
+        check_number("height", self.height, 1, MAX_SIDE, whole=True)
         _check_choice("anchor", self.anchor, get_args(Anchor))
         _check_flags(self, "enlarge", "fast")
         if self.how == "long_side" and (self.width is None or self.height is not None):
             raise InvalidRequestError('"long_side" is one number, in width', field="width")
         if self.how in ("fill", "exact") and (self.width is None or self.height is None):
-            raise InvalidRequestError(f'"{self.how}" needs width and height', field="height" if self.width else "width")
+            raise InvalidRequestError(
+                f'"{self.how}" needs width and height', field="height" if self.width else "width"
+            )
         if self.width is None and self.height is None:
             raise InvalidRequestError("a resize needs a width, a height, or both", field="width")
 
@@ -92,7 +104,7 @@ class Crop(Step):
     """Cut something out: exactly `box` (left, top, right, bottom in pixels), or `width` by `height` pixels, or the largest part of the
     shape `aspect` ("16:9").
 
-    `how`: "centre" cuts at `anchor` (the middle), "smart" where the most detail is. A picture smaller than what is asked gives what it
+    `how`: "centre" cuts at `anchor` (the middle), "smart" where the most detail is. An image smaller than what is asked gives what it
     has, with a note; a box must lie within it.
     """
 
@@ -106,23 +118,37 @@ class Crop(Step):
     def __post_init__(self) -> None:
         _check_choice("how", self.how, ("centre", "smart"))
         _check_choice("anchor", self.anchor, get_args(Anchor))
-        check_number("width", self.width, 1, MOST_SIDE, whole=True)
-        check_number("height", self.height, 1, MOST_SIDE, whole=True)
-        if (self.box is not None) + (self.width is not None or self.height is not None) + bool(self.aspect) != 1:
-            raise InvalidRequestError("a crop is one of box, width and height, or aspect", field="box")
+        check_number("width", self.width, 1, MAX_SIDE, whole=True)
+        check_number("height", self.height, 1, MAX_SIDE, whole=True)
+        if (self.box is not None) + (self.width is not None or self.height is not None) + bool(
+            self.aspect
+        ) != 1:
+            raise InvalidRequestError(
+                "a crop is one of box, width and height, or aspect", field="box"
+            )
         if self.box is not None:
             object.__setattr__(self, "box", _box(self.box))
         elif self.aspect:
-            self.shape  # noqa: B018 (it checks)
+            self.shape
         elif self.width is None or self.height is None:
-            raise InvalidRequestError("a crop needs width and height", field="height" if self.width else "width")
+            raise InvalidRequestError(
+                "a crop needs width and height", field="height" if self.width else "width"
+            )
 
     @property
     def shape(self) -> tuple[int, int]:
         """The two numbers of `aspect`."""
         wide, colon, high = str(self.aspect).partition(":")
-        if not colon or not wide.isdecimal() or not high.isdecimal() or not 0 < int(wide) <= 1000 or not 0 < int(high) <= 1000:
-            raise InvalidRequestError('aspect is two numbers from 1 to 1000, as in "16:9"', field="aspect")
+        if (
+            not colon
+            or not wide.isdecimal()
+            or not high.isdecimal()
+            or not 0 < int(wide) <= 1000
+            or not 0 < int(high) <= 1000
+        ):
+            raise InvalidRequestError(
+                'aspect is two numbers from 1 to 1000, as in "16:9"', field="aspect"
+            )
         return int(wide), int(high)
 
 
@@ -130,51 +156,53 @@ class Crop(Step):
 class Convert(Step):
     """Another kind of file: "png", "jpeg", "webp", or "avif" where Pillow has it.
 
-    `quality` is 1 to 100 for the lossy kinds (default: jpeg 90, webp 85, avif 70); a picture that has the kind already is encoded anew only
-    when it is given. `lossless` is for webp. `background` is what comes behind transparency in a JPEG, which is noted. `colours`: "keep"
-    keeps the colour profile, "srgb" converts to the one that everything shows rightly.
+    `quality` is 1 to 100 for the lossy kinds (default: jpeg 90, webp 85, avif 70); an image that has the kind already is encoded anew only
+    when it is given. `lossless` is for webp. `background` is what comes behind transparency in a JPEG, which is noted. `colors`: "keep"
+    keeps the color profile, "srgb" converts to the one that everything shows rightly.
     """
 
-    kind: Kind
+    format: ImageFormat
     quality: int | None = None
     lossless: bool = False
     background: str = "white"
-    colours: Literal["keep", "srgb"] = "keep"
+    colors: Literal["keep", "srgb"] = "keep"
 
     def __post_init__(self) -> None:
-        if isinstance(self.kind, str):
-            object.__setattr__(self, "kind", {"jpg": "jpeg"}.get(self.kind.lower(), self.kind.lower()))
-        _check_choice("kind", self.kind, get_args(Kind))
+        if isinstance(self.format, str):
+            object.__setattr__(
+                self, "format", {"jpg": "jpeg"}.get(self.format.lower(), self.format.lower())
+            )
+        _check_choice("format", self.format, get_args(ImageFormat))
         check_number("quality", self.quality, 1, 100, whole=True)
-        _check_choice("colours", self.colours, ("keep", "srgb"))
+        _check_choice("colors", self.colors, ("keep", "srgb"))
         _check_flags(self, "lossless")
         check_text(self.background, "background", 100)
-        if self.quality is not None and self.kind == "png":
+        if self.quality is not None and self.format == "png":
             raise InvalidRequestError("a PNG has no quality: it is exact", field="quality")
-        if self.lossless and self.kind != "webp":
+        if self.lossless and self.format != "webp":
             raise InvalidRequestError("lossless is a choice for webp", field="lossless")
 
 
 @dataclass(frozen=True, slots=True)
-class Optimise(Step):
-    """The same picture in fewer bytes, at the price of time, and never in more.
+class Optimize(Step):
+    """The same image in fewer bytes, at the price of time, and never in more.
 
-    A PNG or lossless WebP loses nothing: it is packed with most effort, as greys or as a palette where its colours allow that. A JPEG with
-    colours in full resolution that no step has changed is packed anew with its own tables, off by a rounding at most; any other lossy
-    file stays as it is, with a note. `colours` (2 to 256) reduces a PNG to so many, which does lose something.
+    A PNG or lossless WebP loses nothing: it is packed with most effort, as greys or as a palette where its colors allow that. A JPEG with
+    colors in full resolution that no step has changed is packed anew with its own tables, off by a rounding at most; any other lossy
+    file stays as it is, with a note. `colors` (2 to 256) reduces a PNG to so many, which does lose something.
     """
 
-    colours: int | None = None
+    colors: int | None = None
 
     def __post_init__(self) -> None:
-        check_number("colours", self.colours, 2, 256, whole=True)
+        check_number("colors", self.colors, 2, 256, whole=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Fit(Step):
     """At most `max_bytes` bytes: lower quality first, fewer pixels then, the shorter side never below `min_side`.
 
-    `formats` ("png", "webp", "jpeg", "avif", the one liked best first); None: the one that `Convert` chose, else the picture's own and
+    `formats` ("png", "webp", "jpeg", "avif", the one liked best first); None: the one that `Convert` chose, else the image's own and
     then others.
     """
 
@@ -190,23 +218,25 @@ class Fit(Step):
         if self.formats is not None:
             wanted = as_tuple(self.formats, "formats")
             if not wanted or any(kind not in ("png", "webp", "jpeg", "avif") for kind in wanted):
-                raise InvalidRequestError('formats are some of "png", "webp", "jpeg" and "avif"', field="formats")
+                raise InvalidRequestError(
+                    'formats are some of "png", "webp", "jpeg" and "avif"', field="formats"
+                )
             object.__setattr__(self, "formats", wanted)
 
 
 @dataclass(frozen=True, slots=True)
 class Flatten(Step):
-    """No transparency: `colour` behind it. A colour is a name or `#rrggbb`."""
+    """No transparency: `color` behind it. A color is a name or `#rrggbb`."""
 
-    colour: str = "white"
+    color: str = "white"
 
     def __post_init__(self) -> None:
-        check_text(self.colour, "colour", 100)
+        check_text(self.color, "color", 100)
 
 
 @dataclass(frozen=True, slots=True)
 class Text(Step):
-    """Words on the picture, wrapped to `width` (share of the picture's), as large as `size` (share of the shorter side) or smaller when
+    """Words on the image, wrapped to `width` (share of the image's), as large as `size` (share of the shorter side) or smaller when
     they do not fit otherwise, with a note.
 
     `font` is the path of a TrueType or OpenType file; None: Pillow's own, which has the letters of ASCII, or for others a
@@ -218,9 +248,9 @@ class Text(Step):
     anchor: Anchor = "bottom"
     size: float = 0.08
     font: str | None = None
-    colour: str = "white"
+    color: str = "white"
     outline: float = 0.06
-    outline_colour: str = "black"
+    outline_color: str = "black"
     margin: float = 0.04
     width: float = 0.9
     opacity: float = 1.0
@@ -228,21 +258,25 @@ class Text(Step):
     def __post_init__(self) -> None:
         _check_words(self.text)
         _check_choice("anchor", self.anchor, get_args(Anchor))
-        _check_shares(size=(self.size, 0.005, 1), outline=(self.outline, 0, 0.5), margin=(self.margin, 0, 0.45))
+        _check_shares(
+            size=(self.size, 0.005, 1),
+            outline=(self.outline, 0, 0.5),
+            margin=(self.margin, 0, 0.45),
+        )
         _check_shares(width=(self.width, 0.05, 1), opacity=(self.opacity, 0, 1))
-        _check_lettering(self.font, colour=self.colour, outline_colour=self.outline_colour)
+        _check_lettering(self.font, colour=self.color, outline_colour=self.outline_color)
 
 
 @dataclass(frozen=True, slots=True)
 class Watermark(Step):
-    """A small `text` or a `picture` (its transparency counts) over the picture: once at `anchor`, or `tile`d all over it.
+    """A small `text` or a `image` (its transparency counts) over the image: once at `anchor`, or `tile`d all over it.
 
-    `scale` is its width as a share of the picture's, `opacity` 0 to 1, `margin` a share of the shorter side (between tiles: of the mark),
+    `scale` is its width as a share of the image's, `opacity` 0 to 1, `margin` a share of the shorter side (between tiles: of the mark),
     `angle` in degrees against the clock.
     """
 
     text: str = ""
-    picture: ImagePart | None = None
+    image: ImagePart | None = None
     opacity: float = 0.4
     scale: float = 0.2
     anchor: Anchor = "bottom-right"
@@ -250,38 +284,47 @@ class Watermark(Step):
     tile: bool = False
     angle: float = 0.0
     font: str | None = None
-    colour: str = "white"
+    color: str = "white"
 
     def __post_init__(self) -> None:
-        if bool(self.text) == (self.picture is not None):
-            raise InvalidRequestError("a watermark is a text or a picture", field="text")
-        if self.picture is not None and not isinstance(self.picture, ImagePart):
-            raise InvalidRequestError(f"a picture is an ImagePart, not {type(self.picture).__name__}", field="picture")
-        if self.picture is None:
+        if bool(self.text) == (self.image is not None):
+            raise InvalidRequestError("a watermark is a text or an image", field="text")
+        if self.image is not None and not isinstance(self.image, ImagePart):
+            raise InvalidRequestError(
+                f"an image is an ImagePart, not {type(self.image).__name__}", field="image"
+            )
+        if self.image is None:
             _check_words(self.text)
         _check_choice("anchor", self.anchor, get_args(Anchor))
         _check_shares(
-            opacity=(self.opacity, 0, 1), scale=(self.scale, 0.01, 1), margin=(self.margin, 0, 0.45), angle=(self.angle, -360, 360)
+            opacity=(self.opacity, 0, 1),
+            scale=(self.scale, 0.01, 1),
+            margin=(self.margin, 0, 0.45),
+            angle=(self.angle, -360, 360),
         )
-        _check_lettering(self.font, colour=self.colour)
+        _check_lettering(self.font, colour=self.color)
         _check_flags(self, "tile")
 
 
 STEPS: dict[str, type[Step]] = {
-    kind.__name__.lower(): kind for kind in (Sanitise, Orient, Resize, Crop, Convert, Optimise, Fit, Flatten, Text, Watermark)
+    kind.__name__.lower(): kind
+    for kind in (Sanitize, Orient, Resize, Crop, Convert, Optimize, Fit, Flatten, Text, Watermark)
 }
 
 
 @dataclass(frozen=True, slots=True, init=False)
 class Recipe:
-    """Steps in order: `Recipe(Resize(1024), Convert("webp"))`, or `Resize(1024) + Convert("webp")`. Empty, it leaves a picture as it is."""
+    """Steps in order: `Recipe(Resize(1024), Convert("webp"))`, or `Resize(1024) + Convert("webp")`. Empty, it leaves an image as it is."""
 
     steps: tuple[Step, ...]
 
     def __init__(self, *steps: Step) -> None:
         for index, step in enumerate(steps):
             if not isinstance(step, Step):
-                raise InvalidRequestError(f"a recipe is made of steps, not of {type(step).__name__}", field=f"steps[{index}]")
+                raise InvalidRequestError(
+                    f"a recipe is made of steps, not of {type(step).__name__}",
+                    field=f"steps[{index}]",
+                )
         object.__setattr__(self, "steps", steps)
 
     def __add__(self, other: Step | Recipe) -> Recipe:
@@ -294,7 +337,7 @@ class Recipe:
         return len(self.steps)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values; what stands at its default is left out, a picture is a data URL."""
+        """Plain JSON values; what stands at its default is left out, an image is a data URL."""
         from majordomo.imaging.recipes import to_dict  # it reads what stands here
 
         return to_dict(self)
@@ -320,7 +363,9 @@ class Recipe:
 def _check_choice(name: str, value: object, choices: Iterable[object]) -> None:
     known = tuple(choices)
     if isinstance(value, bool) or value not in known:
-        raise InvalidRequestError(f"{name} is one of {', '.join(str(choice) for choice in known)}", field=name)
+        raise InvalidRequestError(
+            f"{name} is one of {', '.join(str(choice) for choice in known)}", field=name
+        )
 
 
 def _check_flags(step: Step, *names: str) -> None:
@@ -337,21 +382,27 @@ def _check_shares(**shares: tuple[object, float, float]) -> None:
 
 
 def _check_words(text: object) -> None:
-    check_text(text, "text", MOST_TEXT)
+    check_text(text, "text", MAX_TEXT_CHARACTERS)
     if not str(text).strip():
         raise InvalidRequestError("there is no text", field="text")
 
 
-def _check_lettering(font: object, **colours: object) -> None:
+def _check_lettering(font: object, **colors: object) -> None:
     if font is not None:
         check_text(font, "font", 4096)
-    for name, colour in colours.items():
-        check_text(colour, name, 100)
+    for name, color in colors.items():
+        check_text(color, name, 100)
 
 
 def _box(value: object) -> tuple[int, int, int, int]:
     numbers = as_tuple(value, "box")
-    whole = all(isinstance(number, int) and not isinstance(number, bool) and 0 <= number <= MOST_SIDE for number in numbers)
+    whole = all(
+        isinstance(number, int) and not isinstance(number, bool) and 0 <= number <= MAX_SIDE
+        for number in numbers
+    )
     if len(numbers) != 4 or not whole or numbers[0] >= numbers[2] or numbers[1] >= numbers[3]:
-        raise InvalidRequestError("box is left, top, right and bottom in whole pixels, left < right and top < bottom", field="box")
+        raise InvalidRequestError(
+            "box is left, top, right and bottom in whole pixels, left < right and top < bottom",
+            field="box",
+        )
     return numbers[0], numbers[1], numbers[2], numbers[3]

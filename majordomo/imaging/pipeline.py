@@ -1,23 +1,44 @@
-"""One picture on its way through a recipe: bytes until a step needs pixels, then pixels, encoded once, at the end."""
+"""One image on its way through a recipe: bytes until a step needs pixels, then pixels, encoded once, at the end."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from majordomo.errors import CallWarning, InvalidRequestError
-from majordomo.imaging.pixels import KINDS, Encoding, Note, Pixels, Size, decoded, encoded, is_lossless, on_colour, upright_size
+from majordomo.imaging.pixels import (
+    KINDS,
+    EncodeOptions,
+    Note,
+    Pixels,
+    Size,
+    decode,
+    encode,
+    flatten_onto,
+    is_lossless,
+    upright_size,
+)
 from majordomo.media.generation_metadata import read_parameters, write_parameters
-from majordomo.media.image_part import ImagePart, check_size, inscribed, stored_texts
+from majordomo.media.image_part import ImagePart, check_size, read_texts, with_metadata
 from majordomo.settings import Limits
 
 
-class Source:
-    """A picture that several recipes start from: decoded at most once."""
+class DecodedImage:
+    """An image that several recipes start from: decoded at most once."""
 
-    def __init__(self, part: ImagePart, limits: Limits, field: str = "image", near: Size | None = None) -> None:
+    def __init__(
+        self, part: ImagePart, limits: Limits, field: str = "image", near: Size | None = None
+    ) -> None:
         if not isinstance(part, ImagePart):
-            raise InvalidRequestError(f"a picture is an ImagePart, not {type(part).__name__}", field=field)
-        check_size(part, max_pixels=limits.pixels, max_side=limits.side, max_bytes=limits.picture, field=field)
+            raise InvalidRequestError(
+                f"an image is an ImagePart, not {type(part).__name__}", field=field
+            )
+        check_size(
+            part,
+            max_pixels=limits.max_image_pixels,
+            max_side=limits.max_image_side,
+            max_bytes=limits.max_image_bytes,
+            field=field,
+        )
         self.part = part
         self.limits = limits
         self.field = field
@@ -28,58 +49,68 @@ class Source:
     def pixels(self, note: Note) -> Pixels:
         """Nobody changes them: every step makes new ones. What decoding had to tell is told to each who asks."""
         if self._pixels is None:
-            self._pixels = decoded(self.part, self.limits, lambda *told: self._told.append(told), self.field, self._near)
+            self._pixels = decode(
+                self.part,
+                self.limits,
+                lambda *told: self._told.append(told),
+                self.field,
+                self._near,
+            )
         for code, message in self._told:
             note(code, message)
         return self._pixels
 
 
-class Work:
-    """What the steps change. `part` holds the bytes as long as they show the picture as it is now."""
+class Pipeline:
+    """What the steps change. `part` holds the bytes as long as they show the image as it is now."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: DecodedImage) -> None:
         part = source.part
         self.limits: Limits = source.limits
         self.part: ImagePart | None = part
         self.size: Size = upright_size(part)
-        self.how: Encoding = _as_it_is(part)
+        self.how: EncodeOptions = _as_it_is(part)
         self.chosen = False  # whether a step has said which kind it should be
-        texts = stored_texts(part.data)
-        self.written: str = texts.get("parameters") or _canonical(texts)  # the text that stands in the file
+        texts = read_texts(part.data)
+        self.written: str = texts.get("parameters") or _canonical(
+            texts
+        )  # the text that stands in the file
         self.known: dict[str, Any] = part.parameters
-        self.icc = True  # whether a colour profile is still wanted
+        self.icc = True  # whether a color profile is still wanted
         self.notes: dict[tuple[str, str], CallWarning] = {}
         self.step = ""
-        self._source: Source | None = source
+        self._source: DecodedImage | None = source
         self._pixels: Pixels | None = None
 
     def note(self, code: str, message: str) -> None:
         self.notes.setdefault((code, message), CallWarning(code, message, self.step or None))
 
-    def told(self, code: str) -> bool:
+    def has_note(self, code: str) -> bool:
         return any(known == code for known, _ in self.notes)
 
     def pixels(self) -> Pixels:
         if self._pixels is None:
             assert self._source is not None
             self._pixels = self._source.pixels(self.note)
-        return self._pixels if self.icc or self._pixels.profile is None else Pixels(self._pixels.image)
+        return (
+            self._pixels if self.icc or self._pixels.profile is None else Pixels(self._pixels.image)
+        )
 
     def change(self, pixels: Pixels) -> None:
-        """The picture is these pixels from now on, and its bytes are of yesterday."""
+        """The image is these pixels from now on, and its bytes are of yesterday."""
         if self.part is not None and self.part.mime == "image/gif" and not self.chosen:
-            self.note("KIND_CHANGED", "a GIF became a PNG: GIFs are read, not written")
+            self.note("FORMAT_CHANGED", "a GIF became a PNG: GIFs are read, not written")
         self.part, self._source = None, None
         self._pixels = pixels
         self.size = pixels.image.size
 
     def replace(self, part: ImagePart) -> None:
-        """The same picture in other bytes."""
+        """The same image in other bytes."""
         self.part = part
 
     def restart(self, part: ImagePart) -> None:
         """Bytes that show something else: later steps decode them."""
-        self.part, self._source, self._pixels = part, Source(part, self.limits), None
+        self.part, self._source, self._pixels = part, DecodedImage(part, self.limits), None
         self.size = upright_size(part)
         self.how = _as_it_is(part)
 
@@ -92,32 +123,41 @@ class Work:
         pixels = self.pixels()
         if self.how.kind == "jpeg" and pixels.image.mode == "RGBA":
             pixels = Pixels(self.opaque(pixels.image, "white"), pixels.profile)
-        return ImagePart(self.inscribed(encoded(pixels, self.how)))
+        return ImagePart(self.with_metadata(encode(pixels, self.how)))
 
-    def opaque(self, image: Any, colour: Any) -> Any:
+    def opaque(self, image: Any, color: Any) -> Any:
         if image.mode == "RGBA" and image.getchannel("A").getextrema()[0] < 255:
             self.note("ALPHA_FLATTENED", "transparency became a plain background: a JPEG has none")
-        return on_colour(image, colour)
+        return flatten_onto(image, color)
 
-    def inscribed(self, data: bytes) -> bytes:
+    def with_metadata(self, data: bytes) -> bytes:
         if not self.written:
             return data
         try:
-            return inscribed(data, self.written)
+            return with_metadata(data, self.written)
         except InvalidRequestError as error:
-            self.note("PARAMETERS_NOT_WRITTEN", f"what the picture was made with is not in the file: {error.message}")
+            self.note(
+                "PARAMETERS_NOT_WRITTEN",
+                f"what the image was made with is not in the file: {error.message}",
+            )
             return data
 
     def finish(self) -> ImagePart:
         if self.part is None:
             self.part = self.encode()
-        return self.part.noted(self.known) if self.known and self.part.parameters != self.known else self.part
+        return (
+            self.part.with_parameters(self.known)
+            if self.known and self.part.parameters != self.known
+            else self.part
+        )
 
 
-def _as_it_is(part: ImagePart) -> Encoding:
+def _as_it_is(part: ImagePart) -> EncodeOptions:
     """What it is encoded as when no step says otherwise; GIFs are read, not written."""
     kind = KINDS[part.mime]
-    return Encoding("png" if kind == "gif" else kind, lossless=kind == "webp" and is_lossless(part))
+    return EncodeOptions(
+        "png" if kind == "gif" else kind, lossless=kind == "webp" and is_lossless(part)
+    )
 
 
 def _canonical(texts: dict[str, str]) -> str:

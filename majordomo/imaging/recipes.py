@@ -16,21 +16,24 @@ from majordomo.errors import InvalidRequestError
 from majordomo.imaging.operations import STEPS, Recipe, Step
 from majordomo.media.image_part import ImagePart
 
-MOST_STEPS = 100
+MAX_STEPS = 100
 _MOST_LINE = 20_000
-_ALIASES = {"strip": "sanitise", "sanitize": "sanitise", "optimize": "optimise", "rotate": "orient"}
+_ALIASES = {"strip": "sanitize", "sanitize": "sanitize", "optimize": "optimize", "rotate": "orient"}
 _FIRST = {  # the field that a step's own value is for
     "resize": "width",
     "orient": "turn",
-    "convert": "kind",
+    "convert": "format",
     "fit": "max_bytes",
-    "flatten": "colour",
+    "flatten": "color",
     "text": "text",
     "watermark": "text",
 }
 _SIZE = re.compile(r"(\d+)?x(\d+)?")
 # a piece ends at a comma, an option at a colon before a letter, so that 16:9 stays one; neither counts in quotes
-_PIECES = {mark: re.compile(rf'(?:"(?:\\.|[^"\\])*"|(?!{mark}).)+', re.DOTALL) for mark in (",", ":(?=[a-z])")}
+_PIECES = {
+    mark: re.compile(rf'(?:"(?:\\.|[^"\\])*"|(?!{mark}).)+', re.DOTALL)
+    for mark in (",", ":(?=[a-z])")
+}
 
 
 def to_dict(recipe: Recipe) -> dict[str, Any]:
@@ -42,14 +45,22 @@ def _plain(step: Step) -> dict[str, Any]:
     for item in fields(step):  # type: ignore[arg-type]  # every step is a dataclass
         value = getattr(step, item.name)
         if value != item.default:
-            told[item.name] = value.to_data_url() if isinstance(value, ImagePart) else list(value) if isinstance(value, tuple) else value
+            told[item.name] = (
+                value.to_data_url()
+                if isinstance(value, ImagePart)
+                else list(value)
+                if isinstance(value, tuple)
+                else value
+            )
     return told
 
 
 def from_dict(values: object) -> Recipe:
     steps = values.get("steps") if isinstance(values, Mapping) else None
-    if not isinstance(steps, (list, tuple)) or len(steps) > MOST_STEPS:
-        raise InvalidRequestError(f'a recipe is an object with a list "steps" of at most {MOST_STEPS}', field="steps")
+    if not isinstance(steps, (list, tuple)) or len(steps) > MAX_STEPS:
+        raise InvalidRequestError(
+            f'a recipe is an object with a list "steps" of at most {MAX_STEPS}', field="steps"
+        )
     return Recipe(*(_step(told, f"steps[{index}]") for index, told in enumerate(steps)))
 
 
@@ -57,42 +68,55 @@ def _step(told: object, field: str) -> Step:
     if not isinstance(told, Mapping) or not isinstance(told.get("step"), str):
         raise InvalidRequestError('a step is an object with its name in "step"', field=field)
     rest = {name: value for name, value in told.items() if name != "step"}
-    if isinstance(rest.get("picture"), str):
+    if isinstance(rest.get("image"), str):
         try:
-            rest["picture"] = ImagePart.from_data_url(rest["picture"])
+            rest["image"] = ImagePart.from_data_url(rest["image"])
         except InvalidRequestError as error:
-            raise InvalidRequestError(error.message, field=f"{field}.picture", code=error.code) from None
+            raise InvalidRequestError(
+                error.message, field=f"{field}.image", code=error.code
+            ) from None
     return _made(told["step"], rest, field)
 
 
 def _made(name: str, values: Mapping[str, Any], field: str) -> Step:
     kind = STEPS.get(name)
     if kind is None:
-        raise InvalidRequestError(f"there is no step {name[:80]!r}; there are {', '.join(STEPS)}", field=field)
+        raise InvalidRequestError(
+            f"there is no step {name[:80]!r}; there are {', '.join(STEPS)}", field=field
+        )
     known = {item.name: item for item in fields(kind)}  # type: ignore[arg-type]
     for given in values:
         if given not in known:
-            raise InvalidRequestError(f"{name} has no {str(given)[:80]!r}; it has {', '.join(known)}", field=f"{field}.{str(given)[:80]}")
+            raise InvalidRequestError(
+                f"{name} has no {str(given)[:80]!r}; it has {', '.join(known)}",
+                field=f"{field}.{str(given)[:80]}",
+            )
     for needed, item in known.items():
         if item.default is MISSING and needed not in values:
             raise InvalidRequestError(f"{name} needs {needed}", field=f"{field}.{needed}")
     try:
         return kind(**values)
     except InvalidRequestError as error:
-        raise InvalidRequestError(f"{name}: {error.message}", field=f"{field}.{error.field}", code=error.code) from None
+        raise InvalidRequestError(
+            f"{name}: {error.message}", field=f"{field}.{error.field}", code=error.code
+        ) from None
 
 
 def parse(text: str) -> Recipe:
     if not isinstance(text, str) or len(text) > _MOST_LINE:
-        raise InvalidRequestError(f"a recipe is a line of at most {_MOST_LINE:,} characters", field="recipe")
+        raise InvalidRequestError(
+            f"a recipe is a line of at most {_MOST_LINE:,} characters", field="recipe"
+        )
     steps = []
     for index, piece in enumerate(_PIECES[","].findall(text)):
         if piece.strip():
             steps.append(_parsed(piece.strip(), f"steps[{index}]"))
     if not steps:
-        raise InvalidRequestError("a recipe names at least one step, as in resize=1024,convert=webp", field="recipe")
-    if len(steps) > MOST_STEPS:
-        raise InvalidRequestError(f"a recipe has at most {MOST_STEPS} steps", field="recipe")
+        raise InvalidRequestError(
+            "a recipe names at least one step, as in resize=1024,convert=webp", field="recipe"
+        )
+    if len(steps) > MAX_STEPS:
+        raise InvalidRequestError(f"a recipe has at most {MAX_STEPS} steps", field="recipe")
     return Recipe(*steps)
 
 
@@ -101,7 +125,9 @@ def _parsed(piece: str, field: str) -> Step:
     name, equals, value = head.partition("=")
     name = _ALIASES.get(name.strip().lower(), name.strip().lower())
     if name not in STEPS:
-        raise InvalidRequestError(f"there is no step {name[:80]!r}; there are {', '.join(STEPS)}", field=field)
+        raise InvalidRequestError(
+            f"there is no step {name[:80]!r}; there are {', '.join(STEPS)}", field=field
+        )
     values = _brief(name, _unquoted(value.strip()), field) if equals else {}
     for option in options:
         key, equals, value = option.removeprefix(":").partition("=")
@@ -119,7 +145,11 @@ def _brief(name: str, value: str, field: str) -> dict[str, Any]:
     if name == "resize" and value.isdecimal():
         return {"width": int(value), "how": "long_side"}
     if name in ("resize", "crop") and size is not None:
-        return {side: int(number) for side, number in zip(("width", "height"), size.groups(), strict=True) if number}
+        return {
+            side: int(number)
+            for side, number in zip(("width", "height"), size.groups(), strict=True)
+            if number
+        }
     if name == "crop":
         return {"aspect": value} if ":" in value else {"box": _value(name, "box", value, field)}
     key = _FIRST.get(name)
@@ -154,14 +184,18 @@ def _value(name: str, key: str, text: str, field: str) -> Any:
             pieces = re.split(r"[/ ]+", text)
             return tuple(int(piece) for piece in pieces) if key == "box" else tuple(pieces)
     except (ValueError, KeyError):
-        raise InvalidRequestError(f"{name}: {key} cannot be {text[:80]!r}", field=f"{field}.{key}") from None
+        raise InvalidRequestError(
+            f"{name}: {key} cannot be {text[:80]!r}", field=f"{field}.{key}"
+        ) from None
     return text
 
 
 def _unquoted(value: str) -> str:
     if len(value) < 2 or not value.startswith('"') or not value.endswith('"'):
         return value
-    return re.sub(r"\\(.)", lambda match: "\n" if match[1] == "n" else match[1], value[1:-1], flags=re.DOTALL)
+    return re.sub(
+        r"\\(.)", lambda match: "\n" if match[1] == "n" else match[1], value[1:-1], flags=re.DOTALL
+    )
 
 
 @cache

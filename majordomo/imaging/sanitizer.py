@@ -1,4 +1,4 @@
-"""Files without anything but their pictures: chunks are left out, pixels are neither decoded nor touched. Bytes in, bytes out.
+"""Files without anything but their images: chunks are left out, pixels are neither decoded nor touched. Bytes in, bytes out.
 
 What stays is listed, not what goes: a chunk that nobody here knows is left out.
 """
@@ -10,17 +10,38 @@ import zlib
 
 from majordomo.errors import InvalidRequestError
 from majordomo.media.exif import write_exif
-from majordomo.media.image_containers import JPEG_END, jpeg_segments, riff_chunks, webp_chunks, webp_of
+from majordomo.media.image_containers import (
+    JPEG_END,
+    jpeg_segments,
+    riff_chunks,
+    webp_chunks,
+    webp_of,
+)
 
-# PNG: what the pixels are, what their colours mean, and the frames of an APNG (W3C PNG, third edition)
-_PNG_KEPT = {b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"gAMA", b"cHRM", b"sRGB", b"cICP", b"mDCV", b"cLLI", b"acTL", b"fcTL", b"fdAT"}
+# PNG: what the pixels are, what their colors mean, and the frames of an APNG (W3C PNG, third edition)
+_PNG_KEPT = {
+    b"IHDR",
+    b"PLTE",
+    b"IDAT",
+    b"IEND",
+    b"tRNS",
+    b"gAMA",
+    b"cHRM",
+    b"sRGB",
+    b"cICP",
+    b"mDCV",
+    b"cLLI",
+    b"acTL",
+    b"fcTL",
+    b"fdAT",
+}
 # JPEG: frames, tables, scans, restart intervals, lines (T.81, table B.1); the scans themselves are 0
 _JPEG_KEPT = {0, *range(0xC0, 0xD0), *range(0xDA, 0xE0), JPEG_END}
 _WEBP_KEPT = {b"VP8X", b"VP8 ", b"VP8L", b"ALPH", b"ANIM", b"ANMF"}
 _ICC, _EXIF, _XMP = 0x20, 0x08, 0x04  # flags of VP8X (RFC 9649, 2.7)
 
 
-def sanitised(data: bytes, *, icc: bool = True, orientation: int = 1) -> bytes:
+def strip_metadata(data: bytes, *, icc: bool = True, orientation: int = 1) -> bytes:
     """The PNG, JPEG, WebP or GIF without metadata and without bytes behind its end; with an EXIF that holds nothing but `orientation` where
     that is not 1 (upright).
 
@@ -50,7 +71,12 @@ def _png(data: bytes, icc: bool, block: bytes) -> bytes:
         if kind in _PNG_KEPT or (icc and kind == b"iCCP"):
             pieces.append(data[at:end])
         if block and kind == b"IHDR":
-            pieces.append(struct.pack(">I", len(block)) + b"eXIf" + block + struct.pack(">I", zlib.crc32(b"eXIf" + block)))
+            pieces.append(
+                struct.pack(">I", len(block))
+                + b"eXIf"
+                + block
+                + struct.pack(">I", zlib.crc32(b"eXIf" + block))
+            )
         at, ended = end, kind == b"IEND"
     return b"".join(pieces)
 
@@ -62,7 +88,11 @@ def _jpeg(data: bytes, icc: bool, block: bytes) -> bytes:
         body = piece.lstrip(b"\xff")[3:] if 0xE0 <= marker <= 0xEF else b""
         if marker == 0xE0 and body.startswith(b"JFIF\0") and len(body) >= 14:
             head = _jfif(body)
-        elif marker in _JPEG_KEPT or (marker == 0xEE and body.startswith(b"Adobe")) or (icc and marker == 0xE2 and _is_profile(body)):
+        elif (
+            marker in _JPEG_KEPT
+            or (marker == 0xEE and body.startswith(b"Adobe"))
+            or (icc and marker == 0xE2 and _is_profile(body))
+        ):
             pieces.append(piece)
     if marker != JPEG_END:
         raise _broken("JPEG")
@@ -71,7 +101,7 @@ def _jpeg(data: bytes, icc: bool, block: bytes) -> bytes:
 
 
 def _jfif(body: bytes) -> bytes:
-    """The JFIF header, which says how colours are coded, without a thumbnail; of the density what is the shape of a pixel."""
+    """The JFIF header, which says how colors are coded, without a thumbnail; of the density what is the shape of a pixel."""
     shape = body[7:12] if body[7] == 0 else b"\0\0\1\0\1"
     return b"\xff\xe0\0\x10" + body[:7] + shape + b"\0\0"
 
@@ -85,7 +115,11 @@ def _webp(data: bytes, icc: bool, block: bytes) -> bytes:
     whole = list(webp_chunks(data))
     if end > len(data) or not whole or whole[-1][2] + whole[-1][2] % 2 < end - 1:
         raise _broken("WebP")
-    kept = [(kind, _frame(data, kind, start, stop)) for kind, start, stop in whole if kind in _WEBP_KEPT or (icc and kind == b"ICCP")]
+    kept = [
+        (kind, _frame(data, kind, start, stop))
+        for kind, start, stop in whole
+        if kind in _WEBP_KEPT or (icc and kind == b"ICCP")
+    ]
     if not {kind for kind, _ in kept} & {b"VP8 ", b"VP8L", b"ANMF"}:
         raise _broken("WebP")
     if kept[0][0] == b"VP8X":
@@ -101,7 +135,11 @@ def _frame(data: bytes, kind: bytes, start: int, stop: int) -> bytes:
     """A chunk; of a frame of an animation, which has chunks in it, those that are pixels."""
     if kind != b"ANMF":
         return data[start:stop]
-    inner = [data[a - 8 : b + b % 2 - a % 2] for name, a, b in riff_chunks(data, start + 16, stop) if name in (b"ALPH", b"VP8 ", b"VP8L")]
+    inner = [
+        data[a - 8 : b + b % 2 - a % 2]
+        for name, a, b in riff_chunks(data, start + 16, stop)
+        if name in (b"ALPH", b"VP8 ", b"VP8L")
+    ]
     return data[start : start + 16] + b"".join(inner)
 
 
@@ -126,7 +164,7 @@ def _gif(data: bytes) -> bytes:
 
 
 def _table(flags: bytes) -> int:
-    """Bytes of the colour table that these flags announce."""
+    """Bytes of the color table that these flags announce."""
     return 3 << ((flags[0] & 7) + 1) if flags and flags[0] & 0x80 else 0
 
 

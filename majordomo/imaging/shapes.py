@@ -6,18 +6,24 @@ from PIL import Image, ImageFilter
 
 from majordomo.errors import InvalidRequestError
 from majordomo.imaging.operations import Crop, Orient, Resize
-from majordomo.imaging.pipeline import Work
+from majordomo.imaging.pipeline import Pipeline
 from majordomo.imaging.pixels import Pixels, Size
-from majordomo.media.image_part import orientation_of
+from majordomo.media.image_part import read_orientation
 from majordomo.settings import Limits
 
 Box = tuple[float, float, float, float]
 _LOOKED_AT = 160  # pixels of the longer side that a smart crop looks at
-_CLOCKWISE = {90: Image.Transpose.ROTATE_270, 180: Image.Transpose.ROTATE_180, 270: Image.Transpose.ROTATE_90}
+_CLOCKWISE = {
+    90: Image.Transpose.ROTATE_270,
+    180: Image.Transpose.ROTATE_180,
+    270: Image.Transpose.ROTATE_90,
+}
 
 
-def orient(work: Work, step: Orient) -> None:
-    turned = work.part is not None and (work.part.mime == "image/avif" or orientation_of(work.part.data) != 1)
+def orient(work: Pipeline, step: Orient) -> None:
+    turned = work.part is not None and (
+        work.part.mime == "image/avif" or read_orientation(work.part.data) != 1
+    )
     if not turned and not step.turn and not step.mirror:
         return
     pixels = work.pixels()
@@ -29,17 +35,24 @@ def orient(work: Work, step: Orient) -> None:
     work.change(Pixels(image, pixels.profile))
 
 
-def resize(work: Work, step: Resize) -> None:
+def resize(work: Pipeline, step: Resize) -> None:
     box, size, short = plan(step, work.size)
     if short:
-        work.note("NOT_ENLARGED", f"the picture is {work.size[0]}x{work.size[1]} and was not enlarged")
+        work.note(
+            "NOT_ENLARGED", f"the image is {work.size[0]}x{work.size[1]} and was not enlarged"
+        )
     if size == work.size:
         return
     check_target(size, work.limits, "width")
     full, pixels = work.size, work.pixels()
     image = pixels.image  # a JPEG may have been decoded at a part of its size
     across, down = image.width / full[0], image.height / full[1]
-    part = (box[0] * across, box[1] * down, min(image.width, box[2] * across), min(image.height, box[3] * down))
+    part = (
+        box[0] * across,
+        box[1] * down,
+        min(image.width, box[2] * across),
+        min(image.height, box[3] * down),
+    )
     work.change(Pixels(_resized(image, size, part, step.fast), pixels.profile))
 
 
@@ -54,7 +67,7 @@ def _resized(image: Image.Image, size: Size, box: Box, fast: bool) -> Image.Imag
 
 
 def plan(step: Resize, size: Size) -> tuple[Box, Size, bool]:
-    """What of a picture of this size becomes which size, and whether that is less than was asked for."""
+    """What of an image of this size becomes which size, and whether that is less than was asked for."""
     width, height = size
     whole = (0.0, 0.0, float(width), float(height))
     if step.how == "exact":
@@ -69,7 +82,14 @@ def plan(step: Resize, size: Size) -> tuple[Box, Size, bool]:
         assert step.width is not None
         scale = step.width / max(size)
     else:
-        scale = min(*(wanted / own for wanted, own in ((step.width, width), (step.height, height)) if wanted), 1e9)
+        scale = min(
+            *(
+                wanted / own
+                for wanted, own in ((step.width, width), (step.height, height))
+                if wanted
+            ),
+            1e9,
+        )
     short = scale > 1 and not step.enlarge
     scale = 1.0 if short else scale
     return whole, (max(1, round(width * scale)), max(1, round(height * scale))), short
@@ -79,21 +99,28 @@ def _fill(step: Resize, size: Size) -> tuple[Box, Size, bool]:
     assert step.width is not None
     assert step.height is not None
     scale = max(step.width / size[0], step.height / size[1])
-    part = (min(size[0], step.width / scale), min(size[1], step.height / scale))  # a rounding may make it more than there is
+    part = (
+        min(size[0], step.width / scale),
+        min(size[1], step.height / scale),
+    )  # a rounding may make it more than there is
     if scale > 1 and not step.enlarge:
         target = (max(1, round(part[0])), max(1, round(part[1])))
         left, top = placed(step.anchor, size, target)
         return (left, top, left + target[0], top + target[1]), target, True
     across, down = _shares(step.anchor)
     left_, top_ = (size[0] - part[0]) * across, (size[1] - part[1]) * down
-    return (left_, top_, min(size[0], left_ + part[0]), min(size[1], top_ + part[1])), (step.width, step.height), False
+    return (
+        (left_, top_, min(size[0], left_ + part[0]), min(size[1], top_ + part[1])),
+        (step.width, step.height),
+        False,
+    )
 
 
 def check_target(size: Size, limits: Limits, field: str) -> None:
-    """Raise InvalidRequestError (PICTURE_TOO_LARGE) for a picture to be made that is larger than the limits."""
-    if max(size) > limits.side or size[0] * size[1] > limits.pixels:
-        message = f"{size[0]}x{size[1]} is more than the limit of {limits.pixels:,} pixels and {limits.side:,} a side"
-        raise InvalidRequestError(message, field=field, code="PICTURE_TOO_LARGE")
+    """Raise InvalidRequestError (IMAGE_TOO_LARGE) for an image to be made that is larger than the limits."""
+    if max(size) > limits.max_image_side or size[0] * size[1] > limits.max_image_pixels:
+        message = f"{size[0]}x{size[1]} is more than the limit of {limits.max_image_pixels:,} pixels and {limits.max_image_side:,} a side"
+        raise InvalidRequestError(message, field=field, code="IMAGE_TOO_LARGE")
 
 
 def _shares(anchor: str) -> tuple[float, float]:
@@ -111,19 +138,28 @@ def placed(anchor: str, outer: Size, inner: Size, margin: int = 0) -> tuple[int,
     return int(left), int(top)
 
 
-def crop(work: Work, step: Crop) -> None:
+def crop(work: Pipeline, step: Crop) -> None:
     if step.box is not None:
         box = step.box
         if box[2] > work.size[0] or box[3] > work.size[1]:
-            raise InvalidRequestError(f"box {box} is not within the {work.size[0]}x{work.size[1]} picture", field="box")
+            raise InvalidRequestError(
+                f"box {box} is not within the {work.size[0]}x{work.size[1]} image", field="box"
+            )
     else:
         wanted = _wanted(step, work.size)
         size = (min(wanted[0], work.size[0]), min(wanted[1], work.size[1]))
         if size != wanted:
-            work.note("NOT_ENLARGED", f"{wanted[0]}x{wanted[1]} was to be cut out of {work.size[0]}x{work.size[1]}")
+            work.note(
+                "NOT_ENLARGED",
+                f"{wanted[0]}x{wanted[1]} was to be cut out of {work.size[0]}x{work.size[1]}",
+            )
         if size == work.size:
             return
-        left, top = most_detailed(work.pixels().image, size) if step.how == "smart" else placed(step.anchor, work.size, size)
+        left, top = (
+            most_detailed(work.pixels().image, size)
+            if step.how == "smart"
+            else placed(step.anchor, work.size, size)
+        )
         box = (left, top, left + size[0], top + size[1])
     if box == (0, 0, *work.size):
         return
@@ -151,7 +187,14 @@ def most_detailed(image: Image.Image, size: Size) -> tuple[int, int]:
     detail.paste(edges.crop((1, 1, max(1, small[0] - 1), max(1, small[1] - 1))), (1, 1))
     columns = detail.resize((small[0], 1), Image.Resampling.BOX).tobytes()
     left = _richest(columns, image.width, size[0])
-    seen = detail.crop((int(left * scale), 0, max(int(left * scale) + 1, round((left + size[0]) * scale)), small[1]))
+    seen = detail.crop(
+        (
+            int(left * scale),
+            0,
+            max(int(left * scale) + 1, round((left + size[0]) * scale)),
+            small[1],
+        )
+    )
     lines = seen.resize((1, small[1]), Image.Resampling.BOX).tobytes()
     return left, _richest(lines, image.height, size[1])
 
@@ -161,4 +204,8 @@ def _richest(levels: bytes, whole: int, wanted: int) -> int:
     window = max(1, round(wanted * len(levels) / whole))
     last = len(levels) - window
     best = max(range(last + 1), key=lambda at: (sum(levels[at : at + window]), -abs(2 * at - last)))
-    return (whole - wanted) // 2 if last == 0 or 2 * best == last else round(best * (whole - wanted) / last)
+    return (
+        (whole - wanted) // 2
+        if last == 0 or 2 * best == last
+        else round(best * (whole - wanted) / last)
+    )

@@ -1,4 +1,4 @@
-"""Words and marks laid over a picture."""
+"""Words and marks laid over an image."""
 
 from __future__ import annotations
 
@@ -10,66 +10,105 @@ from PIL import Image, ImageDraw, ImageFont
 
 from majordomo.errors import InvalidRequestError, UnsupportedError
 from majordomo.imaging.operations import Text, Watermark
-from majordomo.imaging.pipeline import Work
-from majordomo.imaging.pixels import Note, Pixels, as_srgb, colour_of, coloured, decoded, unheard
+from majordomo.imaging.pipeline import Pipeline
+from majordomo.imaging.pixels import (
+    Note,
+    Pixels,
+    apply_profile,
+    as_srgb,
+    decode,
+    ignore_notes,
+    parse_color,
+)
 from majordomo.imaging.shapes import placed
 
 Font = ImageFont.FreeTypeFont
 _SMALLEST = 6  # pixels of letters that can still be read
 _SAMPLE = 20  # pixels: enough to tell a letter from a box
-_STAND_INS = ("DejaVuSans.ttf", "NotoSans-Regular.ttf", "LiberationSans-Regular.ttf", "Arial Unicode.ttf", "Arial.ttf")
+_STAND_INS = (
+    "DejaVuSans.ttf",
+    "NotoSans-Regular.ttf",
+    "LiberationSans-Regular.ttf",
+    "Arial Unicode.ttf",
+    "Arial.ttf",
+)
 _SPACING = 0.1  # between lines, as a share of the letters' size
 
 
-def text(work: Work, step: Text) -> None:
-    colour, outline = colour_of(step.colour, "colour"), colour_of(step.outline_colour, "outline_colour")
+def text(work: Pipeline, step: Text) -> None:
+    color, outline = (
+        parse_color(step.color, "color"),
+        parse_color(step.outline_color, "outline_color"),
+    )
     width, height = work.size
     shorter = min(width, height)
     margin = round(shorter * step.margin)
     room = (max(1, min(round(width * step.width), width - 2 * margin)), max(1, height - 2 * margin))
     setting = typeset(
-        step.text, suited(step.text, step.font), max(_SMALLEST, round(shorter * step.size)), room, step.outline, _side(step.anchor)
+        step.text,
+        suited(step.text, step.font),
+        max(_SMALLEST, round(shorter * step.size)),
+        room,
+        step.outline,
+        _side(step.anchor),
     )
     if setting.shrunk:
         work.note("TEXT_SHRUNK", f"the text did not fit and was set in {setting.size:.0f} pixels")
     _tell_missing(step.text, setting.font, work.note)
-    layer = faded(setting.drawn(colour, outline), step.opacity)
-    pixels = coloured(work.pixels(), work.note)
+    layer = faded(setting.drawn(color, outline), step.opacity)
+    pixels = apply_profile(work.pixels(), work.note)
     image = pixels.image.copy()
     lay(image, layer, placed(step.anchor, work.size, layer.size, margin))
     work.change(Pixels(image, pixels.profile))
 
 
-def watermark(work: Work, step: Watermark) -> None:
+def watermark(work: Pipeline, step: Watermark) -> None:
     mark = faded(_mark(work, step), step.opacity)
-    pixels = coloured(work.pixels(), work.note)
+    pixels = apply_profile(work.pixels(), work.note)
     image = pixels.image.copy()
     if step.tile:
         _tiled(image, mark, step.margin)
     else:
-        lay(image, mark, placed(step.anchor, image.size, mark.size, round(min(image.size) * step.margin)))
+        lay(
+            image,
+            mark,
+            placed(step.anchor, image.size, mark.size, round(min(image.size) * step.margin)),
+        )
     work.change(Pixels(image, pixels.profile))
 
 
-def _mark(work: Work, step: Watermark) -> Image.Image:
+def _mark(work: Pipeline, step: Watermark) -> Image.Image:
     """RGBA, as large as it will be."""
     width, height = work.size
     wanted = max(1, round(width * step.scale))
-    if step.picture is not None:
-        stamp = as_srgb(decoded(step.picture, work.limits, unheard, "picture"), unheard).image.convert("RGBA")
-        mark = stamp.resize((wanted, max(1, round(stamp.height * wanted / stamp.width))), Image.Resampling.LANCZOS)
+    if step.image is not None:
+        stamp = as_srgb(
+            decode(step.image, work.limits, ignore_notes, "image"), ignore_notes
+        ).image.convert("RGBA")
+        mark = stamp.resize(
+            (wanted, max(1, round(stamp.height * wanted / stamp.width))), Image.Resampling.LANCZOS
+        )
     else:
-        colour = colour_of(step.colour, "colour")
+        color = parse_color(step.color, "color")
         path = suited(step.text, step.font)
         font = font_of(path, 100)
-        font = font_of(path, max(_SMALLEST, 100 * wanted / max(1.0, *(font.getlength(line) for line in step.text.splitlines()))))
+        font = font_of(
+            path,
+            max(
+                _SMALLEST,
+                100 * wanted / max(1.0, *(font.getlength(line) for line in step.text.splitlines())),
+            ),
+        )
         _tell_missing(step.text, font, work.note)
-        mark = Setting(step.text.splitlines(), font, 0, "center", False).drawn(colour, colour)
+        mark = TextLayout(step.text.splitlines(), font, 0, "center", False).drawn(color, color)
     if step.angle:
         mark = mark.rotate(step.angle, Image.Resampling.BICUBIC, expand=True)
     scale = min(1.0, width / mark.width, height / mark.height)
     if scale < 1:
-        mark = mark.resize((max(1, int(mark.width * scale)), max(1, int(mark.height * scale))), Image.Resampling.LANCZOS)
+        mark = mark.resize(
+            (max(1, int(mark.width * scale)), max(1, int(mark.height * scale))),
+            Image.Resampling.LANCZOS,
+        )
     return mark
 
 
@@ -83,7 +122,7 @@ def _tiled(image: Image.Image, mark: Image.Image, margin: float) -> None:
 
 
 def lay(image: Image.Image, layer: Image.Image, at: tuple[int, int]) -> None:
-    """The layer (RGBA) over an RGB or RGBA picture, which changes; what hangs over the edges is cut off."""
+    """The layer (RGBA) over an RGB or RGBA image, which changes; what hangs over the edges is cut off."""
     if image.mode == "RGB":
         image.paste(layer, at, layer)
         return
@@ -91,17 +130,21 @@ def lay(image: Image.Image, layer: Image.Image, at: tuple[int, int]) -> None:
     right, bottom = min(image.width, at[0] + layer.width), min(image.height, at[1] + layer.height)
     if left < right and top < bottom:
         shown = layer.crop((left - at[0], top - at[1], right - at[0], bottom - at[1]))
-        image.paste(Image.alpha_composite(image.crop((left, top, right, bottom)), shown), (left, top))
+        image.paste(
+            Image.alpha_composite(image.crop((left, top, right, bottom)), shown), (left, top)
+        )
 
 
 def faded(layer: Image.Image, opacity: float) -> Image.Image:
     if opacity < 1:
-        layer.putalpha(layer.getchannel("A").point([round(level * opacity) for level in range(256)]))
+        layer.putalpha(
+            layer.getchannel("A").point([round(level * opacity) for level in range(256)])
+        )
     return layer
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class TextLayout:
     """Text in lines, ready to be drawn."""
 
     lines: list[str]
@@ -117,22 +160,41 @@ class Setting:
     def box(self) -> tuple[int, int, int, int]:
         """Where ink goes, when drawn at 0, 0."""
         draw = ImageDraw.Draw(Image.new("L", (1, 1)))
-        left, top, right, bottom = draw.multiline_textbbox((0, 0), "\n".join(self.lines), self.font, **self._ways())
+        left, top, right, bottom = draw.multiline_textbbox(
+            (0, 0), "\n".join(self.lines), self.font, **self._ways()
+        )
         return int(left), int(top), int(right + 0.999), int(bottom + 0.999)
 
-    def drawn(self, colour: tuple[int, int, int], outline: tuple[int, int, int]) -> Image.Image:
+    def drawn(self, color: tuple[int, int, int], outline: tuple[int, int, int]) -> Image.Image:
         """RGBA, no larger than its ink."""
         left, top, right, bottom = self.box()
-        layer = Image.new("RGBA", (max(1, right - left), max(1, bottom - top)), (*(outline if self.outline else colour), 0))
-        ImageDraw.Draw(layer).multiline_text((-left, -top), "\n".join(self.lines), colour, self.font, stroke_fill=outline, **self._ways())
+        layer = Image.new(
+            "RGBA",
+            (max(1, right - left), max(1, bottom - top)),
+            (*(outline if self.outline else color), 0),
+        )
+        ImageDraw.Draw(layer).multiline_text(
+            (-left, -top),
+            "\n".join(self.lines),
+            color,
+            self.font,
+            stroke_fill=outline,
+            **self._ways(),
+        )
         ink = layer.getchannel("A").getbbox()  # letters have room at their sides
         return layer.crop(ink) if ink is not None else layer
 
     def _ways(self) -> dict[str, Any]:
-        return {"spacing": self.font.size * _SPACING, "align": self.side, "stroke_width": self.outline}
+        return {
+            "spacing": self.font.size * _SPACING,
+            "align": self.side,
+            "stroke_width": self.outline,
+        }
 
 
-def typeset(words: str, path: str | None, size: float, room: tuple[int, int], outline: float, side: str) -> Setting:
+def typeset(
+    words: str, path: str | None, size: float, room: tuple[int, int], outline: float, side: str
+) -> TextLayout:
     """The text in a room of so many pixels, in letters of `size` or the largest that fit.
 
     Raises InvalidRequestError: `font` for one that cannot be read, `text` (TEXT_TOO_LONG) for text that would be too small to read.
@@ -141,12 +203,16 @@ def typeset(words: str, path: str | None, size: float, room: tuple[int, int], ou
     while True:
         font = font_of(path, size)
         stroke = round(size * outline) if outline else 0
-        setting = Setting(wrapped(words, font, room[0] - 2 * stroke), font, stroke, side, size < wanted)
+        setting = TextLayout(
+            wrapped(words, font, room[0] - 2 * stroke), font, stroke, side, size < wanted
+        )
         left, top, right, bottom = setting.box()
         if right - left <= room[0] and bottom - top <= room[1]:
             return setting
         if size <= _SMALLEST:
-            message = f"the text does not fit into {room[0]}x{room[1]} pixels in letters that can be read"
+            message = (
+                f"the text does not fit into {room[0]}x{room[1]} pixels in letters that can be read"
+            )
             raise InvalidRequestError(message, field="text", code="TEXT_TOO_LONG")
         size = max(_SMALLEST, size * 0.9)
 
@@ -185,13 +251,18 @@ def font_of(path: str | None, size: float) -> Font:
     if path is None:
         font = ImageFont.load_default(size)
         if not isinstance(font, ImageFont.FreeTypeFont):
-            raise UnsupportedError("this Pillow was built without FreeType: it has no letters of any size", field="font")
+            raise UnsupportedError(
+                "this Pillow was built without FreeType: it has no letters of any size",
+                field="font",
+            )
         return font
     try:
         return ImageFont.truetype(path, size)
     except (OSError, ValueError) as error:
         reason = type(error).__name__
-        raise InvalidRequestError(f"the font {path[:200]!r} cannot be read: {reason}", field="font", code="FONT_NOT_FOUND") from None
+        raise InvalidRequestError(
+            f"the font {path[:200]!r} cannot be read: {reason}", field="font", code="FONT_NOT_FOUND"
+        ) from None
 
 
 def suited(words: str, path: str | None) -> str | None:

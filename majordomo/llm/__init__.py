@@ -27,11 +27,10 @@ from majordomo.llm.messages import (
 from majordomo.llm.model import ChatSource, Model, ModelInfo, Provider, Stream, SyncStream
 from majordomo.llm.options import (
     Option,
-    with_caller,
     with_extra,
     with_max_tokens,
     with_output,
-    with_reask,
+    with_output_retries,
     with_reasoning,
     with_seed,
     with_stop,
@@ -40,8 +39,17 @@ from majordomo.llm.options import (
     with_tools,
     with_top_k,
     with_top_p,
+    with_user_id,
 )
-from majordomo.llm.parts import FilePart, ImagePart, Part, TextPart, ThinkingPart, ToolCallPart, ToolResultPart
+from majordomo.llm.parts import (
+    FilePart,
+    ImagePart,
+    Part,
+    TextPart,
+    ThinkingPart,
+    ToolCallPart,
+    ToolResultPart,
+)
 from majordomo.llm.reply import FinishReason, Reply, Usage
 from majordomo.llm.request import Overrides, Request
 from majordomo.llm.tools import Tool, ToolContext
@@ -90,11 +98,10 @@ __all__ = [
     "tool_result",
     "user",
     "user_parts",
-    "with_caller",
     "with_extra",
     "with_max_tokens",
     "with_output",
-    "with_reask",
+    "with_output_retries",
     "with_reasoning",
     "with_seed",
     "with_stop",
@@ -103,4 +110,5 @@ __all__ = [
     "with_tools",
     "with_top_k",
     "with_top_p",
+    "with_user_id",
 ]

@@ -40,7 +40,12 @@ class EmbeddingModel(ABC):
 
     @abstractmethod
     async def embed(
-        self, texts: str | Sequence[str], *, dimensions: int | None = None, extra: Mapping[str, Any] | None = None, caller: str = ""
+        self,
+        texts: str | Sequence[str],
+        *,
+        dimensions: int | None = None,
+        extra: Mapping[str, Any] | None = None,
+        user_id: str = "",
     ) -> Embeddings:
         """A vector for each text. `dimensions` shortens them where the model can; `extra` is merged into the backend's body;
         `caller` is for whom it is done, never sent.
@@ -50,7 +55,12 @@ class EmbeddingModel(ABC):
 
     @abstractmethod
     def embed_sync(
-        self, texts: str | Sequence[str], *, dimensions: int | None = None, extra: Mapping[str, Any] | None = None, caller: str = ""
+        self,
+        texts: str | Sequence[str],
+        *,
+        dimensions: int | None = None,
+        extra: Mapping[str, Any] | None = None,
+        user_id: str = "",
     ) -> Embeddings:
         """The same, blocking."""
 
@@ -65,13 +75,18 @@ class EmbeddingModel(ABC):
         await self.aclose()
 
 
-def check_texts(texts: str | Sequence[str], dimensions: int | None, extra: Mapping[str, Any] | None, limits: Limits) -> tuple[str, ...]:
+def check_texts(
+    texts: str | Sequence[str],
+    dimensions: int | None,
+    extra: Mapping[str, Any] | None,
+    limits: Limits,
+) -> tuple[str, ...]:
     """The texts as a tuple. Raises InvalidRequestError for what no backend can take."""
     given = (texts,) if isinstance(texts, str) else as_tuple(texts, "texts")
     if not given:
         raise InvalidRequestError("texts is empty", field="texts")
     for text in given:
-        check_text(text, "texts", limits.prompt)
+        check_text(text, "texts", limits.max_prompt_characters)
         if not text:
             raise InvalidRequestError("one of the texts is empty", field="texts")
     check_number("dimensions", dimensions, 1, 1_000_000, whole=True)

@@ -58,7 +58,7 @@ class ToolReturned:
 
 @dataclass(frozen=True, slots=True)
 class ImageReady:
-    """A picture of the answer, or of a tool, is whole."""
+    """An image of the answer, or of a tool, is whole."""
 
     image: ImagePart
 
@@ -70,4 +70,15 @@ class Done:
     reply: Reply
 
 
-ChatEvent = TextDelta | ThinkingDelta | ToolCallStarted | ToolCallDelta | ToolCall | ToolReturned | ImageReady | Loading | Queued | Done
+ChatEvent = (
+    TextDelta
+    | ThinkingDelta
+    | ToolCallStarted
+    | ToolCallDelta
+    | ToolCall
+    | ToolReturned
+    | ImageReady
+    | Loading
+    | Queued
+    | Done
+)

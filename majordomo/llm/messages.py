@@ -10,7 +10,16 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from majordomo.errors import InvalidRequestError
-from majordomo.llm.parts import FilePart, ImagePart, Part, TextPart, ThinkingPart, ToolCallPart, ToolResultPart, as_part
+from majordomo.llm.parts import (
+    FilePart,
+    ImagePart,
+    Part,
+    TextPart,
+    ThinkingPart,
+    ToolCallPart,
+    ToolResultPart,
+    as_part,
+)
 from majordomo.validation import as_tuple
 
 Role = Literal["system", "user", "assistant", "tool"]
@@ -47,7 +56,7 @@ def system(*parts: str | Part) -> Message:
 
 
 def user(*parts: str | Part) -> Message:
-    """A user's turn: `user("What mood is this?", picture)`."""
+    """A user's turn: `user("What mood is this?", image)`."""
     return Message("user", tuple(as_part(part) for part in parts))
 
 
@@ -57,16 +66,21 @@ def user_parts(*parts: str | Part) -> Message:
 
 
 def assistant(*parts: str | Part) -> Message:
-    """A turn of the model; it may have pictures."""
+    """A turn of the model; it may have images."""
     return Message("assistant", tuple(as_part(part) for part in parts))
 
 
-def tool_result(call: ToolCallPart, *parts: str | TextPart | ImagePart | FilePart, is_error: bool = False) -> Message:
-    """The answer to one tool call; text and pictures."""
+def tool_result(
+    call: ToolCallPart, *parts: str | TextPart | ImagePart | FilePart, is_error: bool = False
+) -> Message:
+    """The answer to one tool call; text and images."""
     content = tuple(as_part(part) for part in parts)
     for part in content:
         if not isinstance(part, (TextPart, ImagePart, FilePart)):
-            raise InvalidRequestError(f"a tool answers with text, pictures and files, not {type(part).__name__}", field="messages")
+            raise InvalidRequestError(
+                f"a tool answers with text, images and files, not {type(part).__name__}",
+                field="messages",
+            )
     return Message("tool", (ToolResultPart(call.id, call.name, content, is_error),))  # type: ignore[arg-type]  # the loop narrowed each element
 
 
@@ -81,13 +95,19 @@ def as_messages(given: str | Message | Sequence[Message]) -> tuple[Message, ...]
         raise InvalidRequestError("messages is empty", field="messages")
     for message in messages:
         if not isinstance(message, Message):
-            raise InvalidRequestError(f"messages holds Message values, not {type(message).__name__}", field="messages")
+            raise InvalidRequestError(
+                f"messages holds Message values, not {type(message).__name__}", field="messages"
+            )
     return messages
 
 
 def dump_messages(messages: Sequence[Message]) -> str:
-    """A conversation as JSON text, pictures included as base64; `load_messages` gives the same values back."""
-    document = {"majordomo": "messages", "version": VERSION, "messages": [_dump_message(message) for message in messages]}
+    """A conversation as JSON text, images included as base64; `load_messages` gives the same values back."""
+    document = {
+        "majordomo": "messages",
+        "version": VERSION,
+        "messages": [_dump_message(message) for message in messages],
+    }
     return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
 
 
@@ -98,12 +118,24 @@ def load_messages(text: str) -> list[Message]:
         if document["majordomo"] != "messages":
             raise KeyError("majordomo")
         if document["version"] != VERSION:
-            raise InvalidRequestError(f"this conversation has version {document['version']!r}; this library reads {VERSION}", field="text")
+            raise InvalidRequestError(
+                f"this conversation has version {document['version']!r}; this library reads {VERSION}",
+                field="text",
+            )
         return [_load_message(message) for message in document["messages"]]
     except InvalidRequestError:
         raise
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, binascii.Error) as error:
-        raise InvalidRequestError(f"this is no saved conversation: {type(error).__name__}", field="text") from None
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+        binascii.Error,
+    ) as error:
+        raise InvalidRequestError(
+            f"this is no saved conversation: {type(error).__name__}", field="text"
+        ) from None
 
 
 def _dump_message(message: Message) -> dict[str, Any]:
@@ -121,14 +153,35 @@ def _dump_part(part: Part) -> dict[str, Any]:
         case ImagePart():
             return {"type": "image", "mime": part.mime, "data": part.to_base64()}
         case FilePart():
-            return {"type": "file", "mime": part.mime, "name": part.name, "data": base64.b64encode(part.data).decode("ascii")}
+            return {
+                "type": "file",
+                "mime": part.mime,
+                "name": part.name,
+                "data": base64.b64encode(part.data).decode("ascii"),
+            }
         case ThinkingPart():
-            return {"type": "thinking", "text": part.text, "provider": part.provider, "opaque": part.opaque}
+            return {
+                "type": "thinking",
+                "text": part.text,
+                "provider": part.provider,
+                "opaque": part.opaque,
+            }
         case ToolCallPart():
-            return {"type": "tool_call", "id": part.id, "name": part.name, "arguments": part.arguments_json}
+            return {
+                "type": "tool_call",
+                "id": part.id,
+                "name": part.name,
+                "arguments": part.arguments_json,
+            }
         case ToolResultPart():
             content = [_dump_part(piece) for piece in part.parts]
-            return {"type": "tool_result", "call_id": part.call_id, "name": part.name, "parts": content, "is_error": part.is_error}
+            return {
+                "type": "tool_result",
+                "call_id": part.call_id,
+                "name": part.name,
+                "parts": content,
+                "is_error": part.is_error,
+            }
 
 
 def _load_part(saved: dict[str, Any]) -> Part:
@@ -138,14 +191,22 @@ def _load_part(saved: dict[str, Any]) -> Part:
         case "image":
             return ImagePart.from_base64(saved["data"])
         case "file":
-            return FilePart(base64.b64decode(saved["data"], validate=True), _text(saved["mime"]), _text(saved["name"]))
+            return FilePart(
+                base64.b64decode(saved["data"], validate=True),
+                _text(saved["mime"]),
+                _text(saved["name"]),
+            )
         case "thinking":
-            return ThinkingPart(_text(saved["text"]), _text(saved["provider"]), dict(saved["opaque"]))
+            return ThinkingPart(
+                _text(saved["text"]), _text(saved["provider"]), dict(saved["opaque"])
+            )
         case "tool_call":
             return ToolCallPart(_text(saved["id"]), _text(saved["name"]), _text(saved["arguments"]))
         case "tool_result":
             content = tuple(_load_part(piece) for piece in saved["parts"])
-            return ToolResultPart(_text(saved["call_id"]), _text(saved["name"]), content, bool(saved["is_error"]))  # type: ignore[arg-type]  # what was saved held only these
+            return ToolResultPart(
+                _text(saved["call_id"]), _text(saved["name"]), content, bool(saved["is_error"])
+            )  # type: ignore[arg-type]  # what was saved held only these
         case unknown:
             raise ValueError(f"unknown part {unknown!r}")
 

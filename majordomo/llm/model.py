@@ -14,7 +14,16 @@ from majordomo.llm.options import Option
 from majordomo.llm.reply import Reply
 from majordomo.llm.request import Overrides, Request
 
-__all__ = ["ChatSource", "Health", "Model", "ModelInfo", "Option", "Provider", "Stream", "SyncStream"]
+__all__ = [
+    "ChatSource",
+    "Health",
+    "Model",
+    "ModelInfo",
+    "Option",
+    "Provider",
+    "Stream",
+    "SyncStream",
+]
 
 Messages = str | Message | Sequence[Message]
 
@@ -60,30 +69,36 @@ class Model(ABC):
     """A chat model. `messages` is a str (one user turn), a Message, or several.
 
     Precedence: options given when the model was made < fields of the request < options of the call < keywords; None unsets.
-    Every method raises MajordomoError's kinds; a misspelt keyword is a TypeError.
+    Every method raises MajordomoError's kinds; a misspelled keyword is a TypeError.
     """
 
     id: str
     provider: str
 
     @property
-    def served_by(self) -> Provider | None:
+    def provider_instance(self) -> Provider | None:
         """Who serves this model, where that is known: for the questions that are free (`models`, `health`)."""
         return None
 
     @abstractmethod
-    async def generate(self, messages: Messages | Request, *options: Option, **overrides: Unpack[Overrides]) -> Reply:
+    async def generate(
+        self, messages: Messages | Request, *options: Option, **overrides: Unpack[Overrides]
+    ) -> Reply:
         """The whole answer. Options and keywords set fields of the request: `generate(messages, temperature=0)`."""
 
     @abstractmethod
-    def stream(self, messages: Messages | Request, *options: Option, **overrides: Unpack[Overrides]) -> AbstractAsyncContextManager[Stream]:
+    def stream(
+        self, messages: Messages | Request, *options: Option, **overrides: Unpack[Overrides]
+    ) -> AbstractAsyncContextManager[Stream]:
         """The answer while it arrives: `async with model.stream(messages) as stream`, then `async for event in stream`.
 
         Leaving it stops the call.
         """
 
     @abstractmethod
-    def generate_sync(self, messages: Messages | Request, *options: Option, **overrides: Unpack[Overrides]) -> Reply:
+    def generate_sync(
+        self, messages: Messages | Request, *options: Option, **overrides: Unpack[Overrides]
+    ) -> Reply:
         """The same as `generate`, blocking."""
 
     @abstractmethod
@@ -109,7 +124,7 @@ class Provider(ABC):
     name: str
 
     @abstractmethod
-    def model(self, id: str, *options: Option) -> Model:  # noqa: A002 (the word of the design)
+    def model(self, id: str, *options: Option) -> Model:
         """The model with this id. Raises InvalidRequestError for an id that cannot be one; does not ask the backend."""
 
     @abstractmethod

@@ -7,15 +7,14 @@ from typing import Any
 
 from majordomo.llm.request import Reasoning, Request
 from majordomo.llm.tools import Tool
-from majordomo.options import with_caller, with_extra, with_seed
+from majordomo.options import with_extra, with_seed, with_user_id
 
 __all__ = [
     "Option",
-    "with_caller",
     "with_extra",
     "with_max_tokens",
     "with_output",
-    "with_reask",
+    "with_output_retries",
     "with_reasoning",
     "with_seed",
     "with_stop",
@@ -24,6 +23,7 @@ __all__ = [
     "with_tools",
     "with_top_k",
     "with_top_p",
+    "with_user_id",
 ]
 
 Option = Callable[[Request], Request]
@@ -48,9 +48,9 @@ def with_output(output: Any) -> Option:
     return _set(output=output)
 
 
-def with_reask(reask: bool = True) -> Option:
+def with_output_retries(output_retries: bool = True) -> Option:
     """Whether an answer that does not fit `output` is asked for once more."""
-    return _set(reask=reask)
+    return _set(output_retries=output_retries)
 
 
 def with_temperature(temperature: float | None) -> Option:

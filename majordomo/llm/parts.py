@@ -9,7 +9,15 @@ from typing import Any
 from majordomo.errors import BadResponseError, InvalidRequestError
 from majordomo.media.image_part import ImagePart
 
-__all__ = ["FilePart", "ImagePart", "Part", "TextPart", "ThinkingPart", "ToolCallPart", "ToolResultPart"]
+__all__ = [
+    "FilePart",
+    "ImagePart",
+    "Part",
+    "TextPart",
+    "ThinkingPart",
+    "ToolCallPart",
+    "ToolResultPart",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,22 +65,28 @@ class ToolCallPart:
         the memory."""
         if not self.arguments_json.strip():
             return {}
-        from majordomo.json_budget import is_heavy_text  # not loaded for pictures alone
+        from majordomo.json_budget import is_heavy_text  # not loaded for images alone
 
         if is_heavy_text(self.arguments_json):
-            raise BadResponseError(f"the arguments for tool {self.name!r} hold more values than any have reason to", code="TOO_MANY_VALUES")
+            raise BadResponseError(
+                f"the arguments for tool {self.name!r} hold more values than any have reason to",
+                code="TOO_MANY_VALUES",
+            )
         try:
             parsed = json.loads(self.arguments_json)
         except (ValueError, RecursionError):
             parsed = None
         if not isinstance(parsed, dict):
-            raise BadResponseError(f"the arguments for tool {self.name!r} are no JSON object", code="BAD_TOOL_ARGUMENTS")
+            raise BadResponseError(
+                f"the arguments for tool {self.name!r} are no JSON object",
+                code="BAD_TOOL_ARGUMENTS",
+            )
         return parsed
 
 
 @dataclass(frozen=True, slots=True)
 class ToolResultPart:
-    """What a tool answered: text, and pictures where it draws."""
+    """What a tool answered: text, and images where it draws."""
 
     call_id: str
     name: str
@@ -90,4 +104,6 @@ def as_part(value: object) -> Part:
         return TextPart(value)
     if isinstance(value, _PARTS):
         return value
-    raise InvalidRequestError(f"a message holds text and parts, not {type(value).__name__}", field="messages")
+    raise InvalidRequestError(
+        f"a message holds text and parts, not {type(value).__name__}", field="messages"
+    )

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from majordomo.errors import CallWarning, Tried
+from majordomo.errors import CallWarning, FailedAttempt
 from majordomo.llm.messages import Message
 from majordomo.llm.parts import ImagePart, TextPart, ThinkingPart, ToolCallPart, ToolResultPart
-from majordomo.usage import added
+from majordomo.usage import sum_known
 
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "error", "unknown"]
 
@@ -42,12 +42,15 @@ class Usage:
     @classmethod
     def sum(cls, usages: Iterable[Usage]) -> Usage:
         """Of each field the sum; None when any of them did not say."""
-        return added(cls, usages)
+        return sum_known(cls, usages)
 
     @property
     def input_tokens_per_second(self) -> float | None:
         """How fast the prompt was read, what came from a cache left out; None when it is not known."""
-        return _rate(None if self.input_tokens is None else self.input_tokens - (self.cached_tokens or 0), self.prompt_seconds)
+        return _rate(
+            None if self.input_tokens is None else self.input_tokens - (self.cached_tokens or 0),
+            self.prompt_seconds,
+        )
 
     @property
     def output_tokens_per_second(self) -> float | None:
@@ -63,7 +66,7 @@ def _rate(tokens: int | None, seconds: float | None) -> float | None:
 class Reply:
     """One answer. `message` goes back into the conversation as it is.
 
-    `model` is what the backend says answered (often more precise than what was asked), `raw` the backend's own JSON with picture
+    `model` is what the backend says answered (often more precise than what was asked), `raw` the backend's own JSON with image
     bytes elided, `output` the validated value when `output=` was asked for (of an unfinished stream: what can be read so far, not
     validated), `raw_finish_reason` the backend's own word. `tried` says which members of a chain were passed over before this one answered.
     """
@@ -78,7 +81,7 @@ class Reply:
     raw: Any = field(default=None, repr=False, compare=False)
     raw_finish_reason: str | None = None
     new_messages: tuple[Message, ...] = ()
-    tried: tuple[Tried, ...] = ()
+    failed_attempts: tuple[FailedAttempt, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.new_messages:
@@ -91,7 +94,7 @@ class Reply:
 
     @property
     def images(self) -> tuple[ImagePart, ...]:
-        """Every picture that this call added, those of tools included, in order."""
+        """Every image that this call added, those of tools included, in order."""
         return tuple(
             piece
             for message in self.new_messages

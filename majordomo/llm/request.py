@@ -8,12 +8,20 @@ from typing import Any, Literal, TypedDict
 
 from majordomo.errors import InvalidRequestError
 from majordomo.llm.messages import Message
-from majordomo.llm.parts import FilePart, ImagePart, Part, TextPart, ThinkingPart, ToolCallPart, ToolResultPart
+from majordomo.llm.parts import (
+    FilePart,
+    ImagePart,
+    Part,
+    TextPart,
+    ThinkingPart,
+    ToolCallPart,
+    ToolResultPart,
+)
 from majordomo.llm.tools import Tool, as_tool
 from majordomo.media.image_part import check_size
 from majordomo.options import SEEDS
 from majordomo.settings import Limits
-from majordomo.validation import as_extra, as_tuple, check_caller, check_number, check_text
+from majordomo.validation import as_extra, as_tuple, check_number, check_text, check_user_id
 
 Reasoning = Literal["off", "low", "medium", "high"] | int
 
@@ -23,7 +31,7 @@ class LoopOverrides(TypedDict, total=False):
 
     tool_choice: str | None
     output: Any
-    reask: bool | None
+    output_retries: bool | None
     temperature: float | None
     top_p: float | None
     top_k: int | None
@@ -32,7 +40,7 @@ class LoopOverrides(TypedDict, total=False):
     seed: int | None
     reasoning: Reasoning | None
     extra: Mapping[str, Any] | None
-    caller: str | None
+    user_id: str | None
 
 
 class Overrides(LoopOverrides, total=False):
@@ -55,7 +63,7 @@ class Request:
     tools: tuple[Tool, ...] = ()
     tool_choice: str | None = None
     output: Any = None
-    reask: bool = False
+    output_retries: bool = False
     temperature: float | None = None
     top_p: float | None = None
     top_k: int | None = None
@@ -64,12 +72,18 @@ class Request:
     seed: int | None = None
     reasoning: Reasoning | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
-    caller: str = ""
+    user_id: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "messages", tuple(self.messages))
-        object.__setattr__(self, "tools", tuple(as_tool(tool) for tool in as_tuple(self.tools, "tools")))
-        object.__setattr__(self, "stop", (self.stop,) if isinstance(self.stop, str) else as_tuple(self.stop, "stop"))
+        object.__setattr__(
+            self, "tools", tuple(as_tool(tool) for tool in as_tuple(self.tools, "tools"))
+        )
+        object.__setattr__(
+            self,
+            "stop",
+            (self.stop,) if isinstance(self.stop, str) else as_tuple(self.stop, "stop"),
+        )
         as_extra(self.extra)
 
     def apply(self, *options: Callable[[Request], Request]) -> Request:
@@ -83,19 +97,27 @@ class Request:
         """The request with these fields set; None puts a field back to its default. An unknown name is a TypeError."""
         if not changes:
             return self
-        known: dict[str, Any] = {name: _DEFAULTS.get(name) if value is None else value for name, value in changes.items()}
+        known: dict[str, Any] = {
+            name: _DEFAULTS.get(name) if value is None else value for name, value in changes.items()
+        }
         return replace(self, **known)
 
-    def over(self, options: Sequence[Callable[[Request], Request]]) -> Request:
+    def with_defaults(self, options: Sequence[Callable[[Request], Request]]) -> Request:
         """This request's own fields over what `options` (given when the model was made) set."""
         if not options:
             return self
         below = Request(self.messages).apply(*options)
-        ours = {name: getattr(self, name) for name in _DEFAULTS if getattr(self, name) != _DEFAULTS[name]}
+        ours = {
+            name: getattr(self, name)
+            for name in _DEFAULTS
+            if getattr(self, name) != _DEFAULTS[name]
+        }
         return replace(below, **ours)
 
 
-_DEFAULTS: dict[str, Any] = {f.name: getattr(Request(), f.name) for f in fields(Request) if f.name != "messages"}
+_DEFAULTS: dict[str, Any] = {
+    f.name: getattr(Request(), f.name) for f in fields(Request) if f.name != "messages"
+}
 
 
 def check_request(request: Request, limits: Limits) -> None:
@@ -108,40 +130,58 @@ def check_request(request: Request, limits: Limits) -> None:
     check_number("top_k", request.top_k, 1, 2**31, whole=True)
     check_number("max_tokens", request.max_tokens, 1, 2**31, whole=True)
     check_number("seed", request.seed, 0, SEEDS - 1, whole=True)
-    if len(request.stop) > 16 or any(not isinstance(text, str) or not text for text in request.stop):
+    if len(request.stop) > 16 or any(
+        not isinstance(text, str) or not text for text in request.stop
+    ):
         raise InvalidRequestError("stop is one to 16 texts, none of them empty", field="stop")
     for text in request.stop:
-        check_text(text, "stop", limits.prompt)
+        check_text(text, "stop", limits.max_prompt_characters)
     if isinstance(request.reasoning, str):
         if request.reasoning not in ("off", "low", "medium", "high"):
-            raise InvalidRequestError("reasoning is off, low, medium, high or a number of tokens", field="reasoning")
+            raise InvalidRequestError(
+                "reasoning is off, low, medium, high or a number of tokens", field="reasoning"
+            )
     else:
         check_number("reasoning", request.reasoning, 1, 2**31, whole=True)
-    check_caller(request.caller)
+    check_user_id(request.user_id)
     names = [tool.name for tool in request.tools]
     if len(set(names)) != len(names):
         raise InvalidRequestError("two tools have the same name", field="tools")
-    if request.tool_choice is not None and request.tool_choice not in ("auto", "none", "required", *names):
+    if request.tool_choice is not None and request.tool_choice not in (
+        "auto",
+        "none",
+        "required",
+        *names,
+    ):
         raise InvalidRequestError(
-            f"tool_choice is auto, none, required or the name of a tool given, not {request.tool_choice!r}", field="tool_choice"
+            f"tool_choice is auto, none, required or the name of a tool given, not {request.tool_choice!r}",
+            field="tool_choice",
         )
 
 
 def _check_part(part: Part, limits: Limits) -> None:
     match part:
         case TextPart() | ThinkingPart():
-            check_text(part.text, "messages", limits.prompt)
+            check_text(part.text, "messages", limits.max_prompt_characters)
         case ImagePart():
             # Of any kind: what a backend cannot read is sent as something that it can
-            check_size(part, max_pixels=limits.pixels, max_side=limits.side, max_bytes=limits.picture, field="messages")
+            check_size(
+                part,
+                max_pixels=limits.max_image_pixels,
+                max_side=limits.max_image_side,
+                max_bytes=limits.max_image_bytes,
+                field="messages",
+            )
         case FilePart():
-            if len(part.data) > limits.picture:
-                raise InvalidRequestError(f"the file has more than {limits.picture:,} bytes", field="messages")
+            if len(part.data) > limits.max_image_bytes:
+                raise InvalidRequestError(
+                    f"the file has more than {limits.max_image_bytes:,} bytes", field="messages"
+                )
             check_text(part.name + part.mime, "messages", 1000)
         case ToolCallPart():
             for text in (part.id, part.name, part.arguments_json):
-                check_text(text, "messages", limits.prompt)
+                check_text(text, "messages", limits.max_prompt_characters)
         case ToolResultPart():
-            check_text(part.call_id + part.name, "messages", limits.prompt)
+            check_text(part.call_id + part.name, "messages", limits.max_prompt_characters)
             for piece in part.parts:
                 _check_part(piece, limits)

@@ -17,7 +17,9 @@ from majordomo.llm.messages import Message
 from majordomo.llm.parts import ToolCallPart
 
 LONGEST_TEXT = 100_000  # characters of an unfit answer that its error holds
-_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")  # "letters, digits, _, -, at most 64" (OpenAI, function names)
+_NAME = re.compile(
+    r"[A-Za-z0-9_-]{1,64}"
+)  # "letters, digits, _, -, at most 64" (OpenAI, function names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,16 +31,26 @@ class Tool:
 
     name: str
     description: str = ""
-    parameters: Mapping[str, Any] = field(default_factory=lambda: {"type": "object", "properties": {}})
+    parameters: Mapping[str, Any] = field(
+        default_factory=lambda: {"type": "object", "properties": {}}
+    )
     function: Callable[..., Any] | None = field(default=None, compare=False)
-    model: Any = field(default=None, compare=False, repr=False)  # the pydantic model of the arguments, where a function has one
-    context: str = field(default="", compare=False, repr=False)  # the parameter that takes a ToolContext
+    model: Any = field(
+        default=None, compare=False, repr=False
+    )  # the pydantic model of the arguments, where a function has one
+    context: str = field(
+        default="", compare=False, repr=False
+    )  # the parameter that takes a ToolContext
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
-            raise InvalidRequestError("a tool's name is 1 to 64 letters, digits, _ and -", field="tools")
+            raise InvalidRequestError(
+                "a tool's name is 1 to 64 letters, digits, _ and -", field="tools"
+            )
         if not isinstance(self.parameters, Mapping):
-            raise InvalidRequestError(f"the parameters of tool {self.name!r} are a JSON schema", field="tools")
+            raise InvalidRequestError(
+                f"the parameters of tool {self.name!r} are a JSON schema", field="tools"
+            )
 
     def read_arguments(self, call: ToolCallPart) -> dict[str, Any]:
         """The call's arguments as the function takes them: parsed, and validated where the tool is a typed function.
@@ -57,8 +69,15 @@ class Tool:
                 f"{'.'.join(str(step) for step in found['loc']) or 'the arguments'}: {found['msg']}"
                 for found in error.errors(include_url=False, include_input=False)[:10]
             )
-            raise BadResponseError(f"the arguments for tool {self.name!r} do not fit: {wrong}", code="BAD_TOOL_ARGUMENTS") from None
-        return {name: getattr(checked, name) for name in type(checked).model_fields if name in checked.model_fields_set}
+            raise BadResponseError(
+                f"the arguments for tool {self.name!r} do not fit: {wrong}",
+                code="BAD_TOOL_ARGUMENTS",
+            ) from None
+        return {
+            name: getattr(checked, name)
+            for name in type(checked).model_fields
+            if name in checked.model_fields_set
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +90,7 @@ class ToolContext:
     call: ToolCallPart
     messages: tuple[Message, ...] = ()
     value: Any = None
-    caller: str = ""
+    user_id: str = ""
 
 
 def as_tool(value: Tool | Callable[..., Any]) -> Tool:
@@ -79,14 +98,18 @@ def as_tool(value: Tool | Callable[..., Any]) -> Tool:
     if isinstance(value, Tool):
         return value
     if not callable(value):
-        raise InvalidRequestError(f"a tool is a function or a Tool, not {type(value).__name__}", field="tools")
+        raise InvalidRequestError(
+            f"a tool is a function or a Tool, not {type(value).__name__}", field="tools"
+        )
     # Loops are given the same functions again and again, and reading one costs as much as a call.
     read = _READ.get(value) if isinstance(value, FunctionType) else None
     if read is None or read.named != (value.__name__, value.__doc__):
         read = _signature(value)
         if isinstance(value, FunctionType):
             _READ[value] = read
-    return Tool(value.__name__, read.summary, deepcopy(read.schema), value, read.model, read.context)
+    return Tool(
+        value.__name__, read.summary, deepcopy(read.schema), value, read.model, read.context
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,25 +133,46 @@ def _signature(value: Callable[..., Any]) -> _Signature:
     try:
         hints = get_type_hints(value, include_extras=True)
     except (NameError, TypeError) as error:
-        raise InvalidRequestError(f"the annotations of tool {value!r} cannot be read: {error}", field="tools") from None
+        raise InvalidRequestError(
+            f"the annotations of tool {value!r} cannot be read: {error}", field="tools"
+        ) from None
     summary, described = _docstring(inspect.getdoc(value) or "")
     fields: dict[str, Any] = {}
     context = ""
     for name, parameter in inspect.signature(value).parameters.items():
-        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
-            raise InvalidRequestError(f"tool {value.__name__!r}: parameter {name!r} cannot be given by name", field="tools")
+        if parameter.kind in (
+            parameter.VAR_POSITIONAL,
+            parameter.VAR_KEYWORD,
+            parameter.POSITIONAL_ONLY,
+        ):
+            raise InvalidRequestError(
+                f"tool {value.__name__!r}: parameter {name!r} cannot be given by name",
+                field="tools",
+            )
         if hints.get(name) is ToolContext:
             context = name
             continue
         if name.startswith("_"):
-            raise InvalidRequestError(f"tool {value.__name__!r}: parameter {name!r} begins with an underscore", field="tools")
+            raise InvalidRequestError(
+                f"tool {value.__name__!r}: parameter {name!r} begins with an underscore",
+                field="tools",
+            )
         default = ... if parameter.default is parameter.empty else parameter.default
-        fields[name] = (hints.get(name, Any), Field(default, description=described[name]) if name in described else default)
+        fields[name] = (
+            hints.get(name, Any),
+            Field(default, description=described[name]) if name in described else default,
+        )
     try:
-        model = create_model(value.__name__, __config__=ConfigDict(arbitrary_types_allowed=False, protected_namespaces=()), **fields)
+        model = create_model(
+            value.__name__,
+            __config__=ConfigDict(arbitrary_types_allowed=False, protected_namespaces=()),
+            **fields,
+        )
         schema = model.model_json_schema()
     except PydanticUserError as error:
-        raise InvalidRequestError(f"tool {value.__name__!r} has no JSON schema: {error.message}", field="tools") from None
+        raise InvalidRequestError(
+            f"tool {value.__name__!r} has no JSON schema: {error.message}", field="tools"
+        ) from None
     schema.pop("title", None)
     return _Signature((value.__name__, value.__doc__), summary, schema, model, context)
 
@@ -137,7 +181,11 @@ def _docstring(text: str) -> tuple[str, dict[str, str]]:
     """The text before `Args:`, and the description of each argument in that section (Google style)."""
     head, _, rest = text.partition("\nArgs:\n")
     section = re.split(r"\n\S", rest, maxsplit=1)[0]
-    found = re.findall(r"^\s+(\w+)\s*(?:\([^)]*\))?:\s*(.+?)(?=\n\s+\w+\s*(?:\([^)]*\))?:|\Z)", section, re.DOTALL | re.MULTILINE)
+    found = re.findall(
+        r"^\s+(\w+)\s*(?:\([^)]*\))?:\s*(.+?)(?=\n\s+\w+\s*(?:\([^)]*\))?:|\Z)",
+        section,
+        re.DOTALL | re.MULTILINE,
+    )
     return head.strip(), {name: " ".join(words.split()) for name, words in found}
 
 
@@ -151,7 +199,9 @@ def output_schema(output: Any) -> dict[str, Any]:
     try:
         return TypeAdapter(output).json_schema()
     except PydanticUserError as error:
-        raise InvalidRequestError(f"output has no JSON schema: {error.message}", field="output") from None
+        raise InvalidRequestError(
+            f"output has no JSON schema: {error.message}", field="output"
+        ) from None
 
 
 def read_output(output: Any, text: str, within: str = "") -> Any:
@@ -186,7 +236,9 @@ def _read(output: Any, text: str, within: str) -> Any:
     from pydantic_core import from_json
 
     if is_heavy_text(text):
-        raise BadResponseError("the answer holds more values than any has reason to", code="TOO_MANY_VALUES")
+        raise BadResponseError(
+            "the answer holds more values than any has reason to", code="TOO_MANY_VALUES"
+        )
     fenced = re.fullmatch(r"\s*```(?:json)?\s*\n(.*?)\n?```\s*", text, re.DOTALL)
     try:
         value = from_json(fenced[1] if fenced else text)
@@ -198,6 +250,11 @@ def _read(output: Any, text: str, within: str) -> Any:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(step) for step in first["loc"])
-        raise BadResponseError(f"the answer does not fit the output asked for: {where}: {first['msg']}", code="BAD_OUTPUT") from None
+        raise BadResponseError(
+            f"the answer does not fit the output asked for: {where}: {first['msg']}",
+            code="BAD_OUTPUT",
+        ) from None
     except ValueError:
-        raise BadResponseError("the answer is not the JSON that output asked for", code="BAD_OUTPUT") from None
+        raise BadResponseError(
+            "the answer is not the JSON that output asked for", code="BAD_OUTPUT"
+        ) from None

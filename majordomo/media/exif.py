@@ -33,7 +33,9 @@ def read_exif(block: bytes) -> Exif:
     try:
         for tag, kind, count, at in _entries(block, order, _long(block, order, 4)):
             if tag == _ORIENTATION and kind in (_SHORT, _LONG) and count == 1:
-                orientation = int(struct.unpack_from(f"{order}{'H' if kind == _SHORT else 'I'}", block, at)[0])
+                orientation = int(
+                    struct.unpack_from(f"{order}{'H' if kind == _SHORT else 'I'}", block, at)[0]
+                )
             elif tag == _EXIF_IFD:
                 comment = _comment_in(block, order, _long(block, order, at))
     except struct.error:
@@ -52,7 +54,12 @@ def write_exif(orientation: int = 1, comment: str = "") -> bytes:
     entries.append(struct.pack(">HHII", _EXIF_IFD, _LONG, 1, inner))
     text = b"UNICODE\0" + comment.encode("utf-16-be", "replace")  # as A1111 writes it
     head = b"MM\0*" + struct.pack(">IH", 8, len(entries)) + b"".join(entries) + bytes(4)
-    return head + struct.pack(">HHHII", 1, _USER_COMMENT, _UNDEFINED, len(text), inner + 18) + bytes(4) + text
+    return (
+        head
+        + struct.pack(">HHHII", 1, _USER_COMMENT, _UNDEFINED, len(text), inner + 18)
+        + bytes(4)
+        + text
+    )
 
 
 def _entries(block: bytes, order: str, at: int) -> Iterator[tuple[int, int, int, int]]:
@@ -81,6 +88,14 @@ def _text(comment: bytes) -> str:
     of the file; of text with any ASCII in it, the zeros tell."""
     code, rest = comment[:8], comment[8:]
     if code != b"UNICODE\0":
-        return rest.decode("utf-8", "replace").strip("\0 ") if code in (b"ASCII\0\0\0", bytes(8)) else ""
+        return (
+            rest.decode("utf-8", "replace").strip("\0 ")
+            if code in (b"ASCII\0\0\0", bytes(8))
+            else ""
+        )
     little = rest[1::2].count(0) > rest[::2].count(0)
-    return rest[: len(rest) // 2 * 2].decode("utf-16-le" if little else "utf-16-be", "replace").strip("\0\ufeff")
+    return (
+        rest[: len(rest) // 2 * 2]
+        .decode("utf-16-le" if little else "utf-16-be", "replace")
+        .strip("\0\ufeff")
+    )

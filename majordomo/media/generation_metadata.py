@@ -1,7 +1,7 @@
-"""How image programs write down what a picture was made with: the text of A1111 and stable-diffusion.cpp, and ComfyUI's graph.
+"""How image programs write down what an image was made with: the text of A1111 and stable-diffusion.cpp, and ComfyUI's graph.
 
 The text is prompt, then "Negative prompt: ...", then one last line of pairs that begins with "Steps: "; each may be missing. All of it is a
-claim: whoever saved the picture may have written anything.
+claim: whoever saved the image may have written anything.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _GRAPH = {
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class ParsedMetadata:
     """The three parts of the text."""
 
     prompt: str | None = None
@@ -53,20 +53,22 @@ class Told:
         return int(digits) if re.fullmatch(r"[0-9]{1,20}", digits) else None
 
 
-def read_text(text: str | None) -> Told:
+def read_text(text: str | None) -> ParsedMetadata:
     if text is None:
-        return Told()
+        return ParsedMetadata()
     lines = text.replace("\r\n", "\n").strip().split("\n")
     pairs = _pairs(lines[-1])
     if pairs:
         lines.pop()
-    start = next((index for index, line in enumerate(lines) if line.startswith(_NEGATIVE)), len(lines))
+    start = next(
+        (index for index, line in enumerate(lines) if line.startswith(_NEGATIVE)), len(lines)
+    )
     negative = "\n".join(lines[start:])[len(_NEGATIVE) :].strip()
-    return Told("\n".join(lines[:start]).strip(), negative or None, pairs)
+    return ParsedMetadata("\n".join(lines[:start]).strip(), negative or None, pairs)
 
 
 def read_parameters(texts: Mapping[str, str]) -> dict[str, Any]:
-    """Canonical fields found in the text chunks of a picture, as far as they are there: prompt, negative_prompt, steps, sampler,
+    """Canonical fields found in the text chunks of an image, as far as they are there: prompt, negative_prompt, steps, sampler,
     scheduler, cfg_scale, seed, size, strength, model; and under their own names all other pairs, as text."""
     if "parameters" in texts:
         return _from_text(read_text(texts["parameters"]))
@@ -78,14 +80,18 @@ def write_parameters(values: Mapping[str, Any]) -> str:
     lines = [str(values.get("prompt") or "").strip()]
     if values.get("negative_prompt"):
         lines.append(f"{_NEGATIVE} {values['negative_prompt']}")
-    pairs = [(label, values[name]) for name, (label, _) in _PAIRS.items() if values.get(name) not in (None, "")]
+    pairs = [
+        (label, values[name])
+        for name, (label, _) in _PAIRS.items()
+        if values.get(name) not in (None, "")
+    ]
     if values.get("steps") is None:
         pairs.insert(0, ("Steps", "default"))  # by this word every reader finds the line
     lines.append(", ".join(f"{label}: {_quoted(value)}" for label, value in pairs))
     return "\n".join(lines)
 
 
-def _from_text(told: Told) -> dict[str, Any]:
+def _from_text(told: ParsedMetadata) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if told.prompt:
         found["prompt"] = told.prompt
@@ -116,7 +122,12 @@ def _told(canonical: str, value: Any) -> Any:
     kind = _PAIRS[canonical][1]
     if isinstance(value, str):
         return _as(kind, value)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or kind is str or not -1e300 < value < 1e300:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, (int, float))
+        or kind is str
+        or not -1e300 < value < 1e300
+    ):
         return None
     return value if isinstance(value, kind) or kind is float else None
 
@@ -127,14 +138,18 @@ def _from_graph(text: str) -> dict[str, Any]:
         graph = json.loads(text)
     except (ValueError, RecursionError):
         return {}
-    nodes = {key: node["inputs"] for key, node in graph.items() if _is_node(node)} if isinstance(graph, dict) else {}
+    nodes = (
+        {key: node["inputs"] for key, node in graph.items() if _is_node(node)}
+        if isinstance(graph, dict)
+        else {}
+    )
     found: dict[str, Any] = {}
     disputed: set[str] = set()
     for inputs in nodes.values():
         for name, canonical in _GRAPH.items():
             value = _told(canonical, inputs.get(name))
             if value is not None and found.setdefault(canonical, value) != value:
-                disputed.add(canonical)  # several samplers: no one value is the picture's
+                disputed.add(canonical)  # several samplers: no one value is the image's
         for link, canonical in (("positive", "prompt"), ("negative", "negative_prompt")):
             target = inputs.get(link)
             source = nodes.get(str(target[0]), {}) if isinstance(target, list) and target else {}

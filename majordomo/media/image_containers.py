@@ -13,13 +13,19 @@ JPEG_END = 0xD9
 _SCAN_ENDS = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _MOST_BOXES = 4096
 _TEXT_LIMIT = 1 << 20  # bytes of one text of a PNG
-_WEBP_HEADERS = {b"VP8X": 10, b"VP8L": 5, b"VP8 ": 10}  # bytes that say the size, of the chunk that comes first (RFC 9649, 2.5 to 2.7)
-JPEG_EXIF_LIMIT = 0xFFFF - 2 - 6  # a segment's length counts itself, and the block begins with Exif and two zeros
+_WEBP_HEADERS = {
+    b"VP8X": 10,
+    b"VP8L": 5,
+    b"VP8 ": 10,
+}  # bytes that say the size, of the chunk that comes first (RFC 9649, 2.5 to 2.7)
+JPEG_EXIF_LIMIT = (
+    0xFFFF - 2 - 6
+)  # a segment's length counts itself, and the block begins with Exif and two zeros
 
 
 def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
     """(marker, start, end) of each piece behind the first two bytes, marker included; coded pixels have the marker 0. The end of the
-    picture is the last one; a broken file has none."""
+    image is the last one; a broken file has none."""
     at = 2
     while at + 1 < len(data) and data[at] == 0xFF:
         start = at
@@ -115,7 +121,10 @@ def _webp_with(data: bytes, block: bytes) -> bytes:
 
 
 def webp_of(chunks: list[tuple[bytes, bytes]]) -> bytes:
-    body = b"".join(kind + struct.pack("<I", len(piece)) + piece + bytes(len(piece) % 2) for kind, piece in chunks)
+    body = b"".join(
+        kind + struct.pack("<I", len(piece)) + piece + bytes(len(piece) % 2)
+        for kind, piece in chunks
+    )
     return b"RIFF" + struct.pack("<I", len(body) + 4) + b"WEBP" + body
 
 
@@ -127,7 +136,9 @@ def _extended(data: bytes, kind: bytes, piece: bytes) -> bytes:
     else:
         width, height = (int.from_bytes(piece[at : at + 2], "little") & 0x3FFF for at in (6, 8))
         width, height, alpha = width - 1, height - 1, 0
-    return bytes([0x10 * alpha, 0, 0, 0]) + width.to_bytes(3, "little") + height.to_bytes(3, "little")
+    return (
+        bytes([0x10 * alpha, 0, 0, 0]) + width.to_bytes(3, "little") + height.to_bytes(3, "little")
+    )
 
 
 def avif_size(data: bytes) -> tuple[int, int] | None:
@@ -197,7 +208,9 @@ def png_text(data: bytes) -> dict[str, str]:
                 text = _inflate(rest[1:]).decode("latin-1")
             else:
                 _language, _translated, content = rest[2:].split(b"\0", 2)
-                text = (_inflate(content) if rest[0] else content[:_TEXT_LIMIT]).decode("utf-8", "replace")
+                text = (_inflate(content) if rest[0] else content[:_TEXT_LIMIT]).decode(
+                    "utf-8", "replace"
+                )
         except (zlib.error, ValueError, IndexError):
             continue
         found[key.decode("latin-1")] = text
@@ -207,7 +220,12 @@ def png_text(data: bytes) -> dict[str, str]:
 def with_text(data: bytes, key: str, text: str) -> bytes:
     """The PNG with one more text chunk (iTXt, so that any language fits) before its pixels."""
     body = key.encode("latin-1") + b"\0\0\0\0\0" + text.encode("utf-8", "replace")
-    chunk = struct.pack(">I", len(body)) + b"iTXt" + body + struct.pack(">I", zlib.crc32(b"iTXt" + body))
+    chunk = (
+        struct.pack(">I", len(body))
+        + b"iTXt"
+        + body
+        + struct.pack(">I", zlib.crc32(b"iTXt" + body))
+    )
     end = 8 + 12 + 13  # behind the header, which is always first
     return data[:end] + chunk + data[end:]
 

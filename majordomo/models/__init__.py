@@ -1,1 +1,1 @@
-"""How a conversation goes: ask, listen, collect, try again, give up. Written once, on anyio; the blocking colour runs the same code."""
+"""How a conversation goes: ask, listen, collect, try again, give up. Written once, on anyio; the blocking color runs the same code."""

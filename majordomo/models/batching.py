@@ -1,4 +1,4 @@
-"""Several calls for the pictures of one request: their events as those of one call, their results as one."""
+"""Several calls for the images of one request: their events as those of one call, their results as one."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from majordomo.errors import CallWarning, ContentRefusedError, MajordomoError
 
 
 @dataclass(slots=True)
-class Portion:
-    """One of several calls for the pictures of one request: `size` of them, from number `first` on."""
+class Batch:
+    """One of several calls for the images of one request: `size` of them, from number `first` on."""
 
     first: int
     size: int
@@ -21,31 +21,35 @@ class Portion:
     total: int = 0
 
     @property
-    def hopeless(self) -> bool:
-        """Whether the other calls would fail alike: neither bad luck nor this seed's picture being refused."""
+    def is_permanent_failure(self) -> bool:
+        """Whether the other calls would fail alike: neither bad luck nor this seed's image being refused."""
         error = self.error
-        return isinstance(error, MajordomoError) and not error.retryable and not isinstance(error, ContentRefusedError)
+        return (
+            isinstance(error, MajordomoError)
+            and not error.retryable
+            and not isinstance(error, ContentRefusedError)
+        )
 
 
-class Together:
+class MergedProgress:
     """The events of several calls as those of one: steps are added up, previews count through."""
 
-    def __init__(self, parts: Sequence[Portion], tell: Callable[[imagegen.ImageEvent], None]) -> None:
+    def __init__(self, parts: Sequence[Batch], emit: Callable[[imagegen.ImageEvent], None]) -> None:
         self._parts = parts
-        self._tell = tell
+        self._emit = emit
 
-    def __call__(self, part: Portion, event: imagegen.ImageEvent) -> None:
+    def __call__(self, part: Batch, event: imagegen.ImageEvent) -> None:
         if isinstance(event, imagegen.Preview):
             event = imagegen.Preview(event.image, event.index + part.first)
         elif isinstance(event, imagegen.Step):
             part.done, part.total = event.step, event.total
             total = sum(other.total or event.total for other in self._parts)
             event = imagegen.Step(sum(other.done for other in self._parts), total)
-        self._tell(event)
+        self._emit(event)
 
 
-def joined(parts: Sequence[Portion]) -> imagegen.Result:
-    """One result of several. Raises the first error when no call gave a picture."""
+def merge_results(parts: Sequence[Batch]) -> imagegen.Result:
+    """One result of several. Raises the first error when no call gave an image."""
     for part in parts:
         if part.error is not None and not isinstance(part.error, MajordomoError):
             raise part.error
@@ -55,9 +59,15 @@ def joined(parts: Sequence[Portion]) -> imagegen.Result:
         raise next(part.error for part in parts if part.error is not None)
     warnings = [warning for result in good for warning in result.warnings]
     for part in failed:
-        which = f"picture {part.first + 1}" if part.size == 1 else f"pictures {part.first + 1} to {part.first + part.size}"
-        reason = "not tried, the others had failed for good" if part.error is None else str(part.error)
-        warnings.append(CallWarning("PICTURE_FAILED", f"{which} failed: {reason}", "n"))
+        which = (
+            f"image {part.first + 1}"
+            if part.size == 1
+            else f"images {part.first + 1} to {part.first + part.size}"
+        )
+        reason = (
+            "not tried, the others had failed for good" if part.error is None else str(part.error)
+        )
+        warnings.append(CallWarning("IMAGE_FAILED", f"{which} failed: {reason}", "n"))
     return imagegen.Result(
         tuple(image for result in good for image in result.images),
         tuple(detail for result in good for detail in result.details),

@@ -9,8 +9,8 @@ from anyio import sleep
 
 from majordomo import llm
 from majordomo.backend_status import Loading, Queued
-from majordomo.concurrency.loop_lifetime import Tie, tied
-from majordomo.concurrency.task_stream import Telling
+from majordomo.concurrency.loop_lifetime import LoopGuard, close_with_loop
+from majordomo.concurrency.task_stream import TaskStream
 from majordomo.errors import (
     BadResponseError,
     CallWarning,
@@ -19,11 +19,11 @@ from majordomo.errors import (
     StreamBrokenError,
 )
 from majordomo.llm.reply import empty_reply
-from majordomo.media.image_part import Readable
-from majordomo.models.client import Caller, Tries, read_all
-from majordomo.queueing.admission import Place
+from majordomo.media.image_part import ImageSupport
+from majordomo.models.client import BackendClient, RetryState, read_all
+from majordomo.queueing.admission import Admission
 from majordomo.settings import Limits, Timeout
-from majordomo.transport_types import WireRequest, WireStream
+from majordomo.transport_types import HTTPRequest, HTTPStream
 
 
 class ChatDecoder(Protocol):
@@ -42,15 +42,17 @@ class ChatDecoder(Protocol):
     def finish(self) -> list[llm.ChatEvent]: ...
 
 
-class ChatDoor(Protocol):
+class ChatCodec(Protocol):
     """A dialect's client side."""
 
     @property
-    def reads(self) -> Readable: ...
+    def image_support(self) -> ImageSupport: ...
 
-    def encode(self, model: str, request: llm.Request, *, stream: bool = False) -> tuple[WireRequest, list[CallWarning]]: ...
+    def encode_request(
+        self, model: str, request: llm.Request, *, stream: bool = False
+    ) -> tuple[HTTPRequest, list[CallWarning]]: ...
 
-    def decode(self, body: bytes, request: llm.Request, limits: Limits) -> llm.Reply: ...
+    def decode_reply(self, body: bytes, request: llm.Request, limits: Limits) -> llm.Reply: ...
 
     def stream_decoder(self, request: llm.Request, limits: Limits) -> ChatDecoder: ...
 
@@ -62,38 +64,38 @@ class HTTPChatSource:
 
     def __init__(
         self,
-        caller: Caller,
-        door: ChatDoor,
+        client: BackendClient,
+        codec: ChatCodec,
         request: llm.Request,
-        wire: WireRequest | Callable[[], Awaitable[WireRequest]],
+        encoded: HTTPRequest | Callable[[], Awaitable[HTTPRequest]],
         timeout: Timeout,
         model: str,
         named: Callable[[llm.Reply], llm.Reply],
     ) -> None:
-        self._caller = caller
-        self._door = door
+        self._client = client
+        self._codec = codec
         self._request = request
-        self._wire = wire
+        self._wire = encoded
         self._model = model
         self._named = named
-        self._decoder = door.stream_decoder(request, caller.limits)
-        self._deadline = caller.deadline(timeout, model, self._loads)
-        self._tries = Tries(caller, self._deadline, model)
-        self._opening: Telling[llm.ChatEvent, WireStream] = Telling(self._opened)
-        self._tell: Callable[[llm.ChatEvent], None] | None = None
+        self._decoder = codec.stream_decoder(request, client.limits)
+        self._deadline = client.deadline(timeout, model, self._loads)
+        self._tries = RetryState(client, self._deadline, model)
+        self._opening: TaskStream[llm.ChatEvent, HTTPStream] = TaskStream(self._open_stream)
+        self._emit: Callable[[llm.ChatEvent], None] | None = None
         self._news: list[Loading] = []
         self._pause = 0.0
-        self._stream: WireStream | None = None
+        self._stream: HTTPStream | None = None
         self._whole: llm.Reply | None = None
-        self._place: Place | None = None
-        self._tie: Tie | None = None
+        self._place: Admission | None = None
+        self._tie: LoopGuard | None = None
 
     @property
     def reply(self) -> llm.Reply:
         if self._whole is not None:
             return self._whole
         if self._stream is None:
-            return empty_reply(self._model, self._caller.provider)
+            return empty_reply(self._model, self._client.provider)
         return self._named(self._decoder.reply)
 
     async def next_events(self) -> Sequence[llm.ChatEvent]:
@@ -104,63 +106,70 @@ class HTTPChatSource:
                 return told
             events = await self._read()
             if self._whole is not None:
-                self._leave()
+                self._release()
             return events
         except MajordomoError as error:
             if isinstance(error, StreamBrokenError) and isinstance(error.partial, llm.Reply):
                 error.partial = self._named(error.partial)
             # Without its frames: they hold the answer, which may quote a key
-            raise self._caller.about(error, self._model).with_traceback(None) from error.__cause__
+            raise self._client.with_context(error, self._model).with_traceback(
+                None
+            ) from error.__cause__
 
     async def _open(self) -> Sequence[llm.ChatEvent]:
         """What is told until the stream is open; nothing once it is.
 
         Where there may be something to tell, a task of its own waits. Most streams open at once and do without.
         """
-        if not isinstance(self._wire, WireRequest):
+        if not isinstance(self._wire, HTTPRequest):
             self._wire = await self._wire()
-        if not self._opening.begun and not self._caller.talks:
-            self._place = await self._caller.enter(self._deadline, self._model, self._request.caller)
+        if not self._opening.started and not self._client.may_emit_early:
+            self._place = await self._client.admit(
+                self._deadline, self._model, self._request.user_id
+            )
             try:
-                self._stream = await self._caller.open(self._wire, self._deadline)
+                self._stream = await self._client.open(self._wire, self._deadline)
             except MajordomoError as error:
                 self._failed(error)
             else:
-                self._tie = await tied(self._stream, self._place)
+                self._tie = await close_with_loop(self._stream, self._place)
                 return ()
-        if told := await self._opening.told():
+        if told := await self._opening.next_events():
             return told
         self._stream = self._opening.result
-        self._tie = await tied(self._stream, self._place)
+        self._tie = await close_with_loop(self._stream, self._place)
         return ()
 
-    async def _opened(self, tell: Callable[[llm.ChatEvent], None]) -> WireStream:
+    async def _open_stream(self, emit: Callable[[llm.ChatEvent], None]) -> HTTPStream:
         """The stream, once it is this call's turn and the model is loaded; what happens meanwhile is told."""
-        assert isinstance(self._wire, WireRequest)
-        self._tell = tell
+        assert isinstance(self._wire, HTTPRequest)
+        self._emit = emit
         if self._place is None:
-            self._place = await self._caller.enter(
-                self._deadline, self._model, self._request.caller, lambda position: tell(Queued(position))
+            self._place = await self._client.admit(
+                self._deadline,
+                self._model,
+                self._request.user_id,
+                lambda position: emit(Queued(position)),
             )
         while True:
             for event in self._news:
-                tell(event)
+                emit(event)
             self._news.clear()
             await sleep(self._pause)
             try:
-                return await self._caller.open(self._wire, self._deadline)
+                return await self._client.open(self._wire, self._deadline)
             except MajordomoError as error:
                 self._failed(error)
 
     def _failed(self, error: MajordomoError) -> None:
         """Decide on another try; raises the error when there is none."""
-        self._pause = self._tries.decide(self._caller.about(error, self._model))
+        self._pause = self._tries.next_delay(self._client.with_context(error, self._model))
         if error.code == "MODEL_LOADING":
             self._news.append(Loading(error.message, self._deadline.elapsed()))
 
     def _loads(self, event: Loading) -> None:
-        if self._tell is not None:
-            self._tell(event)
+        if self._emit is not None:
+            self._emit(event)
 
     async def _read(self) -> Sequence[llm.ChatEvent]:
         stream = self._stream
@@ -181,7 +190,9 @@ class HTTPChatSource:
                     piece = b""  # the finish reason was there: what is missing is only the farewell
                 elif isinstance(error, ConnectionFailedError):
                     raise StreamBrokenError(
-                        f"the stream broke off: {error.message}", partial=decoder.reply, details=error.details
+                        f"the stream broke off: {error.message}",
+                        partial=decoder.reply,
+                        details=error.details,
                     ) from None
                 else:
                     raise
@@ -193,10 +204,12 @@ class HTTPChatSource:
                     await stream.finish()
                 return events
 
-    async def _read_whole(self, stream: WireStream) -> Sequence[llm.ChatEvent]:
+    async def _read_whole(self, stream: HTTPStream) -> Sequence[llm.ChatEvent]:
         """The server ignored `stream` and answered at once; or it tells an error with status 200."""
-        body = await read_all(stream, self._door.reply_limit(self._request, self._caller.limits))
-        reply = self._whole = self._named(self._door.decode(body, self._request, self._caller.limits))
+        body = await read_all(stream, self._codec.reply_limit(self._request, self._client.limits))
+        reply = self._whole = self._named(
+            self._codec.decode_reply(body, self._request, self._client.limits)
+        )
         events: list[llm.ChatEvent] = []
         if reply.thinking:
             events.append(llm.ThinkingDelta(reply.thinking))
@@ -214,15 +227,15 @@ class HTTPChatSource:
             if stream is not None:
                 await stream.aclose()
         finally:
-            self._leave()
+            self._release()
             if self._tie is not None:
                 await self._tie.aclose()
 
-    def _leave(self) -> None:
+    def _release(self) -> None:
         if self._place is not None:
-            self._place.leave(tokens_of(self._whole) if self._whole is not None else None)
+            self._place.release(total_tokens(self._whole) if self._whole is not None else None)
 
 
-def tokens_of(reply: llm.Reply) -> int:
+def total_tokens(reply: llm.Reply) -> int:
     """What counts for a rate."""
     return (reply.usage.input_tokens or 0) + (reply.usage.output_tokens or 0)

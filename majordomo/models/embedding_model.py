@@ -10,85 +10,124 @@ from majordomo.concurrency import portal
 from majordomo.dialects.request_body import check_extra, own_extra
 from majordomo.errors import MajordomoError
 from majordomo.llm.embeddings import EmbeddingModel, Embeddings, check_texts
-from majordomo.models.client import Caller, Tries
-from majordomo.observability.observed_call import Observed
+from majordomo.models.client import BackendClient, RetryState
+from majordomo.observability.observed_call import ObservedCall
 from majordomo.settings import Limits, Timeout
-from majordomo.transport_types import WireRequest
-from majordomo.validation import check_caller
+from majordomo.transport_types import HTTPRequest
+from majordomo.validation import check_user_id
 
 VECTOR = 256 << 10  # bytes of one in JSON, at most: what nobody asked for is not read
 
 
-class EmbeddingDoor(Protocol):
+class EmbeddingCodec(Protocol):
     """A dialect's client side."""
 
-    def encode(self, model: str, texts: Sequence[str], dimensions: int | None, extra: Mapping[str, Any]) -> WireRequest: ...
+    def encode_request(
+        self, model: str, texts: Sequence[str], dimensions: int | None, extra: Mapping[str, Any]
+    ) -> HTTPRequest: ...
 
-    def decode(self, body: bytes, asked: int, limits: Limits) -> Embeddings: ...
+    def decode_reply(self, body: bytes, asked: int, limits: Limits) -> Embeddings: ...
 
 
 class HTTPEmbeddingModel(EmbeddingModel):
     """An embedding model behind a door and a wire. Asking again changes nothing, so what fails in passing is asked again."""
 
-    def __init__(self, caller: Caller, door: EmbeddingDoor, id: str, *, timeout: Timeout) -> None:  # noqa: A002 (the word of the design)
-        self.provider: str = caller.provider
+    def __init__(
+        self, client: BackendClient, codec: EmbeddingCodec, id: str, *, timeout: Timeout
+    ) -> None:
+        self.provider: str = client.provider
         self.id = id
-        self._caller = caller
-        self._door = door
+        self._client = client
+        self._codec = codec
         self._timeout = timeout
-        self._owner: Any = None
+        self._owned_provider: Any = None
 
     async def embed(
-        self, texts: str | Sequence[str], *, dimensions: int | None = None, extra: Mapping[str, Any] | None = None, caller: str = ""
+        self,
+        texts: str | Sequence[str],
+        *,
+        dimensions: int | None = None,
+        extra: Mapping[str, Any] | None = None,
+        user_id: str = "",
     ) -> Embeddings:
-        ways = self._caller
+        ways = self._client
         try:
             given = check_texts(texts, dimensions, extra, ways.limits)
             check_extra(extra or {})
-            check_caller(caller)
+            check_user_id(user_id)
         except MajordomoError as error:
-            error.about(self.provider, self.id)
+            error.with_context(self.provider, self.id)
             raise
         if not ways.observers:
-            return await self._embedded(given, dimensions, extra or {}, caller)
-        settings = {"texts": len(given), **({} if dimensions is None else {"dimensions": dimensions})}
-        observed = Observed(ways.observers, "embed", self.provider, self.id, given, caller=caller, address=ways.address, settings=settings)
+            return await self._embedded(given, dimensions, extra or {}, user_id)
+        settings = {
+            "texts": len(given),
+            **({} if dimensions is None else {"dimensions": dimensions}),
+        }
+        observed = ObservedCall(
+            ways.observers,
+            "embed",
+            self.provider,
+            self.id,
+            given,
+            user_id=user_id,
+            address=ways.address,
+            settings=settings,
+        )
         observed.start()
-        return await observed.run(lambda: self._embedded(given, dimensions, extra or {}, caller))
+        return await observed.run(lambda: self._embedded(given, dimensions, extra or {}, user_id))
 
-    async def _embedded(self, given: Sequence[str], dimensions: int | None, extra: Mapping[str, Any], whose: str) -> Embeddings:
-        caller = self._caller
+    async def _embedded(
+        self, given: Sequence[str], dimensions: int | None, extra: Mapping[str, Any], whose: str
+    ) -> Embeddings:
+        client = self._client
         try:
-            wire = self._door.encode(self.id, given, dimensions, own_extra(extra, self.provider, caller.peers))
-            deadline = caller.deadline(self._timeout, self.id)
-            most = min(max(caller.limits.reply, len(given) * VECTOR), max(caller.limits.reply, caller.limits.picture_reply))
+            wire = self._codec.encode_request(
+                self.id, given, dimensions, own_extra(extra, self.provider, client.peers)
+            )
+            deadline = client.deadline(self._timeout, self.id)
+            most = min(
+                max(client.limits.max_reply_bytes, len(given) * VECTOR),
+                max(client.limits.max_reply_bytes, client.limits.max_image_reply_bytes),
+            )
 
             async def once() -> Embeddings:
                 try:
-                    return self._door.decode(await caller.fetch(wire, deadline, most), len(given), caller.limits)
+                    return self._codec.decode_reply(
+                        await client.read_body(wire, deadline, most), len(given), client.limits
+                    )
                 except MajordomoError as error:
-                    raise error.with_traceback(None) from error.__cause__  # its frames hold the answer, which may quote a key
+                    raise error.with_traceback(
+                        None
+                    ) from error.__cause__  # its frames hold the answer, which may quote a key
 
-            place = await caller.enter(deadline, self.id, whose)
+            place = await client.admit(deadline, self.id, whose)
             try:
-                made = await caller.repeat(once, Tries(caller, deadline, self.id))
-                place.leave(made.usage.input_tokens)
+                made = await client.retry(once, RetryState(client, deadline, self.id))
+                place.release(made.usage.input_tokens)
             finally:
-                place.leave()
+                place.release()
         except MajordomoError as error:
-            error.about(self.provider, self.id)
+            error.with_context(self.provider, self.id)
             raise
         return replace(made, provider=self.provider, model=made.model or self.id)
 
     def embed_sync(
-        self, texts: str | Sequence[str], *, dimensions: int | None = None, extra: Mapping[str, Any] | None = None, caller: str = ""
+        self,
+        texts: str | Sequence[str],
+        *,
+        dimensions: int | None = None,
+        extra: Mapping[str, Any] | None = None,
+        user_id: str = "",
     ) -> Embeddings:
-        return portal.run(lambda: self.embed(texts, dimensions=dimensions, extra=extra, caller=caller))
+        return portal.run(
+            lambda: self.embed(texts, dimensions=dimensions, extra=extra, user_id=user_id)
+        )
 
     async def aclose(self) -> None:
         """Close the provider if this model was made by name; else it is the caller's."""
-        if self._owner is not None:
-            await self._owner.aclose()
+        if self._owned_provider is not None:
+            await self._owned_provider.aclose()
 
     def __repr__(self) -> str:
         return f"<embedding model {self.provider}/{self.id}>"

@@ -1,4 +1,4 @@
-"""Pictures from a backend with a queue: order, come back until they are ready, withdraw the order when nobody wants them any more."""
+"""Images from a backend with a queue: order, come back until they are ready, withdraw the order when nobody wants them any more."""
 
 from __future__ import annotations
 
@@ -8,84 +8,102 @@ from anyio import sleep
 
 from majordomo import imagegen
 from majordomo.backend_status import Queued
-from majordomo.concurrency.companion_task import withdrawing
+from majordomo.concurrency.companion_task import run_or_withdraw
 from majordomo.dialects.image_jobs import JobStatus
 from majordomo.errors import JobLostError, NotFoundError, Phase
-from majordomo.models.client import Caller, Tries, read_all
-from majordomo.models.image_model import HTTPImageModel, ImageDoor, Tell
-from majordomo.observability.observed_call import hearing
+from majordomo.models.client import BackendClient, RetryState, read_all
+from majordomo.models.image_model import Emit, HTTPImageModel, ImageCodec
+from majordomo.observability.observed_call import current_emit
 from majordomo.settings import Limits, Timeout
-from majordomo.transport_types import Deadline, WireRequest, WireStream
+from majordomo.transport_types import Deadline, HTTPRequest, HTTPStream
 
-FIRST_PAUSE, LONGEST_PAUSE = 0.1, 1.0
-VISIT = Timeout(connect=5, queue=30, first_byte=60, idle=60)
+FIRST_POLL_INTERVAL, MAX_POLL_INTERVAL = 0.1, 1.0
+POLL_TIMEOUT = Timeout(connect=5, queue=30, first_byte=60, idle=60)
 
 
-class JobDoor(ImageDoor, Protocol):
+class JobImageCodec(ImageCodec, Protocol):
     """A dialect of jobs."""
 
-    def decode_ticket(self, body: bytes, limits: Limits) -> str: ...
+    def decode_job_id(self, body: bytes, limits: Limits) -> str: ...
 
-    def encode_visit(self, job: str) -> WireRequest: ...
+    def encode_poll(self, job: str) -> HTTPRequest: ...
 
-    def encode_withdrawal(self, job: str) -> WireRequest: ...
+    def encode_cancel(self, job: str) -> HTTPRequest: ...
 
     def reply_decoder(self, limits: Limits) -> Any: ...
 
-    def decode_visit(self, reply: Any, request: imagegen.Request, limits: Limits) -> JobStatus: ...
+    def decode_status(self, reply: Any, request: imagegen.Request, limits: Limits) -> JobStatus: ...
 
 
 class JobImageModel(HTTPImageModel):
     """The order is sent once; visits are free and repeated like any question."""
 
-    def __init__(self, caller: Caller, door: JobDoor, *args: Any, **settings: Any) -> None:
-        super().__init__(caller, door, *args, **settings)
-        self._door = door
+    def __init__(
+        self, client: BackendClient, codec: JobImageCodec, *args: Any, **settings: Any
+    ) -> None:
+        super().__init__(client, codec, *args, **settings)
+        self._codec = codec
 
-    async def work(self, request: imagegen.Request, deadline: Deadline, tell: Tell | None) -> imagegen.Result:
-        async def read(reply: WireStream) -> str:
-            return self._door.decode_ticket(await read_all(reply, self._limits.reply), self._limits)
+    async def _run(
+        self, request: imagegen.Request, deadline: Deadline, emit: Emit | None
+    ) -> imagegen.Result:
+        async def read(reply: HTTPStream) -> str:
+            return self._codec.decode_job_id(
+                await read_all(reply, self._limits.max_reply_bytes), self._limits
+            )
 
-        job = await self.exchange(self._door.encode(self.id, request), read, deadline, tell)
+        job = await self._send_job(
+            self._codec.encode_request(self.id, request), read, deadline, emit
+        )
 
         async def withdraw() -> None:
-            await self._caller.fetch(self._door.encode_withdrawal(job), self._caller.deadline(VISIT), self._limits.picture_reply)
+            await self._client.read_body(
+                self._codec.encode_cancel(job),
+                self._client.deadline(POLL_TIMEOUT),
+                self._limits.max_image_reply_bytes,
+            )
 
-        return await withdrawing(lambda: self._awaited(job, request, deadline, tell), withdraw)
+        return await run_or_withdraw(
+            lambda: self._wait_for_result(job, request, deadline, emit), withdraw
+        )
 
-    async def _awaited(self, job: str, request: imagegen.Request, deadline: Deadline, tell: Tell | None) -> imagegen.Result:
-        pause = FIRST_PAUSE
-        tell = tell or hearing()
+    async def _wait_for_result(
+        self, job: str, request: imagegen.Request, deadline: Deadline, emit: Emit | None
+    ) -> imagegen.Result:
+        pause = FIRST_POLL_INTERVAL
+        emit = emit or current_emit()
         while True:
-            seen = await self._visit(job, request, deadline)
+            seen = await self._poll(job, request, deadline)
             if seen.result is not None:
                 return seen.result
-            # Waiting in the backend's line is waiting for a place; being drawn is waiting for the first byte of a picture
+            # Waiting in the backend's line is waiting for a place; being drawn is waiting for the first byte of an image
             phase: Phase = "queue" if seen.position is not None else "first_byte"
             if deadline.phase != phase:
-                deadline.enter(phase)
-            if seen.position is not None and tell is not None:
-                tell(Queued(seen.position))
-            left = deadline.left()
+                deadline.start_phase(phase)
+            if seen.position is not None and emit is not None:
+                emit(Queued(seen.position))
+            left = deadline.remaining()
             if left <= 0:
                 raise deadline.exceeded()
             await sleep(min(pause, left))
-            pause = min(pause * 1.3, LONGEST_PAUSE)
+            pause = min(pause * 1.3, MAX_POLL_INTERVAL)
 
-    async def _visit(self, job: str, request: imagegen.Request, deadline: Deadline) -> JobStatus:
-        visit = deadline.beside(VISIT)
+    async def _poll(self, job: str, request: imagegen.Request, deadline: Deadline) -> JobStatus:
+        visit = deadline.child(POLL_TIMEOUT)
 
         async def once() -> JobStatus:
-            reply = await self._caller.open(self._door.encode_visit(job), visit)
+            reply = await self._client.open(self._codec.encode_poll(job), visit)
             try:
-                decoder = self._door.reply_decoder(self._limits)
+                decoder = self._codec.reply_decoder(self._limits)
                 while piece := await reply.read():
                     decoder.feed(piece)
             finally:
                 await reply.aclose()
-            return self._door.decode_visit(decoder, request, self._limits)
+            return self._codec.decode_status(decoder, request, self._limits)
 
         try:
-            return await self._caller.repeat(once, Tries(self._caller, visit, self.id))
+            return await self._client.retry(once, RetryState(self._client, visit, self.id))
         except NotFoundError as error:
-            raise JobLostError(f"the backend does not know the job any more: {error.message}", status=error.status) from None
+            raise JobLostError(
+                f"the backend does not know the job any more: {error.message}", status=error.status
+            ) from None

@@ -7,12 +7,12 @@ from typing import Generic, TypeVar
 
 from majordomo.backend_status import Loading
 from majordomo.errors import MajordomoError
-from majordomo.models.client import TellLoading
+from majordomo.models.client import OnLoading
 from majordomo.transport_types import Deadline
 
 S = TypeVar("S")
-PAUSE = 1.0  # seconds for which one answer serves all calls that wait
-STALE = 5.0  # seconds after which an answer says nothing any more
+CHECK_INTERVAL = 1.0  # seconds for which one answer serves all calls that wait
+MAX_AGE = 5.0  # seconds after which an answer says nothing any more
 
 
 class LoadWatch(Generic[S]):
@@ -22,7 +22,10 @@ class LoadWatch(Generic[S]):
     """
 
     def __init__(
-        self, look: Callable[[Deadline], Awaitable[S]], loading: Callable[[S, str], str | None], clock: Callable[[], float]
+        self,
+        look: Callable[[Deadline], Awaitable[S]],
+        loading: Callable[[S, str], str | None],
+        clock: Callable[[], float],
     ) -> None:
         self._look = look
         self._loading = loading
@@ -30,19 +33,19 @@ class LoadWatch(Generic[S]):
         self._seen: tuple[float, S] | None = None
         self._asked = float("-inf")
 
-    async def __call__(self, model: str, deadline: Deadline, tell: TellLoading) -> None:
+    async def __call__(self, model: str, deadline: Deadline, on_loading: OnLoading) -> None:
         now = self._clock()
-        if not 0 <= now - self._asked < PAUSE:
+        if not 0 <= now - self._asked < CHECK_INTERVAL:
             self._asked = now
             try:
                 seen = await self._look(deadline)
             except MajordomoError:
                 return
             self._seen = (self._clock(), seen)
-        if self._seen is None or not 0 <= self._clock() - self._seen[0] < STALE:
+        if self._seen is None or not 0 <= self._clock() - self._seen[0] < MAX_AGE:
             return
         word = self._loading(self._seen[1], model)
         if word is not None or deadline.phase == "load":
-            deadline.enter("load" if word is not None else "first_byte")
-        if word is not None and tell is not None:
-            tell(Loading(word, deadline.elapsed()))
+            deadline.start_phase("load" if word is not None else "first_byte")
+        if word is not None and on_loading is not None:
+            on_loading(Loading(word, deadline.elapsed()))

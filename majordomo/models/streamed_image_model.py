@@ -1,4 +1,4 @@
-"""Pictures from a backend that shows them while it draws: server-sent events or JSON lines in the answer itself."""
+"""Images from a backend that shows them while it draws: server-sent events or JSON lines in the answer itself."""
 
 from __future__ import annotations
 
@@ -6,15 +6,20 @@ from collections.abc import Iterator
 from typing import Any, Protocol
 
 from majordomo import imagegen
-from majordomo.errors import BadResponseError, ConnectionFailedError, MajordomoError, StreamBrokenError
-from majordomo.models.client import Caller
-from majordomo.models.image_model import AnsweredImageModel, AnsweringDoor, Tell
-from majordomo.observability.observed_call import hearing
+from majordomo.errors import (
+    BadResponseError,
+    ConnectionFailedError,
+    MajordomoError,
+    StreamBrokenError,
+)
+from majordomo.models.client import BackendClient
+from majordomo.models.image_model import Emit, ReplyImageCodec, ReplyImageModel
+from majordomo.observability.observed_call import current_emit
 from majordomo.settings import Limits
-from majordomo.transport_types import Deadline, WireRequest, WireStream
+from majordomo.transport_types import Deadline, HTTPRequest, HTTPStream
 
 
-class PictureDecoder(Protocol):
+class ImageStreamDecoder(Protocol):
     """A dialect's reading of a streamed answer."""
 
     @property
@@ -27,43 +32,59 @@ class PictureDecoder(Protocol):
     def finish(self) -> imagegen.Result: ...
 
 
-class StreamingDoor(AnsweringDoor, Protocol):
-    def streams(self, model: str, request: imagegen.Request) -> bool:
+class StreamedImageCodec(ReplyImageCodec, Protocol):
+    def supports_streaming(self, model: str, request: imagegen.Request) -> bool:
         """Whether a stream tells more than the plain answer."""
 
-    def encode_stream(self, model: str, request: imagegen.Request) -> WireRequest: ...
+    def encode_stream(self, model: str, request: imagegen.Request) -> HTTPRequest: ...
 
-    def stream_decoder(self, request: imagegen.Request, limits: Limits) -> PictureDecoder: ...
+    def stream_decoder(self, request: imagegen.Request, limits: Limits) -> ImageStreamDecoder: ...
 
 
-class StreamedImageModel(AnsweredImageModel):
+class StreamedImageModel(ReplyImageModel):
     """Streams when somebody listens and there is something to tell; else asks for the plain answer."""
 
-    always = False  # whether to stream when nobody listens too: the steps may be the only sign of life
+    always = (
+        False  # whether to stream when nobody listens too: the steps may be the only sign of life
+    )
 
-    def __init__(self, caller: Caller, door: StreamingDoor, *args: Any, **settings: Any) -> None:
-        super().__init__(caller, door, *args, **settings)
-        self._streaming = door
+    def __init__(
+        self, client: BackendClient, codec: StreamedImageCodec, *args: Any, **settings: Any
+    ) -> None:
+        super().__init__(client, codec, *args, **settings)
+        self._streaming = codec
 
-    async def work(self, request: imagegen.Request, deadline: Deadline, tell: Tell | None) -> imagegen.Result:
-        if (tell is None and not self.always) or not self._streaming.streams(self.id, request):
-            return await super().work(request, deadline, tell)
-        hear: Tell = tell or hearing() or (lambda event: None)
+    async def _run(
+        self, request: imagegen.Request, deadline: Deadline, emit: Emit | None
+    ) -> imagegen.Result:
+        if (emit is None and not self.always) or not self._streaming.supports_streaming(
+            self.id, request
+        ):
+            return await super()._run(request, deadline, emit)
+        hear: Emit = emit or current_emit() or (lambda event: None)
 
-        async def read(reply: WireStream) -> imagegen.Result:
+        async def read(reply: HTTPStream) -> imagegen.Result:
             kind = reply.headers.get("content-type", "")
-            if "json" in kind and "ndjson" not in kind:  # proxies and compatible servers ignore `stream`
-                decoder = self._door.reply_decoder(self._limits)
+            if (
+                "json" in kind and "ndjson" not in kind
+            ):  # proxies and compatible servers ignore `stream`
+                decoder = self._codec.reply_decoder(self._limits)
                 while piece := await reply.read():
                     decoder.feed(piece)
-                return self._door.decode(decoder, request, self._limits)
+                return self._codec.decode_reply(decoder, request, self._limits)
             if "html" in kind:
                 raise BadResponseError("the answer is a web page, not a stream", code="NOT_JSON")
-            return await self._followed(reply, self._streaming.stream_decoder(request, self._limits), hear)
+            return await self._read_stream(
+                reply, self._streaming.stream_decoder(request, self._limits), hear
+            )
 
-        return await self.exchange(self._streaming.encode_stream(self.id, request), read, deadline, tell)
+        return await self._send_job(
+            self._streaming.encode_stream(self.id, request), read, deadline, emit
+        )
 
-    async def _followed(self, reply: WireStream, decoder: PictureDecoder, tell: Tell) -> imagegen.Result:
+    async def _read_stream(
+        self, reply: HTTPStream, decoder: ImageStreamDecoder, emit: Emit
+    ) -> imagegen.Result:
         while True:
             try:
                 piece = await reply.read()
@@ -71,12 +92,14 @@ class StreamedImageModel(AnsweredImageModel):
                 if decoder.complete:
                     return decoder.finish()
                 if isinstance(error, ConnectionFailedError):
-                    raise StreamBrokenError(f"the stream broke off: {error.message}", details=error.details) from None
+                    raise StreamBrokenError(
+                        f"the stream broke off: {error.message}", details=error.details
+                    ) from None
                 raise
             if not piece:
                 return decoder.finish()
             for event in decoder.feed(piece):
-                tell(event)
+                emit(event)
             if decoder.complete:
                 await reply.finish()
                 return decoder.finish()

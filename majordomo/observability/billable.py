@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from majordomo import imagegen, llm
-from majordomo.observability import Call, Outcome
+from majordomo.observability import Call, CallResult
 
-Answer = llm.Reply | imagegen.Result | llm.Embeddings | Outcome
+PricedOutput = llm.Reply | imagegen.Result | llm.Embeddings | CallResult
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class Billable:
     """None is unknown, as in usages.
 
     `models` are the names by which it may be priced, the surest first. `address` is None when nobody said where the backend is, "" when
@@ -42,19 +42,19 @@ class Taken:
         return sum(width * height for width, height in self.sizes)
 
 
-def taken_by(answer: Answer, call: Call | None) -> Taken:
+def billable_from(answer: PricedOutput, call: Call | None) -> Billable:
     """`call` is what an observer was told of it, when that is known."""
     usage: Any = answer.usage
     provider = call.provider if call is not None else getattr(answer, "provider", "")
     models = (answer.model, call.model if call is not None else "")
     drawn = isinstance(usage, imagegen.Usage)
     embedded = call.operation == "embed" if call is not None else isinstance(answer, llm.Embeddings)
-    return Taken(
+    return Billable(
         provider,
         tuple(dict.fromkeys(model for model in models if model)),
         call.address if call is not None else None,
         str(call.settings.get("quality", "")) if call is not None else None,
-        call.began if call is not None else None,
+        call.started_at if call is not None else None,
         writes=not embedded,
         sizes=_sizes(answer),
         seconds=usage.seconds if drawn else _worked(usage),
@@ -75,17 +75,19 @@ _COUNTS = (
 )
 
 
-def _sizes(answer: Answer) -> tuple[tuple[int, int], ...]:
-    if isinstance(answer, Outcome):
+def _sizes(answer: PricedOutput) -> tuple[tuple[int, int], ...]:
+    if isinstance(answer, CallResult):
         return answer.sizes
     if isinstance(answer, llm.Embeddings):
         return ()
     if isinstance(answer, imagegen.Result):
-        pictures = answer.images
+        images = answer.images
     else:  # what tools drew is not the model's
         spoken = (message.parts for message in answer.new_messages if message.role == "assistant")
-        pictures = tuple(part for parts in spoken for part in parts if isinstance(part, llm.ImagePart))
-    return tuple((picture.width, picture.height) for picture in pictures)
+        images = tuple(
+            part for parts in spoken for part in parts if isinstance(part, llm.ImagePart)
+        )
+    return tuple((image.width, image.height) for image in images)
 
 
 def _worked(usage: llm.Usage) -> float | None:

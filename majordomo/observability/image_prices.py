@@ -1,10 +1,10 @@
-"""List prices of pictures that are paid for by the picture, and so stand in no list of tokens."""
+"""List prices of images that are paid for by the image, and so stand in no list of tokens."""
 
 from __future__ import annotations
 
 from decimal import Decimal
 
-from majordomo.observability.billable import Taken
+from majordomo.observability.billable import Billable
 from majordomo.observability.prices import Cost
 
 # OpenAI's price page (openai.com/pricing), as of this day; models that are paid for by the token are not here
@@ -20,12 +20,16 @@ PRICES: dict[str, dict[tuple[str, tuple[int, int]], str]] = {
         ("hd", WIDE): "0.120",
         ("hd", HIGH): "0.120",
     },
-    "dall-e-2": {("standard", SQUARE): "0.020", ("standard", (512, 512)): "0.018", ("standard", (256, 256)): "0.016"},
+    "dall-e-2": {
+        ("standard", SQUARE): "0.020",
+        ("standard", (512, 512)): "0.018",
+        ("standard", (256, 256)): "0.016",
+    },
 }
 ONE_QUALITY = {"dall-e-2"}
 
 
-def picture_cost(taken: Taken) -> Cost | None:
+def image_cost(taken: Billable) -> Cost | None:
     """None for a model, size or quality that has no price here, and where the quality asked for is not known but matters."""
     at_home = taken.address == OPENAI if taken.address is not None else taken.provider == "openai"
     model = next((model for model in taken.models if model in PRICES), None)
@@ -36,4 +40,7 @@ def picture_cost(taken: Taken) -> Cost | None:
     amounts = [PRICES[model].get((quality or "", size)) for size in taken.sizes]
     if None in amounts:
         return None
-    return Cost(sum((Decimal(amount) for amount in amounts if amount is not None), Decimal(0)), f"openai.com/pricing {DATED}")
+    return Cost(
+        sum((Decimal(amount) for amount in amounts if amount is not None), Decimal(0)),
+        f"openai.com/pricing {DATED}",
+    )

@@ -11,13 +11,13 @@ from typing import Any
 from majordomo import imagegen
 from majordomo.concurrency.fork_safety import Lock
 from majordomo.errors import MajordomoError
-from majordomo.observability import Attempt, Call, Observer, Outcome
+from majordomo.observability import Call, CallResult, Observer, RetryAttempt
 from majordomo.observability.costs import cost
 from majordomo.observability.prices import Price, checked_prices
 from majordomo.observability.token_prices import load
 from majordomo.validation import check_number
 
-MOST = 10_000
+MAX_ENTRIES = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Account:
     """Sums over calls. Of what backends tell, the sums are of what they told: at least so much.
 
     `calls` began; of them `failures` failed and `cancelled` were left early, the others finished. `retries` are tries made again.
-    `uncounted` calls finished without telling their tokens (pictures that no tokens are counted for are not among them). `seconds` is the
+    `uncounted` calls finished without telling their tokens (images that no tokens are counted for are not among them). `seconds` is the
     backends' own work where they tell it: for a local one, the time of its GPU; `waited` is how long calls took here. `money` is US
     dollars for the calls whose price is known; `unpriced` calls finished without one. Accounts can be added, so `sum` joins several.
     """
@@ -63,7 +63,11 @@ class Account:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; `money` is text, so that no cent is lost."""
-        return {name: str(value) if name == "money" else value for name in _NAMES for value in (getattr(self, name),)}
+        return {
+            name: str(value) if name == "money" else value
+            for name in _NAMES
+            for value in (getattr(self, name),)
+        }
 
 
 _NAMES = tuple(item.name for item in fields(Account))
@@ -72,20 +76,23 @@ _USED = tuple(name for name in _NAMES if name.endswith("_tokens"))
 
 @dataclass(frozen=True, slots=True)
 class LedgerSnapshot:
-    """The books at one moment. Callers and models beyond as many as are kept are together in `other_callers` and `other_models`."""
+    """The books at one moment. Callers and models beyond as many as are kept are together in `other_users` and `other_models`."""
 
     total: Account
-    by_caller: Mapping[str, Account]
+    by_user: Mapping[str, Account]
     by_model: Mapping[str, Account]
     by_provider: Mapping[str, Account]
-    other_callers: Account = field(default_factory=Account)
+    other_users: Account = field(default_factory=Account)
     other_models: Account = field(default_factory=Account)
 
     def to_dict(self) -> dict[str, Any]:
         tables = {
-            name: {key: value.to_dict() for key, value in getattr(self, name).items()} for name in ("by_caller", "by_model", "by_provider")
+            name: {key: value.to_dict() for key, value in getattr(self, name).items()}
+            for name in ("by_user", "by_model", "by_provider")
         }
-        others = {name: getattr(self, name).to_dict() for name in ("total", "other_callers", "other_models")}
+        others = {
+            name: getattr(self, name).to_dict() for name in ("total", "other_users", "other_models")
+        }
         return {"currency": "USD", **others, **tables}
 
     def to_json(self) -> str:
@@ -99,20 +106,22 @@ class Ledger(Observer):
     together. Raises ConfigurationError for prices that are none, InvalidRequestError for `most` below 1.
     """
 
-    def __init__(self, prices: Mapping[str, Price] | None = None, *, most: int = MOST) -> None:
+    def __init__(
+        self, prices: Mapping[str, Price] | None = None, *, max_entries: int = MAX_ENTRIES
+    ) -> None:
         self._prices = None if prices is None else checked_prices(prices)
-        check_number("most", most, 1, 10_000_000, whole=True)
+        check_number("max_entries", max_entries, 1, 10_000_000, whole=True)
         load()  # now, not in the event loop while the first call ends
         self._lock = Lock()
         self._total = _Sums()
-        self._callers = _Table(most)
-        self._models = _Table(most)
+        self._callers = _Table(max_entries)
+        self._models = _Table(max_entries)
 
     def total(self) -> Account:
         with self._lock:
             return self._total.account()
 
-    def by_caller(self) -> dict[str, Account]:
+    def by_user(self) -> dict[str, Account]:
         """By `caller` of the requests; "" for those that named nobody."""
         with self._lock:
             return self._callers.accounts()
@@ -129,9 +138,19 @@ class Ledger(Observer):
     def snapshot(self) -> LedgerSnapshot:
         """All of it at one moment."""
         with self._lock:
-            total, callers, models = self._total.account(), self._callers.accounts(), self._models.accounts()
+            total, callers, models = (
+                self._total.account(),
+                self._callers.accounts(),
+                self._models.accounts(),
+            )
             others = self._callers.others.account(), self._models.others.account()
-        return LedgerSnapshot(total, callers, {"/".join(key): account for key, account in models.items()}, _by_provider(models), *others)
+        return LedgerSnapshot(
+            total,
+            callers,
+            {"/".join(key): account for key, account in models.items()},
+            _by_provider(models),
+            *others,
+        )
 
     def clear(self) -> None:
         """Begin anew."""
@@ -140,27 +159,27 @@ class Ledger(Observer):
             self._callers.clear()
             self._models.clear()
 
-    def started(self, call: Call) -> None:
+    def on_start(self, call: Call) -> None:
         self._enter(call, {"calls": 1})
 
-    def attempted(self, call: Call, attempt: Attempt) -> None:
+    def on_retry(self, call: Call, attempt: RetryAttempt) -> None:
         self._enter(call, {"retries": 1})
 
-    def finished(self, call: Call, outcome: Outcome) -> None:
+    def on_success(self, call: Call, outcome: CallResult) -> None:
         spent = cost(outcome, self._prices, call=call)
         money = {"unpriced": 1} if spent is None else {"money": spent.amount}
         self._enter(call, {"waited": outcome.seconds, **_used(outcome, call.operation), **money})
 
-    def failed(self, call: Call, error: MajordomoError) -> None:
+    def on_error(self, call: Call, error: MajordomoError) -> None:
         self._enter(call, {"failures": 1, "waited": call.elapsed()})
 
-    def cancelled(self, call: Call) -> None:
+    def on_cancel(self, call: Call) -> None:
         self._enter(call, {"cancelled": 1, "waited": call.elapsed()})
 
     def _enter(self, call: Call, entry: Mapping[str, Any]) -> None:
         with self._lock:
             self._total.add(entry)
-            self._callers.of(call.caller).add(entry)
+            self._callers.of(call.user_id).add(entry)
             self._models.of((call.provider, call.model)).add(entry)
 
 
@@ -212,12 +231,19 @@ def _by_provider(models: Mapping[tuple[str, str], Account]) -> dict[str, Account
     return found
 
 
-def _used(outcome: Outcome, operation: str) -> dict[str, Any]:
+def _used(outcome: CallResult, operation: str) -> dict[str, Any]:
     usage = outcome.usage
     told = {name: count for name in _USED if (count := getattr(usage, name, None)) is not None}
     wanted = {"input_tokens"} if operation == "embed" else {"input_tokens", "output_tokens"}
     counted = wanted <= told.keys() or (operation == "image" and not told)
-    times = ("seconds",) if isinstance(usage, imagegen.Usage) else ("load_seconds", "prompt_seconds", "output_seconds")
+    times = (
+        ("seconds",)
+        if isinstance(usage, imagegen.Usage)
+        else ("load_seconds", "prompt_seconds", "output_seconds")
+    )
     worked = sum(second for name in times if (second := getattr(usage, name)) is not None)
-    sizes = {"images": outcome.images, "pixels": sum(width * height for width, height in outcome.sizes)}
+    sizes = {
+        "images": outcome.images,
+        "pixels": sum(width * height for width, height in outcome.sizes),
+    }
     return {**told, **sizes, "uncounted": int(not counted), "seconds": worked}

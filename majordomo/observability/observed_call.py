@@ -12,48 +12,74 @@ from typing import Any, TypeVar
 from majordomo import imagegen, llm
 from majordomo.backend_status import Loading, Queued
 from majordomo.errors import ConfigurationError, MajordomoError, plain_text
-from majordomo.observability.observer import Attempt, Call, FirstToken, Observer, Operation, Outcome, Told
+from majordomo.observability.observer import (
+    Call,
+    CallEvent,
+    CallResult,
+    FirstToken,
+    Observer,
+    Operation,
+    RetryAttempt,
+)
 
 T = TypeVar("T")
-Answer = llm.Reply | imagegen.Result | llm.Embeddings
-_current: ContextVar[Observed | None] = ContextVar("majordomo-observed", default=None)
+CallOutput = llm.Reply | imagegen.Result | llm.Embeddings
+_current: ContextVar[ObservedCall | None] = ContextVar("majordomo-observed", default=None)
 _log = logging.getLogger("majordomo")
 
 
 def checked_observers(observers: object) -> tuple[Observer, ...]:
     """Raises ConfigurationError (field `observers`) for anything but a list of Observer values."""
-    if isinstance(observers, Sequence) and all(isinstance(observer, Observer) for observer in observers):
+    if isinstance(observers, Sequence) and all(
+        isinstance(observer, Observer) for observer in observers
+    ):
         return tuple(observers)
-    raise ConfigurationError("observers is a list of Observer values", details={"field": "observers"})
+    raise ConfigurationError(
+        "observers is a list of Observer values", details={"field": "observers"}
+    )
 
 
-def current() -> Observed | None:
+def current_call() -> ObservedCall | None:
     """The observed call that this task works for; None when nobody observes."""
     return _current.get()
 
 
-def hearing() -> Callable[[Any], None] | None:
+def current_emit() -> Callable[[Any], None] | None:
     """What tells the observers of the current call of an event, where nobody else listens."""
     observed = _current.get()
-    return None if observed is None else observed.hear
+    return None if observed is None else observed.on_event
 
 
-def hearing_places() -> Callable[[int], None] | None:
+def current_position_callback() -> Callable[[int], None] | None:
     """The same for positions in a line."""
     observed = _current.get()
-    return None if observed is None else lambda position: observed.hear(Queued(position))
+    return None if observed is None else lambda position: observed.on_event(Queued(position))
 
 
-class Observed:
+class ObservedCall:
     """Hands one call's story to its observers. `hear` is where events go that nobody else listens to."""
 
-    def __init__(self, observers: Sequence[Observer], operation: Operation, provider: str, model: str, request: Any, **about: Any) -> None:
+    def __init__(
+        self,
+        observers: Sequence[Observer],
+        operation: Operation,
+        provider: str,
+        model: str,
+        request: Any,
+        **about: Any,
+    ) -> None:
         call = Call(secrets.token_hex(16), operation, provider, model, **about)
-        whole = replace(call, content=request) if any(observer.wants_content for observer in observers) else call
-        self._told = [(observer, whole if observer.wants_content else call) for observer in observers]
+        whole = (
+            replace(call, content=request)
+            if any(observer.wants_content for observer in observers)
+            else call
+        )
+        self._observers = [
+            (observer, whole if observer.wants_content else call) for observer in observers
+        ]
         self.call = call
-        self.over: bool = False
-        self.hear: Callable[[Any], None] = self.tell
+        self.ended: bool = False
+        self.on_event: Callable[[Any], None] = self.emit
 
     async def run(self, work: Callable[[], Awaitable[T]], *, last: bool = True) -> T:
         """`work()` as the work of this call; how it ends is how the call ends, its result only when it is the `last` work."""
@@ -72,7 +98,7 @@ class Observed:
             self.finish(result)
         return result
 
-    def within(self, work: Callable[[], T]) -> T:
+    def run_sync(self, work: Callable[[], T]) -> T:
         """The same for the part of a call that awaits nothing, and does not end it but by failing."""
         token = _current.set(self)
         try:
@@ -84,56 +110,71 @@ class Observed:
             _current.reset(token)
 
     def start(self) -> None:
-        self._each(lambda observer, call: observer.started(call))
+        self._notify(lambda observer, call: observer.on_start(call))
 
-    def tell(self, event: Told) -> None:
-        self._each(lambda observer, call: observer.told(call, event))
+    def emit(self, event: CallEvent) -> None:
+        self._notify(lambda observer, call: observer.on_event(call, event))
 
-    def attempt(self, number: int, error: MajordomoError, wait: float) -> None:
-        plain = Attempt(number, _without_content(error), wait)
-        whole = Attempt(number, error, wait)
-        self._each(lambda observer, call: observer.attempted(call, whole if observer.wants_content else plain))
+    def record_retry(self, number: int, error: MajordomoError, wait: float) -> None:
+        plain = RetryAttempt(number, _without_content(error), wait)
+        whole = RetryAttempt(number, error, wait)
+        self._notify(
+            lambda observer, call: observer.on_retry(
+                call, whole if observer.wants_content else plain
+            )
+        )
 
     def finish(self, answer: Any) -> None:
-        if not self._ends():
+        if not self._mark_ended():
             return
-        plain = _outcome(answer, self.call.elapsed())
+        plain = _call_result(answer, self.call.elapsed())
         whole = replace(plain, content=answer)
-        self._each(lambda observer, call: observer.finished(call, whole if observer.wants_content else plain))
+        self._notify(
+            lambda observer, call: observer.on_success(
+                call, whole if observer.wants_content else plain
+            )
+        )
 
     def fail(self, error: Exception) -> None:
-        if not self._ends():
+        if not self._mark_ended():
             return
         plain = _without_content(error)
         whole = error if isinstance(error, MajordomoError) else plain
-        self._each(lambda observer, call: observer.failed(call, whole if observer.wants_content else plain))
+        self._notify(
+            lambda observer, call: observer.on_error(
+                call, whole if observer.wants_content else plain
+            )
+        )
 
     def cancel(self) -> None:
-        if self._ends():
-            self._each(lambda observer, call: observer.cancelled(call))
+        if self._mark_ended():
+            self._notify(lambda observer, call: observer.on_cancel(call))
 
-    def _ends(self) -> bool:
+    def _mark_ended(self) -> bool:
         """Whether this is the end: there is one."""
-        was, self.over = self.over, True
+        was, self.ended = self.ended, True
         return not was
 
-    def _each(self, tell: Callable[[Observer, Call], None]) -> None:
-        for pair in tuple(self._told):
+    def _notify(self, emit: Callable[[Observer, Call], None]) -> None:
+        for pair in tuple(self._observers):
             try:
-                tell(*pair)
+                emit(*pair)
             except Exception:
-                self._told.remove(pair)
-                _log.exception("observer %s raised; it is not told of this call any more", type(pair[0]).__name__)
+                self._observers.remove(pair)
+                _log.exception(
+                    "observer %s raised; it is not told of this call any more",
+                    type(pair[0]).__name__,
+                )
 
 
 class ObservedSource:
     """A chat stream's source that tells the observers what passes through; its batches are handed on as they are."""
 
-    def __init__(self, observed: Observed, listen: Callable[[], llm.ChatSource]) -> None:
+    def __init__(self, observed: ObservedCall, listen: Callable[[], llm.ChatSource]) -> None:
         self._observed = observed
         self._answering = False
         observed.start()
-        self._source = observed.within(listen)
+        self._source = observed.run_sync(listen)
 
     @property
     def reply(self) -> llm.Reply:
@@ -141,7 +182,7 @@ class ObservedSource:
 
     async def next_events(self) -> Sequence[llm.ChatEvent]:
         observed = self._observed
-        if observed.over:
+        if observed.ended:
             return await self._source.next_events()
         events = await observed.run(self._source.next_events, last=False)
         if not self._answering:
@@ -153,11 +194,11 @@ class ObservedSource:
     def _begin(self, events: Sequence[llm.ChatEvent]) -> None:
         for event in events:
             if isinstance(event, (Queued, Loading)):
-                self._observed.hear(event)
+                self._observed.on_event(event)
                 continue
             self._answering = True
             if not isinstance(event, llm.Done):
-                self._observed.tell(FirstToken(self._observed.call.elapsed()))
+                self._observed.emit(FirstToken(self._observed.call.elapsed()))
             return
 
     async def aclose(self) -> None:
@@ -167,12 +208,19 @@ class ObservedSource:
             self._observed.cancel()
 
 
-def _outcome(answer: Answer, seconds: float) -> Outcome:
+def _call_result(answer: CallOutput, seconds: float) -> CallResult:
     if isinstance(answer, llm.Embeddings):
-        return Outcome(answer.model, seconds, answer.usage)
+        return CallResult(answer.model, seconds, answer.usage)
     reason = answer.finish_reason if isinstance(answer, llm.Reply) else ""
     codes = tuple(warning.code for warning in answer.warnings)
-    return Outcome(answer.model, seconds, answer.usage, reason, codes, tuple((image.width, image.height) for image in answer.images))
+    return CallResult(
+        answer.model,
+        seconds,
+        answer.usage,
+        reason,
+        codes,
+        tuple((image.width, image.height) for image in answer.images),
+    )
 
 
 def _without_content(error: Exception) -> MajordomoError:
@@ -184,7 +232,11 @@ def _without_content(error: Exception) -> MajordomoError:
     details = {name: value for name, value in error.details.items() if name not in _QUOTING}
     for name in _QUOTING:
         quoted = error.details.get(name)
-        if isinstance(quoted, str) and (at := message.find(plain_text(quoted[:200])[:40])) >= 0 and quoted:
+        if (
+            isinstance(quoted, str)
+            and (at := message.find(plain_text(quoted[:200])[:40])) >= 0
+            and quoted
+        ):
             message = f"{message[:at]}…"
     Exception.__init__(copy, message)
     copy.__dict__.update({**state, "details": details})

@@ -19,7 +19,7 @@ class Call:
     """One call of a model, from its checked request to its end; `id` is unique.
 
     `address` is scheme, host and port of the backend, "" where there is none. `settings` are the fields of the request that are set and are
-    numbers, names or sizes: never text, pictures, tools' schemas or `extra`; of pictures, messages and texts it has how many.
+    numbers, names or sizes: never text, images, tools' schemas or `extra`; of images, messages and texts it has how many.
     `began` counts seconds since 1970. `content` is the request itself (the texts of an embedding), only for an observer that wants it.
     """
 
@@ -27,11 +27,11 @@ class Call:
     operation: Operation
     provider: str
     model: str
-    caller: str = ""
+    user_id: str = ""
     streamed: bool = False
     address: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
-    began: float = field(default_factory=time.time)
+    started_at: float = field(default_factory=time.time)
     content: Any = field(default=None, repr=False)
     _since: float = field(default_factory=time.monotonic, repr=False, compare=False)
 
@@ -41,16 +41,16 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
+class RetryAttempt:
     """A try that failed and is followed by another, `wait` seconds later.
 
-    `number` counts the tries of one request from 1; a call of several requests (pictures in portions, a queue that is looked at) has
+    `number` counts the tries of one request from 1; a call of several requests (images in portions, a queue that is looked at) has
     several first ones. A model that loads is no failed try.
     """
 
     number: int
     error: MajordomoError
-    wait: float
+    delay: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +61,8 @@ class FirstToken:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a call ended well. `model` is what answered, `warnings` are the codes of its warnings, `sizes` (width, height) of its pictures.
+class CallResult:
+    """How a call ended well. `model` is what answered, `warnings` are the codes of its warnings, `sizes` (width, height) of its images.
 
     `content` is the reply, result or embeddings, only for an observer that wants it.
     """
@@ -77,11 +77,11 @@ class Outcome:
 
     @property
     def images(self) -> int:
-        """How many pictures came."""
+        """How many images came."""
         return len(self.sizes)
 
 
-Told = Queued | Loading | imagegen.Step | FirstToken
+CallEvent = Queued | Loading | imagegen.Step | FirstToken
 
 
 class Observer:
@@ -96,21 +96,21 @@ class Observer:
 
     wants_content: bool = False
 
-    def started(self, call: Call) -> None:
+    def on_start(self, call: Call) -> None:
         """A call begins; its request is checked and nothing has been sent."""
 
-    def attempted(self, call: Call, attempt: Attempt) -> None:
+    def on_retry(self, call: Call, attempt: RetryAttempt) -> None:
         """A try failed, and is made again."""
 
-    def told(self, call: Call, event: Told) -> None:
+    def on_event(self, call: Call, event: CallEvent) -> None:
         """The call waits in a line, its model loads, a step is drawn, or a stream's first piece has come. A call that is not streamed tells
         only what is free to know: an observer never changes what is sent."""
 
-    def finished(self, call: Call, outcome: Outcome) -> None:
+    def on_success(self, call: Call, outcome: CallResult) -> None:
         """The answer is whole."""
 
-    def failed(self, call: Call, error: MajordomoError) -> None:
+    def on_error(self, call: Call, error: MajordomoError) -> None:
         """The call raises this error. What is none of ours, a bug, comes with code UNEXPECTED and its type's name alone."""
 
-    def cancelled(self, call: Call) -> None:
+    def on_cancel(self, call: Call) -> None:
         """The task was cancelled, or a stream left before its end. The backend may have worked, and may charge for it."""

@@ -12,14 +12,27 @@ from opentelemetry import metrics, trace
 from opentelemetry.trace import Span, SpanKind, StatusCode
 
 from majordomo.errors import MajordomoError
-from majordomo.observability.observer import Attempt, Call, FirstToken, Observer, Outcome, Told
+from majordomo.observability.observer import (
+    Call,
+    CallEvent,
+    CallResult,
+    FirstToken,
+    Observer,
+    RetryAttempt,
+)
 
 OPERATIONS = {"chat": "chat", "image": "generate_content", "embed": "embeddings"}
 PROVIDERS = {"gemini": "gcp.gemini"}  # where the conventions have another word than ours
-REQUEST = {name: f"gen_ai.request.{name}" for name in ("temperature", "top_p", "top_k", "seed", "max_tokens")} | {
+REQUEST = {
+    name: f"gen_ai.request.{name}"
+    for name in ("temperature", "top_p", "top_k", "seed", "max_tokens")
+} | {
     "stop": "gen_ai.request.stop_sequences",
     "n": "gen_ai.request.choice.count",
-    **{name: f"majordomo.image.{name}" for name in ("size", "steps", "sampler", "scheduler", "cfg_scale", "strength", "quality")},
+    **{
+        name: f"majordomo.image.{name}"
+        for name in ("size", "steps", "sampler", "scheduler", "cfg_scale", "strength", "quality")
+    },
 }
 TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216, 67108864)
 SECONDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
@@ -32,42 +45,62 @@ class OpenTelemetryObserver(Observer):
     providers are used unless others are given.
     """
 
-    def __init__(self, tracer_provider: trace.TracerProvider | None = None, meter_provider: metrics.MeterProvider | None = None) -> None:
+    def __init__(
+        self,
+        tracer_provider: trace.TracerProvider | None = None,
+        meter_provider: metrics.MeterProvider | None = None,
+    ) -> None:
         self._tracer = trace.get_tracer("majordomo", tracer_provider=tracer_provider)
         meter = metrics.get_meter("majordomo", meter_provider=meter_provider)
         self._tokens = meter.create_histogram(
-            "gen_ai.client.token.usage", "{token}", "Tokens read and written", explicit_bucket_boundaries_advisory=TOKENS
+            "gen_ai.client.token.usage",
+            "{token}",
+            "Tokens read and written",
+            explicit_bucket_boundaries_advisory=TOKENS,
         )
         self._durations = meter.create_histogram(
-            "gen_ai.client.operation.duration", "s", "How long calls take", explicit_bucket_boundaries_advisory=SECONDS
+            "gen_ai.client.operation.duration",
+            "s",
+            "How long calls take",
+            explicit_bucket_boundaries_advisory=SECONDS,
         )
         self._spans: dict[str, Span] = {}
 
-    def started(self, call: Call) -> None:
+    def on_start(self, call: Call) -> None:
         named = _named(call)
-        settings = {key: _plain(call.settings[name]) for name, key in REQUEST.items() if name in call.settings}
+        settings = {
+            key: _plain(call.settings[name])
+            for name, key in REQUEST.items()
+            if name in call.settings
+        }
         outputs = {"image": "image", "chat": "json" if call.settings.get("output") else "text"}
         if kind := outputs.get(call.operation):
             settings["gen_ai.output.type"] = kind
         name = f"{OPERATIONS[call.operation]} {call.model}"
-        self._spans[call.id] = self._tracer.start_span(name, kind=SpanKind.CLIENT, attributes={**named, **settings})
+        self._spans[call.id] = self._tracer.start_span(
+            name, kind=SpanKind.CLIENT, attributes={**named, **settings}
+        )
 
-    def attempted(self, call: Call, attempt: Attempt) -> None:
+    def on_retry(self, call: Call, attempt: RetryAttempt) -> None:
         about: dict[str, Any] = {
             "error.type": attempt.error.code,
             "majordomo.retry.number": attempt.number,
-            "majordomo.retry.wait": attempt.wait,
+            "majordomo.retry.wait": attempt.delay,
         }
         self._spans[call.id].add_event("majordomo.retry", about)
 
-    def told(self, call: Call, event: Told) -> None:
+    def on_event(self, call: Call, event: CallEvent) -> None:
         if isinstance(event, FirstToken):
             self._spans[call.id].add_event("majordomo.first_token")
 
-    def finished(self, call: Call, outcome: Outcome) -> None:
+    def on_success(self, call: Call, outcome: CallResult) -> None:
         span = self._spans.pop(call.id)
         counts = {"input": outcome.usage.input_tokens, "output": outcome.usage.output_tokens}
-        told: dict[str, Any] = {f"gen_ai.usage.{kind}_tokens": count for kind, count in counts.items() if count is not None}
+        told: dict[str, Any] = {
+            f"gen_ai.usage.{kind}_tokens": count
+            for kind, count in counts.items()
+            if count is not None
+        }
         if outcome.model:
             told["gen_ai.response.model"] = outcome.model
         if outcome.finish_reason:
@@ -82,14 +115,14 @@ class OpenTelemetryObserver(Observer):
             if count is not None:
                 self._tokens.record(count, {**named, "gen_ai.token.type": kind})
 
-    def failed(self, call: Call, error: MajordomoError) -> None:
+    def on_error(self, call: Call, error: MajordomoError) -> None:
         span = self._spans.pop(call.id)
         span.set_attribute("error.type", error.code)
         span.set_status(StatusCode.ERROR)
         span.end()
         self._durations.record(call.elapsed(), {**_named(call), "error.type": error.code})
 
-    def cancelled(self, call: Call) -> None:
+    def on_cancel(self, call: Call) -> None:
         span = self._spans.pop(call.id)
         span.set_attribute("majordomo.cancelled", True)
         span.end()

@@ -28,18 +28,28 @@ _IMAGE = (
 
 def chat_settings(request: llm.Request) -> Mapping[str, Any]:
     """The fields set, how many `messages` and `tools` there are, and `output` true when an answer of a given form is asked for."""
-    counts = {"messages": len(request.messages), "tools": len(request.tools), "output": request.output is not None}
+    counts = {
+        "messages": len(request.messages),
+        "tools": len(request.tools),
+        "output": request.output is not None,
+    }
     return _set(request, _CHAT) | {name: value for name, value in counts.items() if value}
 
 
 def image_settings(request: imagegen.Request) -> Mapping[str, Any]:
     """The fields set, how many `images` there are to begin with, and `mask` true when there is one."""
-    return _set(request, _IMAGE) | ({"images": len(request.images)} if request.images else {}) | ({"mask": True} if request.mask else {})
+    return (
+        _set(request, _IMAGE)
+        | ({"images": len(request.images)} if request.images else {})
+        | ({"mask": True} if request.mask else {})
+    )
 
 
 def _set(request: Any, names: tuple[str, ...]) -> dict[str, Any]:
     default = _BLANK[type(request)]
-    return {name: value for name in names if (value := getattr(request, name)) != getattr(default, name)}
+    return {
+        name: value for name in names if (value := getattr(request, name)) != getattr(default, name)
+    }
 
 
 _BLANK: dict[type, Any] = {llm.Request: llm.Request(), imagegen.Request: imagegen.Request("")}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from majordomo.observability.billable import Taken
+from majordomo.observability.billable import Billable
 from majordomo.observability.prices import Cost
 
 # Where only a provider's name is known, these are at home where their name says
@@ -44,16 +44,31 @@ def load() -> bool:
     return bool(_library)
 
 
-def listed_cost(taken: Taken) -> Cost | None:
+def listed_cost(taken: Billable) -> Cost | None:
     """By the backend's address where it is known: a name may stand for a server of one's own. None for what the list does not hold."""
-    where = {"provider_api_url": taken.address} if taken.address is not None else {"provider_id": HOMES.get(taken.provider)}
-    if taken.input_tokens is None or (taken.writes and taken.output_tokens is None) or not all(where.values()) or not load():
+    where = (
+        {"provider_api_url": taken.address}
+        if taken.address is not None
+        else {"provider_id": HOMES.get(taken.provider)}
+    )
+    if (
+        taken.input_tokens is None
+        or (taken.writes and taken.output_tokens is None)
+        or not all(where.values())
+        or not load()
+    ):
         return None
-    counts = {theirs: count for ours, theirs in _FIELDS.items() if (count := getattr(taken, ours)) is not None}
+    counts = {
+        theirs: count
+        for ours, theirs in _FIELDS.items()
+        if (count := getattr(taken, ours)) is not None
+    }
     when = datetime.fromtimestamp(taken.began, UTC) if taken.began is not None else None
     for model in taken.models:
         try:
-            found = _library.calc_price(_library.Usage(**counts), model, genai_request_timestamp=when, **where)
+            found = _library.calc_price(
+                _library.Usage(**counts), model, genai_request_timestamp=when, **where
+            )
         except (LookupError, ValueError):  # no such model; or counts that contradict each other
             continue
         if any(_is_missing(taken, found.model_price, *split) for split in _SPLITS):
@@ -62,6 +77,11 @@ def listed_cost(taken: Taken) -> Cost | None:
     return None
 
 
-def _is_missing(taken: Taken, price: Any, count: str, own: str, rest: str, whole: str) -> bool:
+def _is_missing(taken: Billable, price: Any, count: str, own: str, rest: str, whole: str) -> bool:
     rate = getattr(price, own, None)
-    return rate is not None and rate != getattr(price, rest, None) and bool(getattr(taken, whole)) and getattr(taken, count) is None
+    return (
+        rate is not None
+        and rate != getattr(price, rest, None)
+        and bool(getattr(taken, whole))
+        and getattr(taken, count) is None
+    )

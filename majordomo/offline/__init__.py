@@ -1,1 +1,1 @@
-"""The engine behind the offline provider's chat: rules over words and over what a picture really shows. It never poses as a model."""
+"""The engine behind the offline provider's chat: rules over words and over what an image really shows. It never poses as a model."""

@@ -1,4 +1,4 @@
-"""What can honestly be said about a picture without a neural network: its size, light, colours, and the text stored in it."""
+"""What can honestly be said about an image without a neural network: its size, light, colors, and the text stored in it."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from dataclasses import dataclass, field
 from PIL import Image, ImageStat
 
 from majordomo.media.generation_metadata import read_text
-from majordomo.media.image_part import ImagePart, stored_texts
+from majordomo.media.image_part import ImagePart, read_texts
 from majordomo.offline.renderer.palette import NAMED, RGB
 
-SAMPLE = 64  # pixels a side: enough for shares of colours, and a large picture costs no more than a small one
+SAMPLE = 64  # pixels a side: enough for shares of colors, and a large image costs no more than a small one
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """One look at a picture. Shares and levels run from 0 to 1, `warmth` from -1 (blue) to 1 (orange).
+class ImageAnalysis:
+    """One look at an image. Shares and levels run from 0 to 1, `warmth` from -1 (blue) to 1 (orange).
 
-    `palette` has plain colour names with their share of the visible pixels, largest first; a wholly transparent picture has
-    none. `prompt`, `negative_prompt`, `seed` and `parameters` are what the picture's own text claims; None and empty without it.
+    `palette` has plain color names with their share of the visible pixels, largest first; a wholly transparent image has
+    none. `prompt`, `negative_prompt`, `seed` and `parameters` are what the image's own text claims; None and empty without it.
     """
 
     width: int
@@ -38,25 +38,29 @@ class Look:
     parameters: dict[str, str] = field(default_factory=dict)
 
 
-def look_at(picture: ImagePart) -> Look:
-    """Decode a picture and describe it. Raises InvalidRequestError when it cannot be decoded or is larger than the limits."""
+def analyze(picture: ImagePart) -> ImageAnalysis:
+    """Decode an image and describe it. Raises InvalidRequestError when it cannot be decoded or is larger than the limits."""
     image = picture.to_pil()
     has_alpha = "A" in image.getbands() or "transparency" in image.info
-    # alpha is multiplied in while shrinking, so that colours hidden by transparency do not leak into the sample
-    sample = image.convert("RGBA" if has_alpha else "RGB").resize(_sample_size(image.size), Image.Resampling.BOX)
-    visible = sample.getchannel("A").point(lambda level: 255 if level > 127 else 0) if has_alpha else None
+    # alpha is multiplied in while shrinking, so that colors hidden by transparency do not leak into the sample
+    sample = image.convert("RGBA" if has_alpha else "RGB").resize(
+        _sample_size(image.size), Image.Resampling.BOX
+    )
+    visible = (
+        sample.getchannel("A").point(lambda level: 255 if level > 127 else 0) if has_alpha else None
+    )
     transparent = has_alpha and image.convert("RGBA").getchannel("A").getextrema()[0] != 255
-    colours = sample.convert("RGB")
+    colors = sample.convert("RGB")
     shown = visible is None or visible.getbbox() is not None
-    levels = ImageStat.Stat(colours.convert("L"), visible if shown else None)
+    levels = ImageStat.Stat(colors.convert("L"), visible if shown else None)
     brightness = levels.mean[0] / 255 if shown else 0.0
     contrast = min(1.0, levels.stddev[0] / 127.5) if shown else 0.0
-    mean = ImageStat.Stat(colours, visible if shown else None).mean
+    mean = ImageStat.Stat(colors, visible if shown else None).mean
     warmth = max(-1.0, min(1.0, (mean[0] - mean[2]) / 128)) if shown else 0.0
-    palette = _palette(colours, visible) if shown else ()
-    texts = stored_texts(picture.data)
+    palette = _palette(colors, visible) if shown else ()
+    texts = read_texts(picture.data)
     told = read_text(texts.get("parameters"))
-    return Look(
+    return ImageAnalysis(
         width=picture.width,
         height=picture.height,
         mime=picture.mime,
@@ -79,9 +83,13 @@ def _sample_size(size: tuple[int, int]) -> tuple[int, int]:
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
-def _palette(colours: Image.Image, visible: Image.Image | None) -> tuple[tuple[str, float], ...]:
+def _palette(colors: Image.Image, visible: Image.Image | None) -> tuple[tuple[str, float], ...]:
     counts: dict[str, int] = {}
-    seen = zip(_pixels(colours), visible.tobytes() if visible is not None else b"\xff" * (colours.width * colours.height), strict=True)
+    seen = zip(
+        _pixels(colors),
+        visible.tobytes() if visible is not None else b"\xff" * (colors.width * colors.height),
+        strict=True,
+    )
     nearest: dict[RGB, str] = {}
     for pixel, alpha in seen:
         if alpha:
@@ -98,23 +106,30 @@ def _pixels(image: Image.Image) -> list[RGB]:
     return [(data[at], data[at + 1], data[at + 2]) for at in range(0, len(data), 3)]
 
 
-def _name_of(colour: RGB) -> str:
-    """The nearest plain name: near in lightness, and, the more colourful it is, near in hue."""
+def _name_of(color: RGB) -> str:
+    """The nearest plain name: near in lightness, and, the more colorful it is, near in hue."""
 
     def distance(name: str) -> float:
         other = NAMED[name]
-        plain = sum((a - b) ** 2 for a, b in zip(colour, other, strict=True)) / 3
-        hue, light, _ = colorsys.rgb_to_hls(*(channel / 255 for channel in colour))
+        plain = sum((a - b) ** 2 for a, b in zip(color, other, strict=True)) / 3
+        hue, light, _ = colorsys.rgb_to_hls(*(channel / 255 for channel in color))
         its_hue, its_light, _ = colorsys.rgb_to_hls(*(channel / 255 for channel in other))
         apart = abs(hue - its_hue)
-        chroma, its_chroma = max(colour) - min(colour), max(other) - min(other)
+        chroma, its_chroma = max(color) - min(color), max(other) - min(other)
         wrong_hue = min(apart, 1 - apart) * 4 * min(chroma, its_chroma)
-        return plain + wrong_hue**2 + (0.6 * (chroma - its_chroma)) ** 2 + (60 * (light - its_light)) ** 2
+        return (
+            plain
+            + wrong_hue**2
+            + (0.6 * (chroma - its_chroma)) ** 2
+            + (60 * (light - its_light)) ** 2
+        )
 
     return min(NAMED, key=distance)
 
 
-def _mood(brightness: float, contrast: float, warmth: float, palette: tuple[tuple[str, float], ...]) -> str:
+def _mood(
+    brightness: float, contrast: float, warmth: float, palette: tuple[tuple[str, float], ...]
+) -> str:
     if not palette:
         return "nothing to see, wholly transparent"
     motion = "calm" if contrast < 0.28 else "lively" if contrast < 0.5 else "dramatic"

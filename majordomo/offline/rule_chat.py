@@ -1,4 +1,4 @@
-"""The rule-based chat of the offline provider. It reads the last turn, really looks at the pictures in it, and answers in plain words."""
+"""The rule-based chat of the offline provider. It reads the last turn, really looks at the images in it, and answers in plain words."""
 
 from __future__ import annotations
 
@@ -10,82 +10,113 @@ from typing import Any
 
 from majordomo.llm import ImagePart, Message, Request, TextPart, Tool, ToolCallPart, ToolResultPart
 from majordomo.llm.tools import output_schema
-from majordomo.offline.image_analysis import Look, look_at
+from majordomo.offline.image_analysis import ImageAnalysis, analyze
 from majordomo.offline.schema_filler import fill
 
 NOTE = "answered by rules, not by a model"
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class RuleAnswer:
     """What the clerk says: text, or a call of a tool."""
 
     text: str = ""
     call: ToolCallPart | None = None
 
 
-def answer(request: Request) -> Answer:
-    """Deterministic: the same conversation gives the same answer. Raises InvalidRequestError for a picture that cannot be decoded."""
+def answer(request: Request) -> RuleAnswer:
+    """Deterministic: the same conversation gives the same answer. Raises InvalidRequestError for an image that cannot be decoded."""
     last = request.messages[-1]
     question = _question(request.messages)
     results = [part for part in last.parts if isinstance(part, ToolResultPart)]
-    if request.tools and not results and request.tool_choice != "none" and (tool := _tool_meant(request, question)):
+    if (
+        request.tools
+        and not results
+        and request.tool_choice != "none"
+        and (tool := _tool_meant(request, question))
+    ):
         arguments = fill(tool.parameters, _after(question, tool.name), {})
-        return Answer(call=ToolCallPart(f"call_{len(request.messages)}", tool.name, json.dumps(arguments, ensure_ascii=False)))
-    looks = [look_at(picture) for picture in _pictures(request.messages)]
+        return RuleAnswer(
+            call=ToolCallPart(
+                f"call_{len(request.messages)}",
+                tool.name,
+                json.dumps(arguments, ensure_ascii=False),
+            )
+        )
+    looks = [analyze(image) for image in _images(request.messages)]
     if request.output is not None:
-        return Answer(json.dumps(fill(output_schema(request.output), question, _facts(looks)), ensure_ascii=False))
+        return RuleAnswer(
+            json.dumps(
+                fill(output_schema(request.output), question, _facts(looks)), ensure_ascii=False
+            )
+        )
     if results:
-        return Answer(" ".join(_told(result) for result in results))
+        return RuleAnswer(" ".join(_told(result) for result in results))
     if looks:
-        return Answer(" ".join(describe(look, question, number if len(looks) > 1 else 0) for number, look in enumerate(looks, 1)))
-    return Answer(_small_talk(question))
+        return RuleAnswer(
+            " ".join(
+                describe(look, question, number if len(looks) > 1 else 0)
+                for number, look in enumerate(looks, 1)
+            )
+        )
+    return RuleAnswer(_small_talk(question))
 
 
-def describe(look: Look, question: str, number: int = 0) -> str:
-    """What was asked about one picture; everything when nothing in particular was."""
+def describe(look: ImageAnalysis, question: str, number: int = 0) -> str:
+    """What was asked about one image; everything when nothing in particular was."""
     asked = question.lower()
-    start = f"Picture {number}" if number else "The picture"
+    start = f"Image {number}" if number else "The image"
     said = []
     if re.search(r"\b(mood|feel|feeling|atmosphere|vibe)\b", asked):
         said.append(f"{start} looks {look.mood}.")
     if re.search(r"\b(size|big|large|wide|tall|pixels|dimensions|resolution|format)\b", asked):
-        said.append(f"{start} is {look.width} x {look.height} pixels, {look.mime.removeprefix('image/').upper()}.")
+        said.append(
+            f"{start} is {look.width} x {look.height} pixels, {look.mime.removeprefix('image/').upper()}."
+        )
     if re.search(r"\b(colou?rs?|palette)\b", asked):
-        said.append(f"{start}'s main colours are {_palette(look)}.")
+        said.append(f"{start}'s main colors are {_palette(look)}.")
     if re.search(r"\b(bright|dark|light|brightness|contrast)\b", asked):
-        said.append(f"{start}'s brightness is {look.brightness:.0%}, its contrast {look.contrast:.0%}.")
-    if re.search(r"\b(prompt|drawn|show|shows|see|subject|what is|what's)\b", asked) and look.prompt:
+        said.append(
+            f"{start}'s brightness is {look.brightness:.0%}, its contrast {look.contrast:.0%}."
+        )
+    if (
+        re.search(r"\b(prompt|drawn|show|shows|see|subject|what is|what's)\b", asked)
+        and look.prompt
+    ):
         said.append(f'It was drawn from the prompt "{look.prompt}".')
     if re.search(r"\b(seed|settings|parameters|steps)\b", asked):
-        said.append(f"Its seed is {look.seed}." if look.seed is not None else "No seed is stored in it.")
+        said.append(
+            f"Its seed is {look.seed}." if look.seed is not None else "No seed is stored in it."
+        )
     if not said:
-        said.append(f"{start} is {look.width} x {look.height} pixels and looks {look.mood}; its main colours are {_palette(look)}.")
+        said.append(
+            f"{start} is {look.width} x {look.height} pixels and looks {look.mood}; its main colors are {_palette(look)}."
+        )
         if look.prompt:
             said.append(f'It was drawn from the prompt "{look.prompt}".')
     return " ".join(said)
 
 
-def _palette(look: Look) -> str:
+def _palette(look: ImageAnalysis) -> str:
     return ", ".join(f"{name} ({share:.0%})" for name, share in look.palette[:3])
 
 
-def _facts(looks: Sequence[Look]) -> dict[str, Any]:
+def _facts(looks: Sequence[ImageAnalysis]) -> dict[str, Any]:
     if not looks:
         return {}
     look = looks[-1]
-    colours = [name for name, _ in look.palette]
+    colors = [name for name, _ in look.palette]
     return {
         "width": look.width,
         "height": look.height,
         "brightness": look.brightness,
         "contrast": look.contrast,
         "mood": look.mood,
-        "palette": colours,
-        "colors": colours,
-        "colours": colours,
-        "color": colours[0] if colours else "none",
-        "colour": colours[0] if colours else "none",
+        "palette": colors,
+        "colors": colors,
+        "colours": colors,  # schemas may use either spelling
+        "color": colors[0] if colors else "none",
+        "colour": colors[0] if colors else "none",
         "format": look.mime.removeprefix("image/"),
         "description": describe(look, ""),
         **({"prompt": look.prompt} if look.prompt else {}),
@@ -98,8 +129,8 @@ def _question(messages: Sequence[Message]) -> str:
     return next((message.text for message in reversed(messages) if message.role == "user"), "")
 
 
-def _pictures(messages: Sequence[Message]) -> list[ImagePart]:
-    """Those of the last turn that has any; pictures of tools count."""
+def _images(messages: Sequence[Message]) -> list[ImagePart]:
+    """Those of the last turn that has any; images of tools count."""
     for message in reversed(messages):
         found = [part for part in message.parts if isinstance(part, ImagePart)]
         for part in message.parts:
@@ -125,22 +156,26 @@ def _tool_meant(request: Request, question: str) -> Tool | None:
 def _after(question: str, name: str) -> str:
     """What stands behind the tool's name, else the whole question."""
     words = re.sub(r"[_-]+", " ", name)
-    found = re.search(rf"\b(?:{re.escape(name)}|{re.escape(words)})\b[\s:,]*(.*)", question, re.IGNORECASE | re.DOTALL)
+    found = re.search(
+        rf"\b(?:{re.escape(name)}|{re.escape(words)})\b[\s:,]*(.*)",
+        question,
+        re.IGNORECASE | re.DOTALL,
+    )
     return (found[1] if found else "") or question
 
 
 def _told(result: ToolResultPart) -> str:
     text = "".join(part.text for part in result.parts if isinstance(part, TextPart))
-    pictures = [look_at(part) for part in result.parts if isinstance(part, ImagePart)]
-    shown = "".join(f"It {'also ' if text else ''}gave a picture: {describe(look, '')} " for look in pictures)
+    images = [analyze(part) for part in result.parts if isinstance(part, ImagePart)]
+    shown = "".join(
+        f"It {'also ' if text else ''}gave an image: {describe(look, '')} " for look in images
+    )
     return f"{result.name or 'The tool'} {'failed' if result.is_error else 'answered'}: {text}{' ' if text else ''}{shown}".rstrip()
 
 
 def _small_talk(question: str) -> str:
     said = " ".join(question.split())
     if not said:
-        return "I am majordomo's offline clerk: I answer by rules, not by a model. Show me a picture, or name a tool."
+        return "I am majordomo's offline clerk: I answer by rules, not by a model. Show me an image, or name a tool."
     shown = said if len(said) <= 200 else said[:199] + "…"
-    return (
-        f'You said: "{shown}". I am majordomo\'s offline clerk and answer by rules, not by a model; I can look at pictures and call tools.'
-    )
+    return f'You said: "{shown}". I am majordomo\'s offline clerk and answer by rules, not by a model; I can look at images and call tools.'

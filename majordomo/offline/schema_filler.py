@@ -16,7 +16,9 @@ def fill(schema: Mapping[str, Any], text: str, facts: Mapping[str, Any]) -> Any:
 
 
 class _Filler:
-    def __init__(self, root: Mapping[str, Any], text: str, facts: Mapping[str, Any], numbers: list[float]) -> None:
+    def __init__(
+        self, root: Mapping[str, Any], text: str, facts: Mapping[str, Any], numbers: list[float]
+    ) -> None:
         self._root = root
         self._text = text
         self._facts = facts
@@ -27,7 +29,11 @@ class _Filler:
         if "const" in schema:
             return schema["const"]
         if isinstance(schema.get("enum"), list) and schema["enum"]:
-            said = [choice for choice in schema["enum"] if isinstance(choice, str) and choice.lower() in self._text.lower()]
+            said = [
+                choice
+                for choice in schema["enum"]
+                if isinstance(choice, str) and choice.lower() in self._text.lower()
+            ]
             return (said or schema["enum"])[0]
         kind = schema.get("type")
         if isinstance(kind, list):
@@ -42,11 +48,24 @@ class _Filler:
             items = schema.get("items")
             count = max(1, int(schema.get("minItems", 0))) if isinstance(items, Mapping) else 0
             fact = self._facts.get(name)
-            if isinstance(fact, list) and fact and isinstance(items, Mapping) and self._resolved(items).get("type") == "string":
+            if (
+                isinstance(fact, list)
+                and fact
+                and isinstance(items, Mapping)
+                and self._resolved(items).get("type") == "string"
+            ):
                 return fact[: int(schema.get("maxItems", len(fact)))]
-            return [self.value(items, name, depth + 1) for _ in range(count)] if isinstance(items, Mapping) else []
+            return (
+                [self.value(items, name, depth + 1) for _ in range(count)]
+                if isinstance(items, Mapping)
+                else []
+            )
         if kind == "boolean":
-            return bool(self._facts.get(name, re.search(r"\b(yes|true|on)\b", self._text, re.IGNORECASE) is not None))
+            return bool(
+                self._facts.get(
+                    name, re.search(r"\b(yes|true|on)\b", self._text, re.IGNORECASE) is not None
+                )
+            )
         if kind in ("integer", "number"):
             return self._number(schema, name, whole=kind == "integer")
         if kind == "null":
@@ -64,7 +83,10 @@ class _Filler:
                 continue
             options = schema.get("anyOf") or schema.get("oneOf") or schema.get("allOf")
             if isinstance(options, list) and options and "type" not in schema:
-                schema = next((o for o in options if isinstance(o, Mapping) and o.get("type") != "null"), options[0])
+                schema = next(
+                    (o for o in options if isinstance(o, Mapping) and o.get("type") != "null"),
+                    options[0],
+                )
                 continue
             break
         return schema
@@ -77,8 +99,15 @@ class _Filler:
         filled = {}
         for name, below in properties.items():
             # An optional property is left to its own default unless something is known for it
-            if name in required or name in self._facts or not isinstance(below, Mapping) or "default" not in below:
-                filled[name] = self.value(below if isinstance(below, Mapping) else {}, name, depth + 1)
+            if (
+                name in required
+                or name in self._facts
+                or not isinstance(below, Mapping)
+                or "default" not in below
+            ):
+                filled[name] = self.value(
+                    below if isinstance(below, Mapping) else {}, name, depth + 1
+                )
         return filled
 
     def _number(self, schema: Mapping[str, Any], name: str, *, whole: bool) -> float:

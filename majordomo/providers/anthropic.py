@@ -7,11 +7,11 @@ from urllib.parse import quote
 
 from majordomo import env, llm
 from majordomo.backend_status import Health, ModelInfo
-from majordomo.dialects.anthropic.messages import AnthropicMessages, Version, decode_models
+from majordomo.dialects.anthropic.messages import AnthropicMessagesCodec, Version, decode_models
 from majordomo.errors import ConfigurationError
 from majordomo.models.chat_model import HTTPChatModel
-from majordomo.providers.base import Common, HTTPProvider, sealed
-from majordomo.redaction import Secret, seal
+from majordomo.providers.base import CommonSettings, HTTPProvider, with_secret_headers
+from majordomo.redaction import Secret, as_secret
 from majordomo.validation import check_name
 
 HOME = "https://api.anthropic.com/v1"
@@ -39,34 +39,52 @@ class Anthropic(HTTPProvider):
         *,
         version: Version = "2023-06-01",
         cache: Literal["5m", "1h"] | None = None,
-        **common: Unpack[Common],
+        **common: Unpack[CommonSettings],
     ) -> None:
-        common = sealed(common)
-        api_key = seal(api_key or env.variable("ANTHROPIC_API_KEY"))
+        common = with_secret_headers(common)
+        api_key = as_secret(api_key or env.variable("ANTHROPIC_API_KEY"))
         if api_key is None:
             raise ConfigurationError(
-                "Anthropic needs a key: api_key, or ANTHROPIC_API_KEY", provider=self.name, details={"field": "api_key"}
+                "Anthropic needs a key: api_key, or ANTHROPIC_API_KEY",
+                provider=self.name,
+                details={"field": "api_key"},
             )
         if version not in ("2023-06-01", "2026-10-21"):
-            raise ConfigurationError('version is "2023-06-01" or "2026-10-21"', provider=self.name, details={"field": "version"})
+            raise ConfigurationError(
+                'version is "2023-06-01" or "2026-10-21"',
+                provider=self.name,
+                details={"field": "version"},
+            )
         if cache not in (None, "5m", "1h"):
-            raise ConfigurationError('cache is "5m" or "1h"', provider=self.name, details={"field": "cache"})
+            raise ConfigurationError(
+                'cache is "5m" or "1h"', provider=self.name, details={"field": "cache"}
+            )
         common["headers"] = {"anthropic-version": version, **(common.get("headers") or {})}
-        self._chat = AnthropicMessages(self.name, version, cache)
+        self._chat = AnthropicMessagesCodec(self.name, version, cache)
         super().__init__(base_url, api_key, **common)
 
     def _key_headers(self, key: Secret) -> dict[str, Secret]:
         return {"x-api-key": key}
 
-    def model(self, id: str, *options: llm.Option) -> HTTPChatModel:  # noqa: A002 (the word of the design)
-        return HTTPChatModel(self._caller, self._chat, check_name(id, "model"), options, timeout=self._timeout, strict=self._strict)
+    def model(self, id: str, *options: llm.Option) -> HTTPChatModel:
+        return HTTPChatModel(
+            self._client,
+            self._chat,
+            check_name(id, "model"),
+            options,
+            timeout=self._timeout,
+            strict=self._strict,
+        )
 
     async def models(self) -> list[ModelInfo]:
         """What `GET /models` lists for this key, all pages of it."""
         found: list[ModelInfo] = []
         after = ""
         for _ in range(PAGES):
-            page, after = await self._told("/models?limit=1000" + (f"&after_id={quote(after, safe='')}" if after else ""), decode_models)
+            page, after = await self._query_decoded(
+                "/models?limit=1000" + (f"&after_id={quote(after, safe='')}" if after else ""),
+                decode_models,
+            )
             found += page
             if not after:
                 break
@@ -74,4 +92,4 @@ class Anthropic(HTTPProvider):
 
     async def health(self) -> Health:
         """Whether `GET /models` answers, which also tells whether the key is good."""
-        return await self._healthy("/models")
+        return await self._check_health("/models")

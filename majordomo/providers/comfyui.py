@@ -1,6 +1,6 @@
 """ComfyUI: graphs of nodes, one queue, files. Facts: comfyanonymous/ComfyUI of late 2024 to 2026.
 
-It has no keys, and whoever reaches its port can run graphs and read all pictures: never expose it. Uploads and pictures stay on its disk,
+It has no keys, and whoever reaches its port can run graphs and read all images: never expose it. Uploads and images stay on its disk,
 and SaveImage writes prompt and graph into each PNG.
 """
 
@@ -14,27 +14,33 @@ from typing import Any, ClassVar, Unpack
 from majordomo import imagegen
 from majordomo.backend_status import Health, ModelInfo
 from majordomo.concurrency import portal
-from majordomo.dialects.comfyui.prompts import CURRENT, ComfyGraphs, decode_choices, decode_server_version, lists_from
+from majordomo.dialects.comfyui.prompts import (
+    CURRENT,
+    ComfyUICodec,
+    decode_choices,
+    decode_server_version,
+    lists_from,
+)
 from majordomo.dialects.comfyui.workflow import Workflow
-from majordomo.dialects.samplers import Lists
+from majordomo.dialects.samplers import SamplerCatalog
 from majordomo.errors import BadResponseError, ConfigurationError, NotFoundError
 from majordomo.models.queued_image_model import QueuedImageModel
-from majordomo.providers.base import Common, HTTPProvider, sealed
-from majordomo.redaction import Secret, seal
+from majordomo.providers.base import CommonSettings, HTTPProvider, with_secret_headers
+from majordomo.redaction import Secret, as_secret
 
 
 class ComfyUI(HTTPProvider):
-    """ComfyUI: pictures, by a workflow.
+    """ComfyUI: images, by a workflow.
 
-    One picture at a time (`max_concurrency` is 1 unless you say otherwise). A model id is a checkpoint's file name; "current" is the
+    One image at a time (`max_concurrency` is 1 unless you say otherwise). A model id is a checkpoint's file name; "current" is the
     workflow's own, or without a workflow the first on the server's disk.
 
-    Without `workflow`, built-in graphs for a plain checkpoint (Stable Diffusion 1, 2, XL) draw from text, from a picture, and inside a
+    Without `workflow`, built-in graphs for a plain checkpoint (Stable Diffusion 1, 2, XL) draw from text, from an image, and inside a
     mask. `workflow` is a graph in API format: a mapping, JSON text, or the path of a JSON file. What goes where is found by nodes' titles
     ("prompt", "negative", "seed"...), else by the links of its sampler, or said with `slots`: `{"prompt": ("6", "text")}`, node id and
     input; the names are prompt, negative_prompt, seed, steps, cfg_scale, sampler, scheduler, width, height, n, strength, images, mask
-    and model. A field without a slot is a warning, pictures without one an UnsupportedError. An unset field leaves the workflow's own
-    value, the seed too: the same picture every time. Never take a workflow from somebody you do not trust.
+    and model. A field without a slot is a warning, images without one an UnsupportedError. An unset field leaves the workflow's own
+    value, the seed too: the same image every time. Never take a workflow from somebody you do not trust.
 
     `extra={"comfyui": {"3": {"inputs": {"eta": 1}}}}` is merged into the graph by node id. A cancelled call leaves the queue, or interrupts
     the job when the server says that it is ours that runs. Steps and previews come over a websocket (extra `comfyui`); without it, as
@@ -44,7 +50,7 @@ class ComfyUI(HTTPProvider):
     """
 
     name = "comfyui"
-    places: int | None = 1
+    default_max_concurrency: int | None = 1
     default_models: ClassVar[Mapping[str, str]] = {"image": CURRENT}
 
     def __init__(
@@ -54,19 +60,26 @@ class ComfyUI(HTTPProvider):
         *,
         workflow: Mapping[str, Any] | str | os.PathLike[str] | None = None,
         slots: Mapping[str, Any] | None = None,
-        **common: Unpack[Common],
+        **common: Unpack[CommonSettings],
     ) -> None:
-        common = sealed(common)
-        api_key = seal(api_key)
+        common = with_secret_headers(common)
+        api_key = as_secret(api_key)
         if slots is not None and workflow is None:
-            raise ConfigurationError("slots say where a workflow takes its values: give the workflow too", details={"field": "slots"})
-        self._door = ComfyGraphs(None if workflow is None else Workflow.parse(_read(workflow), slots))
-        self._known: Lists | None = None
+            raise ConfigurationError(
+                "slots say where a workflow takes its values: give the workflow too",
+                details={"field": "slots"},
+            )
+        self._codec = ComfyUICodec(
+            None if workflow is None else Workflow.parse(_read(workflow), slots)
+        )
+        self._known: SamplerCatalog | None = None
         self._first: str | None = None
         super().__init__(base_url, api_key, **common)
 
-    def image_model(self, id: str, *options: imagegen.Option) -> QueuedImageModel:  # noqa: A002 (the word of the design)
-        return self._painter(QueuedImageModel, self._door, id, options, lists=self._lists, resolve=self._resolved)
+    def image_model(self, id: str, *options: imagegen.Option) -> QueuedImageModel:
+        return self._make_image_model(
+            QueuedImageModel, self._codec, id, options, lists=self._lists, resolve=self._resolved
+        )
 
     async def models(self) -> list[ModelInfo]:
         """The checkpoints on the server's disk, as its plain loader lists them; which one is in memory it does not tell."""
@@ -86,35 +99,46 @@ class ComfyUI(HTTPProvider):
 
     async def health(self) -> Health:
         """Whether `GET /system_stats` answers."""
-        return await self._healthy("/system_stats")
+        return await self._check_health("/system_stats")
 
     async def server(self) -> str:
-        return f"ComfyUI {await self._told('/system_stats', decode_server_version)}".strip()
+        return (
+            f"ComfyUI {await self._query_decoded('/system_stats', decode_server_version)}".strip()
+        )
 
     async def _checkpoints(self) -> tuple[str, ...]:
         node = "CheckpointLoaderSimple"
-        return (await self._told(f"/object_info/{node}", lambda body, limits: decode_choices(body, node, limits))).get("ckpt_name", ())
+        return (
+            await self._query_decoded(
+                f"/object_info/{node}", lambda body, limits: decode_choices(body, node, limits)
+            )
+        ).get("ckpt_name", ())
 
     async def _resolved(self, model: str) -> str:
         """The checkpoint for a model id. Raises NotFoundError for "current" on a server without any."""
-        if model != CURRENT or self._door.given is not None:
+        if model != CURRENT or self._codec.given is not None:
             return model
         if self._first is None:
             names = await self._checkpoints()
             if not names:
-                raise NotFoundError("the server has no checkpoint", code="MODEL_NOT_FOUND", provider=self.name)
+                raise NotFoundError(
+                    "the server has no checkpoint", code="MODEL_NOT_FOUND", provider=self.name
+                )
             self._first = names[0]
         return self._first
 
-    async def _lists(self, model: str, request: imagegen.Request) -> Lists:
+    async def _lists(self, model: str, request: imagegen.Request) -> SamplerCatalog:
         return await self._listed()
 
-    async def _listed(self) -> Lists:
+    async def _listed(self) -> SamplerCatalog:
         if self._known is None:
             try:
-                found = await self._told("/object_info/KSampler", lambda body, limits: lists_from(decode_choices(body, "KSampler", limits)))
+                found = await self._query_decoded(
+                    "/object_info/KSampler",
+                    lambda body, limits: lists_from(decode_choices(body, "KSampler", limits)),
+                )
             except (NotFoundError, BadResponseError):
-                return Lists()  # something in front of it answers only the routes of drawing: our own table must do
+                return SamplerCatalog()  # something in front of it answers only the routes of drawing: our own table must do
             self._known = found
         return self._known
 
@@ -129,4 +153,6 @@ def _read(workflow: Mapping[str, Any] | str | os.PathLike[str]) -> Mapping[str, 
         return Path(workflow).read_text(encoding="utf-8")
     except (OSError, ValueError, TypeError) as error:
         reason = error.strerror if isinstance(error, OSError) else type(error).__name__
-        raise ConfigurationError(f"workflow cannot be read: {reason}", details={"field": "workflow"}) from None
+        raise ConfigurationError(
+            f"workflow cannot be read: {reason}", details={"field": "workflow"}
+        ) from None

@@ -6,16 +6,16 @@ from typing import Unpack
 
 from majordomo import env, imagegen, llm
 from majordomo.backend_status import Health, ModelInfo
-from majordomo.dialects.embeddings import GeminiEmbeddings
-from majordomo.dialects.gemini.chat import GeminiChat
-from majordomo.dialects.gemini.images import GeminiImages
+from majordomo.dialects.embeddings import GeminiEmbeddingsCodec
+from majordomo.dialects.gemini.chat import GeminiChatCodec
+from majordomo.dialects.gemini.images import GeminiImagesCodec
 from majordomo.dialects.gemini.models import decode_models, models_path
 from majordomo.errors import ConfigurationError
 from majordomo.models.chat_model import HTTPChatModel
 from majordomo.models.embedding_model import HTTPEmbeddingModel
-from majordomo.models.image_model import AnsweredImageModel
-from majordomo.providers.base import Common, HTTPProvider, sealed
-from majordomo.redaction import Secret, seal
+from majordomo.models.image_model import ReplyImageModel
+from majordomo.providers.base import CommonSettings, HTTPProvider, with_secret_headers
+from majordomo.redaction import Secret, as_secret
 from majordomo.validation import check_name
 
 HOME = "https://generativelanguage.googleapis.com/v1beta"
@@ -23,7 +23,7 @@ PAGES = 20  # a list that never ends is cut off here
 
 
 class Gemini(HTTPProvider):
-    """Chat, and pictures by the models that draw. The key comes from `api_key`, else from GEMINI_API_KEY, else from GOOGLE_API_KEY.
+    """Chat, and images by the models that draw. The key comes from `api_key`, else from GEMINI_API_KEY, else from GOOGLE_API_KEY.
 
     `base_url` includes the version path. Raises ConfigurationError without a key, and for an address or key that cannot be one.
     """
@@ -32,36 +32,49 @@ class Gemini(HTTPProvider):
     version_path = "/v1beta"
     local = False
 
-    def __init__(self, api_key: str | Secret | None = None, base_url: str = HOME, **common: Unpack[Common]) -> None:
-        common = sealed(common)
-        api_key = seal(api_key or env.variable("GEMINI_API_KEY") or env.variable("GOOGLE_API_KEY"))
+    def __init__(
+        self,
+        api_key: str | Secret | None = None,
+        base_url: str = HOME,
+        **common: Unpack[CommonSettings],
+    ) -> None:
+        common = with_secret_headers(common)
+        api_key = as_secret(
+            api_key or env.variable("GEMINI_API_KEY") or env.variable("GOOGLE_API_KEY")
+        )
         if api_key is None:
             raise ConfigurationError(
-                "Gemini needs a key: api_key, or GEMINI_API_KEY, or GOOGLE_API_KEY", provider=self.name, details={"field": "api_key"}
+                "Gemini needs a key: api_key, or GEMINI_API_KEY, or GOOGLE_API_KEY",
+                provider=self.name,
+                details={"field": "api_key"},
             )
-        self._images = GeminiImages()
+        self._images = GeminiImagesCodec()
         super().__init__(base_url, api_key, **common)
 
     def _key_headers(self, key: Secret) -> dict[str, Secret]:
-        return {"x-goog-api-key": key}  # in the URL, as Google also takes it, it would stand in logs
+        return {
+            "x-goog-api-key": key
+        }  # in the URL, as Google also takes it, it would stand in logs
 
-    def model(self, id: str, *options: llm.Option) -> HTTPChatModel:  # noqa: A002 (the word of the design)
-        door = GeminiChat(check_name(id, "model"), self.name)
-        return HTTPChatModel(self._caller, door, id, options, timeout=self._timeout, strict=self._strict)
+    def model(self, id: str, *options: llm.Option) -> HTTPChatModel:
+        codec = GeminiChatCodec(check_name(id, "model"), self.name)
+        return HTTPChatModel(
+            self._client, codec, id, options, timeout=self._timeout, strict=self._strict
+        )
 
-    def image_model(self, id: str, *options: imagegen.Option) -> AnsweredImageModel:  # noqa: A002
-        """A model such as `gemini-2.5-flash-image`. One picture a call: several are as many calls."""
-        return self._painter(AnsweredImageModel, self._images, id, options)
+    def image_model(self, id: str, *options: imagegen.Option) -> ReplyImageModel:
+        """A model such as `gemini-2.5-flash-image`. One image a call: several are as many calls."""
+        return self._make_image_model(ReplyImageModel, self._images, id, options)
 
-    def embedding_model(self, id: str) -> HTTPEmbeddingModel:  # noqa: A002
-        return self._embedder(GeminiEmbeddings(), id)
+    def embedding_model(self, id: str) -> HTTPEmbeddingModel:
+        return self._make_embedding_model(GeminiEmbeddingsCodec(), id)
 
     async def models(self) -> list[ModelInfo]:
         """What `GET /models` lists for this key, all pages of it."""
         found: list[ModelInfo] = []
         token = ""
         for _ in range(PAGES):
-            page, token = await self._told(models_path(token), decode_models)
+            page, token = await self._query_decoded(models_path(token), decode_models)
             found += page
             if not token:
                 break
@@ -69,4 +82,4 @@ class Gemini(HTTPProvider):
 
     async def health(self) -> Health:
         """Whether `GET /models` answers, which also tells whether the key is good."""
-        return await self._healthy("/models")
+        return await self._check_health("/models")

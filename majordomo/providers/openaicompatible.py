@@ -9,27 +9,32 @@ from typing import Literal, Unpack, get_args
 from majordomo import env, imagegen, llm
 from majordomo.backend_status import Health, ModelInfo
 from majordomo.dialects.conversation import SystemRole
-from majordomo.dialects.embeddings import OpenAIEmbeddings
+from majordomo.dialects.embeddings import OpenAIEmbeddingsCodec
 from majordomo.dialects.openai.image_families import compatible_family
-from majordomo.dialects.openai.images import OpenAIImages
+from majordomo.dialects.openai.images import OpenAIImagesCodec
 from majordomo.dialects.openai.models import decode_models
 from majordomo.dialects.openai.presets import PRESETS, Preset
 from majordomo.errors import ConfigurationError
 from majordomo.models.chat_model import HTTPChatModel
-from majordomo.models.client import Watch
+from majordomo.models.client import LoadCheck
 from majordomo.models.embedding_model import HTTPEmbeddingModel
 from majordomo.models.load_watch import LoadWatch
 from majordomo.models.streamed_image_model import StreamedImageModel
-from majordomo.providers.base import ASKING, Common, HTTPProvider, sealed
-from majordomo.redaction import Secret, seal
-from majordomo.transport_types import Deadline, WireRequest
+from majordomo.providers.base import (
+    QUERY_TIMEOUT,
+    CommonSettings,
+    HTTPProvider,
+    with_secret_headers,
+)
+from majordomo.redaction import Secret, as_secret
+from majordomo.transport_types import Deadline, HTTPRequest
 from majordomo.validation import check_name
 
 ANY = Preset("http://localhost:8080/v1", "OPENAI_COMPATIBLE_API_KEY", local=True)
 
 
 class OpenAICompatible(HTTPProvider):
-    """Any server or service that speaks OpenAI's API: chat, pictures, embeddings.
+    """Any server or service that speaks OpenAI's API: chat, images, embeddings.
 
     `base_url` includes the version path: `http://localhost:8000/v1`.
 
@@ -53,33 +58,48 @@ class OpenAICompatible(HTTPProvider):
         preset: str | None = None,
         json_output: Literal["json_schema", "json_object"] | None = None,
         system_role: SystemRole = "system",
-        **common: Unpack[Common],
+        **common: Unpack[CommonSettings],
     ) -> None:
-        common = sealed(common)
-        api_key = seal(api_key)
+        common = with_secret_headers(common)
+        api_key = as_secret(api_key)
         row = _row(preset)
-        api_key = api_key or seal(env.variable(row.key_variable))
+        api_key = api_key or as_secret(env.variable(row.key_variable))
         if api_key is None and not row.local:
             raise ConfigurationError(
-                f"{preset} needs a key: api_key, or {row.key_variable}", provider=self.name, details={"field": "api_key"}
+                f"{preset} needs a key: api_key, or {row.key_variable}",
+                provider=self.name,
+                details={"field": "api_key"},
             )
         if system_role not in get_args(SystemRole):
-            raise ConfigurationError('system_role is "system", "developer" or "user"', provider=self.name, details={"field": "system_role"})
+            raise ConfigurationError(
+                'system_role is "system", "developer" or "user"',
+                provider=self.name,
+                details={"field": "system_role"},
+            )
         self.local: bool = row.local
         self._tells_loading = preset == "llamacpp"
         # Thoughts belong to the server behind the dialect: what DeepSeek thought is nothing for Groq
-        self._chat = replace(row.door, owner=preset or self.name, schema_form=json_output or row.door.schema_form, system_role=system_role)
-        self._images = OpenAIImages(compatible_family, path="/images", tag=False)
+        self._chat = replace(
+            row.codec,
+            provider=preset or self.name,
+            schema_form=json_output or row.codec.schema_form,
+            system_role=system_role,
+        )
+        self._images = OpenAIImagesCodec(compatible_family, path="/images", tag=False)
         super().__init__(base_url or row.base_url, api_key, **common)
 
-    def _watch(self) -> Watch | None:
+    def _load_check(self) -> LoadCheck | None:
         """llama.cpp's router says of each model listed whether it is loaded; one with a single model answers 503 until it is."""
         if not self._tells_loading:
             return None
 
         async def look(deadline: Deadline) -> dict[str, str]:
-            body = await self._caller.fetch(WireRequest("GET", "/models"), deadline.beside(ASKING), self._caller.limits.reply)
-            return {model.id: model.state for model in decode_models(body, self._caller.limits)}
+            body = await self._client.read_body(
+                HTTPRequest("GET", "/models"),
+                deadline.child(QUERY_TIMEOUT),
+                self._client.limits.max_reply_bytes,
+            )
+            return {model.id: model.state for model in decode_models(body, self._client.limits)}
 
         def loading(states: dict[str, str], model: str) -> str | None:
             state = states.get(model, "")
@@ -87,22 +107,29 @@ class OpenAICompatible(HTTPProvider):
 
         return LoadWatch(look, loading, time.monotonic)
 
-    def model(self, id: str, *options: llm.Option) -> HTTPChatModel:  # noqa: A002 (the word of the design)
-        return HTTPChatModel(self._caller, self._chat, check_name(id, "model"), options, timeout=self._timeout, strict=self._strict)
+    def model(self, id: str, *options: llm.Option) -> HTTPChatModel:
+        return HTTPChatModel(
+            self._client,
+            self._chat,
+            check_name(id, "model"),
+            options,
+            timeout=self._timeout,
+            strict=self._strict,
+        )
 
-    def image_model(self, id: str, *options: imagegen.Option) -> StreamedImageModel:  # noqa: A002
-        return self._painter(StreamedImageModel, self._images, id, options)
+    def image_model(self, id: str, *options: imagegen.Option) -> StreamedImageModel:
+        return self._make_image_model(StreamedImageModel, self._images, id, options)
 
-    def embedding_model(self, id: str) -> HTTPEmbeddingModel:  # noqa: A002
-        return self._embedder(OpenAIEmbeddings(), id)
+    def embedding_model(self, id: str) -> HTTPEmbeddingModel:
+        return self._make_embedding_model(OpenAIEmbeddingsCodec(), id)
 
     async def models(self) -> list[ModelInfo]:
         """What `GET /models` lists; what a model can do where the server tells (OpenRouter, Mistral, Together, llama.cpp)."""
-        return await self._told("/models", decode_models)
+        return await self._query_decoded("/models", decode_models)
 
     async def health(self) -> Health:
         """Whether `GET /models` answers."""
-        return await self._healthy("/models")
+        return await self._check_health("/models")
 
 
 def _row(preset: str | None) -> Preset:
@@ -110,5 +137,7 @@ def _row(preset: str | None) -> Preset:
         return ANY
     row = PRESETS.get(preset)
     if row is None:
-        raise ConfigurationError(f"preset is one of {', '.join(PRESETS)}, not {preset!r}", details={"field": "preset"})
+        raise ConfigurationError(
+            f"preset is one of {', '.join(PRESETS)}, not {preset!r}", details={"field": "preset"}
+        )
     return row

@@ -8,21 +8,21 @@ from typing import ClassVar, Literal, Unpack
 from majordomo import imagegen
 from majordomo.backend_status import Health, ModelInfo
 from majordomo.concurrency import portal
-from majordomo.dialects.automatic1111.sdapi import SDAPI
-from majordomo.dialects.openai.images import OpenAIImages
-from majordomo.dialects.samplers import SDCPP, Lists
-from majordomo.dialects.stable_diffusion_cpp.jobs import SdcppJobs, decode_capabilities
+from majordomo.dialects.automatic1111.sdapi import SDAPICodec
+from majordomo.dialects.openai.images import OpenAIImagesCodec
+from majordomo.dialects.samplers import SDCPP, SamplerCatalog
+from majordomo.dialects.stable_diffusion_cpp.jobs import SdcppJobsCodec, decode_capabilities
 from majordomo.errors import BadResponseError, ConfigurationError, NotFoundError
-from majordomo.models.image_model import AnsweredImageModel, AnsweringDoor, HTTPImageModel
+from majordomo.models.image_model import HTTPImageModel, ReplyImageCodec, ReplyImageModel
 from majordomo.models.job_image_model import JobImageModel
-from majordomo.providers.base import Common, HTTPProvider, sealed
-from majordomo.redaction import Secret, seal
+from majordomo.providers.base import CommonSettings, HTTPProvider, with_secret_headers
+from majordomo.redaction import Secret, as_secret
 
 
 class StableDiffusion(HTTPProvider):
-    """The server of stable-diffusion.cpp: pictures.
+    """The server of stable-diffusion.cpp: images.
 
-    One model, one picture at a time (`max_concurrency` is 1 unless you say otherwise); the model's id is for your eyes only.
+    One model, one image at a time (`max_concurrency` is 1 unless you say otherwise); the model's id is for your eyes only.
 
     `api` says which routes are used. "native", the default: jobs with a place in the line; cancelling withdraws a job that waits, one
     that is drawn runs to its end (the server cannot stop). "sdapi": A1111's routes. "openai": OpenAI's routes with the settings in a
@@ -30,7 +30,7 @@ class StableDiffusion(HTTPProvider):
     """
 
     name = "stablediffusion"
-    places: int | None = 1
+    default_max_concurrency: int | None = 1
     default_models: ClassVar[Mapping[str, str]] = {"image": "current"}
 
     def __init__(
@@ -39,46 +39,60 @@ class StableDiffusion(HTTPProvider):
         api_key: str | Secret | None = None,
         *,
         api: Literal["native", "sdapi", "openai"] = "native",
-        **common: Unpack[Common],
+        **common: Unpack[CommonSettings],
     ) -> None:
-        common = sealed(common)
-        api_key = seal(api_key)  # it never asks for a key; one is sent for a proxy in front of it
+        common = with_secret_headers(common)
+        api_key = as_secret(
+            api_key
+        )  # it never asks for a key; one is sent for a proxy in front of it
         if api not in ("native", "sdapi", "openai"):
-            raise ConfigurationError('api is "native", "sdapi" or "openai"', provider=self.name, details={"field": "api"})
+            raise ConfigurationError(
+                'api is "native", "sdapi" or "openai"', provider=self.name, details={"field": "api"}
+            )
         self._api = api
-        self._known: Lists | None = None
+        self._known: SamplerCatalog | None = None
         super().__init__(base_url, api_key, **common)
 
-    def image_model(self, id: str, *options: imagegen.Option) -> HTTPImageModel:  # noqa: A002 (the word of the design)
+    def image_model(self, id: str, *options: imagegen.Option) -> HTTPImageModel:
         if self._api == "native":
-            return self._painter(JobImageModel, SdcppJobs(), id, options, lists=self._lists)
-        door: AnsweringDoor = SDAPI(sdcpp=True) if self._api == "sdapi" else OpenAIImages(tag=True)
-        return self._painter(AnsweredImageModel, door, id, options, lists=self._lists)
+            return self._make_image_model(
+                JobImageModel, SdcppJobsCodec(), id, options, lists=self._lists
+            )
+        codec: ReplyImageCodec = (
+            SDAPICodec(sdcpp=True) if self._api == "sdapi" else OpenAIImagesCodec(tag=True)
+        )
+        return self._make_image_model(ReplyImageModel, codec, id, options, lists=self._lists)
 
     async def models(self) -> list[ModelInfo]:
         """The one model this server has loaded, as `GET /sdcpp/v1/capabilities` tells; its raw answer lists loras and limits."""
-        return [(await self._told("/sdcpp/v1/capabilities", decode_capabilities))[1]]
+        return [(await self._query_decoded("/sdcpp/v1/capabilities", decode_capabilities))[1]]
 
     async def loras(self) -> list[str]:
         """Paths for `extra={"stablediffusion": {"lora": [{"path": ..., "multiplier": 0.8}]}}`. Asking fills the server's own list, without
         which it refuses them on A1111's routes."""
         found = (await self.models())[0].raw.get("loras")
         items = found if isinstance(found, list) else []
-        return [item["path"] for item in items if isinstance(item, dict) and isinstance(item.get("path"), str)]
+        return [
+            item["path"]
+            for item in items
+            if isinstance(item, dict) and isinstance(item.get("path"), str)
+        ]
 
     def loras_sync(self) -> list[str]:
         return portal.run(self.loras)
 
     async def health(self) -> Health:
         """Whether `GET /v1/models` answers."""
-        return await self._healthy("/v1/models")
+        return await self._check_health("/v1/models")
 
-    async def _lists(self, model: str, request: imagegen.Request) -> Lists:
-        if not SDCPP.must_ask(request):
-            return Lists()
+    async def _lists(self, model: str, request: imagegen.Request) -> SamplerCatalog:
+        if not SDCPP.needs_catalog(request):
+            return SamplerCatalog()
         if self._known is None:
             try:
-                self._known = (await self._told("/sdcpp/v1/capabilities", decode_capabilities))[0]
+                self._known = (
+                    await self._query_decoded("/sdcpp/v1/capabilities", decode_capabilities)
+                )[0]
             except (NotFoundError, BadResponseError):
-                return Lists()  # a build before April 2026: our own table must do
+                return SamplerCatalog()  # a build before April 2026: our own table must do
         return self._known

@@ -5,96 +5,106 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from majordomo.queueing.rate_limiter import Meters
-from majordomo.queueing.resource_group import Holder, ResourceGroup
-from majordomo.queueing.slot_queue import Queue, TellPosition
+from majordomo.queueing.rate_limiter import RateLimiter
+from majordomo.queueing.resource_group import ModelLease, ResourceGroup
+from majordomo.queueing.slot_queue import OnPosition, SlotQueue
 from majordomo.transport_types import Deadline
 
 
-class Place:
+class Admission:
     """Permission to call; given back once."""
 
-    __slots__ = ("_leave",)
+    __slots__ = ("_release",)
 
-    def __init__(self, leave: Callable[[int | None], None] | None) -> None:
-        self._leave = leave
+    def __init__(self, release: Callable[[int | None], None] | None) -> None:
+        self._release = release
 
-    def leave(self, tokens: int | None = None) -> None:
+    def release(self, tokens: int | None = None) -> None:
         """The call is over, and has used so many tokens. A second time does nothing."""
-        leave, self._leave = self._leave, None
+        leave, self._release = self._release, None
         if leave is not None:
             leave(tokens)
 
 
-class Gate:
+class AdmissionControl:
     """All that one provider's calls wait for, in this order: a place of its own, its rate, the GPU."""
 
     def __init__(
-        self, places: int | None, *, most: int | None = None, meters: Meters | None = None, gpu: ResourceGroup | None = None
+        self,
+        max_concurrency: int | None,
+        *,
+        max_queue: int | None = None,
+        rate_limiter: RateLimiter | None = None,
+        resource_group: ResourceGroup | None = None,
     ) -> None:
-        self.places = places
-        self._queue = Queue(places, most) if places is not None else None
-        self._meters = meters
-        self._gpu = gpu
+        self.max_concurrency = max_concurrency
+        self._queue = SlotQueue(max_concurrency, max_queue) if max_concurrency is not None else None
+        self._rate_limiter = rate_limiter
+        self._resource_group = resource_group
 
     @property
     def shared(self) -> bool:
         """Whether it matters which model is in the GPU."""
-        return self._gpu is not None
+        return self._resource_group is not None
 
     @property
     def waits(self) -> bool:
         """Whether a call that comes now would stand in a line."""
-        queues = [queue for queue in (self._queue, self._gpu) if queue is not None]
-        return any(queue.waiting or queue.running >= queue.places for queue in queues)
+        queues = [queue for queue in (self._queue, self._resource_group) if queue is not None]
+        return any(queue.waiting or queue.running >= queue.slots for queue in queues)
 
-    async def enter(
+    async def acquire(
         self,
         deadline: Deadline,
-        tell: TellPosition = None,
+        on_position: OnPosition = None,
         *,
-        caller: str = "",
-        holder: Holder | None = None,
-    ) -> Place:
+        user_id: str = "",
+        lease: ModelLease | None = None,
+    ) -> Admission:
         """Wait for all of it; the place must be left. `holder` says which model will be in the GPU.
 
         Raises DeadlineExceededError (phase queue), OverloadedError (`QUEUE_FULL`) and RateLimitError (`LOCAL_RATE_LIMIT`) when our own
         rate allows the call only after the queue limit.
         """
-        if self._queue is None and self._meters is None and self._gpu is None:
-            return Place(None)
-        queue, meters, gpu = self._queue, self._meters, self._gpu
+        if self._queue is None and self._rate_limiter is None and self._resource_group is None:
+            return Admission(None)
+        queue, meters, gpu = self._queue, self._rate_limiter, self._resource_group
         if queue is not None:
-            await queue.enter(deadline, caller, tell)
+            await queue.acquire(deadline, user_id, on_position)
         undo: Callable[[], None] | None = None
         try:
             if meters is not None:
-                undo = await meters.enter(deadline, caller)
+                undo = await meters.acquire(deadline, user_id)
             if gpu is not None:
-                await gpu.enter(deadline, caller, tell, holder)
+                await gpu.acquire(deadline, user_id, on_position, lease)
         except BaseException:
             if undo is not None:
                 undo()
             if queue is not None:
-                queue.leave()
+                queue.release()
             raise
 
         def leave(tokens: int | None) -> None:
             if gpu is not None:
-                gpu.leave(holder)
+                gpu.release(lease)
             if meters is not None:
-                meters.spent(caller, tokens)
+                meters.record_tokens(user_id, tokens)
             if queue is not None:
-                queue.leave()
+                queue.release()
 
-        return Place(leave)
+        return Admission(leave)
 
     @asynccontextmanager
-    async def place(
-        self, deadline: Deadline, tell: TellPosition = None, *, caller: str = "", holder: Holder | None = None
-    ) -> AsyncIterator[Place]:
-        place = await self.enter(deadline, tell, caller=caller, holder=holder)
+    async def admitted(
+        self,
+        deadline: Deadline,
+        on_position: OnPosition = None,
+        *,
+        user_id: str = "",
+        lease: ModelLease | None = None,
+    ) -> AsyncIterator[Admission]:
+        place = await self.acquire(deadline, on_position, user_id=user_id, lease=lease)
         try:
             yield place
         finally:
-            place.leave()
+            place.release()

@@ -10,49 +10,51 @@ from dataclasses import dataclass, field
 
 import anyio
 
-from majordomo.concurrency.fork_safety import forget_after_fork
+from majordomo.concurrency.fork_safety import register_fork_aware
 from majordomo.errors import OverloadedError, RateLimitError
 from majordomo.settings import Rate
 from majordomo.transport_types import Deadline
 
-MOST_CALLERS = 10_000  # whose buckets are kept; the one that was quiet for longest is forgotten first
+MAX_USERS = 10_000  # whose buckets are kept; the one that was quiet for longest is forgotten first
 MINUTE = 60.0
 
 
 @dataclass(slots=True)
-class Bucket:
+class TokenBucket:
     """Holds `size` at the most and gets that much a minute. It may owe: what was taken in advance is waited for."""
 
     size: float
-    held: float = field(init=False)
+    level: float = field(init=False)
     _at: float | None = None
 
     def __post_init__(self) -> None:
-        self.held = self.size
+        self.level = self.size
 
-    def fill(self, now: float) -> None:
-        if self._at is not None and now > self._at:  # a clock that goes back gives nothing and takes nothing
-            self.held = min(self.size, self.held + (now - self._at) * self.size / MINUTE)
+    def refill(self, now: float) -> None:
+        if (
+            self._at is not None and now > self._at
+        ):  # a clock that goes back gives nothing and takes nothing
+            self.level = min(self.size, self.level + (now - self._at) * self.size / MINUTE)
         self._at = now
 
     def wait(self, amount: float, now: float) -> float:
         """Seconds until `amount` can be taken; what never fits is waited for as a full bucket."""
-        self.fill(now)
-        missing = min(amount, self.size) - self.held
+        self.refill(now)
+        missing = min(amount, self.size) - self.level
         return max(0.0, missing * MINUTE / self.size)
 
     def take(self, amount: float) -> None:
-        self.held -= amount
+        self.level -= amount
 
 
-class Meter:
+class UserRate:
     """Calls and tokens of one party."""
 
     __slots__ = ("_calls", "_tokens")
 
     def __init__(self, calls: float | None, tokens: float | None) -> None:
-        self._calls = Bucket(calls) if calls is not None else None
-        self._tokens = Bucket(tokens) if tokens is not None else None
+        self._calls = TokenBucket(calls) if calls is not None else None
+        self._tokens = TokenBucket(tokens) if tokens is not None else None
 
     def wait(self, now: float) -> float:
         """Seconds until one more call may go: there is a call left, and no token is owed."""
@@ -63,38 +65,42 @@ class Meter:
             waits.append(self._tokens.wait(1, now))
         return max(waits)
 
-    def call(self) -> None:
+    def take_call(self) -> None:
         if self._calls is not None:
             self._calls.take(1)
 
-    def undo(self) -> None:
+    def return_call(self) -> None:
         if self._calls is not None:
             self._calls.take(-1)
 
-    def spent(self, tokens: int) -> None:
+    def take_tokens(self, tokens: int) -> None:
         if self._tokens is not None:
             self._tokens.take(tokens)
 
 
-def queue_full(waiting: int, where: str = "") -> OverloadedError:
+def queue_full_error(waiting: int, where: str = "") -> OverloadedError:
     """Said at once, instead of a long wait for nothing."""
-    return OverloadedError(f"{waiting} calls wait{where} already", code="QUEUE_FULL", details={"waiting": waiting})
+    return OverloadedError(
+        f"{waiting} calls wait{where} already", code="QUEUE_FULL", details={"waiting": waiting}
+    )
 
 
-class Meters:
+class RateLimiter:
     """The meter of a provider, and one for each caller. Safe between threads."""
 
-    def __init__(self, rate: Rate, most: int | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, rate: Rate, max_queue: int | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._rate = rate
-        self._most = most
+        self._most = max_queue
         self._clock = clock
         self._waiting = 0
         self._lock = threading.Lock()
-        self._all = Meter(rate.requests_per_minute, rate.tokens_per_minute)
-        self._callers: OrderedDict[str, Meter] = OrderedDict()
-        forget_after_fork(self)
+        self._all = UserRate(rate.requests_per_minute, rate.tokens_per_minute)
+        self._users: OrderedDict[str, UserRate] = OrderedDict()
+        register_fork_aware(self)
 
-    async def enter(self, deadline: Deadline, caller: str = "") -> Callable[[], None]:
+    async def acquire(self, deadline: Deadline, user_id: str = "") -> Callable[[], None]:
         """Wait until the rate allows one more call; what is returned takes it back, for a call that is not made after all.
 
         Raises RateLimitError (`LOCAL_RATE_LIMIT`) at once when that is beyond the limits of the call, and OverloadedError (`QUEUE_FULL`)
@@ -102,25 +108,28 @@ class Meters:
         """
         with self._lock:
             now = self._clock()
-            parties = self._parties(caller)
+            parties = self._rates_for(user_id)
             wait = max(party.wait(now) for party in parties)
             # Taken now, so that those who come later wait behind; a call whose turn lies beyond its limits takes nothing
             if wait > 0:
-                deadline.enter("queue")
-            if wait > deadline.wait():
+                deadline.start_phase("queue")
+            if wait > deadline.next_timeout():
                 raise RateLimitError(
-                    f"our own rate allows the next call in {wait:.1f} s", code="LOCAL_RATE_LIMIT", retry_after=wait, details={"local": True}
+                    f"our own rate allows the next call in {wait:.1f} s",
+                    code="LOCAL_RATE_LIMIT",
+                    retry_after=wait,
+                    details={"local": True},
                 )
             if wait > 0 and self._most is not None and self._waiting >= self._most:
-                raise queue_full(self._waiting)
+                raise queue_full_error(self._waiting)
             for party in parties:
-                party.call()
+                party.take_call()
             self._waiting += wait > 0
 
         def undo() -> None:
             with self._lock:
                 for party in parties:
-                    party.undo()
+                    party.return_call()
 
         if wait <= 0:
             return undo
@@ -134,26 +143,28 @@ class Meters:
                 self._waiting -= 1
         return undo
 
-    def spent(self, caller: str, tokens: int | None) -> None:
+    def record_tokens(self, user_id: str, tokens: int | None) -> None:
         """What a call has used, as far as the backend told."""
         if tokens:
             with self._lock:
-                for party in self._parties(caller):
-                    party.spent(tokens)
+                for party in self._rates_for(user_id):
+                    party.take_tokens(tokens)
 
-    def forget(self) -> None:
+    def reset_after_fork(self) -> None:
         """In a forked child: nobody waits there yet. What was used up is used up for the child as well."""
         self._lock = threading.Lock()
         self._waiting = 0
 
-    def _parties(self, caller: str) -> list[Meter]:
+    def _rates_for(self, user_id: str) -> list[UserRate]:
         rate = self._rate
-        if rate.caller_requests_per_minute is None and rate.caller_tokens_per_minute is None:
+        if rate.user_requests_per_minute is None and rate.user_tokens_per_minute is None:
             return [self._all]
-        own = self._callers.get(caller)
+        own = self._users.get(user_id)
         if own is None:
-            own = self._callers[caller] = Meter(rate.caller_requests_per_minute, rate.caller_tokens_per_minute)
-            if len(self._callers) > MOST_CALLERS:
-                self._callers.popitem(last=False)
-        self._callers.move_to_end(caller)
+            own = self._users[user_id] = UserRate(
+                rate.user_requests_per_minute, rate.user_tokens_per_minute
+            )
+            if len(self._users) > MAX_USERS:
+                self._users.popitem(last=False)
+        self._users.move_to_end(user_id)
         return [self._all, own]

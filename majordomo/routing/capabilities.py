@@ -11,22 +11,22 @@ from anyio.lowlevel import current_token
 from majordomo import imagegen, llm
 from majordomo.backend_status import Capability
 from majordomo.errors import ConfigurationError, UnsupportedError
-from majordomo.models.image_conversion import pictures
+from majordomo.models.image_conversion import images_in
 
 PATIENCE = 3.0  # seconds that a list of models may take; without it every member is asked as if nothing were known
 Known = frozenset[Capability]
 # What a request may need, beside what it is an addition to: a list that lacks even that says nothing about the addition
 NEEDS: dict[Capability, Capability] = {"vision": "chat", "edit": "image"}
-_WORDS = {"vision": "sees no pictures", "edit": "begins with no pictures"}
+_WORDS = {"vision": "sees no images", "edit": "begins with no images"}
 _FIELDS = {"vision": "messages", "edit": "images"}
 
 
 def chat_need(request: llm.Request) -> Capability | None:
-    """ "vision" for a request with a picture in it, those that tools gave included."""
-    return "vision" if any(True for _ in pictures(request)) else None
+    """ "vision" for a request with an image in it, those that tools gave included."""
+    return "vision" if any(True for _ in images_in(request)) else None
 
 
-def picture_need(request: imagegen.Request) -> Capability | None:
+def image_need(request: imagegen.Request) -> Capability | None:
     return "edit" if request.images else None
 
 
@@ -41,11 +41,21 @@ class Capabilities:
         self._said: dict[str, Known] = {}
         for name, capabilities in said.items():
             if name not in names:
-                raise ConfigurationError(f"capabilities speak of {name!r}, which is no member", details={"field": "capabilities"})
-            unknown = {capabilities} if isinstance(capabilities, str) else set(capabilities) - set(get_args(Capability))
+                raise ConfigurationError(
+                    f"capabilities speak of {name!r}, which is no member",
+                    details={"field": "capabilities"},
+                )
+            unknown = (
+                {capabilities}
+                if isinstance(capabilities, str)
+                else set(capabilities) - set(get_args(Capability))
+            )
             if unknown:
                 words = ", ".join(sorted(map(str, unknown)))
-                raise ConfigurationError(f"capabilities of {name} hold what is none: {words}", details={"field": "capabilities"})
+                raise ConfigurationError(
+                    f"capabilities of {name} hold what is none: {words}",
+                    details={"field": "capabilities"},
+                )
             self._said[name] = frozenset(capabilities)
         self._listed: dict[int, dict[str, Known]] = {}
         self._asking: dict[tuple[int, Any], anyio.Event] = {}
@@ -65,7 +75,7 @@ class Capabilities:
             )
 
     async def _list_of(self, model: llm.Model | imagegen.Model) -> Known:
-        provider = model.served_by
+        provider = model.provider_instance
         if provider is None:
             return frozenset()
         key = id(provider)  # the chain holds the model, and the model its provider

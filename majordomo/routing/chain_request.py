@@ -13,11 +13,11 @@ from typing import Any, Generic, TypeVar
 from majordomo import imagegen, llm
 
 R = TypeVar("R")
-N = TypeVar("N", "_NotedChat", "_NotedPicture")
+N = TypeVar("N", "_NotedChat", "_NotedImage")
 
 
 @dataclass(frozen=True, slots=True)
-class Asking(Generic[R]):
+class ChainRequest(Generic[R]):
     """`model.generate(asking.request, **asking.unset)`."""
 
     request: R
@@ -35,8 +35,8 @@ class _NotedChat(llm.Request):
 
 
 @dataclass(frozen=True, slots=True)
-class _NotedPicture(imagegen.Request):
-    """The same for pictures."""
+class _NotedImage(imagegen.Request):
+    """The same for images."""
 
     noted: frozenset[str] = frozenset()
 
@@ -44,18 +44,24 @@ class _NotedPicture(imagegen.Request):
         return _note(self, imagegen.Request.override(self, **changes), changes)
 
 
-def chat_asking(
-    given: llm.Request, below: Sequence[llm.Option], options: Sequence[llm.Option], overrides: Mapping[str, Any]
-) -> Asking[llm.Request]:
+def chat_chain_request(
+    given: llm.Request,
+    below: Sequence[llm.Option],
+    options: Sequence[llm.Option],
+    overrides: Mapping[str, Any],
+) -> ChainRequest[llm.Request]:
     """`below` are the chain's own options, under the fields of the request given; `options` and `overrides` are those of the call."""
     return _asking(given, _NotedChat, llm.Request(), below, options, overrides)
 
 
-def picture_asking(
-    given: imagegen.Request, below: Sequence[imagegen.Option], options: Sequence[imagegen.Option], overrides: Mapping[str, Any]
-) -> Asking[imagegen.Request]:
-    """The same for pictures."""
-    return _asking(given, _NotedPicture, imagegen.Request(""), below, options, overrides)
+def image_chain_request(
+    given: imagegen.Request,
+    below: Sequence[imagegen.Option],
+    options: Sequence[imagegen.Option],
+    overrides: Mapping[str, Any],
+) -> ChainRequest[imagegen.Request]:
+    """The same for images."""
+    return _asking(given, _NotedImage, imagegen.Request(""), below, options, overrides)
 
 
 def _asking(
@@ -65,7 +71,7 @@ def _asking(
     below: Sequence[Callable[[Any], Any]],
     options: Sequence[Callable[[Any], Any]],
     overrides: Mapping[str, Any],
-) -> Asking[Any]:
+) -> ChainRequest[Any]:
     names = [item.name for item in fields(type(blank))]
     if "noted" in overrides:
         raise TypeError("a request has no field 'noted'")
@@ -73,11 +79,17 @@ def _asking(
     def note(request: Any) -> Any:
         return noting(**{name: getattr(request, name) for name in names})
 
-    noted = given.over((note, *below)).apply(*options).override(**overrides)
+    noted = given.with_defaults((note, *below)).apply(*options).override(**overrides)
     request = type(blank)(**{name: getattr(noted, name) for name in names})
-    touched: frozenset[str] = getattr(noted, "noted", frozenset())  # an option may have made a request of its own
-    unset = {name: None for name in names if name in touched and getattr(request, name) == getattr(blank, name)}
-    return Asking(request, unset)
+    touched: frozenset[str] = getattr(
+        noted, "noted", frozenset()
+    )  # an option may have made a request of its own
+    unset = {
+        name: None
+        for name in names
+        if name in touched and getattr(request, name) == getattr(blank, name)
+    }
+    return ChainRequest(request, unset)
 
 
 def _note(before: N, after: Any, changes: Mapping[str, Any]) -> N:

@@ -29,143 +29,160 @@ from majordomo.errors import (
 from majordomo.validation import check_seconds
 
 State = Literal["closed", "open", "half_open"]
-Outcome = Literal["answered", "failed", "limited", "nothing"]
-LONGEST_LIMIT = 3600.0  # seconds that a Retry-After is believed: after it one call asks, and is told again
-LONGEST_PROBE = 300.0  # seconds after which a second call may try what the first is still trying
+BreakerOutcome = Literal["answered", "failed", "limited", "nothing"]
+MAX_RATE_LIMIT_SECONDS = (
+    3600.0  # seconds that a Retry-After is believed: after it one call asks, and is told again
+)
+MAX_PROBE_SECONDS = (
+    300.0  # seconds after which a second call may try what the first is still trying
+)
 JITTER = 0.1  # of a rest, so that those who rest together do not come back together
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class BreakerConfig:
     """How patient a health is: `failures` in a row open, the rests last `cooldown` x 2^k seconds up to `longest`, and a random tenth."""
 
     cooldown: float = 30.0
     failures: int = 5
-    longest: float = 900.0
+    max_cooldown: float = 900.0
     fraction: Callable[[], float] = random.random
 
     def __post_init__(self) -> None:
-        for name in ("cooldown", "longest"):
+        for name in ("cooldown", "max_cooldown"):
             check_seconds(name, getattr(self, name))
-        if isinstance(self.failures, bool) or not isinstance(self.failures, int) or self.failures < 1:
-            raise ConfigurationError("failures is a whole number above 0", details={"field": "failures"})
+        if (
+            isinstance(self.failures, bool)
+            or not isinstance(self.failures, int)
+            or self.failures < 1
+        ):
+            raise ConfigurationError(
+                "failures is a whole number above 0", details={"field": "failures"}
+            )
 
-    def rest(self, openings: int) -> float:
+    def cooldown_seconds(self, openings: int) -> float:
         """Seconds of the rest after this many openings (from 1) without a success between them."""
         doubled = self.cooldown * float(1 << min(max(openings, 1) - 1, 40))
-        return min(doubled, max(self.longest, self.cooldown)) * (1 + JITTER * self.fraction())
+        return min(doubled, max(self.max_cooldown, self.cooldown)) * (1 + JITTER * self.fraction())
 
 
 @dataclass(slots=True)
-class Condition:
+class CircuitBreaker:
     """One target and operation. `failures` are those in a row, `until` and `since` moments of the caller's clock."""
 
-    pace: Pace
+    config: BreakerConfig
     state: State = "closed"
     failures: int = 0
     openings: int = 0
     until: float = 0.0
     epoch: int = 0
     limited: bool = False  # it rests because it asked for that, not because it failed
-    _rest: float = 0.0
-    _since: float | None = None  # when the call began that tries a half-open one
-    _early: bool = False  # that call began before the rest was over
+    _cooldown: float = 0.0
+    _probe_started: float | None = None  # when the call began that tries a half-open one
+    _early_probe: bool = False  # that call began before the rest was over
 
-    def left(self, now: float) -> float:
+    def remaining(self, now: float) -> float:
         """Seconds of rest left. A clock that was put back makes no rest longer than it was."""
         if self.state != "open":
             return 0.0
-        if self.until - now > self._rest:
-            self.until = now + self._rest
-        return min(max(0.0, self.until - now), self._rest)
+        if self.until - now > self._cooldown:
+            self.until = now + self._cooldown
+        return min(max(0.0, self.until - now), self._cooldown)
 
-    def tried(self, now: float) -> bool:
+    def is_probing(self, now: float) -> bool:
         """Whether a call is trying it just now."""
-        if self._since is None:
+        if self._probe_started is None:
             return False
-        if now < self._since:
-            self._since = now
-        return now - self._since < LONGEST_PROBE
+        if now < self._probe_started:
+            self._probe_started = now
+        return now - self._probe_started < MAX_PROBE_SECONDS
 
     def admit(self, now: float) -> int | None:
         """The epoch of a question that may be asked now; None while it rests or another call tries it."""
         if self.state == "closed":
             return self.epoch
-        if self.left(now) > 0 or self.tried(now):
+        if self.remaining(now) > 0 or self.is_probing(now):
             return None
         return self._probe(now, early=False)
 
-    def insist(self, now: float) -> int | None:
+    def admit_probe(self, now: float) -> int | None:
         """The same for a last resort: before the rest is over, but still one call at a time."""
-        if self.state == "open" and self.left(now) > 0:
+        if self.state == "open" and self.remaining(now) > 0:
             return self._probe(now, early=True)
         return self.admit(now)
 
-    def began(self, epoch: int) -> None:
+    def on_first_event(self, epoch: int) -> None:
         """The answer began. One that was being tried is open to all again, and one failure from resting until an answer was whole."""
         if epoch == self.epoch and self.state == "half_open":
             if not self.limited:
-                self.failures = self.pace.failures - 1
-            self._become("closed", epoch)
+                self.failures = self.config.failures - 1
+            self._transition("closed", epoch)
 
-    def settle(self, epoch: int, outcome: Outcome, now: float, wait: float = 0.0) -> None:
+    def record(self, epoch: int, outcome: BreakerOutcome, now: float, wait: float = 0.0) -> None:
         """What became of a question; `wait` is the seconds its error asked for."""
         if epoch != self.epoch:
             return
         if outcome == "answered" or (outcome == "limited" and wait <= 0):
             self.failures = self.openings = 0
-            self._become("closed", epoch if self.state == "closed" else epoch + 1)
+            self._transition("closed", epoch if self.state == "closed" else epoch + 1)
         elif outcome == "limited":
             self.failures = 0
-            self._open(now, min(wait, LONGEST_LIMIT), limited=True)
-        elif self._early:
+            self._open(now, min(wait, MAX_RATE_LIMIT_SECONDS), limited=True)
+        elif self._early_probe:
             self._resume(now, failed=outcome == "failed")
         elif outcome == "failed":
-            self._failed(now, wait)
+            self._record_failure(now, wait)
         elif self.state == "half_open":
-            self._since = None
+            self._probe_started = None
             self.epoch += 1
 
-    def reported(self, ok: bool, now: float) -> None:
+    def record_health(self, ok: bool, now: float) -> None:
         """What a free question said: good news ends a rest, so that the next call tries it; bad news begins one."""
         if ok:
             if self.state == "open" and not self.limited:
-                self._become("half_open", self.epoch + 1)
-        elif self.state == "closed" or (self.state == "half_open" and not self.tried(now)):
+                self._transition("half_open", self.epoch + 1)
+        elif self.state == "closed" or (self.state == "half_open" and not self.is_probing(now)):
             self.openings = max(self.openings, 1)
-            self._open(now, self.pace.rest(self.openings))
+            self._open(now, self.config.cooldown_seconds(self.openings))
 
-    def _failed(self, now: float, wait: float) -> None:
+    def _record_failure(self, now: float, wait: float) -> None:
         self.failures += 1
-        if self.failures >= self.pace.failures or (self.state == "half_open" and not self.limited):
+        if self.failures >= self.config.failures or (
+            self.state == "half_open" and not self.limited
+        ):
             self.openings += 1
-            self._open(now, max(self.pace.rest(self.openings), min(wait, LONGEST_LIMIT)))
-        elif self.state == "half_open":  # it had only been asked to slow down: one failure is one failure
-            self._become("closed", self.epoch + 1)
+            self._open(
+                now,
+                max(self.config.cooldown_seconds(self.openings), min(wait, MAX_RATE_LIMIT_SECONDS)),
+            )
+        elif (
+            self.state == "half_open"
+        ):  # it had only been asked to slow down: one failure is one failure
+            self._transition("closed", self.epoch + 1)
 
     def _resume(self, now: float, *, failed: bool) -> None:
         """A last resort that did not help. The rest does not grow by it: it was not over."""
         if failed and not self.limited:
             self.failures += 1
-            self.until = now + self._rest
-        self.state, self._since, self._early = "open", None, False
+            self.until = now + self._cooldown
+        self.state, self._probe_started, self._early_probe = "open", None, False
         self.epoch += 1
 
     def _open(self, now: float, rest: float, *, limited: bool = False) -> None:
-        self._become("open", self.epoch + 1)
-        self._rest, self.until, self.limited = rest, now + rest, limited
+        self._transition("open", self.epoch + 1)
+        self._cooldown, self.until, self.limited = rest, now + rest, limited
 
     def _probe(self, now: float, *, early: bool) -> int:
-        self.state, self._since, self._early = "half_open", now, early
+        self.state, self._probe_started, self._early_probe = "half_open", now, early
         self.epoch += 1
         return self.epoch
 
-    def _become(self, state: State, epoch: int) -> None:
+    def _transition(self, state: State, epoch: int) -> None:
         self.state, self.epoch = state, epoch
-        self._since, self._early, self.limited = None, False, False
+        self._probe_started, self._early_probe, self.limited = None, False, False
 
 
-def outcome(error: BaseException) -> Outcome:
+def outcome_of(error: BaseException) -> BreakerOutcome:
     """What an error tells of the backend's health: that it failed, that it answered, or nothing at all."""
     if not isinstance(error, MajordomoError):
         return "nothing"

@@ -12,45 +12,54 @@ from majordomo import imagegen, llm
 from majordomo.backend_status import Capability, Health, Loading, Queued
 from majordomo.concurrency import portal
 from majordomo.concurrency.lifecycle import close_all
-from majordomo.errors import ConfigurationError, MajordomoError, OverloadedError, Tried
+from majordomo.errors import ConfigurationError, FailedAttempt, MajordomoError, OverloadedError
 from majordomo.routing.capabilities import Capabilities
-from majordomo.routing.failover_policy import COOLING_DOWN, Reason, as_reasons, broken, exhausted, moves_on, skipped, tried
-from majordomo.routing.health import ChainHealth, MemberStatus, Permit
+from majordomo.routing.failover_policy import (
+    COOLING_DOWN,
+    Reason,
+    as_reasons,
+    broken_stream_error,
+    exhausted_error,
+    failed_attempts,
+    should_fail_over,
+    was_skipped,
+)
+from majordomo.routing.health import ChainHealth, MemberPermit, MemberStatus
 from majordomo.settings import Limits
-from majordomo.transport import Address
+from majordomo.transport import BaseURL
 
 M = TypeVar("M", bound="llm.Model | imagegen.Model")
 Option = TypeVar("Option")
 A = TypeVar("A")
-Tell = Callable[[Any], None]
+Emit = Callable[[Any], None]
 
 
-class Hearing:
+class MemberEvents:
     """Hands a member's events on, and knows whether a part of the answer was among them.
 
     `partial` is what of the answer had come when it broke off.
     """
 
-    def __init__(self, tell: Tell | None, permit: Permit | None) -> None:
-        self._tell = tell
+    def __init__(self, emit: Emit | None, permit: MemberPermit | None) -> None:
+        self._emit = emit
         self._permit = permit
-        self.part: bool = False
+        self.delivered: bool = False
         self.partial: Any = None
 
     @property
-    def listens(self) -> bool:
-        return self._tell is not None
+    def wants_events(self) -> bool:
+        return self._emit is not None
 
     def __call__(self, event: Any) -> None:
-        if not self.part and not isinstance(event, (Loading, Queued)):
-            self.part = True
+        if not self.delivered and not isinstance(event, (Loading, Queued)):
+            self.delivered = True
             if self._permit is not None:
-                self._permit.began()
-        if self._tell is not None:
-            self._tell(event)
+                self._permit.on_first_event()
+        if self._emit is not None:
+            self._emit(event)
 
 
-class Members(ABC, Generic[M, Option]):
+class ChainBase(ABC, Generic[M, Option]):
     """Models in order, asked until one answers. A kind of chain says of which kind they are."""
 
     operation: str  # "chat" or "image"
@@ -59,40 +68,49 @@ class Members(ABC, Generic[M, Option]):
 
     def __init__(
         self,
-        members: Iterable[M | str],
+        models: Iterable[M | str],
         *options: Option,
         cooldown: float | None = None,
-        on: Reason | Iterable[Reason] = (),
+        fallback_on: Reason | Iterable[Reason] = (),
         health: ChainHealth | None = None,
         capabilities: Mapping[str, Collection[Capability]] | None = None,
         limits: Limits | None = None,
     ) -> None:
         if cooldown is not None and health is not None:
-            raise ConfigurationError("a health has a cooldown of its own: give one of the two", details={"field": "cooldown"})
-        if isinstance(members, (str, bytes)) or not isinstance(members, Iterable):
-            raise ConfigurationError("members is a list of models or model strings", details={"field": "members"})
+            raise ConfigurationError(
+                "a health has a cooldown of its own: give one of the two",
+                details={"field": "cooldown"},
+            )
+        if isinstance(models, (str, bytes)) or not isinstance(models, Iterable):
+            raise ConfigurationError(
+                "models is a list of models or model strings", details={"field": "models"}
+            )
         self._options = options
-        self._on = as_reasons(on)
-        self.health: ChainHealth = health if health is not None else ChainHealth(30.0 if cooldown is None else cooldown)
+        self._fallback_on = as_reasons(fallback_on)
+        self.health: ChainHealth = (
+            health if health is not None else ChainHealth(30.0 if cooldown is None else cooldown)
+        )
         self._limits = limits or Limits()
         self._owned: list[M] = []
         held: list[M] = []
-        for member in members:
+        for member in models:
             if isinstance(member, str):
-                model = self._named(member)
+                model = self._resolve_model(member)
                 self._owned.append(model)
             elif isinstance(member, self._kind):
                 model = member
             else:
                 raise ConfigurationError(
                     f"this chain is made of {self.operation} models and model strings, not of {type(member).__name__}",
-                    details={"field": "members"},
+                    details={"field": "models"},
                 )
-            if _holds(model, self):
-                raise ConfigurationError("a chain cannot be within itself", details={"field": "members"})
+            if _contains(model, self):
+                raise ConfigurationError(
+                    "a chain cannot be within itself", details={"field": "models"}
+                )
             held.append(model)
         if not held:
-            raise ConfigurationError("a chain needs members", details={"field": "members"})
+            raise ConfigurationError("a chain needs models", details={"field": "models"})
         self._members = tuple(held)
         self._targets = _targets(self._members)
         names = [f"{model.provider}/{model.id}" for model in self._members]
@@ -100,7 +118,7 @@ class Members(ABC, Generic[M, Option]):
         self.id: str = ",".join(names)
 
     @abstractmethod
-    def _named(self, model_string: str) -> M:
+    def _resolve_model(self, model_string: str) -> M:
         """The model of a model string; it is closed with the chain."""
 
     @property
@@ -111,7 +129,7 @@ class Members(ABC, Generic[M, Option]):
         """How the members are, as calls have found them; those of a chain within in its place."""
         found: list[MemberStatus] = []
         for model, target in zip(self._members, self._targets, strict=True):
-            if isinstance(model, Members):
+            if isinstance(model, ChainBase):
                 found += model.status()
             else:
                 found.append(self.health.status(target, self.operation, model.provider, model.id))
@@ -124,11 +142,19 @@ class Members(ABC, Generic[M, Option]):
         a time is left alone, and a member whose provider is not known stays as it is. Returns the status after it.
         """
         found: dict[int, Health] = {}
-        chains = [cast("Members[Any, Any]", model) for model in self._members if isinstance(model, Members)]
-        providers: dict[int, Any] = {id(model.served_by): model.served_by for model in self._members if model.served_by is not None}
+        chains = [
+            cast("ChainBase[Any, Any]", model)
+            for model in self._members
+            if isinstance(model, ChainBase)
+        ]
+        providers: dict[int, Any] = {
+            id(model.provider_instance): model.provider_instance
+            for model in self._members
+            if model.provider_instance is not None
+        }
 
         async def ask(key: int, provider: Any) -> None:
-            found[key] = await _asked(provider)
+            found[key] = await _check_health(provider)
 
         async with create_task_group() as group:  # no exception leaves `ask`, nor a probe
             for key, provider in providers.items():
@@ -136,8 +162,8 @@ class Members(ABC, Generic[M, Option]):
             for chain in chains:
                 group.start_soon(chain.probe)
         for model, target in zip(self._members, self._targets, strict=True):
-            if (health := found.get(id(model.served_by))) is not None:
-                self.health.report(target, self.operation, health)
+            if (health := found.get(id(model.provider_instance))) is not None:
+                self.health.record_health(target, self.operation, health)
         return self.status()
 
     def probe_sync(self) -> tuple[MemberStatus, ...]:
@@ -151,70 +177,77 @@ class Members(ABC, Generic[M, Option]):
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.id}>"
 
-    async def walk(
-        self, need: Capability | None, ask: Callable[[M, Hearing], Awaitable[A]], tell: Tell | None
-    ) -> tuple[A, M, tuple[Tried, ...]]:
+    async def _failover(
+        self,
+        need: Capability | None,
+        ask: Callable[[M, MemberEvents], Awaitable[A]],
+        emit: Emit | None,
+    ) -> tuple[A, M, tuple[FailedAttempt, ...]]:
         """The first answer, who gave it, and who was tried before."""
         missed: dict[int, MajordomoError] = {}
-        for place, permit in self._asked_in_turn(missed):
-            hearing = Hearing(tell, permit)
+        for place, permit in self._admitted_members(missed):
+            hearing = MemberEvents(emit, permit)
             model = self._members[place]
             try:
                 answer = await self._attempt(model, permit, need, ask, hearing)
             except MajordomoError as error:
-                if hearing.part:
-                    told = broken(error, hearing.partial, tried(self._in_order(missed)))
+                if hearing.delivered:
+                    told = broken_stream_error(
+                        error, hearing.partial, failed_attempts(self._failures_in_order(missed))
+                    )
                     raise told from (error.__cause__ if told is error else error)
-                if not moves_on(error, self._on):
+                if not should_fail_over(error, self._fallback_on):
                     raise
                 missed[place] = error
             else:
-                return answer, model, tried(self._in_order(missed))
-        raise exhausted(self._in_order(missed), self.id)
+                return answer, model, failed_attempts(self._failures_in_order(missed))
+        raise exhausted_error(self._failures_in_order(missed), self.id)
 
-    def _in_order(self, missed: Mapping[int, MajordomoError]) -> list[MajordomoError]:
+    def _failures_in_order(self, missed: Mapping[int, MajordomoError]) -> list[MajordomoError]:
         return [missed[place] for place in sorted(missed)]
 
-    def _asked_in_turn(self, missed: dict[int, MajordomoError]) -> Iterator[tuple[int, Permit | None]]:
+    def _admitted_members(
+        self, missed: dict[int, MajordomoError]
+    ) -> Iterator[tuple[int, MemberPermit | None]]:
         """Places in order with the leave to ask there. Who rests is missed; if nobody could be asked, the one whose rest ends first is."""
         resting: dict[str, int] = {}
         for place, target in enumerate(self._targets):
-            if isinstance(self._members[place], Members):  # a chain has the health of its members
+            if isinstance(self._members[place], ChainBase):  # a chain has the health of its members
                 yield place, None
             elif (permit := self.health.admit(target, self.operation)) is not None:
                 yield place, permit
             else:
                 resting.setdefault(target, place)
-                missed[place] = self._resting(place)
-        if resting and all(skipped(error) for error in missed.values()):
-            permit = self.health.insist(list(resting), self.operation)
+                missed[place] = self._cooling_down_error(place)
+        if resting and all(was_skipped(error) for error in missed.values()):
+            permit = self.health.admit_probe(list(resting), self.operation)
             if permit is not None:
                 del missed[resting[permit.target]]
                 yield resting[permit.target], permit
 
-    def _resting(self, place: int) -> MajordomoError:
+    def _cooling_down_error(self, place: int) -> MajordomoError:
         model = self._members[place]
         status = self.health.status(self._targets[place], self.operation)
         what = f"{model.provider}/{model.id}"
         after = f" after {status.code}" if status.code else ""
         return OverloadedError(
-            f"{what} is cooling down for another {status.left:.1f} s{after}"
-            if status.left
+            f"{what} is cooling down for another {status.remaining:.1f} s{after}"
+            if status.remaining
             else f"another call is just trying {what}{after}",
             code=COOLING_DOWN,
             provider=model.provider,
             model=model.id,
-            retry_after=status.left or None,
+            retry_after=status.remaining or None,
             details={"last_code": status.code, "failures": status.failures},
         )
 
     async def _attempt(
         self,
         model: M,
-        permit: Permit | None,
+        permit: MemberPermit | None,
         need: Capability | None,
-        ask: Callable[[M, Hearing], Awaitable[A]],
-        hearing: Hearing,
+        ask: Callable[[M, MemberEvents], Awaitable[A]],
+        hearing: MemberEvents,
     ) -> A:
         try:
             if need is not None:
@@ -222,17 +255,19 @@ class Members(ABC, Generic[M, Option]):
             answer = await ask(model, hearing)
         except BaseException as error:
             if isinstance(error, MajordomoError):
-                error.about(model.provider, model.id)
+                error.with_context(model.provider, model.id)
             if permit is not None:
                 permit.failed(error)
             raise
         if permit is not None:
-            permit.answered()
+            permit.succeeded()
         return answer
 
 
-def _holds(model: object, chain: object) -> bool:
-    return model is chain or (isinstance(model, Members) and any(_holds(member, chain) for member in model.members))
+def _contains(model: object, chain: object) -> bool:
+    return model is chain or (
+        isinstance(model, ChainBase) and any(_contains(member, chain) for member in model.members)
+    )
 
 
 def _targets(models: Iterable[llm.Model | imagegen.Model]) -> tuple[str, ...]:
@@ -243,12 +278,12 @@ def _targets(models: Iterable[llm.Model | imagegen.Model]) -> tuple[str, ...]:
     seen: dict[str, list[int]] = {}
     found = []
     for model in models:
-        address = getattr(model.served_by, "address", None)
+        address = getattr(model.provider_instance, "address", None)
         name = f"{model.provider}/{model.id}"
-        if isinstance(address, Address):
+        if isinstance(address, BaseURL):
             name += f" at {address.origin}{address.path}"
         owners = seen.setdefault(name, [])
-        owner = id(model if model.served_by is None else model.served_by)
+        owner = id(model if model.provider_instance is None else model.provider_instance)
         if owner not in owners:
             owners.append(owner)
         number = owners.index(owner) + 1
@@ -256,7 +291,7 @@ def _targets(models: Iterable[llm.Model | imagegen.Model]) -> tuple[str, ...]:
     return tuple(found)
 
 
-async def _asked(provider: llm.Provider | imagegen.Provider) -> Health:
+async def _check_health(provider: llm.Provider | imagegen.Provider) -> Health:
     try:
         return await provider.health()
     except MajordomoError as error:

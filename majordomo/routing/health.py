@@ -12,7 +12,13 @@ from typing import TypeVar
 from majordomo.backend_status import Health
 from majordomo.concurrency.fork_safety import Lock
 from majordomo.errors import MajordomoError, UnsupportedError
-from majordomo.routing.circuit_breaker import Condition, Outcome, Pace, State, outcome
+from majordomo.routing.circuit_breaker import (
+    BreakerConfig,
+    BreakerOutcome,
+    CircuitBreaker,
+    State,
+    outcome_of,
+)
 
 T = TypeVar("T")
 
@@ -25,7 +31,7 @@ class HealthChanged:
     operation: str
     before: State
     after: State
-    left: float = 0.0
+    remaining: float = 0.0
     code: str = ""
 
 
@@ -44,21 +50,21 @@ class MemberStatus:
     operation: str
     state: State = "closed"
     failures: int = 0
-    left: float = 0.0
+    remaining: float = 0.0
     until: float | None = None
     code: str = ""
-    asked: int = 0
-    answered: int = 0
-    failed: int = 0
+    attempts: int = 0
+    successes: int = 0
+    errors: int = 0
 
 
 @dataclass(slots=True)
-class _Record:
-    condition: Condition
+class _TargetRecord:
+    breaker: CircuitBreaker
     code: str = ""
-    asked: int = 0
-    answered: int = 0
-    failed: int = 0
+    attempts: int = 0
+    successes: int = 0
+    errors: int = 0
 
 
 class ChainHealth:
@@ -75,61 +81,67 @@ class ChainHealth:
         cooldown: float = 30.0,
         *,
         failures: int = 5,
-        longest: float = 900.0,
+        max_cooldown: float = 900.0,
         listeners: Iterable[Callable[[HealthChanged], object]] = (),
         clock: Callable[[], float] = time.monotonic,
         fraction: Callable[[], float] = random.random,
     ) -> None:
-        self._pace = Pace(cooldown, failures, longest, fraction)
+        self._config = BreakerConfig(cooldown, failures, max_cooldown, fraction)
         self._listeners = tuple(listeners)
         self._clock = clock
         self._lock = Lock()
-        self._records: dict[tuple[str, str], _Record] = {}
+        self._records: dict[tuple[str, str], _TargetRecord] = {}
 
-    def admit(self, target: str, operation: str) -> Permit | None:
+    def admit(self, target: str, operation: str) -> MemberPermit | None:
         """Leave to ask now, which must be given back; None while the target rests or another call tries it."""
 
-        def ask(record: _Record, now: float) -> int | None:
-            return _counted(record, record.condition.admit(now))
+        def ask(record: _TargetRecord, now: float) -> int | None:
+            return _count_attempt(record, record.breaker.admit(now))
 
         epoch = self._change(target, operation, ask)
-        return None if epoch is None else Permit(self, target, operation, epoch)
+        return None if epoch is None else MemberPermit(self, target, operation, epoch)
 
-    def insist(self, targets: Sequence[str], operation: str) -> Permit | None:
+    def admit_probe(self, targets: Sequence[str], operation: str) -> MemberPermit | None:
         """Leave to ask the one whose rest ends first, when all rest; None while a call tries any of them."""
         now = self._clock()
         with self._lock:
             # One that is tried just now has no rest left: it comes first, and keeps the others out
-            target = min(targets, key=lambda name: self._record(name, operation).condition.left(now))
+            target = min(
+                targets, key=lambda name: self._record(name, operation).breaker.remaining(now)
+            )
 
-        def ask(record: _Record, now: float) -> int | None:
-            return _counted(record, record.condition.insist(now))
+        def ask(record: _TargetRecord, now: float) -> int | None:
+            return _count_attempt(record, record.breaker.admit_probe(now))
 
         epoch = self._change(target, operation, ask)
-        return None if epoch is None else Permit(self, target, operation, epoch)
+        return None if epoch is None else MemberPermit(self, target, operation, epoch)
 
-    def report(self, target: str, operation: str, found: Health) -> None:
+    def record_health(self, target: str, operation: str, found: Health) -> None:
         """What the provider's own `health()` said."""
-        if not found.ok and found.error is not None and outcome(found.error) != "failed":
+        if not found.ok and found.error is not None and outcome_of(found.error) != "failed":
             return  # it answered, if only to say that it does not know the question
 
-        def note(record: _Record, now: float) -> None:
-            record.condition.reported(found.ok, now)
+        def note(record: _TargetRecord, now: float) -> None:
+            record.breaker.record_health(found.ok, now)
             if found.error is not None:
                 record.code = found.error.code
 
         self._change(target, operation, note)
 
-    def status(self, target: str, operation: str, provider: str = "", model: str = "") -> MemberStatus:
+    def status(
+        self, target: str, operation: str, provider: str = "", model: str = ""
+    ) -> MemberStatus:
         """How a target is now. Asking changes nothing."""
         now = self._clock()
         with self._lock:
             record = self._records.get((target, operation))
             if record is None:
                 return MemberStatus(provider, model, target, operation)
-            condition = record.condition
-            left = condition.left(now)
-            state: State = "half_open" if condition.state == "open" and not left else condition.state
+            condition = record.breaker
+            left = condition.remaining(now)
+            state: State = (
+                "half_open" if condition.state == "open" and not left else condition.state
+            )
             return MemberStatus(
                 provider,
                 model,
@@ -140,24 +152,30 @@ class ChainHealth:
                 left,
                 condition.until if left else None,
                 record.code,
-                record.asked,
-                record.answered,
-                record.failed,
+                record.attempts,
+                record.successes,
+                record.errors,
             )
 
-    def _record(self, target: str, operation: str) -> _Record:
-        return self._records.setdefault((target, operation), _Record(Condition(self._pace)))
+    def _record(self, target: str, operation: str) -> _TargetRecord:
+        return self._records.setdefault(
+            (target, operation), _TargetRecord(CircuitBreaker(self._config))
+        )
 
-    def _change(self, target: str, operation: str, change: Callable[[_Record, float], T]) -> T:
+    def _change(
+        self, target: str, operation: str, change: Callable[[_TargetRecord, float], T]
+    ) -> T:
         now = self._clock()
         with self._lock:
             record = self._record(target, operation)
-            condition = record.condition
+            condition = record.breaker
             before = condition.state
             given = change(record, now)
             if condition.state == before:
                 return given
-            news = HealthChanged(target, operation, before, condition.state, condition.left(now), record.code)
+            news = HealthChanged(
+                target, operation, before, condition.state, condition.remaining(now), record.code
+            )
         for listener in self._listeners:
             with suppress(Exception):  # whoever listens never breaks a call
                 listener(news)
@@ -165,7 +183,7 @@ class ChainHealth:
 
 
 @dataclass(slots=True)
-class Permit:
+class MemberPermit:
     """Leave to ask a target once. It is given back by saying what became of it; saying it twice is fine, the first time counts."""
 
     health: ChainHealth
@@ -174,36 +192,40 @@ class Permit:
     epoch: int
     _given_back: bool = field(default=False, repr=False)
 
-    def began(self) -> None:
+    def on_first_event(self) -> None:
         """A part of the answer is there."""
-        self.health._change(self.target, self.operation, lambda record, now: record.condition.began(self.epoch))
+        self.health._change(
+            self.target,
+            self.operation,
+            lambda record, now: record.breaker.on_first_event(self.epoch),
+        )
 
-    def answered(self) -> None:
-        self._settle("answered")
+    def succeeded(self) -> None:
+        self._record("answered")
 
     def failed(self, error: BaseException) -> None:
         """An error, or a cancellation, which says nothing."""
-        self._settle(outcome(error), error)
+        self._record(outcome_of(error), error)
 
-    def _settle(self, what: Outcome, error: BaseException | None = None) -> None:
+    def _record(self, what: BreakerOutcome, error: BaseException | None = None) -> None:
         if self._given_back:
             return
         self._given_back = True
         wait = error.retry_after or 0.0 if isinstance(error, MajordomoError) else 0.0
 
-        def note(record: _Record, now: float) -> None:
-            record.condition.settle(self.epoch, what, now, wait)
+        def note(record: _TargetRecord, now: float) -> None:
+            record.breaker.record(self.epoch, what, now, wait)
             if error is None:
-                record.answered += 1
+                record.successes += 1
             elif isinstance(error, UnsupportedError) and error.status is None:
-                record.asked -= 1  # nothing was sent
+                record.attempts -= 1  # nothing was sent
             elif isinstance(error, MajordomoError):
-                record.failed += 1
+                record.errors += 1
                 record.code = error.code
 
         self.health._change(self.target, self.operation, note)
 
 
-def _counted(record: _Record, epoch: int | None) -> int | None:
-    record.asked += epoch is not None
+def _count_attempt(record: _TargetRecord, epoch: int | None) -> int | None:
+    record.attempts += epoch is not None
     return epoch

@@ -20,13 +20,13 @@ from majordomo.errors import (
     PermissionDeniedError,
     RateLimitError,
 )
-from majordomo.routing.report import Advice, Status
+from majordomo.routing.report import Hint, Status
 
 SHOWN = 8  # names of models in a sentence
 
 
 @dataclass(frozen=True, slots=True)
-class Usual:
+class DefaultServer:
     """A server that many have on their own machine, at its default address."""
 
     label: str
@@ -46,13 +46,17 @@ START = {
 }
 LABELS = {"llamacpp": "llama.cpp", "lmstudio": "LM Studio", "vllm": "vLLM"}
 # Of two at one address, the one that is told apart by routes of its own comes first
-USUAL = (
-    Usual("llama-swap", "llamaswap"),
-    Usual("Ollama", "ollama"),
-    Usual("sd-server", "stablediffusion"),
-    Usual("AUTOMATIC1111", "automatic1111"),
-    Usual("ComfyUI", "comfyui"),
-    *(Usual(LABELS.get(name, name), "openaicompatible", {"preset": name}) for name, row in PRESETS.items() if row.local),
+DEFAULT_SERVERS = (
+    DefaultServer("llama-swap", "llamaswap"),
+    DefaultServer("Ollama", "ollama"),
+    DefaultServer("sd-server", "stablediffusion"),
+    DefaultServer("AUTOMATIC1111", "automatic1111"),
+    DefaultServer("ComfyUI", "comfyui"),
+    *(
+        DefaultServer(LABELS.get(name, name), "openaicompatible", {"preset": name})
+        for name, row in PRESETS.items()
+        if row.local
+    ),
 )
 # Whose list holds every name that is answered. llama-swap does not list its aliases, llama.cpp answers any name, and so on
 COMPLETE = frozenset({"ollama", "openai", "anthropic", "gemini"})
@@ -61,7 +65,7 @@ DOES = {"chat": "chat", "image": "draw", "embedding": "embed"}
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class BackendSetup:
     """How a backend is set up: `table` of the configuration ("" without one), `kind`, the `preset` of an OpenAI-compatible one, `address`
     without a key, whether it `has_key` of its own, the `label` of what names it where there is no table, and whether it is only `usual`."""
 
@@ -94,11 +98,11 @@ def status_of(error: MajordomoError) -> Status:
             return "strange"
 
 
-def mend(error: MajordomoError, place: Place) -> str:
+def hint_for_error(error: MajordomoError, place: BackendSetup) -> str:
     """What to change so that this does not happen again."""
     status = status_of(error)
     if status == "unreachable":
-        return _not_there(error, place)
+        return _not_running(error, place)
     if status == "refused":
         return _no_entry(error, place)
     if status == "loading":
@@ -107,21 +111,23 @@ def mend(error: MajordomoError, place: Place) -> str:
         return f"it asks to slow down: {error.message}"
     if status == "broken":
         return error.message
-    return _stranger(error, place)
+    return _unknown_server(error, place)
 
 
-def _not_there(error: MajordomoError, place: Place) -> str:
+def _not_running(error: MajordomoError, place: BackendSetup) -> str:
     start = START.get(place.preset or place.kind)
     if place.usual:
         return f"not there; `{start}` starts it" if start else "not there"
     said = f"nothing answers at {place.address} ({error.message})"
-    where = f"mend the address in {place.label}" if place.label else f"set {place.setting('base_url')}"
+    where = (
+        f"mend the address in {place.label}" if place.label else f"set {place.setting('base_url')}"
+    )
     if start is None:
         return f"{said}: check the network and any proxy, or {where}"
     return f"{said}: start it with `{start}`, or {where}"
 
 
-def _no_entry(error: MajordomoError, place: Place) -> str:
+def _no_entry(error: MajordomoError, place: BackendSetup) -> str:
     said = f"{error.status or 'no entry'}: {error.message}"
     name = (place.table or place.preset or place.kind).upper().replace("-", "_")
     if place.has_key:
@@ -129,18 +135,24 @@ def _no_entry(error: MajordomoError, place: Place) -> str:
     return f'{said}; set api_key = "${{{name}_API_KEY}}" in [providers.{place.table or place.kind}]'
 
 
-def _stranger(error: MajordomoError, place: Place) -> str:
+def _unknown_server(error: MajordomoError, place: BackendSetup) -> str:
     said = f"something answers at {place.address}, but not as {place.preset or place.kind} does ({error.message})"
     if place.usual:
         return said
     if place.kind == "automatic1111" and isinstance(error, NotFoundError):
         return f"{said}: start the web UI with --api"
-    if place.kind == "openaicompatible" and isinstance(error, NotFoundError) and not place.address.endswith("/v1"):
+    if (
+        place.kind == "openaicompatible"
+        and isinstance(error, NotFoundError)
+        and not place.address.endswith("/v1")
+    ):
         return f"{said}: most such servers want {place.setting('base_url')} to end in /v1"
     return f"{said}: check {place.setting('type')} and {place.setting('base_url')}"
 
 
-def about_model(wanted: str, label: str, kind: str | None, models: Sequence[ModelInfo], place: Place) -> list[Advice]:
+def hint_for_model(
+    wanted: str, label: str, kind: str | None, models: Sequence[ModelInfo], place: BackendSetup
+) -> list[Hint]:
     """What is to be said of a model that `label` names; nothing when the list has it and it can do what it is for."""
     found = next((model for model in models if _same(wanted, model, place)), None)
     if found is None:
@@ -149,23 +161,30 @@ def about_model(wanted: str, label: str, kind: str | None, models: Sequence[Mode
     need = FITTING.get(kind or "")
     if need and kind and found.capabilities and need not in found.capabilities:
         can = ", ".join(sorted(found.capabilities))
-        told.append(Advice(f"model {wanted} of {label} does not {DOES[kind]}, by its list: it says {can}", kind != "embedding"))
+        told.append(
+            Hint(
+                f"model {wanted} of {label} does not {DOES[kind]}, by its list: it says {can}",
+                kind != "embedding",
+            )
+        )
     draws = kind == "image" or "image" in found.capabilities
     if place.kind == "llamaswap" and draws and found.state != "ready":
-        told.append(Advice(f"{wanted} is not loaded. {CHECK_ENDPOINT}"))
+        told.append(Hint(f"{wanted} is not loaded. {CHECK_ENDPOINT}"))
     return told
 
 
-CHECK_ENDPOINT = (
-    "If llama-swap never gets it ready: sd-server has no /health, so its entry in llama-swap's configuration needs `checkEndpoint: /`"
-)
+CHECK_ENDPOINT = "If llama-swap never gets it ready: sd-server has no /health, so its entry in llama-swap's configuration needs `checkEndpoint: /`"
 
 
-def _not_listed(wanted: str, label: str, models: Sequence[ModelInfo], place: Place) -> Advice:
+def _not_listed(wanted: str, label: str, models: Sequence[ModelInfo], place: BackendSetup) -> Hint:
     names = [model.id for model in models]
     short = [name.removesuffix(":latest") for name in names] if place.kind == "ollama" else names
     near = difflib.get_close_matches(wanted, short, 1)
-    has = ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "") if names else "nothing"
+    has = (
+        ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+        if names
+        else "nothing"
+    )
     said = f"model {wanted} of {label} is not in its list: it has {has}"
     if near:
         said += f"; did you mean {near[0]}?"
@@ -173,15 +192,17 @@ def _not_listed(wanted: str, label: str, models: Sequence[ModelInfo], place: Pla
         said += f"; fetch it with `ollama pull {wanted}`"
     if place.kind == "llamaswap":
         said += " (an alias in llama-swap's own configuration is not listed, and works)"
-    return Advice(said, place.kind in COMPLETE)
+    return Hint(said, place.kind in COMPLETE)
 
 
-def _same(wanted: str, model: ModelInfo, place: Place) -> bool:
+def _same(wanted: str, model: ModelInfo, place: BackendSetup) -> bool:
     """Whether this listed model is meant, with the short forms its kind of server knows."""
     if wanted == model.id:
         return True
     if place.kind == "ollama":
         return f"{wanted}:latest" == model.id
-    if place.kind == "automatic1111":  # a title is "name.safetensors [hash]", and parts of it will do
+    if (
+        place.kind == "automatic1111"
+    ):  # a title is "name.safetensors [hash]", and parts of it will do
         return bool(wanted) and wanted in model.id
     return False

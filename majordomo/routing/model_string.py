@@ -23,9 +23,9 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from majordomo.errors import ConfigurationError
-from majordomo.redaction import HIDDEN, Secret, seal
+from majordomo.redaction import HIDDEN, Secret, as_secret
 
-LONGEST = 2000  # characters of a string
+MAX_CHARACTERS = 2000  # characters of a string
 _PROVIDER = re.compile(r"[a-z][a-z0-9_-]*")
 _DSN = re.compile(r"([A-Za-z][A-Za-z0-9_-]*)(\+https?)?://(.*)", re.DOTALL)
 
@@ -59,8 +59,15 @@ class ModelName:
 
 def split(name: str) -> tuple[str, ...]:
     """The members of a chain written with commas; one for any other string. Raises ConfigurationError for what is no model string."""
-    if not isinstance(name, str) or not name.strip() or not name.isprintable() or len(name) > LONGEST:
-        raise ConfigurationError("a model string is text such as llamaswap/qwen3", details={"field": "model"})
+    if (
+        not isinstance(name, str)
+        or not name.strip()
+        or not name.isprintable()
+        or len(name) > MAX_CHARACTERS
+    ):
+        raise ConfigurationError(
+            "a model string is text such as llamaswap/qwen3", details={"field": "model"}
+        )
     pieces, begin, depth, quoted = [], 0, 0, False
     for index, character in enumerate(name):
         if character == '"':
@@ -72,7 +79,9 @@ def split(name: str) -> tuple[str, ...]:
                 begin = index + 1
     pieces.append(name[begin:].strip())
     if not all(pieces):
-        raise ConfigurationError("a member between the commas of a model string is missing", details={"field": "model"})
+        raise ConfigurationError(
+            "a member between the commas of a model string is missing", details={"field": "model"}
+        )
     return tuple(pieces)
 
 
@@ -80,7 +89,9 @@ def parse(name: str) -> ModelName:
     """Raises ConfigurationError for a string that names no model, and for several. Never shows the string: it may hold a key."""
     pieces = split(name)
     if len(pieces) > 1:
-        raise ConfigurationError("one model is wanted here, not a chain", details={"field": "model"})
+        raise ConfigurationError(
+            "one model is wanted here, not a chain", details={"field": "model"}
+        )
     name = pieces[0]
     if found := _DSN.fullmatch(name):
         return _dsn(found[1], found[2] == "+https", found[3])
@@ -97,7 +108,9 @@ def canonical(provider: str) -> str:
     """A provider's name as its file is called: `llama-swap` and `LlamaSwap` are `llamaswap`."""
     word = provider.lower()
     if not _PROVIDER.fullmatch(word):
-        raise ConfigurationError("a provider's name is letters and digits", details={"field": "provider"})
+        raise ConfigurationError(
+            "a provider's name is letters and digits", details={"field": "provider"}
+        )
     return word.replace("-", "").replace("_", "")
 
 
@@ -109,10 +122,14 @@ def parse_options(query: str) -> dict[str, Any]:
     except ValueError:
         pairs = []
     if not pairs:
-        raise ConfigurationError("the options of a model string are name=value, joined by &", details={"field": "model"})
+        raise ConfigurationError(
+            "the options of a model string are name=value, joined by &", details={"field": "model"}
+        )
     for option, text in pairs:
         if option in options:
-            raise ConfigurationError(f"the model string sets {option!r} twice", details={"field": "model"})
+            raise ConfigurationError(
+                f"the model string sets {option!r} twice", details={"field": "model"}
+            )
         try:
             options[option] = json.loads(text)
         except (ValueError, RecursionError):
@@ -132,9 +149,17 @@ def _dsn(written: str, secure: bool, rest: str) -> ModelName:
         raise ConfigurationError(f"the {provider} DSN names no host", details={"field": "model"})
     user, password = unquote(parts.username or ""), unquote(parts.password or "")
     with_user = bool(user and password)
-    key = seal(f"{user}:{password}" if with_user else user or password)
+    key = as_secret(f"{user}:{password}" if with_user else user or password)
     options = parse_options(parts.query) if parts.query else {}
     base_path = str(options.pop("base_path", "")).strip("/")
     shown = f"[{host}]" if ":" in host else host
     base_url = f"{'https' if secure else 'http'}://{shown}{f':{port}' if port else ''}{'/' + base_path if base_path else ''}"
-    return ModelName(provider, unquote(parts.path.removeprefix("/")), base_url, key, options, written, with_user=with_user)
+    return ModelName(
+        provider,
+        unquote(parts.path.removeprefix("/")),
+        base_url,
+        key,
+        options,
+        written,
+        with_user=with_user,
+    )

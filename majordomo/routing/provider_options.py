@@ -12,17 +12,23 @@ from pathlib import Path
 from typing import Any, Literal, Union, Unpack, get_args, get_origin, get_type_hints, is_typeddict
 
 from majordomo.errors import ConfigurationError
-from majordomo.providers.base import Common, Provider
+from majordomo.providers.base import BaseProvider, CommonSettings
 from majordomo.redaction import Redactor, Secret
 from majordomo.routing.config import check_known, kind_of
-from majordomo.routing.config_file import Document, below_home, has_variable
+from majordomo.routing.config_file import ConfigFile, below_home, has_variable
 
 NOT_HERE = frozenset({"transport", "observers"})  # objects of a program
 FILES = frozenset({"tls", "workflow"})  # a relative one is beside the configuration
 Where = tuple[str, ...]
 
 
-def construct(kind: type[Provider], table: Mapping[str, Any], document: Document, path: Where, **more: Any) -> Provider:
+def construct(
+    kind: type[BaseProvider],
+    table: Mapping[str, Any],
+    document: ConfigFile,
+    path: Where,
+    **more: Any,
+) -> BaseProvider:
     """The provider. `more` is given to constructors that take it, whatever the table says.
 
     Raises ConfigurationError, naming file, line and key, for keywords it does not have and values it does not take. Shows no secret.
@@ -34,27 +40,38 @@ def construct(kind: type[Provider], table: Mapping[str, Any], document: Document
 
 
 def _constructed(
-    kind: type[Provider], table: Mapping[str, Any], document: Document, path: Where, more: Mapping[str, Any]
-) -> Provider | ConfigurationError:
+    kind: type[BaseProvider],
+    table: Mapping[str, Any],
+    document: ConfigFile,
+    path: Where,
+    more: Mapping[str, Any],
+) -> BaseProvider | ConfigurationError:
     known = accepted(kind)
     try:
         check_known(document, path, table, known)
-        hide = Redactor(document.secrets(path, table))
-        arguments = {name: _value(known[name], value, document, (*path, name)) for name, value in table.items()}
+        redact = Redactor(document.secrets(path, table))
+        arguments = {
+            name: _value(known[name], value, document, (*path, name))
+            for name, value in table.items()
+        }
     except ConfigurationError as error:
         return error.with_traceback(None)
     arguments |= {name: value for name, value in more.items() if name in keywords(kind)}
     made = _made(kind, arguments)
     if isinstance(made, ConfigurationError):
         key = str(made.details.get("field") or "")
-        return document.error((*path, key) if key in known else path, hide(made.message), _own_code(made))
+        return document.error(
+            (*path, key) if key in known else path, redact(made.message), _own_code(made)
+        )
     if isinstance(made, Exception):
-        return document.error(path, hide(f"cannot be made: {type(made).__name__}: {made}"))
-    assert isinstance(made, Provider)
+        return document.error(path, redact(f"cannot be made: {type(made).__name__}: {made}"))
+    assert isinstance(made, BaseProvider)
     return made
 
 
-def check(kind: type[Provider], table: Mapping[str, Any], document: Document, path: Where) -> None:
+def check(
+    kind: type[BaseProvider], table: Mapping[str, Any], document: ConfigFile, path: Where
+) -> None:
     """Raise ConfigurationError for what `construct` would refuse without asking the constructor. Reads no variables."""
     known = accepted(kind)
     check_known(document, path, table, known)
@@ -79,12 +96,12 @@ def _made(kind: Any, arguments: Mapping[str, Any]) -> Any:
         return error.with_traceback(None)
 
 
-def accepted(kind: type[Provider]) -> dict[str, Any]:
+def accepted(kind: type[BaseProvider]) -> dict[str, Any]:
     """The constructor's keywords that a file can give, with their types."""
     return {name: hint for name, hint in keywords(kind).items() if name not in NOT_HERE}
 
 
-def keywords(kind: type[Provider]) -> dict[str, Any]:
+def keywords(kind: type[BaseProvider]) -> dict[str, Any]:
     """All of the constructor's keywords, with their types; Any where the type is not told."""
     try:
         hints = get_type_hints(kind.__init__)
@@ -94,7 +111,7 @@ def keywords(kind: type[Provider]) -> dict[str, Any]:
     for name, parameter in inspect.signature(kind.__init__).parameters.items():
         if parameter.kind is parameter.VAR_KEYWORD:
             hint = hints.get(name)
-            inner = get_args(hint)[0] if get_origin(hint) is Unpack else Common
+            inner = get_args(hint)[0] if get_origin(hint) is Unpack else CommonSettings
             found |= get_type_hints(inner, localns={"ssl": ssl}) if is_typeddict(inner) else {}
         elif parameter.kind is not parameter.VAR_POSITIONAL:
             found[name] = hints.get(name, Any)
@@ -102,15 +119,23 @@ def keywords(kind: type[Provider]) -> dict[str, Any]:
     return found
 
 
-def _value(hint: Any, value: Any, document: Document, path: Where) -> Any:
+def _value(hint: Any, value: Any, document: ConfigFile, path: Where) -> Any:
     """`value` as the constructor takes it: variables replaced, tables as the settings they are."""
-    if isinstance(value, Mapping) and (settings := next((kind for kind in _choices(hint) if is_dataclass(kind)), None)) is not None:
+    if (
+        isinstance(value, Mapping)
+        and (settings := next((kind for kind in _choices(hint) if is_dataclass(kind)), None))
+        is not None
+    ):
         return _settings(settings, value, document, path)
     value = _expanded(value, document, path)
     if path[-1] in FILES and isinstance(value, str) and not value.lstrip().startswith(("{", "[")):
         value = str(Path(document.source).parent / below_home(value))
     if not _fits(value, hint):
-        if isinstance(value, Mapping) and (inner := next((get_args(kind)[1] for kind in _choices(hint) if _maps(kind)), None)) is not None:
+        if (
+            isinstance(value, Mapping)
+            and (inner := next((get_args(kind)[1] for kind in _choices(hint) if _maps(kind)), None))
+            is not None
+        ):
             name = next(name for name, item in value.items() if not _fits(item, inner))
             raise document.error((*path, name), f"is {_wanted(inner)}, not {kind_of(value[name])}")
         raise document.error(path, f"is {_wanted(hint)}, not {kind_of(value)}")
@@ -123,7 +148,7 @@ def _maps(hint: Any) -> bool:
     return isinstance(origin, type) and issubclass(origin, Mapping) and len(get_args(hint)) == 2
 
 
-def _expanded(value: Any, document: Document, path: Where) -> Any:
+def _expanded(value: Any, document: ConfigFile, path: Where) -> Any:
     if isinstance(value, Mapping):
         return {name: _expanded(inner, document, (*path, name)) for name, inner in value.items()}
     if isinstance(value, list):
@@ -134,7 +159,7 @@ def _expanded(value: Any, document: Document, path: Where) -> Any:
     return value
 
 
-def _settings(kind: Any, table: Mapping[str, Any], document: Document, path: Where) -> Any:
+def _settings(kind: Any, table: Mapping[str, Any], document: ConfigFile, path: Where) -> Any:
     """A Timeout, Retries, Limits and the like out of a table."""
     check_known(document, path, table, [field.name for field in fields(kind)])
     made = _made(kind, _expanded(table, document, path))
@@ -160,12 +185,16 @@ def _fits(value: Any, hint: Any) -> bool:
     if origin is Literal:
         return value in get_args(hint)
     if _maps(hint):
-        return isinstance(value, Mapping) and all(_fits(item, get_args(hint)[1]) for item in value.values())
+        return isinstance(value, Mapping) and all(
+            _fits(item, get_args(hint)[1]) for item in value.values()
+        )
     if origin is not None and isinstance(origin, type) and issubclass(origin, Sequence):
         inner = get_args(hint)[0] if get_args(hint) else Any
         return isinstance(value, list) and all(_fits(item, inner) for item in value)
     if hint in (int, float):
-        return isinstance(value, int if hint is int else (int, float)) and not isinstance(value, bool)
+        return isinstance(value, int if hint is int else (int, float)) and not isinstance(
+            value, bool
+        )
     if hint is str and isinstance(value, Secret):
         return True
     return isinstance(hint, type) and isinstance(value, hint)
@@ -187,7 +216,14 @@ def _wanted(hint: Any) -> str:
     return " or ".join(dict.fromkeys(words)) or "something a file cannot hold"
 
 
-_WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", Secret: "text", os.PathLike: "text"}
+_WORDS = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    Secret: "text",
+    os.PathLike: "text",
+}
 
 
 def _own_code(error: ConfigurationError) -> str | None:

@@ -12,7 +12,7 @@ Status = Literal["ready", "loading", "busy", "refused", "unreachable", "strange"
 
 
 @dataclass(frozen=True, slots=True)
-class Advice:
+class Hint:
     """What to change, or to know. `fault`: something that is configured does not work as it stands."""
 
     message: str
@@ -20,7 +20,7 @@ class Advice:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class BackendReport:
     """One backend.
 
     `status`: ready; loading (a model, right now); busy (asks to slow down); refused (the key); unreachable; strange (something answers,
@@ -37,23 +37,26 @@ class Finding:
     server: str = ""
     latency: float | None = None
     models: tuple[ModelInfo, ...] = ()
-    advice: tuple[Advice, ...] = ()
+    hints: tuple[Hint, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Diagnosis:
+class DoctorReport:
     """`source` is the configuration that counts, "" for none; `looked` where one was looked for; `findings` the backends; `advice` what is
     about none of them."""
 
     source: str = ""
-    looked: tuple[str, ...] = ()
-    findings: tuple[Finding, ...] = ()
-    advice: tuple[Advice, ...] = field(default=())
+    searched: tuple[str, ...] = ()
+    findings: tuple[BackendReport, ...] = ()
+    hints: tuple[Hint, ...] = field(default=())
 
     @property
     def ok(self) -> bool:
         """Whether everything configured works. A usual local server that is not there is no fault."""
-        told: Sequence[Advice] = [*self.advice, *(advice for finding in self.findings for advice in finding.advice)]
+        told: Sequence[Hint] = [
+            *self.hints,
+            *(advice for finding in self.findings for advice in finding.hints),
+        ]
         return not any(advice.fault for advice in told)
 
     def to_dict(self) -> dict[str, Any]:
@@ -61,21 +64,26 @@ class Diagnosis:
         return {
             "ok": self.ok,
             "source": self.source,
-            "looked": list(self.looked),
-            "advice": [_advice(advice) for advice in self.advice],
+            "looked": list(self.searched),
+            "advice": [_advice(advice) for advice in self.hints],
             "findings": [_finding(finding) for finding in self.findings],
         }
 
 
-def _advice(advice: Advice) -> dict[str, Any]:
+def _advice(advice: Hint) -> dict[str, Any]:
     return {"message": advice.message, "fault": advice.fault}
 
 
-def _finding(finding: Finding) -> dict[str, Any]:
+def _finding(finding: BackendReport) -> dict[str, Any]:
     names = ("name", "kind", "address", "status", "configured", "server", "latency")
     shown: dict[str, Any] = {name: getattr(finding, name) for name in names}
     shown["models"] = [
-        {"id": model.id, "capabilities": sorted(model.capabilities), "loaded": model.loaded, "state": model.state}
+        {
+            "id": model.id,
+            "capabilities": sorted(model.capabilities),
+            "loaded": model.loaded,
+            "state": model.state,
+        }
         for model in finding.models
     ]
-    return shown | {"advice": [_advice(advice) for advice in finding.advice]}
+    return shown | {"advice": [_advice(advice) for advice in finding.hints]}

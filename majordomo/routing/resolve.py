@@ -12,12 +12,16 @@ from majordomo.errors import ConfigurationError
 from majordomo.providers.base import provider_names
 from majordomo.redaction import Redactor, Secret
 from majordomo.routing.config import Config
-from majordomo.routing.config_file import places
+from majordomo.routing.config_file import search_paths
 from majordomo.routing.model_string import ModelName, canonical, parse, parse_options, split
 from majordomo.routing.plugins import plugins
 
-MOST = 64  # members of a chain, those of chains within it included
-VARIABLES = {"chat": "MAJORDOMO_CHAT_MODEL", "image": "MAJORDOMO_IMAGE_MODEL", "embedding": "MAJORDOMO_EMBEDDING_MODEL"}
+MAX_MEMBERS = 64  # members of a chain, those of chains within it included
+VARIABLES = {
+    "chat": "MAJORDOMO_CHAT_MODEL",
+    "image": "MAJORDOMO_IMAGE_MODEL",
+    "embedding": "MAJORDOMO_EMBEDDING_MODEL",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +29,7 @@ class ChainName:
     """Several models, asked in order. `settings` is what `[chains.NAME]` says beside its members; `table` is that NAME, "" for a list
     written with commas."""
 
-    members: tuple[Target, ...]
+    models: tuple[Target, ...]
     settings: Mapping[str, Any] = field(default_factory=dict)
     table: str = ""
 
@@ -45,25 +49,33 @@ def default(config: Config, kind: str) -> tuple[str | Secret, str] | None:
 def resolve(config: Config, name: str | None, kind: str) -> Target:
     """Raises ConfigurationError for a string that means nothing here, with what may have been meant."""
     if name is not None:
-        return _Walk(config).target(name, {}, ())
+        return _Resolver(config).target(name, {}, ())
     found = default(config, kind)
     if found is None:
-        looked = f"set defaults.{kind} in {config.source or ' or '.join(map(str, places()))}, or {VARIABLES[kind]}"
-        raise ConfigurationError(f"which {kind} model? Say one, {looked}", code="NO_DEFAULT", details={"field": "model"})
+        looked = f"set defaults.{kind} in {config.source or ' or '.join(map(str, search_paths()))}, or {VARIABLES[kind]}"
+        raise ConfigurationError(
+            f"which {kind} model? Say one, {looked}", code="NO_DEFAULT", details={"field": "model"}
+        )
     if found[1] == VARIABLES[kind]:
         try:
-            return _Walk(config).target(str(found[0]), {}, ())
+            return _Resolver(config).target(str(found[0]), {}, ())
         except ConfigurationError as error:
-            raise ConfigurationError(f"{found[1]}: {error.message}", code=error.code, details=error.details) from None
-    return _Walk(config).written(("defaults", kind), found[0], {}, ())
+            raise ConfigurationError(
+                f"{found[1]}: {error.message}", code=error.code, details=error.details
+            ) from None
+    return _Resolver(config).written(("defaults", kind), found[0], {}, ())
 
 
 def members(target: Target) -> list[ModelName]:
     """The models of a target, one by one."""
-    return [target] if isinstance(target, ModelName) else [model for member in target.members for model in members(member)]
+    return (
+        [target]
+        if isinstance(target, ModelName)
+        else [model for member in target.models for model in members(member)]
+    )
 
 
-class _Walk:
+class _Resolver:
     """One resolution. Texts with variables may lead back to themselves, or grow, only now."""
 
     def __init__(self, config: Config) -> None:
@@ -75,7 +87,13 @@ class _Walk:
         found = tuple(self._member(piece, options, way) for piece in split(name))
         return found[0] if len(found) == 1 else ChainName(found)
 
-    def written(self, path: tuple[str, ...], text: str | Secret, options: Mapping[str, Any], way: tuple[str, ...]) -> Target:
+    def written(
+        self,
+        path: tuple[str, ...],
+        text: str | Secret,
+        options: Mapping[str, Any],
+        way: tuple[str, ...],
+    ) -> Target:
         """What a text of the configuration means; an error says where it stands."""
         document = self._config.document
         try:
@@ -83,8 +101,8 @@ class _Walk:
         except ConfigurationError as error:
             if "file" in error.details:
                 raise
-            hide = Redactor(document.secrets(path, text))
-            raise document.error(path, hide(error.message), error.code) from None
+            redact = Redactor(document.secrets(path, text))
+            raise document.error(path, redact(error.message), error.code) from None
 
     def _member(self, piece: str, options: Mapping[str, Any], way: tuple[str, ...]) -> Target:
         config = self._config
@@ -92,17 +110,26 @@ class _Walk:
         head = head.strip()
         if head not in config.aliases and head not in config.chains:
             self._count += 1
-            if self._count > MOST:
-                raise ConfigurationError(f"a chain of more than {MOST} models", details={"field": "model"})
+            if self._count > MAX_MEMBERS:
+                raise ConfigurationError(
+                    f"a chain of more than {MAX_MEMBERS} models", details={"field": "model"}
+                )
             return self._model(piece, options)
         if head in way:
-            raise ConfigurationError(f"{head} leads back to itself: {' -> '.join([*way, head])}", details={"field": "model"})
+            raise ConfigurationError(
+                f"{head} leads back to itself: {' -> '.join([*way, head])}",
+                details={"field": "model"},
+            )
         options = {**(parse_options(query) if mark else {}), **options}
         if head in config.aliases:
             return self.written(("aliases", head), config.aliases[head], options, (*way, head))
-        path = ("chains", head, "members")
+        path = ("chains", head, "models")
         table = config.chains[head]
-        return ChainName(tuple(self.written(path, text, options, (*way, head)) for text in table.members), table.settings, head)
+        return ChainName(
+            tuple(self.written(path, text, options, (*way, head)) for text in table.models),
+            table.settings,
+            head,
+        )
 
     def _model(self, piece: str, options: Mapping[str, Any]) -> ModelName:
         name = parse(piece)
@@ -134,8 +161,12 @@ class _Walk:
         known = kinds if name.base_url else kinds | set(config.providers)
         if not name.model:
             known |= {*config.aliases, *config.chains}
-        near = difflib.get_close_matches(name.written.lower(), sorted(known), 1) or difflib.get_close_matches(
-            name.provider, sorted(known), 1
-        )
+        near = difflib.get_close_matches(
+            name.written.lower(), sorted(known), 1
+        ) or difflib.get_close_matches(name.provider, sorted(known), 1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(known))}"
-        raise ConfigurationError(f"{said}; {hint}", code="UNKNOWN_PROVIDER", details={"known": sorted(known), "field": "model"})
+        raise ConfigurationError(
+            f"{said}; {hint}",
+            code="UNKNOWN_PROVIDER",
+            details={"known": sorted(known), "field": "model"},
+        )

@@ -16,12 +16,12 @@ _HOME = {
     "majordomo.studio.plan": "GenerationConfig NamedPrompt Plan",
     "majordomo.studio.assistant": "PlanCache PromptAssistant",
     "majordomo.studio.moderation": "Moderator Verdict VisionModerator WordList",
-    "majordomo.studio.result": "Outcome Picture",
-    "majordomo.studio.events": "Classified DerivativeReady Done PictureFailed PictureReady PlanReady Progress StudioEvent",
-    "majordomo.studio.studio": "Stages Studio StudioStream SyncStudioStream",
-    "majordomo.studio.executor": "InProcess JobEngine Order",
-    "majordomo.studio.job_record": "Status",
-    "majordomo.studio.job_store": "Store",
+    "majordomo.studio.result": "StudioImage StudioResult",
+    "majordomo.studio.events": "Classified DerivativeReady ImageFailed ImageFinished ImageProgress PlanReady StudioDone StudioEvent",
+    "majordomo.studio.studio": "StageOverrides Studio StudioStream SyncStudioStream",
+    "majordomo.studio.executor": "InProcessEngine JobEngine JobOrder",
+    "majordomo.studio.job_record": "StudioJobStatus",
+    "majordomo.studio.job_store": "JobStore",
     "majordomo.studio.jobs": "Jobs",
 }
 _NAMES = {name: home for home, names in _HOME.items() for name in names.split()}
@@ -31,29 +31,29 @@ __all__ = [
     "Classification",
     "Classified",
     "DerivativeReady",
-    "Done",
     "Found",
     "GenerationConfig",
-    "InProcess",
+    "ImageFailed",
+    "ImageFinished",
+    "ImageProgress",
+    "InProcessEngine",
     "JobEngine",
+    "JobOrder",
+    "JobStore",
     "Jobs",
     "Moderator",
     "NamedPrompt",
-    "Order",
-    "Outcome",
-    "Picture",
-    "PictureFailed",
-    "PictureReady",
     "Plan",
     "PlanCache",
     "PlanReady",
-    "Progress",
     "PromptAssistant",
-    "Stages",
-    "Status",
-    "Store",
+    "StageOverrides",
     "Studio",
+    "StudioDone",
     "StudioEvent",
+    "StudioImage",
+    "StudioJobStatus",
+    "StudioResult",
     "StudioStream",
     "SyncStudioStream",
     "Target",
@@ -82,14 +82,23 @@ def __dir__() -> list[str]:
 if TYPE_CHECKING:
     from majordomo.studio.assistant import PlanCache, PromptAssistant
     from majordomo.studio.classifier import Classification, Found, classify
-    from majordomo.studio.events import Classified, DerivativeReady, Done, PictureFailed, PictureReady, PlanReady, Progress, StudioEvent
-    from majordomo.studio.executor import InProcess, JobEngine, Order
-    from majordomo.studio.job_record import Status
-    from majordomo.studio.job_store import Store
+    from majordomo.studio.events import (
+        Classified,
+        DerivativeReady,
+        ImageFailed,
+        ImageFinished,
+        ImageProgress,
+        PlanReady,
+        StudioDone,
+        StudioEvent,
+    )
+    from majordomo.studio.executor import InProcessEngine, JobEngine, JobOrder
+    from majordomo.studio.job_record import StudioJobStatus
+    from majordomo.studio.job_store import JobStore
     from majordomo.studio.jobs import Jobs
     from majordomo.studio.moderation import Moderator, Verdict, VisionModerator, WordList
     from majordomo.studio.plan import GenerationConfig, NamedPrompt, Plan
-    from majordomo.studio.result import Outcome, Picture
-    from majordomo.studio.studio import Stages, Studio, StudioStream, SyncStudioStream
+    from majordomo.studio.result import StudioImage, StudioResult
+    from majordomo.studio.studio import StageOverrides, Studio, StudioStream, SyncStudioStream
     from majordomo.studio.targets import TARGETS, Target, target_for
     from majordomo.studio.vocabulary import Vocabulary, load_vocabulary

@@ -23,10 +23,10 @@ from majordomo.errors import (
 )
 from majordomo.studio import prompts as asking
 from majordomo.studio.classifier import Classification, classify
-from majordomo.studio.errors import located, model_failure
+from majordomo.studio.errors import model_failure, with_stage
 from majordomo.studio.plan import MOST_PROMPTS, RULES, NamedPrompt, Plan
-from majordomo.studio.rule_prompts import drafted, not_written
-from majordomo.studio.settings import check_settings, settled
+from majordomo.studio.rule_prompts import not_written, write_prompts
+from majordomo.studio.settings import check_settings, resolve_settings
 from majordomo.studio.targets import Target, named_target
 from majordomo.studio.vocabulary import Table, Vocabulary, load_vocabulary
 from majordomo.validation import check_seconds
@@ -55,10 +55,10 @@ class PlanCache(Protocol):
 
 class PromptAssistant:
     """Makes plans. `target` is a family's name ("sd1", "sdxl", "flux", "qwen-image", "z-image", "hosted"), a Target, or "" to guess it from
-    `model`, the id of the picture model.
+    `model`, the id of the image model.
 
     `timeout` bounds the chat model's answer in seconds, one further question included, which is asked when the first answer does not fit.
-    `overlay`: texts are written over the pictures later. `instructions` are added to those of the assistant. `vocabulary` is the
+    `overlay`: texts are written over the images later. `instructions` are added to those of the assistant. `vocabulary` is the
     classifier's. Answers are kept in `cache`; drafts by rules are not.
 
     Raises ConfigurationError or InvalidRequestError for settings that make no sense.
@@ -86,7 +86,9 @@ class PromptAssistant:
         self._cache = cache
         self._instructions = instructions
 
-    async def plan(self, brief: str | Classification, *, caller: str = "", **settings: Unpack[Settings]) -> Plan:
+    async def plan(
+        self, brief: str | Classification, *, user_id: str = "", **settings: Unpack[Settings]
+    ) -> Plan:
         """A plan for the brief, always: where the chat model does not answer, refuses or answers nonsense, `failure` says so.
 
         Raises InvalidRequestError for a brief or settings that cannot be.
@@ -95,38 +97,73 @@ class PromptAssistant:
         check_settings(settings)
         if self.chat is None:
             return self._by_rules(classification, settings)
-        question = asking.messages(classification, self.target, settings.get("n") or classification.count, self.overlay, self._instructions)
+        question = asking.messages(
+            classification,
+            self.target,
+            settings.get("n") or classification.count,
+            self.overlay,
+            self._instructions,
+        )
         asked = llm.dump_messages(question)
         key = self._key(classification, settings, asked)
         kept, warnings = self._kept(key)
         if kept is not None:
             return replace(kept, cached=True)
         try:
-            plan = await self._asked(self.chat, classification, settings, question, asked, caller)
+            plan = await self._asked(self.chat, classification, settings, question, asked, user_id)
         except MajordomoError as error:
-            return self._by_rules(classification, settings, model_failure(error, classification.brief), asked, warnings)
+            return self._by_rules(
+                classification,
+                settings,
+                model_failure(error, classification.brief),
+                asked,
+                warnings,
+            )
         except Exception as error:
-            failure = model_failure(located(error, "plan"), classification.brief)
+            failure = model_failure(with_stage(error, "plan"), classification.brief)
             return self._by_rules(classification, settings, failure, asked, warnings)
         return replace(plan, warnings=(*warnings, *plan.warnings, *self._keep(key, plan)))
 
-    def plan_sync(self, brief: str | Classification, *, caller: str = "", **settings: Unpack[Settings]) -> Plan:
-        return portal.run(lambda: self.plan(brief, caller=caller, **settings))
+    def plan_sync(
+        self, brief: str | Classification, *, user_id: str = "", **settings: Unpack[Settings]
+    ) -> Plan:
+        return portal.run(lambda: self.plan(brief, user_id=user_id, **settings))
 
     async def _asked(
-        self, chat: llm.Model, classification: Classification, settings: Settings, question: list[llm.Message], asked: str, caller: str
+        self,
+        chat: llm.Model,
+        classification: Classification,
+        settings: Settings,
+        question: list[llm.Message],
+        asked: str,
+        user_id: str,
     ) -> Plan:
         with anyio.move_on_after(self._timeout) as scope:
-            reply = await chat.generate(question, output=asking.answer_type(), reask=True, caller=caller or None)
+            reply = await chat.generate(
+                question, output=asking.answer_type(), output_retries=True, user_id=user_id or None
+            )
         if scope.cancelled_caught:
-            raise DeadlineExceededError(f"no answer within {self._timeout:g} s", phase="total", provider=chat.provider, model=chat.id)
+            raise DeadlineExceededError(
+                f"no answer within {self._timeout:g} s",
+                phase="total",
+                provider=chat.provider,
+                model=chat.id,
+            )
         if reply.finish_reason == "content_filter":
-            raise ContentRefusedError("the chat model's answer was filtered", provider=chat.provider, model=chat.id)
+            raise ContentRefusedError(
+                "the chat model's answer was filtered", provider=chat.provider, model=chat.id
+            )
         answer = _checked(reply.output)
         prompts, warnings = self._prompts(answer["prompts"], bool(classification.text))
-        config, more = settled(self.target, classification, answer, settings, len(prompts))
+        config, more = resolve_settings(self.target, classification, answer, settings, len(prompts))
         if config.n < len(prompts):
-            more.append(CallWarning("PROMPTS_UNUSED", f"{len(prompts)} prompts were written for {config.n} pictures", "n"))
+            more.append(
+                CallWarning(
+                    "PROMPTS_UNUSED",
+                    f"{len(prompts)} prompts were written for {config.n} images",
+                    "n",
+                )
+            )
         return Plan(
             classification,
             config,
@@ -137,23 +174,45 @@ class PromptAssistant:
             (*reply.warnings, *warnings, *more),
         )
 
-    def _prompts(self, given: list[dict[str, Any]], has_text: bool) -> tuple[tuple[NamedPrompt, ...], list[CallWarning]]:
+    def _prompts(
+        self, given: list[dict[str, Any]], has_text: bool
+    ) -> tuple[tuple[NamedPrompt, ...], list[CallWarning]]:
         """The model's prompts without what the family cannot use. Raises BadResponseError (BAD_OUTPUT) when none says anything."""
         warnings: list[CallWarning] = []
         prompts: list[NamedPrompt] = []
         names: set[str] = set()
         if len(given) > MOST_PROMPTS:
-            warnings.append(CallWarning("PROMPTS_DROPPED", f"the model wrote {len(given)} prompts; {MOST_PROMPTS} were kept", "prompts"))
+            warnings.append(
+                CallWarning(
+                    "PROMPTS_DROPPED",
+                    f"the model wrote {len(given)} prompts; {MOST_PROMPTS} were kept",
+                    "prompts",
+                )
+            )
         for told in given[:MOST_PROMPTS]:
             words = plain_text(told["prompt"], self.target.longest)
             if not words:
-                warnings.append(CallWarning("PROMPTS_DROPPED", "the model left a prompt empty", "prompts"))
+                warnings.append(
+                    CallWarning("PROMPTS_DROPPED", "the model left a prompt empty", "prompts")
+                )
                 continue
             if len(told["prompt"]) > self.target.longest:
-                warnings.append(CallWarning("PROMPT_CUT", f"a prompt was cut to {self.target.longest} characters", "prompt"))
+                warnings.append(
+                    CallWarning(
+                        "PROMPT_CUT",
+                        f"a prompt was cut to {self.target.longest} characters",
+                        "prompt",
+                    )
+                )
             negative = plain_text(told["negative_prompt"] or "", self.target.longest)
             if negative and not self.target.negative:
-                warnings.append(CallWarning("NEGATIVE_PROMPT_DROPPED", f"it has no effect on {self.target.name}", "negative_prompt"))
+                warnings.append(
+                    CallWarning(
+                        "NEGATIVE_PROMPT_DROPPED",
+                        f"it has no effect on {self.target.name}",
+                        "negative_prompt",
+                    )
+                )
                 negative = ""
             name = _free(plain_text(told["name"] or "", 60) or "main", names)
             prompts.append(NamedPrompt(name, words, negative))
@@ -171,10 +230,19 @@ class PromptAssistant:
         asked: str = "",
         before: tuple[CallWarning, ...] = (),
     ) -> Plan:
-        prompt, warnings = drafted(classification, self.target, self.overlay)
-        config, more = settled(self.target, classification, {}, settings)
+        prompt, warnings = write_prompts(classification, self.target, self.overlay)
+        config, more = resolve_settings(self.target, classification, {}, settings)
         said = () if failure is None else (_fell_back(failure),)
-        return Plan(classification, config, (prompt,), RULES, asked, "", (*before, *said, *warnings, *more), failure)
+        return Plan(
+            classification,
+            config,
+            (prompt,),
+            RULES,
+            asked,
+            "",
+            (*before, *said, *warnings, *more),
+            failure,
+        )
 
     def _key(self, classification: Classification, settings: Settings, asked: str) -> str:
         """Whatever has a part in the answer, in one spelling."""
@@ -188,7 +256,9 @@ class PromptAssistant:
             "settings": {name: value for name, value in settings.items() if value is not None},
             "overlay": self.overlay,
         }
-        return hashlib.sha256(json.dumps(told, sort_keys=True, ensure_ascii=True).encode()).hexdigest()
+        return hashlib.sha256(
+            json.dumps(told, sort_keys=True, ensure_ascii=True).encode()
+        ).hexdigest()
 
     def _kept(self, key: str) -> tuple[Plan | None, tuple[CallWarning, ...]]:
         if self._cache is None:
@@ -197,7 +267,9 @@ class PromptAssistant:
             text = self._cache.get(key)
             return (None if text is None else Plan.from_json(text)), ()
         except (InvalidRequestError, OSError) as error:
-            return None, (CallWarning("CACHE_UNREADABLE", f"the kept plan cannot be used: {error}"),)
+            return None, (
+                CallWarning("CACHE_UNREADABLE", f"the kept plan cannot be used: {error}"),
+            )
 
     def _keep(self, key: str, plan: Plan) -> tuple[CallWarning, ...]:
         if self._cache is None:
@@ -217,7 +289,10 @@ def _checked(output: Any) -> dict[str, Any]:
         values = output.model_dump() if isinstance(output, BaseModel) else output
         told: dict[str, Any] = asking.answer_type().model_validate(values).model_dump()
     except ValidationError as error:
-        raise BadResponseError(f"the answer is not what was asked for: {error.error_count()} mistakes", code="BAD_OUTPUT") from None
+        raise BadResponseError(
+            f"the answer is not what was asked for: {error.error_count()} mistakes",
+            code="BAD_OUTPUT",
+        ) from None
     return told
 
 

@@ -82,7 +82,12 @@ class Classification:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         told = asdict(self)
-        return {**told, "safety": list(self.safety), "found": list(told["found"]), "warnings": list(told["warnings"])}
+        return {
+            **told,
+            "safety": list(self.safety),
+            "found": list(told["found"]),
+            "warnings": list(told["warnings"]),
+        }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Classification:
@@ -94,13 +99,18 @@ class Classification:
             told["warnings"] = tuple(CallWarning(**warning) for warning in told["warnings"])
             made = cls(**told)
         except (KeyError, TypeError, ValueError) as error:
-            raise InvalidRequestError(f"this is no saved classification: {type(error).__name__}", field="classification") from None
+            raise InvalidRequestError(
+                f"this is no saved classification: {type(error).__name__}", field="classification"
+            ) from None
         check_text(made.brief, "brief", BRIEF_LIMIT)
         return made
 
 
 def classify(
-    brief: str, vocabulary: Vocabulary | Table | str | os.PathLike[str] | None = None, *, limit: int = BRIEF_LIMIT
+    brief: str,
+    vocabulary: Vocabulary | Table | str | os.PathLike[str] | None = None,
+    *,
+    limit: int = BRIEF_LIMIT,
 ) -> Classification:
     """Read a brief of at most `limit` characters, in any language. `vocabulary` adds words: a mapping, or the path of a TOML file.
 
@@ -125,7 +135,12 @@ def clean(text: str) -> str:
     """`text` in one spelling (NFC), without control and invisible formatting characters; lines stay."""
     text = unicodedata.normalize("NFC", text).replace("\r\n", "\n")
     if not text.isprintable():
-        kept = (c if c.isprintable() or c in "\n\t" or c in _JOINERS or unicodedata.category(c) == "Zs" else " " for c in text)
+        kept = (
+            c
+            if c.isprintable() or c in "\n\t" or c in _JOINERS or unicodedata.category(c) == "Zs"
+            else " "
+            for c in text
+        )
         text = "".join(kept)
     return text.strip()
 
@@ -139,16 +154,24 @@ class _Reading:
         self._words = words_of(brief)
         self._found: list[Found] = []
         self._matches = list(known.matches(self._words))
-        self._hidden = bytearray(len(brief))  # 1 where a text stands that is to be written: no words about the picture
+        self._hidden = bytearray(
+            len(brief)
+        )  # 1 where a text stands that is to be written: no words about the picture
 
     def classification(self, warnings: tuple[CallWarning, ...]) -> Classification:
         text = self._text()
-        self._matches = [match for match in self._matches if match.kind == "safety" or not self._within(match)]
+        self._matches = [
+            match for match in self._matches if match.kind == "safety" or not self._within(match)
+        ]
         size, aspect = self._size(), self._aspect()
         orientation = self._orientation(size, aspect)
         counted, more = self._count()
         named = {kind: self._most(kind) for kind in ("subject", "style", "medium", "mood")}
-        safety = tuple(dict.fromkeys(self._note(match).value for match in self._matches if match.kind == "safety"))
+        safety = tuple(
+            dict.fromkeys(
+                self._note(match).value for match in self._matches if match.kind == "safety"
+            )
+        )
         return Classification(
             self._brief,
             **named,
@@ -159,7 +182,9 @@ class _Reading:
             count=counted,
             safety=safety,
             language=self._language(),
-            found=tuple(sorted(self._found, key=lambda found: (found.start, found.kind))[:MOST_FOUND]),
+            found=tuple(
+                sorted(self._found, key=lambda found: (found.start, found.kind))[:MOST_FOUND]
+            ),
             warnings=warnings + more,
         )
 
@@ -172,7 +197,7 @@ class _Reading:
         self._found.append(found)
         return found
 
-    def _hide(self, start: int, end: int) -> None:
+    def _redact(self, start: int, end: int) -> None:
         self._hidden[start:end] = b"\1" * (end - start)
 
     def _within(self, match: Match) -> bool:
@@ -191,9 +216,12 @@ class _Reading:
 
     def _text(self) -> str:
         """What is to be written in the picture: what stands behind a cue, else the first text in quotation marks."""
-        quoted = [(found.span(), next(group for group in found.groups() if group is not None)) for found in _QUOTED.finditer(self._brief)]
+        quoted = [
+            (found.span(), next(group for group in found.groups() if group is not None))
+            for found in _QUOTED.finditer(self._brief)
+        ]
         for span, _ in quoted:
-            self._hide(*span)
+            self._redact(*span)
         cue = next((match for match in self._of("text") if not self._within(match)), None)
         if cue is not None:
             start = self._words[cue.last - 1].end
@@ -202,7 +230,7 @@ class _Reading:
             if behind is not None and not self._brief[start : behind[0][0]].strip(" :=-\n\t"):
                 quoted = [behind]
             elif (bare := self._behind(start)) is not None:
-                self._hide(*bare[0])
+                self._redact(*bare[0])
                 quoted = [bare]
         for span, text in quoted:
             if text.strip():
@@ -252,7 +280,11 @@ class _Reading:
     def _count(self) -> tuple[int, tuple[CallWarning, ...]]:
         nouns = {match.first for match in self._of("count")}
         numbers = {match.last: (int(match.category), match.first) for match in self._of("number")}
-        numbers |= {at + 1: (int(word.folded), at) for at, word in enumerate(self._words) if _is_number(word)}
+        numbers |= {
+            at + 1: (int(word.folded), at)
+            for at, word in enumerate(self._words)
+            if _is_number(word)
+        }
         for last in sorted(numbers):
             noun = next((at for at in (last, last + 1) if at in nouns), None)
             number, first = numbers[last]
@@ -263,7 +295,9 @@ class _Reading:
         return 0, ()
 
     def _language(self) -> str:
-        outside = "".join(c for c, hidden in zip(self._brief, self._hidden, strict=True) if not hidden)
+        outside = "".join(
+            c for c, hidden in zip(self._brief, self._hidden, strict=True) if not hidden
+        )
         letters = [c for c in outside or self._brief if c.isalpha()]
         for language, script in _SCRIPTS:
             share = sum(1 for c in letters if script.match(c))
@@ -283,7 +317,9 @@ class _Reading:
         leaders = [language for language, score in scores.items() if score == max(scores.values())]
         if len(leaders) == 1:
             return leaders[0]
-        return "en" if "en" in leaders else ""  # "a" alone is a word of several languages, and English is what most briefs are in
+        return (
+            "en" if "en" in leaders else ""
+        )  # "a" alone is a word of several languages, and English is what most briefs are in
 
 
 def _is_number(word: Word) -> bool:
@@ -291,7 +327,9 @@ def _is_number(word: Word) -> bool:
 
 
 def _clamped(number: int) -> CallWarning:
-    return CallWarning("COUNT_CLAMPED", f"the brief wants {number} pictures; at most {MOST_COUNT} are made", "n")
+    return CallWarning(
+        "COUNT_CLAMPED", f"the brief wants {number} pictures; at most {MOST_COUNT} are made", "n"
+    )
 
 
 def _capitals(clause: str, words: Sequence[Word]) -> int:

@@ -1,4 +1,4 @@
-"""What a studio tells while it works, in order: Classified, PlanReady, then of each picture Progress, PictureReady or PictureFailed, and
+"""What a studio tells while it works, in order: Classified, PlanReady, then of each image Progress, ImageFinished or ImageFailed, and
 DerivativeReady; `Done` last and exactly once. A run that gives nothing at all raises instead of Done."""
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from majordomo.errors import MajordomoError
 from majordomo.imagegen import Preview, Step
 from majordomo.studio.classifier import Classification
 from majordomo.studio.plan import Plan
-from majordomo.studio.result import Outcome, Picture
+from majordomo.studio.result import StudioImage, StudioResult
 
 if TYPE_CHECKING:
     from majordomo.imaging.derivation import Derived
@@ -32,43 +32,51 @@ class PlanReady:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
-    """The picture called `name` waits, loads its model, is at a step or can be seen unfinished."""
+class ImageProgress:
+    """The image called `name` waits, loads its model, is at a step or can be seen unfinished."""
 
     name: str
     event: Queued | Loading | Step | Preview
 
 
 @dataclass(frozen=True, slots=True)
-class PictureReady:
-    """A picture is finished; what is derived from it comes later."""
+class ImageFinished:
+    """An image is finished; what is derived from it comes later."""
 
-    picture: Picture
+    item: StudioImage
 
 
 @dataclass(frozen=True, slots=True)
-class PictureFailed:
-    """There is no picture `name`, or (stage "derive") none derived from it. `painted`: it failed behind the painter, and a run may begin
-    with this; never a picture that a moderator did not allow."""
+class ImageFailed:
+    """There is no image `name`, or (stage "derive") none derived from it. `painted`: it failed behind the painter, and a run may begin
+    with this; never an image that a moderator did not allow."""
 
     name: str
     error: MajordomoError
-    painted: Picture | None = field(default=None, compare=False)
+    painted: StudioImage | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class DerivativeReady:
-    """A file has been made of the picture called `name`."""
+    """A file has been made of the image called `name`."""
 
     name: str
     derived: Derived
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
+class StudioDone:
     """The end; `outcome` has everything."""
 
-    outcome: Outcome
+    result: StudioResult
 
 
-StudioEvent = Classified | PlanReady | Progress | PictureReady | PictureFailed | DerivativeReady | Done
+StudioEvent = (
+    Classified
+    | PlanReady
+    | ImageProgress
+    | ImageFinished
+    | ImageFailed
+    | DerivativeReady
+    | StudioDone
+)

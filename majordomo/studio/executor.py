@@ -10,22 +10,22 @@ import anyio
 
 from majordomo.concurrency.task_stream import spawn
 from majordomo.errors import ConfigurationError, InvalidRequestError, OverloadedError
-from majordomo.studio.inputs import Start
+from majordomo.studio.inputs import StudioInput
 from majordomo.validation import check_number
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class JobOrder:
     """A job to do: `id`, what it begins with, what is wished over it, for whom, and when it was submitted (seconds since the epoch)."""
 
     id: str
-    start: Start
-    wishes: Mapping[str, Any] = field(default_factory=dict)
-    caller: str = ""
+    input: StudioInput
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    user_id: str = ""
     submitted: float = 0.0
 
 
-Work = Callable[[Order], Awaitable[None]]
+Work = Callable[[JobOrder], Awaitable[None]]
 
 
 class JobEngine(Protocol):
@@ -34,7 +34,7 @@ class JobEngine(Protocol):
     def open(self, work: Work) -> None:
         """Called once, before anything is put."""
 
-    async def put(self, order: Order) -> None:
+    async def put(self, order: JobOrder) -> None:
         """Take an order; returns at once. Raises OverloadedError (QUEUE_FULL)."""
 
     def waiting(self) -> Sequence[str]:
@@ -47,7 +47,7 @@ class JobEngine(Protocol):
         """Cancel everything."""
 
 
-class _Place:
+class _JobSlot:
     """A job that is worked on."""
 
     def __init__(self) -> None:
@@ -55,22 +55,22 @@ class _Place:
         self.over = anyio.Event()
 
 
-class InProcess:
+class InProcessEngine:
     """`places` jobs at once, `most` waiting. Belongs to one event loop, and ends with it.
 
     Raises ConfigurationError for numbers that make no sense.
     """
 
-    def __init__(self, places: int = 1, most: int = 1000) -> None:
+    def __init__(self, max_concurrency: int = 1, max_queue: int = 1000) -> None:
         try:
-            check_number("places", places, 1, 1000, whole=True)
-            check_number("most", most, 1, 10**7, whole=True)
+            check_number("max_concurrency", max_concurrency, 1, 1000, whole=True)
+            check_number("max_queue", max_queue, 1, 10**7, whole=True)
         except InvalidRequestError as error:
             raise ConfigurationError(error.message, details=error.details) from None
-        self._free = places
-        self._most = most
-        self._waiting: dict[str, Order] = {}
-        self._running: dict[str, _Place] = {}
+        self._free = max_concurrency
+        self._most = max_queue
+        self._waiting: dict[str, JobOrder] = {}
+        self._running: dict[str, _JobSlot] = {}
         self._work: Work | None = None
         self._closed = False
 
@@ -79,11 +79,15 @@ class InProcess:
             raise ConfigurationError("an engine serves one Jobs")
         self._work = work
 
-    async def put(self, order: Order) -> None:
+    async def put(self, order: JobOrder) -> None:
         if self._closed:
             raise ConfigurationError("the engine is closed", code="CLOSED")
         if len(self._waiting) >= self._most:
-            raise OverloadedError(f"{len(self._waiting):,} jobs wait already", code="QUEUE_FULL", details={"waiting": len(self._waiting)})
+            raise OverloadedError(
+                f"{len(self._waiting):,} jobs wait already",
+                code="QUEUE_FULL",
+                details={"waiting": len(self._waiting)},
+            )
         self._waiting[order.id] = order
         self._advance()
 
@@ -111,10 +115,10 @@ class InProcess:
         while self._free and self._waiting and not self._closed:
             order = self._waiting.pop(next(iter(self._waiting)))
             self._free -= 1
-            place = self._running[order.id] = _Place()
+            place = self._running[order.id] = _JobSlot()
             spawn(_runner(self, order, place))
 
-    async def _run(self, order: Order, place: _Place) -> None:
+    async def _run(self, order: JobOrder, place: _JobSlot) -> None:
         assert self._work is not None
         try:
             with place.scope:
@@ -129,5 +133,5 @@ class InProcess:
             self._advance()
 
 
-def _runner(engine: InProcess, order: Order, place: _Place) -> Callable[[], Any]:
+def _runner(engine: InProcessEngine, order: JobOrder, place: _JobSlot) -> Callable[[], Any]:
     return lambda: engine._run(order, place)

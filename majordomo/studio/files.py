@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from majordomo.errors import StorageError
-from majordomo.studio.errors import located, storage_error
+from majordomo.studio.errors import storage_error, with_stage
 
 TEMPORARY = ".part-"  # how the name of a file begins that is being written
 
@@ -84,6 +84,6 @@ def _remove(paths: list[Path]) -> None:
 
 
 def _storage(error: OSError, folder: Path) -> StorageError:
-    told = located(storage_error(error), "store", str(folder))
+    told = with_stage(storage_error(error), "store", str(folder))
     assert isinstance(told, StorageError)
     return told

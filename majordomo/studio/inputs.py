@@ -10,36 +10,53 @@ from majordomo.errors import InvalidRequestError, MajordomoError
 from majordomo.media.image_part import ImagePart
 from majordomo.settings import Limits
 from majordomo.studio.classifier import MOST_COUNT, Classification
-from majordomo.studio.errors import located
+from majordomo.studio.errors import with_stage
 from majordomo.studio.plan import Plan
-from majordomo.studio.result import Outcome, Picture
+from majordomo.studio.result import StudioImage, StudioResult
 from majordomo.studio.settings import SETTINGS, check_settings
 
-Start = str | Classification | Plan | Outcome | Picture | ImagePart | Sequence[Picture | ImagePart]
-Wishes = imagegen.Overrides
-Pictures = tuple[Picture, ...]
+StudioInput = (
+    str
+    | Classification
+    | Plan
+    | StudioResult
+    | StudioImage
+    | ImagePart
+    | Sequence[StudioImage | ImagePart]
+)
+StudioOverrides = imagegen.Overrides
+Images = tuple[StudioImage, ...]
 
 
-def checked_start(start: object) -> str | Classification | Plan | Pictures:
+def check_input(start: object) -> str | Classification | Plan | Images:
     """Raises InvalidRequestError (field `brief`) for what no run can begin with."""
     if isinstance(start, (str, Classification, Plan)):
         return start
-    if isinstance(start, Outcome):
-        return start.pictures
-    given = [start] if isinstance(start, (Picture, ImagePart)) else start
-    if isinstance(given, Sequence) and given and all(isinstance(item, (Picture, ImagePart)) for item in given):
+    if isinstance(start, StudioResult):
+        return start.items
+    given = [start] if isinstance(start, (StudioImage, ImagePart)) else start
+    if (
+        isinstance(given, Sequence)
+        and given
+        and all(isinstance(item, (StudioImage, ImagePart)) for item in given)
+    ):
         if len(given) > MOST_COUNT:
-            raise _no_start(f"a run takes at most {MOST_COUNT} pictures")
-        named = (item if isinstance(item, Picture) else Picture(f"picture-{at}", item) for at, item in enumerate(given, 1))
+            raise _no_start(f"a run takes at most {MOST_COUNT} images")
+        named = (
+            item if isinstance(item, StudioImage) else StudioImage(f"image-{at}", item)
+            for at, item in enumerate(given, 1)
+        )
         return tuple(named)
-    raise _no_start(f"a run begins with a brief, a Classification, a Plan, pictures or an Outcome, not with {type(start).__name__}")
+    raise _no_start(
+        f"a run begins with a brief, a Classification, a Plan, images or an Outcome, not with {type(start).__name__}"
+    )
 
 
 def _no_start(message: str) -> MajordomoError:
-    return located(InvalidRequestError(message, field="brief"), "classify")
+    return with_stage(InvalidRequestError(message, field="brief"), "classify")
 
 
-def parted(wishes: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def split_overrides(wishes: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Those for the plan, and those for every request to the painter. Raises InvalidRequestError naming the field; TypeError for a name
     that is none."""
     given = {name: value for name, value in wishes.items() if value is not None}
@@ -49,5 +66,5 @@ def parted(wishes: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         check_settings(settings)
         imagegen.request.check_request(imagegen.Request("x").override(**overrides), Limits())
     except MajordomoError as error:
-        raise located(error, "plan") from None
+        raise with_stage(error, "plan") from None
     return settings, overrides

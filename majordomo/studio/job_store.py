@@ -1,4 +1,4 @@
-"""Results of jobs in a folder: every picture once, under the sha256 of its bytes, and one JSON file per job that names them."""
+"""Results of jobs in a folder: every image once, under the sha256 of its bytes, and one JSON file per job that names them."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from typing import Any
 
 from majordomo.errors import ConfigurationError, InvalidRequestError, StorageError
 from majordomo.media.image_part import SUFFIXES, ImagePart
-from majordomo.studio.errors import located, storage_error
+from majordomo.studio.errors import storage_error, with_stage
 from majordomo.studio.files import TEMPORARY, replace_file
-from majordomo.studio.result import Outcome
+from majordomo.studio.result import StudioResult
 
 VERSION = 1
 STALE = 3600.0  # seconds after which an unfinished file belongs to nobody any more
@@ -31,15 +31,25 @@ def check_id(job: object) -> str:
     return job
 
 
-class Store:
+class JobStore:
     """The folder, for one process at a time; safe across threads. `quota` bounds its files in bytes, None: the disk does.
 
     Raises StorageError for a folder that cannot be made or read.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], *, quota: int | None = None, clock: Callable[[], float] = time.time) -> None:
-        if quota is not None and (isinstance(quota, bool) or not isinstance(quota, int) or quota < 1):
-            raise ConfigurationError("quota is a number of bytes above 0", details={"field": "quota"})
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        quota: int | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        if quota is not None and (
+            isinstance(quota, bool) or not isinstance(quota, int) or quota < 1
+        ):
+            raise ConfigurationError(
+                "quota is a number of bytes above 0", details={"field": "quota"}
+            )
         self.folder: Path = Path(folder)
         self.quota = quota
         self._clock = clock
@@ -52,7 +62,7 @@ class Store:
                 (self.folder / room).mkdir(parents=True, exist_ok=True)
             self._open()
         except OSError as error:
-            raise located(storage_error(error), "store", str(self.folder)) from error
+            raise with_stage(storage_error(error), "store", str(self.folder)) from error
 
     def _open(self) -> None:
         for path in (self.folder / "objects").glob("*/*"):
@@ -64,20 +74,25 @@ class Store:
 
     @property
     def used(self) -> int:
-        """Bytes of all pictures kept."""
+        """Bytes of all images kept."""
         return sum(self._sizes.values())
 
     def ids(self) -> tuple[str, ...]:
         return tuple(self._jobs)
 
-    def put(self, job: str, record: Mapping[str, Any], outcome: Outcome) -> None:
+    def put(self, job: str, record: Mapping[str, Any], outcome: StudioResult) -> None:
         """Keep a job's outcome with what its `record` says. All or nothing: raises StorageError, STORAGE_FULL beyond the quota too."""
         check_id(job)
         manifest = outcome.to_dict()
-        text = json.dumps({"majordomo": "job", "version": VERSION, **record, "outcome": manifest}, ensure_ascii=False).encode()
+        text = json.dumps(
+            {"majordomo": "job", "version": VERSION, **record, "outcome": manifest},
+            ensure_ascii=False,
+        ).encode()
         images = {_name(image): image.data for image in outcome.files.values()}
         with self._lock:
-            fresh = {name: data for name, data in images.items() if self._sizes.get(name) != len(data)}
+            fresh = {
+                name: data for name, data in images.items() if self._sizes.get(name) != len(data)
+            }
             self._check_quota(sum(len(data) for data in fresh.values()))
             written: list[str] = []
             try:
@@ -94,23 +109,32 @@ class Store:
             self._forget(job)
             self._note(job, frozenset(images))
 
-    def get(self, job: str) -> tuple[dict[str, Any], Outcome]:
+    def get(self, job: str) -> tuple[dict[str, Any], StudioResult]:
         """The record and the outcome of a job. Raises StorageError for files that are gone or changed."""
         try:
             record = json.loads(self._record(check_id(job)).read_bytes())
-            return record, Outcome.from_dict(record["outcome"], lambda name, sha256: self._path(_stored(name, sha256)).read_bytes())
+            return record, StudioResult.from_dict(
+                record["outcome"],
+                lambda name, sha256: self._path(_stored(name, sha256)).read_bytes(),
+            )
         except OSError as error:
-            raise located(storage_error(error), "store", job) from error
+            raise with_stage(storage_error(error), "store", job) from error
         except (InvalidRequestError, ValueError, KeyError, TypeError) as error:
-            broken = StorageError(f"the files of this job are not those that were kept: {error}", code="STORAGE_FAILED")
-            raise located(broken, "store", job) from error
+            broken = StorageError(
+                f"the files of this job are not those that were kept: {error}",
+                code="STORAGE_FAILED",
+            )
+            raise with_stage(broken, "store", job) from error
 
     def records(self) -> dict[str, dict[str, Any]]:
         """What is known of every job kept, without the outcomes."""
-        return {job: {name: value for name, value in record.items() if name != "outcome"} for job, record in self._read_all()}
+        return {
+            job: {name: value for name, value in record.items() if name != "outcome"}
+            for job, record in self._read_all()
+        }
 
     def remove(self, ids: Iterable[str]) -> int:
-        """Forget these jobs, and the pictures that no other job names. Returns how many jobs were kept of them. Raises StorageError."""
+        """Forget these jobs, and the images that no other job names. Returns how many jobs were kept of them. Raises StorageError."""
         removed = 0
         with self._lock:
             try:
@@ -121,14 +145,17 @@ class Store:
                         removed += 1
                 self._clear()
             except OSError as error:
-                raise located(storage_error(error), "store", str(self.folder)) from error
+                raise with_stage(storage_error(error), "store", str(self.folder)) from error
         return removed
 
     def _check_quota(self, more: int) -> None:
         if self.quota is not None and self.used + more > self.quota:
-            full = StorageError(f"{more:,} bytes more would be over the quota of {self.quota:,}", code="STORAGE_FULL")
+            full = StorageError(
+                f"{more:,} bytes more would be over the quota of {self.quota:,}",
+                code="STORAGE_FULL",
+            )
             full.details.update(used=self.used, quota=self.quota)
-            raise located(full, "store", str(self.folder))
+            raise with_stage(full, "store", str(self.folder))
 
     def _note(self, job: str, files: frozenset[str]) -> None:
         self._jobs[job] = files
@@ -140,7 +167,7 @@ class Store:
             self._uses[name] -= 1
 
     def _clear(self) -> None:
-        """Take away pictures of no job, and what a crash has left half-written."""
+        """Take away images of no job, and what a crash has left half-written."""
         for name in [name for name in self._sizes if self._uses.get(name, 0) <= 0]:
             self._path(name).unlink(missing_ok=True)
             del self._sizes[name]
@@ -153,9 +180,21 @@ class Store:
     def _read_all(self) -> Iterable[tuple[str, dict[str, Any]]]:
         """Files that are none of ours are left alone."""
         for path in sorted((self.folder / "jobs").glob("*.json")):
-            with suppress(InvalidRequestError, ValueError, RecursionError, KeyError, TypeError, AttributeError, OSError):
+            with suppress(
+                InvalidRequestError,
+                ValueError,
+                RecursionError,
+                KeyError,
+                TypeError,
+                AttributeError,
+                OSError,
+            ):
                 record = json.loads(path.read_bytes())
-                if record["majordomo"] == "job" and record["version"] == VERSION and _ID.fullmatch(path.stem):
+                if (
+                    record["majordomo"] == "job"
+                    and record["version"] == VERSION
+                    and _ID.fullmatch(path.stem)
+                ):
                     _files(record)  # raises for what is none
                     yield path.stem, record
 
@@ -171,13 +210,13 @@ def _name(image: ImagePart) -> str:
 
 
 def _stored(name: str, sha256: str) -> str:
-    """The name a picture is kept under. Raises InvalidRequestError for what is no name of ours, so that no path leaves the folder."""
+    """The name an image is kept under. Raises InvalidRequestError for what is no name of ours, so that no path leaves the folder."""
     suffix = "." + name.rpartition(".")[2]
     if not isinstance(sha256, str) or not _SHA.fullmatch(sha256) or suffix not in SUFFIXES.values():
-        raise InvalidRequestError("this names no picture of the store", field="sha256")
+        raise InvalidRequestError("this names no image of the store", field="sha256")
     return sha256 + suffix
 
 
 def _files(record: Mapping[str, Any]) -> frozenset[str]:
-    told = [one for picture in record["outcome"]["pictures"] for one in (picture, *picture["derivatives"])]
+    told = [one for image in record["outcome"]["images"] for one in (image, *image["derivatives"])]
     return frozenset(_stored(one["file"], one["sha256"]) for one in told)

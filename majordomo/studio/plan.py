@@ -20,9 +20,9 @@ MOST_PROMPTS = MOST_COUNT
 
 @dataclass(frozen=True, slots=True)
 class GenerationConfig:
-    """Settings for all pictures of a plan, as imagegen.Request has them; what is unset stays the backend's choice.
+    """Settings for all images of a plan, as imagegen.Request has them; what is unset stays the backend's choice.
 
-    `family` is the target they are for, `size` "WIDTHxHEIGHT" or else `aspect` "WIDTH:HEIGHT", `n` how many pictures in all, 1 to 16.
+    `family` is the target they are for, `size` "WIDTHxHEIGHT" or else `aspect` "WIDTH:HEIGHT", `n` how many images in all, 1 to 16.
     """
 
     family: str = "hosted"
@@ -36,20 +36,26 @@ class GenerationConfig:
     def __post_init__(self) -> None:
         check_number("n", self.n, 1, MOST_COUNT, whole=True)
         shape = {"size": self.size} if self.size else {"aspect": self.aspect}
-        wanted = imagegen.Request("x", steps=self.steps, cfg_scale=self.cfg_scale, sampler=self.sampler, **shape)  # type: ignore[arg-type]  # two texts
+        wanted = imagegen.Request(
+            "x", steps=self.steps, cfg_scale=self.cfg_scale, sampler=self.sampler, **shape
+        )  # type: ignore[arg-type]  # two texts
         imagegen.request.check_request(wanted, Limits())
 
 
 @dataclass(frozen=True, slots=True)
 class NamedPrompt:
-    """One picture's words. `name` is for people and files."""
+    """One image's words. `name` is for people and files."""
 
     name: str
     prompt: str
     negative_prompt: str = ""
 
     def __post_init__(self) -> None:
-        for name, most in (("name", 80), ("prompt", Limits().prompt), ("negative_prompt", Limits().prompt)):
+        for name, most in (
+            ("name", 80),
+            ("prompt", Limits().max_prompt_characters),
+            ("negative_prompt", Limits().max_prompt_characters),
+        ):
             check_text(getattr(self, name), name, most)
         if not self.name.strip() or not self.name.isprintable():
             raise InvalidRequestError("name is empty or holds a control character", field="name")
@@ -89,7 +95,7 @@ class Plan:
 
     @property
     def variants(self) -> tuple[NamedPrompt, ...]:
-        """One per picture: the prompts in turn until there are `config.n`; a further picture of one is called "name-2", "name-3"."""
+        """One per image: the prompts in turn until there are `config.n`; a further image of one is called "name-2", "name-3"."""
         told: list[NamedPrompt] = []
         taken = {prompt.name for prompt in self.prompts}
         for index in range(self.config.n):
@@ -132,7 +138,9 @@ class Plan:
                 bool(values["cached"]),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise InvalidRequestError(f"this is no saved plan: {type(error).__name__}", field="plan") from None
+            raise InvalidRequestError(
+                f"this is no saved plan: {type(error).__name__}", field="plan"
+            ) from None
 
     def to_json(self) -> str:
         return json.dumps(self.to_dict(), ensure_ascii=False)

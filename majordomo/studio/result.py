@@ -1,4 +1,4 @@
-"""What came of a brief: pictures, what was derived from them, what failed; and the manifest that says so without the bytes."""
+"""What came of a brief: images, what was derived from them, what failed; and the manifest that says so without the bytes."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """One picture. `finished`: recipe, text and mark are on it; else it is as the painter gave it. `settings` are those it was asked with,
+class StudioImage:
+    """One image. `finished`: recipe, text and mark are on it; else it is as the painter gave it. `settings` are those it was asked with,
     `text` is what the studio's overlay, if it has one, writes over it."""
 
     name: str
@@ -45,12 +45,12 @@ class Picture:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """At least one picture. `errors` are of what is missing: pictures that failed, derivatives that could not be made, each with the stage,
-    what was asked and what may help in its `details`. `plan` is None when the run began with pictures.
+class StudioResult:
+    """At least one image. `errors` are of what is missing: images that failed, derivatives that could not be made, each with the stage,
+    what was asked and what may help in its `details`. `plan` is None when the run began with images.
     """
 
-    pictures: tuple[Picture, ...]
+    items: tuple[StudioImage, ...]
     plan: Plan | None = None
     errors: tuple[MajordomoError, ...] = ()
 
@@ -60,38 +60,38 @@ class Outcome:
 
     @property
     def images(self) -> tuple[ImagePart, ...]:
-        """The pictures alone."""
-        return tuple(picture.image for picture in self.pictures)
+        """The images alone."""
+        return tuple(image.image for image in self.items)
 
     @property
     def warnings(self) -> tuple[CallWarning, ...]:
         """Of all stages, in order."""
         plan = self.plan
         early = () if plan is None else (*plan.classification.warnings, *plan.warnings)
-        return (*early, *(warning for picture in self.pictures for warning in picture.warnings))
+        return (*early, *(warning for image in self.items for warning in image.warnings))
 
     @property
     def files(self) -> dict[str, ImagePart]:
-        """Every picture and derivative under a name that is safe in any folder and not taken twice."""
+        """Every image and derivative under a name that is safe in any folder and not taken twice."""
         return {name: item.image for name, item in self._named()}
 
-    def _named(self) -> Iterator[tuple[str, Picture | Derived]]:
+    def _named(self) -> Iterator[tuple[str, StudioImage | Derived]]:
         taken: set[str] = {MANIFEST}
-        for picture in self.pictures:
-            stem = re.sub(r"[^\w-]", "_", safe_stem(picture.name))
-            yield _free(stem + SUFFIXES[picture.image.mime], taken), picture
-            for derived in picture.derivatives:
+        for image in self.items:
+            stem = re.sub(r"[^\w-]", "_", safe_stem(image.name))
+            yield _free(stem + SUFFIXES[image.image.mime], taken), image
+            for derived in image.derivatives:
                 yield _free(derived.filename, taken), derived
 
     def to_dict(self) -> dict[str, Any]:
-        """The manifest: plain JSON values; pictures are their file names, sizes and sha256."""
+        """The manifest: plain JSON values; images are their file names, sizes and sha256."""
         names = iter([name for name, _ in self._named()])
         return {
             "majordomo": "outcome",
             "version": VERSION,
             "brief": "" if self.plan is None else self.plan.brief,
             "plan": None if self.plan is None else self.plan.to_dict(),
-            "pictures": [_told(picture, names) for picture in self.pictures],
+            "images": [_told(image, names) for image in self.items],
             "errors": [error.to_dict() for error in self.errors],
             "warnings": [asdict(warning) for warning in self.warnings],
         }
@@ -109,21 +109,25 @@ class Outcome:
         return write_new(folder, {**contents, MANIFEST: self.to_json().encode()})
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any], read: Callable[[str, str], bytes]) -> Outcome:
+    def from_dict(
+        cls, values: Mapping[str, Any], read: Callable[[str, str], bytes]
+    ) -> StudioResult:
         """From a manifest; `read(file, sha256)` gives the bytes. Raises InvalidRequestError for anything else, and what `read` raises."""
         try:
             if values["majordomo"] != "outcome" or values["version"] != VERSION:
                 raise KeyError("version")
             return cls(
-                tuple(_picture(told, read) for told in values["pictures"]),
+                tuple(_picture(told, read) for told in values["images"]),
                 None if values["plan"] is None else Plan.from_dict(values["plan"]),
                 tuple(reported(error) for error in values["errors"]),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise InvalidRequestError(f"this is no manifest: {type(error).__name__}", field="manifest") from None
+            raise InvalidRequestError(
+                f"this is no manifest: {type(error).__name__}", field="manifest"
+            ) from None
 
     @classmethod
-    def load(cls, folder: str | os.PathLike[str]) -> Outcome:
+    def load(cls, folder: str | os.PathLike[str]) -> StudioResult:
         """What `save` wrote. Raises OSError as `open` does, InvalidRequestError for files that are not those of the manifest."""
         where = Path(folder)
         try:
@@ -160,44 +164,70 @@ def _file(name: str, image: ImagePart) -> dict[str, Any]:
     }
 
 
-def _told(picture: Picture, names: Iterator[str]) -> dict[str, Any]:
+def _told(image: StudioImage, names: Iterator[str]) -> dict[str, Any]:
     return {
-        "name": picture.name,
-        **_file(next(names), picture.image),
-        "prompt": picture.prompt,
-        "negative_prompt": picture.negative_prompt,
-        "seed": picture.seed,
-        "model": picture.model,
-        "provider": picture.provider,
-        "settings": dict(picture.settings),
-        "warnings": [asdict(warning) for warning in picture.warnings],
-        "text": picture.text,
-        "finished": picture.finished,
+        "name": image.name,
+        **_file(next(names), image.image),
+        "prompt": image.prompt,
+        "negative_prompt": image.negative_prompt,
+        "seed": image.seed,
+        "model": image.model,
+        "provider": image.provider,
+        "settings": dict(image.settings),
+        "warnings": [asdict(warning) for warning in image.warnings],
+        "text": image.text,
+        "finished": image.finished,
         "derivatives": [
-            {"name": derived.name, **_file(next(names), derived.image), "notes": [asdict(note) for note in derived.notes]}
-            for derived in picture.derivatives
+            {
+                "name": derived.name,
+                **_file(next(names), derived.image),
+                "notes": [asdict(note) for note in derived.notes],
+            }
+            for derived in image.derivatives
         ],
     }
 
 
-_PLAIN = ("name", "prompt", "negative_prompt", "seed", "model", "provider", "settings", "text", "finished")
+_PLAIN = (
+    "name",
+    "prompt",
+    "negative_prompt",
+    "seed",
+    "model",
+    "provider",
+    "settings",
+    "text",
+    "finished",
+)
 
 
-def _picture(told: Mapping[str, Any], read: Callable[[str, str], bytes]) -> Picture:
+def _picture(told: Mapping[str, Any], read: Callable[[str, str], bytes]) -> StudioImage:
     from majordomo.imaging.derivation import Derived  # it loads Pillow
 
     plain = {name: told[name] for name in _PLAIN}
     check_text(plain["name"], "name", 1000)
-    picture = Picture(**plain, image=_image(told, read), warnings=tuple(CallWarning(**warning) for warning in told["warnings"]))
+    image = StudioImage(
+        **plain,
+        image=_image(told, read),
+        warnings=tuple(CallWarning(**warning) for warning in told["warnings"]),
+    )
     derivatives = (
-        Derived(one["name"], _image(one, read), one["file"], one["sha256"], tuple(CallWarning(**note) for note in one["notes"]))
+        Derived(
+            one["name"],
+            _image(one, read),
+            one["file"],
+            one["sha256"],
+            tuple(CallWarning(**note) for note in one["notes"]),
+        )
         for one in told["derivatives"]
     )
-    return replace(picture, derivatives=tuple(derivatives))
+    return replace(image, derivatives=tuple(derivatives))
 
 
 def _image(told: Mapping[str, Any], read: Callable[[str, str], bytes]) -> ImagePart:
     image = ImagePart(read(told["file"], told["sha256"]))
     if image.sha256 != told["sha256"]:
-        raise InvalidRequestError(f"{told['file']} is not the picture of the manifest", field="sha256")
+        raise InvalidRequestError(
+            f"{told['file']} is not the image of the manifest", field="sha256"
+        )
     return image

@@ -13,10 +13,14 @@ _NEGATIVE = "blurry, low quality, jpeg artifacts, watermark, signature"
 _MEDIUM = {"photographic": "photograph"}
 _SAID = ("count", "size", "aspect", "cue", "text")
 # What an order says to the one who draws, not about the picture
-_ORDER = re.compile(r"(?i)^\s*(?:please\s+)?(?:(?:can|could)\s+you\s+)?(?:draw|paint|make|create|generate|design)\s+(?:me\s+)?")
+_ORDER = re.compile(
+    r"(?i)^\s*(?:please\s+)?(?:(?:can|could)\s+you\s+)?(?:draw|paint|make|create|generate|design)\s+(?:me\s+)?"
+)
 
 
-def drafted(classification: Classification, target: Target, overlay: bool = False) -> tuple[NamedPrompt, list[CallWarning]]:
+def write_prompts(
+    classification: Classification, target: Target, overlay: bool = False
+) -> tuple[NamedPrompt, list[CallWarning]]:
     """One prompt. `overlay`: the text is written over the picture later, so that the picture is to have none."""
     warnings = []
     subject, text = _subject(classification), classification.text
@@ -26,18 +30,32 @@ def drafted(classification: Classification, target: Target, overlay: bool = Fals
     words = _tags(classification, subject) if target.tags else _prose(classification, subject)
     if writes:
         words += f', with the text "{text}"' if target.tags else f' It carries the text "{text}".'
-    negative = _NEGATIVE + (", text, letters" if text and not writes else "") if target.negative else ""
-    return NamedPrompt("main", plain_text(words, target.longest) or classification.brief[: target.longest], negative), warnings
+    negative = (
+        _NEGATIVE + (", text, letters" if text and not writes else "") if target.negative else ""
+    )
+    return NamedPrompt(
+        "main",
+        plain_text(words, target.longest) or classification.brief[: target.longest],
+        negative,
+    ), warnings
 
 
 def not_written(target: Target) -> CallWarning:
-    return CallWarning("TEXT_NOT_DRAWN", f"{target.name} draws no readable text: let it be written over the picture (overlay)", "text")
+    return CallWarning(
+        "TEXT_NOT_DRAWN",
+        f"{target.name} draws no readable text: let it be written over the picture (overlay)",
+        "text",
+    )
 
 
 def _subject(classification: Classification) -> str:
     """The brief without what the settings say already: its numbers, its shape, its text."""
     brief, said = classification.brief, []
-    cut = [found for found in classification.found if found.kind in _SAID or _only_a_shape(found.kind, found.words)]
+    cut = [
+        found
+        for found in classification.found
+        if found.kind in _SAID or _only_a_shape(found.kind, found.words)
+    ]
     at = 0
     for found in sorted(cut, key=lambda found: found.start):
         if found.start >= at:
@@ -51,12 +69,21 @@ def _subject(classification: Classification) -> str:
 
 def _only_a_shape(kind: str, words: str) -> bool:
     """Words like "portrait" may also be what is shown: they are left to the picture where they could be."""
-    return kind == "orientation" and words.casefold() not in ("landscape", "panorama", "paysage", "banner")
+    return kind == "orientation" and words.casefold() not in (
+        "landscape",
+        "panorama",
+        "paysage",
+        "banner",
+    )
 
 
 def _named(classification: Classification) -> list[str]:
     """Style, medium and mood that the brief names, in that order, as words of English."""
-    said = [*classification.all("style"), *classification.all("medium"), *classification.all("mood")]
+    said = [
+        *classification.all("style"),
+        *classification.all("medium"),
+        *classification.all("mood"),
+    ]
     return [_MEDIUM.get(word, word) for word in said]
 
 

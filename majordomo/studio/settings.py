@@ -19,18 +19,22 @@ _SHAPES = {"portrait": "2:3", "landscape": "3:2", "square": "1:1"}
 _SIDE = 16_384
 
 
-def settled(
-    target: Target, classification: Classification, model: Mapping[str, Any], caller: Mapping[str, Any], prompts: int = 1
+def resolve_settings(
+    target: Target,
+    classification: Classification,
+    model: Mapping[str, Any],
+    overrides: Mapping[str, Any],
+    prompts: int = 1,
 ) -> tuple[GenerationConfig, list[CallWarning]]:
     """A caller's word counts as it is, then what the brief says, then the model's within what the target takes.
 
     What a model says that cannot be is put right or left out, with a warning. Raises InvalidRequestError for a caller's own mistake.
     """
-    unknown = [name for name in caller if name not in SETTINGS]
+    unknown = [name for name in overrides if name not in SETTINGS]
     if unknown:
         raise TypeError(f"there is no setting {unknown[0]!r}; there are {', '.join(SETTINGS)}")
-    settling = _Settling(target)
-    shape = settling.shape(classification, model, caller)
+    settling = _SettingsResolver(target)
+    shape = settling.shape(classification, model, overrides)
     said = {
         "steps": settling.number("steps", model.get("steps"), target.steps, whole=True),
         "cfg_scale": settling.number("cfg_scale", model.get("cfg_scale"), target.cfg),
@@ -38,46 +42,58 @@ def settled(
         "n": classification.count or settling.count(model.get("n"), prompts),
         **shape,
     }
-    said |= {name: value for name, value in caller.items() if value is not None and name not in ("size", "aspect")}
+    said |= {
+        name: value
+        for name, value in overrides.items()
+        if value is not None and name not in ("size", "aspect")
+    }
     return GenerationConfig(target.name, **said), settling.warnings
 
 
-class _Settling:
+class _SettingsResolver:
     def __init__(self, target: Target) -> None:
         self._target = target
         self.warnings: list[CallWarning] = []
 
-    def _warn(self, code: str, message: str, field: str) -> None:
+    def _add_warning(self, code: str, message: str, field: str) -> None:
         self.warnings.append(CallWarning(code, message, field))
 
     def number(self, name: str, value: object, known: Range | None, *, whole: bool = False) -> Any:
         """Within the range of the target; its usual value where the model said none."""
         if known is None:
             if value is not None:
-                self._warn("SETTING_DROPPED", f"{name} is no setting of {self._target.name}", name)
+                self._add_warning(
+                    "SETTING_DROPPED", f"{name} is no setting of {self._target.name}", name
+                )
             return None
         low, usual, high = known
         if value is None:
             return int(usual) if whole else float(usual)
         if not isinstance(value, (int, float)) or not is_number(value):
-            self._warn("SETTING_DROPPED", f"the model's {name} is no number", name)
+            self._add_warning("SETTING_DROPPED", f"the model's {name} is no number", name)
             return int(usual) if whole else float(usual)
         kept = min(max(value, low), high)
         if kept != value:
             suits = f"{low:g} to {high:g} suits {self._target.name}"
-            self._warn("SETTING_CLAMPED", f"the model's {name} of {value:g} became {kept:g}: {suits}", name)
+            self._add_warning(
+                "SETTING_CLAMPED", f"the model's {name} of {value:g} became {kept:g}: {suits}", name
+            )
         return round(kept) if whole else float(kept)
 
     def sampler(self, value: object) -> str:
         if self._target.steps is None:
             if value:
-                self._warn("SETTING_DROPPED", f"sampler is no setting of {self._target.name}", "sampler")
+                self._add_warning(
+                    "SETTING_DROPPED", f"sampler is no setting of {self._target.name}", "sampler"
+                )
             return ""
         if not value:
             return self._target.sampler
         known = canonical_sampler(value) if isinstance(value, str) else None
         if known is None:
-            self._warn("SETTING_DROPPED", "the model named a sampler that nobody knows", "sampler")
+            self._add_warning(
+                "SETTING_DROPPED", "the model named a sampler that nobody knows", "sampler"
+            )
         return known or self._target.sampler
 
     def count(self, value: object, prompts: int) -> int:
@@ -86,23 +102,34 @@ class _Settling:
         number = int(value) if sane else 1  # type: ignore[call-overload]  # it is a number then
         kept = min(max(number, prompts), MOST_COUNT)
         if number > MOST_COUNT:
-            self._warn("SETTING_CLAMPED", f"the model's n of {number:,} became {kept}", "n")
+            self._add_warning("SETTING_CLAMPED", f"the model's n of {number:,} became {kept}", "n")
         return kept
 
-    def shape(self, classification: Classification, model: Mapping[str, Any], caller: Mapping[str, Any]) -> dict[str, str]:
+    def shape(
+        self, classification: Classification, model: Mapping[str, Any], overrides: Mapping[str, Any]
+    ) -> dict[str, str]:
         """A size or an aspect, never both."""
-        if caller.get("size"):
-            return {"size": str(caller["size"])}
-        if caller.get("aspect"):
-            return {"aspect": str(caller["aspect"])}
+        if overrides.get("size"):
+            return {"size": str(overrides["size"])}
+        if overrides.get("aspect"):
+            return {"aspect": str(overrides["aspect"])}
         if classification.size:
             return {"size": self._near(classification.size, "the brief's")}
         if classification.aspect:
             return {"aspect": classification.aspect}
         said = self._models(model)
         wanted = classification.orientation
-        if wanted and said and (turned := _turned(next(iter(said.values())))) and _orientation(next(iter(said.values()))) != wanted:
-            self._warn("SHAPE_TURNED", f"the brief wants {wanted}: the model's {next(iter(said.values()))} gave way", next(iter(said)))
+        if (
+            wanted
+            and said
+            and (turned := _turned(next(iter(said.values()))))
+            and _orientation(next(iter(said.values()))) != wanted
+        ):
+            self._add_warning(
+                "SHAPE_TURNED",
+                f"the brief wants {wanted}: the model's {next(iter(said.values()))} gave way",
+                next(iter(said)),
+            )
             name = next(iter(said))
             return {name: turned} if _orientation(turned) == wanted else {"aspect": _SHAPES[wanted]}
         return said or ({"aspect": _SHAPES[wanted]} if wanted else {})
@@ -112,12 +139,14 @@ class _Settling:
         if size:
             if isinstance(size, str) and _sides(size, "x"):
                 return {"size": self._near(re.sub(r"\s", "", size.lower()), "the model's")}
-            self._warn("SETTING_DROPPED", "the model's size is none", "size")
+            self._add_warning("SETTING_DROPPED", "the model's size is none", "size")
         if aspect:
             sides = _sides(aspect, ":") if isinstance(aspect, str) else None
             if sides and 1 / 4 <= sides[0] / sides[1] <= 4:
                 return {"aspect": f"{sides[0]}:{sides[1]}"}
-            self._warn("SETTING_DROPPED", "the model's aspect is none, or too long", "aspect")
+            self._add_warning(
+                "SETTING_DROPPED", "the model's aspect is none, or too long", "aspect"
+            )
         return {}
 
     def _near(self, size: str, whose: str) -> str:
@@ -131,7 +160,11 @@ class _Settling:
         near = geometry.nearest((max(1, int(sides[0] * shrink)), max(1, int(sides[1] * shrink))))
         taken = f"{near[0]}x{near[1]}"
         if taken != size:
-            self._warn("SIZE_CHANGED", f"{whose} size {size} became {taken}, which {self._target.name} draws", "size")
+            self._add_warning(
+                "SIZE_CHANGED",
+                f"{whose} size {size} became {taken}, which {self._target.name} draws",
+                "size",
+            )
         return taken
 
 
@@ -156,5 +189,7 @@ def check_settings(values: Mapping[str, Any]) -> None:
     """Raise InvalidRequestError or TypeError for settings a caller cannot mean."""
     both: Iterable[object] = (values.get("size"), values.get("aspect"))
     if all(both):
-        raise InvalidRequestError("size says how large already: aspect is for when it is unset", field="aspect")
-    settled(Target("hosted"), Classification(""), {}, values)
+        raise InvalidRequestError(
+            "size says how large already: aspect is for when it is unset", field="aspect"
+        )
+    resolve_settings(Target("hosted"), Classification(""), {}, values)

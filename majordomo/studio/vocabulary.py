@@ -14,12 +14,26 @@ from typing import Any
 
 from majordomo.errors import ConfigurationError
 
-KINDS = ("subject", "style", "medium", "mood", "orientation", "aspect", "safety", "text", "count", "number", "language")
+KINDS = (
+    "subject",
+    "style",
+    "medium",
+    "mood",
+    "orientation",
+    "aspect",
+    "safety",
+    "text",
+    "count",
+    "number",
+    "language",
+)
 ORIENTATIONS = ("portrait", "landscape", "square")
-LONGEST = 8  # words of one entry
+MAX_PHRASE_WORDS = 8  # words of one entry
 _BESIDE = Path(__file__).with_name("vocabulary.toml")
 # One letter each where words have no spaces between them (kana, han, hangul, thai, lao, khmer), a word everywhere else
-_UNSPACED = "\u0e00-\u0eff\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff"
+_UNSPACED = (
+    "\u0e00-\u0eff\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff"
+)
 _WORDS = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+")
 Table = Mapping[str, Mapping[str, Sequence[str]]]
 
@@ -45,7 +59,9 @@ class Match:
 
 def words_of(text: str) -> list[Word]:
     """The words of `text` in order, in linear time."""
-    return [Word(found[0].casefold(), found.start(), found.end()) for found in _WORDS.finditer(text)]
+    return [
+        Word(found[0].casefold(), found.start(), found.end()) for found in _WORDS.finditer(text)
+    ]
 
 
 class Vocabulary:
@@ -69,9 +85,10 @@ class Vocabulary:
         if phrase is None:
             return
         words = tuple(word.folded for word in words_of(unicodedata.normalize("NFC", phrase)))
-        if not words or len(words) > LONGEST:
+        if not words or len(words) > MAX_PHRASE_WORDS:
             raise ConfigurationError(
-                f"vocabulary: {kind}.{category}: {phrase[:80]!r} is not one to {LONGEST} words", details={"field": "vocabulary"}
+                f"vocabulary: {kind}.{category}: {phrase[:80]!r} is not one to {MAX_PHRASE_WORDS} words",
+                details={"field": "vocabulary"},
             )
         entry = (words, kind, category)
         entries = self._entries.setdefault(words[0], [])
@@ -89,14 +106,20 @@ class Vocabulary:
             for phrase, kind, category in self._beginning(words[at].folded):
                 last = at + len(phrase)
                 # a language's small words stand in several languages
-                if (last > covered[kind] or kind in ("language", "safety")) and _stands(phrase, words, at):
+                if (last > covered[kind] or kind in ("language", "safety")) and _stands(
+                    phrase, words, at
+                ):
                     covered[kind] = max(covered[kind], last)
                     yield Match(kind, category, at, last)
 
     def _beginning(self, word: str) -> list[tuple[tuple[str, ...], str, str]]:
         found = self._entries.get(word, [])
         singular = self._entries.get(word[:-1], []) if len(word) > 3 and word.endswith("s") else []
-        return found + [entry for entry in singular if len(entry[0]) == 1 and entry[1] != "language"] if singular else found
+        return (
+            found + [entry for entry in singular if len(entry[0]) == 1 and entry[1] != "language"]
+            if singular
+            else found
+        )
 
 
 def _stands(phrase: tuple[str, ...], words: Sequence[Word], at: int) -> bool:
@@ -107,14 +130,20 @@ def _stands(phrase: tuple[str, ...], words: Sequence[Word], at: int) -> bool:
 
 def _checked(table: object) -> Iterator[tuple[str, str, str | None]]:
     if not isinstance(table, Mapping):
-        raise ConfigurationError(f"a vocabulary is a mapping of tables, not {type(table).__name__}", details={"field": "vocabulary"})
+        raise ConfigurationError(
+            f"a vocabulary is a mapping of tables, not {type(table).__name__}",
+            details={"field": "vocabulary"},
+        )
     for kind, categories in table.items():
         if kind not in KINDS:
             raise ConfigurationError(
-                f"vocabulary: there is no table {str(kind)[:80]!r}; there are {', '.join(KINDS)}", details={"field": "vocabulary"}
+                f"vocabulary: there is no table {str(kind)[:80]!r}; there are {', '.join(KINDS)}",
+                details={"field": "vocabulary"},
             )
         if not isinstance(categories, Mapping):
-            raise ConfigurationError(f"vocabulary: {kind} is a table of categories", details={"field": "vocabulary"})
+            raise ConfigurationError(
+                f"vocabulary: {kind} is a table of categories", details={"field": "vocabulary"}
+            )
         for category, phrases in categories.items():
             _check_category(kind, category, phrases)
             yield kind, category, None
@@ -123,14 +152,22 @@ def _checked(table: object) -> Iterator[tuple[str, str, str | None]]:
 
 def _check_category(kind: str, category: Any, phrases: Any) -> None:
     where = f"vocabulary: {kind}.{str(category)[:80]}"
-    if not isinstance(phrases, (list, tuple)) or not all(isinstance(phrase, str) for phrase in phrases):
+    if not isinstance(phrases, (list, tuple)) or not all(
+        isinstance(phrase, str) for phrase in phrases
+    ):
         raise ConfigurationError(f"{where} is a list of words", details={"field": "vocabulary"})
     if kind == "orientation" and category not in ORIENTATIONS:
-        raise ConfigurationError(f"{where}: an orientation is {', '.join(ORIENTATIONS)}", details={"field": "vocabulary"})
+        raise ConfigurationError(
+            f"{where}: an orientation is {', '.join(ORIENTATIONS)}", details={"field": "vocabulary"}
+        )
     if kind == "aspect" and not re.fullmatch(r"[1-9]\d?:[1-9]\d?", str(category)):
-        raise ConfigurationError(f'{where}: an aspect is "WIDTH:HEIGHT"', details={"field": "vocabulary"})
+        raise ConfigurationError(
+            f'{where}: an aspect is "WIDTH:HEIGHT"', details={"field": "vocabulary"}
+        )
     if kind == "number" and not str(category).isdecimal():
-        raise ConfigurationError(f"{where}: a number is written in digits", details={"field": "vocabulary"})
+        raise ConfigurationError(
+            f"{where}: a number is written in digits", details={"field": "vocabulary"}
+        )
 
 
 @cache
@@ -162,4 +199,7 @@ def _read(path: str | os.PathLike[str]) -> Table:
     try:
         return tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ConfigurationError(f"the vocabulary {os.fspath(path)} cannot be read: {error}", details={"field": "vocabulary"}) from None
+        raise ConfigurationError(
+            f"the vocabulary {os.fspath(path)} cannot be read: {error}",
+            details={"field": "vocabulary"},
+        ) from None

@@ -9,7 +9,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from majordomo.testing.errors import NetworkForbiddenError, RecordingError, RecordingMissingError, ScriptError
+    from majordomo.testing.errors import (
+        NetworkForbiddenError,
+        RecordingError,
+        RecordingMissingError,
+        ScriptError,
+    )
     from majordomo.testing.fault_injection import Faults
     from majordomo.testing.faults import (
         BadGateway,
@@ -29,22 +34,22 @@ if TYPE_CHECKING:
     from majordomo.testing.provider import ScriptedProvider
     from majordomo.testing.recording import Recorder
     from majordomo.testing.replaying import Replay
-    from majordomo.testing.sample_image import plain_picture
-    from majordomo.testing.scripted_chat_model import ScriptedChat
-    from majordomo.testing.scripted_image_model import ScriptedPainter
+    from majordomo.testing.sample_image import plain_image
+    from majordomo.testing.scripted_chat_model import ScriptedChatModel
+    from majordomo.testing.scripted_image_model import ScriptedImageModel
 
 _HOME = {
     "majordomo.testing.errors": "NetworkForbiddenError RecordingError RecordingMissingError ScriptError",
     "majordomo.testing.faults": "BadGateway BadJSON CutAfter Fault Garbage ModelLoading RateLimited Refused Slow Status WrongContentType",
     "majordomo.testing.fault_injection": "Faults",
     "majordomo.testing.network": "no_network",
-    "majordomo.testing.scripted_image_model": "ScriptedPainter",
+    "majordomo.testing.scripted_image_model": "ScriptedImageModel",
     "majordomo.testing.pause": "Pause",
-    "majordomo.testing.sample_image": "plain_picture",
+    "majordomo.testing.sample_image": "plain_image",
     "majordomo.testing.provider": "ScriptedProvider",
     "majordomo.testing.recording": "Recorder",
     "majordomo.testing.replaying": "Replay",
-    "majordomo.testing.scripted_chat_model": "ScriptedChat",
+    "majordomo.testing.scripted_chat_model": "ScriptedChatModel",
 }
 _NAMES = {name: home for home, names in _HOME.items() for name in names.split()}
 
@@ -66,13 +71,13 @@ __all__ = [  # noqa: RUF022 (as the table has them)
     "Status",
     "WrongContentType",
     "no_network",
-    "ScriptedPainter",
+    "ScriptedImageModel",
     "Pause",
-    "plain_picture",
+    "plain_image",
     "ScriptedProvider",
     "Recorder",
     "Replay",
-    "ScriptedChat",
+    "ScriptedChatModel",
 ]
 
 

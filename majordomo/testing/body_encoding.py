@@ -1,4 +1,4 @@
-"""An answer's bytes as a recording keeps them: text in lines that can be read, pictures as files beside it. Both ways exact."""
+"""An answer's bytes as a recording keeps them: text in lines that can be read, images as files beside it. Both ways exact."""
 
 from __future__ import annotations
 
@@ -11,17 +11,25 @@ from typing import Any
 
 from majordomo.testing.errors import RecordingError
 
-PICTURES = "pictures"
+IMAGES = "images"
 LONG_LINE = 200
 # Base64 of PNG, JPEG, WebP, GIF and PDF by its first characters, when it is no mere mention of one
-_RUN = re.compile(r"(?<![A-Za-z0-9+/])(?:iVBORw0KGgo|/9j/|UklGR|R0lGOD|JVBERi0)[A-Za-z0-9+/]{40,}={0,2}")
-_MAGIC = ((b"\x89PNG", "png"), (b"\xff\xd8\xff", "jpg"), (b"RIFF", "webp"), (b"GIF8", "gif"), (b"%PDF", "pdf"))
+_RUN = re.compile(
+    r"(?<![A-Za-z0-9+/])(?:iVBORw0KGgo|/9j/|UklGR|R0lGOD|JVBERi0)[A-Za-z0-9+/]{40,}={0,2}"
+)
+_MAGIC = (
+    (b"\x89PNG", "png"),
+    (b"\xff\xd8\xff", "jpg"),
+    (b"RIFF", "webp"),
+    (b"GIF8", "gif"),
+    (b"%PDF", "pdf"),
+)
 _CUTS = re.compile(r'(?<=\n)|(?<=,)(?=\s*")|(?<=\{)(?=\s*")')
 Keep = Callable[[bytes], str]
 
 
 class Files:
-    """Pictures met on the way, by the name they will have: that of their content, so that each is there once."""
+    """Images met on the way, by the name they will have: that of their content, so that each is there once."""
 
     def __init__(self) -> None:
         self.met: dict[str, bytes] = {}
@@ -33,8 +41,8 @@ class Files:
         return name
 
 
-def fold(data: bytes, keep: Keep) -> list[Any]:
-    """`data` in pieces: text as it is, {"base64": file} for a picture in base64, {"file": file} for bytes that are no text."""
+def encode_body(data: bytes, keep: Keep) -> list[Any]:
+    """`data` in pieces: text as it is, {"base64": file} for an image in base64, {"file": file} for bytes that are no text."""
     if not data:
         return []
     try:
@@ -44,14 +52,14 @@ def fold(data: bytes, keep: Keep) -> list[Any]:
     pieces: list[Any] = []
     at = 0
     for run in _RUN.finditer(text):
-        decoded = picture_in(run[0])
+        decoded = image_in(run[0])
         if decoded is not None:
             pieces += [*lines(text[at : run.start()]), {"base64": keep(decoded)}]
             at = run.end()
     return [*pieces, *lines(text[at:])]
 
 
-def unfold(pieces: Sequence[Any], read: Callable[[str], bytes]) -> bytes:
+def decode_body(pieces: Sequence[Any], read: Callable[[str], bytes]) -> bytes:
     """The exact bytes again. Raises RecordingError for pieces that `fold` does not make."""
     made: list[bytes] = []
     for piece in pieces:
@@ -68,16 +76,16 @@ def unfold(pieces: Sequence[Any], read: Callable[[str], bytes]) -> bytes:
 
 
 def named(text: str, keep: Keep) -> str:
-    """The text with the name of a file in place of each picture: what a request is compared by."""
+    """The text with the name of a file in place of each image: what a request is compared by."""
 
     def name(run: re.Match[str]) -> str:
-        decoded = picture_in(run[0])
-        return run[0] if decoded is None else f"<{PICTURES}/{keep(decoded)}>"
+        decoded = image_in(run[0])
+        return run[0] if decoded is None else f"<{IMAGES}/{keep(decoded)}>"
 
     return _RUN.sub(name, text)
 
 
-def picture_in(run: str) -> bytes | None:
+def image_in(run: str) -> bytes | None:
     """What the base64 says; None when it would not come back to the same text."""
     try:
         decoded = base64.b64decode(run, validate=True)
@@ -94,25 +102,29 @@ def lines(text: str) -> list[str]:
     return cut
 
 
-def hidden_body(pieces: Sequence[bytes], hide: Callable[[str], str]) -> tuple[bytes, list[int]]:
+def hidden_body(pieces: Sequence[bytes], redact: Callable[[str], str]) -> tuple[bytes, list[int]]:
     """The body without secrets and the lengths of its pieces. A secret may lie across pieces, so the whole is looked at; where something
     was taken out, the cuts stay as near as they can."""
     body = b"".join(pieces)
-    clean = _hidden(body, hide)
+    clean = _hidden(body, redact)
     if clean == body:
         return body, [len(piece) for piece in pieces]
     lengths: list[int] = []
     at = before = 0
     for piece in pieces:
         at += len(piece)
-        end = len(clean) if at == len(body) else max(before, min(len(_hidden(body[:at], hide)), len(clean)))
+        end = (
+            len(clean)
+            if at == len(body)
+            else max(before, min(len(_hidden(body[:at], redact)), len(clean)))
+        )
         lengths.append(end - before)
         before = end
     return clean, [length for length in lengths if length]
 
 
-def _hidden(data: bytes, hide: Callable[[str], str]) -> bytes:
-    return hide(data.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
+def _hidden(data: bytes, redact: Callable[[str], str]) -> bytes:
+    return redact(data.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
 
 
 def cut(body: bytes, lengths: Iterable[int]) -> list[bytes]:
@@ -125,8 +137,10 @@ def cut(body: bytes, lengths: Iterable[int]) -> list[bytes]:
     return pieces
 
 
-def check_clean(files: Mapping[str, bytes], hide: Callable[[str], str]) -> None:
-    """Raise RecordingError when a picture's own bytes hold a secret: it cannot be taken out without breaking the picture."""
+def check_clean(files: Mapping[str, bytes], redact: Callable[[str], str]) -> None:
+    """Raise RecordingError when an image's own bytes hold a secret: it cannot be taken out without breaking the image."""
     for name, data in files.items():
-        if _hidden(data, hide) != data:
-            raise RecordingError(f"the file {name} holds a secret and is not recorded", code="SECRET_IN_PICTURE")
+        if _hidden(data, redact) != data:
+            raise RecordingError(
+                f"the file {name} holds a secret and is not recorded", code="SECRET_IN_IMAGE"
+            )

@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Sequence
 
 from majordomo.testing.exchange import Exchange
-from majordomo.testing.request_matching import Asked
+from majordomo.testing.request_matching import RecordedRequest
 
 WIDTH = 160
 LINES = 60
@@ -16,23 +16,32 @@ LOOKED_AT = 600  # lines of each request
 _WORDS = re.compile(rf"\S{{1,{WIDTH}}}\s*|\s+")
 
 
-def difference(asked: Asked, kept: Sequence[Exchange]) -> str:
+def difference(asked: RecordedRequest, kept: Sequence[Exchange]) -> str:
     """A unified diff of at most 60 lines from the nearest recorded request to this one."""
     ours = _lines(asked)
 
     def likeness(exchange: Exchange) -> tuple[bool, float]:
-        other = exchange.asked
+        other = exchange.request
         matcher = difflib.SequenceMatcher(None, _lines(other), ours, autojunk=False)
         return (other.method, other.path) == (asked.method, asked.path), matcher.ratio()
 
     nearest = max(kept, key=likeness)
-    diff = list(difflib.unified_diff(_lines(nearest.asked), ours, f"recorded: {nearest.name}", "asked now", lineterm="", n=2))
+    diff = list(
+        difflib.unified_diff(
+            _lines(nearest.request),
+            ours,
+            f"recorded: {nearest.name}",
+            "asked now",
+            lineterm="",
+            n=2,
+        )
+    )
     if len(diff) > LINES:
         diff = [*diff[:LINES], f"… and {len(diff) - LINES} lines more"]
     return "\n".join(diff)
 
 
-def _lines(asked: Asked) -> list[str]:
+def _lines(asked: RecordedRequest) -> list[str]:
     """The canonical request, its long lines folded so that a change deep in a text is a short line too."""
     lines: list[str] = []
     for line in asked.shown.splitlines():

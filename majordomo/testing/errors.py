@@ -8,7 +8,7 @@ from majordomo.errors import ConfigurationError
 
 
 class ScriptError(ConfigurationError):
-    """A script is over (code SCRIPT_OVER), or holds what is no answer (code BAD_SCRIPT)."""
+    """A script is over (code SCRIPT_EXHAUSTED), or holds what is no answer (code BAD_SCRIPT)."""
 
     default_code = "BAD_SCRIPT"
 
@@ -40,7 +40,9 @@ class NetworkForbiddenError(ConfigurationError):
 
     default_code = "NETWORK_FORBIDDEN"
 
-    def __init__(self, message: str, *, host: str = "", port: int | None = None, **rest: Any) -> None:
+    def __init__(
+        self, message: str, *, host: str = "", port: int | None = None, **rest: Any
+    ) -> None:
         super().__init__(message, **rest)
         self.host = host
         self.port = port

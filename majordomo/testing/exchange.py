@@ -8,16 +8,16 @@ from typing import Any, Literal
 
 from majordomo import errors
 from majordomo.errors import MajordomoError
-from majordomo.testing.body_encoding import Keep, cut, fold, unfold
+from majordomo.testing.body_encoding import Keep, cut, decode_body, encode_body
 from majordomo.testing.errors import RecordingError
-from majordomo.testing.request_matching import Asked, mapped
+from majordomo.testing.request_matching import RecordedRequest, mapped
 
 VERSION = 1
 Ended = Literal["whole", "left"]
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class RecordedResponse:
     """Status, headers and the decoded pieces of the body. `ended` is "left" when the reader went away before the end."""
 
     status: int
@@ -31,19 +31,19 @@ class Exchange:
     """`answer` is None when none came; `error` is what ended it instead, after all pieces of the answer. `number` counts the exchanges with
     the same request, from 1."""
 
-    asked: Asked
+    request: RecordedRequest
     number: int
-    answer: Answer | None = None
+    response: RecordedResponse | None = None
     error: MajordomoError | None = field(default=None, compare=False)
 
     @property
     def name(self) -> str:
-        return f"{self.asked.name}-{self.number}.json"
+        return f"{self.request.name}-{self.number}.json"
 
 
-def dump(exchange: Exchange, keep: Keep, hide: Callable[[str], str]) -> dict[str, Any]:
-    """Plain JSON; pictures are given to `keep`. The texts of an error are hidden here, all others are already."""
-    asked, answer, error = exchange.asked, exchange.answer, exchange.error
+def dump(exchange: Exchange, keep: Keep, redact: Callable[[str], str]) -> dict[str, Any]:
+    """Plain JSON; images are given to `keep`. The texts of an error are hidden here, all others are already."""
+    asked, answer, error = exchange.request, exchange.response, exchange.error
     request: dict[str, Any] = {"method": asked.method, "path": asked.path, "body": asked.body}
     if asked.ids:
         request["ids"] = list(asked.ids)
@@ -53,11 +53,11 @@ def dump(exchange: Exchange, keep: Keep, hide: Callable[[str], str]) -> dict[str
             "status": answer.status,
             "headers": dict(answer.headers),
             "pieces": " ".join(str(len(piece)) for piece in answer.pieces),
-            "body": fold(b"".join(answer.pieces), keep),
+            "body": encode_body(b"".join(answer.pieces), keep),
             "ended": answer.ended,
         }
     if error is not None:
-        made["error"] = _dump_error(error, hide)
+        made["error"] = _dump_error(error, redact)
     return made
 
 
@@ -67,23 +67,35 @@ def load(document: Any, read: Callable[[str], bytes]) -> Exchange:
         if document["version"] != VERSION:
             raise RecordingError(f"version {document['version']!r} of the format is not known here")
         request, answer = document["request"], document.get("answer")
-        asked = Asked(str(request["method"]), str(request["path"]), request["body"], tuple(request.get("ids", ())))
+        asked = RecordedRequest(
+            str(request["method"]),
+            str(request["path"]),
+            request["body"],
+            tuple(request.get("ids", ())),
+        )
         came = None
         if answer is not None:
-            body = unfold(answer["body"], read)
+            body = decode_body(answer["body"], read)
             lengths = [int(length) for length in answer["pieces"].split()]
             if sum(lengths) != len(body):
-                raise RecordingError(f"the pieces have {sum(lengths)} bytes, the body {len(body)}; was it edited?")
-            came = Answer(int(answer["status"]), dict(answer["headers"]), tuple(cut(body, lengths)), answer["ended"])
+                raise RecordingError(
+                    f"the pieces have {sum(lengths)} bytes, the body {len(body)}; was it edited?"
+                )
+            came = RecordedResponse(
+                int(answer["status"]),
+                dict(answer["headers"]),
+                tuple(cut(body, lengths)),
+                answer["ended"],
+            )
         error = _load_error(document["error"]) if "error" in document else None
         return Exchange(asked, int(document["number"]), came, error)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise RecordingError(f"it is no recording ({type(error).__name__}: {error})") from None
 
 
-def _dump_error(error: MajordomoError, hide: Callable[[str], str]) -> dict[str, Any]:
+def _dump_error(error: MajordomoError, redact: Callable[[str], str]) -> dict[str, Any]:
     made: dict[str, Any] = {"kind": type(error).__name__, "code": error.code}
-    made |= mapped({"message": error.message, "details": error.details}, hide)
+    made |= mapped({"message": error.message, "details": error.details}, redact)
     if isinstance(error, errors.DeadlineExceededError):
         made["phase"] = error.phase
     if error.retryable is not type(error).retryable:

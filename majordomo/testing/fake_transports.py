@@ -10,11 +10,11 @@ from majordomo.errors import ConfigurationError, MajordomoError
 from majordomo.transport_types import Transport
 
 
-class StandingPort:
+class WrappingTransport:
     """A Transport around `port`, which it closes."""
 
-    def __init__(self, port: Transport) -> None:
-        self.port = port
+    def __init__(self, transport: Transport) -> None:
+        self.port = transport
         self._closed = False
 
     def check_open(self) -> None:
@@ -26,10 +26,16 @@ class StandingPort:
         await self.port.aclose()
 
 
-class MadeReply:
+class FakeReply:
     """An answer from memory: these pieces, then the end, or `error` in its place."""
 
-    def __init__(self, status: int, headers: Mapping[str, str], pieces: Sequence[bytes] = (), error: MajordomoError | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        headers: Mapping[str, str],
+        pieces: Sequence[bytes] = (),
+        error: MajordomoError | None = None,
+    ) -> None:
         self.status = status
         self.headers = headers
         self._pieces = [piece for piece in pieces if piece]

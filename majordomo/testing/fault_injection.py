@@ -8,15 +8,22 @@ from typing import Any
 
 from majordomo.concurrency.fork_safety import Lock
 from majordomo.errors import ConfigurationError, UnsupportedError
-from majordomo.testing.fake_transports import StandingPort
+from majordomo.testing.fake_transports import WrappingTransport
 from majordomo.testing.faults import Fault
-from majordomo.transport_types import Deadline, MessageStream, Transport, WireRequest, WireStream, connector
+from majordomo.transport_types import (
+    Deadline,
+    HTTPRequest,
+    HTTPStream,
+    MessageStream,
+    Transport,
+    websocket_connector,
+)
 
-Plan = Sequence[Fault | None] | Mapping[int, Fault] | Callable[[WireRequest, int], Fault | None]
+Plan = Sequence[Fault | None] | Mapping[int, Fault] | Callable[[HTTPRequest, int], Fault | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Happened:
+class InjectedFault:
     """Request `number` (from 1), and the fault it met; None when it went through."""
 
     number: int
@@ -29,13 +36,13 @@ class Faults:
     """`transport=Faults([Refused(), None, CutAfter(20)])`: faults by the number of the request, as it leaves (each repeat counts).
 
     `plan` is a list (a fault or None for each request; after its end all go through), a mapping from request number (from 1) to fault, or a
-    function from the WireRequest and its number to a fault or None. A fault with `times=3` stands for three requests, but where a
+    function from the HTTPRequest and its number to a fault or None. A fault with `times=3` stands for three requests, but where a
     function chooses. `inner` is what the others go through. `happened` lists all requests in order.
     """
 
     def __init__(self, plan: Plan, inner: Any = None) -> None:
         self.inner = inner
-        self.happened: list[Happened] = []
+        self.happened: list[InjectedFault] = []
         self._choose = plan if callable(plan) else _by_number(plan)
         self._lock = Lock()
 
@@ -44,29 +51,29 @@ class Faults:
         return sum(isinstance(one.fault, kind or Fault) for one in self.happened)
 
     @property
-    def passed(self) -> int:
+    def calls(self) -> int:
         """How many requests went through."""
         return sum(one.fault is None for one in self.happened)
 
-    def around(self, port: Transport, base_path: str, hide: Callable[[str], str]) -> Transport:
+    def wrap(self, transport: Transport, base_path: str, redact: Callable[[str], str]) -> Transport:
         """See Wrapper."""
-        return _FaultyPort(self, port)
+        return _FaultyTransport(self, transport)
 
-    def next(self, request: WireRequest) -> Fault | None:
+    def next(self, request: HTTPRequest) -> Fault | None:
         """Counts the request, and says what it meets."""
         with self._lock:
             number = len(self.happened) + 1
             fault = self._choose(request, number)
-            self.happened.append(Happened(number, request.method, request.path, fault))
+            self.happened.append(InjectedFault(number, request.method, request.path, fault))
             return fault
 
 
-class _FaultyPort(StandingPort):
-    def __init__(self, faults: Faults, port: Transport) -> None:
-        super().__init__(port)
+class _FaultyTransport(WrappingTransport):
+    def __init__(self, faults: Faults, transport: Transport) -> None:
+        super().__init__(transport)
         self._faults = faults
 
-    async def open(self, request: WireRequest, deadline: Deadline) -> WireStream:
+    async def open(self, request: HTTPRequest, deadline: Deadline) -> HTTPStream:
         self.check_open()
         fault = self._faults.next(request)
         if fault is None:
@@ -75,13 +82,15 @@ class _FaultyPort(StandingPort):
 
     async def connect(self, path: str, deadline: Deadline, limit: int) -> MessageStream:
         """Websockets go through untouched."""
-        connect = connector(self.port)
+        connect = websocket_connector(self.port)
         if connect is None:
             raise UnsupportedError("this transport has no websockets", code="NO_WEBSOCKET")
         return await connect(path, deadline, limit)
 
 
-def _by_number(plan: Sequence[Fault | None] | Mapping[int, Fault]) -> Callable[[WireRequest, int], Fault | None]:
+def _by_number(
+    plan: Sequence[Fault | None] | Mapping[int, Fault],
+) -> Callable[[HTTPRequest, int], Fault | None]:
     table: dict[int, Fault | None] = {}
     if isinstance(plan, Mapping):
         for first, fault in plan.items():
@@ -97,5 +106,8 @@ def _by_number(plan: Sequence[Fault | None] | Mapping[int, Fault]) -> Callable[[
 
 def _checked(fault: Any) -> Fault:
     if not isinstance(fault, Fault):
-        raise ConfigurationError(f"a plan holds faults such as Refused(), not {type(fault).__name__}", details={"field": "plan"})
+        raise ConfigurationError(
+            f"a plan holds faults such as Refused(), not {type(fault).__name__}",
+            details={"field": "plan"},
+        )
     return fault

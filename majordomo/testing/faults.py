@@ -12,12 +12,12 @@ import anyio
 import anyio.lowlevel
 
 from majordomo.errors import ConfigurationError, ConnectionFailedError
-from majordomo.testing.fake_transports import MadeReply
+from majordomo.testing.fake_transports import FakeReply
 from majordomo.testing.pause import Pause
-from majordomo.transport_types import Deadline, WireStream
+from majordomo.transport_types import Deadline, HTTPStream
 
 JSON = "application/json"
-Onward = Callable[[], Awaitable[WireStream]]
+Onward = Callable[[], Awaitable[HTTPStream]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,7 @@ class Fault(ABC):
             raise ConfigurationError("times is a whole number from 1", details={"field": "times"})
 
     @abstractmethod
-    async def open(self, onward: Onward, deadline: Deadline) -> WireStream:
+    async def open(self, onward: Onward, deadline: Deadline) -> HTTPStream:
         """What the program gets in place of `await onward()`, the real answer."""
 
 
@@ -39,8 +39,11 @@ class Fault(ABC):
 class Refused(Fault):
     """Nobody listens at the address."""
 
-    async def open(self, onward: Onward, deadline: Deadline) -> WireStream:
-        raise ConnectionFailedError("cannot connect: Connection refused", details={"reused": False, "sent": False, "replied": False})
+    async def open(self, onward: Onward, deadline: Deadline) -> HTTPStream:
+        raise ConnectionFailedError(
+            "cannot connect: Connection refused",
+            details={"reused": False, "sent": False, "replied": False},
+        )
 
 
 @dataclass(frozen=True)
@@ -54,8 +57,8 @@ class Slow(Fault):
     until: Pause | None = None
     sleep: Callable[[float], Awaitable[Any]] = anyio.sleep
 
-    async def open(self, onward: Onward, deadline: Deadline) -> WireStream:
-        deadline.enter("first_byte")
+    async def open(self, onward: Onward, deadline: Deadline) -> HTTPStream:
+        deadline.start_phase("first_byte")
         over = False
         async with anyio.create_task_group() as group:
 
@@ -70,12 +73,12 @@ class Slow(Fault):
 
             group.start_soon(wait)
             while True:
-                limit, watch = deadline.wait(), deadline.watch
+                limit, watch = deadline.next_timeout(), deadline.watch
                 with anyio.move_on_after(limit if watch is None else min(limit, deadline.tick)):
                     await anyio.sleep_forever()
                 if watch is not None:
                     await watch()
-                if watch is None or deadline.left() <= 0:
+                if watch is None or deadline.remaining() <= 0:
                     break
             group.cancel_scope.cancel()
         if not over:
@@ -89,12 +92,12 @@ class CutAfter(Fault):
 
     size: int = 0
 
-    async def open(self, onward: Onward, deadline: Deadline) -> WireStream:
+    async def open(self, onward: Onward, deadline: Deadline) -> HTTPStream:
         return _Cut(await onward(), self.size)
 
 
 class _Cut:
-    def __init__(self, reply: WireStream, left: int) -> None:
+    def __init__(self, reply: HTTPStream, left: int) -> None:
         self.status = reply.status
         self.headers = reply.headers
         self._reply = reply
@@ -106,7 +109,11 @@ class _Cut:
             piece, self._left = piece[: self._left], self._left - len(piece)
             return piece
         await self._reply.aclose()
-        raise ConnectionFailedError("the connection was lost in the middle of the answer", code="REPLY_CUT", details={"replied": True})
+        raise ConnectionFailedError(
+            "the connection was lost in the middle of the answer",
+            code="REPLY_CUT",
+            details={"replied": True},
+        )
 
     async def finish(self) -> None:
         await self._reply.finish()
@@ -123,12 +130,12 @@ class Status(Fault):
     body: bytes | str = b""
     headers: Mapping[str, str] = field(default_factory=lambda: {"content-type": JSON})
 
-    async def open(self, onward: Onward, deadline: Deadline) -> WireStream:
-        deadline.enter("first_byte")
+    async def open(self, onward: Onward, deadline: Deadline) -> HTTPStream:
+        deadline.start_phase("first_byte")
         await anyio.lowlevel.checkpoint()
-        deadline.enter("idle")
+        deadline.start_phase("idle")
         body = self.body.encode() if isinstance(self.body, str) else self.body
-        return MadeReply(self.status, {**self.headers, "content-length": str(len(body))}, [body])
+        return FakeReply(self.status, {**self.headers, "content-length": str(len(body))}, [body])
 
 
 @dataclass(frozen=True)
@@ -136,7 +143,9 @@ class ModelLoading(Status):
     """llama.cpp while it loads."""
 
     status: int = 503
-    body: bytes | str = '{"error":{"code":503,"message":"Loading model","type":"unavailable_error"}}'
+    body: bytes | str = (
+        '{"error":{"code":503,"message":"Loading model","type":"unavailable_error"}}'
+    )
 
 
 @dataclass(frozen=True)
@@ -152,12 +161,16 @@ class RateLimited(Status):
     """429; `retry_after` in seconds, None for no Retry-After header."""
 
     status: int = 429
-    body: bytes | str = '{"error":{"message":"Rate limit reached","type":"requests","code":"rate_limit_exceeded"}}'
+    body: bytes | str = (
+        '{"error":{"message":"Rate limit reached","type":"requests","code":"rate_limit_exceeded"}}'
+    )
     retry_after: float | None = 1.0
 
-    async def open(self, onward: Onward, deadline: Deadline) -> WireStream:
+    async def open(self, onward: Onward, deadline: Deadline) -> HTTPStream:
         asked = {} if self.retry_after is None else {"retry-after": f"{self.retry_after:g}"}
-        return await Status(self.status, self.body, {**self.headers, **asked}).open(onward, deadline)
+        return await Status(self.status, self.body, {**self.headers, **asked}).open(
+            onward, deadline
+        )
 
 
 @dataclass(frozen=True)
@@ -172,7 +185,9 @@ class WrongContentType(Status):
     """Success, and a web page: a captive portal, a login, another program on the port."""
 
     body: bytes | str = "<!doctype html><title>Welcome</title>"
-    headers: Mapping[str, str] = field(default_factory=lambda: {"content-type": "text/html; charset=utf-8"})
+    headers: Mapping[str, str] = field(
+        default_factory=lambda: {"content-type": "text/html; charset=utf-8"}
+    )
 
 
 @dataclass(frozen=True)
@@ -182,5 +197,7 @@ class Garbage(Status):
     size: int = 1024
     seed: int = 0
 
-    async def open(self, onward: Onward, deadline: Deadline) -> WireStream:
-        return await Status(self.status, random.Random(self.seed).randbytes(self.size), self.headers).open(onward, deadline)
+    async def open(self, onward: Onward, deadline: Deadline) -> HTTPStream:
+        return await Status(
+            self.status, random.Random(self.seed).randbytes(self.size), self.headers
+        ).open(onward, deadline)

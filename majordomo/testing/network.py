@@ -13,7 +13,9 @@ from majordomo.errors import MajordomoError
 from majordomo.testing.errors import NetworkForbiddenError
 
 # Not the internet: pipes between processes, and what the kernel tells
-LOCAL_FAMILIES = {getattr(socket, name) for name in ("AF_UNIX", "AF_NETLINK", "AF_ALG") if hasattr(socket, name)}
+LOCAL_FAMILIES = {
+    getattr(socket, name) for name in ("AF_UNIX", "AF_NETLINK", "AF_ALG") if hasattr(socket, name)
+}
 CONNECTING = ("connect", "connect_ex", "sendto", "sendmsg")
 LOOKING_UP = ("getaddrinfo", "gethostbyname", "gethostbyname_ex", "gethostbyaddr")
 
@@ -43,7 +45,9 @@ class NoNetwork:
             return
         attempt = Attempt(host, port)
         self.forbidden.append(attempt)
-        raise NetworkForbiddenError(f"no network in this test: something wanted to reach {attempt}", host=host, port=port)
+        raise NetworkForbiddenError(
+            f"no network in this test: something wanted to reach {attempt}", host=host, port=port
+        )
 
 
 @contextmanager
@@ -56,7 +60,9 @@ def no_network(*, allow_loopback: bool = False) -> Iterator[NoNetwork]:
     guard = NoNetwork(allow_loopback)
     with ExitStack() as undo:
         for name in CONNECTING:
-            connecting = _connecting(guard, getattr(socket.socket, name), sends=name.startswith("send"))
+            connecting = _connecting(
+                guard, getattr(socket.socket, name), sends=name.startswith("send")
+            )
             undo.callback(_replace(socket.socket, name, connecting))
         for name in LOOKING_UP:
             looking_up = _looking_up(guard, getattr(socket, name), ports=name == "getaddrinfo")
@@ -89,12 +95,18 @@ def _replace(owner: Any, name: str, value: Any) -> Callable[[], None]:
     return (lambda: setattr(owner, name, before)) if had else (lambda: delattr(owner, name))
 
 
-def _connecting(guard: NoNetwork, original: Callable[..., Any], *, sends: bool) -> Callable[..., Any]:
+def _connecting(
+    guard: NoNetwork, original: Callable[..., Any], *, sends: bool
+) -> Callable[..., Any]:
     def guarded(self: socket.socket, *given: Any) -> Any:
         # sendto(data[, flags], address), sendmsg(buffers[, ancdata[, flags[, address]]]): without an address it goes where connect went
         address = given[-1] if given and (not sends or isinstance(given[-1], tuple)) else None
         if address is not None and self.family not in LOCAL_FAMILIES:
-            host, port = (address[0], address[1]) if isinstance(address, tuple) and len(address) > 1 else (address, None)
+            host, port = (
+                (address[0], address[1])
+                if isinstance(address, tuple) and len(address) > 1
+                else (address, None)
+            )
             try:
                 guard.check(_text(host), port if isinstance(port, int) else None)
             except MajordomoError:
@@ -106,12 +118,19 @@ def _connecting(guard: NoNetwork, original: Callable[..., Any], *, sends: bool) 
     return guarded
 
 
-def _looking_up(guard: NoNetwork, original: Callable[..., Any], *, ports: bool) -> Callable[..., Any]:
+def _looking_up(
+    guard: NoNetwork, original: Callable[..., Any], *, ports: bool
+) -> Callable[..., Any]:
     def guarded(host: Any, *given: Any, **named: Any) -> Any:
         # A number is looked up nowhere; nothing at all is this machine's own address, for a server
         if host and _address(_text(host)) is None:
             port = (given[0] if given else named.get("port")) if ports else None
-            guard.check(_text(host), int(port) if isinstance(port, int) or (isinstance(port, str) and port.isdigit()) else None)
+            guard.check(
+                _text(host),
+                int(port)
+                if isinstance(port, int) or (isinstance(port, str) and port.isdigit())
+                else None,
+            )
         return original(host, *given, **named)
 
     return guarded

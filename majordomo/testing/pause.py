@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import anyio
 
-from majordomo.concurrency.loop_wakeup import waker
+from majordomo.concurrency.loop_wakeup import make_waker
 from majordomo.testing.errors import ScriptError
 
 
@@ -34,7 +34,7 @@ class _Latch:
         with self._lock:
             if self._set.is_set():
                 return
-            self._wakers.append(waker(event.set))
+            self._wakers.append(make_waker(event.set))
         await event.wait()
 
     def wait_sync(self, seconds: float) -> bool:
@@ -62,7 +62,10 @@ class Pause:
     def reached_sync(self, seconds: float = 10) -> None:
         """The same, blocking. Raises ScriptError when that takes longer than `seconds`."""
         if not self._reached.wait_sync(seconds):
-            raise ScriptError(f"the script did not come to this pause within {seconds:g} s", code="PAUSE_NOT_REACHED")
+            raise ScriptError(
+                f"the script did not come to this pause within {seconds:g} s",
+                code="PAUSE_NOT_REACHED",
+            )
 
     async def pass_through(self) -> None:
         """What a script does here: say that it is reached, wait for the release."""

@@ -13,16 +13,21 @@ from typing import Any
 from urllib.parse import parse_qsl, quote
 
 from majordomo.redaction import HIDDEN
-from majordomo.testing.body_encoding import PICTURES, Keep, named
-from majordomo.transport_types import WireRequest
+from majordomo.testing.body_encoding import IMAGES, Keep, named
+from majordomo.transport_types import HTTPRequest
 
 # What this library, or a program, makes at random to know its own job again
-_ID = re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b|\b[0-9a-f]{32}\b|\bmajordomo_[0-9a-f]{8}(?![0-9a-f])")
-_KEY_NAMES = re.compile(r"(?:^|[-_])(?:key|token|secret|password|signature|sig|auth|authorization)$|apikey$", re.IGNORECASE)
+_ID = re.compile(
+    r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b|\b[0-9a-f]{32}\b|\bmajordomo_[0-9a-f]{8}(?![0-9a-f])"
+)
+_KEY_NAMES = re.compile(
+    r"(?:^|[-_])(?:key|token|secret|password|signature|sig|auth|authorization)$|apikey$",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
-class Asked:
+class RecordedRequest:
     """`body` is plain JSON, its keys sorted where it is shown; `ids` are the random ids in the order they were met, `<id n>` in their
     places."""
 
@@ -34,12 +39,16 @@ class Asked:
     @cached_property
     def key(self) -> str:
         """The same for requests that are the same."""
-        return hashlib.sha256(json.dumps([self.method, self.path, self.body], sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(
+            json.dumps([self.method, self.path, self.body], sort_keys=True).encode()
+        ).hexdigest()
 
     @property
     def name(self) -> str:
         """The file's name, without its number."""
-        words = re.sub(r"[^a-z0-9]+", "-", self.path.partition("?")[0].lower().replace("<id ", "<")).strip("-")
+        words = re.sub(
+            r"[^a-z0-9]+", "-", self.path.partition("?")[0].lower().replace("<id ", "<")
+        ).strip("-")
         return f"{self.method.lower()}-{words[-48:].strip('-')}-{self.key[:12]}"
 
     @property
@@ -48,15 +57,22 @@ class Asked:
         return f"{self.method} {self.path}\n{json.dumps(self.body, indent=1, sort_keys=True, ensure_ascii=False)}"
 
 
-def as_asked(request: WireRequest, base_path: str, *, hide: Callable[[str], str], ignore: Collection[str], keep: Keep) -> Asked:
-    """The request as it is compared. Pictures in it are given to `keep`; members called as in `ignore` are left out, however deep."""
+def normalize_request(
+    request: HTTPRequest,
+    base_path: str,
+    *,
+    redact: Callable[[str], str],
+    ignore: Collection[str],
+    keep: Keep,
+) -> RecordedRequest:
+    """The request as it is compared. Images in it are given to `keep`; members called as in `ignore` are left out, however deep."""
     given = request.body
-    data = given if isinstance(given, bytes) else b"".join(given.pieces())
+    data = given if isinstance(given, bytes) else b"".join(given.chunks())
     body = _without(_body(data, request.content_type, keep), frozenset(ignore))
-    path = hide(_clean_query(request.path if request.rooted else base_path + request.path))
+    path = redact(_clean_query(request.path if request.from_origin else base_path + request.path))
     ids: dict[str, str] = {}
-    body = mapped(body, lambda text: _named_ids(hide(text), ids))
-    return Asked(request.method, _named_ids(path, ids), body, tuple(ids))
+    body = mapped(body, lambda text: _named_ids(redact(text), ids))
+    return RecordedRequest(request.method, _named_ids(path, ids), body, tuple(ids))
 
 
 def _body(data: bytes, content_type: str, keep: Keep) -> Any:
@@ -74,7 +90,7 @@ def _text(data: bytes, keep: Keep) -> str:
     try:
         return named(data.decode(), keep)
     except UnicodeDecodeError:
-        return f"<{PICTURES}/{keep(data)}>"
+        return f"<{IMAGES}/{keep(data)}>"
 
 
 def _parts(data: bytes, content_type: str, keep: Keep) -> Any:
@@ -106,9 +122,15 @@ def _without(value: Any, ignored: frozenset[str]) -> Any:
     if not ignored:
         return value
     if isinstance(value, Mapping):
-        return {name: _without(inner, ignored) for name, inner in value.items() if name not in ignored}
+        return {
+            name: _without(inner, ignored) for name, inner in value.items() if name not in ignored
+        }
     if isinstance(value, list):
-        return [_without(inner, ignored) for inner in value if not (isinstance(inner, Mapping) and inner.get("name") in ignored)]
+        return [
+            _without(inner, ignored)
+            for inner in value
+            if not (isinstance(inner, Mapping) and inner.get("name") in ignored)
+        ]
     return value
 
 
@@ -130,7 +152,12 @@ def _named_ids(text: str, ids: dict[str, str]) -> str:
 def _clean_query(path: str) -> str:
     """The path without the values of what is called a key in its query."""
     before, mark, query = path.partition("?")
-    if not mark or not any(_KEY_NAMES.search(name) for name, _ in parse_qsl(query, keep_blank_values=True)):
+    if not mark or not any(
+        _KEY_NAMES.search(name) for name, _ in parse_qsl(query, keep_blank_values=True)
+    ):
         return path
     pairs = parse_qsl(query, keep_blank_values=True)
-    return f"{before}?" + "&".join(f"{quote(name)}={HIDDEN if _KEY_NAMES.search(name) else quote(value)}" for name, value in pairs)
+    return f"{before}?" + "&".join(
+        f"{quote(name)}={HIDDEN if _KEY_NAMES.search(name) else quote(value)}"
+        for name, value in pairs
+    )

@@ -1,4 +1,4 @@
-"""A picture for tests, made without Pillow."""
+"""An image for tests, made without Pillow."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ import zlib
 from majordomo.media.image_part import ImagePart
 
 
-def plain_picture(width: int = 64, height: int = 48, colour: tuple[int, int, int] = (30, 60, 120)) -> ImagePart:
-    """A PNG of one colour (red, green, blue, 0 to 255 each); the same arguments give the same bytes."""
-    rows = (b"\0" + bytes(colour) * width) * height
+def plain_image(
+    width: int = 64, height: int = 48, color: tuple[int, int, int] = (30, 60, 120)
+) -> ImagePart:
+    """A PNG of one color (red, green, blue, 0 to 255 each); the same arguments give the same bytes."""
+    rows = (b"\0" + bytes(color) * width) * height
     head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     chunks = _chunk(b"IHDR", head) + _chunk(b"IDAT", zlib.compress(rows, 9)) + _chunk(b"IEND", b"")
     return ImagePart(b"\x89PNG\r\n\x1a\n" + chunks)

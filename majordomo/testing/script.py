@@ -17,7 +17,12 @@ R = TypeVar("R")
 class Script(Generic[R]):
     """Shared by all models made from it; safe across threads and event loops. `check` raises ScriptError for what is no answer."""
 
-    def __init__(self, answers: Iterable[Any] | Callable[[R], Any], check: Callable[[Any], None], kinds: tuple[type, ...]) -> None:
+    def __init__(
+        self,
+        answers: Iterable[Any] | Callable[[R], Any],
+        check: Callable[[Any], None],
+        kinds: tuple[type, ...],
+    ) -> None:
         self.requests: list[R] = []
         self._lock = Lock()
         self._check = check
@@ -27,7 +32,9 @@ class Script(Generic[R]):
             self._answer = answers
             return
         if isinstance(answers, (*kinds, Mapping)) or not isinstance(answers, Iterable):
-            raise ScriptError(f"a script is a list of answers or a function, not {_article(answers)}; put it into a list")
+            raise ScriptError(
+                f"a script is a list of answers or a function, not {_article(answers)}; put it into a list"
+            )
         self._answers = list(answers)
         for number, answer in enumerate(self._answers):
             try:
@@ -36,12 +43,12 @@ class Script(Generic[R]):
                 raise ScriptError(f"script[{number}]: {error.message}") from None
 
     @property
-    def left(self) -> int:
+    def remaining(self) -> int:
         """How many answers have not been used; 0 for a function."""
         return len(self._answers) - min(len(self.requests), len(self._answers))
 
-    async def take(self, request: R) -> Any:
-        """The answer to this request, which is noted. Raises ScriptError (SCRIPT_OVER) when there is none left."""
+    async def next_answer(self, request: R) -> Any:
+        """The answer to this request, which is noted. Raises ScriptError (SCRIPT_EXHAUSTED) when there is none left."""
         with self._lock:
             self.requests.append(request)
             number = len(self.requests)
@@ -54,7 +61,7 @@ class Script(Generic[R]):
         if number > len(self._answers):
             raise ScriptError(
                 f"the script is over: it has {len(self._answers)} answers, and this is request {number}: {_shown(request)}",
-                code="SCRIPT_OVER",
+                code="SCRIPT_EXHAUSTED",
             )
         return self._answers[number - 1]
 

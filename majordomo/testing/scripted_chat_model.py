@@ -25,8 +25,8 @@ EVENTS = (llm.TextDelta, llm.ThinkingDelta, llm.Loading, llm.Queued)
 ChatScript = Iterable[Any] | Callable[[llm.Request], Any] | Script[llm.Request]
 
 
-class ScriptedChat(ChatModel):
-    """Answers from a script; options, checks, `output`, both colours and the order of events are those of every chat model.
+class ScriptedChatModel(ChatModel):
+    """Answers from a script; options, checks, `output`, both colors and the order of events are those of every chat model.
 
     `script` is a list of answers, used in the order of asking, or a function (it may be async) from the request to an answer. An answer is
     a str (streamed word by word), a Message, a Reply, a part (ToolCallPart, ImagePart, ...), an error to raise, or a list of these told one
@@ -40,7 +40,7 @@ class ScriptedChat(ChatModel):
         self,
         script: ChatScript,
         *options: llm.Option,
-        id: str = "scripted-chat",  # noqa: A002 (the word of the design)
+        id: str = "scripted-chat",
         provider: str = "scripted",
         limits: Limits | None = None,
     ) -> None:
@@ -52,18 +52,18 @@ class ScriptedChat(ChatModel):
         return self.script.requests
 
     @property
-    def left(self) -> int:
+    def remaining(self) -> int:
         """Answers not used yet."""
-        return self.script.left
+        return self.script.remaining
 
-    async def ask(self, request: llm.Request) -> llm.Reply:
-        told = _Told(self, request)
+    async def _generate(self, request: llm.Request) -> llm.Reply:
+        told = _ScriptedReply(self, request)
         async for _ in told.events(whole=True):
             pass
         return told.reply
 
-    def listen(self, request: llm.Request) -> llm.ChatSource:
-        return _Source(_Told(self, request))
+    def _stream(self, request: llm.Request) -> llm.ChatSource:
+        return _Source(_ScriptedReply(self, request))
 
 
 def chat_script(script: ChatScript) -> Script[llm.Request]:
@@ -75,14 +75,16 @@ def chat_script(script: ChatScript) -> Script[llm.Request]:
 def check_answer(answer: Any) -> None:
     """Raise ScriptError for what a chat model cannot answer."""
     for beat in answer if isinstance(answer, (list, tuple)) else [answer]:
-        if not isinstance(beat, (str, llm.Message, llm.Reply, Pause, *PARTS, *EVENTS)) and not is_error(beat):
+        if not isinstance(
+            beat, (str, llm.Message, llm.Reply, Pause, *PARTS, *EVENTS)
+        ) and not is_error(beat):
             raise ScriptError(f"a {type(beat).__name__} is nothing a chat model answers")
 
 
-class _Told:
+class _ScriptedReply:
     """One answer while it is told: its events, and the reply as it grows."""
 
-    def __init__(self, model: ScriptedChat, request: llm.Request) -> None:
+    def __init__(self, model: ScriptedChatModel, request: llm.Request) -> None:
         self._model = model
         self._request = request
         self._parts: list[llm.Part] = []
@@ -96,7 +98,7 @@ class _Told:
 
     async def events(self, *, whole: bool) -> AsyncIterator[llm.ChatEvent]:
         try:
-            answer = await self._model.script.take(self._request)
+            answer = await self._model.script.next_answer(self._request)
             for beat in answer if isinstance(answer, (list, tuple)) else _beats(answer):
                 await anyio.lowlevel.checkpoint()
                 if isinstance(beat, Pause):
@@ -104,14 +106,14 @@ class _Told:
                 elif is_error(beat):
                     raise self._failure(raised(beat), whole)
                 else:
-                    for event in self._tell(beat):
+                    for event in self._emit(beat):
                         yield event
             yield llm.Done(self._finished())
         except MajordomoError as error:
-            error.about(self._model.provider, self._model.id)
+            error.with_context(self._model.provider, self._model.id)
             raise
 
-    def _tell(self, beat: Any) -> Iterable[llm.ChatEvent]:
+    def _emit(self, beat: Any) -> Iterable[llm.ChatEvent]:
         match beat:
             case str():
                 beat = llm.TextDelta(beat)
@@ -124,9 +126,9 @@ class _Told:
                 return [llm.ImageReady(beat)]
             case llm.Reply():
                 self._given = beat
-                return [event for part in beat.message.parts for event in self._tell(part)]
+                return [event for part in beat.message.parts for event in self._emit(part)]
             case llm.Message():
-                return [event for part in beat.parts for event in self._tell(part)]
+                return [event for part in beat.parts for event in self._emit(part)]
         if isinstance(beat, llm.TextDelta):
             self._grow(TextPart(beat.text))
         elif isinstance(beat, ThinkingPart):
@@ -163,7 +165,9 @@ class _Told:
         if given is not None:
             reply = replace(
                 reply,
-                finish_reason=given.finish_reason if given.finish_reason != "unknown" else reply.finish_reason,
+                finish_reason=given.finish_reason
+                if given.finish_reason != "unknown"
+                else reply.finish_reason,
                 usage=given.usage,
                 model=given.model or reply.model,
                 warnings=given.warnings,
@@ -179,7 +183,11 @@ class _Told:
         if whole:
             return error
         if isinstance(error, ConnectionFailedError) and self._parts:
-            return StreamBrokenError(f"the stream broke off: {error.message}", partial=self._so_far(), details=error.details)
+            return StreamBrokenError(
+                f"the stream broke off: {error.message}",
+                partial=self._so_far(),
+                details=error.details,
+            )
         if isinstance(error, StreamBrokenError) and error.partial is None:
             error.partial = self._so_far()
         return error
@@ -193,7 +201,7 @@ def _beats(answer: Any) -> Sequence[Any]:
 class _Source:
     """The told events one by one: a test's steps are single."""
 
-    def __init__(self, told: _Told) -> None:
+    def __init__(self, told: _ScriptedReply) -> None:
         self._told = told
         self._events = told.events(whole=False)
 

@@ -1,4 +1,4 @@
-"""A picture model that gives what the test wrote down."""
+"""An image model that gives what the test wrote down."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import anyio.lowlevel
 from majordomo import imagegen
 from majordomo.errors import CallWarning, MajordomoError, NoImageError, StreamBrokenError
 from majordomo.media.image_part import ImagePart
-from majordomo.models.image_model import ImageModel, Tell
+from majordomo.models.image_model import Emit, ImageModel
 from majordomo.settings import Limits
 from majordomo.testing.errors import ScriptError
 from majordomo.testing.pause import Pause
@@ -21,12 +21,12 @@ EVENTS = (imagegen.Queued, imagegen.Loading, imagegen.Step, imagegen.Preview)
 ImageScript = Iterable[Any] | Callable[[imagegen.Request], Any] | Script[imagegen.Request]
 
 
-class ScriptedPainter(ImageModel):
-    """Draws from a script; options, checks, both colours and the order of events are those of every picture model.
+class ScriptedImageModel(ImageModel):
+    """Draws from a script; options, checks, both colors and the order of events are those of every image model.
 
     `script` is a list of answers, used in the order of asking, or a function (it may be async) from the request to an answer. An answer is
     an ImagePart, an imagegen.Result, an error to raise, or a list of these, told one by one, which may also hold Queued, Loading, Step,
-    Preview and `Pause`. A StreamBrokenError gets the Result so far (None before the first picture) as its `partial`. `requests` are all
+    Preview and `Pause`. A StreamBrokenError gets the Result so far (None before the first image) as its `partial`. `requests` are all
     requests drawn, with all options applied. Raises ScriptError for what is no answer, and when asked after the last one.
     """
 
@@ -34,7 +34,7 @@ class ScriptedPainter(ImageModel):
         self,
         script: ImageScript,
         *options: imagegen.Option,
-        id: str = "scripted-painter",  # noqa: A002 (the word of the design)
+        id: str = "scripted-painter",
         provider: str = "scripted",
         limits: Limits | None = None,
     ) -> None:
@@ -46,13 +46,13 @@ class ScriptedPainter(ImageModel):
         return self.script.requests
 
     @property
-    def left(self) -> int:
+    def remaining(self) -> int:
         """Answers not used yet."""
-        return self.script.left
+        return self.script.remaining
 
-    async def draw(self, request: imagegen.Request, tell: Tell | None) -> imagegen.Result:
+    async def _generate(self, request: imagegen.Request, emit: Emit | None) -> imagegen.Result:
         try:
-            answer = await self.script.take(request)
+            answer = await self.script.next_answer(request)
             given: imagegen.Result | None = None
             images: list[ImagePart] = []
             for beat in answer if isinstance(answer, (list, tuple)) else [answer]:
@@ -66,16 +66,21 @@ class ScriptedPainter(ImageModel):
                     images.append(beat)
                 elif is_error(beat):
                     raise self._failure(raised(beat), request, images)
-                elif tell is not None:
-                    tell(beat)
+                elif emit is not None:
+                    emit(beat)
             if not images:
-                raise NoImageError("the script's answer holds no picture")
+                raise NoImageError("the script's answer holds no image")
             return self._result(request, images, given)
         except MajordomoError as error:
-            error.about(self.provider, self.id)
+            error.with_context(self.provider, self.id)
             raise
 
-    def _result(self, request: imagegen.Request, images: list[ImagePart], given: imagegen.Result | None = None) -> imagegen.Result:
+    def _result(
+        self,
+        request: imagegen.Request,
+        images: list[ImagePart],
+        given: imagegen.Result | None = None,
+    ) -> imagegen.Result:
         if given is not None and len(images) == len(given.images):
             result = replace(given, model=given.model or self.id, provider=self.provider)
         else:
@@ -90,11 +95,15 @@ class ScriptedPainter(ImageModel):
             )
             result = imagegen.Result(tuple(images), details, model=self.id, provider=self.provider)
         if request.n and len(images) != request.n:
-            warning = CallWarning("COUNT_DIFFERS", f"{request.n} pictures were asked for, {len(images)} came", "n")
+            warning = CallWarning(
+                "COUNT_DIFFERS", f"{request.n} images were asked for, {len(images)} came", "n"
+            )
             result = replace(result, warnings=(*result.warnings, warning))
         return result
 
-    def _failure(self, error: Exception, request: imagegen.Request, images: list[ImagePart]) -> Exception:
+    def _failure(
+        self, error: Exception, request: imagegen.Request, images: list[ImagePart]
+    ) -> Exception:
         if isinstance(error, StreamBrokenError) and error.partial is None and images:
             error.partial = self._result(request, images)
         return error
@@ -107,7 +116,9 @@ def image_script(script: ImageScript) -> Script[imagegen.Request]:
 
 
 def check_answer(answer: Any) -> None:
-    """Raise ScriptError for what a picture model cannot give."""
+    """Raise ScriptError for what an image model cannot give."""
     for beat in answer if isinstance(answer, (list, tuple)) else [answer]:
-        if not isinstance(beat, (ImagePart, imagegen.Result, Pause, *EVENTS)) and not is_error(beat):
-            raise ScriptError(f"a {type(beat).__name__} is nothing a picture model gives")
+        if not isinstance(beat, (ImagePart, imagegen.Result, Pause, *EVENTS)) and not is_error(
+            beat
+        ):
+            raise ScriptError(f"a {type(beat).__name__} is nothing an image model gives")

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from majordomo.redaction import HIDDEN, Redactor, Secret, seal
+from majordomo.redaction import HIDDEN, Redactor, Secret, as_secret
 
 # Keys of services by the shape they all have; of other people's too, pasted into a prompt or quoted in an answer
 _SHAPES = re.compile(
@@ -18,10 +18,16 @@ _SHAPES = re.compile(
 KEPT_HEADERS = frozenset({"content-type", "retry-after", "retry-after-ms", "x-should-retry"})
 
 
-def hider(secrets: Iterable[str | Secret], more: Callable[[str], str] = str) -> Callable[[str], str]:
+def make_redactor(
+    secrets: Iterable[str | Secret], more: Callable[[str], str] = str
+) -> Callable[[str], str]:
     """What takes these secrets, whatever `more` knows, and anything with the shape of a known key out of a text."""
-    sealed = [secret for secret in map(seal, secrets) if secret is not None]
-    sealed += [Secret(escaped) for secret in sealed if (escaped := json.dumps(secret.reveal())[1:-1]) != secret.reveal()]
+    sealed = [secret for secret in map(as_secret, secrets) if secret is not None]
+    sealed += [
+        Secret(escaped)
+        for secret in sealed
+        if (escaped := json.dumps(secret.reveal())[1:-1]) != secret.reveal()
+    ]
     ours = Redactor(sealed, within=False)
     return lambda text: _SHAPES.sub(HIDDEN, more(ours(text)))
 
@@ -31,6 +37,12 @@ def several(given: str | Secret | Iterable[Any]) -> tuple[Any, ...]:
     return (given,) if isinstance(given, (str, Secret)) else tuple(given)
 
 
-def kept_headers(headers: Mapping[str, str], more: frozenset[str], hide: Callable[[str], str]) -> dict[str, str]:
+def kept_headers(
+    headers: Mapping[str, str], more: frozenset[str], redact: Callable[[str], str]
+) -> dict[str, str]:
     """The headers of an answer that decide something; all others are chance, or somebody's account."""
-    return {name: hide(value) for name, value in headers.items() if name in KEPT_HEADERS or name in more}
+    return {
+        name: redact(value)
+        for name, value in headers.items()
+        if name in KEPT_HEADERS or name in more
+    }

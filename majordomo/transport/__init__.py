@@ -8,8 +8,8 @@ a backend tells of its work so. `logs` keeps keys out of what the libraries log.
 a cookie or reads the environment.
 """
 
-from majordomo.transport.base_url import Address
-from majordomo.transport.lazy_transport import open_room
-from majordomo.transport.log_redaction import hide_in_logs
+from majordomo.transport.base_url import BaseURL
+from majordomo.transport.lazy_transport import make_transport
+from majordomo.transport.log_redaction import redact_in_logs
 
-__all__ = ["Address", "hide_in_logs", "open_room"]
+__all__ = ["BaseURL", "make_transport", "redact_in_logs"]

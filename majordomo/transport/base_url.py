@@ -11,7 +11,7 @@ from majordomo.redaction import Secret
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
+class BaseURL:
     """Where a backend is: `scheme` http or https, `path` without its last slash."""
 
     scheme: str
@@ -20,9 +20,9 @@ class Address:
     path: str
 
     @classmethod
-    def parse(cls, url: str, field: str = "base_url") -> Address:
+    def parse(cls, url: str, field: str = "base_url") -> BaseURL:
         """Raises ConfigurationError, naming the field, for anything but http(s)://host[:port][/path] without credentials and query."""
-        trouble = _trouble(url)
+        trouble = _problem(url)
         if trouble is None:
             try:
                 parts = urlsplit(url.strip())
@@ -38,13 +38,22 @@ class Address:
         if trouble is None:
             assert parts.hostname is not None
             try:
-                host = parts.hostname if ":" in parts.hostname else parts.hostname.encode("idna").decode("ascii")
+                host = (
+                    parts.hostname
+                    if ":" in parts.hostname
+                    else parts.hostname.encode("idna").decode("ascii")
+                )
             except UnicodeError:
                 trouble = "its host is no name"
         if trouble is not None:
             # The URL itself is not shown: it may hold a password
             raise ConfigurationError(f"{field} is unusable: {trouble}", details={"field": field})
-        return cls(parts.scheme, host, port or (443 if parts.scheme == "https" else 80), parts.path.rstrip("/"))
+        return cls(
+            parts.scheme,
+            host,
+            port or (443 if parts.scheme == "https" else 80),
+            parts.path.rstrip("/"),
+        )
 
     @property
     def secure(self) -> bool:
@@ -61,10 +70,15 @@ class Address:
         return f"{self.scheme}://{self.authority}"
 
 
-def _trouble(url: object) -> str | None:
+def _problem(url: object) -> str | None:
     if not isinstance(url, str):
         return f"it is a {type(url).__name__}, not text"
-    if len(url) > 2000 or not url.isprintable() or any(c.isspace() for c in url.strip()) or "\\" in url:
+    if (
+        len(url) > 2000
+        or not url.isprintable()
+        or any(c.isspace() for c in url.strip())
+        or "\\" in url
+    ):
         return "it holds characters that no URL has"
     return None
 
@@ -72,14 +86,21 @@ def _trouble(url: object) -> str | None:
 Headers = Sequence[tuple[bytes, bytes]]
 
 
-def encode_headers(address: Address, headers: Mapping[str, Secret]) -> Headers:
+def encode_headers(address: BaseURL, headers: Mapping[str, Secret]) -> Headers:
     """Host and the headers of every request. Raises ConfigurationError, naming the header but not its value."""
     encoded = [(b"Host", address.authority.encode("ascii")), (b"User-Agent", b"majordomo")]
     for name, value in headers.items():
-        if not name.isascii() or not name.replace("-", "").replace("_", "").isalnum() or name.lower() in _OURS:
+        if (
+            not name.isascii()
+            or not name.replace("-", "").replace("_", "").isalnum()
+            or name.lower() in _OURS
+        ):
             raise ConfigurationError(f"header {name!r} cannot be set", details={"field": "headers"})
         if not value.fits_header():
-            raise ConfigurationError(f"the value of header {name!r} holds characters no header has", details={"field": "headers"})
+            raise ConfigurationError(
+                f"the value of header {name!r} holds characters no header has",
+                details={"field": "headers"},
+            )
         encoded.append((name.encode(), value.reveal().encode()))
     return encoded
 

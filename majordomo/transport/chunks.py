@@ -17,7 +17,9 @@ LONGEST_LINE = 8  # digits of a chunk's size; extensions and longer ones are lef
 LONGEST_HEAD = 128 * 1024  # the protocol library refuses a longer one
 MOST_PROVISIONAL = 1000  # answers before the answer; it takes the protocol library seconds to read a piece of network that is full of them
 _CHUNKED = re.compile(rb"\r?\ntransfer-encoding:[ \t]*chunked[ \t]*\r?\n", re.IGNORECASE)
-_END = re.compile(rb"\n\r?\n")  # of a head, as the protocol library sees it: a bare line feed ends a line too
+_END = re.compile(
+    rb"\n\r?\n"
+)  # of a head, as the protocol library sees it: a bare line feed ends a line too
 _STATUS = re.compile(rb"HTTP/1\.1 ([0-9]{3})[ \r\n]")
 
 
@@ -90,13 +92,18 @@ class Chunks:
             end = data.find(LINE_END, at, at + LONGEST_LINE + 2)
             if end < 0:
                 self._kept = data[at:]
-                self.plain = len(self._kept) <= LONGEST_LINE + 1 and not self._kept.removesuffix(b"\r").strip(HEX)
+                self.plain = len(self._kept) <= LONGEST_LINE + 1 and not self._kept.removesuffix(
+                    b"\r"
+                ).strip(HEX)
                 break
             line = data[at:end]
             length = int(line, 16) if line and not line.strip(HEX) else 0
             ends = end + 2 + length
             # the last chunk, or something that only looks like one, or one that is longer than it says
-            if not length or not (data.startswith(LINE_END, ends) or (ends + 2 > size and LINE_END.startswith(data[ends:]))):
+            if not length or not (
+                data.startswith(LINE_END, ends)
+                or (ends + 2 > size and LINE_END.startswith(data[ends:]))
+            ):
                 self.plain, self._kept = False, data[at:]
                 break
             found.append(data[end + 2 : ends])
@@ -122,8 +129,14 @@ class Chunks:
             self._head = bytearray()  # the real answer follows
             self._provisional += 1
             if self._provisional > MOST_PROVISIONAL:
-                raise BadResponseError("thousands of provisional answers, and no answer", code="NOT_HTTP")
+                raise BadResponseError(
+                    "thousands of provisional answers, and no answer", code="NOT_HTTP"
+                )
         else:
             self._head = None
-            self.plain = status is not None and status[1] not in (b"101", b"204", b"304") and _CHUNKED.search(whole) is not None
+            self.plain = (
+                status is not None
+                and status[1] not in (b"101", b"204", b"304")
+                and _CHUNKED.search(whole) is not None
+            )
         return end.end() - before

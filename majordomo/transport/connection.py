@@ -7,7 +7,7 @@ from typing import Any
 import h11
 
 from majordomo.transport.httpcore_compat import httpcore
-from majordomo.transport.socket_stream import Wire
+from majordomo.transport.socket_stream import SocketStream
 
 
 class Connection:
@@ -15,8 +15,8 @@ class Connection:
 
     __slots__ = ("expires", "protocol", "used", "wire")
 
-    def __init__(self, origin: httpcore.Origin, wire: Wire) -> None:
-        self.wire: Wire = wire
+    def __init__(self, origin: httpcore.Origin, wire: SocketStream) -> None:
+        self.wire: SocketStream = wire
         self.protocol: httpcore.AsyncHTTP11Connection = httpcore.AsyncHTTP11Connection(origin, wire)
         self.used: bool = False  # whether an answer has been read from it before
         self.expires: float = 0.0
@@ -29,14 +29,18 @@ class Connection:
         state = self._state()
         return state is not None and state.trailing_data[0] == b""
 
-    def owed(self) -> int:
+    def expected(self) -> int:
         """Bytes of a body with a Content-Length that h11 waits for, holding none of them: it need not see all of them. 0 when it must, or
         when its state cannot be seen: that costs time, never an answer."""
         remaining = getattr(self._reader(), "_remaining", None)
         state = self._state()
-        return remaining if state is not None and isinstance(remaining, int) and not state.trailing_data[0] else 0
+        return (
+            remaining
+            if state is not None and isinstance(remaining, int) and not state.trailing_data[0]
+            else 0
+        )
 
-    def took(self, count: int) -> None:
+    def consumed(self, count: int) -> None:
         """So many of the bytes that are owed were read past h11."""
         reader = self._reader()
         reader._remaining -= count

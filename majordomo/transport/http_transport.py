@@ -13,31 +13,43 @@ import anyio
 import anyio.abc
 from anyio.lowlevel import RunVar
 
-from majordomo.errors import BadResponseError, ConfigurationError, ConnectionFailedError, InvalidRequestError, MajordomoError
-from majordomo.transport.base_url import Address, Headers
+from majordomo.errors import (
+    BadResponseError,
+    ConfigurationError,
+    ConnectionFailedError,
+    InvalidRequestError,
+    MajordomoError,
+)
+from majordomo.transport.base_url import BaseURL, Headers
 from majordomo.transport.connection import Connection
 from majordomo.transport.httpcore_compat import httpcore
 from majordomo.transport.pool import MAX_CONNECTIONS, Pool
-from majordomo.transport.response import Reply
-from majordomo.transport.socket_stream import Wire, dial, secure
+from majordomo.transport.response import HTTPReply
+from majordomo.transport.socket_stream import SocketStream, connect_tcp, start_tls
 from majordomo.transport.tls import context_for
-from majordomo.transport_types import Deadline, MessageStream, Upload, WireRequest, WireStream
+from majordomo.transport_types import (
+    Deadline,
+    HTTPRequest,
+    HTTPStream,
+    MessageStream,
+    StreamingBody,
+)
 
 log: logging.Logger = logging.getLogger("majordomo.transport")
 
-_pools: RunVar[WeakKeyDictionary[Room, Pool]] = RunVar("majordomo-pools")
+_pools: RunVar[WeakKeyDictionary[HTTPTransport, Pool]] = RunVar("majordomo-pools")
 
 
-class Room:
+class HTTPTransport:
     """The Transport over sockets of our own. `headers` go with every request and never elsewhere: there is only this one origin."""
 
     def __init__(
         self,
-        address: Address,
+        address: BaseURL,
         *,
         headers: Headers,
         tls: str | ssl.SSLContext | None = None,
-        proxy: Address | None = None,
+        proxy: BaseURL | None = None,
         connections: int = MAX_CONNECTIONS,
     ) -> None:
         self.address = address
@@ -48,28 +60,36 @@ class Room:
         self._origin = httpcore.Origin(address.scheme.encode(), address.host.encode(), address.port)
         self._headers = headers
 
-    async def open(self, request: WireRequest, deadline: Deadline) -> WireStream:
+    async def open(self, request: HTTPRequest, deadline: Deadline) -> HTTPStream:
         """Send, and wait for the head of the answer. Raises ConnectionFailedError, DeadlineExceededError, BadResponseError."""
         pool = await self._pool()
-        connection = await pool.take(deadline)
+        connection = await pool.acquire(deadline)
         wire = connection.wire
         wire.begin(deadline)
-        deadline.enter("first_byte")
+        deadline.start_phase("first_byte")
 
         try:
             response = await connection.protocol.handle_async_request(self._request(request))
-            reply = Reply(response, connection, pool.give_back)
+            reply = HTTPReply(response, connection, pool.release)
         except BaseException as error:
             with anyio.CancelScope(shield=True):
                 await connection.aclose()
-                await pool.give_back(connection)
-            if isinstance(error, (MajordomoError, anyio.get_cancelled_exc_class())) or not isinstance(error, Exception):
+                await pool.release(connection)
+            if isinstance(
+                error, (MajordomoError, anyio.get_cancelled_exc_class())
+            ) or not isinstance(error, Exception):
                 raise
             # Of theirs only the class is kept: h11 quotes a bad header's value, and that may be a key
             raise self._failed(error, connection) from None
-        deadline.enter("idle")
+        deadline.start_phase("idle")
         if log.isEnabledFor(logging.DEBUG):
-            log.debug("%s %s%s -> %d", request.method, self.address.origin, request.path.partition("?")[0], reply.status)
+            log.debug(
+                "%s %s%s -> %d",
+                request.method,
+                self.address.origin,
+                request.path.partition("?")[0],
+                reply.status,
+            )
         return reply
 
     async def connect(self, path: str, deadline: Deadline, limit: int) -> MessageStream:
@@ -80,15 +100,24 @@ class Room:
         try:
             from majordomo.transport.websocket import WebSocket
         except ImportError:
-            raise ConfigurationError("websockets need an extra: pip install 'majordomo-client[comfyui]'", code="MISSING_EXTRA") from None
+            raise ConfigurationError(
+                "websockets need an extra: pip install 'majordomo-client[comfyui]'",
+                code="MISSING_EXTRA",
+            ) from None
         if self._closed:
             raise ConfigurationError("the provider is closed", code="CLOSED")
-        socket = WebSocket(await _stream(self.address, self._proxy, self._tls, deadline, tunnelled=True), deadline, limit)
-        await socket.greet(self.address.authority, self.address.path + path, self._headers)
+        socket = WebSocket(
+            await _stream(self.address, self._proxy, self._tls, deadline, tunnelled=True),
+            deadline,
+            limit,
+        )
+        await socket.handshake(self.address.authority, self.address.path + path, self._headers)
         return socket
 
-    def _request(self, request: WireRequest) -> httpcore.Request:
-        target = (request.path if request.rooted else self.address.path + request.path).encode("ascii")
+    def _request(self, request: HTTPRequest) -> httpcore.Request:
+        target = (request.path if request.from_origin else self.address.path + request.path).encode(
+            "ascii"
+        )
         headers = [*self._headers, (b"Accept", request.accept.encode())]
         headers.append((b"Accept-Encoding", b"identity" if request.stream else b"gzip"))
         body = request.body
@@ -98,12 +127,20 @@ class Room:
             content: Any = body
             length = len(body)
         else:
-            content, length = _Pieces(body), body.length
-        if length or request.method not in ("GET", "HEAD"):  # a POST without it is answered 5 s late by sd-server
+            content, length = _BodyChunks(body), body.length
+        if length or request.method not in (
+            "GET",
+            "HEAD",
+        ):  # a POST without it is answered 5 s late by sd-server
             headers.append((b"Content-Length", b"%d" % length))
         if self._proxy is not None and not self.address.secure:
             target = self.address.origin.encode() + target
-        url = httpcore.URL(scheme=self._origin.scheme, host=self._origin.host, port=self._origin.port, target=target)
+        url = httpcore.URL(
+            scheme=self._origin.scheme,
+            host=self._origin.host,
+            port=self._origin.port,
+            target=target,
+        )
         return httpcore.Request(request.method.encode(), url, headers=headers, content=content)
 
     def _failed(self, error: Exception, connection: Connection) -> MajordomoError:
@@ -112,10 +149,19 @@ class Room:
         if isinstance(error, httpcore.LocalProtocolError):
             return InvalidRequestError("the request cannot be put into HTTP", field="headers")
         if isinstance(error, httpcore.RemoteProtocolError) and wire.replied:
-            return BadResponseError(f"{self.address.authority} answers with what is no HTTP", code="NOT_HTTP", details=details)
+            return BadResponseError(
+                f"{self.address.authority} answers with what is no HTTP",
+                code="NOT_HTTP",
+                details=details,
+            )
         if isinstance(error, (httpcore.NetworkError, httpcore.ProtocolError)):
-            return ConnectionFailedError(f"{self.address.authority} closed the connection without an answer", details=details)
-        return ConnectionFailedError(f"the exchange with {self.address.authority} failed: {type(error).__name__}", details=details)
+            return ConnectionFailedError(
+                f"{self.address.authority} closed the connection without an answer", details=details
+            )
+        return ConnectionFailedError(
+            f"the exchange with {self.address.authority} failed: {type(error).__name__}",
+            details=details,
+        )
 
     async def _pool(self) -> Pool:
         try:
@@ -127,12 +173,12 @@ class Room:
         if pool is None:
             if self._closed:
                 raise ConfigurationError("the provider is closed", code="CLOSED")
-            pool = Pool(self._dialler(), self._connections)
+            pool = Pool(self._dial_function(), self._connections)
             pools[self] = pool
             await pool.start()
         return pool
 
-    def _dialler(self) -> Any:
+    def _dial_function(self) -> Any:
         """A function that connects. It must not hold the room: a room that nobody holds any more lets its pools go."""
         origin, address, proxy, tls = self._origin, self.address, self._proxy, self._tls
         return lambda deadline: _connect(origin, address, proxy, tls, deadline)
@@ -150,42 +196,62 @@ class Room:
 
 
 async def _connect(
-    origin: httpcore.Origin, address: Address, proxy: Address | None, tls: str | ssl.SSLContext | None, deadline: Deadline
+    origin: httpcore.Origin,
+    address: BaseURL,
+    proxy: BaseURL | None,
+    tls: str | ssl.SSLContext | None,
+    deadline: Deadline,
 ) -> Connection:
     stream = await _stream(address, proxy, tls, deadline, tunnelled=address.secure)
-    return Connection(origin, Wire(stream, deadline, secure=address.secure))
+    return Connection(origin, SocketStream(stream, deadline, secure=address.secure))
 
 
 async def _stream(
-    address: Address, proxy: Address | None, tls: str | ssl.SSLContext | None, deadline: Deadline, *, tunnelled: bool
+    address: BaseURL,
+    proxy: BaseURL | None,
+    tls: str | ssl.SSLContext | None,
+    deadline: Deadline,
+    *,
+    tunnelled: bool,
 ) -> anyio.abc.ByteStream:
     """TCP and TLS under one limit. `tunnelled`: a proxy is asked for a tunnel, not for answers."""
-    deadline.enter("connect")
+    deadline.start_phase("connect")
     near = proxy or address
     stream = None
     try:
-        with anyio.move_on_after(deadline.wait()):
-            tcp = await dial(near.host, near.port)
+        with anyio.move_on_after(deadline.next_timeout()):
+            tcp = await connect_tcp(near.host, near.port)
             if proxy is not None and proxy.secure:
-                tcp = await secure(tcp, proxy.host, context_for(tls))
+                tcp = await start_tls(tcp, proxy.host, context_for(tls))
             if proxy is not None and tunnelled:
                 tcp = await _tunnel(tcp, proxy, address, deadline)
-            stream = await secure(tcp, address.host, context_for(tls)) if address.secure else tcp
+            stream = await start_tls(tcp, address.host, context_for(tls)) if address.secure else tcp
     except ssl.SSLError as error:
-        reason = error.verify_message if isinstance(error, ssl.SSLCertVerificationError) else (error.reason or "handshake failed")
-        raise ConnectionFailedError(f"no TLS with {near.authority}: {reason}", code="TLS_FAILED", retryable=False) from None
+        reason = (
+            error.verify_message
+            if isinstance(error, ssl.SSLCertVerificationError)
+            else (error.reason or "handshake failed")
+        )
+        raise ConnectionFailedError(
+            f"no TLS with {near.authority}: {reason}", code="TLS_FAILED", retryable=False
+        ) from None
     except (OSError, anyio.BrokenResourceError, anyio.EndOfStream) as error:
         raise ConnectionFailedError(
-            f"cannot connect to {near.authority}: {_reason(error)}", details={"reused": False, "sent": False, "replied": False}
+            f"cannot connect to {near.authority}: {_reason(error)}",
+            details={"reused": False, "sent": False, "replied": False},
         ) from None
     if stream is None:
         raise deadline.exceeded()
     return stream
 
 
-async def _tunnel(tcp: Any, proxy: Address, address: Address, deadline: Deadline) -> Any:
+async def _tunnel(tcp: Any, proxy: BaseURL, address: BaseURL, deadline: Deadline) -> Any:
     """CONNECT through a proxy, by hand: the answer's head is small, and what follows belongs to TLS."""
-    target = f"{address.host}:{address.port}" if ":" not in address.host else f"[{address.host}]:{address.port}"
+    target = (
+        f"{address.host}:{address.port}"
+        if ":" not in address.host
+        else f"[{address.host}]:{address.port}"
+    )
     await tcp.send(f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n".encode("ascii"))
     head = b""
     while b"\r\n\r\n" not in head:
@@ -207,17 +273,19 @@ def _reason(error: BaseException) -> str:
     found = cause if isinstance(cause, OSError) else error
     if isinstance(found, OSError):
         # asyncio puts a sentence of its own into strerror
-        return (os.strerror(found.errno) if found.errno and found.errno > 0 else found.strerror) or type(found).__name__
+        return (
+            os.strerror(found.errno) if found.errno and found.errno > 0 else found.strerror
+        ) or type(found).__name__
     return type(found).__name__
 
 
-class _Pieces:
+class _BodyChunks:
     """An upload as httpcore wants it: an iterator object. (httpcore 1.0 leaves an async generator behind when it fails half way.)"""
 
-    def __init__(self, upload: Upload) -> None:
-        self._pieces: Iterator[bytes] = upload.pieces()
+    def __init__(self, upload: StreamingBody) -> None:
+        self._pieces: Iterator[bytes] = upload.chunks()
 
-    def __aiter__(self) -> _Pieces:
+    def __aiter__(self) -> _BodyChunks:
         return self
 
     async def __anext__(self) -> bytes:

@@ -14,20 +14,29 @@ from typing import Any
 
 import anyio
 
-from majordomo.errors import BadResponseError, ConfigurationError, ConnectionFailedError, DeadlineExceededError, MajordomoError, Phase
-from majordomo.transport.base_url import Address, Headers
+from majordomo.errors import (
+    BadResponseError,
+    ConfigurationError,
+    ConnectionFailedError,
+    DeadlineExceededError,
+    MajordomoError,
+    Phase,
+)
+from majordomo.transport.base_url import BaseURL, Headers
 from majordomo.transport.response import DecodedReply, header_map
-from majordomo.transport_types import Deadline, Upload, WireRequest, WireStream
+from majordomo.transport_types import Deadline, HTTPRequest, HTTPStream, StreamingBody
 
 LEAVING = 1.0  # seconds for closing an answer
 ENDING = 0.25  # seconds for what is pulled of one that was closed
 
 
-class ForeignRoom:
+class HTTPXTransport:
     """Transport over `carrier`, which stays the caller's to close."""
 
-    def __init__(self, address: Address, headers: Headers, carrier: Any) -> None:
-        if not hasattr(carrier, "handle_async_request") and not (hasattr(carrier, "send") and hasattr(carrier, "aclose")):
+    def __init__(self, address: BaseURL, headers: Headers, carrier: Any) -> None:
+        if not hasattr(carrier, "handle_async_request") and not (
+            hasattr(carrier, "send") and hasattr(carrier, "aclose")
+        ):
             raise ConfigurationError(
                 "transport is an httpx.AsyncClient or httpx.AsyncBaseTransport, or what stands around a way, as a recorder does",
                 details={"field": "transport"},
@@ -35,25 +44,31 @@ class ForeignRoom:
         self.address = address
         self._headers = headers
         self._carrier = carrier
-        self._httpx = _library_of(carrier)
+        self._httpx = _http_library(carrier)
         self._closed = False
 
-    async def open(self, request: WireRequest, deadline: Deadline) -> WireStream:
+    async def open(self, request: HTTPRequest, deadline: Deadline) -> HTTPStream:
         """Send, and wait for the head of the answer."""
         if self._closed:
             raise ConfigurationError("the provider is closed", code="CLOSED")
-        deadline.enter("first_byte")
+        deadline.start_phase("first_byte")
         response = await self._guarded(self._send(request), deadline)
-        deadline.enter("idle")
+        deadline.start_phase("idle")
         try:
-            return ForeignReply(response, deadline, self)
+            return HTTPXReply(response, deadline, self)
         except MajordomoError:
             await response.aclose()
             raise
 
-    async def _send(self, request: WireRequest) -> Any:
-        url = self.address.origin + ("" if request.rooted else self.address.path) + request.path
-        headers = [*self._headers, (b"Accept", request.accept.encode()), (b"Accept-Encoding", b"identity" if request.stream else b"gzip")]
+    async def _send(self, request: HTTPRequest) -> Any:
+        url = (
+            self.address.origin + ("" if request.from_origin else self.address.path) + request.path
+        )
+        headers = [
+            *self._headers,
+            (b"Accept", request.accept.encode()),
+            (b"Accept-Encoding", b"identity" if request.stream else b"gzip"),
+        ]
         if request.content_type:
             headers.append((b"Content-Type", request.content_type.encode("ascii")))
         body = request.body
@@ -69,7 +84,7 @@ class ForeignRoom:
     async def _guarded(self, work: Any, deadline: Deadline) -> Any:
         """One wait: the limit, and their errors as ours."""
         try:
-            with anyio.move_on_after(deadline.wait()):
+            with anyio.move_on_after(deadline.next_timeout()):
                 return await work
         except MajordomoError:
             raise
@@ -79,14 +94,21 @@ class ForeignRoom:
                 phase = "connect"
             elif isinstance(error, self._httpx.PoolTimeout):
                 phase = "queue"
-            raise DeadlineExceededError("the transport's own limit has passed", phase=phase) from None
+            raise DeadlineExceededError(
+                "the transport's own limit has passed", phase=phase
+            ) from None
         except self._httpx.InvalidURL:  # ours is none of those: the client looks where a redirect leads, though it is not to follow
-            raise BadResponseError("the backend redirects to what is no address", code="REDIRECT", retryable=False) from None
+            raise BadResponseError(
+                "the backend redirects to what is no address", code="REDIRECT", retryable=False
+            ) from None
         except (self._httpx.HTTPError, self._httpx.StreamError, OSError) as error:
             if isinstance(error, self._httpx.ConnectError) and _is_of_tls(error):
-                raise ConnectionFailedError(f"no TLS with {self.address.authority}", code="TLS_FAILED", retryable=False) from None
+                raise ConnectionFailedError(
+                    f"no TLS with {self.address.authority}", code="TLS_FAILED", retryable=False
+                ) from None
             raise ConnectionFailedError(
-                f"the exchange with {self.address.authority} failed: {type(error).__name__}", details={"reused": False, "sent": True}
+                f"the exchange with {self.address.authority} failed: {type(error).__name__}",
+                details={"reused": False, "sent": True},
             ) from None
         raise deadline.exceeded()
 
@@ -94,10 +116,10 @@ class ForeignRoom:
         self._closed = True
 
 
-class ForeignReply(DecodedReply):
+class HTTPXReply(DecodedReply):
     """An answer over a foreign client, decoded and limited as ours are."""
 
-    def __init__(self, response: Any, deadline: Deadline, room: ForeignRoom) -> None:
+    def __init__(self, response: Any, deadline: Deadline, room: HTTPXTransport) -> None:
         super().__init__(header_map(response.headers.raw))
         self.status: int = response.status_code
         self._response = response
@@ -148,11 +170,11 @@ async def _next(pieces: AsyncIterator[bytes]) -> bytes | None:
 class _UploadStream:
     """An upload that may be sent again, as httpx wants it."""
 
-    def __init__(self, upload: Upload) -> None:
+    def __init__(self, upload: StreamingBody) -> None:
         self._upload = upload
 
     def __aiter__(self) -> AsyncIterator[bytes]:
-        return _each(self._upload.pieces())
+        return _each(self._upload.chunks())
 
 
 async def _each(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
@@ -160,7 +182,7 @@ async def _each(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
         yield piece
 
 
-def _library_of(carrier: Any) -> Any:
+def _http_library(carrier: Any) -> Any:
     """httpx, or httpx2 when the carrier comes from there."""
     import importlib
 

@@ -10,13 +10,13 @@ _LIBRARIES = ("httpcore", "httpcore2", "httpx", "httpx2")
 _PARTS = ("", ".connection", ".http11", ".http2", ".proxy", ".socks")
 
 
-def hide_in_logs(hide: Callable[[str], str]) -> None:
+def redact_in_logs(redact: Callable[[str], str]) -> None:
     """Have `hide` applied, for as long as it lives, to what the HTTP libraries log. It costs nothing while they log nothing."""
     if not _hiding:
         for library in _LIBRARIES:
             for part in _PARTS:
                 logging.getLogger(library + part).addFilter(_filter)  # again is as once
-    _hiding[id(hide)] = hide
+    _hiding[id(redact)] = redact
 
 
 class _Filter(logging.Filter):
@@ -26,8 +26,8 @@ class _Filter(logging.Filter):
         except (TypeError, ValueError):  # not ours to mend: logging tells of it
             return True
         for alive in _hiding.valuerefs():  # one step: other threads may add to it meanwhile
-            if (hide := alive()) is not None:
-                shown = hide(shown)
+            if (redact := alive()) is not None:
+                shown = redact(shown)
         if shown != told:
             record.msg, record.args = shown, None
         return True

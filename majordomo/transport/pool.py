@@ -13,20 +13,25 @@ from majordomo.transport.connection import Connection
 from majordomo.transport_types import Deadline
 
 MAX_CONNECTIONS = 1000
-DIALS_AT_ONCE = 64
+MAX_CONCURRENT_CONNECTS = 64
 KEEP_SECONDS = 60.0
 
-Dial = Callable[[Deadline], Awaitable[Connection]]
+ConnectFunction = Callable[[Deadline], Awaitable[Connection]]
 
 
 class Pool:
     """Slot first, then connection; at most `size` connections at once."""
 
-    def __init__(self, dial: Dial, size: int = MAX_CONNECTIONS, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        dial: ConnectFunction,
+        size: int = MAX_CONNECTIONS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._dial = dial
         self._clock = clock
         self._slots = anyio.Semaphore(size, fast_acquire=True)
-        self._dials = anyio.Semaphore(DIALS_AT_ONCE, fast_acquire=True)
+        self._dials = anyio.Semaphore(MAX_CONCURRENT_CONNECTS, fast_acquire=True)
         self._idle: deque[Connection] = deque()
         self._closed = False
         self._guard: AsyncGenerator[None, None] | None = None
@@ -42,9 +47,9 @@ class Pool:
         finally:
             await self._close_connections()
 
-    async def take(self, deadline: Deadline) -> Connection:
-        """A connection for one exchange; `give_back` must follow. Raises ConfigurationError when the pool is closed."""
-        deadline.enter("queue")
+    async def acquire(self, deadline: Deadline) -> Connection:
+        """A connection for one exchange; `release` must follow. Raises ConfigurationError when the pool is closed."""
+        deadline.start_phase("queue")
         await _acquire(self._slots, deadline)
         try:
             if self._closed:
@@ -69,7 +74,7 @@ class Pool:
         finally:
             self._dials.release()
 
-    async def give_back(self, connection: Connection) -> None:
+    async def release(self, connection: Connection) -> None:
         """The exchange is over. A connection that is not clean is closed before its slot is free."""
         try:
             if not self._closed and connection.is_clean():
@@ -98,7 +103,7 @@ async def _acquire(semaphore: anyio.Semaphore, deadline: Deadline) -> None:
     try:
         semaphore.acquire_nowait()
     except anyio.WouldBlock:
-        with anyio.move_on_after(deadline.wait()) as scope:
+        with anyio.move_on_after(deadline.next_timeout()) as scope:
             await semaphore.acquire()
         if scope.cancelled_caught:
             raise deadline.exceeded() from None

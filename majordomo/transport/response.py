@@ -18,7 +18,7 @@ from majordomo.transport.socket_stream import READ
 DRAIN_BYTES = 64 * 1024
 DRAIN_SECONDS = 0.25
 INFLATE = 64 * 1024
-LONG = 6  # digits of a Content-Length from which on h11 does not see all of the body
+MAX_CHUNK = 6  # digits of a Content-Length from which on h11 does not see all of the body
 LAST = 16 * 1024  # bytes of a long body that h11 always sees, the end with them
 
 
@@ -50,12 +50,27 @@ class DecodedReply(ABC):
         """The next piece as it came, b"" at the end."""
 
 
-class Reply(DecodedReply):
+class HTTPReply(DecodedReply):
     """Status, headers and decoded pieces. Not a generator: it can be left at any point, and closed twice."""
 
-    __slots__ = ("_begun", "_chunked", "_connection", "_done", "_give_back", "_long", "_pieces", "_stream", "status")
+    __slots__ = (
+        "_begun",
+        "_chunked",
+        "_connection",
+        "_done",
+        "_give_back",
+        "_long",
+        "_pieces",
+        "_stream",
+        "status",
+    )
 
-    def __init__(self, response: httpcore.Response, connection: Connection, give_back: Callable[[Connection], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        response: httpcore.Response,
+        connection: Connection,
+        give_back: Callable[[Connection], Awaitable[None]],
+    ) -> None:
         super().__init__(header_map(response.headers))
         self.status: int = response.status
         stream: Any = response.stream
@@ -66,7 +81,7 @@ class Reply(DecodedReply):
         self._done = False
         self._begun = False  # whether httpcore has been asked for a piece of the body
         self._chunked = connection.awaits_chunks()
-        self._long = len(self.headers.get("content-length", "")) >= LONG
+        self._long = len(self.headers.get("content-length", "")) >= MAX_CHUNK
 
     async def _raw(self) -> bytes:
         if self._pieces is None:
@@ -99,16 +114,16 @@ class Reply(DecodedReply):
                 piece = await connection.wire.read_chunks()
                 self._chunked = bool(piece)
                 return piece
-            most = connection.owed() - LAST
+            most = connection.expected() - LAST
             if most <= 0:
                 return b""
-            piece = await connection.wire.read_most(min(most, READ))
+            piece = await connection.wire.read_available(min(most, READ))
         except BaseException as error:
             await self.aclose()
             if isinstance(error, (httpcore.NetworkError, BadChunkError)):
                 raise _cut() from None
             raise
-        connection.took(len(piece))
+        connection.consumed(len(piece))
         return piece
 
     async def _over(self) -> None:
@@ -145,7 +160,12 @@ class Reply(DecodedReply):
                 try:
                     while self._begun:
                         await self._pieces.__anext__()
-                except (StopAsyncIteration, httpcore.NetworkError, httpcore.ProtocolError, MajordomoError):
+                except (
+                    StopAsyncIteration,
+                    httpcore.NetworkError,
+                    httpcore.ProtocolError,
+                    MajordomoError,
+                ):
                     pass
                 except RuntimeError:  # "already running": the loop ends, and is about to close it
                     pass
@@ -154,7 +174,11 @@ class Reply(DecodedReply):
 
 
 def _cut() -> ConnectionFailedError:
-    return ConnectionFailedError("the connection was lost in the middle of the answer", code="REPLY_CUT", details={"replied": True})
+    return ConnectionFailedError(
+        "the connection was lost in the middle of the answer",
+        code="REPLY_CUT",
+        details={"replied": True},
+    )
 
 
 def header_map(headers: Any) -> Mapping[str, str]:
@@ -185,15 +209,21 @@ class Inflater:
         try:
             piece = self._zlib.decompress(self._input, INFLATE)
         except zlib.error:
-            raise BadResponseError("the answer says gzip and is none", code="BAD_ENCODING") from None
+            raise BadResponseError(
+                "the answer says gzip and is none", code="BAD_ENCODING"
+            ) from None
         if self._zlib.unused_data:  # zlib would keep all that comes
-            raise BadResponseError("the answer goes on behind the end of its gzip", code="BAD_ENCODING")
+            raise BadResponseError(
+                "the answer goes on behind the end of its gzip", code="BAD_ENCODING"
+            )
         self._input = self._zlib.unconsumed_tail
         return piece
 
     def end(self) -> bytes:
         if not self._zlib.eof:
-            raise ConnectionFailedError("the answer ended before its gzip did", code="REPLY_CUT", details={"replied": True})
+            raise ConnectionFailedError(
+                "the answer ended before its gzip did", code="REPLY_CUT", details={"replied": True}
+            )
         return b""
 
 
@@ -204,4 +234,7 @@ def inflater(headers: Mapping[str, str]) -> Inflater | None:
         return None
     if coding in ("gzip", "x-gzip"):
         return Inflater()
-    raise BadResponseError(f"the answer is coded as {plain_text(coding, 40)!r}; only gzip was asked for", code="BAD_ENCODING")
+    raise BadResponseError(
+        f"the answer is coded as {plain_text(coding, 40)!r}; only gzip was asked for",
+        code="BAD_ENCODING",
+    )

@@ -17,11 +17,13 @@ from majordomo.transport.chunks import Chunks
 from majordomo.transport.httpcore_compat import httpcore
 from majordomo.transport_types import Deadline
 
-HOLD = 64 * 1024
-READ = 256 * 1024  # as much as an event loop takes at once: with less, every piece is cut in two and waited for twice
+MAX_BUFFER = 64 * 1024
+READ = (
+    256 * 1024
+)  # as much as an event loop takes at once: with less, every piece is cut in two and waited for twice
 
 
-class Wire(httpcore.AsyncNetworkStream):
+class SocketStream(httpcore.AsyncNetworkStream):
     """What httpcore's connection reads from and writes to. httpcore's own time-outs stay unset; `deadline` is asked before every wait."""
 
     def __init__(self, stream: anyio.abc.ByteStream, deadline: Deadline, *, secure: bool) -> None:
@@ -46,11 +48,13 @@ class Wire(httpcore.AsyncNetworkStream):
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """The next bytes for httpcore, b"" at the end: up to READ, though it would take fewer. Sends what is held first."""
         if self._held:
-            with contextlib.suppress(httpcore.WriteError):  # an answer may be there all the same, and says more
+            with contextlib.suppress(
+                httpcore.WriteError
+            ):  # an answer may be there all the same, and says more
                 await self._flush()
-        return self._chunks.release() or self._chunks.feed(await self.read_most(READ))
+        return self._chunks.release() or self._chunks.feed(await self.read_available(READ))
 
-    async def read_most(self, most: int) -> bytes:
+    async def read_available(self, most: int) -> bytes:
         """The next bytes as they come, at most so many (up to READ); b"" at the end."""
         received = await self._received(most)
         # anyio hands out what it has up to that many bytes: a full piece may have more behind it, above the socket
@@ -65,7 +69,7 @@ class Wire(httpcore.AsyncNetworkStream):
         while chunks.plain:
             if text := chunks.take(data):
                 return text
-            if chunks.plain and not (data := await self.read_most(READ)):
+            if chunks.plain and not (data := await self.read_available(READ)):
                 break  # the end: it says what that means
         return b""
 
@@ -76,7 +80,7 @@ class Wire(httpcore.AsyncNetworkStream):
         deadline = self.deadline
         while True:
             received: bytes | None = None
-            wait = deadline.wait()
+            wait = deadline.next_timeout()
             watch = deadline.watch if deadline.phase != "idle" else None
             try:
                 with anyio.move_on_after(wait if watch is None else min(wait, deadline.tick)):
@@ -88,15 +92,17 @@ class Wire(httpcore.AsyncNetworkStream):
             if received is not None:
                 return received
             if watch is not None:
-                await watch()  # even when the limit has passed: it may have been the wrong one, the model loads
-            if watch is None or deadline.left() <= 0:
+                await (
+                    watch()
+                )  # even when the limit has passed: it may have been the wrong one, the model loads
+            if watch is None or deadline.remaining() <= 0:
                 raise deadline.exceeded()  # ours, and typed: it passes through httpcore untouched
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
         """Held until 64 KiB or the next read, so that head and small body leave in one packet."""
         self._held.append(buffer)
         self._held_size += len(buffer)
-        if self._held_size >= HOLD:
+        if self._held_size >= MAX_BUFFER:
             await self._flush()
 
     async def _flush(self) -> None:
@@ -109,10 +115,12 @@ class Wire(httpcore.AsyncNetworkStream):
             ready = self._poll_both.poll(0)
             if ready and ready[0][1] & ~select.POLLOUT:
                 raise httpcore.WriteError("the server already answers")
-            watched = not ready  # the socket is full: the server does not read, it may be about to answer
+            watched = (
+                not ready
+            )  # the socket is full: the server does not read, it may be about to answer
         self.sent = True
         try:
-            with anyio.move_on_after(self.deadline.wait()) as scope:
+            with anyio.move_on_after(self.deadline.next_timeout()) as scope:
                 await (self._send_watching(data) if watched else self._stream.send(data))
         except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
             raise httpcore.WriteError("connection lost") from None
@@ -128,7 +136,12 @@ class Wire(httpcore.AsyncNetworkStream):
             async def listen() -> None:
                 try:
                     self._early = await self._stream.receive(READ)
-                except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
+                except (
+                    anyio.EndOfStream,
+                    anyio.BrokenResourceError,
+                    anyio.ClosedResourceError,
+                    OSError,
+                ):
                     return  # the next write or read meets it too
                 group.cancel_scope.cancel()
 
@@ -181,18 +194,22 @@ class Wire(httpcore.AsyncNetworkStream):
                 await anyio.aclose_forcefully(self._stream)
             except RuntimeError:  # its event loop is closed, and the collector's are its sockets; the other side need not wait for that
                 with contextlib.suppress(OSError):
-                    self._stream.extra(anyio.abc.SocketAttribute.raw_socket).shutdown(socket.SHUT_RDWR)
+                    self._stream.extra(anyio.abc.SocketAttribute.raw_socket).shutdown(
+                        socket.SHUT_RDWR
+                    )
 
     def get_extra_info(self, info: str) -> Any:
         return self._ssl if info == "ssl_object" else None
 
 
-async def dial(host: str, port: int) -> anyio.abc.ByteStream:
+async def connect_tcp(host: str, port: int) -> anyio.abc.ByteStream:
     """A TCP connection that notices, in time, when the other side is gone: models load for minutes."""
     try:
         stream = await anyio.connect_tcp(host, port)
     except BaseExceptionGroup as group:
-        found = group.subgroup(MajordomoError)  # a ban on connections in this process refuses in its own words, which anyio wraps
+        found = group.subgroup(
+            MajordomoError
+        )  # a ban on connections in this process refuses in its own words, which anyio wraps
         if found is None:
             raise
         while isinstance(found, BaseExceptionGroup):
@@ -205,12 +222,16 @@ async def dial(host: str, port: int) -> anyio.abc.ByteStream:
     return stream
 
 
-async def secure(stream: anyio.abc.ByteStream, host: str, context: ssl.SSLContext) -> anyio.abc.ByteStream:
+async def start_tls(
+    stream: anyio.abc.ByteStream, host: str, context: ssl.SSLContext
+) -> anyio.abc.ByteStream:
     """TLS over `stream`, which is closed when that fails or is cancelled."""
     from anyio.streams.tls import TLSStream
 
     try:
-        return await TLSStream.wrap(stream, server_side=False, hostname=host, ssl_context=context, standard_compatible=False)
+        return await TLSStream.wrap(
+            stream, server_side=False, hostname=host, ssl_context=context, standard_compatible=False
+        )
     except BaseException:
         with anyio.CancelScope(shield=True):
             await anyio.aclose_forcefully(stream)

@@ -28,6 +28,8 @@ def _context(ca_file: str | None) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=ca_file)
     except (OSError, ssl.SSLError):
-        raise ConfigurationError("tls names no file of CA certificates", details={"field": "tls"}) from None
+        raise ConfigurationError(
+            "tls names no file of CA certificates", details={"field": "tls"}
+        ) from None
     context.set_alpn_protocols(["http/1.1"])
     return context

@@ -29,7 +29,7 @@ class Backend:
     pages: tuple[str, ...]
     model: Callable[[], llm.Model]
     provider: Callable[[], llm.Provider]
-    pictures: str = "–"
+    images: str = "–"
     usage: str = "input, output, cached, reasoning"
     cancel: str = "closes the connection"
     told: str = "–"
@@ -40,36 +40,60 @@ def _of(make: Callable[[], Any], name: str) -> dict[str, Any]:
 
 
 def _preset(name: str) -> Backend:
-    pictures = "yes, with `modalities` in `extra`" if name == "openrouter" else COMPATIBLE["pictures"]
+    pictures = "yes, with `modalities` in `extra`" if name == "openrouter" else COMPATIBLE["images"]
     made = _of(lambda: md.OpenAICompatible(preset=name, api_key="k"), "m")
     pages = ("compatible", "llama-cpp") if name == "llamacpp" else ("compatible",)
-    return Backend(name, pages, **made, pictures=pictures, told=COMPATIBLE["told"])
+    return Backend(name, pages, **made, images=pictures, told=COMPATIBLE["told"])
 
 
-COMPATIBLE = {"pictures": "if the server sends any", "told": "what the server declares"}
+COMPATIBLE = {"images": "if the server sends any", "told": "what the server declares"}
 BACKENDS = [
     Backend(
         "`OpenAI` Responses",
         ("openai",),
         **_of(lambda: md.OpenAI("k", api="responses"), "gpt-5"),
-        pictures="yes, with the hosted tool in `extra`",
-        told="chat, pictures, embeddings, by name",
+        images="yes, with the hosted tool in `extra`",
+        told="chat, images, embeddings, by name",
     ),
     Backend(
-        '`OpenAI(api="chat")`', ("openai",), **_of(lambda: md.OpenAI("k", api="chat"), "gpt-5"), told="chat, pictures, embeddings, by name"
+        '`OpenAI(api="chat")`',
+        ("openai",),
+        **_of(lambda: md.OpenAI("k", api="chat"), "gpt-5"),
+        told="chat, images, embeddings, by name",
     ),
-    Backend("`OpenAICompatible`", ("compatible",), **_of(lambda: md.OpenAICompatible(), "m"), **COMPATIBLE),
+    Backend(
+        "`OpenAICompatible`",
+        ("compatible",),
+        **_of(lambda: md.OpenAICompatible(), "m"),
+        **COMPATIBLE,
+    ),
     *(_preset(name) for name in PRESETS),
     Backend(
         "`LlamaSwap`",
         ("llama-swap",),
         **_of(lambda: md.LlamaSwap(), "m"),
-        pictures="if the server sends any",
+        images="if the server sends any",
         told="what its operator declares; loaded or not",
     ),
-    Backend("`Ollama`", ("ollama",), **_of(lambda: md.Ollama(), "m"), usage="input, output", told="all; loaded or not"),
-    Backend("`Anthropic` up to 4.5", ("anthropic",), **_of(lambda: md.Anthropic("k"), "claude-sonnet-4-5"), told="chat, sight, tools"),
-    Backend("`Anthropic` from 4.7", ("anthropic",), **_of(lambda: md.Anthropic("k"), "claude-opus-4-8"), told="chat, sight, tools"),
+    Backend(
+        "`Ollama`",
+        ("ollama",),
+        **_of(lambda: md.Ollama(), "m"),
+        usage="input, output",
+        told="all; loaded or not",
+    ),
+    Backend(
+        "`Anthropic` up to 4.5",
+        ("anthropic",),
+        **_of(lambda: md.Anthropic("k"), "claude-sonnet-4-5"),
+        told="chat, sight, tools",
+    ),
+    Backend(
+        "`Anthropic` from 4.7",
+        ("anthropic",),
+        **_of(lambda: md.Anthropic("k"), "claude-opus-4-8"),
+        told="chat, sight, tools",
+    ),
     Backend(
         '`Anthropic(version="2026-10-21")`',
         ("anthropic",),
@@ -80,25 +104,32 @@ BACKENDS = [
         "`Gemini` 2.5",
         ("gemini",),
         **_of(lambda: md.Gemini("k"), "gemini-2.5-flash"),
-        pictures="yes",
-        told="chat, sight, thinking, pictures, embeddings",
+        images="yes",
+        told="chat, sight, thinking, images, embeddings",
     ),
     Backend(
         "`Gemini` 3",
         ("gemini",),
         **_of(lambda: md.Gemini("k"), "gemini-3-pro"),
-        pictures="yes",
-        told="chat, sight, thinking, pictures, embeddings",
+        images="yes",
+        told="chat, sight, thinking, images, embeddings",
     ),
-    Backend("`Offline`", ("offline",), **_of(lambda: md.Offline(), "clerk"), usage="–", cancel="stops", told="all"),
+    Backend(
+        "`Offline`",
+        ("offline",),
+        **_of(lambda: md.Offline(), "rules"),
+        usage="–",
+        cancel="stops",
+        told="all",
+    ),
 ]
 
 # What stands in words above, and the tests that show it
 WORDS = {
-    "pictures in answers": [
+    "images in answers": [
         "tests/dialects/test_chat_dialects.py::test_responses_draw_with_the_hosted_tool",
-        "tests/dialects/test_chat_dialects.py::test_gemini_a_drawn_picture_comes_out_and_its_draft_does_not",
-        "tests/dialects/test_openai_chat.py::test_pictures_in_answers_become_parts_and_links_are_not_fetched",
+        "tests/dialects/test_chat_dialects.py::test_gemini_a_drawn_image_comes_out_and_its_draft_does_not",
+        "tests/dialects/test_openai_chat.py::test_images_in_answers_become_parts_and_links_are_not_fetched",
     ],
     "`usage` tells": ["tests/dialects/test_chat_dialects.py::test_a_whole_answer"],
     "cancelling": [
@@ -122,7 +153,11 @@ FIELDS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     '`tool_choice="none"`': (TOOLS | {"tool_choice": "none"}, TOOLS, "tool_choice"),
     '`tool_choice="required"`': (TOOLS | {"tool_choice": "required"}, TOOLS, "tool_choice"),
     "`tool_choice` a name": (TOOLS | {"tool_choice": "look"}, TOOLS, "tool_choice"),
-    "`output`": ({"output": {"type": "object", "properties": {"a": {"type": "integer"}}}}, {}, "output"),
+    "`output`": (
+        {"output": {"type": "object", "properties": {"a": {"type": "integer"}}}},
+        {},
+        "output",
+    ),
     "`temperature` to 1": ({"temperature": 0.5}, {}, "temperature"),
     "`temperature` above 1": ({"temperature": 1.5}, {}, "temperature"),
     "`top_p`": ({"top_p": 0.5}, {}, "top_p"),
@@ -133,7 +168,11 @@ FIELDS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     '`reasoning="low"`': ({"reasoning": "low"}, {}, "reasoning"),
     "`reasoning` in tokens": ({"reasoning": 4000}, {}, "reasoning"),
     '`reasoning="off"`': ({"reasoning": "off"}, {}, "reasoning"),
-    "`temperature` beside `reasoning`": ({"reasoning": "low", "temperature": 0.5}, {"reasoning": "low"}, "temperature"),
+    "`temperature` beside `reasoning`": (
+        {"reasoning": "low", "temperature": 0.5},
+        {"reasoning": "low"},
+        "temperature",
+    ),
 }
 WORDS_OF_CELLS = {
     "yes": "it arrives",
@@ -147,13 +186,15 @@ LEGEND = """What thinking a model gets back: its text, its signature (or what th
 A bare name is a preset of `OpenAICompatible`. Whether the model behind it can do what the backend can say, the model decides."""
 
 
-def body_of(model: Any, messages: Sequence[llm.Message], fields: Mapping[str, Any]) -> tuple[str, list[str | None]]:
+def body_of(
+    model: Any, messages: Sequence[llm.Message], fields: Mapping[str, Any]
+) -> tuple[str, list[str | None]]:
     """The body in JSON, and the fields that warnings name. Offline has no body, and warns all the same."""
     request = llm.Request(tuple(messages), **fields)
-    if not hasattr(model, "_door"):
-        return "", [warning.field for warning in model.listen(request)._warnings]
-    wire, warnings = model._door.encode(model.id, request)
-    raw = wire.body if isinstance(wire.body, bytes) else b"".join(wire.body.pieces())
+    if not hasattr(model, "_codec"):
+        return "", [warning.field for warning in model._stream(request)._warnings]
+    wire, warnings = model._codec.encode_request(model.id, request)
+    raw = wire.body if isinstance(wire.body, bytes) else b"".join(wire.body.chunks())
     return json.dumps(json.loads(raw), ensure_ascii=False), [warning.field for warning in warnings]
 
 
@@ -199,7 +240,7 @@ def system_cell(model: Any) -> str:
 
 def thinking_cell(model: Any) -> str:
     """What of its own thoughts a model is sent again, in a plain conversation and in a tool loop."""
-    owner = model._door.owner if hasattr(model, "_door") else model.provider
+    owner = model._codec.provider if hasattr(model, "_codec") else model.provider
     opaque = {
         "signature": "SIGNED",
         "encrypted_content": "SIGNED",
@@ -209,8 +250,12 @@ def thinking_cell(model: Any) -> str:
     found = []
     for said in ([thought, "ok"], [thought, call]):
         results = [md.tool_result(call, "seen")] if call in said else []
-        body, _ = body_of(model, [md.user("hi"), llm.assistant(*said), *results, md.user("go on")], {})
-        kinds = [word for word, mark in (("text", "PRIVATE"), ("signature", "SIGNED")) if mark in body]
+        body, _ = body_of(
+            model, [md.user("hi"), llm.assistant(*said), *results, md.user("go on")], {}
+        )
+        kinds = [
+            word for word, mark in (("text", "PRIVATE"), ("signature", "SIGNED")) if mark in body
+        ]
         found.append(" and ".join(kinds))
     plain, looped = found
     return (plain or "–") if plain == looped else f"{looped}, in tool loops only"
@@ -226,9 +271,14 @@ def column(backend: Backend) -> dict[str, str]:
     )
     looked = [md.user("hi"), llm.assistant(call), md.tool_result(call, "RESULT", PICTURE)]
     cells = {
-        "pictures of the user": part_cell(model, [md.user("HERE", PICTURE)], "HERE", picture),
-        "pictures in tool results": part_cell(model, looked, "RESULT", picture),
-        "pictures of the assistant": part_cell(model, [md.user("hi"), llm.assistant("SAID", PICTURE), md.user("go on")], "SAID", picture),
+        "images of the user": part_cell(model, [md.user("HERE", PICTURE)], "HERE", picture),
+        "images in tool results": part_cell(model, looked, "RESULT", picture),
+        "images of the assistant": part_cell(
+            model,
+            [md.user("hi"), llm.assistant("SAID", PICTURE), md.user("go on")],
+            "SAID",
+            picture,
+        ),
         "PDF files": part_cell(model, [md.user("HERE", pdf)], "HERE", "HERE"),
         "text files": part_cell(model, [md.user("HERE", note)], "HERE", "HERE"),
         "system turns in the middle": system_cell(model),
@@ -240,8 +290,14 @@ def column(backend: Backend) -> dict[str, str]:
         cells["embeddings"] = "yes"
     except md.UnsupportedError:
         cells["embeddings"] = "no"
-    words = (backend.pictures, backend.usage, backend.cancel, backend.told)
-    return cells | dict(zip(("pictures in answers", "`usage` tells", "cancelling", "`models()` tells"), words, strict=True))
+    words = (backend.images, backend.usage, backend.cancel, backend.told)
+    return cells | dict(
+        zip(
+            ("images in answers", "`usage` tells", "cancelling", "`models()` tells"),
+            words,
+            strict=True,
+        )
+    )
 
 
 def grouped(columns: Sequence[tuple[str, dict[str, str]]]) -> list[tuple[str, dict[str, str]]]:
@@ -263,9 +319,19 @@ def columns() -> list[tuple[Backend, dict[str, str]]]:
 
 def whole_table() -> str:
     """All backends, each with a link to its page."""
-    found = grouped([(f"[{backend.name}](backends/{backend.pages[-1]}.md)", cells) for backend, cells in columns()])
-    made = table(["", *(name for name, _ in found)], [[row, *(cells[row] for _, cells in found)] for row in found[0][1]])
-    shown = "\n".join(f"* {row}: {', '.join(f'`{name}`' for name in names)}" for row, names in WORDS.items())
+    found = grouped(
+        [
+            (f"[{backend.name}](backends/{backend.pages[-1]}.md)", cells)
+            for backend, cells in columns()
+        ]
+    )
+    made = table(
+        ["", *(name for name, _ in found)],
+        [[row, *(cells[row] for _, cells in found)] for row in found[0][1]],
+    )
+    shown = "\n".join(
+        f"* {row}: {', '.join(f'`{name}`' for name in names)}" for row, names in WORDS.items()
+    )
     return f"{legend(WORDS_OF_CELLS)} {LEGEND}\n\n{made}\n\nThe rows in words, and more that no encoder tells, are shown by these tests:\n\n{shown}"
 
 
@@ -273,7 +339,9 @@ def page_tables() -> dict[str, str]:
     """The table of each backend's own page."""
     tables = {}
     for page in dict.fromkeys(page for backend, _ in columns() for page in backend.pages):
-        found = grouped([(backend.name, cells) for backend, cells in columns() if page in backend.pages])
+        found = grouped(
+            [(backend.name, cells) for backend, cells in columns() if page in backend.pages]
+        )
         if len(found) == 1 and found[0][0] in PRESETS:
             found = [(f'`OpenAICompatible(preset="{found[0][0]}")`', found[0][1])]
         tables[page] = of_one_page(WORDS_OF_CELLS, list(found[0][1]), found)

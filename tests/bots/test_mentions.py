@@ -34,7 +34,24 @@ def test_what_would_ring_is_joined(text: str) -> None:
     assert safe_text(made) == made
 
 
-_PIECES = [*RINGS, "@", "<", "!", "&", "everyone", "here", "\u200d", "a", "_", ".", " ", "\n", "@EVERYONE", "\uff20everyone", "\u0130"]
+_PIECES = [
+    *RINGS,
+    "@",
+    "<",
+    "!",
+    "&",
+    "everyone",
+    "here",
+    "\u200d",
+    "a",
+    "_",
+    ".",
+    " ",
+    "\n",
+    "@EVERYONE",
+    "\uff20everyone",
+    "\u0130",
+]
 
 
 @given(st.lists(st.sampled_from(_PIECES) | st.text(max_size=3)).map("".join))
@@ -47,11 +64,22 @@ def test_doing_it_twice_changes_nothing_and_nothing_rings(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["me@example.com", "first.last+tag@example.com", "a < b and b<c", "<https://example.com>", "meet @ noon", "", "@"]
+    "text",
+    [
+        "me@example.com",
+        "first.last+tag@example.com",
+        "a < b and b<c",
+        "<https://example.com>",
+        "meet @ noon",
+        "",
+        "@",
+    ],
 )
 def test_the_rest_stays_as_it_is(text: str) -> None:
     assert safe_text(text) == text
 
 
 def test_a_cut_does_not_take_the_joiner_away() -> None:
-    assert any(message.startswith("@\u200deve") for message in split("x" * 14 + safe_text("@everyone"), 16))
+    assert any(
+        message.startswith("@\u200deve") for message in split("x" * 14 + safe_text("@everyone"), 16)
+    )

@@ -15,7 +15,11 @@ WORDS = "The tide comes in twice a day. Boats lie on the sand until then! Do the
 
 
 def code(lines: int, mark: str = "```", language: str = "python") -> str:
-    return f"{mark}{language}\n" + "".join(f"line_{number} = {number}\n" for number in range(lines)) + f"{mark}\n"
+    return (
+        f"{mark}{language}\n"
+        + "".join(f"line_{number} = {number}\n" for number in range(lines))
+        + f"{mark}\n"
+    )
 
 
 def test_what_fits_stays_as_it_is() -> None:
@@ -25,12 +29,32 @@ def test_what_fits_stays_as_it_is() -> None:
 
 
 CUTS = {
-    "paragraph before line": ("aaaaaaaaaaaa\n\nbbbb\ncccccc dddd", 24, ["aaaaaaaaaaaa\n\n", "bbbb\ncccccc dddd"]),
-    "line before sentence": ("aaaaaaaaaa\nbbb. ccccc dddd", 20, ["aaaaaaaaaa\n", "bbb. ccccc dddd"]),
-    "sentence before word": ("aaaa aaaaaa. bbb ccccc dddd", 20, ["aaaa aaaaaa. ", "bbb ccccc dddd"]),
+    "paragraph before line": (
+        "aaaaaaaaaaaa\n\nbbbb\ncccccc dddd",
+        24,
+        ["aaaaaaaaaaaa\n\n", "bbbb\ncccccc dddd"],
+    ),
+    "line before sentence": (
+        "aaaaaaaaaa\nbbb. ccccc dddd",
+        20,
+        ["aaaaaaaaaa\n", "bbb. ccccc dddd"],
+    ),
+    "sentence before word": (
+        "aaaa aaaaaa. bbb ccccc dddd",
+        20,
+        ["aaaa aaaaaa. ", "bbb ccccc dddd"],
+    ),
     "word before letter": ("aaaa aaaaaaa bbbbbbbbbbbbb", 20, ["aaaa aaaaaaa ", "bbbbbbbbbbbbb"]),
-    "a word at the end before a paragraph at the beginning": ("a\n\nbbbbbb bbbb cccccccccc", 16, ["a\n\nbbbbbb bbbb ", "cccccccccc"]),
-    "quoted ends of sentences": ('She said "go now." Then they left', 24, ['She said "go now." ', "Then they left"]),
+    "a word at the end before a paragraph at the beginning": (
+        "a\n\nbbbbbb bbbb cccccccccc",
+        16,
+        ["a\n\nbbbbbb bbbb ", "cccccccccc"],
+    ),
+    "quoted ends of sentences": (
+        'She said "go now." Then they left',
+        24,
+        ['She said "go now." ', "Then they left"],
+    ),
     "sentences without spaces": (
         "潮は一日に二度満ちる。舟は砂の上で待つ。気にするだろうか",
         16,
@@ -61,7 +85,9 @@ def test_longer_code_is_closed_and_opened_again_with_its_language() -> None:
     for message in told[1:-1]:
         assert message.endswith("\n```")
     assert told[-1].endswith("```\nAfter.")
-    assert [line for message in told for line in message.splitlines() if line.startswith("line_")] == code(40).splitlines()[1:-1]
+    assert [
+        line for message in told for line in message.splitlines() if line.startswith("line_")
+    ] == code(40).splitlines()[1:-1]
 
 
 @pytest.mark.parametrize(
@@ -77,7 +103,10 @@ def test_fences_of_any_length_and_kind(opening: str, inner: str, closing: str) -
     text = f"{opening}\n" + f"{inner}\n" * 60 + f"{closing}\nafter the code"
     told = split(text, 120)
     assert len(told) > 2
-    assert all(message.startswith(tuple(f"{opening}\n{line}\n" for line in inner.splitlines())) for message in told[:-1])
+    assert all(
+        message.startswith(tuple(f"{opening}\n{line}\n" for line in inner.splitlines()))
+        for message in told[:-1]
+    )
     assert "".join(told).endswith(f"{closing}\nafter the code")
 
 
@@ -123,7 +152,13 @@ def test_lengths_are_counted_as_the_platform_counts() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "field"), [({"limit": 15}, "limit"), ({"limit": "2000"}, "limit"), ({"count": "bytes"}, "count"), ({"text": b"x"}, "text")]
+    ("settings", "field"),
+    [
+        ({"limit": 15}, "limit"),
+        ({"limit": "2000"}, "limit"),
+        ({"count": "bytes"}, "count"),
+        ({"text": b"x"}, "text"),
+    ],
 )
 def test_what_makes_no_sense_names_its_field(settings: dict[str, object], field: str) -> None:
     with pytest.raises(md.InvalidRequestError) as caught:
@@ -159,7 +194,9 @@ TEXTS = st.one_of(st.lists(PARTS, max_size=120).map("".join), st.text(max_size=3
 
 
 def length(text: str, count: str) -> int:
-    return len(text) if count == "characters" else len(text.encode("utf-16-le", "surrogatepass")) // 2
+    return (
+        len(text) if count == "characters" else len(text.encode("utf-16-le", "surrogatepass")) // 2
+    )
 
 
 @settings(max_examples=tries(400), deadline=None)
@@ -167,7 +204,9 @@ def length(text: str, count: str) -> int:
 @example("```" + "p" * 60 + "\n" + "x\n" * 60, 16, "utf16")
 @example("`" * 40 + "\n" + "x\n" * 60, 16, "characters")
 @example(" " * 30 + "```\n" + "x" * 60, 16, "characters")
-def test_no_message_is_too_long_and_together_they_are_the_text(text: str, limit: int, count: str) -> None:
+def test_no_message_is_too_long_and_together_they_are_the_text(
+    text: str, limit: int, count: str
+) -> None:
     told = pieces(text, limit, count=count)  # type: ignore[arg-type]
     assert "".join(text[piece.start : piece.end] for piece in told) == text
     before = None
@@ -205,7 +244,9 @@ def test_growing_text_touches_only_the_last_message(parts: list[str], limit: int
 def test_the_messages_of_a_growing_text_are_those_of_the_whole() -> None:
     text = (WORDS * 3 + "\n\n" + code(30) + "\n" + WORDS * 2) * 2
     splitter = Splitter(300)
-    changes = [change for end in range(1, len(text) + 1, 7) for change in splitter.update(text[:end])] + splitter.update(text)
+    changes = [
+        change for end in range(1, len(text) + 1, 7) for change in splitter.update(text[:end])
+    ] + splitter.update(text)
     assert list(splitter.messages) == split(text, 300)
     assert sum(change.new for change in changes) == len(splitter.messages)
     assert splitter.update(text) == []
@@ -213,9 +254,14 @@ def test_the_messages_of_a_growing_text_are_those_of_the_whole() -> None:
 
 def test_another_text_replaces_what_was_shown() -> None:
     splitter = Splitter(16)
-    assert [(change.index, change.new) for change in splitter.update("waiting in line, number 3")] == [(0, True), (1, True)]
+    assert [
+        (change.index, change.new) for change in splitter.update("waiting in line, number 3")
+    ] == [(0, True), (1, True)]
     changes = splitter.update("hello")
-    assert [(change.index, change.text, change.new) for change in changes] == [(0, "hello", False), (1, "", False)]
+    assert [(change.index, change.text, change.new) for change in changes] == [
+        (0, "hello", False),
+        (1, "", False),
+    ]
     assert splitter.messages == ("hello",)
 
 

@@ -12,7 +12,7 @@ from anyio.lowlevel import checkpoint
 
 import majordomo as md
 from majordomo import imagegen, llm
-from majordomo.bots import Live, PictureSnapshot, Snapshot, throttle, throttle_picture
+from majordomo.bots import ImageSnapshot, Snapshot, ThrottledStream, throttle, throttle_image
 from tests.support.fake_clock import FakeClock
 
 pytestmark = pytest.mark.anyio
@@ -54,14 +54,14 @@ class Talk:
         self.say(StopAsyncIteration())
 
 
-async def collect(live: Live[Any], into: list[Any]) -> None:
+async def collect(live: ThrottledStream[Any], into: list[Any]) -> None:
     async with live:
         async for snapshot in live:
             into.append(snapshot)
 
 
 @asynccontextmanager
-async def shown(live: Live[Any]) -> AsyncIterator[list[Any]]:
+async def shown(live: ThrottledStream[Any]) -> AsyncIterator[list[Any]]:
     """Snapshots as they come, taken by a task of their own."""
     seen: list[Any] = []
     async with anyio.create_task_group() as group:
@@ -93,7 +93,11 @@ async def test_at_most_one_edit_in_so_many_seconds_and_the_last_state_always() -
         assert len(seen) == 3
         await clock.advance(1.2)
     assert [snapshot.finished for snapshot in seen] == [False, False, False, True]
-    assert (seen[-1].text, seen[-1].reply, seen[-1].elapsed) == ("Good evening, world!", reply, pytest.approx(7.4))
+    assert (seen[-1].text, seen[-1].reply, seen[-1].elapsed) == (
+        "Good evening, world!",
+        reply,
+        pytest.approx(7.4),
+    )
     assert (talk.entered_times, talk.left) == (1, 1)
 
 
@@ -112,14 +116,23 @@ async def test_what_happens_before_the_first_word_is_shown_as_words() -> None:
             await clock.advance(1)
         talk.say("So: ")
         await clock.advance(1)
-    assert [snapshot.shown for snapshot in seen] == ["waiting, number 3", "waiting", "loading the model", "thinking", "using draw", "So: "]
+    assert [snapshot.shown for snapshot in seen] == [
+        "waiting, number 3",
+        "waiting",
+        "loading the model",
+        "thinking",
+        "using draw",
+        "So: ",
+    ]
     assert seen[-1].status == ""
 
 
 async def test_words_of_ones_own_and_no_word_for_what_is_no_news() -> None:
     clock, talk = FakeClock(), Talk()
     words = {llm.Queued: "bitte warten"}
-    async with shown(throttle(talk, 0, words=lambda event: words.get(type(event)), clock=clock)) as seen:
+    async with shown(
+        throttle(talk, 0, formatter=lambda event: words.get(type(event)), clock=clock)
+    ) as seen:
         talk.say(llm.Queued(1))
         await clock.settle()
         talk.say(llm.ThinkingDelta("hm"))
@@ -127,10 +140,18 @@ async def test_words_of_ones_own_and_no_word_for_what_is_no_news() -> None:
     assert [snapshot.shown for snapshot in seen] == ["bitte warten"]
 
 
-async def test_the_words_after_a_tool_are_a_new_paragraph(picture: Callable[..., md.ImagePart]) -> None:
-    clock, talk, drawn = FakeClock(), Talk(), picture()
+async def test_the_words_after_a_tool_are_a_new_paragraph(
+    image: Callable[..., md.ImagePart],
+) -> None:
+    clock, talk, drawn = FakeClock(), Talk(), image()
     call = llm.ToolCallPart("1", "draw")
-    talk.say("I draw.", llm.ToolCall(0, call), llm.ImageReady(drawn), llm.ToolReturned(call, llm.ToolResultPart("1", "draw")), "There.")
+    talk.say(
+        "I draw.",
+        llm.ToolCall(0, call),
+        llm.ImageReady(drawn),
+        llm.ToolReturned(call, llm.ToolResultPart("1", "draw")),
+        "There.",
+    )
     talk.end()
     seen: list[Snapshot] = []
     await collect(throttle(talk, 0, clock=clock), seen)
@@ -145,7 +166,10 @@ async def test_a_heartbeat_when_nothing_is_said() -> None:
             await clock.advance(2.5)
         talk.say("a")
         await clock.advance(1)
-    assert [(snapshot.shown, snapshot.elapsed) for snapshot in seen] == [*(("loading the model", at) for at in (0, 5, 10, 15)), ("a", 16)]
+    assert [(snapshot.shown, snapshot.elapsed) for snapshot in seen] == [
+        *(("loading the model", at) for at in (0, 5, 10, 15)),
+        ("a", 16),
+    ]
 
 
 async def test_a_slow_edit_means_fewer_edits() -> None:
@@ -169,7 +193,7 @@ async def test_a_platform_may_ask_for_patience() -> None:
     async with shown(live) as seen:
         talk.say("a")
         await clock.settle()
-        live.hold(10)
+        live.pause_for(10)
         talk.say("b")
         await clock.advance(9)
         assert len(seen) == 1
@@ -212,7 +236,11 @@ async def test_a_failure_comes_after_what_was_said_and_unchanged() -> None:
 
 async def test_a_failure_at_once_is_raised_at_once() -> None:
     with pytest.raises(md.ConnectionFailedError):
-        async with throttle(md.LlamaSwap("http://127.0.0.1:9", retries=md.Retries(attempts=1)).model("m").stream("hi")) as live:
+        async with throttle(
+            md.LlamaSwap("http://127.0.0.1:9", retries=md.Retries(attempts=1))
+            .model("m")
+            .stream("hi")
+        ) as live:
             async for _ in live:
                 pass
 
@@ -273,7 +301,7 @@ async def test_leaving_early_stops_the_call(anyio_backend: str) -> None:
 
 
 async def test_a_stream_that_was_entered_before_is_left_to_its_owner() -> None:
-    chat = md.Offline().model("clerk")
+    chat = md.Offline().model("rules")
     async with chat.stream("hello there") as stream, throttle(stream, 0) as live:
         last = [snapshot async for snapshot in live][-1]
     assert last.finished
@@ -302,24 +330,32 @@ async def test_it_is_used_once_and_inside_its_with() -> None:
 @pytest.mark.parametrize(
     ("settings", "field"),
     [
-        ({"every": -1}, "every"),
+        ({"interval": -1}, "interval"),
         ({"heartbeat": 0}, "heartbeat"),
         ({"stream": "text"}, "stream"),
-        ({"previews_every": "5"}, "previews_every"),
+        ({"preview_interval": "5"}, "preview_interval"),
     ],
 )
 async def test_what_makes_no_sense_names_its_field(settings: dict[str, Any], field: str) -> None:
     with pytest.raises(md.InvalidRequestError) as caught:
-        throttle_picture(**{"stream": Talk(), **settings})
+        throttle_image(**{"stream": Talk(), **settings})
     assert caught.value.field == field
 
 
-async def test_a_picture_tells_its_steps_and_shows_few_previews(picture: Callable[..., md.ImagePart]) -> None:
+async def test_an_image_tells_its_steps_and_shows_few_previews(
+    image: Callable[..., md.ImagePart],
+) -> None:
     clock, talk = FakeClock(), Talk()
-    first, second, third = (picture(8, 8, colour) for colour in ("red", "green", "blue"))
+    first, second, third = (image(8, 8, color) for color in ("red", "green", "blue"))
     result = imagegen.Result((third,))
-    async with shown(throttle_picture(talk, 1, previews_every=5, clock=clock)) as seen:
-        for event in (imagegen.Queued(2), imagegen.Loading(), imagegen.Step(1, 9), imagegen.Preview(first), imagegen.Preview(second)):
+    async with shown(throttle_image(talk, 1, preview_interval=5, clock=clock)) as seen:
+        for event in (
+            imagegen.Queued(2),
+            imagegen.Loading(),
+            imagegen.Step(1, 9),
+            imagegen.Preview(first),
+            imagegen.Preview(second),
+        ):
             talk.say(event)
             await clock.advance(1)
         talk.say(imagegen.Step(2, 9))
@@ -331,7 +367,7 @@ async def test_a_picture_tells_its_steps_and_shows_few_previews(picture: Callabl
         talk.say(imagegen.Preview(first), imagegen.Done(result))
         talk.end()
         await clock.advance(1)
-    told: list[PictureSnapshot] = seen
+    told: list[ImageSnapshot] = seen
     assert [snapshot.status for snapshot in told] == [
         "waiting, number 2",
         "loading the model",
@@ -342,17 +378,24 @@ async def test_a_picture_tells_its_steps_and_shows_few_previews(picture: Callabl
         "step 3 of 9",
     ]
     assert [snapshot.preview for snapshot in told] == [None, None, None, first, None, third, None]
-    assert (told[-1].result, told[-1].finished, told[-1].step, told[-1].total) == (result, True, 3, 9)
+    assert (told[-1].result, told[-1].finished, told[-1].step, told[-1].total) == (
+        result,
+        True,
+        3,
+        9,
+    )
 
 
-async def test_it_goes_over_a_real_picture_stream() -> None:
-    painter = md.Offline().image_model("sketch")
-    seen: list[PictureSnapshot] = []
-    await collect(throttle_picture(painter.stream("a boat", size="64x64", steps=3, previews=1), 0), seen)
+async def test_it_goes_over_a_real_image_stream() -> None:
+    image_model = md.Offline().image_model("renderer")
+    seen: list[ImageSnapshot] = []
+    await collect(
+        throttle_image(image_model.stream("a boat", size="64x64", steps=3, previews=1), 0), seen
+    )
     assert seen[-1].result is not None
     assert (seen[-1].step, seen[-1].total) == (3, 3)
 
 
-async def test_a_chat_stream_is_no_picture_stream() -> None:
+async def test_a_chat_stream_is_no_image_stream() -> None:
     with pytest.raises(md.InvalidRequestError):
-        await collect(throttle_picture(md.Offline().model("clerk").stream("hi"), 0), [])  # type: ignore[arg-type]
+        await collect(throttle_image(md.Offline().model("rules").stream("hi"), 0), [])  # type: ignore[arg-type]

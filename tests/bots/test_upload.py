@@ -16,15 +16,19 @@ from majordomo.imaging import fit
 Picture = Callable[..., md.ImagePart]
 
 
-def noisy(width: int = 300, height: int = 200, mode: str = "RGB", kind: str = "PNG", seed: int = 1) -> md.ImagePart:
-    """A picture that no encoding makes small."""
+def noisy(
+    width: int = 300, height: int = 200, mode: str = "RGB", kind: str = "PNG", seed: int = 1
+) -> md.ImagePart:
+    """An image that no encoding makes small."""
     chance = random.Random(seed)
-    return md.ImagePart.from_pil(Image.frombytes(mode, (width, height), chance.randbytes(width * height * len(mode))), kind)
+    return md.ImagePart.from_pil(
+        Image.frombytes(mode, (width, height), chance.randbytes(width * height * len(mode))), kind
+    )
 
 
-def test_what_fits_is_the_same_picture(picture: Picture) -> None:
+def test_what_fits_is_the_same_image(image: Picture) -> None:
     for kind in ("PNG", "WEBP", "JPEG"):
-        given = picture(kind=kind)
+        given = image(kind=kind)
         assert fit(given, len(given.data)) is given
 
 
@@ -57,27 +61,33 @@ def test_then_it_has_fewer_pixels_but_keeps_its_shape() -> None:
 def test_the_smallest_side_is_tried_before_giving_up() -> None:
     given = noisy(600, 400)
     least = fit(given, 20_000, ("webp",), min_side=20)
-    assert fit(given, len(least.data) + 500, ("webp",), min_side=least.height).height >= least.height
+    assert (
+        fit(given, len(least.data) + 500, ("webp",), min_side=least.height).height >= least.height
+    )
     with pytest.raises(md.InvalidRequestError) as caught:
         fit(given, 20_000, ("webp",), min_side=300)
-    assert (caught.value.field, caught.value.code) == ("max_bytes", "PICTURE_TOO_LARGE")
+    assert (caught.value.field, caught.value.code) == ("max_bytes", "IMAGE_TOO_LARGE")
 
 
-def test_a_picture_smaller_than_that_is_never_scaled() -> None:
+def test_an_image_smaller_than_that_is_never_scaled() -> None:
     with pytest.raises(md.InvalidRequestError):
         fit(noisy(200, 100), 500, min_side=256)
     assert fit(noisy(200, 100), 20_000, min_side=256).height == 100
 
 
-def test_transparency_stays_where_it_can_and_is_white_where_it_cannot(picture: Picture) -> None:
-    given = picture(64, 64, (255, 0, 0, 0), mode="RGBA")
+def test_transparency_stays_where_it_can_and_is_white_where_it_cannot(image: Picture) -> None:
+    given = image(64, 64, (255, 0, 0, 0), mode="RGBA")
     assert fit(given, 10**6, ("webp",)).to_pil().convert("RGBA").getpixel((5, 5))[3] == 0  # type: ignore[index]
     assert fit(given, 10**6, ("jpeg",)).to_pil().getpixel((5, 5)) == (255, 255, 255)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "I;16"])
 def test_any_mode_goes(mode: str) -> None:
-    image = Image.new("I;16", (40, 30), 257 * 200) if mode == "I;16" else Image.new("L", (40, 30), 200).convert(mode)
+    image = (
+        Image.new("I;16", (40, 30), 257 * 200)
+        if mode == "I;16"
+        else Image.new("L", (40, 30), 200).convert(mode)
+    )
     made = fit(md.ImagePart.from_pil(image), 10**6, ("webp", "jpeg")).to_pil().convert("RGB")
     assert made.getpixel((3, 3)) == pytest.approx((255,) * 3 if mode == "1" else (200,) * 3, abs=4)
 
@@ -98,7 +108,11 @@ def test_it_is_turned_upright_and_tells_nothing_but_its_pixels() -> None:
 
 
 async def test_settings_are_kept_only_when_asked() -> None:
-    drawn = (await md.Offline().image_model("sketch").generate("a boat", size="128x128", steps=3, seed=7)).image
+    drawn = (
+        await md.Offline()
+        .image_model("renderer")
+        .generate("a boat", size="128x128", steps=3, seed=7)
+    ).image
     assert drawn.parameters["prompt"] == "a boat"
     for kind in ("webp", "jpeg"):
         assert fit(drawn, 10**6, (kind,)).parameters == {}
@@ -107,14 +121,20 @@ async def test_settings_are_kept_only_when_asked() -> None:
         comment = kept.to_pil().getexif().get_ifd(0x8769)[0x9286]
         assert comment.startswith(b"UNICODE\0")
         assert "a boat" in comment[8:].decode("utf-16-be")
-    small = fit(noisy().noted({"prompt": "a boat"}), 60_000, ("png",), min_side=50, parameters=True)
+    small = fit(
+        noisy().with_parameters({"prompt": "a boat"}),
+        60_000,
+        ("png",),
+        min_side=50,
+        parameters=True,
+    )
     assert md.ImagePart(small.data).parameters["prompt"] == "a boat"
 
 
-def test_an_animation_becomes_its_first_picture() -> None:
+def test_an_animation_becomes_its_first_image() -> None:
     import io
 
-    frames = [Image.new("RGB", (20, 20), colour) for colour in ("red", "blue")]
+    frames = [Image.new("RGB", (20, 20), color) for color in ("red", "blue")]
     held = io.BytesIO()
     frames[0].save(held, "GIF", save_all=True, append_images=frames[1:])
     given = md.ImagePart(held.getvalue())
@@ -122,7 +142,7 @@ def test_an_animation_becomes_its_first_picture() -> None:
     assert fit(given, 10**6).to_pil().convert("RGB").getpixel((2, 2))[0] > 200  # type: ignore[index]
 
 
-def test_a_colour_profile_comes_along() -> None:
+def test_a_color_profile_comes_along() -> None:
     from PIL import ImageCms
 
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -130,13 +150,15 @@ def test_a_colour_profile_comes_along() -> None:
 
     held = io.BytesIO()
     Image.new("RGB", (20, 20)).save(held, "PNG", icc_profile=profile)
-    assert fit(md.ImagePart(held.getvalue()), 10**6, ("webp",)).to_pil().info["icc_profile"] == profile
+    assert (
+        fit(md.ImagePart(held.getvalue()), 10**6, ("webp",)).to_pil().info["icc_profile"] == profile
+    )
 
 
 @pytest.mark.parametrize(
     ("settings", "field"),
     [
-        ({"picture": b"bytes"}, "picture"),
+        ({"image": b"bytes"}, "image"),
         ({"max_bytes": 0}, "max_bytes"),
         ({"formats": ("bmp",)}, "formats"),
         ({"formats": ("gif",)}, "formats"),
@@ -145,8 +167,10 @@ def test_a_colour_profile_comes_along() -> None:
         ({"min_side": 0}, "min_side"),
     ],
 )
-async def test_what_makes_no_sense_names_its_field(picture: Picture, settings: dict[str, object], field: str) -> None:
-    asked = {"picture": picture(), "max_bytes": 1000, **settings}
+async def test_what_makes_no_sense_names_its_field(
+    image: Picture, settings: dict[str, object], field: str
+) -> None:
+    asked = {"image": image(), "max_bytes": 1000, **settings}
     for call in (lambda: fit_upload_sync(**asked), lambda: fit(**asked)):  # type: ignore[arg-type]
         with pytest.raises(md.InvalidRequestError) as caught:
             call()
@@ -156,18 +180,20 @@ async def test_what_makes_no_sense_names_its_field(picture: Picture, settings: d
     assert caught.value.field == field
 
 
-async def test_a_broken_picture_names_itself() -> None:
+async def test_a_broken_image_names_itself() -> None:
     with pytest.raises(md.InvalidRequestError) as caught:
         await fit_upload(md.ImagePart(noisy().data[:5000]), 1000)
-    assert (caught.value.field, caught.value.code) == ("picture", "BAD_IMAGE")
+    assert (caught.value.field, caught.value.code) == ("image", "BAD_IMAGE")
 
 
 async def test_the_async_form_works_beside_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     import threading
 
     threads: list[int] = []
-    real = fitting.decoded
-    monkeypatch.setattr(fitting, "decoded", lambda *given: (threads.append(threading.get_ident()), real(*given))[1])
+    real = fitting.decode
+    monkeypatch.setattr(
+        fitting, "decode", lambda *given: (threads.append(threading.get_ident()), real(*given))[1]
+    )
     given = noisy()
     made = await fit_upload(given, 40_000)
     assert made == fit_upload_sync(given, 40_000)
@@ -180,14 +206,14 @@ async def test_a_cancellation_does_not_wait_for_the_thread(monkeypatch: pytest.M
 
     began, go = threading.Event(), threading.Event()
 
-    real = fitting.decoded
+    real = fitting.decode
 
     def slow(*given: Any) -> Any:
         began.set()
         go.wait(10)
         return real(*given)
 
-    monkeypatch.setattr(fitting, "decoded", slow)
+    monkeypatch.setattr(fitting, "decode", slow)
     try:
         async with anyio.create_task_group() as group:
             group.start_soon(fit_upload, noisy(), 1000)

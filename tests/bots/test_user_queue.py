@@ -8,7 +8,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 import majordomo as md
-from majordomo.bots import CallerQueue
+from majordomo.bots import UserQueue
 from tests.support.fake_clock import FakeClock
 
 pytestmark = pytest.mark.anyio
@@ -41,17 +41,21 @@ async def settle() -> None:
 
 
 async def start(
-    group: anyio.abc.TaskGroup, queue: CallerQueue, work: Work, *names: str, tell: Callable[[str, int], object] | None = None
+    group: anyio.abc.TaskGroup,
+    queue: UserQueue,
+    work: Work,
+    *names: str,
+    emit: Callable[[str, int], object] | None = None,
 ) -> None:
     """Bring jobs called "caller/number"."""
     for name in names:
-        hear = None if tell is None else lambda position, name=name: tell(name, position)
+        hear = None if emit is None else lambda position, name=name: emit(name, position)
         group.start_soon(queue.run, name.partition("/")[0], work.job(name), hear)
         await settle()
 
 
 async def test_it_runs_so_many_at_once_and_gives_what_they_return() -> None:
-    queue = CallerQueue(places=2)
+    queue = UserQueue(max_concurrency=2)
 
     async def seven() -> int:
         return 7
@@ -69,7 +73,7 @@ async def test_it_runs_so_many_at_once_and_gives_what_they_return() -> None:
 
 
 async def test_places_go_round() -> None:
-    queue, work = CallerQueue(per_caller=10), Work()
+    queue, work = UserQueue(per_user=10), Work()
     names = ["ann/1", "ann/2", "ann/3", "ann/4", "bob/1", "bob/2", "cid/1"]
     async with anyio.create_task_group() as group:
         await start(group, queue, work, *names)
@@ -80,7 +84,7 @@ async def test_places_go_round() -> None:
 
 
 async def test_everybody_hears_their_place() -> None:
-    queue, work = CallerQueue(per_caller=3), Work()
+    queue, work = UserQueue(per_user=3), Work()
     heard: list[tuple[str, int]] = []
 
     async def tell(name: str, position: int) -> None:
@@ -88,18 +92,22 @@ async def test_everybody_hears_their_place() -> None:
         heard.append((name, position))
 
     async with anyio.create_task_group() as group:
-        await start(group, queue, work, "ann/1", "ann/2", "ann/3", tell=tell)
+        await start(group, queue, work, "ann/1", "ann/2", "ann/3", emit=tell)
         assert heard == [("ann/2", 1), ("ann/3", 2)]
-        await start(group, queue, work, "bob/1", tell=tell)
+        await start(group, queue, work, "bob/1", emit=tell)
         assert sorted(heard[2:]) == [("ann/3", 3), ("bob/1", 2)]
-        assert (queue.positions("ann"), queue.positions("bob"), queue.positions("eve")) == ((1, 3), (2,), ())
+        assert (queue.positions("ann"), queue.positions("bob"), queue.positions("eve")) == (
+            (1, 3),
+            (2,),
+            (),
+        )
         await work.end("ann/1")
         assert sorted(heard[4:]) == [("ann/3", 2), ("bob/1", 1)]
         group.cancel_scope.cancel()
 
 
 async def test_one_who_has_enough_is_told_so() -> None:
-    queue, work = CallerQueue(per_caller=2, most=2), Work()
+    queue, work = UserQueue(per_user=2, max_queue=2), Work()
     async with anyio.create_task_group() as group:
         await start(group, queue, work, "ann/1", "ann/2")
         with pytest.raises(md.OverloadedError) as caught:
@@ -118,7 +126,7 @@ async def test_one_who_has_enough_is_told_so() -> None:
 
 async def test_one_who_comes_again_too_soon_is_told_when() -> None:
     clock = FakeClock()
-    queue = CallerQueue(cooldown=30, per_caller=5, clock=clock)
+    queue = UserQueue(cooldown=30, per_user=5, clock=clock)
 
     async def nothing() -> None:
         return None
@@ -136,8 +144,8 @@ async def test_one_who_comes_again_too_soon_is_told_when() -> None:
     assert list(queue._brought) == ["cid"]
 
 
-async def test_a_caller_may_cancel_what_waits_and_what_runs() -> None:
-    queue, work = CallerQueue(per_caller=3), Work()
+async def test_a_user_id_may_cancel_what_waits_and_what_runs() -> None:
+    queue, work = UserQueue(per_user=3), Work()
     ended: list[str] = []
 
     async def watched(name: str) -> None:
@@ -154,14 +162,14 @@ async def test_a_caller_may_cancel_what_waits_and_what_runs() -> None:
         assert queue.cancel("ann") == 0
         assert queue.cancel("nobody") == 0
         await settle()
-        assert sorted(ended) == ["ann/1 CANCELLED_BY_CALLER", "ann/2 CANCELLED_BY_CALLER"]
+        assert sorted(ended) == ["ann/1 CANCELED_BY_USER", "ann/2 CANCELED_BY_USER"]
         assert work.began == ["ann/1", "bob/1"]
         await work.end("bob/1")
     assert (queue.running, queue.waiting) == (0, 0)
 
 
 async def test_cancelled_from_outside_it_gives_its_place_back() -> None:
-    queue, work = CallerQueue(), Work()
+    queue, work = UserQueue(), Work()
     scopes = {name: anyio.CancelScope() for name in ("ann/1", "bob/1", "cid/1")}
 
     async def scoped(name: str) -> None:
@@ -183,7 +191,7 @@ async def test_cancelled_from_outside_it_gives_its_place_back() -> None:
 
 
 async def test_what_a_job_raises_comes_out_as_it_is_and_the_next_one_runs() -> None:
-    queue, error = CallerQueue(), LookupError("mine")
+    queue, error = UserQueue(), LookupError("mine")
 
     async def broken() -> None:
         raise error
@@ -209,22 +217,24 @@ async def test_what_a_job_raises_comes_out_as_it_is_and_the_next_one_runs() -> N
 
 @pytest.mark.slow
 async def test_ten_thousand_may_wait(anyio_backend: str) -> None:
-    count = 10_000 if anyio_backend == "asyncio" else 2_000  # the same code; one of them is slow at ten thousand tasks
+    count = (
+        10_000 if anyio_backend == "asyncio" else 2_000
+    )  # the same code; one of them is slow at ten thousand tasks
     callers = count // 4
-    queue = CallerQueue(places=4, per_caller=4, most=10_000)
+    queue = UserQueue(max_concurrency=4, per_user=4, max_queue=10_000)
     served: list[str] = []
     heard: dict[int, list[int]] = {}
     gate = anyio.Event()
 
     async def one(number: int) -> None:
-        caller = f"caller {number // 4}"
+        user_id = f"caller {number // 4}"
 
         async def job() -> None:
             await gate.wait()
-            served.append(caller)
+            served.append(user_id)
 
         listen = heard.setdefault(number, []).append if number % 100 == 0 else None
-        await queue.run(caller, job, listen)
+        await queue.run(user_id, job, listen)
 
     async with anyio.create_task_group() as group:
         for number in range(count):
@@ -239,20 +249,26 @@ async def test_ten_thousand_may_wait(anyio_backend: str) -> None:
         turns[caller] = turns.get(caller, 0) + 1
     assert all(count == 4 for count in turns.values())
     # the first four places go to whoever is there, and those who start together do so in any order
-    assert len(set(served[:callers])) > callers - 20, "nobody has a second place before everybody had one"
+    assert len(set(served[:callers])) > callers - 20, (
+        "nobody has a second place before everybody had one"
+    )
     assert len(turns) == callers
-    assert all(told[-1] <= 4 for told in heard.values() if told), "the last of the way is told step by step"
+    assert all(told[-1] <= 4 for told in heard.values() if told), (
+        "the last of the way is told step by step"
+    )
     assert (queue._jobs, queue.waiting, queue.running) == ({}, 0, 0)
 
 
-@pytest.mark.parametrize("settings", [{"places": 0}, {"per_caller": 1.5}, {"cooldown": -1}, {"most": "many"}])
+@pytest.mark.parametrize(
+    "settings", [{"max_concurrency": 0}, {"per_user": 1.5}, {"cooldown": -1}, {"max_queue": "many"}]
+)
 async def test_numbers_that_make_no_sense_are_refused(settings: dict[str, object]) -> None:
     with pytest.raises(md.ConfigurationError) as caught:
-        CallerQueue(**settings)  # type: ignore[arg-type]
+        UserQueue(**settings)  # type: ignore[arg-type]
     assert caught.value.details == {"field": next(iter(settings))}
 
 
-async def test_a_caller_is_printable_text() -> None:
+async def test_a_user_id_is_printable_text() -> None:
     with pytest.raises(md.InvalidRequestError) as caught:
-        await CallerQueue().run("a\nb", Work().job("a/1"))
-    assert caught.value.field == "caller"
+        await UserQueue().run("a\nb", Work().job("a/1"))
+    assert caught.value.field == "user_id"

@@ -110,7 +110,14 @@ def whole_call(name: str) -> Call:
     def blocking(provider: Any, heard: Heard) -> md.Reply:
         return provider.model(backend.model).generate_sync("hi")
 
-    return Call(f"{name}", backend.connect, ask, _whole_answer(backend), functools.partial(check, backend.dialect), blocking)
+    return Call(
+        f"{name}",
+        backend.connect,
+        ask,
+        _whole_answer(backend),
+        functools.partial(check, backend.dialect),
+        blocking,
+    )
 
 
 @functools.cache
@@ -130,7 +137,14 @@ def stream_call(name: str) -> Call:
                 heard.add(event)
         return stream.reply
 
-    return Call(f"{name} stream", backend.connect, ask, _stream_answer(backend), functools.partial(check, backend.dialect), blocking)
+    return Call(
+        f"{name} stream",
+        backend.connect,
+        ask,
+        _stream_answer(backend),
+        functools.partial(check, backend.dialect),
+        blocking,
+    )
 
 
 def chat_backend(name: str) -> Backend:
@@ -174,7 +188,9 @@ class Fault:
     listen: Callable[[Handler], Loopback] = Loopback  # makes the server
     url: Callable[[Loopback], str] = lambda server: server.url
     trust: Callable[[], ssl.SSLContext] | None = None  # what the client trusts
-    around: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext  # what holds while it is tried
+    around: Callable[[], contextlib.AbstractContextManager[None]] = (
+        contextlib.nullcontext
+    )  # what holds while it is tried
     judge_own: Callable[[Outcome], object] | None = None  # what is known over our own sockets only
     next_works: bool = True  # False where there is nobody who could answer
     heavy: bool = False  # too dear for every day: slow tests only
@@ -239,7 +255,11 @@ RUNNERS = [runner for runner in ALL_RUNNERS if _installed(runner.carriage)]
 def quick(faults: Sequence[Fault]) -> Any:
     """Each fault once, the runners taking turns; of those that only the dialects can tell apart, every second one."""
     cases = []
-    light = [fault for number, fault in enumerate(faults) if not fault.heavy and (number % 2 or not fault.turns)]
+    light = [
+        fault
+        for number, fault in enumerate(faults)
+        if not fault.heavy and (number % 2 or not fault.turns)
+    ]
     for number, fault in enumerate(light):
         runners = [runner for runner in RUNNERS if fault.only(runner)]
         runner = runners[number % len(runners)]
@@ -252,7 +272,11 @@ def whole_families(faults: Sequence[Fault]) -> Any:
     cases = []
     for family in dict.fromkeys(fault.family for fault in faults):
         for runner in RUNNERS:
-            chosen = [fault for number, fault in enumerate(faults) if fault.family == family and runner in runners_of(fault, number)]
+            chosen = [
+                fault
+                for number, fault in enumerate(faults)
+                if fault.family == family and runner in runners_of(fault, number)
+            ]
             if chosen:
                 cases.append(pytest.param(chosen, runner, id=f"{family} ({runner.id})"))
     return pytest.mark.parametrize(("faults", "runner"), cases)
@@ -261,13 +285,19 @@ def whole_families(faults: Sequence[Fault]) -> Any:
 def runners_of(fault: Fault, number: int, runners: Sequence[Runner] = RUNNERS) -> list[Runner]:
     """Over which runners the slow tests try the fault of this number."""
     loop, carriages = LOOPS[number % len(LOOPS)], CARRIAGES[number % 2 :: 2]
-    return [r for r in runners if fault.only(r) and (not fault.turns or (r.loop == loop and r.carriage in carriages))]
+    return [
+        r
+        for r in runners
+        if fault.only(r) and (not fault.turns or (r.loop == loop and r.carriage in carriages))
+    ]
 
 
 def registry() -> dict[str, list[Fault]]:
     """The table of every `faults_*.py` here, by the file's name."""
     files = sorted(Path(__file__).parent.glob("faults_*.py"))
-    tables = {file.stem: importlib.import_module(f"tests.chaos.{file.stem}").FAULTS for file in files}
+    tables = {
+        file.stem: importlib.import_module(f"tests.chaos.{file.stem}").FAULTS for file in files
+    }
     ids = [fault.id for table in tables.values() for fault in table]
     assert len(set(ids)) == len(ids), sorted({name for name in ids if ids.count(name) > 1})
     return tables
@@ -281,7 +311,11 @@ def run(fault: Fault, runner: Runner) -> Outcome:
     server = fault.listen(_faulty(fault))
     try:
         with _over(runner), fault.around():
-            outcome = _blocking(fault, runner, server) if runner.loop == "blocking" else _on_a_loop(fault, runner, server)
+            outcome = (
+                _blocking(fault, runner, server)
+                if runner.loop == "blocking"
+                else _on_a_loop(fault, runner, server)
+            )
     finally:
         server.close()
     judge(outcome)
@@ -410,9 +444,26 @@ def _blocking(fault: Fault, runner: Runner, server: Loopback) -> Outcome:
 
 
 def _outcome(
-    fault: Fault, runner: Runner, server: Loopback, error: BaseException | None, value: Any, heard: Heard, seconds: float, peak: list[int]
+    fault: Fault,
+    runner: Runner,
+    server: Loopback,
+    error: BaseException | None,
+    value: Any,
+    heard: Heard,
+    seconds: float,
+    peak: list[int],
 ) -> Outcome:
-    return Outcome(fault, runner, error, value, heard, seconds, _counted(fault, server), server.connections, peak[0] if peak else 0)
+    return Outcome(
+        fault,
+        runner,
+        error,
+        value,
+        heard,
+        seconds,
+        _counted(fault, server),
+        server.connections,
+        peak[0] if peak else 0,
+    )
 
 
 @contextlib.contextmanager
@@ -430,7 +481,11 @@ def _measured(fault: Fault) -> Iterator[list[int]]:
 
 
 def _tasks(loop: str) -> int:
-    return trio.lowlevel.current_statistics().tasks_living if loop == "trio" else len(asyncio.all_tasks())
+    return (
+        trio.lowlevel.current_statistics().tasks_living
+        if loop == "trio"
+        else len(asyncio.all_tasks())
+    )
 
 
 # What is judged
@@ -445,7 +500,9 @@ def judge(outcome: Outcome) -> None:
         kinds = expect if isinstance(expect, tuple) else (expect,)
         assert error is not None, f"it was answered with {outcome.value!r}"
         if type(error) not in kinds:
-            raise AssertionError(f"{type(error).__name__} is none of {[kind.__name__ for kind in kinds]}: {error}") from error
+            raise AssertionError(
+                f"{type(error).__name__} is none of {[kind.__name__ for kind in kinds]}: {error}"
+            ) from error
     if error is not None:
         _judge_error(fault, error)
     if not isinstance(expect, (type, tuple)):
@@ -469,7 +526,9 @@ def judge(outcome: Outcome) -> None:
             raise AssertionError("the next call failed") from outcome.next_error
         fault.call.check(outcome.next_value)
     if fault.kept is not None:
-        assert (outcome.connections_after == outcome.connections) is fault.kept, "is the connection kept?"
+        assert (outcome.connections_after == outcome.connections) is fault.kept, (
+            "is the connection kept?"
+        )
 
 
 def _judge_error(fault: Fault, error: BaseException) -> None:
@@ -480,7 +539,9 @@ def _judge_error(fault: Fault, error: BaseException) -> None:
     assert error.provider, "it does not say whom it is about"
     for name in ("status", "code", "retryable"):
         wanted = getattr(fault, name)
-        assert wanted is None or getattr(error, name) == wanted, f"{name} is {getattr(error, name)!r}: {error}"
+        assert wanted is None or getattr(error, name) == wanted, (
+            f"{name} is {getattr(error, name)!r}: {error}"
+        )
     if fault.words is not None:
         assert fault.words in error.message, error.message
     if fault.hidden is not None:
@@ -489,10 +550,19 @@ def _judge_error(fault: Fault, error: BaseException) -> None:
 
 def _nothing_left(threads: set[threading.Thread], sockets: set[int]) -> None:
     """The server may still be closing its own."""
-    ours = ("majordomo-portal", "asyncio_", "AnyIO worker", "Trio thread")  # threads of the portal's loop, and trio's idle ones
+    ours = (
+        "majordomo-portal",
+        "asyncio_",
+        "AnyIO worker",
+        "Trio thread",
+    )  # threads of the portal's loop, and trio's idle ones
     end = time.monotonic() + LEAVING
     while True:
-        left = [thread.name for thread in set(threading.enumerate()) - threads if not thread.name.startswith(ours)]
+        left = [
+            thread.name
+            for thread in set(threading.enumerate()) - threads
+            if not thread.name.startswith(ours)
+        ]
         open_still = _sockets() - sockets
         if not left and not open_still:
             return

@@ -49,7 +49,11 @@ def garbage(backend: Backend) -> dict[str, bytes]:
         "an error in words": b'{"error": "boom"}',
         "an error of another kind": b'{"type": "error", "error": {"type": "x"}}',
         # Where arguments are an object, and not a text that the model may get wrong
-        **({"a number that is none": text.replace('{"what": "fox"}', '{"what": NaN}').encode()} if '{"what": "fox"}' in text else {}),
+        **(
+            {"a number that is none": text.replace('{"what": "fox"}', '{"what": NaN}').encode()}
+            if '{"what": "fox"}' in text
+            else {}
+        ),
     }
 
 
@@ -72,7 +76,9 @@ def good(backend: Backend) -> dict[str, bytes]:
     return {
         "blanks around it": b" \r\n\t" + text.encode() + b"\n\n",
         "letters as they are": json.dumps(backend.dialect.whole, ensure_ascii=False).encode(),
-        "many unknown fields": (text[:-1] + "".join(f', "x{number}": [{number}]' for number in range(1000)) + "}").encode(),
+        "many unknown fields": (
+            text[:-1] + "".join(f', "x{number}": [{number}]' for number in range(1000)) + "}"
+        ).encode(),
         "spread over lines": json.dumps(backend.dialect.whole, indent=8).encode(),
         "a megabyte of blanks": text.encode() + b" " * (1 << 20),
     }
@@ -85,7 +91,10 @@ def _answer_or_typed(outcome: Outcome) -> None:
         assert isinstance(reply.text, str) and isinstance(reply.model, str)
         assert all(isinstance(call.arguments_json, str) for call in reply.tool_calls)
     else:
-        assert isinstance(outcome.error, (md.BadResponseError, md.BackendError, md.ContentRefusedError, md.StreamBrokenError))
+        assert isinstance(
+            outcome.error,
+            (md.BadResponseError, md.BackendError, md.ContentRefusedError, md.StreamBrokenError),
+        )
 
 
 def _of(name: str) -> list[Fault]:
@@ -93,25 +102,64 @@ def _of(name: str) -> list[Fault]:
     whole_one, streamed = whole_call(name), stream_call(name)
     bodies = garbage(backend)
     made = [
-        Fault("bodies that are no answer", f"{name}, {told}", stays(whole(body)), UNREADABLE, whole_one) for told, body in bodies.items()
+        Fault(
+            "bodies that are no answer",
+            f"{name}, {told}",
+            stays(whole(body)),
+            UNREADABLE,
+            whole_one,
+        )
+        for told, body in bodies.items()
     ]
     made += [
-        Fault("bodies that are no stream", f"{name}, {told}", stays(whole(bodies[told])), UNREADABLE, streamed)
-        for told in ("a web page", "nothing", "null", "words", "an empty object", "half", "deeper", "an error", "an error in words")
+        Fault(
+            "bodies that are no stream",
+            f"{name}, {told}",
+            stays(whole(bodies[told])),
+            UNREADABLE,
+            streamed,
+        )
+        for told in (
+            "a web page",
+            "nothing",
+            "null",
+            "words",
+            "an empty object",
+            "half",
+            "deeper",
+            "an error",
+            "an error in words",
+        )
     ]
     call = whole_call(name)
     made += [
-        Fault("odd bodies", f"{call.name}, {told}", stays(whole(body)), fine_or(md.BadResponseError), call, kept=True)
+        Fault(
+            "odd bodies",
+            f"{call.name}, {told}",
+            stays(whole(body)),
+            fine_or(md.BadResponseError),
+            call,
+            kept=True,
+        )
         for told, body in odd(backend).items()
     ]
     made += [
-        Fault("odd bodies", f"{call.name}, {told}", stays(whole(body)), is_fine, call, kept=True) for told, body in good(backend).items()
+        Fault("odd bodies", f"{call.name}, {told}", stays(whole(body)), is_fine, call, kept=True)
+        for told, body in good(backend).items()
     ]
     others: tuple[Any, ...] = (7, None, [None], "x", {"a": [1]}, [], True, -1.5)
     for number, field in enumerate(backend.dialect.whole):
         value = others[(number + len(name)) % len(others)]
         body = whole({**backend.dialect.whole, field: value})
-        made.append(Fault("fields of another type", f"{name}, {json.dumps(value)} as {field}", stays(body), _answer_or_typed, call))
+        made.append(
+            Fault(
+                "fields of another type",
+                f"{name}, {json.dumps(value)} as {field}",
+                stays(body),
+                _answer_or_typed,
+                call,
+            )
+        )
     return made
 
 
@@ -119,10 +167,24 @@ def _types(call: Call, dialect: str) -> list[Fault]:
     """A good body whose header says that it is something else: what counts is what it is."""
     body = json.dumps(chat_backend(dialect).dialect.whole).encode()
     return [
-        Fault("odd bodies", f"{call.name}, said to be {kind!r}", stays(whole(body, headers={"content-type": kind})), is_fine, call)
-        for kind in ("text/html", "text/plain; charset=utf-16", "application/octet-stream", "", "image/png")
+        Fault(
+            "odd bodies",
+            f"{call.name}, said to be {kind!r}",
+            stays(whole(body, headers={"content-type": kind})),
+            is_fine,
+            call,
+        )
+        for kind in (
+            "text/html",
+            "text/plain; charset=utf-16",
+            "application/octet-stream",
+            "",
+            "image/png",
+        )
     ]
 
 
-_ALL = [fault for name in DIALECTS for fault in _of(name)] + _types(whole_call("openaicompatible"), "openaicompatible")
+_ALL = [fault for name in DIALECTS for fault in _of(name)] + _types(
+    whole_call("openaicompatible"), "openaicompatible"
+)
 FAULTS = [replace(fault, turns=True) for fault in _ALL]

@@ -43,17 +43,35 @@ STAGES = {
 LOST = (md.ConnectionFailedError, md.BadResponseError)
 
 
-ENDS: dict[str, Callable[[Peer], object]] = {"closed": Peer.close, "reset": Peer.reset, "half-closed": half_close}
+ENDS: dict[str, Callable[[Peer], object]] = {
+    "closed": Peer.close,
+    "reset": Peer.reset,
+    "half-closed": half_close,
+}
 
 BREAKS = [
-    Fault("connections that break", f"{end} {stage}", sends(said, then=how), LOST, retryable=True, kept=False, requests=1)
+    Fault(
+        "connections that break",
+        f"{end} {stage}",
+        sends(said, then=how),
+        LOST,
+        retryable=True,
+        kept=False,
+        requests=1,
+    )
     for stage, said in STAGES.items()
     for end, how in ENDS.items()
 ]
 
 # A whole answer is one, whatever becomes of its connection (a reset may overtake it, so it is none of these)
 BREAKS += [
-    Fault("connections that break", f"{end} behind {name}", sends(said, then=ENDS[end]), is_fine, kept=False)
+    Fault(
+        "connections that break",
+        f"{end} behind {name}",
+        sends(said, then=ENDS[end]),
+        is_fine,
+        kept=False,
+    )
     for name, said in (("a whole answer", WHOLE), ("the last chunk", CHUNKED + chunked(BODY, b"")))
     for end in ("closed", "half-closed")
 ]
@@ -81,7 +99,16 @@ def _tidy(runner: Runner) -> bool:
 
 
 GREETINGS = [
-    Fault("connections that break", name, serve, LOST, greets=True, retryable=True, kept=False, only=_tidy)
+    Fault(
+        "connections that break",
+        name,
+        serve,
+        LOST,
+        greets=True,
+        retryable=True,
+        kept=False,
+        only=_tidy,
+    )
     for name, serve in {
         "closed as soon as accepted": Peer.close,
         "reset as soon as accepted": Peer.reset,
@@ -100,7 +127,15 @@ def _early(peer: Peer) -> None:
         peer.send(WHOLE)
 
 
-GREETINGS.append(Fault("connections that break", "an answer before the request", _early, lambda outcome: None, greets=True))
+GREETINGS.append(
+    Fault(
+        "connections that break",
+        "an answer before the request",
+        _early,
+        lambda outcome: None,
+        greets=True,
+    )
+)
 
 
 # Nobody there
@@ -140,7 +175,13 @@ def never(peer: Peer) -> None:
 
 
 def _nobody(name: str, kind: type[Exception], **more: Any) -> Fault:
-    return Fault("nobody there", name, never, kind, **{"next_works": False, "requests": 0, "retryable": True, **more})
+    return Fault(
+        "nobody there",
+        name,
+        never,
+        kind,
+        **{"next_works": False, "requests": 0, "retryable": True, **more},
+    )
 
 
 @contextlib.contextmanager
@@ -148,7 +189,9 @@ def _resolving(found: Callable[[str, int], list[Any]]) -> Iterator[None]:
     """Names are looked up here, not on the network."""
     real = socket.getaddrinfo
 
-    def look_up(host: Any, port: Any, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0) -> Any:  # noqa: A002
+    def look_up(
+        host: Any, port: Any, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0
+    ) -> Any:
         name = host.decode() if isinstance(host, bytes) else host
         # trio asks in its own thread whether it is a number, and only then in another one
         asked = name and name.endswith(".test") and not flags & socket.AI_NUMERICHOST
@@ -181,7 +224,10 @@ def _slow(name: str, port: int) -> list[Any]:
 
 
 def _named(found: Callable[[str, int], list[Any]]) -> dict[str, Any]:
-    return {"url": lambda server: f"http://backend.test:{server.port}", "around": lambda: _resolving(found)}
+    return {
+        "url": lambda server: f"http://backend.test:{server.port}",
+        "around": lambda: _resolving(found),
+    }
 
 
 NOBODY = [

@@ -13,7 +13,17 @@ import zlib
 
 import majordomo as md
 from tests.chaos.fault import Fault, Runner, chat_backend
-from tests.chaos.server_behaviors import Serve, chunked, drips, fine_or, floods, hangs, is_fine, sends, stays
+from tests.chaos.server_behaviors import (
+    Serve,
+    chunked,
+    drips,
+    fine_or,
+    floods,
+    hangs,
+    is_fine,
+    sends,
+    stays,
+)
 from tests.support.loopback import Peer, whole
 
 BODY = json.dumps(chat_backend("openaicompatible").dialect.whole).encode()
@@ -51,7 +61,10 @@ def _broken(family: str, faults: dict[str, Serve | bytes]) -> list[Fault]:
 
 def _odd(family: str, faults: dict[str, bytes | Serve]) -> list[Fault]:
     """Odd, but to be read."""
-    return [Fault(family, name, stays(serve) if isinstance(serve, bytes) else serve, is_fine) for name, serve in faults.items()]
+    return [
+        Fault(family, name, stays(serve) if isinstance(serve, bytes) else serve, is_fine)
+        for name, serve in faults.items()
+    ]
 
 
 FIRST_LINES = _broken(
@@ -71,7 +84,9 @@ FIRST_LINES = _broken(
         "NUL in the reason": answer(first=b"HTTP/1.1 200 O\0K\r\n"),
         "a bare page, as of HTTP/0.9": b"<html>hi</html>\n" * 20,
         "the preface of HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-        "a frame of HTTP/2": b"\0\0\x06\x04\0\0\0\0\0\0\x03\0\0\0\x64" + b"\0\0\x08\x07\0\0\0\0\0" + b"\0" * 8,
+        "a frame of HTTP/2": b"\0\0\x06\x04\0\0\0\0\0\0\x03\0\0\0\x64"
+        + b"\0\0\x08\x07\0\0\0\0\0"
+        + b"\0" * 8,
         "an alert of TLS": b"\x15\x03\x01\x00\x02\x02\x46",
         "a request": b"POST / HTTP/1.1\r\nhost: x\r\n\r\n",
         "binary": bytes(range(256)) * 8,
@@ -90,7 +105,13 @@ FIRST_LINES = _broken(
     },
 )
 FIRST_LINES += [
-    Fault("first line", f"status {status}", stays(answer(first=b"HTTP/1.1 %d X\r\n" % status)), md.BadResponseError, code="BAD_STATUS")
+    Fault(
+        "first line",
+        f"status {status}",
+        stays(answer(first=b"HTTP/1.1 %d X\r\n" % status)),
+        md.BadResponseError,
+        code="BAD_STATUS",
+    )
     for status in (600, 999)
 ]
 
@@ -98,7 +119,8 @@ PROVISIONAL = _odd(
     "provisional answers",
     {
         "100 before": b"HTTP/1.1 100 Continue\r\n\r\n" + answer(),
-        "102, 103 and 199 before": b"HTTP/1.1 102 X\r\n\r\nHTTP/1.1 103 X\r\nlink: <x>\r\n\r\nHTTP/1.1 199 X\r\n\r\n" + answer(),
+        "102, 103 and 199 before": b"HTTP/1.1 102 X\r\n\r\nHTTP/1.1 103 X\r\nlink: <x>\r\n\r\nHTTP/1.1 199 X\r\n\r\n"
+        + answer(),
         "a thousand before": b"HTTP/1.1 102 Processing\r\n\r\n" * 1000 + answer(),
     },
 )
@@ -167,8 +189,12 @@ LENGTHS = _broken(
         "of 5,000 digits": answer(_lengths(b"9" * 5000)),
         "one more than there is": answer(_lengths(b"%d" % (len(BODY) + 1))),
         "chunked twice": answer(CHUNKED + CHUNKED, chunked(BODY, b"")),
-        "gzip, chunked": answer(b"transfer-encoding: gzip, chunked\r\n", chunked(gzip.compress(BODY), b"")),
-        "chunked, identity": answer(b"transfer-encoding: chunked, identity\r\n", chunked(BODY, b"")),
+        "gzip, chunked": answer(
+            b"transfer-encoding: gzip, chunked\r\n", chunked(gzip.compress(BODY), b"")
+        ),
+        "chunked, identity": answer(
+            b"transfer-encoding: chunked, identity\r\n", chunked(BODY, b"")
+        ),
         "xchunked": answer(b"transfer-encoding: xchunked\r\n", chunked(BODY, b"")),
     },
 ) + _odd(
@@ -184,13 +210,23 @@ LENGTHS = _broken(
 )
 LENGTHS += [
     # RFC 9112, 6.3: chunked overrides the length, or it is an attack
-    Fault("lengths", "chunked, and a length", stays(answer(CHUNKED + _lengths(b"5"), chunked(BODY, b""))), fine_or(md.BadResponseError)),
+    Fault(
+        "lengths",
+        "chunked, and a length",
+        stays(answer(CHUNKED + _lengths(b"5"), chunked(BODY, b""))),
+        fine_or(md.BadResponseError),
+    ),
 ]
 
 LENGTHS += [
     # What is left over is an answer that nobody asked for: of no effect on our own sockets only
-    Fault("lengths", name, stays(answer(_lengths(length))), md.BadResponseError, kept=False, only=_own)
-    for name, length in (("one less than there is", b"%d" % (len(BODY) - 1)), ("nothing, and yet a body", b"0"))
+    Fault(
+        "lengths", name, stays(answer(_lengths(length))), md.BadResponseError, kept=False, only=_own
+    )
+    for name, length in (
+        ("one less than there is", b"%d" % (len(BODY) - 1)),
+        ("nothing, and yet a body", b"0"),
+    )
 ]
 
 CHUNKS = _broken(
@@ -210,7 +246,9 @@ CHUNKS = _broken(
         "longer than it says": answer(CHUNKED, b"5\r\n" + BODY + b"\r\n0\r\n\r\n"),
         "shorter than it says": answer(CHUNKED, b"%x\r\n%s" % (len(BODY) + 9, BODY)),
         "no line end behind it": answer(CHUNKED, b"%x\r\n%s0\r\n\r\n" % (len(BODY), BODY)),
-        "trailers without an end": floods(answer(CHUNKED, chunked(BODY) + b"0\r\n"), again=b"x-a: b\r\n" * 8192),
+        "trailers without an end": floods(
+            answer(CHUNKED, chunked(BODY) + b"0\r\n"), again=b"x-a: b\r\n" * 8192
+        ),
         "a trailer that is none": answer(CHUNKED, chunked(BODY) + b"0\r\nno colon here\r\n\r\n"),
         "cut in a number": answer(CHUNKED, b"%x" % len(BODY)),
         "cut behind a number": answer(CHUNKED, b"%x\r\n" % len(BODY)),
@@ -220,9 +258,15 @@ CHUNKS = _broken(
     "chunks",
     {
         "with an extension": answer(CHUNKED, b"%x;a=b\r\n%s\r\n0\r\n\r\n" % (len(BODY), BODY)),
-        "zeros before the number": answer(CHUNKED, b"00000%x\r\n%s\r\n0\r\n\r\n" % (len(BODY), BODY)),
-        "one for each byte": answer(CHUNKED, chunked(*(BODY[at : at + 1] for at in range(len(BODY))), b"")),
-        "with trailers": answer(CHUNKED, chunked(BODY) + b"0\r\nx-checksum: 5\r\ncontent-length: 5\r\n\r\n"),
+        "zeros before the number": answer(
+            CHUNKED, b"00000%x\r\n%s\r\n0\r\n\r\n" % (len(BODY), BODY)
+        ),
+        "one for each byte": answer(
+            CHUNKED, chunked(*(BODY[at : at + 1] for at in range(len(BODY))), b"")
+        ),
+        "with trailers": answer(
+            CHUNKED, chunked(BODY) + b"0\r\nx-checksum: 5\r\ncontent-length: 5\r\n\r\n"
+        ),
     },
 )
 
@@ -230,7 +274,9 @@ HEADERS = _broken(
     "headers",
     {
         "one of 200 KB": answer(b"x-a: " + b"y" * 200_000 + b"\r\n" + LENGTH),
-        "20,000 of them": answer(b"".join(b"x-%d: y\r\n" % number for number in range(20_000)) + LENGTH),
+        "20,000 of them": answer(
+            b"".join(b"x-%d: y\r\n" % number for number in range(20_000)) + LENGTH
+        ),
         "one without an end": floods(OK + b"x-a: ", again=b"y" * 65536),
         "without an end": floods(OK, again=b"x-a: y\r\n" * 8192),
         "no colon": answer(b"no colon here\r\n" + LENGTH),
@@ -273,7 +319,9 @@ def _packed(data: bytes, coding: bytes = b"gzip") -> bytes:
 def _bomb(mib: int) -> bytes:
     """Full flushes, so that every MiB is the same few bytes; its checksum is wrong, but comes much too late."""
     packer = zlib.compressobj(9, zlib.DEFLATED, 31)
-    first, again = (packer.compress(b" " * (1 << 20)) + packer.flush(zlib.Z_FULL_FLUSH) for _ in range(2))
+    first, again = (
+        packer.compress(b" " * (1 << 20)) + packer.flush(zlib.Z_FULL_FLUSH) for _ in range(2)
+    )
     return first + again * (mib - 1) + packer.flush()
 
 
@@ -281,8 +329,21 @@ def _sends_bomb(peer: Peer) -> None:
     peer.send(_packed(_bomb(256)))
 
 
-def _coding(name: str, serve: bytes | Serve, code: str, kind: type[Exception] = md.BadResponseError, mib: int | None = None) -> Fault:
-    return Fault("codings", name, stays(serve) if isinstance(serve, bytes) else serve, kind, code=code, mib=mib)
+def _coding(
+    name: str,
+    serve: bytes | Serve,
+    code: str,
+    kind: type[Exception] = md.BadResponseError,
+    mib: int | None = None,
+) -> Fault:
+    return Fault(
+        "codings",
+        name,
+        stays(serve) if isinstance(serve, bytes) else serve,
+        kind,
+        code=code,
+        mib=mib,
+    )
 
 
 CODINGS = [
@@ -340,7 +401,14 @@ BODILESS = [
 
 # In the same piece of network: what comes later, between two calls, is for tests/transport/test_http_transport.py, which can wait for it
 UNASKED = [
-    Fault("answers that nobody asked for", name, stays(answer() + rest), is_fine, kept=False, only=_own)
+    Fault(
+        "answers that nobody asked for",
+        name,
+        stays(answer() + rest),
+        is_fine,
+        kept=False,
+        only=_own,
+    )
     for name, rest in {
         "a whole one": answer(body=OTHER, headers=b"content-length: %d\r\n" % len(OTHER)),
         "half of one": answer(body=OTHER, headers=b"content-length: %d\r\n" % len(OTHER))[:200],
@@ -350,13 +418,17 @@ UNASKED = [
         "an error": whole(b'{"error": "for somebody else"}', 500),
         "a letter": b"x",
         "an empty line": b"\r\n",
-        "a thousand of them": answer(body=OTHER, headers=b"content-length: %d\r\n" % len(OTHER)) * 1000,
+        "a thousand of them": answer(body=OTHER, headers=b"content-length: %d\r\n" % len(OTHER))
+        * 1000,
     }.items()
 ] + [
     Fault(
         "answers that nobody asked for",
         "behind chunks",
-        stays(answer(CHUNKED, chunked(BODY, b"")) + answer(body=OTHER, headers=b"content-length: %d\r\n" % len(OTHER))),
+        stays(
+            answer(CHUNKED, chunked(BODY, b""))
+            + answer(body=OTHER, headers=b"content-length: %d\r\n" % len(OTHER))
+        ),
         is_fine,
         kept=False,
         only=_own,
@@ -364,7 +436,10 @@ UNASKED = [
     Fault(
         "answers that nobody asked for",
         "behind an error",
-        stays(whole(b'{"error": "no"}', 400) + answer(body=OTHER, headers=b"content-length: %d\r\n" % len(OTHER))),
+        stays(
+            whole(b'{"error": "no"}', 400)
+            + answer(body=OTHER, headers=b"content-length: %d\r\n" % len(OTHER))
+        ),
         md.InvalidRequestError,
         kept=False,
         only=_own,

@@ -19,11 +19,22 @@ from tests.support.loopback import Peer, Seen, whole
 
 WORDS = f"some words, {KEY}"
 Case = tuple[int, Any, type[md.MajordomoError], str | None]  # status, body, class, code
-INVALID, AUTH, DENIED, MISSING = md.InvalidRequestError, md.AuthenticationError, md.PermissionDeniedError, md.NotFoundError
-RATE, BUSY, REFUSED, BROKEN, CANNOT = md.RateLimitError, md.OverloadedError, md.ContentRefusedError, md.BackendError, md.UnsupportedError
+INVALID, AUTH, DENIED, MISSING = (
+    md.InvalidRequestError,
+    md.AuthenticationError,
+    md.PermissionDeniedError,
+    md.NotFoundError,
+)
+RATE, BUSY, REFUSED, BROKEN, CANNOT = (
+    md.RateLimitError,
+    md.OverloadedError,
+    md.ContentRefusedError,
+    md.BackendError,
+    md.UnsupportedError,
+)
 
 
-# Pictures: a healthy server of each backend
+# Images: a healthy server of each backend
 
 
 class _OneRequest:
@@ -41,12 +52,14 @@ class _OneRequest:
         return getattr(self._peer, name)
 
 
-_JOB = re.compile(r"/(images/generations|img_gen|txt2img|prompt|api/generate|[^/]+:generateContent)$")
+_JOB = re.compile(
+    r"/(images/generations|img_gen|txt2img|prompt|api/generate|[^/]+:generateContent)$"
+)
 
 
 @functools.cache
-def picture_call(name: str) -> Call:
-    """A picture of the backend of this name in `picture_backends`."""
+def image_call(name: str) -> Call:
+    """An image of the backend of this name in `image_backends`."""
     backend = next(backend for backend in BACKENDS if backend.name == name)
     healthy: weakref.WeakKeyDictionary[Any, Callable[[Any], None]] = weakref.WeakKeyDictionary()
 
@@ -67,13 +80,15 @@ def picture_call(name: str) -> Call:
     def counted(seen: Seen) -> bool:
         return seen.method == "POST" and _JOB.search(seen.path.partition("?")[0]) is not None
 
-    return Call(f"{name} picture", backend.connect, ask, fine, check, blocking, counted)
+    return Call(f"{name} image", backend.connect, ask, fine, check, blocking, counted)
 
 
 # What each backend says
 
 
-def _openai(code: str | None = None, kind: str = "invalid_request_error", **more: Any) -> dict[str, Any]:
+def _openai(
+    code: str | None = None, kind: str = "invalid_request_error", **more: Any
+) -> dict[str, Any]:
     return {"error": {"message": WORDS, "type": kind, "param": None, "code": code, **more}}
 
 
@@ -99,7 +114,11 @@ OPENAI: list[Case] = [
 
 
 def _anthropic(kind: str, **more: Any) -> dict[str, Any]:
-    return {"type": "error", "error": {"type": kind, "message": WORDS, **more}, "request_id": "req_1"}
+    return {
+        "type": "error",
+        "error": {"type": kind, "message": WORDS, **more},
+        "request_id": "req_1",
+    }
 
 
 ANTHROPIC: list[Case] = [
@@ -111,7 +130,12 @@ ANTHROPIC: list[Case] = [
     (409, _anthropic("conflict_error"), BUSY, "CONFLICT"),
     (413, _anthropic("request_too_large"), INVALID, "TOO_LARGE"),
     (429, _anthropic("rate_limit_error"), RATE, "RATE_LIMITED"),
-    (429, _anthropic("rate_limit_error", details={"error_code": "enforced_spend_limit_reached"}), RATE, "QUOTA_EXHAUSTED"),
+    (
+        429,
+        _anthropic("rate_limit_error", details={"error_code": "enforced_spend_limit_reached"}),
+        RATE,
+        "QUOTA_EXHAUSTED",
+    ),
     (500, _anthropic("api_error"), BROKEN, None),
     (504, _anthropic("timeout_error"), BROKEN, None),
     (529, _anthropic("overloaded_error"), BUSY, None),
@@ -122,7 +146,11 @@ def _google(code: int, status: str, *details: dict[str, Any]) -> dict[str, Any]:
     return {"error": {"code": code, "message": WORDS, "status": status, "details": list(details)}}
 
 
-_BAD_KEY = {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "API_KEY_INVALID", "domain": "googleapis.com"}
+_BAD_KEY = {
+    "@type": "type.googleapis.com/google.rpc.ErrorInfo",
+    "reason": "API_KEY_INVALID",
+    "domain": "googleapis.com",
+}
 GEMINI: list[Case] = [
     (400, _google(400, "INVALID_ARGUMENT"), INVALID, None),
     (400, _google(400, "INVALID_ARGUMENT", _BAD_KEY), AUTH, None),
@@ -134,7 +162,12 @@ GEMINI: list[Case] = [
     (500, _google(500, "INTERNAL"), BROKEN, None),
     (503, _google(503, "UNAVAILABLE"), BUSY, None),
     (504, _google(504, "DEADLINE_EXCEEDED"), BROKEN, None),
-    (503, [_google(503, "UNAVAILABLE")], BUSY, None),  # in a list, as streams without alt=sse have it
+    (
+        503,
+        [_google(503, "UNAVAILABLE")],
+        BUSY,
+        None,
+    ),  # in a list, as streams without alt=sse have it
 ]
 OLLAMA: list[Case] = [
     *((status, {"error": WORDS}, kind, None) for status, kind in (
@@ -147,9 +180,22 @@ SWAP: list[Case] = [
     (400, {"src": "llama-swap", "error": WORDS}, INVALID, None),
     (401, {"src": "llama-swap", "error": WORDS}, AUTH, None),
     (404, {"src": "llama-swap", "error": WORDS}, MISSING, None),
-    (409, {"src": "llama-swap", "error": {"message": WORDS, "code": "conflict"}}, INVALID, "CONFLICT"),
+    (
+        409,
+        {"src": "llama-swap", "error": {"message": WORDS, "code": "conflict"}},
+        INVALID,
+        "CONFLICT",
+    ),
     (429, {"src": "llama-swap", "error": WORDS}, RATE, "RATE_LIMITED"),
-    (500, {"src": "llama-swap", "error": {"message": WORDS, "type": "server_error", "code": "internal_error"}}, BROKEN, None),
+    (
+        500,
+        {
+            "src": "llama-swap",
+            "error": {"message": WORDS, "type": "server_error", "code": "internal_error"},
+        },
+        BROKEN,
+        None,
+    ),
     (502, b"", BROKEN, "UPSTREAM_DIED"),
     (503, f"llama-swap-error: [m] {WORDS}", BUSY, None),
 ]
@@ -161,7 +207,12 @@ def _engine(code: int, kind: str, **more: Any) -> dict[str, Any]:
 
 LLAMA_CPP: list[Case] = [
     (400, _engine(400, "invalid_request_error"), INVALID, None),
-    (400, _engine(400, "exceed_context_size_error", n_prompt_tokens=9, n_ctx=8), INVALID, "CONTEXT_TOO_LONG"),
+    (
+        400,
+        _engine(400, "exceed_context_size_error", n_prompt_tokens=9, n_ctx=8),
+        INVALID,
+        "CONTEXT_TOO_LONG",
+    ),
     (401, _engine(401, "authentication_error"), AUTH, None),
     (403, _engine(403, "permission_error"), DENIED, None),
     (404, _engine(404, "not_found_error"), MISSING, None),
@@ -187,7 +238,12 @@ WEBUI: list[Case] = [
     (401, {"detail": WORDS}, AUTH, None),
     (404, _webui("HTTPException", WORDS), MISSING, None),
     (404, {"detail": "Not Found"}, MISSING, None),
-    (422, {"detail": [{"loc": ["body", "steps"], "msg": WORDS, "type": "type_error.integer"}]}, INVALID, None),
+    (
+        422,
+        {"detail": [{"loc": ["body", "steps"], "msg": WORDS, "type": "type_error.integer"}]},
+        INVALID,
+        None,
+    ),
     (422, _webui("HTTPException", WORDS), INVALID, None),
     (500, _webui("OutOfMemoryError", "", WORDS), BROKEN, "GPU_OOM"),
     (500, _webui("NansException", "", WORDS), BROKEN, None),
@@ -196,32 +252,61 @@ WEBUI: list[Case] = [
 
 
 def _graph(kind: str, **fault: Any) -> dict[str, Any]:
-    nodes = {"3": {"errors": [fault], "dependent_outputs": ["9"], "class_type": "KSampler"}} if fault else {}
-    return {"error": {"type": kind, "message": WORDS, "details": "", "extra_info": {}}, "node_errors": nodes}
+    nodes = (
+        {"3": {"errors": [fault], "dependent_outputs": ["9"], "class_type": "KSampler"}}
+        if fault
+        else {}
+    )
+    return {
+        "error": {"type": kind, "message": WORDS, "details": "", "extra_info": {}},
+        "node_errors": nodes,
+    }
 
 
-_NO_FILE = {"type": "value_not_in_list", "message": "x", "details": WORDS, "extra_info": {"input_name": "ckpt_name"}}
+_NO_FILE = {
+    "type": "value_not_in_list",
+    "message": "x",
+    "details": WORDS,
+    "extra_info": {"input_name": "ckpt_name"},
+}
 COMFYUI: list[Case] = [
     (400, _graph("prompt_no_outputs"), INVALID, None),
-    (400, _graph("prompt_outputs_failed_validation", type="required_input_missing", message="x", details=WORDS), INVALID, None),
+    (
+        400,
+        _graph(
+            "prompt_outputs_failed_validation",
+            type="required_input_missing",
+            message="x",
+            details=WORDS,
+        ),
+        INVALID,
+        None,
+    ),
     (400, _graph("prompt_outputs_failed_validation", **_NO_FILE), MISSING, "MODEL_NOT_FOUND"),
     (403, b"", DENIED, None),
     (413, f"413: {WORDS}", INVALID, "TOO_LARGE"),
     (500, f"500 Internal Server Error\n\nServer got itself in trouble: {WORDS}", BROKEN, None),
 ]
 TABLES: dict[str, tuple[list[Case], list[Call]]] = {
-    "openai": (OPENAI, [whole_call("openai chat"), stream_call("openai"), picture_call("openai")]),
+    "openai": (OPENAI, [whole_call("openai chat"), stream_call("openai"), image_call("openai")]),
     "anthropic": (ANTHROPIC, [whole_call("anthropic"), stream_call("anthropic")]),
-    "gemini": (GEMINI, [whole_call("gemini"), stream_call("gemini"), picture_call("gemini")]),
-    "ollama": (OLLAMA, [whole_call("ollama"), stream_call("ollama"), picture_call("ollama")]),
-    "llama-swap": (SWAP, [whole_call("llamaswap"), stream_call("llamaswap"), picture_call("llamaswap")]),
+    "gemini": (GEMINI, [whole_call("gemini"), stream_call("gemini"), image_call("gemini")]),
+    "ollama": (OLLAMA, [whole_call("ollama"), stream_call("ollama"), image_call("ollama")]),
+    "llama-swap": (
+        SWAP,
+        [whole_call("llamaswap"), stream_call("llamaswap"), image_call("llamaswap")],
+    ),
     "llama.cpp": (LLAMA_CPP, [whole_call("openaicompatible"), stream_call("openaicompatible")]),
     "sd-server": (
         SD_SERVER,
-        [picture_call("stablediffusion"), picture_call("stablediffusion sdapi"), picture_call("stablediffusion openai")],
+        [
+            image_call("stablediffusion"),
+            image_call("stablediffusion sdapi"),
+            image_call("stablediffusion openai"),
+        ],
     ),
-    "A1111": (WEBUI, [picture_call("automatic1111")]),
-    "ComfyUI": (COMFYUI, [picture_call("comfyui")]),
+    "A1111": (WEBUI, [image_call("automatic1111")]),
+    "ComfyUI": (COMFYUI, [image_call("comfyui")]),
 }
 LASTING = (INVALID, AUTH, DENIED, MISSING, REFUSED, CANNOT)
 
@@ -231,21 +316,40 @@ def _faults() -> list[Fault]:
     for shape, (cases, calls) in TABLES.items():
         for number, (status, body, kind, code) in enumerate(cases):
             call = calls[number % len(calls)]
-            gone = (status, call.name) == (404, "ollama picture")  # the model is there, as it has just said: it is the route that has gone
+            gone = (status, call.name) == (
+                404,
+                "ollama image",
+            )  # the model is there, as it has just said: it is the route that has gone
             kind = CANNOT if gone else kind
-            data = body if isinstance(body, bytes) else body.encode() if isinstance(body, str) else json.dumps(body).encode()
+            data = (
+                body
+                if isinstance(body, bytes)
+                else body.encode()
+                if isinstance(body, str)
+                else json.dumps(body).encode()
+            )
             made.append(
                 Fault(
                     f"errors of {shape}",
                     f"{number}: {status} {code or kind.__name__} to {call.name}",
-                    stays(whole(data, status, {"content-type": "text/plain" if isinstance(body, str) else "application/json"})),
+                    stays(
+                        whole(
+                            data,
+                            status,
+                            {
+                                "content-type": "text/plain"
+                                if isinstance(body, str)
+                                else "application/json"
+                            },
+                        )
+                    ),
                     kind,
                     call,
                     status=status,
                     code=code,
                     retryable=kind not in LASTING and code != "QUOTA_EXHAUSTED",
                     words="some words" if KEY.encode() in data and not gone else None,
-                    hidden=KEY if "picture" not in call.name else None,
+                    hidden=KEY if "image" not in call.name else None,
                     kept=True if call.name.startswith(("openai", "anthropic")) else None,
                     requests=1,
                 )
@@ -308,7 +412,11 @@ STRANGE: dict[str, bytes] = {
 
 def _strange() -> list[Fault]:
     statuses = list(STATUSES.items())
-    calls = [make(name) for name in ("openaicompatible", "anthropic", "gemini", "ollama", "openai") for make in (whole_call, stream_call)]
+    calls = [
+        make(name)
+        for name in ("openaicompatible", "anthropic", "gemini", "ollama", "openai")
+        for make in (whole_call, stream_call)
+    ]
     made = []
     for number, (told, body) in enumerate(STRANGE.items()):
         for turn in (0, 7, 14):
@@ -334,7 +442,9 @@ def _loading() -> list[Fault]:
     """llama.cpp says so while it loads: asked again, though this provider has one try."""
     body = whole(_engine(503, "unavailable_error"), 503, {"retry-after-ms": "50"})
     return [
-        Fault("errors of llama.cpp", f"it loads, {call.name}", stays(body), is_fine, call, requests=2)
+        Fault(
+            "errors of llama.cpp", f"it loads, {call.name}", stays(body), is_fine, call, requests=2
+        )
         for call in (whole_call("openaicompatible"), stream_call("openaicompatible"))
     ]
 

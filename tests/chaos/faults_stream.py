@@ -20,7 +20,10 @@ TEXT = "Grüße 🦊"
 
 
 def head(backend: Backend, kind: str | None = None) -> bytes:
-    return b"HTTP/1.1 200 OK\r\ncontent-type: %s\r\ntransfer-encoding: chunked\r\n\r\n" % (kind or backend.kind).encode()
+    return (
+        b"HTTP/1.1 200 OK\r\ncontent-type: %s\r\ntransfer-encoding: chunked\r\n\r\n"
+        % (kind or backend.kind).encode()
+    )
 
 
 def begun(backend: Backend, *pieces: bytes) -> bytes:
@@ -29,13 +32,19 @@ def begun(backend: Backend, *pieces: bytes) -> bytes:
 
 def events(backend: Backend) -> list[bytes]:
     """The stream's events, each with its end."""
-    return re.findall(rb".*?(?:\r\n\r\n|\n\n|\n$)" if "ndjson" not in backend.kind else rb"[^\n]*\n", backend.dialect.stream, re.DOTALL)
+    return re.findall(
+        rb".*?(?:\r\n\r\n|\n\n|\n$)" if "ndjson" not in backend.kind else rb"[^\n]*\n",
+        backend.dialect.stream,
+        re.DOTALL,
+    )
 
 
 def _prefix(outcome: Outcome) -> None:
     """What was heard is the beginning of what was said, and nothing else; it is no whole answer."""
     error = outcome.error
-    assert isinstance(error, (md.StreamBrokenError, md.BadResponseError, md.ConnectionFailedError)), repr(error or outcome.value)
+    assert isinstance(
+        error, (md.StreamBrokenError, md.BadResponseError, md.ConnectionFailedError)
+    ), repr(error or outcome.value)
     assert TEXT.startswith(outcome.heard.text)
     if outcome.heard.text:
         assert isinstance(error, md.StreamBrokenError)
@@ -61,7 +70,11 @@ def cuts(backend: Backend) -> dict[str, int]:
     }
 
 
-ENDS: dict[str, Callable[[Peer], object]] = {"closed": Peer.close, "reset": Peer.reset, "ended": Peer.end}
+ENDS: dict[str, Callable[[Peer], object]] = {
+    "closed": Peer.close,
+    "reset": Peer.reset,
+    "ended": Peer.end,
+}
 
 
 def _cut(name: str) -> list[Fault]:
@@ -72,7 +85,16 @@ def _cut(name: str) -> list[Fault]:
             data = begun(backend, *([backend.dialect.stream[:place]] if place else []))
             # A message that came to its end leaves a connection that may be used again: closing it would race with the next call
             kept = None if end == "ended" else False
-            made.append(Fault("streams that are cut", f"{name}, {end} {where}", sends(data, then=ENDS[end]), _prefix, call, kept=kept))
+            made.append(
+                Fault(
+                    "streams that are cut",
+                    f"{name}, {end} {where}",
+                    sends(data, then=ENDS[end]),
+                    _prefix,
+                    call,
+                    kept=kept,
+                )
+            )
     return made
 
 
@@ -104,7 +126,15 @@ def _garbage(name: str) -> list[Fault]:
     backend, call = chat_backend(name), stream_call(name)
     begin, end = (b"", b"\n") if "ndjson" in backend.kind else (b"data: ", b"\n\n")
     made = [
-        Fault("garbage in streams", f"{name}, {told}", _says(name, begin + bad + end), md.StreamBrokenError, call, heard=GOOD, requests=1)
+        Fault(
+            "garbage in streams",
+            f"{name}, {told}",
+            _says(name, begin + bad + end),
+            md.StreamBrokenError,
+            call,
+            heard=GOOD,
+            requests=1,
+        )
         for told, bad in BAD.items()
     ]
     made.append(
@@ -127,8 +157,12 @@ def _marks(name: str) -> list[Fault]:
     backend, call = chat_backend(name), stream_call(name)
     data = backend.dialect.stream
     twice = events(backend)[-1]
-    if name == "gemini":  # its mark is a finish reason and the end of the answer: what comes between is part of it
-        return [Fault("end marks", f"{name}, none", _says(name), md.StreamBrokenError, call, heard=GOOD)]
+    if (
+        name == "gemini"
+    ):  # its mark is a finish reason and the end of the answer: what comes between is part of it
+        return [
+            Fault("end marks", f"{name}, none", _says(name), md.StreamBrokenError, call, heard=GOOD)
+        ]
     return [
         Fault("end marks", f"{name}, none", _says(name), md.StreamBrokenError, call, heard=GOOD),
         Fault("end marks", f"{name}, twice", stays(begun(backend, data, twice) + chunked(b"")), is_fine, call),
@@ -147,20 +181,37 @@ def _slicing(name: str) -> list[Fault]:
     lines = data.replace(b"\r\n", b"\n")
     shapes = {"byte by byte": data, "with CRLF": lines.replace(b"\n", b"\r\n")}
     if "ndjson" not in backend.kind:
-        mixed = b"".join(line + (b"\r\n", b"\n", b"\r")[number % 3] for number, line in enumerate(lines.split(b"\n")))
+        mixed = b"".join(
+            line + (b"\r\n", b"\n", b"\r")[number % 3]
+            for number, line in enumerate(lines.split(b"\n"))
+        )
         shapes |= {
             "with CR": lines.replace(b"\n", b"\r"),
             "with mixed line ends": mixed + b"\n\n",
-            "with comments, ids and unknown fields": lines.replace(b"data:", b": c\nid: 7\nretry: 5\nnew: x\ndata:"),
+            "with comments, ids and unknown fields": lines.replace(
+                b"data:", b": c\nid: 7\nretry: 5\nnew: x\ndata:"
+            ),
             "without blanks behind the colons": lines.replace(b"data: ", b"data:"),
-            "with a byte order mark": b"\xef\xbb\xbf" + data if lines.startswith(b"event") else data,
+            "with a byte order mark": b"\xef\xbb\xbf" + data
+            if lines.startswith(b"event")
+            else data,
         }
     else:
         shapes |= {"with empty lines": lines.replace(b"\n", b"\n\n \n")}
     made = []
     for told, shape in shapes.items():
-        pieces = [shape[at : at + 1] for at in range(len(shape))] if told == "byte by byte" else [shape]
-        made.append(Fault("odd streams", f"{name}, {told}", stays(begun(backend, *pieces) + chunked(b"")), is_fine, call))
+        pieces = (
+            [shape[at : at + 1] for at in range(len(shape))] if told == "byte by byte" else [shape]
+        )
+        made.append(
+            Fault(
+                "odd streams",
+                f"{name}, {told}",
+                stays(begun(backend, *pieces) + chunked(b"")),
+                is_fine,
+                call,
+            )
+        )
     made.append(
         Fault(
             "odd streams",
@@ -171,10 +222,22 @@ def _slicing(name: str) -> list[Fault]:
             kept=False,
         )
     )
-    made.append(Fault("odd streams", f"{name}, all at once", stays(whole(data, headers={"content-type": backend.kind})), is_fine, call))
     made.append(
         Fault(
-            "odd streams", f"{name}, without a type", stays(head(backend, "application/octet-stream") + chunked(data, b"")), is_fine, call
+            "odd streams",
+            f"{name}, all at once",
+            stays(whole(data, headers={"content-type": backend.kind})),
+            is_fine,
+            call,
+        )
+    )
+    made.append(
+        Fault(
+            "odd streams",
+            f"{name}, without a type",
+            stays(head(backend, "application/octet-stream") + chunked(data, b"")),
+            is_fine,
+            call,
         )
     )
     return made
@@ -191,11 +254,18 @@ def _endless(name: str) -> list[Fault]:
         def serve(peer: Peer) -> None:
             peer.send(head(backend))
             while not peer.closed_by_client.wait(0.02):
-                peer.socket.sendall(data)  # an OSError once the client has gone: the server ends with it
+                peer.socket.sendall(
+                    data
+                )  # an OSError once the client has gone: the server ends with it
 
         return serve
 
-    late: dict[str, Any] = {"timeout": SOON, "kept": False, "expect": md.DeadlineExceededError, "call": call}
+    late: dict[str, Any] = {
+        "timeout": SOON,
+        "kept": False,
+        "expect": md.DeadlineExceededError,
+        "call": call,
+    }
     return [
         Fault("endless streams", f"{name}, signs of life", slowly(chunked(life)), **late),
         Fault("endless streams", f"{name}, empty pieces", slowly(chunked(backend.dialect.says(""))), **late),
@@ -205,7 +275,7 @@ def _endless(name: str) -> list[Fault]:
         Fault("endless streams", f"{name}, text", floods(begun(backend), again=text), (md.BadResponseError, md.StreamBrokenError), call, kept=False, mib=160, heavy=True),
         Fault(
             "endless streams", f"{name}, a giant event", stays(begun(backend, backend.dialect.says("x" * (5 << 20))) + chunked(b"")),
-            # Where pictures can arrive an event may be that long, and then it is the end that is missing
+            # Where images can arrive an event may be that long, and then it is the end that is missing
             (md.BadResponseError, md.StreamBrokenError), call, mib=64, heavy=True,
         ),
     ]  # fmt: skip
@@ -226,7 +296,9 @@ def _other_dialect(name: str) -> list[Fault]:
 
 
 def _never_whole(outcome: Outcome) -> None:
-    assert isinstance(outcome.error, (md.StreamBrokenError, md.BadResponseError)), repr(outcome.error or outcome.value)
+    assert isinstance(outcome.error, (md.StreamBrokenError, md.BadResponseError)), repr(
+        outcome.error or outcome.value
+    )
 
 
 # Two tool calls under one index, in the dialects that number them
@@ -236,16 +308,31 @@ def _chat_calls(*calls: dict[str, Any]) -> bytes:
     """As some servers send them: each call whole, and all with index 0."""
     made = b""
     for call in calls:
-        choice = {"index": 0, "delta": {"tool_calls": [{"index": 0, "type": "function", **call}]}, "finish_reason": None}
-        made += b"data: " + json.dumps({"id": "x", "model": "m", "choices": [choice]}).encode() + b"\n\n"
-    last = {"id": "x", "model": "m", "choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]}
+        choice = {
+            "index": 0,
+            "delta": {"tool_calls": [{"index": 0, "type": "function", **call}]},
+            "finish_reason": None,
+        }
+        made += (
+            b"data: "
+            + json.dumps({"id": "x", "model": "m", "choices": [choice]}).encode()
+            + b"\n\n"
+        )
+    last = {
+        "id": "x",
+        "model": "m",
+        "choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}],
+    }
     return made + b"data: " + json.dumps(last).encode() + b"\n\ndata: [DONE]\n\n"
 
 
 def _two_calls(outcome: Outcome) -> None:
     if outcome.error is not None:
         raise AssertionError("two calls can be told apart by their ids") from outcome.error
-    assert [(call.name, call.arguments) for call in outcome.value.tool_calls] == [("draw", {"what": "fox"}), ("say", {"word": "hi"})]
+    assert [(call.name, call.arguments) for call in outcome.value.tool_calls] == [
+        ("draw", {"what": "fox"}),
+        ("say", {"word": "hi"}),
+    ]
 
 
 def _calls(name: str) -> list[Fault]:
@@ -260,15 +347,38 @@ def _calls(name: str) -> list[Fault]:
         {"function": {"arguments": '"hi"}'}},
     )
     return [
-        Fault("tool calls", f"{name}, two with one index", stays(begun(backend, data) + chunked(b"")), _two_calls, call),
-        Fault("tool calls", f"{name}, two in halves with one index", stays(begun(backend, halves) + chunked(b"")), _two_calls, call),
+        Fault(
+            "tool calls",
+            f"{name}, two with one index",
+            stays(begun(backend, data) + chunked(b"")),
+            _two_calls,
+            call,
+        ),
+        Fault(
+            "tool calls",
+            f"{name}, two in halves with one index",
+            stays(begun(backend, halves) + chunked(b"")),
+            _two_calls,
+            call,
+        ),
     ]
 
 
 def _of(name: str) -> list[Fault]:
-    parts: list[Callable[[str], list[Fault]]] = [_cut, _garbage, _marks, _slicing, _endless, _other_dialect]
+    parts: list[Callable[[str], list[Fault]]] = [
+        _cut,
+        _garbage,
+        _marks,
+        _slicing,
+        _endless,
+        _other_dialect,
+    ]
     return [fault for part in parts for fault in part(name)]
 
 
-_ALL = [fault for name in DIALECTS for fault in _of(name)] + _calls("openaicompatible") + _calls("openai chat")
+_ALL = (
+    [fault for name in DIALECTS for fault in _of(name)]
+    + _calls("openaicompatible")
+    + _calls("openai chat")
+)
 FAULTS = [replace(fault, turns=True) for fault in _ALL]

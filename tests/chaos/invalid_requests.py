@@ -78,7 +78,7 @@ EXTRAS: dict[str, Callable[[], Any]] = {
     "a function": lambda: {"x": print},
 }
 
-PICTURES: dict[str, tuple[Any, dict[str, Any], str]] = {
+IMAGES: dict[str, tuple[Any, dict[str, Any], str]] = {
     "no prompt": ("", {}, "prompt"),
     "only space": (" \n", {}, "prompt"),
     "NUL": ("a\0b", {}, "prompt"),
@@ -126,7 +126,7 @@ PICTURES: dict[str, tuple[Any, dict[str, Any], str]] = {
     "format exe": ("a", {"output_format": "exe"}, "output_format"),
     "format with CR LF": ("a", {"output_format": "png\r\n"}, "output_format"),
     "previews -1": ("a", {"previews": -1}, "previews"),
-    "caller with CR LF": ("a", {"caller": "a\r\nb"}, "caller"),
+    "user_id with CR LF": ("a", {"user_id": "a\r\nb"}, "user_id"),
     "images of bytes": ("a", {"images": [b"x"]}, "images"),
     "images of links": ("a", {"images": ["http://127.0.0.1:9/a.png"]}, "images"),
     "images 5": ("a", {"images": 5}, "images"),
@@ -158,7 +158,7 @@ CHATS: dict[str, tuple[Any, dict[str, Any], str]] = {
     "stop of nothing": ("a", {"stop": [""]}, "stop"),
     "stop NUL": ("a", {"stop": ["\0"]}, "stop"),
     "stop without end": ("a", {"stop": ["a"] * 17}, "stop"),
-    "caller": ("a", {"caller": "a\0"}, "caller"),
+    "user_id": ("a", {"user_id": "a\0"}, "user_id"),
 }
 
 EMBEDDINGS: dict[str, tuple[Any, dict[str, Any], str]] = {
@@ -169,11 +169,24 @@ EMBEDDINGS: dict[str, tuple[Any, dict[str, Any], str]] = {
     "numbers": ([5], {}, "texts"),
     "dimensions": ("a", {"dimensions": NAN}, "dimensions"),
     "dimensions 10**9": ("a", {"dimensions": 10**9}, "dimensions"),
-    "caller": ("a", {"caller": "\ud800"}, "caller"),
+    "user_id": ("a", {"user_id": "\ud800"}, "user_id"),
 }
 
 # Of a provider: never a byte, and the value, which may be a key, in no word of the refusal
-KEYS = ["a\nb", "a\r\nx-injected: b", "a\0b", "a\ud800b", "schlüssel", "a\x7fb", " ab", "ab ", "a\tb", "\u2028", "🦊", "sk-\u200bx"]
+KEYS = [
+    "a\nb",
+    "a\r\nx-injected: b",
+    "a\0b",
+    "a\ud800b",
+    "schlüssel",
+    "a\x7fb",
+    " ab",
+    "ab ",
+    "a\tb",
+    "\u2028",
+    "🦊",
+    "sk-\u200bx",
+]
 HEADERS: list[dict[str, Any]] = [
     {"x-key": "secret-a\r\nx-injected: b"},
     {"x-key": "secret-a\0"},

@@ -1,4 +1,4 @@
-"""What stands where a picture should be: table of (name, what a backend sends, what becomes of it)."""
+"""What stands where an image should be: table of (name, what a backend sends, what becomes of it)."""
 
 from __future__ import annotations
 
@@ -29,11 +29,19 @@ def b64(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
 
-def png(width: int, height: int, *chunks: bytes, depth: int = 8, colour: int = 2, data: bytes = b"") -> bytes:
+def png(
+    width: int, height: int, *chunks: bytes, depth: int = 8, color: int = 2, data: bytes = b""
+) -> bytes:
     """A PNG that claims this size, with these chunks before its pixels."""
-    header = struct.pack(">IIBBBBB", width & 0xFFFFFFFF, height & 0xFFFFFFFF, depth, colour, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width & 0xFFFFFFFF, height & 0xFFFFFFFF, depth, color, 0, 0, 0)
     pixels = png_chunk(b"IDAT", data or zlib.compress(b"\0" * 100))
-    return b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + b"".join(chunks) + pixels + png_chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + png_chunk(b"IHDR", header)
+        + b"".join(chunks)
+        + pixels
+        + png_chunk(b"IEND", b"")
+    )
 
 
 def jpeg(width: int, height: int) -> bytes:
@@ -44,7 +52,13 @@ def jpeg(width: int, height: int) -> bytes:
 
 def webp(width: int, height: int) -> bytes:
     """An extended WebP that claims this size, at most 2**24 a side."""
-    canvas = b"VP8X" + struct.pack("<I", 10) + bytes(4) + (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
+    canvas = (
+        b"VP8X"
+        + struct.pack("<I", 10)
+        + bytes(4)
+        + (width - 1).to_bytes(3, "little")
+        + (height - 1).to_bytes(3, "little")
+    )
     body = b"WEBP" + canvas + WEBP[12:]
     return b"RIFF" + struct.pack("<I", len(body)) + body
 
@@ -66,7 +80,7 @@ def _cut(data: bytes, keep: float) -> Callable[[], bytes]:
     return lambda: data[: int(len(data) * keep)]
 
 
-# As text: these only fit where pictures travel in JSON
+# As text: these only fit where images travel in JSON
 TEXTS: dict[str, Strange] = {
     "no base64": (lambda: "%%%", REFUSED),
     "a foreign letter": (lambda: b64(PNG)[:40] + "ä" + b64(PNG)[41:], REFUSED),
@@ -89,7 +103,10 @@ TEXTS: dict[str, Strange] = {
     "a data URL of text": (lambda: "data:text/html;base64," + b64(b"<html>"), REFUSED),
     "a data URL without base64": (lambda: "data:image/png," + PNG.decode("latin-1"), REFUSED),
     "a data URL of nothing": (lambda: "data:image/png;base64,", REFUSED),
-    "a data URL within one": (lambda: "data:image/png;base64,data:image/png;base64," + b64(PNG), REFUSED),
+    "a data URL within one": (
+        lambda: "data:image/png;base64,data:image/png;base64," + b64(PNG),
+        REFUSED,
+    ),
     "an empty text": (lambda: "", REFUSED),
     "blanks": (lambda: " \r\n", REFUSED),
     "null": (lambda: None, REFUSED),
@@ -112,16 +129,27 @@ FILES: dict[str, Strange] = {
     "a lossless WebP": (lambda: LOSSLESS, TAKEN),
     **{
         f"{int(keep * 100)} % of a {kind}": (_cut(data, keep), REFUSED)
-        for kind, data in {"PNG": PNG, "JPEG": JPEG, "WebP": WEBP, "lossless WebP": LOSSLESS}.items()
+        for kind, data in {
+            "PNG": PNG,
+            "JPEG": JPEG,
+            "WebP": WEBP,
+            "lossless WebP": LOSSLESS,
+        }.items()
         for keep in (0.05, 0.3, 0.7, 0.97)
     },
     "only a signature": (lambda: PNG[:8], REFUSED),
     "only a header": (lambda: PNG[:33], REFUSED),
     "chunks longer than the file": (lambda: PNG[:33] + b"\xff\xff\xff\xffIDAT" + PNG[41:], REFUSED),
     "the end in the middle of a chunk": (lambda: PNG[:41] + b"\0\0\0\0IEND\xaeB`\x82", REFUSED),
-    "SVG": (lambda: b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>", REFUSED),
+    "SVG": (
+        lambda: b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>",
+        REFUSED,
+    ),
     "HTML": (lambda: b"<!doctype html><title>Login</title>", REFUSED),
-    "XML": (lambda: b"<?xml version='1.0'?><!DOCTYPE a [<!ENTITY b SYSTEM 'file:///etc/passwd'>]>", REFUSED),
+    "XML": (
+        lambda: b"<?xml version='1.0'?><!DOCTYPE a [<!ENTITY b SYSTEM 'file:///etc/passwd'>]>",
+        REFUSED,
+    ),
     "JSON": (lambda: b'{"error": "no"}', REFUSED),
     "GIF": (lambda: saved("GIF"), REFUSED),
     "an animated GIF": (lambda: animation("GIF").data, REFUSED),
@@ -131,13 +159,19 @@ FILES: dict[str, Strange] = {
     "PPM": (lambda: saved("PPM"), REFUSED),
     "PDF": (lambda: saved("PDF"), REFUSED),
     "EPS": (lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", REFUSED),
-    "PSD": (lambda: b"8BPS\0\1" + bytes(6) + struct.pack(">HIIHH", 3, 9, 9, 8, 3) + bytes(40), REFUSED),
+    "PSD": (
+        lambda: b"8BPS\0\1" + bytes(6) + struct.pack(">HIIHH", 3, 9, 9, 8, 3) + bytes(40),
+        REFUSED,
+    ),
     "AVIF": (lambda: b"\0\0\0\x1cftypavif\0\0\0\0mif1avifmiaf" + bytes(200), REFUSED),
     "ZIP": (lambda: b"PK\3\4" + bytes(60), REFUSED),
     "a GIF called PNG": (lambda: b"\x89PNG\r\n\x1a\n" + saved("GIF"), REFUSED),
     "a JPEG called PNG": (lambda: PNG[:33] + JPEG, REFUSED),
-    "a WebP with the length of another": (lambda: WEBP[:4] + struct.pack("<I", 1 << 30) + WEBP[8:], REFUSED),
-    "a page before the picture": (lambda: b"<html>" + PNG, REFUSED),
+    "a WebP with the length of another": (
+        lambda: WEBP[:4] + struct.pack("<I", 1 << 30) + WEBP[8:],
+        REFUSED,
+    ),
+    "a page before the image": (lambda: b"<html>" + PNG, REFUSED),
     "a ZIP behind a PNG": (lambda: PNG + b"PK\3\4" + bytes(60), TAKEN),
     "a page behind a JPEG": (lambda: JPEG + b"<script>alert(1)</script>", TAKEN),
     "an animated PNG": (lambda: animation("PNG").data, TAKEN),
@@ -170,7 +204,7 @@ HEAVY: dict[str, Strange] = {
 
 
 class Twisted:
-    """A healthy server, but for its pictures: instead of each it sends `value`, bytes as the picture's file, else as JSON."""
+    """A healthy server, but for its images: instead of each it sends `value`, bytes as the image's file, else as JSON."""
 
     def __init__(self, healthy: Handler) -> None:
         self._healthy = healthy
@@ -178,7 +212,15 @@ class Twisted:
         self.twisted = 0
 
     def __call__(self, peer: Peer) -> None:
-        self._healthy(_TwistingPeer(peer.socket, peer.server, peer.number, closed_by_client=peer.closed_by_client, twist=self._twist))  # type: ignore[call-arg]
+        self._healthy(
+            _TwistingPeer(
+                peer.socket,
+                peer.server,
+                peer.number,
+                closed_by_client=peer.closed_by_client,
+                twist=self._twist,
+            )
+        )  # type: ignore[call-arg]
 
     def _twist(self, body: bytes) -> bytes:
         if body.startswith(b"\x89PNG") and isinstance(self.value, bytes):
@@ -187,7 +229,9 @@ class Twisted:
         if b'"iVBOR' not in body:
             return body
         self.twisted += 1
-        value = json.dumps(b64(self.value) if isinstance(self.value, bytes) else self.value).encode()
+        value = json.dumps(
+            b64(self.value) if isinstance(self.value, bytes) else self.value
+        ).encode()
         return re.sub(rb'"iVBOR[^"]*"', lambda _: value.replace(b"Infinity", b"1e999"), body)
 
 

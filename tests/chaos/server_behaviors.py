@@ -95,6 +95,8 @@ def fine_or(*kinds: type[Exception]) -> Callable[[Outcome], object]:
         if outcome.error is None:
             is_fine(outcome)
         elif type(outcome.error) not in kinds:
-            raise AssertionError(f"{type(outcome.error).__name__} is none of {[kind.__name__ for kind in kinds]}") from outcome.error
+            raise AssertionError(
+                f"{type(outcome.error).__name__} is none of {[kind.__name__ for kind in kinds]}"
+            ) from outcome.error
 
     return judge

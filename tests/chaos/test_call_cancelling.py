@@ -15,7 +15,7 @@ import anyio
 import pytest
 
 import majordomo as md
-from tests.support.loopback import DONE, Handler, Loopback, Peer, chat, delta, images
+from tests.support.loopback import DONE, Handler, Loopback, Peer, chat, delta, images_reply
 
 Serve = Callable[[Handler], Loopback]
 ATTEMPTS = 5
@@ -25,29 +25,37 @@ KINDS = ["whole", "streamed", "drawn", "shown"]
 STAGES = ["before the head", "in the body", "in the pause before another try"]
 
 
-def answered(seen: Any, picture: bytes) -> bytes:
+def answered(seen: Any, image: bytes) -> bytes:
     """The body of a good answer."""
     if "images" in seen.path:
         if not seen.json.get("stream"):
-            return json.dumps(images(picture)).encode()
-        made = {"type": "image_generation.completed", **images(picture)["data"][0]}
+            return json.dumps(images_reply(image)).encode()
+        made = {"type": "image_generation.completed", **images_reply(image)["data"][0]}
         return b"data: " + json.dumps(made).encode() + b"\n\n"
-    return delta("Good") + delta({}, "stop") + DONE if seen.json.get("stream") else json.dumps(chat("fine")).encode()
+    return (
+        delta("Good") + delta({}, "stop") + DONE
+        if seen.json.get("stream")
+        else json.dumps(chat("fine")).encode()
+    )
 
 
 class Stopping:
     """Stops answering at this stage until `well`."""
 
-    def __init__(self, stage: str, picture: bytes) -> None:
+    def __init__(self, stage: str, image: bytes) -> None:
         self.stage = stage
-        self.picture = picture
+        self.image = image
         self.well = False
         self.stopped = 0  # times
 
     def __call__(self, peer: Peer) -> None:
         while (seen := peer.request()) is not None:
-            body = answered(seen, self.picture)
-            kind = {"content-type": "text/event-stream" if seen.json.get("stream") else "application/json"}
+            body = answered(seen, self.image)
+            kind = {
+                "content-type": "text/event-stream"
+                if seen.json.get("stream")
+                else "application/json"
+            }
             if self.well:
                 peer.reply(body, headers=kind)
             elif self.stage == "in the pause before another try":
@@ -69,12 +77,12 @@ async def heard(stream: Any) -> None:
 
 
 def asking(provider: md.OpenAI, kind: str) -> Callable[[], Any]:
-    chat, painter = provider.model("m"), provider.image_model("gpt-image-1")
+    chat, image_model = provider.model("m"), provider.image_model("gpt-image-1")
     asks: dict[str, Callable[[], Any]] = {
         "whole": lambda: chat.generate("hi"),
         "streamed": lambda: heard(chat.stream("hi")),
-        "drawn": lambda: painter.generate("a"),
-        "shown": lambda: heard(painter.stream("a")),
+        "drawn": lambda: image_model.generate("a"),
+        "shown": lambda: heard(image_model.stream("a")),
     }
     return asks[kind]
 
@@ -83,9 +91,9 @@ def asking(provider: md.OpenAI, kind: str) -> Callable[[], Any]:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_cancelled_call_ends_at_once_and_for_good(
-    loop: str, kind: str, stage: str, serve: Serve, picture: Callable[[], md.ImagePart]
+    loop: str, kind: str, stage: str, serve: Serve, image: Callable[[], md.ImagePart]
 ) -> None:
-    stopping = Stopping(stage, picture().data)
+    stopping = Stopping(stage, image().data)
     server = serve(stopping)
     raised: list[float] = []
     closed: list[float] = []
@@ -109,7 +117,9 @@ def test_a_cancelled_call_ends_at_once_and_for_good(
             with anyio.fail_after(10):
                 while stopping.stopped == before:
                     await anyio.sleep(0.001)
-                await anyio.sleep(0.001)  # a turn of the loop in which it sees what has arrived, all of it on this machine
+                await anyio.sleep(
+                    0.001
+                )  # a turn of the loop in which it sees what has arrived, all of it on this machine
                 await anyio.wait_all_tasks_blocked()
             at = time.monotonic()
             group.cancel_scope.cancel()
@@ -121,7 +131,9 @@ def test_a_cancelled_call_ends_at_once_and_for_good(
         assert len(server.seen) == before + 1, "something went out after a cancellation"
 
     async def story() -> None:
-        async with md.OpenAI("k", server.url + "/v1", max_concurrency=1, timeout=md.Timeout(queue=5)) as provider:
+        async with md.OpenAI(
+            "k", server.url + "/v1", max_concurrency=1, timeout=md.Timeout(queue=5)
+        ) as provider:
             ask = asking(provider, kind)
             for _ in range(ATTEMPTS):
                 await once(ask)

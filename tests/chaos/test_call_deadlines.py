@@ -50,14 +50,22 @@ def time(monkeypatch: pytest.MonkeyPatch) -> Time:
 
 def on(provider: Any, time: Time) -> Any:
     """The provider with the test's own clocks; its jitter is at its longest."""
-    provider._caller.clock = time
-    provider._caller.wall_clock = lambda: NOW + time.now
-    provider._caller.fraction = lambda: 1.0
+    provider._client.clock = time
+    provider._client.wall_clock = lambda: NOW + time.now
+    provider._client.fraction = lambda: 1.0
     return provider
 
 
 def info(delay: Any) -> bytes:
-    return json.dumps({"error": {"code": 429, "message": "x", "details": [{"@type": "x.RetryInfo", "retryDelay": delay}]}}).encode()
+    return json.dumps(
+        {
+            "error": {
+                "code": 429,
+                "message": "x",
+                "details": [{"@type": "x.RetryInfo", "retryDelay": delay}],
+            }
+        }
+    ).encode()
 
 
 JITTER = None  # no word of the backend's: our own half a second
@@ -111,7 +119,9 @@ WAITS: dict[str, tuple[dict[str, str], bytes, float | None]] = {
 
 
 @pytest.mark.parametrize("status", [429, 503])
-async def test_every_form_of_a_wait_is_honoured_or_the_call_fails_at_once(serve: Serve, time: Time, status: int) -> None:
+async def test_every_form_of_a_wait_is_honored_or_the_call_fails_at_once(
+    serve: Serve, time: Time, status: int
+) -> None:
     wrong = []
     for name, (headers, body, wait) in WAITS.items():
         server = serve(always(whole(body, status, headers), whole(chat("fine"))))
@@ -126,14 +136,21 @@ async def test_every_form_of_a_wait_is_honoured_or_the_call_fails_at_once(serve:
         expected = (wait, [], 1) if wait is not None and wait > MOST else ("fine", waited, 2)
         got = (found, time.waits, len(server.seen))
         if not (
-            got == expected or (isinstance(found, float) and got[1:] == expected[1:] and math.isclose(found, expected[0], rel_tol=0.9))
+            got == expected
+            or (
+                isinstance(found, float)
+                and got[1:] == expected[1:]
+                and math.isclose(found, expected[0], rel_tol=0.9)
+            )
         ):
             wrong.append(f"{name}: {got}, not {expected}")
     assert wrong == []
 
 
 @pytest.mark.parametrize("wish", ["true", "false", "TRUE", " False ", "maybe", "", "1", "no"])
-async def test_a_wish_about_trying_again_counts_for_what_may_be_tried_again(serve: Serve, time: Time, wish: str) -> None:
+async def test_a_wish_about_trying_again_counts_for_what_may_be_tried_again(
+    serve: Serve, time: Time, wish: str
+) -> None:
     tries = {}
     for status in (400, 401, 404, 500, 503):
         server = serve(always(whole(b"{}", status, {"x-should-retry": wish, "retry-after": "0"})))
@@ -157,12 +174,22 @@ EVERYBODY = [*CHATTING, *DRAWING]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backend", EVERYBODY, ids=lambda backend: f"{'draw' if backend in DRAWING else 'chat'} {backend.name}")
-async def test_a_storm_on_a_dead_server_stays_within_the_budget(backend: Any, serve: Serve, time: Time) -> None:
+@pytest.mark.parametrize(
+    "backend",
+    EVERYBODY,
+    ids=lambda backend: f"{'draw' if backend in DRAWING else 'chat'} {backend.name}",
+)
+async def test_a_storm_on_a_dead_server_stays_within_the_budget(
+    backend: Any, serve: Serve, time: Time
+) -> None:
     """40 calls at once, three times: 120 calls and 40 repeats, whatever is asked beside them."""
     server = serve(always(whole(b"{}", 503)))
     async with on(backend.connect(server.url, max_concurrency=50), time) as provider:
-        model: Any = provider.image_model(backend.model) if backend in DRAWING else provider.model(backend.model)
+        model: Any = (
+            provider.image_model(backend.model)
+            if backend in DRAWING
+            else provider.model(backend.model)
+        )
 
         async def ask() -> None:
             with pytest.raises(md.MajordomoError):
@@ -172,8 +199,8 @@ async def test_a_storm_on_a_dead_server_stays_within_the_budget(backend: Any, se
             async with anyio.create_task_group() as group:
                 for _ in range(40):
                     group.start_soon(ask)
-        assert provider._caller.budget.left < 1
-    assert len(server.seen) <= 120 + 40 + 40, "the questions of some backends before a picture"
+        assert provider._client.budget.left < 1
+    assert len(server.seen) <= 120 + 40 + 40, "the questions of some backends before an image"
 
 
 # Chains
@@ -191,7 +218,10 @@ async def test_a_chain_leaves_a_sick_member_alone_and_tries_it_with_one_call(ser
     first, second = serve(sick), serve(always(whole(chat("the other"))))
     health = ChainHealth(30, clock=time, fraction=lambda: 0.0)
     once = md.Retries(attempts=1)
-    async with md.OpenAICompatible(first.url + "/v1", retries=once) as one, md.OpenAICompatible(second.url + "/v1", retries=once) as other:
+    async with (
+        md.OpenAICompatible(first.url + "/v1", retries=once) as one,
+        md.OpenAICompatible(second.url + "/v1", retries=once) as other,
+    ):
         chain = Chain([one.model("a"), other.model("b")], health=health)
         for _ in range(12):
             assert (await chain.generate("hi")).text == "the other"

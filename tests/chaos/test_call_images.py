@@ -1,4 +1,4 @@
-"""Whatever stands where a picture should be: a picture that holds, or a typed error, from every backend, and the next one is fine."""
+"""Whatever stands where an image should be: an image that holds, or a typed error, from every backend, and the next one is fine."""
 
 from __future__ import annotations
 
@@ -9,7 +9,22 @@ from typing import Any
 import pytest
 
 import majordomo as md
-from tests.chaos.malformed_images import FILES, HEAVY, PNG, REFUSED, TAKEN, TEXTS, Strange, Twisted, b64, heavy, jpeg, png, saved, webp
+from tests.chaos.malformed_images import (
+    FILES,
+    HEAVY,
+    PNG,
+    REFUSED,
+    TAKEN,
+    TEXTS,
+    Strange,
+    Twisted,
+    b64,
+    heavy,
+    jpeg,
+    png,
+    saved,
+    webp,
+)
 from tests.support.image_backends import BACKENDS, Backend
 from tests.support.loopback import Handler, Loopback, always, whole
 
@@ -22,7 +37,11 @@ every_backend = pytest.mark.parametrize("backend", BACKENDS, ids=lambda backend:
 
 def fitting(backend: Backend, table: Mapping[str, Strange]) -> dict[str, Strange]:
     """ComfyUI sends files, and no text could stand for one."""
-    return {name: strange for name, strange in table.items() if backend.name != "comfyui" or name not in TEXTS}
+    return {
+        name: strange
+        for name, strange in table.items()
+        if backend.name != "comfyui" or name not in TEXTS
+    }
 
 
 async def receive(backend: Backend, serve: Serve, table: Mapping[str, Strange]) -> list[str]:
@@ -58,8 +77,8 @@ async def receive(backend: Backend, serve: Serve, table: Mapping[str, Strange]) 
 
 @every_backend
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_a_strange_picture(backend: Backend, serve: Serve) -> None:
-    """The pictures take turns with the backends."""
+async def test_a_strange_image(backend: Backend, serve: Serve) -> None:
+    """The images take turns with the backends."""
     table = list(fitting(backend, ALL).items())
     assert await receive(backend, serve, dict(table[BACKENDS.index(backend) % 8 :: 8])) == []
 
@@ -67,19 +86,22 @@ async def test_a_strange_picture(backend: Backend, serve: Serve) -> None:
 @every_backend
 @pytest.mark.slow
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_every_strange_picture(backend: Backend, serve: Serve) -> None:
+async def test_every_strange_image(backend: Backend, serve: Serve) -> None:
     assert await receive(backend, serve, fitting(backend, ALL)) == []
 
 
 KINDS = [
-    backend for backend in BACKENDS if backend.name in ("llamaswap", "stablediffusion", "automatic1111", "comfyui", "ollama", "gemini")
+    backend
+    for backend in BACKENDS
+    if backend.name
+    in ("llamaswap", "stablediffusion", "automatic1111", "comfyui", "ollama", "gemini")
 ]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", KINDS, ids=lambda backend: backend.name)
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_a_heavy_picture(backend: Backend, serve: Serve) -> None:
+async def test_a_heavy_image(backend: Backend, serve: Serve) -> None:
     assert await receive(backend, serve, HEAVY) == []
 
 
@@ -90,11 +112,21 @@ SHAPES: dict[str, Callable[[list[Any]], dict[str, Any]]] = {
     "openai": lambda values: {"created": 1, "data": [{"b64_json": value} for value in values]},
     "llamaswap sdapi": lambda values: {"images": values, "parameters": {}, "info": ""},
     "gemini": lambda values: {
-        "candidates": [{"content": {"parts": [{"inlineData": {"mimeType": "image/png", "data": value}} for value in values]}}]
+        "candidates": [
+            {
+                "content": {
+                    "parts": [
+                        {"inlineData": {"mimeType": "image/png", "data": value}} for value in values
+                    ]
+                }
+            }
+        ]
     },
 }
 GOOD = b64(PNG)
-COUNTS: dict[str, tuple[int | None, list[Any], int | None]] = {  # asked for, sent, taken; None: a typed error
+COUNTS: dict[
+    str, tuple[int | None, list[Any], int | None]
+] = {  # asked for, sent, taken; None: a typed error
     "fewer": (4, [GOOD], 1),
     "more": (1, [GOOD] * 5, 5),
     "one of none asked": (None, [GOOD], 1),
@@ -109,26 +141,38 @@ COUNTS: dict[str, tuple[int | None, list[Any], int | None]] = {  # asked for, se
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-async def test_another_number_of_pictures_than_was_asked_for_is_said(shape: str, serve: Serve) -> None:
+async def test_another_number_of_images_than_was_asked_for_is_said(
+    shape: str, serve: Serve
+) -> None:
     backend = next(backend for backend in BACKENDS if backend.name == shape)
     wrong = []
     for name, (n, values, taken) in COUNTS.items():
         server = serve(always(whole(SHAPES[shape](values))))
         async with backend.connect(server.url, retries=ONCE) as provider:
             try:
-                result = await provider.image_model(backend.model).generate("a", **({} if n is None else {"n": n}))
+                result = await provider.image_model(backend.model).generate(
+                    "a", **({} if n is None else {"n": n})
+                )
             except (md.BadResponseError, md.UnsupportedError) as error:
                 if taken is not None:
                     wrong.append(f"{name}: {error}")
                 continue
         calls = len(server.seen)
-        if taken is None or len(result.images) != taken * calls or len(result.details) != len(result.images):
+        if (
+            taken is None
+            or len(result.images) != taken * calls
+            or len(result.details) != len(result.images)
+        ):
             wrong.append(f"{name}: {len(result.images)} in {calls} calls")
-        if len(values) > 16 and "PICTURES_LEFT" not in [warning.code for warning in result.warnings]:
+        if len(values) > 16 and "IMAGES_NOT_FETCHED" not in [
+            warning.code for warning in result.warnings
+        ]:
             wrong.append(f"{name}: nothing is said of those left")
         differs = any(warning.code == "COUNT_DIFFERS" for warning in result.warnings)
         if differs != (len(result.images) != (n or 1)):
-            wrong.append(f"{name}: {len(result.images)} in {calls} calls for {n}: {[warning.code for warning in result.warnings]}")
+            wrong.append(
+                f"{name}: {len(result.images)} in {calls} calls for {n}: {[warning.code for warning in result.warnings]}"
+            )
     assert wrong == []
 
 
@@ -148,14 +192,32 @@ WRONG_FIELDS: list[dict[str, Any]] = [
     {"output": [{"type": "image_generation_call", "result": GOOD}]},
     {"candidates": GOOD},
     {"candidates": [{"content": {"parts": [{"text": GOOD}]}}]},
-    {"candidates": [{"content": {"parts": [{"inlineData": {"mimeType": "text/html", "data": GOOD}}]}}]},
-    {"candidates": [{"content": {"parts": [{"fileData": {"mimeType": "image/png", "fileUri": "file:///etc/passwd"}}]}}]},
-    {"candidates": [{"content": {"parts": {"inlineData": {"mimeType": "image/png", "data": GOOD}}}}]},
+    {
+        "candidates": [
+            {"content": {"parts": [{"inlineData": {"mimeType": "text/html", "data": GOOD}}]}}
+        ]
+    },
+    {
+        "candidates": [
+            {
+                "content": {
+                    "parts": [
+                        {"fileData": {"mimeType": "image/png", "fileUri": "file:///etc/passwd"}}
+                    ]
+                }
+            }
+        ]
+    },
+    {
+        "candidates": [
+            {"content": {"parts": {"inlineData": {"mimeType": "image/png", "data": GOOD}}}}
+        ]
+    },
 ]
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-async def test_a_picture_in_a_wrong_field_is_no_picture(shape: str, serve: Serve) -> None:
+async def test_an_image_in_a_wrong_field_is_no_image(shape: str, serve: Serve) -> None:
     backend = next(backend for backend in BACKENDS if backend.name == shape)
     for body in WRONG_FIELDS:
         async with backend.connect(serve(always(whole(body))).url, retries=ONCE) as provider:
@@ -192,7 +254,9 @@ async def test_what_is_not_sent_is_refused_before_a_byte_is(backend: Backend, se
                     await model.generate("a", **fields, **backend.fields)
                 except md.InvalidRequestError as error:
                     if error.field != field or server.seen:
-                        wrong.append(f"{name}: names {error.field}, not {field}, after {len(server.seen)} requests")
+                        wrong.append(
+                            f"{name}: names {error.field}, not {field}, after {len(server.seen)} requests"
+                        )
                 except Exception as error:
                     wrong.append(f"{name}: {error!r}")
                 else:

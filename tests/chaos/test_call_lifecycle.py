@@ -19,7 +19,17 @@ import pytest
 import majordomo as md
 from tests.support.chat_backends import BACKENDS as CHATTING
 from tests.support.image_backends import BACKENDS as DRAWING
-from tests.support.loopback import DONE, Handler, Loopback, Peer, always, chat, delta, images, whole
+from tests.support.loopback import (
+    DONE,
+    Handler,
+    Loopback,
+    Peer,
+    always,
+    chat,
+    delta,
+    images_reply,
+    whole,
+)
 
 Serve = Callable[[Handler], Loopback]
 LOOPS = pytest.mark.parametrize("loop", ["asyncio", "trio"])
@@ -49,13 +59,23 @@ async def streamed(model: Any) -> str:
 
 
 @LOOPS
-@pytest.mark.parametrize("backend", [*CHATTING, *DRAWING], ids=lambda backend: f"{'draw' if backend in DRAWING else 'chat'} {backend.name}")
-def test_a_closed_provider_refuses_all_and_may_be_closed_again(backend: Any, loop: str, serve: Serve) -> None:
+@pytest.mark.parametrize(
+    "backend",
+    [*CHATTING, *DRAWING],
+    ids=lambda backend: f"{'draw' if backend in DRAWING else 'chat'} {backend.name}",
+)
+def test_a_closed_provider_refuses_all_and_may_be_closed_again(
+    backend: Any, loop: str, serve: Serve
+) -> None:
     server = serve(always(whole({})))
 
     async def story() -> None:
         provider = backend.connect(server.url)
-        model: Any = provider.image_model(backend.model) if backend in DRAWING else provider.model(backend.model)
+        model: Any = (
+            provider.image_model(backend.model)
+            if backend in DRAWING
+            else provider.model(backend.model)
+        )
         await provider.aclose()
         await provider.aclose()
 
@@ -76,7 +96,9 @@ def test_a_closed_provider_refuses_all_and_may_be_closed_again(backend: Any, loo
 @pytest.mark.slow
 @LOOPS
 @pytest.mark.parametrize("streams", [False, True])
-def test_closing_during_a_call_ends_it_with_a_typed_error_or_its_answer(loop: str, streams: bool, serve: Serve) -> None:
+def test_closing_during_a_call_ends_it_with_a_typed_error_or_its_answer(
+    loop: str, streams: bool, serve: Serve
+) -> None:
     def stops(peer: Peer) -> None:
         peer.request()
         if streams:
@@ -92,7 +114,11 @@ def test_closing_during_a_call_ends_it_with_a_typed_error_or_its_answer(loop: st
 
         async def call() -> None:
             try:
-                ended.append(await streamed(provider.model("m")) if streams else (await provider.model("m").generate("hi")).text)
+                ended.append(
+                    await streamed(provider.model("m"))
+                    if streams
+                    else (await provider.model("m").generate("hi")).text
+                )
             except md.MajordomoError as error:
                 ended.append(error)
 
@@ -166,13 +192,15 @@ def test_a_stream_left_anywhere_leaves_nothing(loop: str, serve: Serve) -> None:
 
 @LOOPS
 @pytest.mark.parametrize("ask", ["whole", "streamed", "drawn"])
-def test_cancelling_at_every_point_is_quick_and_final(loop: str, ask: str, serve: Serve, picture: Callable[[], md.ImagePart]) -> None:
+def test_cancelling_at_every_point_is_quick_and_final(
+    loop: str, ask: str, serve: Serve, image: Callable[[], md.ImagePart]
+) -> None:
     """The n-th time that the loop turns, for each n until the call gets through."""
 
     def handler(peer: Peer) -> None:
         while (seen := peer.request()) is not None:
             if "images" in seen.path:
-                peer.reply(images(picture().data))
+                peer.reply(images_reply(image().data))
             elif seen.json.get("stream"):
                 peer.begin()
                 for piece in (TALK[:20], TALK[20:90], TALK[90:]):
@@ -235,7 +263,10 @@ def test_one_provider_serves_loops_and_threads_at_once(serve: Serve) -> None:
         told.append(provider.model("m").generate_sync("hi").text)
         told.append("fine")
 
-    threads = [threading.Thread(target=lambda loop=loop: anyio.run(several, backend=loop)) for loop in ("asyncio", "trio") * 2]
+    threads = [
+        threading.Thread(target=lambda loop=loop: anyio.run(several, backend=loop))
+        for loop in ("asyncio", "trio") * 2
+    ]
     threads += [threading.Thread(target=blocking) for _ in range(4)]
     for thread in threads:
         thread.start()
@@ -258,7 +289,14 @@ def test_a_child_forked_in_mid_use_takes_no_answer_of_its_parent(serve: Serve) -
         warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside threads
         child = os.fork()
     if child == 0:
-        os._exit(0 if all(model.generate_sync(f"child {number}").text == f"child {number}" for number in range(5)) else 1)
+        os._exit(
+            0
+            if all(
+                model.generate_sync(f"child {number}").text == f"child {number}"
+                for number in range(5)
+            )
+            else 1
+        )
     for number in range(5):
         assert model.generate_sync(f"parent {number}").text == f"parent {number}"
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
@@ -286,7 +324,9 @@ def test_the_interpreter_ends_with_an_open_stream(ending: str, serve: Serve) -> 
 
     server = serve(stops)
     code = f"import sys\nimport majordomo as md\nmodel = md.OpenAICompatible({server.url + '/v1'!r}).model('m')\n{ENDINGS[ending]}\n"
-    made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
+    made = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False
+    )
     assert (made.returncode, made.stdout) == (3, "begun\n"), made.stderr
     assert "Traceback" not in made.stderr
     assert server.peers[0].closed_by_client.wait(5)

@@ -14,7 +14,7 @@ import anyio.lowlevel
 import pytest
 
 import majordomo as md
-from tests.support.loopback import DONE, Handler, Loopback, Peer, chat, delta, images
+from tests.support.loopback import DONE, Handler, Loopback, Peer, chat, delta, images_reply
 
 Serve = Callable[[Handler], Loopback]
 LOOPS = pytest.mark.parametrize("loop", ["asyncio", "trio"])
@@ -32,13 +32,13 @@ def nothing_is_said() -> Iterator[None]:
 
 
 @pytest.fixture
-def server(serve: Serve, picture: Callable[[], md.ImagePart]) -> Loopback:
+def server(serve: Serve, image: Callable[[], md.ImagePart]) -> Loopback:
     """Streams stop in their middle, and wait for the client to leave; the rest is answered at once."""
 
     def handler(peer: Peer) -> None:
         while (seen := peer.request()) is not None:
             if "images" in seen.path:
-                peer.reply(images(picture().data))
+                peer.reply(images_reply(image().data))
             elif not seen.json.get("stream"):
                 peer.reply(chat("fine"))
             else:
@@ -54,7 +54,9 @@ def server(serve: Serve, picture: Callable[[], md.ImagePart]) -> Loopback:
 
 
 def connected(server: Loopback) -> md.OpenAICompatible:
-    return md.OpenAICompatible(server.url + "/v1", max_concurrency=1, timeout=PATIENCE, retries=md.Retries(attempts=1))
+    return md.OpenAICompatible(
+        server.url + "/v1", max_concurrency=1, timeout=PATIENCE, retries=md.Retries(attempts=1)
+    )
 
 
 async def works(provider: md.OpenAICompatible) -> None:
@@ -100,16 +102,27 @@ def test_a_stream_is_open_when_its_loop_ends(loop: str, kept: bool, server: Loop
 
 
 EVENT = b'data: {"type":"modelStatus","data":"[]"}\n\n'
-STANDING: dict[str, tuple[bytes, Callable[[str], tuple[Any, Any]]]] = {  # what is said once, and who listens
+STANDING: dict[
+    str, tuple[bytes, Callable[[str], tuple[Any, Any]]]
+] = {  # what is said once, and who listens
     "feed": (EVENT, lambda url: (provider := md.LlamaSwap(url), provider.changes())),
-    "pull": (b'{"status":"pulling"}\n', lambda url: (provider := md.Ollama(url), provider.admin.stream_pull("m"))),
+    "pull": (
+        b'{"status":"pulling"}\n',
+        lambda url: (provider := md.Ollama(url), provider.admin.stream_pull("m")),
+    ),
 }
 
 
-@pytest.mark.parametrize(("loop", "kept"), [("asyncio", True), ("asyncio", False), ("trio", True)])  # of a forgotten one trio warns
+@pytest.mark.parametrize(
+    ("loop", "kept"), [("asyncio", True), ("asyncio", False), ("trio", True)]
+)  # of a forgotten one trio warns
 @pytest.mark.parametrize(("said", "listen"), STANDING.values(), ids=STANDING.keys())
-def test_what_is_listened_to_is_left_when_the_loop_ends(loop: str, kept: bool, said: bytes, listen: Any, serve: Serve) -> None:
-    server = serve(lambda peer: (peer.request(), peer.begin(), peer.chunk(said), peer.wait_for_close(10)))
+def test_what_is_listened_to_is_left_when_the_loop_ends(
+    loop: str, kept: bool, said: bytes, listen: Any, serve: Serve
+) -> None:
+    server = serve(
+        lambda peer: (peer.request(), peer.begin(), peer.chunk(said), peer.wait_for_close(10))
+    )
     held = []
 
     async def story() -> None:
@@ -204,7 +217,9 @@ def test_a_loop_is_stopped_in_the_middle_of_a_call(server: Loopback) -> None:
 
 
 @pytest.mark.parametrize("first", ["asyncio", "trio"])
-def test_a_provider_goes_from_one_kind_of_loop_to_the_other_and_to_none(first: str, server: Loopback) -> None:
+def test_a_provider_goes_from_one_kind_of_loop_to_the_other_and_to_none(
+    first: str, server: Loopback
+) -> None:
     provider = connected(server)
     for loop in (first, "trio" if first == "asyncio" else "asyncio", first):
         anyio.run(works, provider, backend=loop)

@@ -20,7 +20,9 @@ pytestmark = pytest.mark.anyio
 Serve = Callable[[Handler], Loopback]
 EVERYBODY = [*CHATTING, *DRAWING]
 COOKIE = "a=b; Path=/"
-HOW_MANY = pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["each", "in every pair"])
+HOW_MANY = pytest.mark.parametrize(
+    "every", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["each", "in every pair"]
+)
 
 
 def moves(elsewhere: str, here: str, every: bool) -> list[bytes]:
@@ -38,8 +40,13 @@ def moves(elsewhere: str, here: str, every: bool) -> list[bytes]:
     pairs = list(product((301, 302, 303, 307, 308), places.values()))
     if not every:
         pairs = pairs[:: len(places) + 1] + [(307, place) for place in places.values()]
-    found = [whole(b"", status, {"location": place, "set-cookie": COOKIE}) for status, place in pairs]
-    found += [whole(b"", status, {"set-cookie": COOKIE, "refresh": f"0; url={elsewhere}"}) for status in (300, 301, 305, 306, 399)]
+    found = [
+        whole(b"", status, {"location": place, "set-cookie": COOKIE}) for status, place in pairs
+    ]
+    found += [
+        whole(b"", status, {"set-cookie": COOKIE, "refresh": f"0; url={elsewhere}"})
+        for status in (300, 301, 305, 306, 399)
+    ]
     return found
 
 
@@ -58,7 +65,12 @@ async def streamed(model: Any) -> None:
 
 
 async def nobody_follows(
-    provider: Any, asks: list[Callable[[], Any]], moving: Moving, server: Loopback, elsewhere: Loopback, every: bool
+    provider: Any,
+    asks: list[Callable[[], Any]],
+    moving: Moving,
+    server: Loopback,
+    elsewhere: Loopback,
+    every: bool,
 ) -> None:
     for answer in moves(elsewhere.url, server.url, every):
         moving.answer = answer
@@ -66,7 +78,11 @@ async def nobody_follows(
             before = len(server.seen)
             with pytest.raises(md.BadResponseError) as caught:
                 await ask()
-            assert (caught.value.code, caught.value.retryable, caught.value.provider) == ("REDIRECT", False, provider.name)
+            assert (caught.value.code, caught.value.retryable, caught.value.provider) == (
+                "REDIRECT",
+                False,
+                provider.name,
+            )
             orders = [seen.path for seen in server.seen[before:] if seen.method == "POST"]
             assert len(set(orders)) == len(orders), "it was asked again"
     assert elsewhere.connections == 0
@@ -75,18 +91,30 @@ async def nobody_follows(
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
-@pytest.mark.parametrize("backend", EVERYBODY, ids=lambda backend: f"{'draw' if backend in DRAWING else 'chat'} {backend.name}")
+@pytest.mark.parametrize(
+    "backend",
+    EVERYBODY,
+    ids=lambda backend: f"{'draw' if backend in DRAWING else 'chat'} {backend.name}",
+)
 @HOW_MANY
 async def test_no_backend_is_followed_elsewhere(backend: Any, every: bool, serve: Serve) -> None:
     moving = Moving()
     server, elsewhere = serve(moving), serve(always(whole({})))
     async with backend.connect(server.url) as provider:
-        model: Any = provider.image_model(backend.model) if backend in DRAWING else provider.model(backend.model)
+        model: Any = (
+            provider.image_model(backend.model)
+            if backend in DRAWING
+            else provider.model(backend.model)
+        )
         asks = [lambda: model.generate("hi"), lambda: streamed(model), provider.models]
         await nobody_follows(provider, asks, moving, server, elsewhere, every)
 
 
-@pytest.mark.parametrize("runner", [runner for runner in RUNNERS if runner.loop != "blocking"], ids=lambda runner: runner.id)
+@pytest.mark.parametrize(
+    "runner",
+    [runner for runner in RUNNERS if runner.loop != "blocking"],
+    ids=lambda runner: runner.id,
+)
 @HOW_MANY
 def test_no_carriage_follows(runner: Runner, every: bool, serve: Serve) -> None:
     """Not even a client that was told to follow; and what it keeps of cookies stays its own."""
@@ -96,10 +124,19 @@ def test_no_carriage_follows(runner: Runner, every: bool, serve: Serve) -> None:
     async def story() -> None:
         client = None
         if not runner.own:
-            client = importlib.import_module(runner.carriage).AsyncClient(trust_env=False, verify=_public_trust(), follow_redirects=True)
+            client = importlib.import_module(runner.carriage).AsyncClient(
+                trust_env=False, verify=_public_trust(), follow_redirects=True
+            )
         async with md.OpenAICompatible(server.url + "/v1", "k", transport=client) as provider:
             model = provider.model("m")
-            await nobody_follows(provider, [lambda: model.generate("hi"), lambda: streamed(model)], moving, server, elsewhere, every)
+            await nobody_follows(
+                provider,
+                [lambda: model.generate("hi"), lambda: streamed(model)],
+                moving,
+                server,
+                elsewhere,
+                every,
+            )
         if client is not None:
             await client.aclose()
 

@@ -10,7 +10,16 @@ import pytest
 
 import majordomo as md
 from majordomo import imagegen, llm
-from tests.chaos.invalid_requests import ADDRESSES, CHATS, EMBEDDINGS, EXTRAS, HEADERS, KEYS, NAMES, PICTURES
+from tests.chaos.invalid_requests import (
+    ADDRESSES,
+    CHATS,
+    EMBEDDINGS,
+    EXTRAS,
+    HEADERS,
+    IMAGES,
+    KEYS,
+    NAMES,
+)
 from tests.support.chat_backends import BACKENDS as CHATTING
 from tests.support.image_backends import BACKENDS as DRAWING
 from tests.support.loopback import Handler, Loopback, always, whole
@@ -30,7 +39,9 @@ class Refusals:
         self.server = server
         self.wrong: list[str] = []
 
-    async def judge(self, name: str, field: str, about: tuple[str, str] | None, ask: Callable[[], Any]) -> None:
+    async def judge(
+        self, name: str, field: str, about: tuple[str, str] | None, ask: Callable[[], Any]
+    ) -> None:
         try:
             await ask()
         except md.InvalidRequestError as error:
@@ -59,15 +70,20 @@ async def heard(model: llm.Model, *given: Any, **fields: Any) -> None:
 
 
 @drawing
-async def test_a_picture_request(backend: Any, serve: Serve) -> None:
+async def test_an_image_request(backend: Any, serve: Serve) -> None:
     refusals = Refusals(serve(NEVER))
     edit = {"images": [part(gradient())]}
     async with backend.connect(refusals.server.url) as provider:
         about = (provider.name, backend.model)
         model = provider.image_model(backend.model)
-        for name, (prompt, fields, field) in PICTURES.items():
+        for name, (prompt, fields, field) in IMAGES.items():
             for ask in (model.generate, lambda *given, **rest: drawn(model, *given, **rest)):
-                await refusals.judge(name, field, about, lambda ask=ask, prompt=prompt, fields=fields: ask(prompt, **fields))
+                await refusals.judge(
+                    name,
+                    field,
+                    about,
+                    lambda ask=ask, prompt=prompt, fields=fields: ask(prompt, **fields),
+                )
         for name, extra in {**EXTRAS, "not for this provider": lambda: {provider.name: 5}}.items():
             for fields in ({}, edit):
                 await refusals.judge(
@@ -75,7 +91,12 @@ async def test_a_picture_request(backend: Any, serve: Serve) -> None:
                     lambda extra=extra, fields=fields: model.generate("a", extra=extra(), **fields),
                 )  # fmt: skip
         for name in NAMES:
-            await refusals.judge(ascii(name), "model", None, lambda name=name: provider.image_model(name).generate("a"))
+            await refusals.judge(
+                ascii(name),
+                "model",
+                None,
+                lambda name=name: provider.image_model(name).generate("a"),
+            )
     assert refusals.wrong == []
 
 
@@ -86,11 +107,20 @@ async def test_a_chat_request(backend: Any, serve: Serve) -> None:
         model = provider.model(backend.model)
         for name, (messages, fields, field) in CHATS.items():
             for ask in (model.generate, lambda *given, **rest: heard(model, *given, **rest)):
-                await refusals.judge(name, field, None, lambda ask=ask, messages=messages, fields=fields: ask(messages, **fields))
+                await refusals.judge(
+                    name,
+                    field,
+                    None,
+                    lambda ask=ask, messages=messages, fields=fields: ask(messages, **fields),
+                )
         for name, extra in {**EXTRAS, "not for this provider": lambda: {provider.name: 5}}.items():
-            await refusals.judge(name, "extra", None, lambda extra=extra: model.generate("a", extra=extra()))
+            await refusals.judge(
+                name, "extra", None, lambda extra=extra: model.generate("a", extra=extra())
+            )
         for name in NAMES:
-            await refusals.judge(ascii(name), "model", None, lambda name=name: provider.model(name).generate("a"))
+            await refusals.judge(
+                ascii(name), "model", None, lambda name=name: provider.model(name).generate("a")
+            )
     assert refusals.wrong == []
 
 
@@ -103,11 +133,20 @@ async def test_texts_to_embed(backend: Any, serve: Serve) -> None:
         except md.UnsupportedError:
             return
         for name, (texts, fields, field) in EMBEDDINGS.items():
-            await refusals.judge(name, field, None, lambda texts=texts, fields=fields: model.embed(texts, **fields))
+            await refusals.judge(
+                name, field, None, lambda texts=texts, fields=fields: model.embed(texts, **fields)
+            )
         for name, extra in EXTRAS.items():
-            await refusals.judge(name, "extra", None, lambda extra=extra: model.embed("a", extra=extra()))
+            await refusals.judge(
+                name, "extra", None, lambda extra=extra: model.embed("a", extra=extra())
+            )
         for name in NAMES:
-            await refusals.judge(ascii(name), "model", None, lambda name=name: provider.embedding_model(name).embed("a"))
+            await refusals.judge(
+                ascii(name),
+                "model",
+                None,
+                lambda name=name: provider.embedding_model(name).embed("a"),
+            )
     assert refusals.wrong == []
 
 

@@ -6,7 +6,12 @@ import pytest
 
 from tests.chaos.fault import Fault, Runner, quick, registry, run, whole_families
 
-FAULTS = [fault for name, table in registry().items() if not name.startswith("faults_call_") for fault in table]
+FAULTS = [
+    fault
+    for name, table in registry().items()
+    if not name.startswith("faults_call_")
+    for fault in table
+]
 
 
 @quick(FAULTS)

@@ -25,7 +25,9 @@ Majordomo = Callable[..., Ran]
 
 
 @pytest.fixture
-def majordomo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Majordomo:
+def majordomo(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Majordomo:
     """`majordomo("info", "a.png")` runs the script in an empty folder, with nothing configured."""
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)

@@ -15,14 +15,18 @@ import pytest
 
 import majordomo as md
 from majordomo.cli.main import main
-from tests.support.loopback import DONE, Handler, Loopback, Peer, always, delta, images, whole
+from tests.support.loopback import DONE, Handler, Loopback, Peer, always, delta, images_reply, whole
 
 Serve = Callable[[Handler], Loopback]
 
 
-def run(folder: Path, *arguments: str, text: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
+def run(
+    folder: Path, *arguments: str, text: str = "", **variables: str
+) -> subprocess.CompletedProcess[str]:
     """The script in this process, which is many times as fast as in one of its own."""
-    given = {name: value for name, value in os.environ.items() if not name.startswith("MAJORDOMO_")} | {"COLUMNS": "120", **variables}
+    given = {
+        name: value for name, value in os.environ.items() if not name.startswith("MAJORDOMO_")
+    } | {"COLUMNS": "120", **variables}
     out, err = io.StringIO(), io.StringIO()
     with (
         pytest.MonkeyPatch.context() as patch,
@@ -40,50 +44,116 @@ def run(folder: Path, *arguments: str, text: str = "", **variables: str) -> subp
         main()
     code = ended.value.code
     said = code + "\n" if isinstance(code, str) else ""  # what the interpreter does with it
-    return subprocess.CompletedProcess(arguments, 1 if said else code or 0, out.getvalue(), err.getvalue() + said)
+    return subprocess.CompletedProcess(
+        arguments, 1 if said else code or 0, out.getvalue(), err.getvalue() + said
+    )
 
 
 def run_alone(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAJORDOMO_")}
-    command = [sys.executable, "-W", "error", "-c", "from majordomo.cli.main import main; main()", *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60, env={**environment, "COLUMNS": "120"})
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith("MAJORDOMO_")
+    }
+    command = [
+        sys.executable,
+        "-W",
+        "error",
+        "-c",
+        "from majordomo.cli.main import main; main()",
+        *arguments,
+    ]
+    return subprocess.run(
+        command,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**environment, "COLUMNS": "120"},
+    )
 
 
 def test_it_draws_and_answers_offline(tmp_path: Path) -> None:
-    done = run_alone(tmp_path, "draw", "a lighthouse at dusk", "-o", "x.png", "--size", "96x64", "--steps", "4", "--ask", "How big is it?")
+    done = run_alone(
+        tmp_path,
+        "draw",
+        "a lighthouse at dusk",
+        "-o",
+        "x.png",
+        "--size",
+        "96x64",
+        "--steps",
+        "4",
+        "--ask",
+        "How big is it?",
+    )
     assert (done.returncode, done.stderr) == (0, "")
-    assert "offline/sketch (no --model and no MAJORDOMO_IMAGE_MODEL)" in done.stdout
+    assert "offline/renderer (no --model and no MAJORDOMO_IMAGE_MODEL)" in done.stdout
     assert "no neural network drew this" in done.stdout
-    assert "The picture is 96 x 64 pixels, PNG." in done.stdout
-    picture = md.ImagePart.from_file(tmp_path / "x.png")
-    assert (picture.width, picture.height) == (96, 64)
+    assert "The image is 96 x 64 pixels, PNG." in done.stdout
+    image = md.ImagePart.from_file(tmp_path / "x.png")
+    assert (image.width, image.height) == (96, 64)
 
 
-def test_the_seed_it_prints_draws_the_same_picture_again(tmp_path: Path) -> None:
+def test_the_seed_it_prints_draws_the_same_image_again(tmp_path: Path) -> None:
     first = run(tmp_path, "draw", "a tree", "-o", "a.png", "--size", "64x64", "--steps", "3")
     found = re.search(r"a\.png  64x64, seed (\d+)", first.stdout)
     assert found is not None
-    run(tmp_path, "draw", "a tree", "-o", "b.png", "--size", "64x64", "--steps", "3", "--seed", found[1])
-    run(tmp_path, "draw", "a tree", "-o", "c.png", "--size", "64x64", "--steps", "3", "--seed", str(int(found[1]) + 1))
+    run(
+        tmp_path,
+        "draw",
+        "a tree",
+        "-o",
+        "b.png",
+        "--size",
+        "64x64",
+        "--steps",
+        "3",
+        "--seed",
+        found[1],
+    )
+    run(
+        tmp_path,
+        "draw",
+        "a tree",
+        "-o",
+        "c.png",
+        "--size",
+        "64x64",
+        "--steps",
+        "3",
+        "--seed",
+        str(int(found[1]) + 1),
+    )
     a, b, c = ((tmp_path / name).read_bytes() for name in ("a.png", "b.png", "c.png"))
     assert a == b != c
 
 
-def test_every_setting_arrives(serve: Serve, picture: Callable[[], md.ImagePart], tmp_path: Path) -> None:
-    server = serve(always(whole(images(picture().data, picture().data))))
+def test_every_setting_arrives(
+    serve: Serve, image: Callable[[], md.ImagePart], tmp_path: Path
+) -> None:
+    server = serve(always(whole(images_reply(image().data, image().data))))
     done = run(
         tmp_path, "draw", "a cat", "--model", f"llamaswap://127.0.0.1:{server.port}/sdxl", "--n", "2", "--size", "64x48", "--steps", "8",
         "--cfg", "4.5", "--negative", "dogs", "--sampler", "euler_a", "--seed", "7",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    expected = {"n": 2, "size": "64x48", "steps": 8, "cfg_scale": 4.5, "negative_prompt": "dogs", "sample_method": "euler_a", "seed": 7}
+    expected = {
+        "n": 2,
+        "size": "64x48",
+        "steps": 8,
+        "cfg_scale": 4.5,
+        "negative_prompt": "dogs",
+        "sample_method": "euler_a",
+        "seed": 7,
+    }
     assert expected.items() <= server.seen[0].json.items()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a-cat-2.png", "a-cat.png"]
     assert "warning" not in done.stdout
 
 
-def test_models_come_from_variables_and_it_says_so(serve: Serve, tmp_path: Path, picture: Callable[[], md.ImagePart]) -> None:
-    picture().save(tmp_path / "in.png")
+def test_models_come_from_variables_and_it_says_so(
+    serve: Serve, tmp_path: Path, image: Callable[[], md.ImagePart]
+) -> None:
+    image().save(tmp_path / "in.png")
 
     def handler(peer: Peer) -> None:
         while peer.request() is not None:
@@ -98,7 +168,10 @@ def test_models_come_from_variables_and_it_says_so(serve: Serve, tmp_path: Path,
     assert "openaicompatible/m (from MAJORDOMO_CHAT_MODEL)" in done.stdout
     assert "a [bold]blue[/bold] square" in done.stdout
     assert server.seen[0].path == "/v1/chat/completions"
-    assert server.seen[0].json["messages"][0]["content"][1]["image_url"]["url"] == picture().to_data_url()
+    assert (
+        server.seen[0].json["messages"][0]["content"][1]["image_url"]["url"]
+        == image().to_data_url()
+    )
 
 
 def test_chat_reads_a_pipe(tmp_path: Path) -> None:
@@ -108,19 +181,34 @@ def test_chat_reads_a_pipe(tmp_path: Path) -> None:
 
 def test_it_lists_models(tmp_path: Path) -> None:
     done = run(tmp_path, "models")
-    assert "offline/sketch" in done.stdout
+    assert "offline/renderer" in done.stdout
     assert "edit image" in done.stdout
 
 
 def test_what_a_backend_says_is_shown_as_it_is(serve: Serve, tmp_path: Path) -> None:
     """Brackets are no markup and colons no emoji: A1111's titles end in a hash."""
-    server = serve(always(whole({"data": [{"id": "sd.safetensors [e1441589a6]", "description": "an [bold]old[/italic] one :cat:"}]})))
+    server = serve(
+        always(
+            whole(
+                {
+                    "data": [
+                        {
+                            "id": "sd.safetensors [e1441589a6]",
+                            "description": "an [bold]old[/italic] one :cat:",
+                        }
+                    ]
+                }
+            )
+        )
+    )
     done = run(tmp_path, "models", f"openaicompatible://127.0.0.1:{server.port}/m")
     assert "sd.safetensors [e1441589a6]" in done.stdout, done.stderr
     assert "an [bold]old[/italic] one :cat:" in done.stdout
     answer = "text/event-stream", delta("a:100:b [/b]", "stop") + DONE
     server = serve(always(whole(answer[1], headers={"content-type": answer[0]})))
-    done = run(tmp_path, "chat", "hi", "--model", f"openaicompatible://127.0.0.1:{server.port}/m[/x]")
+    done = run(
+        tmp_path, "chat", "hi", "--model", f"openaicompatible://127.0.0.1:{server.port}/m[/x]"
+    )
     assert "asking openaicompatible/m[/x]" in done.stdout, done.stderr
     assert "a:100:b [/b]" in done.stdout
 
@@ -129,7 +217,10 @@ def test_what_a_backend_says_is_shown_as_it_is(serve: Serve, tmp_path: Path) -> 
     ("arguments", "words"),
     [
         (["draw", "a", "--model", "nobody/x"], "there is no provider 'nobody'"),
-        (["draw", "a", "--model", "llamaswap://127.0.0.1:9/x"], "llamaswap/x: cannot connect to 127.0.0.1:9"),
+        (
+            ["draw", "a", "--model", "llamaswap://127.0.0.1:9/x"],
+            "llamaswap/x: cannot connect to 127.0.0.1:9",
+        ),
         (["draw", "a", "--size", "axb"], "size is"),
         (["draw", "a", "--steps", "0"], "steps is"),
         (["draw", " "], "prompt is empty"),
@@ -138,8 +229,10 @@ def test_what_a_backend_says_is_shown_as_it_is(serve: Serve, tmp_path: Path) -> 
         (["models", "llamaswap://127.0.0.1:9"], "cannot connect"),
     ],
 )
-def test_an_error_is_one_clear_line_and_status_1(tmp_path: Path, arguments: list[str], words: str) -> None:
-    (tmp_path / "text.png").write_text("no picture")
+def test_an_error_is_one_clear_line_and_status_1(
+    tmp_path: Path, arguments: list[str], words: str
+) -> None:
+    (tmp_path / "text.png").write_text("no image")
     done = run(tmp_path, *arguments)
     assert done.returncode == 1
     assert done.stderr.startswith("majordomo: ")
@@ -167,7 +260,12 @@ def test_wrong_usage_is_status_2(tmp_path: Path, arguments: list[str]) -> None:
 
 def test_force_overwrites_and_the_suffix_chooses_the_format(tmp_path: Path) -> None:
     (tmp_path / "here.jpg").write_text("taken")
-    assert run(tmp_path, "draw", "a", "-o", "here.jpg", "--force", "--size", "32x32", "--steps", "1").returncode == 0
+    assert (
+        run(
+            tmp_path, "draw", "a", "-o", "here.jpg", "--force", "--size", "32x32", "--steps", "1"
+        ).returncode
+        == 0
+    )
     assert md.ImagePart.from_file(tmp_path / "here.jpg").mime == "image/jpeg"
 
 
@@ -188,7 +286,12 @@ def test_ctrl_c_stops_the_work_and_exits_130(serve: Serve, tmp_path: Path) -> No
         f"llamaswap://127.0.0.1:{server.port}/x",
     ]
     with subprocess.Popen(
-        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=listens_to_ctrl_c
+        command,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=listens_to_ctrl_c,
     ) as process:
         until = time.monotonic() + 20
         while not server.seen and time.monotonic() < until:
@@ -202,19 +305,25 @@ def test_ctrl_c_stops_the_work_and_exits_130(serve: Serve, tmp_path: Path) -> No
 
 def test_without_the_extra_it_says_what_to_install(tmp_path: Path) -> None:
     code = "import sys; sys.modules['typer'] = None; from majordomo.cli.main import main; main()"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path
+    )
     assert done.returncode == 1
     assert "pip install 'majordomo-client[cli]'" in done.stderr
 
 
-def test_a_picture_can_begin_with_a_picture_and_a_mask(tmp_path: Path, picture: Callable[..., md.ImagePart]) -> None:
-    picture(64, 64, "red").save(tmp_path / "in.png")
-    picture(64, 64, "black").save(tmp_path / "mask.png")
+def test_an_image_can_begin_with_an_image_and_a_mask(
+    tmp_path: Path, image: Callable[..., md.ImagePart]
+) -> None:
+    image(64, 64, "red").save(tmp_path / "in.png")
+    image(64, 64, "black").save(tmp_path / "mask.png")
     done = run(
         tmp_path, "draw", "a cat", "--image", "in.png", "--mask", "mask.png", "--strength", "0.5", "--scheduler", "karras", "-o", "out.png",
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
-    assert md.ImagePart.from_file(tmp_path / "out.png").to_pil().convert("RGB").getpixel((5, 5)) == (255, 0, 0), "black keeps"
+    assert md.ImagePart.from_file(tmp_path / "out.png").to_pil().convert("RGB").getpixel(
+        (5, 5)
+    ) == (255, 0, 0), "black keeps"
     done = run(tmp_path, "draw", "a cat", "--aspect", "2:1", "-o", "wide.png")
     wide = md.ImagePart.from_file(tmp_path / "wide.png")
     assert abs(wide.width / wide.height - 2) < 0.1

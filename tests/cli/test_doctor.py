@@ -71,14 +71,19 @@ def test_a_broken_one_is_status_1_and_says_what_to_change(serve: Serve) -> None:
     assert "fault: 401: " in shown
     assert 'set api_key = "${BOX_API_KEY}" in [providers.box]' in shown
     assert "far (openai): broken" in shown
-    assert "fault: other.toml, line 6: providers.far.api_key: the variable NO_SUCH_KEY is not set, or empty" in shown
+    assert (
+        "fault: other.toml, line 6: providers.far.api_key: the variable NO_SUCH_KEY is not set, or empty"
+        in shown
+    )
     assert shown.endswith("something that is configured does not work\n")
 
 
 def test_a_loading_one_is_status_0(serve: Serve) -> None:
     swap = LlamaSwap({"sdxl": StableDiffusion()}, instant=False)
     server = serve(swap)
-    write(f"[providers.box]\ntype='llamaswap'\nbase_url='{server.url}'\n[defaults]\nimage='box/sdxl'\n")
+    write(
+        f"[providers.box]\ntype='llamaswap'\nbase_url='{server.url}'\n[defaults]\nimage='box/sdxl'\n"
+    )
     with somebody_asks(server, swap, "sdxl"):
         status, shown = run()
     assert status == 0, shown
@@ -91,8 +96,14 @@ def test_it_speaks_json(serve: Serve) -> None:
     status, shown = run("--json")
     assert status == 0
     told = json.loads(shown)
-    assert (told["ok"], told["source"], told["looked"][0]) == (True, "majordomo.toml", "majordomo.toml")
-    assert [(found["name"], found["status"]) for found in told["findings"]] == [("offline", "ready")]
+    assert (told["ok"], told["source"], told["looked"][0]) == (
+        True,
+        "majordomo.toml",
+        "majordomo.toml",
+    )
+    assert [(found["name"], found["status"]) for found in told["findings"]] == [
+        ("offline", "ready")
+    ]
     write("[defalts]\n")
     status, shown = run("--json")
     assert status == 1
@@ -102,16 +113,23 @@ def test_it_speaks_json(serve: Serve) -> None:
 def test_without_a_configuration_it_says_where_one_is_looked_for(tmp_path: Path) -> None:
     status, shown = run()
     assert status == 0
-    assert f"no configuration (looked for majordomo.toml, {tmp_path}/home/.config/majordomo/majordomo.toml)" in shown
+    assert (
+        f"no configuration (looked for majordomo.toml, {tmp_path}/home/.config/majordomo/majordomo.toml)"
+        in shown
+    )
     assert "nothing is configured; `offline` needs nothing" in shown
 
 
 def test_the_other_commands_use_the_configuration(serve: Serve) -> None:
-    write("[providers.pen]\ntype='offline'\n[defaults]\nchat='pen/clerk'\nimage='painter'\n[aliases]\npainter='pen/sketch?steps=3'\n")
+    write(
+        "[providers.pen]\ntype='offline'\n[defaults]\nchat='pen/rules'\nimage='painter'\n[aliases]\npainter='pen/renderer?steps=3'\n"
+    )
     done = CliRunner().invoke(app, ["chat", "hello"])
-    assert "asking offline/clerk (from defaults.chat of majordomo.toml)" in done.output
+    assert "asking offline/rules (from defaults.chat of majordomo.toml)" in done.output
     done = CliRunner().invoke(app, ["draw", "a tree", "-o", "x.png", "--size", "32x32"])
-    assert "drawing with offline/sketch (from defaults.image of majordomo.toml)" in done.output
+    assert "drawing with offline/renderer (from defaults.image of majordomo.toml)" in done.output
     for arguments in (["models"], ["models", "pen"], ["models", "painter"]):
-        assert "pen/sketch" in CliRunner().invoke(app, arguments).output, "a name that can be used again"
-    assert "offline/sketch" in CliRunner().invoke(app, ["models", "offline"]).output
+        assert "pen/renderer" in CliRunner().invoke(app, arguments).output, (
+            "a name that can be used again"
+        )
+    assert "offline/renderer" in CliRunner().invoke(app, ["models", "offline"]).output

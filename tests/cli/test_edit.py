@@ -9,55 +9,78 @@ from typing import Any
 import pytest
 
 import majordomo as md
-from tests.support.loopback import Handler, Loopback, always, images, whole
+from tests.support.loopback import Handler, Loopback, always, images_reply, whole
 
-Picture = Callable[..., md.ImagePart]
+Image = Callable[..., md.ImagePart]
 Serve = Callable[[Handler], Loopback]
 
 
-def test_only_what_the_mask_marks_changes_and_the_picture_stays(majordomo: Any, picture: Picture) -> None:
-    picture(64, 64, "red").save("in.png")
-    mask = picture(64, 64, "black").to_pil().convert("L")
+def test_only_what_the_mask_marks_changes_and_the_image_stays(majordomo: Any, image: Image) -> None:
+    image(64, 64, "red").save("in.png")
+    mask = image(64, 64, "black").to_pil().convert("L")
     mask.paste(255, (32, 0, 64, 64))
     md.ImagePart.from_pil(mask).save("mask.png")
-    done = majordomo("edit", "in.png", "a night sky", "--mask", "mask.png", "--strength", "0.9", "--steps", "3", "-o", "out.png")
+    done = majordomo(
+        "edit",
+        "in.png",
+        "a night sky",
+        "--mask",
+        "mask.png",
+        "--strength",
+        "0.9",
+        "--steps",
+        "3",
+        "-o",
+        "out.png",
+    )
     assert (done.status, done.err) == (0, ""), done
     made = md.ImagePart.from_file("out.png").to_pil().convert("RGB")
     assert made.getpixel((5, 5)) == (255, 0, 0)
     assert made.getpixel((60, 30)) != (255, 0, 0)
-    assert Path("in.png").read_bytes() == picture(64, 64, "red").data
+    assert Path("in.png").read_bytes() == image(64, 64, "red").data
     assert "out.png  64x64, seed " in done.out
 
 
-def test_every_setting_arrives_at_the_backend(majordomo: Any, serve: Serve, picture: Picture) -> None:
-    server = serve(always(whole(images(picture().data))))
-    picture(64, 64).save("in.png")
+def test_every_setting_arrives_at_the_backend(majordomo: Any, serve: Serve, image: Image) -> None:
+    server = serve(always(whole(images_reply(image().data))))
+    image(64, 64).save("in.png")
     name = f"llamaswap://127.0.0.1:{server.port}/sdxl"
     done = majordomo(
         "edit", "in.png", "a cat", "--model", name, "--strength", "0.4", "--seed", "7", "--negative", "dogs", "--steps", "5", "-o", "out.png"
     )  # fmt: skip
     assert done.status == 0, done
     sent = server.seen[0].body
-    assert picture(64, 64).data in sent
-    for words in (b'"strength":0.4', b'"seed":7', b'"negative_prompt":"dogs"', b'"steps":5', b"a cat"):
+    assert image(64, 64).data in sent
+    for words in (
+        b'"strength":0.4',
+        b'"seed":7',
+        b'"negative_prompt":"dogs"',
+        b'"steps":5',
+        b"a cat",
+    ):
         assert words in sent.replace(b" ", b"") or words in sent, words
-    assert Path("out.png").read_bytes() == picture().data
+    assert Path("out.png").read_bytes() == image().data
 
 
-def test_without_a_name_it_finds_a_free_one(majordomo: Any, picture: Picture) -> None:
-    picture(32, 32).save("in.png")
+def test_without_a_name_it_finds_a_free_one(majordomo: Any, image: Image) -> None:
+    image(32, 32).save("in.png")
     Path("in-edited.png").write_text("taken")
     assert majordomo("edit", "in.png", "a cat", "--steps", "1").status == 0
     assert Path("in-edited.png").read_text() == "taken"
     assert md.ImagePart.from_file("in-edited-2.png").width == 32
 
 
-@pytest.mark.parametrize("arguments", [["-o", "in.png", "--force"], ["-o", "taken.png"], ["-o", "out.exe"], ["-o", "no/where.png"]])
-def test_wrong_usage_is_status_2_and_touches_nothing(majordomo: Any, picture: Picture, arguments: list[str]) -> None:
-    picture(32, 32).save("in.png")
+@pytest.mark.parametrize(
+    "arguments",
+    [["-o", "in.png", "--force"], ["-o", "taken.png"], ["-o", "out.exe"], ["-o", "no/where.png"]],
+)
+def test_wrong_usage_is_status_2_and_touches_nothing(
+    majordomo: Any, image: Image, arguments: list[str]
+) -> None:
+    image(32, 32).save("in.png")
     Path("taken.png").write_text("taken")
     assert majordomo("edit", "in.png", "a cat", *arguments).status == 2
-    assert Path("in.png").read_bytes() == picture(32, 32).data
+    assert Path("in.png").read_bytes() == image(32, 32).data
     assert Path("taken.png").read_text() == "taken"
 
 
@@ -70,9 +93,11 @@ def test_wrong_usage_is_status_2_and_touches_nothing(majordomo: Any, picture: Pi
         (["in.png", "a cat", "--model", "nobody/x"], "there is no provider 'nobody'"),
     ],
 )
-def test_an_error_is_one_clear_line_and_status_1(majordomo: Any, picture: Picture, arguments: list[str], words: str) -> None:
-    picture(32, 32).save("in.png")
-    Path("text.png").write_text("no picture")
+def test_an_error_is_one_clear_line_and_status_1(
+    majordomo: Any, image: Image, arguments: list[str], words: str
+) -> None:
+    image(32, 32).save("in.png")
+    Path("text.png").write_text("no image")
     done = majordomo("edit", *arguments)
     assert done.status == 1
     assert done.err.startswith("majordomo: ")

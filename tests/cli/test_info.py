@@ -15,40 +15,53 @@ from majordomo.media.image_containers import with_text
 Picture = Callable[..., md.ImagePart]
 
 
-def test_it_tells_kind_size_bytes_and_what_the_picture_was_made_with(majordomo: Any, picture: Picture) -> None:
-    made = picture(64, 48, kind="JPEG").noted({"prompt": "a [bold]cat", "steps": 8, "seed": 7})
+def test_it_tells_kind_size_bytes_and_what_the_image_was_made_with(
+    majordomo: Any, image: Picture
+) -> None:
+    made = image(64, 48, kind="JPEG").with_parameters(
+        {"prompt": "a [bold]cat", "steps": 8, "seed": 7}
+    )
     made.save("a.jpg", metadata=True)
     done = majordomo("info", "a.jpg")
     assert (done.status, done.err) == (0, "")
     size = Path("a.jpg").stat().st_size
-    assert done.out.splitlines() == [f"a.jpg: JPEG, 64x48, {size:,} bytes", "  prompt: a [bold]cat", "  steps: 8", "  seed: 7"]
+    assert done.out.splitlines() == [
+        f"a.jpg: JPEG, 64x48, {size:,} bytes",
+        "  prompt: a [bold]cat",
+        "  steps: 8",
+        "  seed: 7",
+    ]
 
 
-def test_json_is_one_object_per_file_and_a_bad_one_has_a_code(majordomo: Any, picture: Picture) -> None:
-    picture().save("a.png")
-    Path("b.png").write_text("no picture")
+def test_json_is_one_object_per_file_and_a_bad_one_has_a_code(
+    majordomo: Any, image: Picture
+) -> None:
+    image().save("a.png")
+    Path("b.png").write_text("no image")
     done = majordomo("info", "--json", "a.png", "b.png", "missing.png")
     assert done.status == 1
     good, bad, missing = json.loads(done.out)
     assert good == {
-        "file": "a.png", "mime": "image/png", "width": 64, "height": 48, "bytes": len(picture().data), "sha256": picture().sha256,
+        "file": "a.png", "mime": "image/png", "width": 64, "height": 48, "bytes": len(image().data), "sha256": image().sha256,
         "orientation": 1, "parameters": {},
     }  # fmt: skip
-    assert (bad["file"], bad["code"]) == ("b.png", "NOT_A_PICTURE")
+    assert (bad["file"], bad["code"]) == ("b.png", "NOT_AN_IMAGE")
     assert (missing["code"], missing["error"]) == ("FILE_UNREADABLE", "No such file or directory")
 
 
-def test_a_file_that_fails_does_not_hide_the_others(majordomo: Any, picture: Picture) -> None:
-    picture().save("a.png")
+def test_a_file_that_fails_does_not_hide_the_others(majordomo: Any, image: Picture) -> None:
+    image().save("a.png")
     done = majordomo("info", "missing.png", "a.png")
     assert done.status == 1
     assert done.out.splitlines()[0] == "missing.png: No such file or directory (FILE_UNREADABLE)"
     assert done.out.splitlines()[1].startswith("a.png: PNG, 64x48")
 
 
-def test_a_strangers_text_cannot_steer_the_terminal_nor_break_the_json(majordomo: Any, picture: Picture) -> None:
+def test_a_strangers_text_cannot_steer_the_terminal_nor_break_the_json(
+    majordomo: Any, image: Picture
+) -> None:
     text = "a cat \x1b[2J\nSteps: 4, CFG scale: nan"
-    Path("a.png").write_bytes(with_text(picture().data, "parameters", text))
+    Path("a.png").write_bytes(with_text(image().data, "parameters", text))
     assert "\x1b" not in majordomo("info", "a.png").out
 
     def refuse(word: str) -> None:
@@ -58,7 +71,7 @@ def test_a_strangers_text_cannot_steer_the_terminal_nor_break_the_json(majordomo
     assert "cfg_scale" not in told[0]["parameters"], "no number, so not a setting"
 
 
-def test_it_says_how_a_picture_is_turned(majordomo: Any, tmp_path: Path) -> None:
+def test_it_says_how_an_image_is_turned(majordomo: Any, tmp_path: Path) -> None:
     from PIL import Image
 
     exif = Image.Exif()

@@ -22,13 +22,13 @@ def test_two_pixels_stand_in_each_character() -> None:
     text = half_blocks(md.ImagePart(held.getvalue()), 4)
     assert text.plain == "▀▀▀▀\n▀▀▀▀\n"
     styles = [span.style for span in text.spans]
-    colours = [(style.color.triplet, style.bgcolor.triplet) for style in styles]  # type: ignore[union-attr]
-    assert colours[0] == ((255, 0, 0), (255, 0, 0))
-    assert colours[-1] == ((0, 0, 255), (0, 0, 255))
+    colors = [(style.color.triplet, style.bgcolor.triplet) for style in styles]  # type: ignore[union-attr]
+    assert colors[0] == ((255, 0, 0), (255, 0, 0))
+    assert colors[-1] == ((0, 0, 255), (0, 0, 255))
 
 
-def test_proportions_are_kept(picture: Callable[..., md.ImagePart]) -> None:
-    lines = half_blocks(picture(200, 100), 40).plain.splitlines()
+def test_proportions_are_kept(image: Callable[..., md.ImagePart]) -> None:
+    lines = half_blocks(image(200, 100), 40).plain.splitlines()
     assert {len(line) for line in lines} == {40}
     assert len(lines) == 10
 
@@ -48,8 +48,15 @@ def test_a_terminal_is_shown_steps_and_a_preview(tmp_path: Path) -> None:
         "--steps",
         "6",
     ]
-    environment = {**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor", "COLUMNS": "100"}
-    process = subprocess.Popen(command, cwd=tmp_path, stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
+    environment = {
+        **os.environ,
+        "TERM": "xterm-256color",
+        "COLORTERM": "truecolor",
+        "COLUMNS": "100",
+    }
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stdin=theirs, stdout=theirs, stderr=theirs, env=environment
+    )
     os.close(theirs)
     shown = b""
     try:

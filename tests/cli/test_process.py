@@ -12,11 +12,15 @@ import pytest
 
 import majordomo as md
 
-Picture = Callable[..., md.ImagePart]
+Image = Callable[..., md.ImagePart]
 
 
-def test_the_recipe_is_applied_to_every_file_and_the_originals_stay(majordomo: Any, picture: Picture) -> None:
-    originals = {name: picture(200, 100, colour) for name, colour in (("a.png", "red"), ("b.png", "green"))}
+def test_the_recipe_is_applied_to_every_file_and_the_originals_stay(
+    majordomo: Any, image: Image
+) -> None:
+    originals = {
+        name: image(200, 100, color) for name, color in (("a.png", "red"), ("b.png", "green"))
+    }
     for name, image in originals.items():
         image.save(name)
     done = majordomo("process", "*.png", "--recipe", "resize=64,convert=webp,strip", "-o", "out")
@@ -30,11 +34,21 @@ def test_the_recipe_is_applied_to_every_file_and_the_originals_stay(majordomo: A
     assert "2 of 2 written, " in done.out
 
 
-def test_one_bad_file_stops_no_other_and_is_told(majordomo: Any, picture: Picture) -> None:
-    picture().save("a.png")
-    Path("bad.png").write_bytes(picture(100, 100, "red").data[:60])
-    Path("text.png").write_text("no picture")
-    done = majordomo("process", "text.png", "bad.png", "missing.png", "a.png", "--recipe", "resize=32", "-o", "out")
+def test_one_bad_file_stops_no_other_and_is_told(majordomo: Any, image: Image) -> None:
+    image().save("a.png")
+    Path("bad.png").write_bytes(image(100, 100, "red").data[:60])
+    Path("text.png").write_text("no image")
+    done = majordomo(
+        "process",
+        "text.png",
+        "bad.png",
+        "missing.png",
+        "a.png",
+        "--recipe",
+        "resize=32",
+        "-o",
+        "out",
+    )
     assert done.status == 1
     assert os.listdir("out") == ["a.png"]
     assert "failed: text.png: " in done.out
@@ -44,32 +58,39 @@ def test_one_bad_file_stops_no_other_and_is_told(majordomo: Any, picture: Pictur
     assert "1 of 4 written, 3 failed, " in done.out
 
 
-def test_nothing_is_overwritten_and_names_that_are_taken_get_a_number(majordomo: Any, picture: Picture) -> None:
+def test_nothing_is_overwritten_and_names_that_are_taken_get_a_number(
+    majordomo: Any, image: Image
+) -> None:
     Path("x").mkdir()
     Path("y").mkdir()
-    picture(8, 8, "red").save("x/a.png")
-    picture(8, 8, "blue").save("y/a.png")
+    image(8, 8, "red").save("x/a.png")
+    image(8, 8, "blue").save("y/a.png")
     assert majordomo("process", "**/a.png", "x/a.png", "--recipe", "strip", "-o", "x").status == 0
     assert sorted(os.listdir("x")) == ["a-2.png", "a-3.png", "a.png"]
-    assert Path("x/a.png").read_bytes() == picture(8, 8, "red").data
+    assert Path("x/a.png").read_bytes() == image(8, 8, "red").data
 
 
-def test_a_recipe_comes_from_a_file_as_well(majordomo: Any, picture: Picture) -> None:
-    picture(64, 64).save("a.png")
-    Path("recipe.json").write_text(json.dumps({"steps": [{"step": "resize", "width": 16, "how": "long_side"}]}))
+def test_a_recipe_comes_from_a_file_as_well(majordomo: Any, image: Image) -> None:
+    image(64, 64).save("a.png")
+    Path("recipe.json").write_text(
+        json.dumps({"steps": [{"step": "resize", "width": 16, "how": "long_side"}]})
+    )
     done = majordomo("process", "a.png", "--recipe-file", "recipe.json")
     assert done.status == 0, done
     assert md.ImagePart.from_file("processed/a.png").width == 16
 
 
-def test_what_did_not_happen_as_asked_is_told(majordomo: Any, picture: Picture) -> None:
-    picture(8, 8).save("a.png")
-    assert "warning: the picture is 8x8 and was not enlarged" in majordomo("process", "a.png", "--recipe", "resize=64").out
+def test_what_did_not_happen_as_asked_is_told(majordomo: Any, image: Image) -> None:
+    image(8, 8).save("a.png")
+    assert (
+        "warning: the image is 8x8 and was not enlarged"
+        in majordomo("process", "a.png", "--recipe", "resize=64").out
+    )
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_that_cannot_be_written_to_has_a_code(majordomo: Any, picture: Picture) -> None:
-    picture(8, 8).save("a.png")
+def test_a_folder_that_cannot_be_written_to_has_a_code(majordomo: Any, image: Image) -> None:
+    image(8, 8).save("a.png")
     Path("out").mkdir(mode=0o500)
     done = majordomo("process", "a.png", "--recipe", "strip", "-o", "out")
     assert done.status == 1
@@ -80,7 +101,10 @@ def test_a_folder_that_cannot_be_written_to_has_a_code(majordomo: Any, picture: 
     ("arguments", "words"),
     [
         (["a.png"], "one of --recipe and --recipe-file"),
-        (["a.png", "--recipe", "strip", "--recipe-file", "broken.json"], "one of --recipe and --recipe-file"),
+        (
+            ["a.png", "--recipe", "strip", "--recipe-file", "broken.json"],
+            "one of --recipe and --recipe-file",
+        ),
         (["a.png", "--recipe", "bend=3"], "there is no step 'bend'"),
         (["a.png", "--recipe-file", "broken.json"], "broken.json is no JSON"),
         (["a.png", "--recipe-file", "missing.json"], "missing.json: No such file"),
@@ -90,8 +114,10 @@ def test_a_folder_that_cannot_be_written_to_has_a_code(majordomo: Any, picture: 
         (["--recipe", "strip"], "Missing argument"),
     ],
 )
-def test_wrong_usage_is_status_2_and_writes_nothing(majordomo: Any, picture: Picture, arguments: list[str], words: str) -> None:
-    picture(8, 8).save("a.png")
+def test_wrong_usage_is_status_2_and_writes_nothing(
+    majordomo: Any, image: Image, arguments: list[str], words: str
+) -> None:
+    image(8, 8).save("a.png")
     Path("broken.json").write_text("{")
     done = majordomo("process", *arguments)
     assert done.status == 2

@@ -1,4 +1,4 @@
-"""The blocking colour: the same code through one thread."""
+"""The blocking color: the same code through one thread."""
 
 from __future__ import annotations
 
@@ -17,7 +17,17 @@ import pytest
 import majordomo as md
 from majordomo import imagegen, llm
 from majordomo.concurrency import portal
-from tests.support.loopback import DONE, Handler, Loopback, Peer, always, chat, delta, images, whole
+from tests.support.loopback import (
+    DONE,
+    Handler,
+    Loopback,
+    Peer,
+    always,
+    chat,
+    delta,
+    images_reply,
+    whole,
+)
 
 Serve = Callable[[Handler], Loopback]
 
@@ -31,11 +41,11 @@ def streamed(peer: Peer) -> None:
         peer.end()
 
 
-def test_a_call_a_picture_and_a_stream(serve: Serve, picture: Callable[[], md.ImagePart]) -> None:
+def test_a_call_an_image_and_a_stream(serve: Serve, image: Callable[[], md.ImagePart]) -> None:
     with md.LlamaSwap(serve(always(whole(chat("hi")))).url) as provider:
         assert provider.model("m").generate_sync("x").text == "hi"
-    with md.LlamaSwap(serve(always(whole(images(picture().data)))).url) as provider:
-        assert provider.image_model("m").generate_sync("x").image == picture()
+    with md.LlamaSwap(serve(always(whole(images_reply(image().data)))).url) as provider:
+        assert provider.image_model("m").generate_sync("x").image == image()
         with provider.image_model("m").stream_sync("x") as events:
             assert [type(event) for event in events] == [imagegen.Done]
         assert events.result is not None
@@ -43,7 +53,10 @@ def test_a_call_a_picture_and_a_stream(serve: Serve, picture: Callable[[], md.Im
     with md.LlamaSwap(server.url) as provider:
         for _ in range(2):
             with provider.model("m").stream_sync("x") as stream:
-                assert [e.text for e in stream if isinstance(e, llm.TextDelta)] == ["Good ", "evening"]
+                assert [e.text for e in stream if isinstance(e, llm.TextDelta)] == [
+                    "Good ",
+                    "evening",
+                ]
             assert stream.reply.text == "Good evening"
     assert server.connections == 1
 
@@ -57,7 +70,10 @@ def test_questions_have_a_blocking_form(serve: Serve) -> None:
 
 
 def test_errors_are_the_same() -> None:
-    with md.LlamaSwap("http://127.0.0.1:9", retries=md.Retries(attempts=1)) as provider, pytest.raises(md.ConnectionFailedError):
+    with (
+        md.LlamaSwap("http://127.0.0.1:9", retries=md.Retries(attempts=1)) as provider,
+        pytest.raises(md.ConnectionFailedError),
+    ):
         provider.model("m").generate_sync("x")
 
 
@@ -71,7 +87,7 @@ def test_it_works_within_a_running_loop(serve: Serve) -> None:
     assert asyncio.run(main()) == "hi"
 
 
-def test_one_provider_serves_many_threads_and_both_colours(serve: Serve) -> None:
+def test_one_provider_serves_many_threads_and_both_colors(serve: Serve) -> None:
     provider = md.LlamaSwap(serve(always(whole(chat("hi")))).url)
     model = provider.model("m")
     with ThreadPoolExecutor(16) as threads:
@@ -189,22 +205,22 @@ def test_a_forked_child_waits_for_no_call_of_its_parent() -> None:
     status, shown = run(
         """
         import faulthandler, os, sys, anyio, majordomo as md
-        from majordomo.queueing.admission import Gate
-        from majordomo.queueing.resource_group import Holder, ResourceGroup
-        from majordomo.queueing.rate_limiter import Meters
+        from majordomo.queueing.admission import AdmissionControl
+        from majordomo.queueing.resource_group import ModelLease, ResourceGroup
+        from majordomo.queueing.rate_limiter import RateLimiter
         from majordomo.settings import Rate
         from majordomo.transport_types import Deadline
         asked = []
         async def release():
             asked.append("unloaded")
         gpu = ResourceGroup(unload=True)
-        meters = Meters(Rate(requests_per_minute=10))
-        gate = Gate(1, meters=meters, gpu=gpu)
+        rate_limiter = RateLimiter(Rate(requests_per_minute=10))
+        admission = AdmissionControl(1, rate_limiter=rate_limiter, resource_group=gpu)
         async def enter(model):
             with anyio.fail_after(5):
-                await gate.enter(Deadline(md.Timeout()), holder=Holder(1, model, release))
+                await admission.acquire(Deadline(md.Timeout()), lease=ModelLease(1, model, release))
         anyio.run(enter, "a")
-        with meters._lock, gpu._lock:
+        with rate_limiter._lock, gpu._lock:
             child = os.fork()
             if child == 0:
                 faulthandler.dump_traceback_later(10, exit=True)  # instead of waiting for ever

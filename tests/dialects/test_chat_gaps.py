@@ -9,10 +9,10 @@ import pytest
 
 import majordomo as md
 from majordomo import llm
-from majordomo.dialects.anthropic.messages import AnthropicMessages
-from majordomo.dialects.gemini.chat import GeminiChat
-from majordomo.dialects.openai.chat import OpenAIChat
-from majordomo.dialects.openai.responses import OpenAIResponses
+from majordomo.dialects.anthropic.messages import AnthropicMessagesCodec
+from majordomo.dialects.gemini.chat import GeminiChatCodec
+from majordomo.dialects.openai.chat import OpenAIChatCodec
+from majordomo.dialects.openai.responses import OpenAIResponsesCodec
 from majordomo.llm import Done, TextDelta
 from tests.support.chat_dialects import data, named
 
@@ -20,33 +20,46 @@ LIMITS = md.Limits()
 REQUEST = llm.Request((md.user("hi"),))
 
 
-def read(door: Any, stream: bytes) -> md.Reply:
-    decoder = door.stream_decoder(REQUEST, LIMITS)
+def read(codec: Any, stream: bytes) -> md.Reply:
+    decoder = codec.stream_decoder(REQUEST, LIMITS)
     events = [*decoder.feed(stream), *decoder.finish()]
     assert isinstance(events[-1], Done)
     return events[-1].reply
 
 
-def sent(door: Any, *messages: llm.Message) -> Any:
-    wire, _ = door.encode("claude-x", llm.Request(messages))
+def sent(codec: Any, *messages: llm.Message) -> Any:
+    wire, _ = codec.encode_request("claude-x", llm.Request(messages))
     return json.loads(wire.body)
 
 
 @pytest.mark.parametrize(
-    "message", [{"content": None, "refusal": "I will not."}, {"content": [{"type": "refusal", "refusal": "I will not."}]}]
+    "message",
+    [
+        {"content": None, "refusal": "I will not."},
+        {"content": [{"type": "refusal", "refusal": "I will not."}]},
+    ],
 )
 def test_a_refusal_is_told_as_one_whatever_it_ends_with(message: dict[str, Any]) -> None:
     whole = {"choices": [{"message": {"role": "assistant", **message}, "finish_reason": "stop"}]}
-    reply = OpenAIChat().decode(json.dumps(whole).encode(), REQUEST, LIMITS)
-    assert (reply.text, reply.finish_reason, reply.raw_finish_reason) == ("I will not.", "content_filter", "stop")
-    chunks = [{"choices": [{"delta": message, "finish_reason": None}]}, {"choices": [{"delta": {}, "finish_reason": "stop"}]}]
-    reply = read(OpenAIChat(), data(*chunks, "[DONE]"))
+    reply = OpenAIChatCodec().decode_reply(json.dumps(whole).encode(), REQUEST, LIMITS)
+    assert (reply.text, reply.finish_reason, reply.raw_finish_reason) == (
+        "I will not.",
+        "content_filter",
+        "stop",
+    )
+    chunks = [
+        {"choices": [{"delta": message, "finish_reason": None}]},
+        {"choices": [{"delta": {}, "finish_reason": "stop"}]},
+    ]
+    reply = read(OpenAIChatCodec(), data(*chunks, "[DONE]"))
     assert (reply.text, reply.finish_reason) == ("I will not.", "content_filter")
 
 
 def test_a_refusal_that_is_cut_is_no_whole_one() -> None:
-    decoder = OpenAIChat().stream_decoder(REQUEST, LIMITS)
-    assert decoder.feed(data({"choices": [{"delta": {"refusal": "I will"}}]})) == [TextDelta("I will")]
+    decoder = OpenAIChatCodec().stream_decoder(REQUEST, LIMITS)
+    assert decoder.feed(data({"choices": [{"delta": {"refusal": "I will"}}]})) == [
+        TextDelta("I will")
+    ]
     with pytest.raises(md.StreamBrokenError):
         decoder.finish()
 
@@ -54,11 +67,18 @@ def test_a_refusal_that_is_cut_is_no_whole_one() -> None:
 @pytest.mark.parametrize("status", ["queued", "in_progress"])
 def test_a_response_in_the_background_is_no_empty_answer(status: str) -> None:
     with pytest.raises(md.BadResponseError) as caught:
-        OpenAIResponses().decode(json.dumps({"status": status, "output": [], "error": None}).encode(), REQUEST, LIMITS)
+        OpenAIResponsesCodec().decode_reply(
+            json.dumps({"status": status, "output": [], "error": None}).encode(), REQUEST, LIMITS
+        )
     assert caught.value.code == "NOT_FINISHED"
 
 
-SEARCH = {"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "input": {"query": "foxes"}}
+SEARCH = {
+    "type": "server_tool_use",
+    "id": "srvtoolu_1",
+    "name": "web_search",
+    "input": {"query": "foxes"},
+}
 FOUND = {
     "type": "web_search_tool_result",
     "tool_use_id": "srvtoolu_1",
@@ -74,15 +94,29 @@ def paused_stream() -> bytes:
             {"type": "content_block_stop", "index": index},
         ]
 
-    pieces = [{"type": "input_json_delta", "partial_json": piece} for piece in ("", '{"query": ', '"foxes"}')]
+    pieces = [
+        {"type": "input_json_delta", "partial_json": piece}
+        for piece in ("", '{"query": ', '"foxes"}')
+    ]
     return named(
-        {"type": "message_start", "message": {"model": "claude-x", "usage": {"input_tokens": 1, "output_tokens": 1}}},
+        {
+            "type": "message_start",
+            "message": {"model": "claude-x", "usage": {"input_tokens": 1, "output_tokens": 1}},
+        },
         *block(0, {"type": "text", "text": ""}, {"type": "text_delta", "text": "I look. "}),
         *block(1, SEARCH | {"input": {}}, *pieces),
         *block(2, FOUND),
-        *block(3, {"type": "compaction", "content": ""}, {"type": "compaction_delta", "content": "short"}),
+        *block(
+            3,
+            {"type": "compaction", "content": ""},
+            {"type": "compaction_delta", "content": "short"},
+        ),
         *block(4, {"type": "text", "text": ""}, {"type": "text_delta", "text": "So: "}),
-        {"type": "message_delta", "delta": {"stop_reason": "pause_turn"}, "usage": {"output_tokens": 9}},
+        {
+            "type": "message_delta",
+            "delta": {"stop_reason": "pause_turn"},
+            "usage": {"output_tokens": 9},
+        },
         {"type": "message_stop"},
     )
 
@@ -97,42 +131,65 @@ CONTENT = [
 
 
 def test_a_turn_that_pauses_warns_and_goes_back_unchanged() -> None:
-    door = AnthropicMessages()
-    whole = {"model": "claude-x", "content": CONTENT, "stop_reason": "pause_turn", "usage": {"input_tokens": 1, "output_tokens": 9}}
-    for reply in (door.decode(json.dumps(whole).encode(), REQUEST, LIMITS), read(door, paused_stream())):
+    codec = AnthropicMessagesCodec()
+    whole = {
+        "model": "claude-x",
+        "content": CONTENT,
+        "stop_reason": "pause_turn",
+        "usage": {"input_tokens": 1, "output_tokens": 9},
+    }
+    for reply in (
+        codec.decode_reply(json.dumps(whole).encode(), REQUEST, LIMITS),
+        read(codec, paused_stream()),
+    ):
         assert [warning.code for warning in reply.warnings] == ["TURN_PAUSED"]
         assert (reply.text, reply.finish_reason, reply.tool_calls) == ("I look. So: ", "stop", ())
-        assert sent(door, md.user("hi"), reply.message)["messages"][1]["content"] == CONTENT
+        assert sent(codec, md.user("hi"), reply.message)["messages"][1]["content"] == CONTENT
 
 
 def test_an_input_of_a_hosted_tool_that_is_none_breaks_the_stream() -> None:
     with pytest.raises(md.StreamBrokenError) as caught:
-        read(AnthropicMessages(), paused_stream().replace(b'\\"foxes\\"}', b"oh"))
+        read(AnthropicMessagesCodec(), paused_stream().replace(b'\\"foxes\\"}', b"oh"))
     assert caught.value.partial.text == "I look. "
 
 
 def test_gemini_steps_of_hosted_tools_go_back_as_they_came() -> None:
-    door = GeminiChat("gemini-3-pro")
+    codec = GeminiChatCodec("gemini-3-pro")
     parts = [
         {"executableCode": {"language": "PYTHON", "code": "print(1)"}, "thoughtSignature": "c2ln"},
         {"codeExecutionResult": {"outcome": "OUTCOME_OK", "output": "1"}},
         {"text": "It is 1."},
     ]
     whole = {"candidates": [{"content": {"role": "model", "parts": parts}, "finishReason": "STOP"}]}
-    for reply in (door.decode(json.dumps(whole).encode(), REQUEST, LIMITS), read(door, data(whole))):
+    for reply in (
+        codec.decode_reply(json.dumps(whole).encode(), REQUEST, LIMITS),
+        read(codec, data(whole)),
+    ):
         assert reply.text == "It is 1."
-        wire, _ = door.encode("gemini-3-pro", llm.Request((md.user("hi"), reply.message)))
+        wire, _ = codec.encode_request("gemini-3-pro", llm.Request((md.user("hi"), reply.message)))
         assert isinstance(wire.body, bytes)
         assert json.loads(wire.body)["contents"][1]["parts"] == parts
-        for stranger in (GeminiChat("gemini-2.5-flash"), AnthropicMessages(), OpenAIChat()):
-            wire, _ = stranger.encode("gemini-2.5-flash", llm.Request((md.user("hi"), reply.message)))
+        for stranger in (
+            GeminiChatCodec("gemini-2.5-flash"),
+            AnthropicMessagesCodec(),
+            OpenAIChatCodec(),
+        ):
+            wire, _ = stranger.encode_request(
+                "gemini-2.5-flash", llm.Request((md.user("hi"), reply.message))
+            )
             assert isinstance(wire.body, bytes)
             assert b"print(1)" not in wire.body
 
 
-@pytest.mark.parametrize("door", [AnthropicMessages(), GeminiChat("gemini-3-pro")])
-def test_a_system_turn_that_is_moved_is_told(door: Any) -> None:
-    _, warnings = door.encode("claude-x", llm.Request((md.system("a"), md.system("b"), md.user("hi"))))
+@pytest.mark.parametrize("codec", [AnthropicMessagesCodec(), GeminiChatCodec("gemini-3-pro")])
+def test_a_system_turn_that_is_moved_is_told(codec: Any) -> None:
+    _, warnings = codec.encode_request(
+        "claude-x", llm.Request((md.system("a"), md.system("b"), md.user("hi")))
+    )
     assert warnings == []
-    _, warnings = door.encode("claude-x", llm.Request((md.user("hi"), md.system("now rhyme"), md.user("go on"))))
-    assert [(warning.code, warning.field) for warning in warnings] == [("HISTORY_CHANGED", "messages")]
+    _, warnings = codec.encode_request(
+        "claude-x", llm.Request((md.user("hi"), md.system("now rhyme"), md.user("go on")))
+    )
+    assert [(warning.code, warning.field) for warning in warnings] == [
+        ("HISTORY_CHANGED", "messages")
+    ]

@@ -14,9 +14,26 @@ from majordomo import llm
 from majordomo.llm import Done
 from tests.support.chat_dialects import DIALECTS, Dialect, decoded
 
-REQUEST = llm.Request((md.user("hi"),), output={"type": "object"}, tool_choice="draw", tools=(md.Tool("draw"),))
+REQUEST = llm.Request(
+    (md.user("hi"),), output={"type": "object"}, tool_choice="draw", tools=(md.Tool("draw"),)
+)
 LIMITS = md.Limits()
-OTHERS: list[Any] = [None, True, -1, 10**30, 1.5, float("inf"), "x", "", [], [None], [[1]], {}, {"a": [1]}, "\u2028"]
+OTHERS: list[Any] = [
+    None,
+    True,
+    -1,
+    10**30,
+    1.5,
+    float("inf"),
+    "x",
+    "",
+    [],
+    [None],
+    [[1]],
+    {},
+    {"a": [1]},
+    "\u2028",
+]
 GONE = object()
 pytestmark = pytest.mark.slow
 each = pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
@@ -25,7 +42,13 @@ each = pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.
 def paths(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     if path:
         yield path
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    items = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    )
     for step, item in items:
         yield from paths(item, (*path, step))
 
@@ -44,9 +67,16 @@ def changed(value: Any, path: tuple[Any, ...], new: Any) -> Any:
 
 def check(reply: llm.Reply) -> None:
     """A reply is one through and through: it can be kept and sent again."""
-    assert isinstance(reply.text, str) and isinstance(reply.thinking, str) and isinstance(reply.model, str)
+    assert (
+        isinstance(reply.text, str)
+        and isinstance(reply.thinking, str)
+        and isinstance(reply.model, str)
+    )
     assert all(
-        isinstance(call.id, str) and isinstance(call.name, str) and isinstance(call.arguments_json, str) for call in reply.tool_calls
+        isinstance(call.id, str)
+        and isinstance(call.name, str)
+        and isinstance(call.arguments_json, str)
+        for call in reply.tool_calls
     )
     for name in ("input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens"):
         counted = getattr(reply.usage, name)
@@ -68,7 +98,11 @@ def test_a_whole_answer_with_anything_anywhere(dialect: Dialect) -> None:
     for path in paths(dialect.whole):
         for other in (*OTHERS, GONE):
             with typed():
-                check(dialect.door.decode(json.dumps(changed(dialect.whole, path, other)).encode(), REQUEST, LIMITS))
+                check(
+                    dialect.codec.decode_reply(
+                        json.dumps(changed(dialect.whole, path, other)).encode(), REQUEST, LIMITS
+                    )
+                )
 
 
 @each
@@ -82,7 +116,7 @@ def test_a_stream_with_anything_anywhere(dialect: Dialect) -> None:
         for path in paths(event):
             for other in (*OTHERS, GONE):
                 made = begin + json.dumps(changed(event, path, other)).encode() + b"\n"
-                decoder = dialect.door.stream_decoder(REQUEST, LIMITS)
+                decoder = dialect.codec.stream_decoder(REQUEST, LIMITS)
                 with typed():
                     events = decoded(decoder, *lines[:place], made, *lines[place + 1 :])
                     assert isinstance(events[-1], Done)

@@ -16,31 +16,45 @@ import majordomo as md
 from majordomo import llm
 from majordomo.llm import Done, Message, Request, TextDelta, ThinkingDelta
 from majordomo.llm.request import check_request
-from majordomo.transport_types import WireRequest
+from majordomo.transport_types import HTTPRequest
 from tests.support.chat_dialects import DIALECTS, Dialect, joined
 from tests.support.sample_images import gradient, part
 
 LIMITS = md.Limits()
 ASKED = Request((md.user("hi"),))
-PICTURES = [part(gradient(2, 2)), part(gradient(3, 2))]
+IMAGES = [part(gradient(2, 2)), part(gradient(3, 2))]
 MODEL = "gemini-3-pro"  # which the other dialects take as any name
 MOST_MEMORY = 32 << 20
 each = pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
 
 # There and back again
 
-Said = tuple[Any, ...]  # ("system", text), ("user", text, pictures), ("assistant", text, calls), ("result", number of its call, text)
-TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=20).filter(str.strip)
+Said = tuple[
+    Any, ...
+]  # ("system", text), ("user", text, images), ("assistant", text, calls), ("result", number of its call, text)
+TEXT = st.text(
+    st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=20
+).filter(str.strip)
 NAMES = st.from_regex(r"[a-z][a-z0-9_]{0,10}", fullmatch=True)
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(st.characters(exclude_categories=["Cs"]), max_size=8),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.text(st.characters(exclude_categories=["Cs"]), max_size=8),
     lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"]), max_size=5), inner, max_size=3)
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.text(st.characters(exclude_categories=["Cs"]), max_size=5), inner, max_size=3
+        )
     ),
     max_leaves=6,
 )
-CALLS = st.tuples(NAMES, st.dictionaries(NAMES, VALUES, max_size=3), TEXT)  # what is called, with what, and what it answers
-TURNS = st.tuples(TEXT, st.lists(st.sampled_from([0, 1]), max_size=2), st.lists(CALLS, max_size=3), TEXT)
+CALLS = st.tuples(
+    NAMES, st.dictionaries(NAMES, VALUES, max_size=3), TEXT
+)  # what is called, with what, and what it answers
+TURNS = st.tuples(
+    TEXT, st.lists(st.sampled_from([0, 1]), max_size=2), st.lists(CALLS, max_size=3), TEXT
+)
 
 
 @st.composite
@@ -53,10 +67,13 @@ def conversations(draw: Any) -> tuple[list[Message], list[Said]]:
         said.append(("system", instructions))
     number = 0
     for asked, shown, calls, answer in draw(st.lists(TURNS, max_size=3)):
-        history.append(md.user(asked, *(PICTURES[index] for index in shown)))
-        said.append(("user", asked, [PICTURES[index].to_base64() for index in shown]))
+        history.append(md.user(asked, *(IMAGES[index] for index in shown)))
+        said.append(("user", asked, [IMAGES[index].to_base64() for index in shown]))
         if calls:
-            made = [md.ToolCallPart(f"id{number + place}", name, json.dumps(given)) for place, (name, given, _) in enumerate(calls)]
+            made = [
+                md.ToolCallPart(f"id{number + place}", name, json.dumps(given))
+                for place, (name, given, _) in enumerate(calls)
+            ]
             history.append(llm.assistant(*made))
             said.append(("assistant", "", [(name, given) for name, given, _ in calls]))
             for call, (_, _, told) in zip(made, calls, strict=True):
@@ -69,8 +86,12 @@ def conversations(draw: Any) -> tuple[list[Message], list[Said]]:
     return [*history, md.user(last)], [*said, ("user", last, [])]
 
 
-def body_of(wire: WireRequest) -> Any:
-    return json.loads(wire.body if isinstance(wire.body, bytes) else b"".join(wire.body.pieces()))
+def body_of(http_request: HTTPRequest) -> Any:
+    return json.loads(
+        http_request.body
+        if isinstance(http_request.body, bytes)
+        else b"".join(http_request.body.chunks())
+    )
 
 
 def _url(url: str) -> str:
@@ -78,7 +99,11 @@ def _url(url: str) -> str:
 
 
 def _texts(content: Any, kinds: tuple[str, ...] = ("text", "input_text", "output_text")) -> str:
-    return content if isinstance(content, str) else "".join(block["text"] for block in content if block["type"] in kinds)
+    return (
+        content
+        if isinstance(content, str)
+        else "".join(block["text"] for block in content if block["type"] in kinds)
+    )
 
 
 def read_anthropic(body: Any) -> list[Said]:
@@ -92,9 +117,17 @@ def read_anthropic(body: Any) -> list[Said]:
                 said.append(("result", ids.index(block["tool_use_id"]), _texts(block["content"])))
         ids += [call["id"] for call in calls]
         if turn["role"] == "assistant":
-            said.append(("assistant", _texts(blocks), [(call["name"], call["input"]) for call in calls]))
+            said.append(
+                ("assistant", _texts(blocks), [(call["name"], call["input"]) for call in calls])
+            )
         elif text := _texts(blocks):
-            said.append(("user", text, [block["source"]["data"] for block in blocks if block["type"] == "image"]))
+            said.append(
+                (
+                    "user",
+                    text,
+                    [block["source"]["data"] for block in blocks if block["type"] == "image"],
+                )
+            )
     return said
 
 
@@ -107,14 +140,26 @@ def read_ollama(body: Any) -> list[Said]:
         if turn["role"] == "tool":
             said.append(("result", ids.index(turn["tool_call_id"]), turn["content"]))
         elif turn["role"] == "assistant":
-            said.append(("assistant", turn["content"], [(call["function"]["name"], call["function"]["arguments"]) for call in calls]))
+            said.append(
+                (
+                    "assistant",
+                    turn["content"],
+                    [(call["function"]["name"], call["function"]["arguments"]) for call in calls],
+                )
+            )
         else:
-            said.append((turn["role"], turn["content"], turn.get("images", [])) if turn["role"] == "user" else ("system", turn["content"]))
+            said.append(
+                (turn["role"], turn["content"], turn.get("images", []))
+                if turn["role"] == "user"
+                else ("system", turn["content"])
+            )
     return said
 
 
 def read_gemini(body: Any) -> list[Said]:
-    said: list[Said] = [("system", part["text"]) for part in body.get("systemInstruction", {"parts": []})["parts"]]
+    said: list[Said] = [
+        ("system", part["text"]) for part in body.get("systemInstruction", {"parts": []})["parts"]
+    ]
     ids: list[str] = []
     for turn in body["contents"]:
         text = "".join(part.get("text", "") for part in turn["parts"])
@@ -130,7 +175,13 @@ def read_gemini(body: Any) -> list[Said]:
         if turn["role"] == "model":
             said.append(("assistant", text, [(call["name"], call["args"]) for call in calls]))
         elif text:
-            said.append(("user", text, [part["inlineData"]["data"] for part in turn["parts"] if "inlineData" in part]))
+            said.append(
+                (
+                    "user",
+                    text,
+                    [part["inlineData"]["data"] for part in turn["parts"] if "inlineData" in part],
+                )
+            )
     return said
 
 
@@ -150,12 +201,20 @@ def read_responses(body: Any) -> list[Said]:
         elif item.get("type") == "reasoning":
             continue
         elif item["role"] == "user":
-            pictures = (
-                [] if isinstance(item["content"], str) else [_url(b["image_url"]) for b in item["content"] if b["type"] == "input_image"]
+            images = (
+                []
+                if isinstance(item["content"], str)
+                else [_url(b["image_url"]) for b in item["content"] if b["type"] == "input_image"]
             )
-            said.append(("user", _texts(item["content"]), pictures))
+            said.append(("user", _texts(item["content"]), images))
         else:
-            said.append((item["role"], _texts(item["content"]), *([[]] if item["role"] == "assistant" else [])))
+            said.append(
+                (
+                    item["role"],
+                    _texts(item["content"]),
+                    *([[]] if item["role"] == "assistant" else []),
+                )
+            )
     return said
 
 
@@ -169,10 +228,23 @@ def read_chat(body: Any) -> list[Said]:
         if turn["role"] == "tool":
             said.append(("result", ids.index(turn["tool_call_id"]), content))
         elif turn["role"] == "assistant":
-            said.append(("assistant", content, [(c["function"]["name"], json.loads(c["function"]["arguments"])) for c in calls]))
+            said.append(
+                (
+                    "assistant",
+                    content,
+                    [
+                        (c["function"]["name"], json.loads(c["function"]["arguments"]))
+                        for c in calls
+                    ],
+                )
+            )
         elif turn["role"] == "user":
-            pictures = [] if isinstance(content, str) else [_url(b["image_url"]["url"]) for b in content if b["type"] == "image_url"]
-            said.append(("user", _texts(content), pictures))
+            images = (
+                []
+                if isinstance(content, str)
+                else [_url(b["image_url"]["url"]) for b in content if b["type"] == "image_url"]
+            )
+            said.append(("user", _texts(content), images))
         else:
             said.append(("system", _texts(content)))
     return said
@@ -190,45 +262,68 @@ READERS: dict[str, Callable[[Any], list[Said]]] = {
 @each
 @settings(max_examples=12, deadline=None)
 @given(conversations())
-def test_a_conversation_goes_there_and_back(dialect: Dialect, conversation: tuple[list[Message], list[Said]]) -> None:
+def test_a_conversation_goes_there_and_back(
+    dialect: Dialect, conversation: tuple[list[Message], list[Said]]
+) -> None:
     history, said = conversation
     check_request(Request(tuple(history)), LIMITS)
-    wire, warnings = dialect.door.encode(MODEL, Request(tuple(history)))
+    wire, warnings = dialect.codec.encode_request(MODEL, Request(tuple(history)))
     assert warnings == []
     assert READERS[dialect.name](body_of(wire)) == said
 
 
 @each
 @settings(max_examples=12, deadline=None)
-@given(st.lists(st.tuples(NAMES, st.dictionaries(NAMES, VALUES, max_size=3)), min_size=1, max_size=3))
-def test_what_a_model_called_goes_back_as_it_called_it(dialect: Dialect, wanted: list[tuple[str, dict[str, Any]]]) -> None:
+@given(
+    st.lists(st.tuples(NAMES, st.dictionaries(NAMES, VALUES, max_size=3)), min_size=1, max_size=3)
+)
+def test_what_a_model_called_goes_back_as_it_called_it(
+    dialect: Dialect, wanted: list[tuple[str, dict[str, Any]]]
+) -> None:
     """A whole answer is decoded, kept as JSON, loaded, and sent again: the calls are the same."""
-    reply = dialect.door.decode(json.dumps(_calling(dialect, wanted)).encode(), ASKED, LIMITS)
+    reply = dialect.codec.decode_reply(
+        json.dumps(_calling(dialect, wanted)).encode(), ASKED, LIMITS
+    )
     assert [(call.name, call.arguments) for call in reply.tool_calls] == wanted
     (kept,) = llm.load_messages(llm.dump_messages([reply.message]))
     results = [md.tool_result(call, "ok") for call in reply.tool_calls]
-    body = body_of(dialect.door.encode(MODEL, Request((md.user("hi"), kept, *results)))[0])
-    assert [call for turn in READERS[dialect.name](body) if turn[0] == "assistant" for call in turn[2]] == wanted
+    body = body_of(dialect.codec.encode_request(MODEL, Request((md.user("hi"), kept, *results)))[0])
+    assert [
+        call for turn in READERS[dialect.name](body) if turn[0] == "assistant" for call in turn[2]
+    ] == wanted
 
 
 def _calling(dialect: Dialect, wanted: list[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
     """The dialect's own answer with these calls in place of its one."""
     whole = json.loads(json.dumps(dialect.whole))
     if dialect.name == "anthropic":
-        whole["content"][2:] = [{"type": "tool_use", "id": f"c{n}", "name": name, "input": given} for n, (name, given) in enumerate(wanted)]
+        whole["content"][2:] = [
+            {"type": "tool_use", "id": f"c{n}", "name": name, "input": given}
+            for n, (name, given) in enumerate(wanted)
+        ]
     elif dialect.name == "ollama":
-        made = [{"id": f"c{n}", "function": {"name": name, "arguments": given}} for n, (name, given) in enumerate(wanted)]
+        made = [
+            {"id": f"c{n}", "function": {"name": name, "arguments": given}}
+            for n, (name, given) in enumerate(wanted)
+        ]
         whole["message"]["tool_calls"] = made
     elif dialect.name == "gemini":
         parts = whole["candidates"][0]["content"]["parts"]
         parts[2:] = [{"functionCall": {"name": name, "args": given}} for name, given in wanted]
     elif dialect.name == "responses":
         call = whole["output"][2]
-        made = [call | {"call_id": f"c{n}", "name": name, "arguments": json.dumps(given)} for n, (name, given) in enumerate(wanted)]
+        made = [
+            call | {"call_id": f"c{n}", "name": name, "arguments": json.dumps(given)}
+            for n, (name, given) in enumerate(wanted)
+        ]
         whole["output"][2:] = made
     else:
         made = [
-            {"id": f"c{n}", "type": "function", "function": {"name": name, "arguments": json.dumps(given)}}
+            {
+                "id": f"c{n}",
+                "type": "function",
+                "function": {"name": name, "arguments": json.dumps(given)},
+            }
             for n, (name, given) in enumerate(wanted)
         ]
         whole["choices"][0]["message"]["tool_calls"] = made
@@ -247,28 +342,38 @@ def _calling(dialect: Dialect, wanted: list[tuple[str, dict[str, Any]]]) -> dict
 def test_a_call_with_any_arguments_can_stand_in_a_history(dialect: Dialect, arguments: str) -> None:
     """Models do write arguments that are no JSON: what they wrote goes back to them with what was wrong about it."""
     call = md.ToolCallPart("c1", "draw", arguments)
-    request = Request((md.user("hi"), llm.assistant(call), md.tool_result(call, "that is no JSON", is_error=True)))
+    request = Request(
+        (md.user("hi"), llm.assistant(call), md.tool_result(call, "that is no JSON", is_error=True))
+    )
     try:
         check_request(request, LIMITS)
     except md.InvalidRequestError as error:
         assert error.field == "messages"
         return
-    body = body_of(dialect.door.encode(MODEL, request)[0])
+    body = body_of(dialect.codec.encode_request(MODEL, request)[0])
     if dialect.name in ("chat", "responses"):
-        assert arguments in json.dumps(body, ensure_ascii=False) or json.dumps(arguments) in json.dumps(body)
+        assert arguments in json.dumps(body, ensure_ascii=False) or json.dumps(
+            arguments
+        ) in json.dumps(body)
         return
     ((_, given),) = next(turn for turn in READERS[dialect.name](body) if turn[0] == "assistant")[2]
-    assert given == {"INVALID_JSON": arguments} or given == (json.loads(arguments) if arguments.strip() else {})
+    assert given == {"INVALID_JSON": arguments} or given == (
+        json.loads(arguments) if arguments.strip() else {}
+    )
 
 
 # Nothing is lost in silence
 
 FIELDS: dict[str, st.SearchStrategy[Any]] = {
-    "temperature": st.floats(0, 2).map(lambda value: round(value, 3) + 0.0001).filter(lambda value: value <= 2),
+    "temperature": st.floats(0, 2)
+    .map(lambda value: round(value, 3) + 0.0001)
+    .filter(lambda value: value <= 2),
     "top_p": st.floats(0.01, 1).map(lambda value: round(value, 4)),
     "top_k": st.integers(10_001, 20_000),
     "max_tokens": st.integers(30_001, 40_000),
-    "stop": st.lists(st.from_regex(r"STOP[A-Z]{3}", fullmatch=True), min_size=1, max_size=3, unique=True).map(tuple),
+    "stop": st.lists(
+        st.from_regex(r"STOP[A-Z]{3}", fullmatch=True), min_size=1, max_size=3, unique=True
+    ).map(tuple),
     "seed": st.integers(50_001, 60_000),
     "reasoning": st.sampled_from(["off", "low", "medium", "high"]) | st.integers(2001, 3000),
 }
@@ -277,12 +382,14 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
 @each
 @settings(max_examples=20, deadline=None)
 @given(st.fixed_dictionaries({}, optional=FIELDS))
-def test_every_field_that_is_set_is_sent_or_warned_of(dialect: Dialect, fields: dict[str, Any]) -> None:
+def test_every_field_that_is_set_is_sent_or_warned_of(
+    dialect: Dialect, fields: dict[str, Any]
+) -> None:
     request = Request((md.user("hi"),), **fields)
     check_request(request, LIMITS)
-    wire, warnings = dialect.door.encode(MODEL, request)
+    wire, warnings = dialect.codec.encode_request(MODEL, request)
     body = body_of(wire)
-    plain = body_of(dialect.door.encode(MODEL, Request((md.user("hi"),)))[0])
+    plain = body_of(dialect.codec.encode_request(MODEL, Request((md.user("hi"),)))[0])
     warned = {warning.field for warning in warnings}
     leaves = _leaves(body)
     for name, value in fields.items():
@@ -297,7 +404,11 @@ def test_every_field_that_is_set_is_sent_or_warned_of(dialect: Dialect, fields: 
 
 def _leaves(value: Any) -> list[Any]:
     if isinstance(value, (dict, list)):
-        return [leaf for item in (value.values() if isinstance(value, dict) else value) for leaf in _leaves(item)]
+        return [
+            leaf
+            for item in (value.values() if isinstance(value, dict) else value)
+            for leaf in _leaves(item)
+        ]
     return [value]
 
 
@@ -317,26 +428,31 @@ def test_what_cannot_be_expressed_raises_before_anything_is_sent(
     history = list(conversation[0])
     history.insert(at % (len(history) + 1), MISFITS[misfit])
     with pytest.raises(md.InvalidRequestError) as caught:
-        dialect.door.encode(MODEL, Request(tuple(history)))
+        dialect.codec.encode_request(MODEL, Request(tuple(history)))
     assert caught.value.field == "messages"
 
 
 @each
 @settings(max_examples=10, deadline=None)
 @given(
-    st.recursive(st.sampled_from([float("nan"), float("inf"), "\ud800", object()]), lambda inner: st.lists(inner, min_size=1, max_size=2))
+    st.recursive(
+        st.sampled_from([float("nan"), float("inf"), "\ud800", object()]),
+        lambda inner: st.lists(inner, min_size=1, max_size=2),
+    )
 )
 def test_what_json_cannot_hold_is_refused_with_its_field(dialect: Dialect, value: Any) -> None:
     with pytest.raises(md.InvalidRequestError) as caught:
-        dialect.door.encode(MODEL, Request((md.user("hi"),), extra={"x": value}))
+        dialect.codec.encode_request(MODEL, Request((md.user("hi"),), extra={"x": value}))
     assert caught.value.field == "extra"
 
 
 # Bytes that break off, and bytes that are not what they were
 
 
-def fed(dialect: Dialect, pieces: list[bytes]) -> tuple[list[llm.ChatEvent], llm.Reply, md.MajordomoError | None]:
-    decoder = dialect.door.stream_decoder(ASKED, LIMITS)
+def fed(
+    dialect: Dialect, pieces: list[bytes]
+) -> tuple[list[llm.ChatEvent], llm.Reply, md.MajordomoError | None]:
+    decoder = dialect.codec.stream_decoder(ASKED, LIMITS)
     told: list[llm.ChatEvent] = []
     try:
         for piece in pieces:
@@ -356,7 +472,8 @@ def ends(dialect: Dialect) -> list[bytes]:
             stream.replace(b"\n", b"\r"),
             stream.replace(b"\n\n", b"\n\n: still here\nid: 7\nretry: 5\nx-unknown: y\n\n"),
             stream.replace(b"data: ", b"data:"),
-            b"\xef\xbb\xbf" + stream,  # "one leading U+FEFF BYTE ORDER MARK character must be ignored" (HTML standard)
+            b"\xef\xbb\xbf"
+            + stream,  # "one leading U+FEFF BYTE ORDER MARK character must be ignored" (HTML standard)
         ]
     return made
 
@@ -369,19 +486,26 @@ def test_any_split_with_any_line_ends_tells_the_same(dialect: Dialect, data: st.
     stream = data.draw(st.sampled_from(ends(dialect)))
     places = data.draw(st.lists(st.integers(0, len(stream)), max_size=12))
     edges = [0, *sorted(places), len(stream)]
-    told, _, error = fed(dialect, [stream[begin:end] for begin, end in pairwise(edges) if end > begin])
+    told, _, error = fed(
+        dialect, [stream[begin:end] for begin, end in pairwise(edges) if end > begin]
+    )
     assert error is None
     assert joined(told) == expected
 
 
 @each
 @pytest.mark.parametrize("step", [pytest.param(1, marks=pytest.mark.slow), 17])
-def test_any_truncation_is_whole_or_a_typed_error_with_exactly_the_prefix(dialect: Dialect, step: int) -> None:
+def test_any_truncation_is_whole_or_a_typed_error_with_exactly_the_prefix(
+    dialect: Dialect, step: int
+) -> None:
     """The text told, the text of `partial` and of the reply are one, and a prefix of the whole."""
     whole, _, _ = fed(dialect, [dialect.stream])
     done = whole[-1]
     assert isinstance(done, Done)
-    for length in (*range(0, len(dialect.stream), step), *range(len(dialect.stream) - 20, len(dialect.stream) + 1)):
+    for length in (
+        *range(0, len(dialect.stream), step),
+        *range(len(dialect.stream) - 20, len(dialect.stream) + 1),
+    ):
         told, reply, error = fed(dialect, [dialect.stream[:length]])
         text = "".join(event.text for event in told if isinstance(event, TextDelta))
         thought = "".join(event.text for event in told if isinstance(event, ThinkingDelta))
@@ -403,17 +527,38 @@ def test_any_truncation_is_whole_or_a_typed_error_with_exactly_the_prefix(dialec
 @each
 @settings(max_examples=20, deadline=None)
 @given(st.data())
-def test_any_change_of_the_bytes_is_an_answer_or_a_typed_error_in_little_memory(dialect: Dialect, data: st.DataObject) -> None:
-    stream = bytearray(data.draw(st.sampled_from([dialect.stream, dialect.failing, json.dumps(dialect.whole).encode()])))
+def test_any_change_of_the_bytes_is_an_answer_or_a_typed_error_in_little_memory(
+    dialect: Dialect, data: st.DataObject
+) -> None:
+    stream = bytearray(
+        data.draw(
+            st.sampled_from([dialect.stream, dialect.failing, json.dumps(dialect.whole).encode()])
+        )
+    )
     for _ in range(data.draw(st.integers(1, 4))):
         at = data.draw(st.integers(0, len(stream)))
         stream[at : at + data.draw(st.integers(0, 9))] = data.draw(
             st.binary(max_size=6)
-            | st.sampled_from([b"[" * 300, b"9" * 5000, b"\\ud800", b"\xff\xfe", b"\x00", b'"', b"}{", b"\r", b"1e999"])
+            | st.sampled_from(
+                [
+                    b"[" * 300,
+                    b"9" * 5000,
+                    b"\\ud800",
+                    b"\xff\xfe",
+                    b"\x00",
+                    b'"',
+                    b"}{",
+                    b"\r",
+                    b"1e999",
+                ]
+            )
         )
     tracemalloc.start()
     try:
-        for asked in (lambda: fed(dialect, [bytes(stream)])[2], lambda: dialect.door.decode(bytes(stream), ASKED, LIMITS)):
+        for asked in (
+            lambda: fed(dialect, [bytes(stream)])[2],
+            lambda: dialect.codec.decode_reply(bytes(stream), ASKED, LIMITS),
+        ):
             try:
                 error = asked()
             except md.MajordomoError as raised:

@@ -19,15 +19,34 @@ BODIES = {
         md.BackendError,
         "[json.exception.302]",
     ),
-    "sd-server failed": (500, {"error": "generate_image returned no results"}, md.BackendError, "generate_image returned no results"),
+    "sd-server failed": (
+        500,
+        {"error": "generate_image returned no results"},
+        md.BackendError,
+        "generate_image returned no results",
+    ),
     "sd-server job lost": (410, {"error": "job expired"}, md.JobLostError, "job expired"),
-    "sd-server queue": (429, {"error": "job queue is full"}, md.RateLimitError, "job queue is full"),
-    "llama-swap text": (404, {"src": "llama-swap", "error": "no router for requested model"}, md.NotFoundError, "llama-swap: no router"),
+    "sd-server queue": (
+        429,
+        {"error": "job queue is full"},
+        md.RateLimitError,
+        "job queue is full",
+    ),
+    "llama-swap text": (
+        404,
+        {"src": "llama-swap", "error": "no router for requested model"},
+        md.NotFoundError,
+        "llama-swap: no router",
+    ),
     "llama-swap object": (
         500,
         {
             "src": "llama-swap",
-            "error": {"message": "unspecific error: exited prematurely", "type": "server_error", "code": "internal_error"},
+            "error": {
+                "message": "unspecific error: exited prematurely",
+                "type": "server_error",
+                "code": "internal_error",
+            },
         },
         md.BackendError,
         "exited prematurely",
@@ -38,10 +57,22 @@ BODIES = {
         md.InvalidRequestError,
         "not loaded",
     ),
-    "llama-swap plain": (503, "llama-swap-error: [sdxl] process is not ready", md.OverloadedError, "process is not ready"),
+    "llama-swap plain": (
+        503,
+        "llama-swap-error: [sdxl] process is not ready",
+        md.OverloadedError,
+        "process is not ready",
+    ),
     "openai": (
         401,
-        {"error": {"message": "bad key", "type": "invalid_request_error", "param": None, "code": "invalid_api_key"}},
+        {
+            "error": {
+                "message": "bad key",
+                "type": "invalid_request_error",
+                "param": None,
+                "code": "invalid_api_key",
+            }
+        },
         md.AuthenticationError,
         "bad key",
     ),
@@ -53,12 +84,28 @@ BODIES = {
     ),
     "openai refusal": (
         400,
-        {"error": {"message": "no", "type": "image_generation_user_error", "code": "moderation_blocked"}},
+        {
+            "error": {
+                "message": "no",
+                "type": "image_generation_user_error",
+                "code": "moderation_blocked",
+            }
+        },
         md.ContentRefusedError,
         "no",
     ),
-    "openai context": (400, {"error": {"message": "too long", "code": "context_length_exceeded"}}, md.InvalidRequestError, "too long"),
-    "gemini": (429, {"error": {"code": 429, "message": "slow", "status": "RESOURCE_EXHAUSTED", "details": []}}, md.RateLimitError, "slow"),
+    "openai context": (
+        400,
+        {"error": {"message": "too long", "code": "context_length_exceeded"}},
+        md.InvalidRequestError,
+        "too long",
+    ),
+    "gemini": (
+        429,
+        {"error": {"code": 429, "message": "slow", "status": "RESOURCE_EXHAUSTED", "details": []}},
+        md.RateLimitError,
+        "slow",
+    ),
     "comfyui": (
         400,
         {
@@ -69,7 +116,15 @@ BODIES = {
                 "extra_info": {},
             },
             "node_errors": {
-                "3": {"errors": [{"type": "value_not_in_list", "message": "Value not in list", "details": "sampler_name: 'x'"}]}
+                "3": {
+                    "errors": [
+                        {
+                            "type": "value_not_in_list",
+                            "message": "Value not in list",
+                            "details": "sampler_name: 'x'",
+                        }
+                    ]
+                }
             },
         },
         md.InvalidRequestError,
@@ -81,7 +136,12 @@ BODIES = {
         md.BackendError,
         "CUDA out of memory",
     ),
-    "a1111": (500, {"error": "HTTPException", "detail": "Sampler not found", "errors": ""}, md.BackendError, "Sampler not found"),
+    "a1111": (
+        500,
+        {"error": "HTTPException", "detail": "Sampler not found", "errors": ""},
+        md.BackendError,
+        "Sampler not found",
+    ),
     "fastapi text": (401, {"detail": "Invalid API key"}, md.AuthenticationError, "Invalid API key"),
     "fastapi list": (
         422,
@@ -89,7 +149,12 @@ BODIES = {
         md.InvalidRequestError,
         "body.steps: not a number",
     ),
-    "vllm": (400, {"object": "error", "message": "bad tools", "type": "BadRequestError", "code": 400}, md.InvalidRequestError, "bad tools"),
+    "vllm": (
+        400,
+        {"object": "error", "message": "bad tools", "type": "BadRequestError", "code": 400},
+        md.InvalidRequestError,
+        "bad tools",
+    ),
     "mistral": (
         422,
         {"object": "error", "message": {"detail": [{"loc": ["x"], "msg": "extra"}]}, "type": "t"},
@@ -98,7 +163,13 @@ BODIES = {
     ),
     "openrouter": (
         429,
-        {"error": {"code": 429, "message": "Provider returned error", "metadata": {"raw": "upstream says no"}}},
+        {
+            "error": {
+                "code": 429,
+                "message": "Provider returned error",
+                "metadata": {"raw": "upstream says no"},
+            }
+        },
         md.RateLimitError,
         "upstream says no",
     ),
@@ -109,7 +180,12 @@ BODIES = {
         "Loading model",
     ),
     "text": (500, "Internal Server Error", md.BackendError, "Internal Server Error"),
-    "web page": (502, "<html><title>502 Bad Gateway</title></html>", md.BackendError, "502 Bad Gateway"),
+    "web page": (
+        502,
+        "<html><title>502 Bad Gateway</title></html>",
+        md.BackendError,
+        "502 Bad Gateway",
+    ),
     "empty 404": (404, "", md.NotFoundError, "no such route"),
     "empty 502": (502, "", md.BackendError, "died"),
     "router without the model": (
@@ -122,7 +198,9 @@ BODIES = {
 
 
 @pytest.mark.parametrize(("status", "body", "kind", "words"), BODIES.values(), ids=BODIES.keys())
-def test_every_known_body_keeps_its_reason(status: int, body: object, kind: type[md.MajordomoError], words: str) -> None:
+def test_every_known_body_keeps_its_reason(
+    status: int, body: object, kind: type[md.MajordomoError], words: str
+) -> None:
     raw = body.encode() if isinstance(body, str) else json.dumps(body).encode()
     error = error_from_reply(status, {}, raw)
     assert type(error) is kind
@@ -145,7 +223,9 @@ def test_every_known_body_keeps_its_reason(status: int, body: object, kind: type
 )
 def test_codes_carry_the_decision(name: str, code: str, retryable: bool) -> None:
     status, body, _, _ = BODIES[name]
-    error = error_from_reply(status, {}, body.encode() if isinstance(body, str) else json.dumps(body).encode())
+    error = error_from_reply(
+        status, {}, body.encode() if isinstance(body, str) else json.dumps(body).encode()
+    )
     assert (error.code, error.retryable) == (code, retryable)
 
 
@@ -183,7 +263,12 @@ JSON = st.recursive(
 @given(
     st.integers(-5, 1000),
     st.binary() | JSON.map(lambda v: json.dumps(v).encode()),
-    st.dictionaries(st.sampled_from(["content-type", "retry-after", "retry-after-ms", "x-should-retry", "x-request-id"]), st.text()),
+    st.dictionaries(
+        st.sampled_from(
+            ["content-type", "retry-after", "retry-after-ms", "x-should-retry", "x-request-id"]
+        ),
+        st.text(),
+    ),
 )
 def test_the_mapping_is_total(status: int, body: bytes, headers: dict[str, str]) -> None:
     error = error_from_reply(status, headers, body, now=1e9)
@@ -220,27 +305,55 @@ def test_every_form_of_retry_after_is_read(headers: dict[str, str], seconds: flo
 
 # what an HTTP field may hold (RFC 9110, 5.5) and what else Python takes for white space, digits or a sign, among the beginnings of dates
 _AS_SENT = st.text(st.characters(max_codepoint=255)) | st.lists(
-    st.sampled_from([*"0123456789+-.:, \t\x1c\x1d\x1e\x1f\x85\xa0\u2003\u0663", "Mon", "Nov", "GMT", "2026", "e9", "inf", "nan", "_"])
+    st.sampled_from(
+        [
+            *"0123456789+-.:, \t\x1c\x1d\x1e\x1f\x85\xa0\u2003\u0663",
+            "Mon",
+            "Nov",
+            "GMT",
+            "2026",
+            "e9",
+            "inf",
+            "nan",
+            "_",
+        ]
+    )
 ).map("".join)
 
 
 @settings(max_examples=tries(300))
-@given(_AS_SENT, st.sampled_from(["retry-after", "retry-after-ms"]), st.sampled_from([0.0, 1795435200.0]))
-def test_any_text_of_retry_after_is_a_wait_in_range_or_none(text: str, name: str, now: float) -> None:
+@given(
+    _AS_SENT,
+    st.sampled_from(["retry-after", "retry-after-ms"]),
+    st.sampled_from([0.0, 1795435200.0]),
+)
+def test_any_text_of_retry_after_is_a_wait_in_range_or_none(
+    text: str, name: str, now: float
+) -> None:
     wait = retry_after({name: text}, now=now)
     assert wait is None or 0 <= wait <= 1e9
     details = [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": text}]
-    error = error_from_reply(429, {name: text}, json.dumps({"error": {"code": 429, "message": "x", "details": details}}).encode(), now=now)
+    error = error_from_reply(
+        429,
+        {name: text},
+        json.dumps({"error": {"code": 429, "message": "x", "details": details}}).encode(),
+        now=now,
+    )
     assert error.retry_after is None or 0 <= error.retry_after <= 1e9
 
 
 def test_retry_info_in_the_body_is_read() -> None:
     details = [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "7.5s"}]
-    error = error_from_reply(429, {}, json.dumps({"error": {"code": 429, "message": "x", "details": details}}).encode())
+    error = error_from_reply(
+        429, {}, json.dumps({"error": {"code": 429, "message": "x", "details": details}}).encode()
+    )
     assert error.retry_after == 7.5
 
 
-@pytest.mark.parametrize(("wish", "status", "retryable"), [("true", 400, True), ("false", 503, False), ("maybe", 503, True)])
+@pytest.mark.parametrize(
+    ("wish", "status", "retryable"),
+    [("true", 400, True), ("false", 503, False), ("maybe", 503, True)],
+)
 def test_x_should_retry_overrides(wish: str, status: int, retryable: bool) -> None:
     assert error_from_reply(status, {"x-should-retry": wish}, b"x").retryable is retryable
 

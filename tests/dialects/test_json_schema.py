@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from majordomo.dialects.json_schema import closed_schema, is_strict, object_schema, rooted
+from majordomo.dialects.json_schema import closed_schema, is_strict, object_schema, wrap_root_object
 
 TEXT = {"type": "string"}
 
@@ -15,7 +15,10 @@ def an_object(required: list[str], **properties: Any) -> dict[str, Any]:
 
 def test_every_object_is_closed_and_names_are_no_keywords() -> None:
     inner = an_object(["a"], a=TEXT)
-    made = closed_schema(an_object(["properties"], properties=inner) | {"$defs": {"X": inner}, "examples": [{"type": "object"}]})
+    made = closed_schema(
+        an_object(["properties"], properties=inner)
+        | {"$defs": {"X": inner}, "examples": [{"type": "object"}]}
+    )
     closed = inner | {"additionalProperties": False}
     assert made["additionalProperties"] is False
     assert made["properties"] == {"properties": closed}
@@ -33,7 +36,10 @@ def test_every_object_is_closed_and_names_are_no_keywords() -> None:
         (an_object(["a"], a={"anyOf": [TEXT, an_object([], b=TEXT)]}), False),
         (an_object(["a"], a={"oneOf": [TEXT]}), False),
         (an_object(["a"], a={"$ref": "#/$defs/X", "description": "x"}), False),
-        (an_object(["a"], a={"$ref": "#/$defs/X"}) | {"$defs": {"X": an_object([], b=TEXT)}}, False),
+        (
+            an_object(["a"], a={"$ref": "#/$defs/X"}) | {"$defs": {"X": an_object([], b=TEXT)}},
+            False,
+        ),
         (an_object(["a"], a=TEXT | {"format": "uri"}), False),
         (an_object(["a"], a=TEXT | {"format": "date", "enum": [{"type": "object"}]}), True),
         (an_object(["a"], a={"type": "array"}), False),
@@ -44,9 +50,15 @@ def test_what_the_strict_mode_takes(schema: dict[str, Any], strict: bool) -> Non
 
 
 def test_an_object_stands_at_the_root() -> None:
-    assert rooted(an_object([])) == (an_object([]), "")
-    made, field = rooted({"type": "array", "items": {"$ref": "#/$defs/X"}, "$defs": {"X": TEXT}})
-    assert (made["type"], made["properties"][field]["items"], made["required"]) == ("object", {"$ref": "#/$defs/X"}, [field])
+    assert wrap_root_object(an_object([])) == (an_object([]), "")
+    made, field = wrap_root_object(
+        {"type": "array", "items": {"$ref": "#/$defs/X"}, "$defs": {"X": TEXT}}
+    )
+    assert (made["type"], made["properties"][field]["items"], made["required"]) == (
+        "object",
+        {"$ref": "#/$defs/X"},
+        [field],
+    )
     assert made["$defs"] == {"X": TEXT}
 
 

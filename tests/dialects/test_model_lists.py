@@ -16,33 +16,77 @@ LIMITS = md.Limits()
 DECLARED: dict[str, tuple[dict[str, Any], set[str]]] = {
     "OpenRouter, one that sees and calls": (
         {
-            "architecture": {"input_modalities": ["text", "image", "file"], "output_modalities": ["text"], "modality": "text+image->text"},
-            "supported_parameters": ["max_tokens", "tools", "tool_choice", "reasoning", "include_reasoning"],
+            "architecture": {
+                "input_modalities": ["text", "image", "file"],
+                "output_modalities": ["text"],
+                "modality": "text+image->text",
+            },
+            "supported_parameters": [
+                "max_tokens",
+                "tools",
+                "tool_choice",
+                "reasoning",
+                "include_reasoning",
+            ],
         },
         {"chat", "vision", "tools", "thinking"},
     ),
     "OpenRouter, one that draws": (
-        {"architecture": {"input_modalities": ["text", "image"], "output_modalities": ["image", "text"]}, "supported_parameters": ["seed"]},
+        {
+            "architecture": {
+                "input_modalities": ["text", "image"],
+                "output_modalities": ["image", "text"],
+            },
+            "supported_parameters": ["seed"],
+        },
         {"chat", "vision", "image"},
     ),
-    "OpenRouter, embeddings": ({"architecture": {"input_modalities": ["text"], "output_modalities": ["embeddings"]}}, {"embed"}),
+    "OpenRouter, embeddings": (
+        {"architecture": {"input_modalities": ["text"], "output_modalities": ["embeddings"]}},
+        {"embed"},
+    ),
     "Mistral": (
-        {"capabilities": {"completion_chat": True, "function_calling": True, "vision": False, "completion_fim": True, "reasoning": True}},
+        {
+            "capabilities": {
+                "completion_chat": True,
+                "function_calling": True,
+                "vision": False,
+                "completion_fim": True,
+                "reasoning": True,
+            }
+        },
         {"chat", "tools", "thinking"},
     ),
-    "Mistral, embeddings: nothing is said": ({"capabilities": {"completion_chat": False, "function_calling": False}}, set()),
+    "Mistral, embeddings: nothing is said": (
+        {"capabilities": {"completion_chat": False, "function_calling": False}},
+        set(),
+    ),
     "Together, chat": ({"type": "chat"}, {"chat"}),
-    "Together, pictures": ({"type": "image"}, {"image"}),
+    "Together, images": ({"type": "image"}, {"image"}),
     "Together, embeddings": ({"type": "embedding"}, {"embed"}),
     "Together, one that only continues": ({"type": "language"}, set()),
-    "llama-swap": ({"capabilities": {"image_generation": True, "image_to_image": True}}, {"image", "edit"}),
+    "llama-swap": (
+        {"capabilities": {"image_generation": True, "image_to_image": True}},
+        {"image", "edit"},
+    ),
     "llama.cpp, newer": (
-        {"meta": {"n_ctx_train": 4096}, "architecture": {"input_modalities": ["text"], "output_modalities": ["text"]}},
+        {
+            "meta": {"n_ctx_train": 4096},
+            "architecture": {"input_modalities": ["text"], "output_modalities": ["text"]},
+        },
         {"chat"},
     ),
     "vLLM": ({"max_model_len": 4096, "permission": [{"allow_sampling": True}]}, set()),
     "LM Studio": ({"owned_by": "organization_owner"}, set()),
-    "words that are none": ({"capabilities": ["chat"], "architecture": "x", "supported_parameters": {"tools": 1}, "type": 5}, set()),
+    "words that are none": (
+        {
+            "capabilities": ["chat"],
+            "architecture": "x",
+            "supported_parameters": {"tools": 1},
+            "type": 5,
+        },
+        set(),
+    ),
     "numbers for answers": ({"capabilities": {"completion_chat": "yes", "vision": 1}}, set()),
 }
 
@@ -61,10 +105,16 @@ def test_togethers_list_stands_bare() -> None:
 
 def test_llamacpp_tells_in_a_list_beside() -> None:
     body = {
-        "models": [{"name": "gemma", "capabilities": ["completion", "multimodal"]}, {"name": "other", "capabilities": None}],
+        "models": [
+            {"name": "gemma", "capabilities": ["completion", "multimodal"]},
+            {"name": "other", "capabilities": None},
+        ],
         "data": [{"id": "gemma", "meta": {"n_params": 1}}, {"id": "other"}],
     }
-    assert [model.capabilities for model in decode_models(json.dumps(body).encode(), LIMITS)] == [{"chat"}, set()]
+    assert [model.capabilities for model in decode_models(json.dumps(body).encode(), LIMITS)] == [
+        {"chat"},
+        set(),
+    ]
 
 
 @pytest.mark.parametrize("body", [b"", b"[", b"{}", b'{"data": 5}', b"null", b'"x"', b"[" * 3000])
@@ -100,7 +150,11 @@ OPENAI = {
 
 @pytest.mark.parametrize(("name", "able"), OPENAI.items())
 def test_openais_names_tell_their_family(name: str, able: set[str]) -> None:
-    (found,) = decode_models(json.dumps({"data": [{"id": name, "owned_by": "system"}]}).encode(), LIMITS, named=openai_family)
+    (found,) = decode_models(
+        json.dumps({"data": [{"id": name, "owned_by": "system"}]}).encode(),
+        LIMITS,
+        named=openai_family,
+    )
     assert found.capabilities == able
 
 
@@ -111,12 +165,21 @@ def test_what_a_list_declares_stands_before_what_a_name_tells() -> None:
 
 WRITES = ["generateContent", "countTokens"]
 GEMINI: dict[str, tuple[dict[str, Any], set[str]]] = {
-    "gemini-3-pro-preview": ({"supportedGenerationMethods": WRITES, "thinking": True}, {"chat", "vision", "thinking"}),
+    "gemini-3-pro-preview": (
+        {"supportedGenerationMethods": WRITES, "thinking": True},
+        {"chat", "vision", "thinking"},
+    ),
     "gemini-2.0-flash": ({"supportedGenerationMethods": WRITES}, {"chat", "vision"}),
-    "gemini-2.5-flash-image": ({"supportedGenerationMethods": WRITES}, {"chat", "vision", "image", "edit"}),
+    "gemini-2.5-flash-image": (
+        {"supportedGenerationMethods": WRITES},
+        {"chat", "vision", "image", "edit"},
+    ),
     "gemma-3-1b-it": ({"supportedGenerationMethods": WRITES}, {"chat"}),
     "gemini-2.5-flash-preview-tts": ({"supportedGenerationMethods": WRITES}, set()),
-    "gemini-embedding-001": ({"supportedGenerationMethods": ["embedContent", "batchEmbedContents"]}, {"embed"}),
+    "gemini-embedding-001": (
+        {"supportedGenerationMethods": ["embedContent", "batchEmbedContents"]},
+        {"embed"},
+    ),
     "veo-3.0": ({"supportedGenerationMethods": ["predictLongRunning"]}, set()),
     "imagen-4.0": ({"supportedGenerationMethods": ["predict"]}, set()),
     "aqa": ({"supportedGenerationMethods": ["generateAnswer"]}, set()),
@@ -127,5 +190,7 @@ GEMINI: dict[str, tuple[dict[str, Any], set[str]]] = {
 @pytest.mark.parametrize(("name", "told"), GEMINI.items(), ids=GEMINI.keys())
 def test_geminis_list_tells_by_methods(name: str, told: tuple[dict[str, Any], set[str]]) -> None:
     item, able = told
-    (found,), token = gemini_models.decode_models(json.dumps({"models": [{"name": f"models/{name}", **item}]}).encode(), LIMITS)
+    (found,), token = gemini_models.decode_models(
+        json.dumps({"models": [{"name": f"models/{name}", **item}]}).encode(), LIMITS
+    )
     assert (found.id, found.capabilities, token) == (name, able, "")

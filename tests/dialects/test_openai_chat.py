@@ -12,34 +12,52 @@ from pydantic import BaseModel
 
 import majordomo as md
 from majordomo import llm
-from majordomo.dialects.openai.chat import OpenAIChat
-from majordomo.llm import Done, ImageReady, Loading, Request, TextDelta, ThinkingDelta, ToolCall, ToolCallDelta, ToolCallStarted
+from majordomo.dialects.openai.chat import OpenAIChatCodec
+from majordomo.llm import (
+    Done,
+    ImageReady,
+    Loading,
+    Request,
+    TextDelta,
+    ThinkingDelta,
+    ToolCall,
+    ToolCallDelta,
+    ToolCallStarted,
+)
 from majordomo.settings import Limits
-from majordomo.transport_types import WireRequest
+from majordomo.transport_types import HTTPRequest
 from tests.support.chat_dialects import decoded
 from tests.support.loopback import DONE, chat, delta
 
-DOOR = OpenAIChat(owner="here")
+DOOR = OpenAIChatCodec(provider="here")
 LIMITS = Limits()
 
 
-def sent(wire: WireRequest) -> Any:
-    return json.loads(wire.body if isinstance(wire.body, bytes) else b"".join(wire.body.pieces()))
+def sent(http_request: HTTPRequest) -> Any:
+    return json.loads(
+        http_request.body
+        if isinstance(http_request.body, bytes)
+        else b"".join(http_request.body.chunks())
+    )
 
 
 def body(messages: Any, **fields: Any) -> Any:
     given_messages = (messages,) if isinstance(messages, llm.Message) else tuple(messages)
-    wire, warnings = DOOR.encode("m", Request(given_messages, **fields))
+    wire, warnings = DOOR.encode_request("m", Request(given_messages, **fields))
     assert warnings == []
     return sent(wire)
 
 
 def read(document: dict[str, Any], request: Request | None = None) -> md.Reply:
-    return DOOR.decode(json.dumps(document).encode(), request or Request((md.user("hi"),)), LIMITS)
+    return DOOR.decode_reply(
+        json.dumps(document).encode(), request or Request((md.user("hi"),)), LIMITS
+    )
 
 
-def stream(data: bytes, size: int = 10**9, door: OpenAIChat = DOOR, request: Request | None = None) -> list[llm.ChatEvent]:
-    decoder = door.stream_decoder(request or Request((md.user("hi"),)), LIMITS)
+def stream(
+    data: bytes, size: int = 10**9, codec: OpenAIChatCodec = DOOR, request: Request | None = None
+) -> list[llm.ChatEvent]:
+    decoder = codec.stream_decoder(request or Request((md.user("hi"),)), LIMITS)
     return decoded(decoder, *(data[at : at + size] for at in range(0, len(data), size)))
 
 
@@ -48,7 +66,17 @@ def test_it_sends_nothing_that_is_not_set() -> None:
 
 
 def test_it_sends_every_field_that_is_set() -> None:
-    got = body(md.user("hi"), temperature=0.0, top_p=0.5, top_k=3, max_tokens=7, stop="END", seed=0, reasoning="off", extra={"x": {"y": 1}})
+    got = body(
+        md.user("hi"),
+        temperature=0.0,
+        top_p=0.5,
+        top_k=3,
+        max_tokens=7,
+        stop="END",
+        seed=0,
+        reasoning="off",
+        extra={"x": {"y": 1}},
+    )
     del got["messages"], got["model"]
     assert got == {
         "temperature": 0.0,
@@ -63,18 +91,24 @@ def test_it_sends_every_field_that_is_set() -> None:
 
 
 def test_extra_is_merged_deeply() -> None:
-    wire, _ = DOOR.encode("m", Request((md.user("hi"),), extra={"stream_options": {"a": 1}, "model": "other"}), stream=True)
+    wire, _ = DOOR.encode_request(
+        "m",
+        Request((md.user("hi"),), extra={"stream_options": {"a": 1}, "model": "other"}),
+        stream=True,
+    )
     assert sent(wire)["stream_options"] == {"include_usage": True, "a": 1}
     assert sent(wire)["model"] == "other"
 
 
 def test_a_token_budget_for_reasoning_is_a_warning() -> None:
-    _, warnings = DOOR.encode("m", Request((md.user("hi"),), reasoning=1000))
+    _, warnings = DOOR.encode_request("m", Request((md.user("hi"),), reasoning=1000))
     assert [(w.code, w.field) for w in warnings] == [("UNSUPPORTED_FIELD", "reasoning")]
 
 
-def test_a_whole_conversation_with_tools_and_pictures_keeps_the_order_the_api_demands(picture: Callable[..., md.ImagePart]) -> None:
-    one, two = picture(), picture(colour="red")
+def test_a_whole_conversation_with_tools_and_images_keeps_the_order_the_api_demands(
+    image: Callable[..., md.ImagePart],
+) -> None:
+    one, two = image(), image(color="red")
     calls = [md.ToolCallPart("a", "draw", '{"x":1}'), md.ToolCallPart("b", "look", "")]
     got = body(
         [
@@ -87,10 +121,26 @@ def test_a_whole_conversation_with_tools_and_pictures_keeps_the_order_the_api_de
             md.user("thanks"),
         ]
     )["messages"]
-    assert [message["role"] for message in got] == ["system", "user", "assistant", "tool", "tool", "user", "assistant", "user"]
-    assert got[1]["content"] == [{"type": "text", "text": "draw"}, {"type": "image_url", "image_url": {"url": one.to_data_url()}}]
+    assert [message["role"] for message in got] == [
+        "system",
+        "user",
+        "assistant",
+        "tool",
+        "tool",
+        "user",
+        "assistant",
+        "user",
+    ]
+    assert got[1]["content"] == [
+        {"type": "text", "text": "draw"},
+        {"type": "image_url", "image_url": {"url": one.to_data_url()}},
+    ]
     assert got[2]["content"] == "sure"
-    assert got[2]["tool_calls"][1] == {"id": "b", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+    assert got[2]["tool_calls"][1] == {
+        "id": "b",
+        "type": "function",
+        "function": {"name": "look", "arguments": "{}"},
+    }
     assert got[3]["content"] == "done (see attachment 1 of tool draw)"
     assert got[4] == {"role": "tool", "tool_call_id": "b", "content": "error: nothing"}
     assert got[5]["content"][1]["image_url"]["url"] == two.to_data_url()
@@ -101,12 +151,20 @@ def test_a_whole_conversation_with_tools_and_pictures_keeps_the_order_the_api_de
 def test_a_file_is_a_data_url() -> None:
     part = md.FilePart(b"%PDF-1.4", "application/pdf", "a.pdf")
     assert body(md.user(part))["messages"][0]["content"] == [
-        {"type": "file", "file": {"filename": "a.pdf", "file_data": "data:application/pdf;base64," + base64.b64encode(part.data).decode()}}
+        {
+            "type": "file",
+            "file": {
+                "filename": "a.pdf",
+                "file_data": "data:application/pdf;base64," + base64.b64encode(part.data).decode(),
+            },
+        }
     ]
 
 
 def test_thinking_is_not_shown_again() -> None:
-    got = body([md.user("a"), llm.assistant(md.ThinkingPart("secret", "elsewhere"), "b"), md.user("c")])
+    got = body(
+        [md.user("a"), llm.assistant(md.ThinkingPart("secret", "elsewhere"), "b"), md.user("c")]
+    )
     assert "secret" not in json.dumps(got)
 
 
@@ -135,14 +193,18 @@ class Mood(BaseModel):
 
 @pytest.mark.parametrize("form", ["json_schema", "json_object"])
 def test_structured_output_is_asked_for_and_validated(form: Any) -> None:
-    door = OpenAIChat(schema_form=form)
+    codec = OpenAIChatCodec(schema_form=form)
     request = Request((md.user("hi"),), output=Mood)
-    wire, _ = door.encode("m", request)
+    wire, _ = codec.encode_request("m", request)
     asked = sent(wire)["response_format"]
     assert asked["type"] == form
-    assert (asked["schema"] if form == "json_object" else asked["json_schema"]["schema"])["required"] == ["mood", "score"]
+    assert (asked["schema"] if form == "json_object" else asked["json_schema"]["schema"])[
+        "required"
+    ] == ["mood", "score"]
     assert read(chat('{"mood":"calm","score":3}'), request).output == Mood(mood="calm", score=3)
-    assert read(chat('```json\n{"mood":"calm","score":3}\n```'), request).output == Mood(mood="calm", score=3)
+    assert read(chat('```json\n{"mood":"calm","score":3}\n```'), request).output == Mood(
+        mood="calm", score=3
+    )
     for bad in ("calm", '{"mood":"calm"}', '{"mood":"calm","score":"x"}'):
         with pytest.raises(md.BadResponseError, match="answer") as caught:
             read(chat(bad), request)
@@ -171,8 +233,21 @@ def test_a_reply_is_read_whole() -> None:
     [
         ({"content": "a", "reasoning_content": "t"}, "t", "a"),
         ({"content": "a", "reasoning": "t", "reasoning_content": "t"}, "t", "a"),
-        ({"content": "a", "reasoning_details": [{"type": "reasoning.text", "text": "t"}]}, "t", "a"),
-        ({"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "t"}]}, {"type": "text", "text": "a"}]}, "t", "a"),
+        (
+            {"content": "a", "reasoning_details": [{"type": "reasoning.text", "text": "t"}]},
+            "t",
+            "a",
+        ),
+        (
+            {
+                "content": [
+                    {"type": "thinking", "thinking": [{"type": "text", "text": "t"}]},
+                    {"type": "text", "text": "a"},
+                ]
+            },
+            "t",
+            "a",
+        ),
         ({"content": "<think>t</think>\n\na"}, "t", "a"),
         ({"content": "\n<think>t"}, "t", ""),
         ({"content": "a <think>b</think>"}, "", "a <think>b</think>"),
@@ -180,18 +255,29 @@ def test_a_reply_is_read_whole() -> None:
         ({"content": None, "reasoning": ""}, "", ""),
     ],
 )
-def test_thinking_is_told_apart_wherever_servers_put_it(message: dict[str, Any], thinking: str, text: str) -> None:
+def test_thinking_is_told_apart_wherever_servers_put_it(
+    message: dict[str, Any], thinking: str, text: str
+) -> None:
     document = chat("")
     document["choices"][0]["message"] = message
     reply = read(document)
     assert (reply.thinking, reply.text) == (thinking, text)
 
 
-@pytest.mark.parametrize("raw", ["stop", "eos", "length", "model_length", "tool_calls", "content_filter", "weird", "", None])
-def test_finish_reasons_are_normalised_and_the_raw_one_kept(raw: str | None) -> None:
+@pytest.mark.parametrize(
+    "raw",
+    ["stop", "eos", "length", "model_length", "tool_calls", "content_filter", "weird", "", None],
+)
+def test_finish_reasons_are_normalized_and_the_raw_one_kept(raw: str | None) -> None:
     document = chat("a")
     document["choices"][0]["finish_reason"] = raw
-    expected = {"eos": "stop", "model_length": "length", "weird": "unknown", "": "stop", None: "stop"}
+    expected = {
+        "eos": "stop",
+        "model_length": "length",
+        "weird": "unknown",
+        "": "stop",
+        None: "stop",
+    }
     reply = read(document)
     assert reply.finish_reason == expected.get(raw, raw)
     assert reply.raw_finish_reason == (raw or None)
@@ -208,38 +294,80 @@ def test_finish_reasons_are_normalised_and_the_raw_one_kept(raw: str | None) -> 
         ({"error": "boom", "choices": None}, md.BackendError),
     ],
 )
-def test_an_answer_without_a_message_is_an_error(document: dict[str, Any], error: type[Exception]) -> None:
+def test_an_answer_without_a_message_is_an_error(
+    document: dict[str, Any], error: type[Exception]
+) -> None:
     with pytest.raises(error):
         read(document)
 
 
-def test_pictures_in_answers_become_parts_and_links_are_not_fetched(picture: Callable[..., md.ImagePart]) -> None:
+def test_images_in_answers_become_parts_and_links_are_not_fetched(
+    image: Callable[..., md.ImagePart],
+) -> None:
     document = chat("")
     link = {"type": "image_url", "image_url": {"url": "https://evil.test/x.png"}}
-    document["choices"][0]["message"]["images"] = [{"type": "image_url", "image_url": {"url": picture().to_data_url()}}, link]
+    document["choices"][0]["message"]["images"] = [
+        {"type": "image_url", "image_url": {"url": image().to_data_url()}},
+        link,
+    ]
     reply = read(document)
-    assert reply.images == (picture(),)
-    assert [warning.code for warning in reply.warnings] == ["PICTURE_MISSING"]
-    assert picture().to_base64() not in json.dumps(reply.raw)
-    document["choices"][0]["message"]["images"] = [{"image_url": {"url": "data:image/png;base64,PGh0bWw+"}, "type": "image_url"}]
+    assert reply.images == (image(),)
+    assert [warning.code for warning in reply.warnings] == ["IMAGE_MISSING"]
+    assert image().to_base64() not in json.dumps(reply.raw)
+    document["choices"][0]["message"]["images"] = [
+        {"image_url": {"url": "data:image/png;base64,PGh0bWw+"}, "type": "image_url"}
+    ]
     with pytest.raises(md.BadResponseError):
         read(document)
 
 
-def call(index: int | None = 0, identity: str | None = None, name: str | None = None, arguments: Any = None) -> dict[str, Any]:
-    function = {key: value for key, value in (("name", name), ("arguments", arguments)) if value is not None}
-    return {"tool_calls": [{k: v for k, v in (("index", index), ("id", identity), ("function", function)) if v is not None}]}
+def call(
+    index: int | None = 0,
+    identity: str | None = None,
+    name: str | None = None,
+    arguments: Any = None,
+) -> dict[str, Any]:
+    function = {
+        key: value for key, value in (("name", name), ("arguments", arguments)) if value is not None
+    }
+    return {
+        "tool_calls": [
+            {
+                k: v
+                for k, v in (("index", index), ("id", identity), ("function", function))
+                if v is not None
+            }
+        ]
+    }
 
 
 TOOL_STREAMS: dict[str, tuple[list[dict[str, Any]], list[tuple[str, str, str]]]] = {
-    "openai": ([call(0, "a", "f", ""), call(0, arguments='{"x"'), call(0, arguments=":1}")], [("a", "f", '{"x":1}')]),
-    "parallel": ([call(0, "a", "f", "{}"), call(1, "b", "g", "{}")], [("a", "f", "{}"), ("b", "g", "{}")]),
-    "every chunk repeats id and name": ([call(0, "a", "f", '{"x"'), call(0, "a", "f", ":1}")], [("a", "f", '{"x":1}')]),
-    "same index, other id": ([call(0, "a", "f", "{}"), call(0, "b", "f", "{}")], [("a", "f", "{}"), ("b", "f", "{}")]),
-    "no index, no id": ([call(None, "", "f", "{}"), call(None, "", "g", "{}")], [("call_0", "f", "{}"), ("call_1", "g", "{}")]),
+    "openai": (
+        [call(0, "a", "f", ""), call(0, arguments='{"x"'), call(0, arguments=":1}")],
+        [("a", "f", '{"x":1}')],
+    ),
+    "parallel": (
+        [call(0, "a", "f", "{}"), call(1, "b", "g", "{}")],
+        [("a", "f", "{}"), ("b", "g", "{}")],
+    ),
+    "every chunk repeats id and name": (
+        [call(0, "a", "f", '{"x"'), call(0, "a", "f", ":1}")],
+        [("a", "f", '{"x":1}')],
+    ),
+    "same index, other id": (
+        [call(0, "a", "f", "{}"), call(0, "b", "f", "{}")],
+        [("a", "f", "{}"), ("b", "f", "{}")],
+    ),
+    "no index, no id": (
+        [call(None, "", "f", "{}"), call(None, "", "g", "{}")],
+        [("call_0", "f", "{}"), ("call_1", "g", "{}")],
+    ),
     "arguments as an object": ([call(0, "a", "f", {"x": 1})], [("a", "f", '{"x":1}')]),
     "no arguments": ([call(0, "a", "f")], [("a", "f", "{}")]),
-    "continued without index": ([call(None, "a", "f", '{"x"'), call(None, None, None, ":1}")], [("a", "f", '{"x":1}')]),
+    "continued without index": (
+        [call(None, "a", "f", '{"x"'), call(None, None, None, ":1}")],
+        [("a", "f", '{"x":1}')],
+    ),
 }
 
 
@@ -253,10 +381,16 @@ def test_tool_calls_come_together_from_every_kind_of_stream(
     assert isinstance(events[-1], Done)
     assert [(c.id, c.name, c.arguments_json) for c in events[-1].reply.tool_calls] == calls
     assert events[-1].reply.finish_reason == "tool_calls"
-    assert [(e.call.id, e.call.name, e.call.arguments_json) for e in events if isinstance(e, ToolCall)] == calls
-    assert [e.id for e in events if isinstance(e, ToolCallStarted)] == [identity for identity, _, _ in calls]
+    assert [
+        (e.call.id, e.call.name, e.call.arguments_json) for e in events if isinstance(e, ToolCall)
+    ] == calls
+    assert [e.id for e in events if isinstance(e, ToolCallStarted)] == [
+        identity for identity, _, _ in calls
+    ]
     for index, (_, _, text) in enumerate(calls):
-        assert "".join(e.arguments_json for e in events if isinstance(e, ToolCallDelta) and e.index == index) in (text, "")
+        assert "".join(
+            e.arguments_json for e in events if isinstance(e, ToolCallDelta) and e.index == index
+        ) in (text, "")
 
 
 def texts(events: list[llm.ChatEvent]) -> str:
@@ -270,13 +404,24 @@ WHOLE = {
     "no DONE": FRAME + USAGE,
     "no end at all": (FRAME + USAGE).rstrip(),
     "CRLF and comments": (b": PROCESSING\n\n" * 5 + FRAME + USAGE + DONE).replace(b"\n", b"\r\n"),
-    "usage on the finish chunk": delta("Good ") + delta("evening", "stop", usage={"prompt_tokens": 3, "completion_tokens": 2}) + DONE,
-    "groq usage": delta("Good evening") + delta({}, "stop", x_groq={"usage": {"prompt_tokens": 3, "completion_tokens": 2}}) + DONE,
-    "null usage before": delta("Good ", usage=None) + delta("evening", usage=None) + delta({}, "stop") + USAGE + DONE,
+    "usage on the finish chunk": delta("Good ")
+    + delta("evening", "stop", usage={"prompt_tokens": 3, "completion_tokens": 2})
+    + DONE,
+    "groq usage": delta("Good evening")
+    + delta({}, "stop", x_groq={"usage": {"prompt_tokens": 3, "completion_tokens": 2}})
+    + DONE,
+    "null usage before": delta("Good ", usage=None)
+    + delta("evening", usage=None)
+    + delta({}, "stop")
+    + USAGE
+    + DONE,
     "role and null content": delta({"role": "assistant", "content": None}) + FRAME + USAGE + DONE,
     "finish reason repeated": delta("Good ", "stop") + delta("evening", "stop") + USAGE + DONE,
     "data after DONE": FRAME + USAGE + DONE + delta("more"),
-    "content as parts": delta({"content": [{"type": "text", "text": "Good evening"}]}) + delta({}, "stop") + USAGE + DONE,
+    "content as parts": delta({"content": [{"type": "text", "text": "Good evening"}]})
+    + delta({}, "stop")
+    + USAGE
+    + DONE,
 }
 
 
@@ -288,7 +433,11 @@ def test_every_shape_of_a_whole_stream_gives_the_same_reply(data: bytes, size: i
     assert isinstance(events[-1], Done)
     assert sum(isinstance(event, Done) for event in events) == 1
     reply = events[-1].reply
-    assert (reply.text, reply.finish_reason, reply.usage.output_tokens) == ("Good evening", "stop", 2)
+    assert (reply.text, reply.finish_reason, reply.usage.output_tokens) == (
+        "Good evening",
+        "stop",
+        2,
+    )
 
 
 @given(st.integers(0, len(FRAME)), st.integers(1, 50))
@@ -296,7 +445,9 @@ def test_any_truncation_gives_the_whole_reply_or_exactly_the_prefix(cut: int, si
     data = FRAME[:cut]
     try:
         arrived = texts(stream(data, size))
-        assert data.endswith(FRAME[-10:]) or b'"stop"' in data, "it is whole only when the finish reason was seen"
+        assert data.endswith(FRAME[-10:]) or b'"stop"' in data, (
+            "it is whole only when the finish reason was seen"
+        )
     except md.StreamBrokenError as broken:
         arrived = broken.partial.text
         whole = [text for text in ("Good ", "evening") if json.dumps(text).encode() in data]
@@ -312,20 +463,31 @@ def test_any_truncation_gives_the_whole_reply_or_exactly_the_prefix(cut: int, si
         (delta("Good "), md.StreamBrokenError, "Good "),
         (delta("Good ") + DONE, md.StreamBrokenError, "Good "),
         (b"", md.StreamBrokenError, ""),
-        (delta("Good ") + b'data: {"error":{"message":"boom","code":500}}\n\n', md.StreamBrokenError, "Good "),
         (
-            delta("Good ") + b'data: {"error":{"message":"boom"},"choices":[{"delta":{"content":"x"},"index":0}]}\n\n',
+            delta("Good ") + b'data: {"error":{"message":"boom","code":500}}\n\n',
+            md.StreamBrokenError,
+            "Good ",
+        ),
+        (
+            delta("Good ")
+            + b'data: {"error":{"message":"boom"},"choices":[{"delta":{"content":"x"},"index":0}]}\n\n',
             md.StreamBrokenError,
             "Good ",
         ),
         (b'data: {"error":{"message":"boom","code":429}}\n\n', md.RateLimitError, None),
         (b'event: error\ndata: {"error":"boom"}\n\n', md.BackendError, None),
         (delta("Good ") + b"data: {nonsense\n\n", md.StreamBrokenError, "Good "),
-        (delta("Good ") + b'{"src":"llama-swap","error":{"message":"boom while loading"}}', md.StreamBrokenError, "Good "),
+        (
+            delta("Good ") + b'{"src":"llama-swap","error":{"message":"boom while loading"}}',
+            md.StreamBrokenError,
+            "Good ",
+        ),
         (b"data: [1,2]\n\n", md.BadResponseError, None),
     ],
 )
-def test_a_stream_that_breaks_says_so_with_what_had_arrived(data: bytes, error: type[Exception], partial: str | None) -> None:
+def test_a_stream_that_breaks_says_so_with_what_had_arrived(
+    data: bytes, error: type[Exception], partial: str | None
+) -> None:
     for size in (1, 10_000):
         with pytest.raises(error) as caught:
             stream(data, size)
@@ -337,32 +499,50 @@ def test_a_stream_that_breaks_says_so_with_what_had_arrived(data: bytes, error: 
 
 def test_thinking_streams_apart_from_text() -> None:
     data = (
-        delta({"reasoning_content": "hm "}) + delta({"content": "<th"}) + delta("ink>x</thi") + delta("nk>\nyes") + delta({}, "stop") + DONE
+        delta({"reasoning_content": "hm "})
+        + delta({"content": "<th"})
+        + delta("ink>x</thi")
+        + delta("nk>\nyes")
+        + delta({}, "stop")
+        + DONE
     )
     for size in (1, 10_000):
         events = stream(data, size)
         assert "".join(e.text for e in events if isinstance(e, ThinkingDelta)) == "hm x"
         assert texts(events) == "yes"
         assert isinstance(events[-1], Done)
-        assert events[-1].reply.message.parts == (md.ThinkingPart("hm x", "here"), md.TextPart("yes"))
+        assert events[-1].reply.message.parts == (
+            md.ThinkingPart("hm x", "here"),
+            md.TextPart("yes"),
+        )
 
 
 def test_the_gateways_loading_text_is_an_event_and_no_thinking() -> None:
-    data = b'data: {"choices":[{"delta":{"reasoning_content":"loading qwen3 ...\\n"}}]}\n\n' + FRAME + DONE
-    events = stream(data, door=OpenAIChat(loading_chunks=True))
+    data = (
+        b'data: {"choices":[{"delta":{"reasoning_content":"loading qwen3 ...\\n"}}]}\n\n'
+        + FRAME
+        + DONE
+    )
+    events = stream(data, codec=OpenAIChatCodec(loading_chunks=True))
     assert events[0] == Loading("loading qwen3 ...")
     assert isinstance(events[-1], Done)
     assert events[-1].reply.thinking == ""
 
 
-def test_a_streamed_picture_is_an_event(picture: Callable[..., md.ImagePart]) -> None:
-    data = delta({"images": [{"type": "image_url", "image_url": {"url": picture().to_data_url()}}]}) + delta({}, "stop") + DONE
-    events = stream(data, request=Request((md.user("hi"),), extra={"modalities": ["image", "text"]}))
-    assert ImageReady(picture()) in events
+def test_a_streamed_image_is_an_event(image: Callable[..., md.ImagePart]) -> None:
+    data = (
+        delta({"images": [{"type": "image_url", "image_url": {"url": image().to_data_url()}}]})
+        + delta({}, "stop")
+        + DONE
+    )
+    events = stream(
+        data, request=Request((md.user("hi"),), extra={"modalities": ["image", "text"]})
+    )
+    assert ImageReady(image()) in events
 
 
 def test_text_without_end_is_refused() -> None:
-    decoder = DOOR.stream_decoder(Request((md.user("hi"),)), Limits(reply=1000))
+    decoder = DOOR.stream_decoder(Request((md.user("hi"),)), Limits(max_reply_bytes=1000))
     with pytest.raises(md.BadResponseError, match="larger"):
         for _ in range(100):
             decoder.feed(delta("x" * 100))
@@ -424,17 +604,24 @@ def test_any_document_gives_a_reply_or_a_typed_error(value: Any) -> None:
         value,
         {"choices": value},
         {"choices": [{"message": value}]},
-        {"choices": [{"message": {"content": value, "tool_calls": value, "images": value}}], "usage": value},
+        {
+            "choices": [{"message": {"content": value, "tool_calls": value, "images": value}}],
+            "usage": value,
+        },
     ):
         try:
-            reply = DOOR.decode(json.dumps(document).encode(), Request((md.user("hi"),)), LIMITS)
+            reply = DOOR.decode_reply(
+                json.dumps(document).encode(), Request((md.user("hi"),)), LIMITS
+            )
         except md.MajordomoError:
             continue
         assert isinstance(reply, md.Reply)
 
 
 def test_a_list_grows_while_it_comes() -> None:
-    decoder = OpenAIChat(object_root=True).stream_decoder(Request((md.user("numbers?"),), output=list[int]), LIMITS)
+    decoder = OpenAIChatCodec(object_root=True).stream_decoder(
+        Request((md.user("numbers?"),), output=list[int]), LIMITS
+    )
     found = []
     for piece in ('{"value": [1', ", 2", ", 3]}"):
         decoder.feed(delta(piece))

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from majordomo import imagegen, llm
-from majordomo.dialects.embeddings import OllamaEmbeddings
-from majordomo.dialects.gemini.images import GeminiImages
-from majordomo.dialects.openai.chat import OpenAIChat
+from majordomo.dialects.embeddings import OllamaEmbeddingsCodec
+from majordomo.dialects.gemini.images import GeminiImagesCodec
+from majordomo.dialects.openai.chat import OpenAIChatCodec
 from majordomo.dialects.openai.images import usage_of
 from majordomo.settings import Limits
 from tests.support.hypothesis_effort import tries
@@ -34,25 +34,53 @@ CHATS: dict[str, tuple[dict[str, Any], llm.Usage]] = {
                     "image_tokens": 12,
                     "audio_tokens": 8,
                 },
-                "completion_tokens_details": {"reasoning_tokens": 2, "text_tokens": 3, "image_tokens": 11, "audio_tokens": 6},
+                "completion_tokens_details": {
+                    "reasoning_tokens": 2,
+                    "text_tokens": 3,
+                    "image_tokens": 11,
+                    "audio_tokens": 6,
+                },
             }
         },
         llm.Usage(30, 20, 4, 2, 5, None, 10, 12, 8, 3, 11, 6),
     ),
     "llama.cpp": (
         {
-            "usage": {"prompt_tokens": 30, "completion_tokens": 20, "prompt_tokens_details": {"cached_tokens": 10}},
-            "timings": {"cache_n": 10, "prompt_n": 20, "prompt_ms": 500.0, "predicted_n": 20, "predicted_ms": 250.5},
+            "usage": {
+                "prompt_tokens": 30,
+                "completion_tokens": 20,
+                "prompt_tokens_details": {"cached_tokens": 10},
+            },
+            "timings": {
+                "cache_n": 10,
+                "prompt_n": 20,
+                "prompt_ms": 500.0,
+                "predicted_n": 20,
+                "predicted_ms": 250.5,
+            },
         },
         llm.Usage(30, 20, 10, prompt_seconds=0.5, output_seconds=0.2505),
     ),
     "groq": (
-        {"usage": {"prompt_tokens": 3, "completion_tokens": 2, "queue_time": 0.1, "prompt_time": 0.25, "completion_time": 0.5}},
+        {
+            "usage": {
+                "prompt_tokens": 3,
+                "completion_tokens": 2,
+                "queue_time": 0.1,
+                "prompt_time": 0.25,
+                "completion_time": 0.5,
+            }
+        },
         llm.Usage(3, 2, prompt_seconds=0.25, output_seconds=0.5),
     ),
     "what is no number": (
         {
-            "usage": {"prompt_tokens": "3", "completion_tokens": -1, "prompt_tokens_details": [1], "prompt_time": True},
+            "usage": {
+                "prompt_tokens": "3",
+                "completion_tokens": -1,
+                "prompt_tokens_details": [1],
+                "prompt_time": True,
+            },
             "timings": {"prompt_ms": "5", "predicted_ms": -1},
         },
         llm.Usage(),
@@ -64,25 +92,36 @@ CHATS: dict[str, tuple[dict[str, Any], llm.Usage]] = {
 @pytest.mark.parametrize(("told", "usage"), CHATS.values(), ids=CHATS.keys())
 def test_a_chat_answer_tells_its_usage(told: dict[str, Any], usage: llm.Usage) -> None:
     message = {"choices": [{"message": {"content": "x"}, "finish_reason": "stop"}]}
-    assert OpenAIChat().decode(json.dumps(message | told).encode(), ASKED, Limits()).usage == usage
+    assert (
+        OpenAIChatCodec().decode_reply(json.dumps(message | told).encode(), ASKED, Limits()).usage
+        == usage
+    )
 
 
 def test_a_stream_tells_timings_with_its_usage() -> None:
     told, usage = CHATS["llama.cpp"]
-    decoder = OpenAIChat().stream_decoder(ASKED, Limits())
-    decoder.feed(b'data: {"choices":[{"index":0,"delta":{"content":"x"},"finish_reason":"stop"}]}\n\n')
+    decoder = OpenAIChatCodec().stream_decoder(ASKED, Limits())
+    decoder.feed(
+        b'data: {"choices":[{"index":0,"delta":{"content":"x"},"finish_reason":"stop"}]}\n\n'
+    )
     decoder.feed(b"data: " + json.dumps({"choices": [], **told}).encode() + b"\n\ndata: [DONE]\n\n")
     assert decoder.reply.usage == usage
 
 
 def test_speed_leaves_out_what_came_from_a_cache() -> None:
     usage = CHATS["llama.cpp"][1]
-    assert (usage.input_tokens_per_second, round(usage.output_tokens_per_second or 0, 3)) == (40.0, 79.84)
-    assert (llm.Usage(3, 2).input_tokens_per_second, llm.Usage(output_seconds=2.0).output_tokens_per_second) == (None, None)
+    assert (usage.input_tokens_per_second, round(usage.output_tokens_per_second or 0, 3)) == (
+        40.0,
+        79.84,
+    )
+    assert (
+        llm.Usage(3, 2).input_tokens_per_second,
+        llm.Usage(output_seconds=2.0).output_tokens_per_second,
+    ) == (None, None)
     assert llm.Usage(3, 2, output_seconds=0.0).output_tokens_per_second is None
 
 
-def test_openai_pictures_tell_tokens_by_modality() -> None:
+def test_openai_images_tell_tokens_by_modality() -> None:
     told = {
         "input_tokens": 50,
         "output_tokens": 60,
@@ -93,26 +132,34 @@ def test_openai_pictures_tell_tokens_by_modality() -> None:
     assert usage_of({"input_tokens": 50, "output_tokens_details": "x"}) == imagegen.Usage(50)
 
 
-def test_gemini_pictures_tell_tokens_by_modality(picture: Any) -> None:
+def test_gemini_images_tell_tokens_by_modality(image: Any) -> None:
     told = {
         "promptTokenCount": 9,
         "candidatesTokenCount": 1290,
         "thoughtsTokenCount": 10,
-        "promptTokensDetails": [{"modality": "TEXT", "tokenCount": 4}, {"modality": "IMAGE", "tokenCount": 5}],
+        "promptTokensDetails": [
+            {"modality": "TEXT", "tokenCount": 4},
+            {"modality": "IMAGE", "tokenCount": 5},
+        ],
         "candidatesTokensDetails": [{"modality": "IMAGE", "tokenCount": 1290}],
     }
-    part = {"inlineData": {"mimeType": "image/png", "data": picture().to_base64()}}
-    document = {"candidates": [{"content": {"parts": [part]}, "finishReason": "STOP"}], "usageMetadata": told}
-    door = GeminiImages()
-    decoder = door.reply_decoder(Limits())
+    part = {"inlineData": {"mimeType": "image/png", "data": image().to_base64()}}
+    document = {
+        "candidates": [{"content": {"parts": [part]}, "finishReason": "STOP"}],
+        "usageMetadata": told,
+    }
+    codec = GeminiImagesCodec()
+    decoder = codec.reply_decoder(Limits())
     decoder.feed(json.dumps(document).encode())
-    usage = door.decode(decoder, imagegen.Request("a"), Limits()).usage
+    usage = codec.decode_reply(decoder, imagegen.Request("a"), Limits()).usage
     assert usage == imagegen.Usage(9, 1300, None, 4, 5, None, 0, 1290)
 
 
 def test_ollama_embeddings_tell_their_times() -> None:
     told = {"embeddings": [[0.5]], "prompt_eval_count": 4, "load_duration": 1_500_000_000}
-    assert OllamaEmbeddings().decode(json.dumps(told).encode(), 1, Limits()).usage == llm.Usage(4, load_seconds=1.5)
+    assert OllamaEmbeddingsCodec().decode_reply(
+        json.dumps(told).encode(), 1, Limits()
+    ).usage == llm.Usage(4, load_seconds=1.5)
 
 
 counts = st.none() | st.integers(0, 10**9)

@@ -24,7 +24,9 @@ def logprobs(tokens: int, alternatives: int = 20) -> bytes:
         token = " " + "".join(dice.choice("abcdefghijkl漢😀") for _ in range(dice.randint(1, 8)))
         return {"token": token, "logprob": -dice.random() * 20, "bytes": list(token.encode())}
 
-    content = [{**one(), "top_logprobs": [one() for _ in range(alternatives)]} for _ in range(tokens)]
+    content = [
+        {**one(), "top_logprobs": [one() for _ in range(alternatives)]} for _ in range(tokens)
+    ]
     return json.dumps({"choices": [{"logprobs": {"content": content}}]}).encode()
 
 
@@ -33,9 +35,15 @@ def test_twenty_alternatives_for_each_of_two_thousand_tokens_are_not_too_many() 
 
 
 @pytest.mark.parametrize("beside", ["a", "[],[]", "\U0001f600", '\\"', "\\\\"])
-def test_a_picture_weighs_nothing_whatever_stands_beside_it(beside: str) -> None:
+def test_an_image_weighs_nothing_whatever_stands_beside_it(beside: str) -> None:
     text = base64.b64encode(bytes(36 * MIB)).decode()
-    document = decode_json(b'{"a":' + json.dumps(beside, ensure_ascii=False).encode() + b',"data":"' + text.encode() + b'"}')
+    document = decode_json(
+        b'{"a":'
+        + json.dumps(beside, ensure_ascii=False).encode()
+        + b',"data":"'
+        + text.encode()
+        + b'"}'
+    )
     assert (document["a"], len(document["data"])) == (beside, len(text))
 
 
@@ -53,7 +61,18 @@ def test_a_picture_weighs_nothing_whatever_stands_beside_it(beside: str) -> None
         b'["' + b"a" * 11 * MIB + b'\\ud83d\\ude00"]',
         ('["' + "a" * 14 * MIB + '漢"]').encode(),
     ],
-    ids=["lists", "objects", "nested", "members", "numbers", "texts", "behind a quote", "letter", "escape", "wide letter"],
+    ids=[
+        "lists",
+        "objects",
+        "nested",
+        "members",
+        "numbers",
+        "texts",
+        "behind a quote",
+        "letter",
+        "escape",
+        "wide letter",
+    ],
 )
 def test_what_would_be_large_is_not_read(raw: bytes) -> None:
     with pytest.raises(BadResponseError) as caught:

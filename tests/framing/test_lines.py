@@ -22,7 +22,10 @@ STREAMS = {
     "comments, names, ids, hints": (b": hi\nevent: x\nid: 1\nretry: 5\ndata: a\n\n:\n\n", [b"a"]),
     "no final newline": (b"data: a\n\ndata: b", [b"a", b"b"]),
     "no final empty line": (b"data: a\n\ndata: b\n", [b"a", b"b"]),
-    "separators of Unicode are text": ("data: a\u2028b\u0085c\n\n".encode(), ["a\u2028b\u0085c".encode()]),
+    "separators of Unicode are text": (
+        "data: a\u2028b\u0085c\n\n".encode(),
+        ["a\u2028b\u0085c".encode()],
+    ),
     "empty": (b"", []),
     "keep-alive lines": (b"\n\n\n\ndata: a\n\n\n", [b"a"]),
 }
@@ -43,27 +46,47 @@ def test_events_are_the_same_however_sliced(data: bytes, events: list[bytes], si
 
 
 @given(
-    st.lists(st.sampled_from([b"data: x", b"data:", b": c", b"event: e", b"\n", b"\r", b"\r\n", b"y", b"\xff"])),
+    st.lists(
+        st.sampled_from(
+            [b"data: x", b"data:", b": c", b"event: e", b"\n", b"\r", b"\r\n", b"y", b"\xff"]
+        )
+    ),
     st.lists(st.integers(0, 500)),
 )
-def test_any_slicing_of_any_stream_gives_the_same_events(pieces: list[bytes], cuts: list[int]) -> None:
+def test_any_slicing_of_any_stream_gives_the_same_events(
+    pieces: list[bytes], cuts: list[int]
+) -> None:
     data = b"".join(pieces)
     assert sliced(EventDecoder(1000), data, cuts) == sliced(EventDecoder(1000), data, [])
 
 
-@given(st.lists(st.dictionaries(st.text(), st.text() | st.integers())), st.sampled_from(["\n", "\r\n"]), st.lists(st.integers(0, 5000)))
-def test_json_lines_survive_any_slicing(values: list[dict[str, object]], end: str, cuts: list[int]) -> None:
+@given(
+    st.lists(st.dictionaries(st.text(), st.text() | st.integers())),
+    st.sampled_from(["\n", "\r\n"]),
+    st.lists(st.integers(0, 5000)),
+)
+def test_json_lines_survive_any_slicing(
+    values: list[dict[str, object]], end: str, cuts: list[int]
+) -> None:
     data = "".join(json.dumps(value, ensure_ascii=False) + end for value in values).encode()
     assert [json.loads(line) for line in sliced(JSONLinesDecoder(1_000_000), data, cuts)] == values
 
 
 def test_json_lines_leave_out_blank_lines_and_need_no_last_end() -> None:
-    assert sliced(JSONLinesDecoder(100), b'{"a":1}\n\n  \r\n{"b":2}', []) == [b'{"a":1}', b'{"b":2}']
+    assert sliced(JSONLinesDecoder(100), b'{"a":1}\n\n  \r\n{"b":2}', []) == [
+        b'{"a":1}',
+        b'{"b":2}',
+    ]
 
 
 @pytest.mark.parametrize(
     "data",
-    [b"data: " + b"x" * 200, b"x" * 200, b"data: " + b"x" * 200 + b"\n\n", b"data: xxxxxxxxxxxxxxxxxxxxxxxxxxxxx\n" * 9],
+    [
+        b"data: " + b"x" * 200,
+        b"x" * 200,
+        b"data: " + b"x" * 200 + b"\n\n",
+        b"data: xxxxxxxxxxxxxxxxxxxxxxxxxxxxx\n" * 9,
+    ],
     ids=["endless line", "endless noise", "long line", "many lines"],
 )
 @pytest.mark.parametrize("size", [1, 50, 1000])

@@ -12,35 +12,47 @@ from majordomo.framing.multipart import FormField, MultipartBody
 
 
 def parsed(body: MultipartBody) -> list[tuple[str, str | None, str, bytes]]:
-    raw = b"".join(body.pieces())
+    raw = b"".join(body.chunks())
     assert len(raw) == body.length
-    message = BytesParser(policy=HTTP).parsebytes(b"Content-Type: " + body.content_type.encode() + b"\r\n\r\n" + raw)
+    message = BytesParser(policy=HTTP).parsebytes(
+        b"Content-Type: " + body.content_type.encode() + b"\r\n\r\n" + raw
+    )
     return [
-        (part.get_param("name", header="content-disposition"), part.get_filename(), part.get_content_type(), part.get_payload(decode=True))
+        (
+            part.get_param("name", header="content-disposition"),
+            part.get_filename(),
+            part.get_content_type(),
+            part.get_payload(decode=True),
+        )
         for part in message.iter_parts()
     ]
 
 
 def test_fields_and_files_arrive() -> None:
-    body = MultipartBody([FormField("prompt", "ein Fuchs äöü".encode()), FormField("image[]", b"\x89PNG\r\n--x", "a.png", "image/png")])
+    body = MultipartBody(
+        [
+            FormField("prompt", "ein Fuchs äöü".encode()),
+            FormField("image[]", b"\x89PNG\r\n--x", "a.png", "image/png"),
+        ]
+    )
     assert parsed(body) == [
         ("prompt", None, "text/plain", "ein Fuchs äöü".encode()),
         ("image[]", "a.png", "image/png", b"\x89PNG\r\n--x"),
     ]
-    assert b"".join(body.pieces()) == b"".join(body.pieces()), "it can be sent again"
+    assert b"".join(body.chunks()) == b"".join(body.chunks()), "it can be sent again"
 
 
 @given(st.lists(st.binary(max_size=300), min_size=1, max_size=4))
 def test_the_boundary_is_in_no_part(datas: list[bytes]) -> None:
     body = MultipartBody([FormField(f"f{number}", data) for number, data in enumerate(datas)])
     boundary = body.content_type.partition("boundary=")[2].encode()
-    assert b"".join(body.pieces()).count(boundary) == len(datas) + 1
+    assert b"".join(body.chunks()).count(boundary) == len(datas) + 1
     assert not any(boundary in data for data in datas)
 
 
 def test_a_large_file_leaves_in_pieces() -> None:
     body = MultipartBody([FormField("f", bytes(600_000), "f.bin", "image/png")])
-    assert max(map(len, body.pieces())) == 256 * 1024
+    assert max(map(len, body.chunks())) == 256 * 1024
 
 
 @pytest.mark.parametrize("name", ['a"b', "a\r\nb", "a\\b", "a\0"])

@@ -21,13 +21,47 @@ FILES = [
     part(gradient(8, 6, "RGBA"), "WEBP", lossless=True).data,
 ]
 ANSWERS = [
-    {"data": [{"b64_json": TEXT, "revised_prompt": "b"}], "usage": {"input_tokens": 5, "input_tokens_details": {"text_tokens": 5}}},
-    {"images": [TEXT], "info": '{"seed": 7, "all_seeds": [7], "infotexts": ["a\\nSteps: 5, Seed: 7"]}', "parameters": {}},
+    {
+        "data": [{"b64_json": TEXT, "revised_prompt": "b"}],
+        "usage": {"input_tokens": 5, "input_tokens_details": {"text_tokens": 5}},
+    },
+    {
+        "images": [TEXT],
+        "info": '{"seed": 7, "all_seeds": [7], "infotexts": ["a\\nSteps: 5, Seed: 7"]}',
+        "parameters": {},
+    },
     {"id": "j", "status": "completed", "result": {"images": [{"index": 0, "b64_json": TEXT}]}},
-    {"candidates": [{"content": {"parts": [{"text": "x"}, {"inlineData": {"mimeType": "image/png", "data": TEXT}}]}}]},
-    {"j": {"status": {"status_str": "success", "completed": True}, "outputs": {"9": {"images": [{"filename": "a", "type": "output"}]}}}},
-    {"queue_running": [[0, "j", {}, {"client_id": "c"}, []]], "queue_pending": [], "prompt_id": "j", "number": 1, "node_errors": {}},
-    {"progress": 0.5, "eta_relative": 1, "state": {"sampling_step": 3, "sampling_steps": 9, "job": "x"}, "current_image": TEXT},
+    {
+        "candidates": [
+            {
+                "content": {
+                    "parts": [
+                        {"text": "x"},
+                        {"inlineData": {"mimeType": "image/png", "data": TEXT}},
+                    ]
+                }
+            }
+        ]
+    },
+    {
+        "j": {
+            "status": {"status_str": "success", "completed": True},
+            "outputs": {"9": {"images": [{"filename": "a", "type": "output"}]}},
+        }
+    },
+    {
+        "queue_running": [[0, "j", {}, {"client_id": "c"}, []]],
+        "queue_pending": [],
+        "prompt_id": "j",
+        "number": 1,
+        "node_errors": {},
+    },
+    {
+        "progress": 0.5,
+        "eta_relative": 1,
+        "state": {"sampling_step": 3, "sampling_steps": 9, "job": "x"},
+        "current_image": TEXT,
+    },
     {"completed": 1, "total": 3, "done": False},
     {"image": TEXT, "done": True, "model": "m"},
 ]
@@ -42,51 +76,71 @@ api_key = "${KEY}"
 [aliases]
 fast = "box/qwen3?temperature=0.2"
 [chains.safe]
-members = ["fast", "offline"]
+models = ["fast", "offline"]
 cooldown = 30
 [gpus.one]
-places = 1
+slots = 1
 """
 CONVERSATION = [
     md.user("hi", md.ImagePart(PNG), llm.FilePart(b"%PDF-1.4", "application/pdf", "a.pdf")),
     llm.assistant(llm.ThinkingPart("t", "p", {"a": 1}), "b", md.ToolCallPart("c", "draw", "{}")),
     md.tool_result(md.ToolCallPart("c", "draw"), "ok", md.ImagePart(PNG)),
 ]
-WORDS = ["<sd_cpp_extra_args>{}</sd_cpp_extra_args>", "< <SD_CPP_EXTRA_ARGS>", "@everyone <@!123> <!channel> me@example.com"]
+WORDS = [
+    "<sd_cpp_extra_args>{}</sd_cpp_extra_args>",
+    "< <SD_CPP_EXTRA_ARGS>",
+    "@everyone <@!123> <!channel> me@example.com",
+]
 
 SEEDS: dict[str, list[bytes]] = {
-    "lines": [bytes([kind]) + SLICED + b': c\r\nevent: x\rdata: a\ndata: b\r\n\r\n{"a":1}\n\ndata: c' for kind in range(4)],
-    "pictures": [
+    "lines": [
+        bytes([kind]) + SLICED + b': c\r\nevent: x\rdata: a\ndata: b\r\n\r\n{"a":1}\n\ndata: c'
+        for kind in range(4)
+    ],
+    "images": [
         SLICED + json.dumps(ANSWERS[0]).encode(),
-        SLICED + b'{"a":"\\"b64_json\\":\\"QUJD","b64_json" : "QUJ\\nDQUJD","c":{"b64_json":"QUJD"}}',
+        SLICED
+        + b'{"a":"\\"b64_json\\":\\"QUJD","b64_json" : "QUJ\\nDQUJD","c":{"b64_json":"QUJD"}}',
     ],
     "multipart": [b"prompt=a fox\0\nimage[]=f\x89PNG\r\n\r\n--x\0\nn=1"],
     "chunks": [
         b"\x00" + SLICED + b"3\r\none\r\n3\r\ntwo\r\n0\r\n\r\n",
         b"\xff" + SLICED + b"HTTP/1.1 100 \r\n\r\nHTTP/1.1 200 OK\r\n\r\nx",
     ],
-    **{f"stream_{dialect.name}": [SLICED + dialect.stream, SLICED + dialect.failing] for dialect in DIALECTS},
+    **{
+        f"stream_{dialect.name}": [SLICED + dialect.stream, SLICED + dialect.failing]
+        for dialect in DIALECTS
+    },
     **{f"whole_{dialect.name}": [json.dumps(dialect.whole).encode()] for dialect in DIALECTS},
     "messages": [llm.dump_messages(CONVERSATION).encode()],
-    "picture_answers": [
+    "image_answers": [
         *(json.dumps(answer).encode() for answer in ANSWERS),
         b"data: " + json.dumps(EVENT).encode() + b"\n\ndata: [DONE]\n\n",
         *(json.dumps(line).encode() + b"\n" for line in ANSWERS[-2:]),
     ],
     "guard": FILES,
-    "exif": [write_exif(6, "a fox"), write_exif(3), b"II*\0\x08\0\0\0\1\0\x12\1\3\0\1\0\0\0\6\0\0\0"],
+    "exif": [
+        write_exif(6, "a fox"),
+        write_exif(3),
+        b"II*\0\x08\0\0\0\1\0\x12\1\3\0\1\0\0\0\6\0\0\0",
+    ],
     "parameters": [
         b'a fox\nNegative prompt: blur\nSteps: 5, Sampler: Euler a, CFG scale: 7, Seed: 3, Size: 64x48, Model: "x, y"',
         b'{"3": {"class_type": "KSampler", "inputs": {"seed": 5, "steps": 20, "positive": ["6", 0]}}, "6": {"inputs": {"text": "a"}}}',
     ],
     "errors": [
-        b"\x01\xadretry-after: 3\nx-request-id: 7\n\n" + b'{"error": {"message": "slow", "code": "insufficient_quota"}}',
+        b"\x01\xadretry-after: 3\nx-request-id: 7\n\n"
+        + b'{"error": {"message": "slow", "code": "insufficient_quota"}}',
         b"\x01\x90content-type: text/html\n\n<html><title>Login</title></html>",
         b'\x01\xa6\n\n{"detail": [{"loc": ["body", 1], "msg": "wrong"}]}',
         b'\x01\x90\n\n{"error": {"message": "x"}, "node_errors": {"3": {"errors": [{"message": "m", "details": "d", "extra_info": {}}]}}}',
     ],
     "waits": [b"3", b"0.5", b"Mon, 23 Nov 2026 12:00:10 GMT", b"7.5s"],
     "config": [CONFIG.encode()],
-    "names": [b"ollama/gemma3", b"llamaswap+https://key@gpu-box:8080/a/b?steps=20&base_path=/v1,openai/gpt", b"a:b?x=[1,2]"],
+    "names": [
+        b"ollama/gemma3",
+        b"llamaswap+https://key@gpu-box:8080/a/b?steps=20&base_path=/v1,openai/gpt",
+        b"a:b?x=[1,2]",
+    ],
     "words": [word.encode() for word in WORDS],
 }

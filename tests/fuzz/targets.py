@@ -16,35 +16,50 @@ from typing import Any
 import majordomo as md
 from majordomo import imagegen, llm
 from majordomo.bots import safe_text
-from majordomo.dialects.automatic1111.sdapi import SDAPI, decode_progress
-from majordomo.dialects.comfyui.prompts import ComfyGraphs
+from majordomo.dialects.automatic1111.sdapi import SDAPICodec, decode_progress
+from majordomo.dialects.comfyui.prompts import ComfyUICodec
 from majordomo.dialects.comfyui.workflow import Workflow
 from majordomo.dialects.errors import error_from_reply, retry_after
-from majordomo.dialects.gemini.images import GeminiImages
-from majordomo.dialects.ollama.images import OllamaImageStream
+from majordomo.dialects.gemini.images import GeminiImagesCodec
+from majordomo.dialects.ollama.images import OllamaImageStreamDecoder
 from majordomo.dialects.openai.image_families import compatible_family
-from majordomo.dialects.openai.images import OpenAIImages
-from majordomo.dialects.stable_diffusion_cpp.jobs import SdcppJobs
-from majordomo.dialects.stable_diffusion_cpp.prompt_tag import CLOSING, OPENING, neutralise
-from majordomo.errors import BadResponseError, ConfigurationError, InvalidRequestError, MajordomoError
-from majordomo.framing.image_reply import PictureReplyDecoder
+from majordomo.dialects.openai.images import OpenAIImagesCodec
+from majordomo.dialects.stable_diffusion_cpp.jobs import SdcppJobsCodec
+from majordomo.dialects.stable_diffusion_cpp.prompt_tag import CLOSING, OPENING, neutralize
+from majordomo.errors import (
+    BadResponseError,
+    ConfigurationError,
+    InvalidRequestError,
+    MajordomoError,
+)
+from majordomo.framing.image_reply import ImageReplyDecoder
 from majordomo.framing.json import decode_object
 from majordomo.framing.lines import EventDecoder, JSONLinesDecoder, LineDecoder
 from majordomo.framing.multipart import FormField, MultipartBody
-from majordomo.imaging.sanitizer import sanitised
+from majordomo.imaging.sanitizer import strip_metadata
 from majordomo.llm import Done
 from majordomo.media.exif import read_exif, write_exif
 from majordomo.media.generation_metadata import read_parameters
 from majordomo.media.image_containers import avif_size, exif_block, with_exif
-from majordomo.media.image_part import ImagePart, check_size, inscribed, orientation_of, png_text, sniff, stored_texts
+from majordomo.media.image_part import (
+    ImagePart,
+    check_size,
+    png_text,
+    read_header,
+    read_orientation,
+    read_texts,
+    with_metadata,
+)
 from majordomo.routing import config as configuration
 from majordomo.routing.model_string import canonical, parse, split
 from tests.support.chat_dialects import DIALECTS, Dialect, joined
 from tests.support.h11_reference import alone, past
 
 LIMITS = md.Limits()
-CHAT = llm.Request((md.user("hi"),), output={"type": "object"}, tool_choice="draw", tools=(md.Tool("draw"),))
-PICTURE = imagegen.Request("a", seed=7)
+CHAT = llm.Request(
+    (md.user("hi"),), output={"type": "object"}, tool_choice="draw", tools=(md.Tool("draw"),)
+)
+IMAGE = imagegen.Request("a", seed=7)
 LONGEST_WAIT = 1e9
 Target = Callable[[bytes], None]
 
@@ -111,15 +126,15 @@ def lines(data: bytes) -> None:
     assert read(pieces) == read([rest])
 
 
-def pictures(data: bytes) -> None:
+def images(data: bytes) -> None:
     rest, pieces = cut(data)
 
     def read(given: list[bytes]) -> tuple[Any, list[bytes]] | None:
-        decoder = PictureReplyDecoder(limit=1 << 20, picture_limit=1 << 10)
+        decoder = ImageReplyDecoder(limit=1 << 20, image_limit=1 << 10)
         try:
             for piece in given:
                 decoder.feed(piece)
-            return decoder.finish(), decoder.pictures
+            return decoder.finish(), decoder.images
         except BadResponseError:
             return None
 
@@ -135,12 +150,18 @@ def multipart(data: bytes) -> None:
     fields = []
     for part in data.split(b"\0\n"):
         name, _, rest = part.partition(b"=")
-        fields.append(FormField(name.decode("utf-8", "replace"), rest, rest[:3].decode("latin-1") if rest[:1] == b"f" else ""))
+        fields.append(
+            FormField(
+                name.decode("utf-8", "replace"),
+                rest,
+                rest[:3].decode("latin-1") if rest[:1] == b"f" else "",
+            )
+        )
     try:
         body = MultipartBody(fields)
     except InvalidRequestError:
         return
-    raw = b"".join(body.pieces())
+    raw = b"".join(body.chunks())
     mark = b"--" + body.content_type.partition("boundary=")[2].encode()
     assert len(raw) == body.length
     assert raw.count(mark) == len(fields) + 1
@@ -172,13 +193,17 @@ def _stream(dialect: Dialect) -> Target:
             if error is None:
                 assert isinstance(told[-1], Done)
             if isinstance(error, md.StreamBrokenError):
-                assert error.partial.text == "".join(event.text for event in told if isinstance(event, llm.TextDelta))
+                assert error.partial.text == "".join(
+                    event.text for event in told if isinstance(event, llm.TextDelta)
+                )
 
     return target
 
 
-def _read(dialect: Dialect, pieces: list[bytes]) -> tuple[list[llm.ChatEvent], llm.Reply, MajordomoError | None]:
-    decoder = dialect.door.stream_decoder(CHAT, LIMITS)
+def _read(
+    dialect: Dialect, pieces: list[bytes]
+) -> tuple[list[llm.ChatEvent], llm.Reply, MajordomoError | None]:
+    decoder = dialect.codec.stream_decoder(CHAT, LIMITS)
     told: list[llm.ChatEvent] = []
     try:
         for piece in pieces:
@@ -201,13 +226,16 @@ def _same(read: tuple[list[llm.ChatEvent], llm.Reply, MajordomoError | None]) ->
 def _whole(dialect: Dialect) -> Target:
     def target(data: bytes) -> None:
         with from_a_backend():
-            _check_reply(dialect.door.decode(data, CHAT, LIMITS))
+            _check_reply(dialect.codec.decode_reply(data, CHAT, LIMITS))
 
     return target
 
 
 def _check_reply(reply: llm.Reply) -> None:
-    assert all(isinstance(text, str) for text in (reply.text, reply.thinking, reply.model, reply.finish_reason))
+    assert all(
+        isinstance(text, str)
+        for text in (reply.text, reply.thinking, reply.model, reply.finish_reason)
+    )
     for name in ("input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens"):
         counted = getattr(reply.usage, name)
         assert counted is None or (type(counted) is int and counted >= 0)
@@ -223,11 +251,11 @@ def messages(data: bytes) -> None:
     assert llm.load_messages(llm.dump_messages(loaded)) == loaded
 
 
-# Pictures in answers
+# Images in answers
 
 
-def picture_answers(data: bytes) -> None:
-    """The same bytes as the answer of every picture dialect."""
+def image_answers(data: bytes) -> None:
+    """The same bytes as the answer of every image dialect."""
     for read in (_openai_whole, _openai_stream, _ollama_stream, _sdapi, _job, _gemini, _history):
         with from_a_backend():
             result = read(data)
@@ -237,21 +265,21 @@ def picture_answers(data: bytes) -> None:
 
 
 def _openai_whole(data: bytes) -> imagegen.Result:
-    door = OpenAIImages(compatible_family, tag=False)
-    decoder = door.reply_decoder(LIMITS)
+    codec = OpenAIImagesCodec(compatible_family, tag=False)
+    decoder = codec.reply_decoder(LIMITS)
     decoder.feed(data)
-    return door.decode(decoder, PICTURE, LIMITS)
+    return codec.decode_reply(decoder, IMAGE, LIMITS)
 
 
 def _openai_stream(data: bytes) -> imagegen.Result:
-    decoder = OpenAIImages(compatible_family, tag=False).stream_decoder(PICTURE, LIMITS)
+    decoder = OpenAIImagesCodec(compatible_family, tag=False).stream_decoder(IMAGE, LIMITS)
     for _ in decoder.feed(data):
         pass
     return decoder.finish()
 
 
 def _ollama_stream(data: bytes) -> imagegen.Result:
-    decoder = OllamaImageStream(PICTURE, LIMITS)
+    decoder = OllamaImageStreamDecoder(IMAGE, LIMITS)
     for _ in decoder.feed(data):
         pass
     return decoder.finish()
@@ -260,26 +288,26 @@ def _ollama_stream(data: bytes) -> imagegen.Result:
 def _sdapi(data: bytes) -> imagegen.Result:
     with from_a_backend():
         decode_progress(data, LIMITS)
-    door = SDAPI()
-    decoder = door.reply_decoder(LIMITS)
+    codec = SDAPICodec()
+    decoder = codec.reply_decoder(LIMITS)
     decoder.feed(data)
-    return door.decode(decoder, PICTURE, LIMITS)
+    return codec.decode_reply(decoder, IMAGE, LIMITS)
 
 
 def _job(data: bytes) -> object:
-    door = SdcppJobs()
+    codec = SdcppJobsCodec()
     with from_a_backend():
-        door.decode_ticket(data, LIMITS)
-    decoder = door.reply_decoder(LIMITS)
+        codec.decode_job_id(data, LIMITS)
+    decoder = codec.reply_decoder(LIMITS)
     decoder.feed(data)
-    return door.decode_visit(decoder, PICTURE, LIMITS).result
+    return codec.decode_status(decoder, IMAGE, LIMITS).result
 
 
 def _gemini(data: bytes) -> imagegen.Result:
-    door = GeminiImages()
-    decoder = door.reply_decoder(LIMITS)
+    codec = GeminiImagesCodec()
+    decoder = codec.reply_decoder(LIMITS)
     decoder.feed(data)
-    return door.decode(decoder, PICTURE, LIMITS)
+    return codec.decode_reply(decoder, IMAGE, LIMITS)
 
 
 _GRAPH = {
@@ -287,43 +315,47 @@ _GRAPH = {
     "2": {"class_type": "CLIPTextEncode", "inputs": {"text": "a"}},
     "3": {"class_type": "SaveImage", "inputs": {"images": ["1", 0]}},
 }
-_COMFY = ComfyGraphs(Workflow.parse(_GRAPH, {"prompt": ("2", "text")}))
+_COMFY = ComfyUICodec(Workflow.parse(_GRAPH, {"prompt": ("2", "text")}))
 
 
 def _history(data: bytes) -> object:
     with from_a_backend():
-        _COMFY.decode_place(data, "j", LIMITS)
+        _COMFY.decode_queue_position(data, "j", LIMITS)
     with from_a_backend():
-        _COMFY.decode_ticket(data, LIMITS)
+        _COMFY.decode_submitted(data, LIMITS)
     return _COMFY.decode_history(data, "j", LIMITS)
 
 
-# Pictures
+# Images
 
 
 def guard(data: bytes) -> None:
     """Headers, texts and the ways to rewrite a file without decoding it; and what is decoded, within a small limit."""
-    header = sniff(data)
-    orientation = orientation_of(data)
+    header = read_header(data)
+    orientation = read_orientation(data)
     assert 1 <= orientation <= 8
-    assert sum(map(len, stored_texts(data).values())) <= 40 * (1 << 20)
+    assert sum(map(len, read_texts(data).values())) <= 40 * (1 << 20)
     assert len(png_text(data)) <= len(data)
     if header is None:
         try:
             ImagePart(data)
         except InvalidRequestError as error:
-            assert error.code == "NOT_A_PICTURE"
+            assert error.code == "NOT_AN_IMAGE"
         else:
-            raise AssertionError("no header, and yet a picture")
+            raise AssertionError("no header, and yet an image")
         return
     picture = ImagePart(data)
-    assert (picture.mime, picture.width, picture.height) == (header.mime, header.width, header.height)
+    assert (picture.mime, picture.width, picture.height) == (
+        header.mime,
+        header.width,
+        header.height,
+    )
     assert picture.width > 0 and picture.height > 0
     too_large = picture.width * picture.height > 10_000
     try:
         check_size(picture, max_pixels=10_000, max_side=1000)
     except InvalidRequestError as error:
-        assert error.code == "PICTURE_TOO_LARGE"
+        assert error.code == "IMAGE_TOO_LARGE"
         too_large = True
     else:
         assert not too_large
@@ -339,22 +371,24 @@ def guard(data: bytes) -> None:
 
 def _rewritten(data: bytes) -> None:
     try:
-        clean = sanitised(data)
+        clean = strip_metadata(data)
     except InvalidRequestError as error:
         assert error.code == "BAD_IMAGE"
     else:
-        assert sanitised(clean) == clean
+        assert strip_metadata(clean) == clean
     try:
-        made = inscribed(data, "a fox\nSteps: 5")
+        made = with_metadata(data, "a fox\nSteps: 5")
     except InvalidRequestError:
         return
-    assert sniff(made) == sniff(data)
+    assert read_header(made) == read_header(data)
 
 
 def exif(data: bytes) -> None:
     told = read_exif(data)
     assert 1 <= told.orientation <= 8
-    assert read_exif(write_exif(told.orientation, "x" + told.comment)).orientation == told.orientation
+    assert (
+        read_exif(write_exif(told.orientation, "x" + told.comment)).orientation == told.orientation
+    )
     exif_block(b"\xff\xd8" + data)
     exif_block(b"RIFF" + data)
     avif_size(b"\0\0\0\x10ftypavif" + data)
@@ -403,7 +437,9 @@ def waits(data: bytes) -> None:
         for now in (0.0, 1.8e9):
             wait = retry_after({name: text}, now=now)
             assert wait is None or 0 <= wait <= LONGEST_WAIT
-    body = json.dumps({"error": {"details": [{"@type": "x.RetryInfo", "retryDelay": text}]}}).encode()
+    body = json.dumps(
+        {"error": {"details": [{"@type": "x.RetryInfo", "retryDelay": text}]}}
+    ).encode()
     shown(error_from_reply(429, {}, body))
 
 
@@ -435,15 +471,17 @@ def names(data: bytes) -> None:
             assert (again.provider, again.model) == (name.provider, name.model)
         if name.key is not None:
             key = name.key.reveal()
-            elsewhere = key in name.model or key in name.base_url  # who writes it twice sees it once
+            elsewhere = (
+                key in name.model or key in name.base_url
+            )  # who writes it twice sees it once
             assert len(key) < 8 or elsewhere or key not in str(name)
 
 
 def words(data: bytes) -> None:
     """What makes a stranger's text harmless: once is enough, and nothing is left."""
     text = data.decode("utf-8", "replace")
-    once, found = neutralise(text)
-    assert neutralise(once) == (once, False)
+    once, found = neutralize(text)
+    assert neutralize(once) == (once, False)
     assert OPENING not in once.lower() and CLOSING not in once.lower()
     assert found == (once != text)
     safe = safe_text(text)
@@ -453,13 +491,13 @@ def words(data: bytes) -> None:
 
 TARGETS: dict[str, Target] = {
     "lines": lines,
-    "pictures": pictures,
+    "images": images,
     "multipart": multipart,
     "chunks": chunks,
     **{f"stream_{dialect.name}": _stream(dialect) for dialect in DIALECTS},
     **{f"whole_{dialect.name}": _whole(dialect) for dialect in DIALECTS},
     "messages": messages,
-    "picture_answers": picture_answers,
+    "image_answers": image_answers,
     "guard": guard,
     "exif": exif,
     "parameters": parameters,

@@ -26,13 +26,17 @@ LISTED = Geometry(sizes=((1024, 1024), (1536, 1024), (1024, 1536)))
         ("flux", "1:16", 0.1, (64, 1024)),
     ],
 )
-def test_a_shape_becomes_a_size_the_model_likes(model: str, aspect: str, megapixels: float | None, expected: tuple[int, int]) -> None:
+def test_a_shape_becomes_a_size_the_model_likes(
+    model: str, aspect: str, megapixels: float | None, expected: tuple[int, int]
+) -> None:
     ratio = imagegen.Request("a", aspect=aspect).ratio
     assert local_geometry(model).resolve(ratio, megapixels) == expected
 
 
 @given(st.integers(1, 20_000), st.integers(1, 20_000), st.sampled_from([FREE, LISTED, Geometry()]))
-def test_the_nearest_size_is_one_the_model_takes_and_stays(width: int, height: int, geometry: Geometry) -> None:
+def test_the_nearest_size_is_one_the_model_takes_and_stays(
+    width: int, height: int, geometry: Geometry
+) -> None:
     near = geometry.nearest((width, height))
     assert geometry.nearest(near) == near
     if geometry.sizes:
@@ -57,7 +61,7 @@ def test_shape_counts_before_area() -> None:
 
 def test_the_later_way_of_saying_how_large_wins() -> None:
     preset = [md.with_image_size("512x512")]
-    request = imagegen.Request("a", aspect="16:9").over(preset)
+    request = imagegen.Request("a", aspect="16:9").with_defaults(preset)
     assert (request.size, request.aspect) == ("", "16:9")
     assert imagegen.Request("a", aspect="16:9", megapixels=1).apply(*preset).size == "512x512"
     assert imagegen.Request("a", size="8x8").override(megapixels=0.5).size == ""

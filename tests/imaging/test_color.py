@@ -1,4 +1,4 @@
-"""Colours stay what they were meant to be: profiles, inks, sixteen bits, palettes, animations."""
+"""Colors stay what they were meant to be: profiles, inks, sixteen bits, palettes, animations."""
 
 from __future__ import annotations
 
@@ -8,7 +8,16 @@ import pytest
 from PIL import Image, ImageCms
 
 import majordomo as md
-from majordomo.imaging import Convert, Recipe, Resize, Sanitise, Text, apply, apply_with_notes, compare
+from majordomo.imaging import (
+    Convert,
+    Recipe,
+    Resize,
+    Sanitize,
+    Text,
+    apply,
+    apply_with_notes,
+    compare,
+)
 from tests.support.sample_images import SRGB, animation, at, gradient, noisy, part, png_chunk
 
 XYZ = ImageCms.ImageCmsProfile(ImageCms.createProfile("XYZ")).tobytes()
@@ -22,8 +31,8 @@ def wide_gamut() -> bytes:
     return bytes(profile)
 
 
-def grey_profile() -> bytes:
-    """A grey profile of gamma 1.0, built by hand (ICC.1:2010): header, wtpt, kTRC, desc, cprt."""
+def gray_profile() -> bytes:
+    """A gray profile of gamma 1.0, built by hand (ICC.1:2010): header, wtpt, kTRC, desc, cprt."""
     white = b"XYZ \0\0\0\0" + bytes.fromhex("0000f6d6000100000000d32d")
     curve = b"curv\0\0\0\0\0\0\0\0"
     text = b"desc\0\0\0\0\0\0\0\5grey\0" + bytes(78 + 3)
@@ -59,16 +68,20 @@ def test_a_profile_goes_along(kind: str) -> None:
 
 def test_srgb_moves_the_numbers_and_leaves_the_look() -> None:
     given = part(Image.new("RGB", (8, 8), (250, 10, 10)), icc_profile=wide_gamut())
-    made = apply_with_notes(given, Convert("png", colours="srgb"))
+    made = apply_with_notes(given, Convert("png", colors="srgb"))
     assert "icc_profile" not in made.image.to_pil().info
     assert at(made.image, 4, 4) == pytest.approx((10, 10, 250), abs=12)
-    assert [note.code for note in made.notes] == ["COLOURS_CONVERTED"]
+    assert [note.code for note in made.notes] == ["COLORS_CONVERTED"]
     assert compare(given, made.image).mean_error < 0.01
 
 
-def test_alpha_stays_when_colours_move() -> None:
-    made = apply(part(gradient(mode="RGBA"), icc_profile=wide_gamut()), Convert("png", colours="srgb"))
-    assert made.to_pil().getchannel("A").tobytes() == gradient(mode="RGBA").getchannel("A").tobytes()
+def test_alpha_stays_when_colors_move() -> None:
+    made = apply(
+        part(gradient(mode="RGBA"), icc_profile=wide_gamut()), Convert("png", colors="srgb")
+    )
+    assert (
+        made.to_pil().getchannel("A").tobytes() == gradient(mode="RGBA").getchannel("A").tobytes()
+    )
 
 
 def test_a_broken_profile_is_left_out_and_that_is_said() -> None:
@@ -80,18 +93,20 @@ def test_a_broken_profile_is_left_out_and_that_is_said() -> None:
 
 def test_a_dropped_profile_stays_dropped() -> None:
     given = part(gradient(), icc_profile=wide_gamut())
-    assert "icc_profile" not in apply(given, Recipe(Sanitise(icc=False), Resize(20))).to_pil().info
-    assert "icc_profile" not in apply(given, Recipe(Resize(20), Sanitise(icc=False))).to_pil().info
+    assert "icc_profile" not in apply(given, Recipe(Sanitize(icc=False), Resize(20))).to_pil().info
+    assert "icc_profile" not in apply(given, Recipe(Resize(20), Sanitize(icc=False))).to_pil().info
 
 
-def test_a_grey_profile_stays_on_greys_and_is_gone_through_for_colours() -> None:
-    given = part(Image.new("L", (40, 40), 55), icc_profile=grey_profile())  # 55 linear is 128 in sRGB
+def test_a_gray_profile_stays_on_grays_and_is_gone_through_for_colors() -> None:
+    given = part(
+        Image.new("L", (40, 40), 55), icc_profile=gray_profile()
+    )  # 55 linear is 128 in sRGB
     small = apply(given, Resize(20)).to_pil()
-    assert (small.mode, small.info["icc_profile"]) == ("L", grey_profile())
-    made = apply_with_notes(given, Text("a", colour="red"))
+    assert (small.mode, small.info["icc_profile"]) == ("L", gray_profile())
+    made = apply_with_notes(given, Text("a", color="red"))
     assert made.image.to_pil().mode == "RGB"
     assert at(made.image, 0, 0) == pytest.approx((128, 128, 128), abs=6)
-    assert [note.code for note in made.notes] == ["COLOURS_CONVERTED"]
+    assert [note.code for note in made.notes] == ["COLORS_CONVERTED"]
 
 
 def test_inks_become_light() -> None:
@@ -99,13 +114,15 @@ def test_inks_become_light() -> None:
     for kind in ("png", "webp"):
         made = apply_with_notes(given, Convert(kind))  # type: ignore[arg-type]
         assert at(made.image, 8, 8) == pytest.approx((255, 0, 0), abs=8)
-        assert [note.code for note in made.notes] == ["COLOURS_CONVERTED"]
+        assert [note.code for note in made.notes] == ["COLORS_CONVERTED"]
     assert apply(given, Resize(8)).to_pil().mode == "RGB"
-    assert apply(given, Convert("jpeg", colours="srgb")).to_pil().mode == "RGB"
+    assert apply(given, Convert("jpeg", colors="srgb")).to_pil().mode == "RGB"
 
 
 def test_an_unsuitable_profile_on_inks_does_no_harm() -> None:
-    assert codes(part(Image.new("CMYK", (16, 16)), "JPEG", icc_profile=SRGB), Resize(8)) == ["COLOURS_CONVERTED"]
+    assert codes(part(Image.new("CMYK", (16, 16)), "JPEG", icc_profile=SRGB), Resize(8)) == [
+        "COLORS_CONVERTED"
+    ]
 
 
 def test_sixteen_bits_become_eight_and_that_is_said() -> None:
@@ -113,21 +130,29 @@ def test_sixteen_bits_become_eight_and_that_is_said() -> None:
     made = apply_with_notes(part(image), Convert("webp", lossless=True))
     assert at(made.image, 0, 0) == (100, 100, 100)
     assert [note.code for note in made.notes] == ["EIGHT_BITS"]
-    assert part(image) == apply(part(image), Sanitise())  # what changes no pixel keeps all bits
+    assert part(image) == apply(part(image), Sanitize())  # what changes no pixel keeps all bits
 
 
-def png(colour_type: int, rows: bytes, *chunks: bytes) -> md.ImagePart:
+def png(color_type: int, rows: bytes, *chunks: bytes) -> md.ImagePart:
     """A PNG of 2x1 pixels and sixteen bits a channel."""
     import zlib
 
-    head = png_chunk(b"IHDR", bytes((0, 0, 0, 2, 0, 0, 0, 1, 16, colour_type, 0, 0, 0)))
+    head = png_chunk(b"IHDR", bytes((0, 0, 0, 2, 0, 0, 0, 1, 16, color_type, 0, 0, 0)))
     return md.ImagePart(
-        b"\x89PNG\r\n\x1a\n" + head + b"".join(chunks) + png_chunk(b"IDAT", zlib.compress(b"\0" + rows)) + png_chunk(b"IEND", b"")
+        b"\x89PNG\r\n\x1a\n"
+        + head
+        + b"".join(chunks)
+        + png_chunk(b"IDAT", zlib.compress(b"\0" + rows))
+        + png_chunk(b"IEND", b"")
     )
 
 
-def test_sixteen_bits_of_colour_become_eight_with_their_transparent_one() -> None:
-    given = png(2, bytes.fromhex("ff00 8000 0100 1234 5678 9abc"), png_chunk(b"tRNS", bytes.fromhex("1234 5678 9abc")))
+def test_sixteen_bits_of_color_become_eight_with_their_transparent_one() -> None:
+    given = png(
+        2,
+        bytes.fromhex("ff00 8000 0100 1234 5678 9abc"),
+        png_chunk(b"tRNS", bytes.fromhex("1234 5678 9abc")),
+    )
     made = apply_with_notes(given, Convert("webp", lossless=True))
     image = made.image.to_pil()
     assert image.mode == "RGBA"
@@ -136,7 +161,7 @@ def test_sixteen_bits_of_colour_become_eight_with_their_transparent_one() -> Non
     assert "EIGHT_BITS" in [note.code for note in made.notes]
 
 
-def test_sixteen_bit_greys_keep_their_transparent_one() -> None:
+def test_sixteen_bit_grays_keep_their_transparent_one() -> None:
     given = png(0, bytes.fromhex("8080 1234"), png_chunk(b"tRNS", bytes.fromhex("1234")))
     image = apply(given, Convert("webp", lossless=True)).to_pil()
     assert image.getpixel((0, 0)) == (128, 128, 128, 255)
@@ -152,7 +177,9 @@ def test_a_palette_keeps_its_transparency() -> None:
     assert made.getpixel((0, 0))[3] == 0  # type: ignore[index]
     assert made.getpixel((7, 7)) == (0, 0, 255, 255)
     soft = part(image, transparency=bytes([128, 255]))
-    assert apply(soft, Resize(4)).to_pil().getpixel((0, 0)) == pytest.approx((255, 0, 0, 128), abs=3)
+    assert apply(soft, Resize(4)).to_pil().getpixel((0, 0)) == pytest.approx(
+        (255, 0, 0, 128), abs=3
+    )
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])
@@ -166,7 +193,7 @@ def test_every_mode_looks_the_same_after_a_change(mode: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "GIF", "AVIF"])
-def test_of_an_animation_that_changes_the_first_picture_is_left_and_that_is_said(kind: str) -> None:
+def test_of_an_animation_that_changes_the_first_image_is_left_and_that_is_said(kind: str) -> None:
     given = animation(kind)
     made = apply_with_notes(given, Recipe(Resize(10), Convert("png")))
     assert at(made.image, 5, 2) == pytest.approx((255, 0, 0), abs=12)
@@ -181,5 +208,5 @@ def test_an_animation_that_does_not_change_stays_one(kind: str) -> None:
     assert apply_with_notes(given, Convert(kind.lower())).notes == ()  # type: ignore[arg-type]
 
 
-def test_a_profile_of_another_space_is_not_put_on_the_picture() -> None:
+def test_a_profile_of_another_space_is_not_put_on_the_image() -> None:
     assert "icc_profile" not in apply(part(gradient(), icc_profile=XYZ), Resize(20)).to_pil().info

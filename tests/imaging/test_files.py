@@ -1,4 +1,4 @@
-"""Steps that change the file: kinds, optimising, fitting, flattening, and the text that says what a picture was made with."""
+"""Steps that change the file: kinds, optimizing, fitting, flattening, and the text that says what an image was made with."""
 
 from __future__ import annotations
 
@@ -11,10 +11,33 @@ from PIL import Image
 
 import majordomo as md
 from majordomo import imaging
-from majordomo.imaging import Applied, Convert, Fit, Flatten, Optimise, Recipe, Resize, Sanitise, apply, apply_with_notes, compare, inscribe
+from majordomo.imaging import (
+    Applied,
+    Convert,
+    Fit,
+    Flatten,
+    Optimize,
+    Recipe,
+    Resize,
+    Sanitize,
+    apply,
+    apply_with_notes,
+    compare,
+    embed_parameters,
+)
 from majordomo.media.image_containers import jpeg_segments, with_text
 from tests.support.hypothesis_effort import tries
-from tests.support.sample_images import animation, at, corners, exif_of, gradient, noisy, part, pixels, telling
+from tests.support.sample_images import (
+    animation,
+    at,
+    corners,
+    exif_of,
+    gradient,
+    noisy,
+    part,
+    pixels,
+    telling,
+)
 
 NOTE = {"prompt": "a fox", "seed": 5, "steps": 9}
 
@@ -36,7 +59,9 @@ def test_every_kind_becomes_every_other(source: str, kind: str) -> None:
 def test_a_lossless_way_keeps_every_pixel() -> None:
     given = part(noisy(mode="RGBA"))
     assert pixels(apply(given, Convert("webp", lossless=True))) == pixels(given)
-    assert pixels(apply(apply(given, Convert("webp", lossless=True)), Convert("png"))) == pixels(given)
+    assert pixels(apply(apply(given, Convert("webp", lossless=True)), Convert("png"))) == pixels(
+        given
+    )
 
 
 @pytest.mark.parametrize("kind", ["jpeg", "webp", "avif"])
@@ -47,7 +72,7 @@ def test_less_quality_is_fewer_bytes(kind: str) -> None:
     assert compare(given, good).mean_error < compare(given, poor).mean_error
 
 
-def test_a_picture_of_the_kind_is_encoded_anew_only_when_a_quality_is_given() -> None:
+def test_an_image_of_the_kind_is_encoded_anew_only_when_a_quality_is_given() -> None:
     given = part(gradient(), "JPEG", quality=95)
     assert apply(given, Convert("jpeg")) is given
     assert len(apply(given, Convert("jpeg", 20)).data) < len(given.data)
@@ -59,61 +84,85 @@ def test_transparency_in_a_jpeg_becomes_its_background_and_that_is_said() -> Non
     assert at(made.image, 8, 8) == pytest.approx((255, 128, 0), abs=4)
     assert codes(made) == ["ALPHA_FLATTENED"]
     assert codes(apply_with_notes(part(Image.new("RGBA", (16, 16), "red")), Convert("jpeg"))) == []
-    assert at(apply(clear, Recipe(Flatten("lime"), Convert("jpeg"))), 8, 8) == pytest.approx((0, 255, 0), abs=4)
+    assert at(apply(clear, Recipe(Flatten("lime"), Convert("jpeg"))), 8, 8) == pytest.approx(
+        (0, 255, 0), abs=4
+    )
 
 
-def test_flatten_puts_its_colour_behind() -> None:
+def test_flatten_puts_its_color_behind() -> None:
     image = Image.new("RGBA", (4, 4), (255, 0, 0, 0))
     image.putpixel((1, 1), (0, 0, 255, 255))
     image.putpixel((2, 2), (255, 255, 255, 128))
     made = apply(part(image), Flatten("#000000")).to_pil()
-    assert (made.mode, made.getpixel((0, 0)), made.getpixel((1, 1))) == ("RGB", (0, 0, 0), (0, 0, 255))
+    assert (made.mode, made.getpixel((0, 0)), made.getpixel((1, 1))) == (
+        "RGB",
+        (0, 0, 0),
+        (0, 0, 255),
+    )
     assert made.getpixel((2, 2)) == (128, 128, 128)
     opaque = part(corners())
     assert apply(opaque, Flatten()) is opaque
 
 
 @pytest.mark.parametrize(
-    "step", [Flatten("nocolour"), Convert("png", background="#12"), imaging.Text("a", colour="?"), imaging.Watermark("a", colour="?")]
+    "step",
+    [
+        Flatten("nocolor"),
+        Convert("png", background="#12"),
+        imaging.Text("a", color="?"),
+        imaging.Watermark("a", color="?"),
+    ],
 )
-def test_a_colour_that_is_none_names_its_field(step: imaging.Step) -> None:
+def test_a_color_that_is_none_names_its_field(step: imaging.Step) -> None:
     with pytest.raises(md.InvalidRequestError) as caught:
         apply(part(corners(mode := 40)), step)
-    assert caught.value.field in ("colour", "background")
+    assert caught.value.field in ("color", "background")
     assert mode == 40
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])
-def test_optimise_loses_nothing_of_a_png(mode: str) -> None:
+def test_optimize_loses_nothing_of_a_png(mode: str) -> None:
     given = part(gradient(80, 60).convert(mode), compress_level=1)
-    made = apply(given, Optimise())
+    made = apply(given, Optimize())
     assert pixels(made) == pixels(given)
     assert len(made.data) <= len(given.data)
 
 
-def test_optimise_takes_the_mode_with_the_fewest_bytes() -> None:
+def test_optimize_takes_the_mode_with_the_fewest_bytes() -> None:
     few = part(corners(64, 64).convert("RGBA"))
-    made = apply(few, Optimise())
+    made = apply(few, Optimize())
     assert made.to_pil().mode == "P"
     assert pixels(made) == pixels(few)
-    assert apply(part(noisy(64, 64, mode="L").convert("RGB")), Optimise()).to_pil().mode == "L"
+    assert apply(part(noisy(64, 64, mode="L").convert("RGB")), Optimize()).to_pil().mode == "L"
     clear = Image.new("RGBA", (64, 64), (1, 2, 3, 0))
     clear.paste((200, 0, 0, 255), (0, 0, 30, 30))
-    assert pixels(apply(part(clear), Optimise())) == pixels(part(clear))
+    assert pixels(apply(part(clear), Optimize())) == pixels(part(clear))
 
 
-def test_optimise_reduces_colours_when_asked() -> None:
+def test_optimize_reduces_colors_when_asked() -> None:
     given = part(gradient(128, 128))
-    made = apply(given, Optimise(colours=16))
+    made = apply(given, Optimize(colors=16))
     assert len(made.to_pil().convert("RGB").getcolors() or ()) <= 16
     assert len(made.data) < len(given.data)
 
 
-def test_optimise_packs_a_jpeg_with_its_own_tables() -> None:
+def test_optimize_packs_a_jpeg_with_its_own_tables() -> None:
     given = telling(gradient(200, 150), "JPEG", orientation=6)
-    assert codes(apply_with_notes(given, Optimise())) == ["NOT_OPTIMISED"]  # its colours have half the pixels
-    given = inscribe(part(gradient(200, 150), "JPEG", quality=95, subsampling=0, exif=exif_of(6), comment=b"x" * 500), NOTE)
-    made = apply_with_notes(given, Optimise())
+    assert codes(apply_with_notes(given, Optimize())) == [
+        "NOT_OPTIMIZED"
+    ]  # its colors have half the pixels
+    given = embed_parameters(
+        part(
+            gradient(200, 150),
+            "JPEG",
+            quality=95,
+            subsampling=0,
+            exif=exif_of(6),
+            comment=b"x" * 500,
+        ),
+        NOTE,
+    )
+    made = apply_with_notes(given, Optimize())
     assert len(made.image.data) < len(given.data)
     assert made.image.to_pil().getexif()[0x0112] == 6
     assert compare(given, made.image).largest_error <= 4 / 255
@@ -121,24 +170,26 @@ def test_optimise_packs_a_jpeg_with_its_own_tables() -> None:
     assert sum(marker == 0xDA for marker, _, _ in jpeg_segments(made.image.data)) > 1  # progressive
 
 
-def test_optimise_never_makes_more_bytes() -> None:
-    best = apply(part(noisy()), Optimise())
-    assert apply(best, Optimise()).data == best.data
+def test_optimize_never_makes_more_bytes() -> None:
+    best = apply(part(noisy()), Optimize())
+    assert apply(best, Optimize()).data == best.data
 
 
 @pytest.mark.parametrize("kind", ["WEBP", "GIF", "AVIF"])
-def test_optimise_says_what_it_leaves_alone(kind: str) -> None:
+def test_optimize_says_what_it_leaves_alone(kind: str) -> None:
     given = part(gradient(), kind)
-    made = apply_with_notes(given, Optimise())
+    made = apply_with_notes(given, Optimize())
     assert made.image is given
-    assert codes(made) == ["NOT_OPTIMISED"]
-    assert codes(apply_with_notes(animation("PNG"), Optimise())) == ["NOT_OPTIMISED"]
+    assert codes(made) == ["NOT_OPTIMIZED"]
+    assert codes(apply_with_notes(animation("PNG"), Optimize())) == ["NOT_OPTIMIZED"]
 
 
-def test_optimise_after_a_change_packs_what_comes_out() -> None:
+def test_optimize_after_a_change_packs_what_comes_out() -> None:
     given = part(gradient(200, 200))
     for kind in ("png", "jpeg", "webp"):
-        plain, packed = (apply(given, Recipe(Resize(150), Convert(kind), *rest)) for rest in ((), (Optimise(),)))  # type: ignore[arg-type]
+        plain, packed = (
+            apply(given, Recipe(Resize(150), Convert(kind), *rest)) for rest in ((), (Optimize(),))
+        )  # type: ignore[arg-type]
         assert len(packed.data) < len(plain.data)
 
 
@@ -149,12 +200,14 @@ def test_optimise_after_a_change_packs_what_comes_out() -> None:
     st.integers(1, 40),
 )
 @settings(max_examples=tries(40), deadline=None)
-def test_fit_never_exceeds_its_bytes(most: int, formats: tuple[str, ...] | None, mode: str, side: int) -> None:
+def test_fit_never_exceeds_its_bytes(
+    most: int, formats: tuple[str, ...] | None, mode: str, side: int
+) -> None:
     given = part(noisy(120, 90, mode=mode))
     try:
         made = apply(given, Fit(most, formats, side))
     except md.InvalidRequestError as error:
-        assert (error.field, error.code) == ("max_bytes", "PICTURE_TOO_LARGE")
+        assert (error.field, error.code) == ("max_bytes", "IMAGE_TOO_LARGE")
     else:
         assert len(made.data) <= most
         assert formats is None or made.mime.removeprefix("image/") in formats
@@ -169,45 +222,56 @@ def test_fit_keeps_the_kind_that_was_chosen() -> None:
 
 
 def test_fit_counts_the_text_that_it_keeps() -> None:
-    given = inscribe(part(noisy(200, 200)), NOTE | {"prompt": "x" * 900})
+    given = embed_parameters(part(noisy(200, 200)), NOTE | {"prompt": "x" * 900})
     made = apply(given, Fit(6000, min_side=16))
     assert len(made.data) <= 6000
     assert md.ImagePart(made.data).parameters["prompt"] == "x" * 900
 
 
 def test_steps_after_fit_see_what_it_made() -> None:
-    made = apply(part(noisy(200, 200)), Recipe(Fit(6000, ("jpeg",), 16), Resize(10), Convert("png")))
+    made = apply(
+        part(noisy(200, 200)), Recipe(Fit(6000, ("jpeg",), 16), Resize(10), Convert("png"))
+    )
     assert (made.mime, max(made.width, made.height)) == ("image/png", 10)
 
 
 def test_a_recipe_is_encoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     saved: list[str] = []
     real = Image.Image.save
-    monkeypatch.setattr(Image.Image, "save", lambda self, held, kind, **rest: (saved.append(kind), real(self, held, kind, **rest))[1])
+    monkeypatch.setattr(
+        Image.Image,
+        "save",
+        lambda self, held, kind, **rest: (saved.append(kind), real(self, held, kind, **rest))[1],
+    )
     given = part(gradient())
     saved.clear()
-    apply(given, Recipe.parse("sanitise,resize=30,crop=1:1,text=a,watermark=b,convert=jpeg,optimise,strip,flatten"))
+    apply(
+        given,
+        Recipe.parse(
+            "sanitize,resize=30,crop=1:1,text=a,watermark=b,convert=jpeg,optimize,strip,flatten"
+        ),
+    )
     assert saved == ["JPEG"]
 
 
 @pytest.mark.parametrize("source", ["PNG", "JPEG", "WEBP"])
 @pytest.mark.parametrize("kind", ["png", "jpeg", "webp"])
 def test_what_it_was_made_with_goes_along(source: str, kind: str) -> None:
-    given = inscribe(part(gradient(), source), NOTE)
+    given = embed_parameters(part(gradient(), source), NOTE)
     made = apply(given, Recipe(Resize(20), Convert(kind)))  # type: ignore[arg-type]
     assert md.ImagePart(made.data).parameters == given.parameters  # from the bytes
-    clean = apply(given, Recipe(Resize(20), Convert(kind), Sanitise()))  # type: ignore[arg-type]
+    clean = apply(given, Recipe(Resize(20), Convert(kind), Sanitize()))  # type: ignore[arg-type]
     assert clean.parameters == {}
-    kept = apply(given, Recipe(Sanitise(parameters=True), Resize(20), Convert(kind)))  # type: ignore[arg-type]
+    kept = apply(given, Recipe(Sanitize(parameters=True), Resize(20), Convert(kind)))  # type: ignore[arg-type]
     assert md.ImagePart(kept.data).parameters == given.parameters
 
 
 def test_what_was_only_known_stays_known_and_out_of_the_file() -> None:
-    given = part(gradient()).noted(NOTE)
+    given = part(gradient()).with_parameters(NOTE)
     made = apply(given, Convert("jpeg"))
     assert made.parameters["seed"] == 5
     assert md.ImagePart(made.data).parameters == {}
-    assert apply(given, Sanitise()).parameters == {}
+    assert apply(given, Sanitize()).parameters == {}
 
 
 def test_a_graph_of_comfyui_becomes_plain_text() -> None:
@@ -219,7 +283,7 @@ def test_a_graph_of_comfyui_becomes_plain_text() -> None:
 
 
 def test_text_that_has_no_room_is_left_out_and_that_is_said() -> None:
-    given = inscribe(part(gradient()), NOTE | {"prompt": "x" * 50_000})
+    given = embed_parameters(part(gradient()), NOTE | {"prompt": "x" * 50_000})
     for kind in ("jpeg", "avif"):
         made = apply_with_notes(given, Convert(kind))  # type: ignore[arg-type]
         assert codes(made) == ["PARAMETERS_NOT_WRITTEN"]
@@ -229,39 +293,45 @@ def test_text_that_has_no_room_is_left_out_and_that_is_said() -> None:
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
 def test_inscribing_changes_no_pixel(kind: str) -> None:
     given = part(gradient(), kind, exif=exif_of(6))
-    made = inscribe(given, NOTE)
+    made = embed_parameters(given, NOTE)
     assert pixels(made) == pixels(given)
     assert {key: made.parameters[key] for key in NOTE} == NOTE
-    assert inscribe(inscribe(given, {"prompt": "x"}), NOTE).data == made.data
-    assert inscribe(given.noted(NOTE)).parameters["seed"] == 5
+    assert embed_parameters(embed_parameters(given, {"prompt": "x"}), NOTE).data == made.data
+    assert embed_parameters(given.with_parameters(NOTE)).parameters["seed"] == 5
     assert made.to_pil().getexif()[0x0112] == 6
 
 
 @pytest.mark.parametrize("kind", ["GIF", "AVIF"])
 def test_inscribing_a_kind_without_room_is_an_error(kind: str) -> None:
     with pytest.raises(md.InvalidRequestError) as caught:
-        inscribe(part(gradient(), kind), NOTE)
-    assert (caught.value.field, caught.value.code) == ("image", "UNSUPPORTED_KIND")
+        embed_parameters(part(gradient(), kind), NOTE)
+    assert (caught.value.field, caught.value.code) == ("image", "UNSUPPORTED_FORMAT")
 
 
 def test_inscribing_nothing_or_too_much_is_an_error() -> None:
-    for image, values in ((part(gradient()), None), (part(gradient(), "JPEG"), {"prompt": "x" * 40_000}), (part(gradient()), {})):
+    for image, values in (
+        (part(gradient()), None),
+        (part(gradient(), "JPEG"), {"prompt": "x" * 40_000}),
+        (part(gradient()), {}),
+    ):
         with pytest.raises(md.InvalidRequestError) as caught:
-            inscribe(image, values)
+            embed_parameters(image, values)
         assert caught.value.field == "parameters"
     with pytest.raises(md.InvalidRequestError) as caught:
-        inscribe(b"", NOTE)  # type: ignore[arg-type]
+        embed_parameters(b"", NOTE)  # type: ignore[arg-type]
     assert caught.value.field == "image"
 
 
-def test_a_kind_without_a_codec_is_said_before_anything_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kind_without_a_codec_is_said_before_anything_is_done(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     given, avif = part(gradient()), part(gradient(), "AVIF")
     from PIL import features
 
     monkeypatch.setattr(features, "check", lambda name: name != "avif")
     with pytest.raises(md.UnsupportedError) as caught:
         apply(given, Convert("avif"))
-    assert caught.value.field == "kind"
+    assert caught.value.field == "format"
     with pytest.raises(md.UnsupportedError) as caught:
         apply(avif, Resize(3))
     assert caught.value.field == "image"

@@ -1,4 +1,4 @@
-"""Several pictures at once: sheets, strips, comparisons, masks, and sets derived from one."""
+"""Several images at once: sheets, strips, comparisons, masks, and sets derived from one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from majordomo.imaging import (
     Derivative,
     Recipe,
     Resize,
-    Sanitise,
+    Sanitize,
     Text,
     apply,
     before_after,
@@ -36,20 +36,32 @@ from majordomo.imaging import (
 from majordomo.imaging.prepare import mask_for
 from majordomo.settings import Limits
 from tests.support.hypothesis_effort import tries
-from tests.support.sample_images import animation, at, corners, exif_of, gradient, noisy, part, telling
+from tests.support.sample_images import (
+    animation,
+    at,
+    corners,
+    exif_of,
+    gradient,
+    noisy,
+    part,
+    telling,
+)
 
 RED, LIME, BLUE = ((255, 0, 0), (0, 255, 0), (0, 0, 255))
-PLAIN = [part(Image.new("RGB", (40, 20), colour)) for colour in ("red", "lime", "blue")]
+PLAIN = [part(Image.new("RGB", (40, 20), color)) for color in ("red", "lime", "blue")]
 BROKEN = md.ImagePart(part(noisy()).data[:200])
 
 
-def test_a_sheet_has_its_pictures_in_rows() -> None:
+def test_a_sheet_has_its_images_in_rows() -> None:
     sheet = contact_sheet(PLAIN, columns=2, tile=40, margin=10)
     assert (sheet.width, sheet.height) == (110, 70)  # no higher than they are
     assert [at(sheet, *place) for place in ((30, 20), (80, 20), (30, 50))] == [RED, LIME, BLUE]
     assert at(sheet, 80, 50) == (255, 255, 255)
     mixed = contact_sheet([PLAIN[0], part(Image.new("RGB", (10, 40)))], tile=40, margin=10)
-    assert [at(mixed, 30, 15), at(mixed, 30, 30)] == [(255, 255, 255), RED]  # in the middle of its tile
+    assert [at(mixed, 30, 15), at(mixed, 30, 30)] == [
+        (255, 255, 255),
+        RED,
+    ]  # in the middle of its tile
 
 
 def test_a_sheet_is_about_as_wide_as_high_unless_told() -> None:
@@ -59,19 +71,33 @@ def test_a_sheet_is_about_as_wide_as_high_unless_told() -> None:
 
 def test_captions_stand_below_and_are_cut_to_the_tile() -> None:
     plain = contact_sheet(PLAIN, tile=60, columns=3, margin=10)
-    told = contact_sheet(PLAIN, ["one", "", "a caption that is far too long for its tile"], tile=60, columns=3, margin=10)
+    told = contact_sheet(
+        PLAIN,
+        ["one", "", "a caption that is far too long for its tile"],
+        tile=60,
+        columns=3,
+        margin=10,
+    )
     assert told.height > plain.height
     below = told.to_pil().crop((0, 41, told.width, told.height)).convert("L")
-    dark = [min(below.crop((10 + 70 * n, 0, 70 + 70 * n, below.height)).tobytes()) < 100 for n in range(3)]
+    dark = [
+        min(below.crop((10 + 70 * n, 0, 70 + 70 * n, below.height)).tobytes()) < 100
+        for n in range(3)
+    ]
     assert dark == [True, False, True]
     assert min(below.crop((0, 0, 9, below.height)).tobytes()) == 255
     assert min(below.crop((told.width - 9, 0, told.width, below.height)).tobytes()) == 255
 
 
-def test_a_sheet_shows_pictures_as_they_are_seen() -> None:
+def test_a_sheet_shows_images_as_they_are_seen() -> None:
     turned = part(corners(), exif=exif_of(6))
     sheet = contact_sheet(
-        [turned, animation("GIF"), part(Image.new("RGBA", (9, 9)))], tile=40, margin=0, columns=3, background="#202020", kind="webp"
+        [turned, animation("GIF"), part(Image.new("RGBA", (9, 9)))],
+        tile=40,
+        margin=0,
+        columns=3,
+        background="#202020",
+        format="webp",
     )
     assert sheet.mime == "image/webp"
     assert at(sheet, 15, 5) == pytest.approx(BLUE, abs=60)
@@ -91,7 +117,7 @@ def test_a_sheet_shows_pictures_as_they_are_seen() -> None:
         ({"images": PLAIN, "tile": 1}, "tile"),
         ({"images": PLAIN * 100, "tile": 4096}, "tile"),
         ({"images": PLAIN, "background": "?"}, "background"),
-        ({"images": PLAIN, "kind": "gif"}, "kind"),
+        ({"images": PLAIN, "format": "gif"}, "format"),
         ({"images": PLAIN, "captions": ["a"] * 3, "font": "/nowhere.ttf"}, "font"),
         ({"images": PLAIN * 200}, "images"),
     ],
@@ -113,7 +139,7 @@ def test_before_and_after_stand_side_by_side() -> None:
     assert (caught.value.field, caught.value.code) == ("after", "BAD_IMAGE")
 
 
-def test_equal_pictures_compare_as_equal_whatever_their_file() -> None:
+def test_equal_images_compare_as_equal_whatever_their_file() -> None:
     image = gradient(64, 48)
     same = compare(part(image), part(image, "WEBP", lossless=True))
     assert same.identical
@@ -121,35 +147,53 @@ def test_equal_pictures_compare_as_equal_whatever_their_file() -> None:
 
 
 def test_an_error_is_told_in_shares_of_all_there_could_be() -> None:
-    black, white, grey = (part(Image.new("RGB", (8, 8), colour)) for colour in ("black", "white", (51, 51, 51)))
+    black, white, gray = (
+        part(Image.new("RGB", (8, 8), color)) for color in ("black", "white", (51, 51, 51))
+    )
     assert compare(black, white).mean_error == 1
-    assert compare(black, grey).mean_error == pytest.approx(0.2)
+    assert compare(black, gray).mean_error == pytest.approx(0.2)
     dot = Image.new("RGB", (10, 10))
     dot.putpixel((0, 0), (255, 255, 255))
     told = compare(part(Image.new("RGB", (10, 10))), part(dot))
     assert (told.mean_error, told.largest_error, told.identical) == (pytest.approx(0.01), 1, False)
 
 
-def test_colours_that_transparency_hides_do_not_count() -> None:
+def test_colors_that_transparency_hides_do_not_count() -> None:
     a, b = (part(Image.new("RGBA", (4, 4), (level, 0, 0, 0))) for level in (0, 255))
     assert compare(a, b).identical
-    assert compare(a, part(Image.new("RGBA", (4, 4), (0, 0, 0, 255)))).mean_error == pytest.approx(0.25)
+    assert compare(a, part(Image.new("RGBA", (4, 4), (0, 0, 0, 255)))).mean_error == pytest.approx(
+        0.25
+    )
 
 
-def test_hashes_are_near_for_one_picture_and_far_for_two() -> None:
-    photo = md.Offline().image_model("sketch").generate_sync("a lighthouse at dusk", size="256x192", seed=3).image
-    other = md.Offline().image_model("sketch").generate_sync("a forest in the morning", size="256x192", seed=4).image
+def test_hashes_are_near_for_one_image_and_far_for_two() -> None:
+    photo = (
+        md.Offline()
+        .image_model("renderer")
+        .generate_sync("a lighthouse at dusk", size="256x192", seed=3)
+        .image
+    )
+    other = (
+        md.Offline()
+        .image_model("renderer")
+        .generate_sync("a forest in the morning", size="256x192", seed=4)
+        .image
+    )
     like = apply(photo, Recipe(Resize(180), Convert("jpeg", 60)))
     for one in (dhash, phash):
         assert 0 <= one(photo) < 2**64
         assert distance(one(photo), one(like)) <= 6
         assert distance(one(photo), one(other)) >= 14
     told = compare(photo, like)
-    assert (told.same_size, told.dhash_distance <= 6, told.phash_distance <= 6) == (False, True, True)
+    assert (told.same_size, told.dhash_distance <= 6, told.phash_distance <= 6) == (
+        False,
+        True,
+        True,
+    )
     assert phash(PLAIN[0]) == phash(PLAIN[0])
 
 
-def test_a_comparison_names_the_picture_that_is_broken() -> None:
+def test_a_comparison_names_the_image_that_is_broken() -> None:
     for a, b, field in ((BROKEN, PLAIN[0], "a"), (PLAIN[0], BROKEN, "b")):
         with pytest.raises(md.InvalidRequestError) as caught:
             compare(a, b)
@@ -213,7 +257,10 @@ def test_a_mask_with_transparency_is_refused() -> None:
 
 def test_masks_are_what_backends_take() -> None:
     mask = mask_rectangle(PLAIN[0], (0, 0, 9, 9), feather=2)
-    assert mask_for(mask, (40, 20), "luminance", Limits()).to_pil().tobytes() == mask.to_pil().tobytes()
+    assert (
+        mask_for(mask, (40, 20), "luminance", Limits()).to_pil().tobytes()
+        == mask.to_pil().tobytes()
+    )
 
 
 def test_a_set_has_names_sizes_kinds_and_hashes() -> None:
@@ -225,10 +272,15 @@ def test_a_set_has_names_sizes_kinds_and_hashes() -> None:
         ("original", "image/png", 600),
     ]
     assert thumbnail.filename == "Büro_Foto_png-thumbnail.webp"
-    assert original.image == apply(given_, Sanitise())
+    assert original.image == apply(given_, Sanitize())
     assert thumbnail.sha256 == thumbnail.image.sha256
     told = json.loads(json.dumps(web.to_dict()))
-    assert (told["file"], told["width"], told["height"], told["bytes"]) == (web.filename, 600, 400, len(web.image.data))
+    assert (told["file"], told["width"], told["height"], told["bytes"]) == (
+        web.filename,
+        600,
+        400,
+        len(web.image.data),
+    )
     assert [note.code for note in web.notes] == ["NOT_ENLARGED"]
 
 
@@ -236,29 +288,52 @@ def test_a_set_is_decoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[object] = []
     real = Image.open
     given_ = part(gradient(200, 100))
-    monkeypatch.setattr(Image, "open", lambda *args, **rest: (opened.append(1), real(*args, **rest))[1])
+    monkeypatch.setattr(
+        Image, "open", lambda *args, **rest: (opened.append(1), real(*args, **rest))[1]
+    )
     made = derive(
-        given_, [Derivative("a", size=50), Derivative("b", Text("x")), Derivative("c", Crop(aspect="1:1")), Derivative("d", Sanitise())]
+        given_,
+        [
+            Derivative("a", size=50),
+            Derivative("b", Text("x")),
+            Derivative("c", Crop(aspect="1:1")),
+            Derivative("d", Sanitize()),
+        ],
     )
     assert len(made) == 4
     assert len(opened) == 1
-    assert derive(given_, [Derivative("only", Sanitise())])[0].image == apply(given_, Sanitise())
+    assert derive(given_, [Derivative("only", Sanitize())])[0].image == apply(given_, Sanitize())
     assert len(opened) == 1
 
 
 def test_what_decoding_has_to_tell_is_told_to_each() -> None:
-    made = derive(animation("PNG"), [Derivative("a", size=5), Derivative("b", size=6), Derivative("c")])
+    made = derive(
+        animation("PNG"), [Derivative("a", size=5), Derivative("b", size=6), Derivative("c")]
+    )
     assert [[note.code for note in d.notes] for d in made] == [["FIRST_FRAME"], ["FIRST_FRAME"], []]
 
 
 STEPS = st.sampled_from(
-    [Resize(20), Text("a"), Sanitise(), Convert("jpeg"), Convert("webp", 50), Crop(aspect="1:1"), Resize(9, 9, "fill", fast=True)]
+    [
+        Resize(20),
+        Text("a"),
+        Sanitize(),
+        Convert("jpeg"),
+        Convert("webp", 50),
+        Crop(aspect="1:1"),
+        Resize(9, 9, "fill", fast=True),
+    ]
 )
 
 
-@given(st.lists(st.lists(STEPS, max_size=3), min_size=1, max_size=3), st.sampled_from(["PNG", "JPEG", "WEBP"]))
+@given(
+    st.lists(st.lists(STEPS, max_size=3), min_size=1, max_size=3),
+    st.sampled_from(["PNG", "JPEG", "WEBP"]),
+)
 @settings(max_examples=tries(30), deadline=None)
-def test_a_set_is_deterministic_and_its_members_do_not_see_each_other(recipes: list[list[object]], kind: str) -> None:
+def test_a_set_is_deterministic_and_its_members_do_not_see_each_other(
+    recipes: list[list[object]], kind: str
+) -> None:
     given_ = part(gradient(40, 30), kind)
     wanted = [Derivative(f"d{index}", Recipe(*steps)) for index, steps in enumerate(recipes)]  # type: ignore[arg-type]
     first, second = derive(given_, wanted), derive(given_, list(reversed(wanted)))
@@ -267,13 +342,19 @@ def test_a_set_is_deterministic_and_its_members_do_not_see_each_other(recipes: l
 
 async def test_a_set_is_made_beside_the_loop() -> None:
     given_ = part(gradient())
-    assert await derive_async(given_, STANDARD_SET, stem="a") == derive(given_, STANDARD_SET, stem="a")
+    assert await derive_async(given_, STANDARD_SET, stem="a") == derive(
+        given_, STANDARD_SET, stem="a"
+    )
 
 
 def test_an_error_in_a_set_names_the_derivative() -> None:
     with pytest.raises(md.InvalidRequestError) as caught:
         derive(PLAIN[0], [Derivative("good", size=5), Derivative("bad", Crop(box=(0, 0, 999, 9)))])
-    assert (caught.value.field, caught.value.details["derivative"], caught.value.details["step"]) == ("box", "bad", "steps[0].crop")
+    assert (
+        caught.value.field,
+        caught.value.details["derivative"],
+        caught.value.details["step"],
+    ) == ("box", "bad", "steps[0].crop")
 
 
 @pytest.mark.parametrize("wanted", [[Derivative("a"), Derivative("A")], "abc", [Recipe()], None])
@@ -286,7 +367,7 @@ def test_a_set_that_cannot_be_names_its_field(wanted: object) -> None:
 def test_a_shorthand_is_checked_when_it_is_written() -> None:
     for fields, field in (
         ({"size": 0}, "width"),
-        ({"format": "gif"}, "kind"),
+        ({"format": "gif"}, "format"),
         ({"quality": 3}, "quality"),
         ({"recipe": "strip"}, "recipe"),
     ):

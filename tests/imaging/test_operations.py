@@ -10,7 +10,20 @@ from hypothesis import strategies as st
 
 import majordomo as md
 from majordomo import imaging
-from majordomo.imaging import Convert, Crop, Derivative, Fit, Flatten, Optimise, Orient, Recipe, Resize, Sanitise, Text, Watermark
+from majordomo.imaging import (
+    Convert,
+    Crop,
+    Derivative,
+    Fit,
+    Flatten,
+    Optimize,
+    Orient,
+    Recipe,
+    Resize,
+    Sanitize,
+    Text,
+    Watermark,
+)
 from tests.support.sample_images import gradient, part
 
 LINES = {
@@ -23,21 +36,27 @@ LINES = {
     "crop=16:9:smart": Recipe(Crop(aspect="16:9", how="smart")),
     "crop=100x50:anchor=top": Recipe(Crop(width=100, height=50, anchor="top")),
     "crop=1/2/30/40": Recipe(Crop(box=(1, 2, 30, 40))),
-    "strip": Recipe(Sanitise()),
-    "sanitise:icc=no:apply:parameters": Recipe(Sanitise("apply", icc=False, parameters=True)),
+    "strip": Recipe(Sanitize()),
+    "sanitize:icc=no:apply:parameters": Recipe(Sanitize("apply", icc=False, parameters=True)),
     "orient": Recipe(Orient()),
     "rotate=90:mirror": Recipe(Orient(90, mirror=True)),
     "convert=JPG:quality=80": Recipe(Convert("jpeg", 80)),
-    "convert=webp:lossless:srgb": Recipe(Convert("webp", lossless=True, colours="srgb")),
-    "optimise": Recipe(Optimise()),
-    "optimize:colours=16": Recipe(Optimise(16)),
+    "convert=webp:lossless:srgb": Recipe(Convert("webp", lossless=True, colors="srgb")),
+    "optimize": Recipe(Optimize()),
+    "optimize:colors=16": Recipe(Optimize(16)),
     "fit=100000:formats=webp/jpeg:min_side=64": Recipe(Fit(100_000, ("webp", "jpeg"), 64)),
     "flatten=#ff0000": Recipe(Flatten("#ff0000")),
     "flatten": Recipe(Flatten()),
     "text=BLUE ROOM:anchor=top:size=0.12": Recipe(Text("BLUE ROOM", "top", 0.12)),
-    r'text="Hello, \"world\": x\nnext":opacity=0.5': Recipe(Text('Hello, "world": x\nnext', opacity=0.5)),
-    "watermark=© me:tile:angle=30:opacity=0.2": Recipe(Watermark("© me", tile=True, angle=30.0, opacity=0.2)),
-    " resize=1024 , convert=webp , strip ": Recipe(Resize(1024, how="long_side"), Convert("webp"), Sanitise()),
+    r'text="Hello, \"world\": x\nnext":opacity=0.5': Recipe(
+        Text('Hello, "world": x\nnext', opacity=0.5)
+    ),
+    "watermark=© me:tile:angle=30:opacity=0.2": Recipe(
+        Watermark("© me", tile=True, angle=30.0, opacity=0.2)
+    ),
+    " resize=1024 , convert=webp , strip ": Recipe(
+        Resize(1024, how="long_side"), Convert("webp"), Sanitize()
+    ),
 }
 
 
@@ -51,13 +70,15 @@ def test_json_gives_back_the_same_recipe(recipe: Recipe) -> None:
     assert Recipe.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
 
 
-def test_json_holds_a_watermarks_picture() -> None:
-    recipe = Recipe(Watermark(picture=part(gradient(4, 4))))
+def test_json_holds_a_watermarks_image() -> None:
+    recipe = Recipe(Watermark(image=part(gradient(4, 4))))
     assert Recipe.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
 
 
 def test_json_leaves_defaults_out() -> None:
-    assert Recipe(Resize(10), Sanitise()).to_dict() == {"steps": [{"step": "resize", "width": 10}, {"step": "sanitise"}]}
+    assert Recipe(Resize(10), Sanitize()).to_dict() == {
+        "steps": [{"step": "resize", "width": 10}, {"step": "sanitize"}]
+    }
 
 
 WRONG_LINES = {
@@ -76,7 +97,7 @@ WRONG_LINES = {
     "crop=1/2/3": "steps[0].box",
     "crop=0:9": "steps[0].aspect",
     "crop=30/30/10/10": "steps[0].box",
-    "convert=gif": "steps[0].kind",
+    "convert=gif": "steps[0].format",
     "convert=png:quality=3": "steps[0].quality",
     "convert=webp:quality=101": "steps[0].quality",
     "fit": "steps[0].max_bytes",
@@ -88,7 +109,7 @@ WRONG_LINES = {
     "text=a:size=nan": "steps[0].size",
     "text=a:anchor=middle": "steps[0].anchor",
     "watermark": "steps[0].text",
-    "optimise:colours=1": "steps[0].colours",
+    "optimize:colors=1": "steps[0].colors",
     "rotate=45": "steps[0].turn",
     ",".join(["strip"] * 101): "recipe",
     "text=" + "a" * 2001: "steps[0].text",
@@ -116,10 +137,10 @@ def test_a_wrong_line_names_the_step_and_the_field(line: str, field: str) -> Non
         ({"steps": [{"step": "resize", "width": "3"}]}, "steps[0].width"),
         ({"steps": [{"step": "resize", "width": True}]}, "steps[0].width"),
         ({"steps": [{"step": "resize", "width": 3, "fast": 1}]}, "steps[0].fast"),
-        ({"steps": [{"step": "sanitise", "icc": None}]}, "steps[0].icc"),
-        ({"steps": [{"step": "convert", "kind": None}]}, "steps[0].kind"),
-        ({"steps": [{"step": "convert", "kind": ["png"]}]}, "steps[0].kind"),
-        ({"steps": [{"step": "convert", "kind": "png", "background": 3}]}, "steps[0].background"),
+        ({"steps": [{"step": "sanitize", "icc": None}]}, "steps[0].icc"),
+        ({"steps": [{"step": "convert", "format": None}]}, "steps[0].format"),
+        ({"steps": [{"step": "convert", "format": ["png"]}]}, "steps[0].format"),
+        ({"steps": [{"step": "convert", "format": "png", "background": 3}]}, "steps[0].background"),
         ({"steps": [{"step": "fit", "max_bytes": None}]}, "steps[0].max_bytes"),
         ({"steps": [{"step": "fit", "max_bytes": 9, "formats": []}]}, "steps[0].formats"),
         ({"steps": [{"step": "fit", "max_bytes": 9, "formats": [[]]}]}, "steps[0].formats"),
@@ -130,9 +151,15 @@ def test_a_wrong_line_names_the_step_and_the_field(line: str, field: str) -> Non
         ({"steps": [{"step": "text", "text": "a\0"}]}, "steps[0].text"),
         ({"steps": [{"step": "text", "text": "a", "size": None}]}, "steps[0].size"),
         ({"steps": [{"step": "text", "text": "a", "font": 5}]}, "steps[0].font"),
-        ({"steps": [{"step": "watermark", "text": "a", "picture": "data:image/png;base64,AAAA"}]}, "steps[0].picture"),
-        ({"steps": [{"step": "watermark", "picture": "https://example.com/a.png"}]}, "steps[0].picture"),
-        ({"steps": [{"step": "watermark", "picture": 5}]}, "steps[0].picture"),
+        (
+            {"steps": [{"step": "watermark", "text": "a", "image": "data:image/png;base64,AAAA"}]},
+            "steps[0].image",
+        ),
+        (
+            {"steps": [{"step": "watermark", "image": "https://example.com/a.png"}]},
+            "steps[0].image",
+        ),
+        ({"steps": [{"step": "watermark", "image": 5}]}, "steps[0].image"),
     ],
 )
 def test_wrong_json_names_the_step_and_the_field(values: object, field: str) -> None:
@@ -146,13 +173,51 @@ JSON = st.recursive(
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     max_leaves=8,
 )
-NAMES = st.sampled_from(["sanitise", "resize", "crop", "convert", "text", "watermark", "fit", "orient", "optimise", "flatten", "other"])
+NAMES = st.sampled_from(
+    [
+        "sanitize",
+        "resize",
+        "crop",
+        "convert",
+        "text",
+        "watermark",
+        "fit",
+        "orient",
+        "optimize",
+        "flatten",
+        "other",
+    ]
+)
 FIELDS = st.sampled_from(
-    ["width", "height", "how", "box", "kind", "text", "picture", "formats", "max_bytes", "turn", "quality", "aspect", "anchor", "icc"]
+    [
+        "width",
+        "height",
+        "how",
+        "box",
+        "kind",
+        "text",
+        "image",
+        "formats",
+        "max_bytes",
+        "turn",
+        "quality",
+        "aspect",
+        "anchor",
+        "icc",
+    ]
 )
 
 
-@given(st.lists(st.builds(lambda name, rest: {**rest, "step": name}, NAMES, st.dictionaries(FIELDS, JSON, max_size=4)), max_size=3))
+@given(
+    st.lists(
+        st.builds(
+            lambda name, rest: {**rest, "step": name},
+            NAMES,
+            st.dictionaries(FIELDS, JSON, max_size=4),
+        ),
+        max_size=3,
+    )
+)
 def test_any_json_is_a_recipe_or_a_typed_error(steps: list[object]) -> None:
     try:
         recipe = Recipe.from_dict({"steps": steps})
@@ -171,8 +236,14 @@ def test_any_line_is_a_recipe_or_a_typed_error(line: str) -> None:
 
 
 def test_steps_and_recipes_add_up_in_order() -> None:
-    a, b, c = Resize(10), Sanitise(), Convert("webp")
-    assert a + b + c == Recipe(a, b) + c == Recipe(a) + Recipe(b, c) == a + Recipe(b, c) == Recipe(a, b, c)
+    a, b, c = Resize(10), Sanitize(), Convert("webp")
+    assert (
+        a + b + c
+        == Recipe(a, b) + c
+        == Recipe(a) + Recipe(b, c)
+        == a + Recipe(b, c)
+        == Recipe(a, b, c)
+    )
     assert list(Recipe(a, b)) == [a, b]
     assert len(Recipe()) == 0
 
@@ -202,12 +273,15 @@ def test_every_public_name_is_there() -> None:
     assert set(imaging.__all__) <= set(dir(imaging))
     assert set(imaging._NAMES) == set(imaging.__all__)
     with pytest.raises(AttributeError, match="nothing"):
-        imaging.nothing  # noqa: B018
+        imaging.nothing
 
 
 def loaded_by(code: str) -> set[str]:
     done = subprocess.run(
-        [sys.executable, "-c", f"import sys; {code}; print(' '.join(sys.modules))"], capture_output=True, text=True, check=True
+        [sys.executable, "-c", f"import sys; {code}; print(' '.join(sys.modules))"],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return set(done.stdout.split())
 

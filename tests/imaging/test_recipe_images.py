@@ -10,6 +10,11 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.mark.slow
-def test_the_pictures_in_the_docs_are_what_their_recipes_make() -> None:
-    done = subprocess.run([sys.executable, ROOT / "scripts" / "recipe-pictures", "--check"], capture_output=True, text=True, check=False)
+def test_the_images_in_the_docs_are_what_their_recipes_make() -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "scripts" / "recipe-images", "--check"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr

@@ -23,7 +23,7 @@ from majordomo.imaging import (
     Convert,
     Recipe,
     Resize,
-    Sanitise,
+    Sanitize,
     apply,
     apply_async,
     apply_async_with_notes,
@@ -42,7 +42,7 @@ def failing(given: object, recipe: object = SMALL, **limits: int) -> tuple[str |
     return caught.value.field, caught.value.code
 
 
-def test_nothing_to_do_is_the_same_picture() -> None:
+def test_nothing_to_do_is_the_same_image() -> None:
     given = part(gradient(), "JPEG")
     assert apply(given, Recipe()) is given
     assert apply_with_notes(given, Recipe()) == Applied(given)
@@ -53,7 +53,7 @@ def test_a_single_step_is_a_recipe() -> None:
     assert apply(given, Resize(8)) == apply(given, Recipe(Resize(8)))
 
 
-def test_only_pictures_and_recipes_are_taken() -> None:
+def test_only_images_and_recipes_are_taken() -> None:
     assert failing(b"bytes")[0] == "image"
     assert failing(part(gradient()), "resize=8")[0] == "recipe"
     assert failing(part(gradient()), None)[0] == "recipe"
@@ -68,16 +68,18 @@ def test_a_truncated_file_is_a_bad_image(kind: str) -> None:
 
 @given(st.sampled_from(["PNG", "JPEG", "WEBP", "GIF", "AVIF"]), st.data())
 @settings(max_examples=tries(80), deadline=None)
-def test_broken_bytes_are_a_picture_or_a_typed_error(kind: str, data: st.DataObject) -> None:
+def test_broken_bytes_are_an_image_or_a_typed_error(kind: str, data: st.DataObject) -> None:
     whole = bytearray(WHOLE[kind])
     for _ in range(data.draw(st.integers(1, 5))):
         whole[data.draw(st.integers(4, len(whole) - 1))] = data.draw(st.integers(0, 255))
     try:
         made = apply(
-            md.ImagePart(bytes(whole)), Recipe(Resize(8, 8, "exact", enlarge=True), Convert("png")), limits=md.Limits(pixels=10_000)
+            md.ImagePart(bytes(whole)),
+            Recipe(Resize(8, 8, "exact", enlarge=True), Convert("png")),
+            limits=md.Limits(max_image_pixels=10_000),
         )
     except md.InvalidRequestError as error:
-        assert error.code in ("BAD_IMAGE", "NOT_A_PICTURE", "PICTURE_TOO_LARGE")
+        assert error.code in ("BAD_IMAGE", "NOT_AN_IMAGE", "IMAGE_TOO_LARGE")
     else:
         assert (made.width, made.height) == (8, 8)
 
@@ -89,35 +91,58 @@ def bomb(width: int, height: int) -> md.ImagePart:
     """A PNG of a few kilobytes that wants gigabytes."""
     packed = zlib.compress(bytes(1 << 20), 9)
     head = struct.pack(">IIBBBBB", width, height, 8, 6, 0, 0, 0)
-    return md.ImagePart(b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", head) + png_chunk(b"IDAT", packed) + png_chunk(b"IEND", b""))
+    return md.ImagePart(
+        b"\x89PNG\r\n\x1a\n"
+        + png_chunk(b"IHDR", head)
+        + png_chunk(b"IDAT", packed)
+        + png_chunk(b"IEND", b"")
+    )
 
 
 def test_a_bomb_is_refused_by_its_header() -> None:
-    for step in (SMALL, Sanitise(), Recipe()):
-        assert failing(bomb(16_000, 16_000), step) == ("image", "PICTURE_TOO_LARGE")
-    assert failing(bomb(16_385, 1)) == ("image", "PICTURE_TOO_LARGE")
+    for step in (SMALL, Sanitize(), Recipe()):
+        assert failing(bomb(16_000, 16_000), step) == ("image", "IMAGE_TOO_LARGE")
+    assert failing(bomb(16_385, 1)) == ("image", "IMAGE_TOO_LARGE")
 
 
 def test_limits_are_the_callers() -> None:
     given = part(noisy(100, 50))
-    assert failing(given, pixels=4999) == ("image", "PICTURE_TOO_LARGE")
-    assert failing(given, side=99) == ("image", "PICTURE_TOO_LARGE")
-    assert failing(given, picture=len(given.data) - 1) == ("image", "PICTURE_TOO_LARGE")
-    assert apply(given, SMALL, limits=md.Limits(pixels=5000, side=100, picture=len(given.data))).width == 8
+    assert failing(given, max_image_pixels=4999) == ("image", "IMAGE_TOO_LARGE")
+    assert failing(given, max_image_side=99) == ("image", "IMAGE_TOO_LARGE")
+    assert failing(given, max_image_bytes=len(given.data) - 1) == ("image", "IMAGE_TOO_LARGE")
+    assert (
+        apply(
+            given,
+            SMALL,
+            limits=md.Limits(
+                max_image_pixels=5000, max_image_side=100, max_image_bytes=len(given.data)
+            ),
+        ).width
+        == 8
+    )
 
 
-def test_a_text_bomb_in_a_picture_is_a_typed_error_or_nothing() -> None:
+def test_a_text_bomb_in_an_image_is_a_typed_error_or_nothing() -> None:
     data = part(gradient()).data
-    bombed = data[:33] + png_chunk(b"zTXt", b"parameters\0\0" + zlib.compress(bytes(80 << 20), 9)) + data[33:]
+    bombed = (
+        data[:33]
+        + png_chunk(b"zTXt", b"parameters\0\0" + zlib.compress(bytes(80 << 20), 9))
+        + data[33:]
+    )
     given = md.ImagePart(bombed)
-    assert len(apply(given, Sanitise()).data) < 20_000
+    assert len(apply(given, Sanitize()).data) < 20_000
     assert failing(given) == ("image", "BAD_IMAGE")  # Pillow's own guard
-    assert apply(given, Recipe(Sanitise())).parameters == {}
+    assert apply(given, Recipe(Sanitize())).parameters == {}
 
 
 def test_a_pixel_goes_through_every_step() -> None:
     given = part(Image.new("RGBA", (1, 1), (9, 8, 7, 6)))
-    made = apply(given, Recipe.parse("strip,orient,resize=5,crop=1:1:smart,flatten,watermark=a,optimise,convert=webp,fit=9000"))
+    made = apply(
+        given,
+        Recipe.parse(
+            "strip,orient,resize=5,crop=1:1:smart,flatten,watermark=a,optimize,convert=webp,fit=9000"
+        ),
+    )
     assert (made.width, made.height, made.mime) == (1, 1, "image/webp")
 
 
@@ -125,18 +150,21 @@ def test_bytes_behind_the_end_do_not_come_along() -> None:
     for kind in ("PNG", "JPEG", "WEBP", "GIF"):
         data = part(gradient(), kind).data
         polyglot = md.ImagePart(data + b"PK\3\4<?php evil")
-        assert apply(polyglot, Sanitise()).data == apply(md.ImagePart(data), Sanitise()).data
+        assert apply(polyglot, Sanitize()).data == apply(md.ImagePart(data), Sanitize()).data
         assert b"php" not in apply(polyglot, Resize(8)).data
 
 
 def test_the_step_that_failed_is_named() -> None:
     with pytest.raises(md.InvalidRequestError) as caught:
-        apply(part(gradient()), Recipe(Sanitise(), imaging.Crop(box=(0, 0, 900, 1))))
+        apply(part(gradient()), Recipe(Sanitize(), imaging.Crop(box=(0, 0, 900, 1))))
     assert caught.value.to_dict()["details"] == {"field": "box", "step": "steps[1].crop"}
 
 
-def test_one_given_picture_serves_many_threads() -> None:
-    given, recipe = telling(gradient(200, 150), "JPEG", 6), Recipe.parse("resize=50,text=hello,convert=webp")
+def test_one_given_image_serves_many_threads() -> None:
+    given, recipe = (
+        telling(gradient(200, 150), "JPEG", 6),
+        Recipe.parse("resize=50,text=hello,convert=webp"),
+    )
     expected = apply(given, recipe)
     made: list[md.ImagePart] = []
     running = [threading.Thread(target=lambda: made.append(apply(given, recipe))) for _ in range(4)]
@@ -152,7 +180,9 @@ async def test_the_async_form_does_the_same_in_another_thread() -> None:
     assert await apply_async(given, SMALL) == apply(given, SMALL)
     assert await apply_async_with_notes(given, Resize(900)) == apply_with_notes(given, Resize(900))
     assert await in_thread(threading.get_ident) != threading.get_ident()
-    assert await in_thread(imaging.contact_sheet, [given], columns=1) == imaging.contact_sheet([given], columns=1)
+    assert await in_thread(imaging.contact_sheet, [given], columns=1) == imaging.contact_sheet(
+        [given], columns=1
+    )
 
 
 async def test_an_error_comes_out_of_the_thread() -> None:
@@ -170,16 +200,16 @@ async def test_no_more_threads_work_than_there_are_processors() -> None:
         with lock:
             now += 1
             most = max(most, now)
-            if now == threads.WORKERS:
+            if now == threads.MAX_WORKERS:
                 gate.set()
         gate.wait(10)
         with lock:
             now -= 1
 
     async with anyio.create_task_group() as group:
-        for _ in range(threads.WORKERS * 5):
+        for _ in range(threads.MAX_WORKERS * 5):
             group.start_soon(in_thread, work)
-    assert most == threads.WORKERS
+    assert most == threads.MAX_WORKERS
 
 
 async def test_a_cancellation_waits_for_nothing_and_what_has_not_begun_is_never_done() -> None:
@@ -191,9 +221,9 @@ async def test_a_cancellation_waits_for_nothing_and_what_has_not_begun_is_never_
 
     try:
         async with anyio.create_task_group() as group:
-            for _ in range(threads.WORKERS):
+            for _ in range(threads.MAX_WORKERS):
                 group.start_soon(in_thread, block)
-            while len(began) < threads.WORKERS:
+            while len(began) < threads.MAX_WORKERS:
                 await anyio.sleep(0.001)
             async with anyio.create_task_group() as inner:
                 inner.start_soon(in_thread, done.append, 1)
@@ -207,7 +237,9 @@ async def test_a_cancellation_waits_for_nothing_and_what_has_not_begun_is_never_
     assert done == []
 
 
-async def test_work_that_nobody_waits_for_stops_at_the_next_step(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_work_that_nobody_waits_for_stops_at_the_next_step(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     from majordomo.imaging import recipe_runner as applying
 
     began, go, ended, later = threading.Event(), threading.Event(), threading.Event(), []
@@ -246,11 +278,13 @@ def test_a_forked_child_has_threads_of_its_own() -> None:
         "if child == 0: os._exit(5 if anyio.run(im.in_thread, int) == 0 else 6)\n"
         "assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 5\n"
     )
-    subprocess.run([sys.executable, "-W", "ignore::DeprecationWarning", "-c", code], check=True, timeout=60)
+    subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code], check=True, timeout=60
+    )
 
 
 @pytest.mark.slow
-def test_memory_does_not_grow_with_the_number_of_pictures() -> None:
+def test_memory_does_not_grow_with_the_number_of_images() -> None:
     code = """
 import resource, sys
 from PIL import Image
@@ -266,9 +300,11 @@ for _ in range(9):
     peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 print(peaks[-1] - peaks[2])
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
+    )
     grown = int(done.stdout) * (1 if sys.platform == "darwin" else 1024)
-    assert grown < 2400 * 1600 * 3  # not even by one picture
+    assert grown < 2400 * 1600 * 3  # not even by one image
 
 
 def test_metadata_goes_without_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -278,6 +314,6 @@ def test_metadata_goes_without_decoding(monkeypatch: pytest.MonkeyPatch) -> None
         raise AssertionError("decoded")
 
     monkeypatch.setattr(Image, "open", refuse)
-    made = [apply(picture, Sanitise(parameters=True)) for picture in given]
+    made = [apply(image, Sanitize(parameters=True)) for image in given]
     monkeypatch.undo()
     assert [pixels(picture) for picture in made] == [pixels(picture) for picture in given]

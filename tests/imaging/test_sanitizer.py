@@ -9,18 +9,31 @@ from PIL import Image, ImageSequence
 
 import majordomo as md
 from majordomo import imaging
-from majordomo.imaging import Sanitise, apply, apply_with_notes
-from majordomo.imaging.sanitizer import sanitised
+from majordomo.imaging import Sanitize, apply, apply_with_notes
+from majordomo.imaging.sanitizer import strip_metadata
 from majordomo.media.image_containers import jpeg_segments, png_chunks, webp_chunks, webp_of
 from tests.support.hypothesis_effort import tries
-from tests.support.sample_images import SECRET, SRGB, animation, at, corners, exif_of, gradient, noisy, part, pixels, png_chunk, telling
+from tests.support.sample_images import (
+    SECRET,
+    SRGB,
+    animation,
+    at,
+    corners,
+    exif_of,
+    gradient,
+    noisy,
+    part,
+    pixels,
+    png_chunk,
+    telling,
+)
 
 KINDS = ["PNG", "JPEG", "WEBP"]
 
 
-def leftovers(picture: md.ImagePart) -> set[str]:
-    """What Pillow finds in the file besides the picture."""
-    info = dict(Image.open(io.BytesIO(picture.data)).info)
+def leftovers(image: md.ImagePart) -> set[str]:
+    """What Pillow finds in the file besides the image."""
+    info = dict(Image.open(io.BytesIO(image.data)).info)
     plain = {
         "icc_profile",
         "jfif",
@@ -40,10 +53,10 @@ def leftovers(picture: md.ImagePart) -> set[str]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_nothing_but_the_picture_and_its_colours_is_left(kind: str) -> None:
+def test_nothing_but_the_image_and_its_colors_is_left(kind: str) -> None:
     given = telling(gradient(), kind)
     assert SECRET in given.data
-    made = apply(given, Sanitise())
+    made = apply(given, Sanitize())
     assert SECRET not in made.data
     assert b"a fox" not in made.data
     assert "a fox".encode("utf-16-be") not in made.data
@@ -57,8 +70,8 @@ def test_nothing_but_the_picture_and_its_colours_is_left(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_colour_profile_goes_when_told_to(kind: str) -> None:
-    made = apply(telling(gradient(), kind), Sanitise(icc=False))
+def test_the_color_profile_goes_when_told_to(kind: str) -> None:
+    made = apply(telling(gradient(), kind), Sanitize(icc=False))
     assert "icc_profile" not in made.to_pil().info
     assert b"ICC" not in made.data
 
@@ -67,7 +80,7 @@ def test_the_colour_profile_goes_when_told_to(kind: str) -> None:
 def test_what_it_was_made_with_stays_when_told_to(kind: str) -> None:
     given = telling(gradient(), kind)
     assert given.parameters["seed"] == 5
-    made = apply(given, Sanitise(parameters=True))
+    made = apply(given, Sanitize(parameters=True))
     assert made.parameters == given.parameters
     assert SECRET not in made.data
     assert pixels(made) == pixels(given)
@@ -75,15 +88,15 @@ def test_what_it_was_made_with_stays_when_told_to(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("orientation", range(2, 9))
-def test_a_turned_picture_stays_the_right_way_up(kind: str, orientation: int) -> None:
+def test_a_turned_image_stays_the_right_way_up(kind: str, orientation: int) -> None:
     given = telling(corners(), kind, orientation)
     upright = apply(given, imaging.Orient())
-    kept = apply(given, Sanitise())
+    kept = apply(given, Sanitize())
     assert pixels(kept) == pixels(given)
     assert dict(kept.to_pil().getexif()) == {0x0112: orientation}
     assert SECRET not in kept.data
     assert pixels(apply(kept, imaging.Orient())) == pixels(upright)
-    turned = apply_with_notes(given, Sanitise(orientation="apply"))
+    turned = apply_with_notes(given, Sanitize(orientation="apply"))
     assert dict(turned.image.to_pil().getexif()) == {}
     assert pixels(turned.image) == pixels(upright)
     assert [note.code for note in turned.notes] == (["ENCODED_ANEW"] if kind == "JPEG" else [])
@@ -92,8 +105,14 @@ def test_a_turned_picture_stays_the_right_way_up(kind: str, orientation: int) ->
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "GIF"])
 def test_an_animation_keeps_its_frames(kind: str) -> None:
     given = animation(kind)
-    made = apply(md.ImagePart(given.data + b"<html>"), Sanitise())
-    frames = [[frame.convert("RGB").tobytes() for frame in ImageSequence.Iterator(Image.open(io.BytesIO(p.data)))] for p in (given, made)]
+    made = apply(md.ImagePart(given.data + b"<html>"), Sanitize())
+    frames = [
+        [
+            frame.convert("RGB").tobytes()
+            for frame in ImageSequence.Iterator(Image.open(io.BytesIO(p.data)))
+        ]
+        for p in (given, made)
+    ]
     assert len(frames[1]) == 3
     assert frames[0] == frames[1]
     assert Image.open(io.BytesIO(made.data)).info["loop"] == 0
@@ -103,14 +122,16 @@ def test_an_animation_keeps_its_frames(kind: str) -> None:
 def test_a_gifs_comment_goes() -> None:
     given = part(gradient(mode="P"), "GIF", comment=SECRET)
     assert SECRET in given.data
-    made = apply(given, Sanitise())
+    made = apply(given, Sanitize())
     assert SECRET not in made.data
     assert pixels(made) == pixels(given)
 
 
 def test_a_progressive_jpeg_keeps_all_its_scans() -> None:
-    given = part(gradient(200, 200), "JPEG", progressive=True, comment=SECRET, restart_marker_blocks=3)
-    made = apply(given, Sanitise())
+    given = part(
+        gradient(200, 200), "JPEG", progressive=True, comment=SECRET, restart_marker_blocks=3
+    )
+    made = apply(given, Sanitize())
     assert pixels(made) == pixels(given)
     assert SECRET not in made.data
 
@@ -119,8 +140,13 @@ def test_a_thumbnail_in_the_header_goes_and_the_shape_of_pixels_stays() -> None:
     data = part(gradient(), "JPEG").data
     assert data[6:10] == b"JFIF"
     thumbnail = bytes(3 * 4 * 4)
-    head = b"\xff\xd8\xff\xe0" + (16 + len(thumbnail)).to_bytes(2, "big") + b"JFIF\0\1\1\0\0\2\0\1\4\4" + thumbnail
-    made = sanitised(head + data[20:])
+    head = (
+        b"\xff\xd8\xff\xe0"
+        + (16 + len(thumbnail)).to_bytes(2, "big")
+        + b"JFIF\0\1\1\0\0\2\0\1\4\4"
+        + thumbnail
+    )
+    made = strip_metadata(head + data[20:])
     assert made[:20] == b"\xff\xd8\xff\xe0\0\x10JFIF\0\1\1\0\0\2\0\1\0\0"
     assert md.ImagePart(made).to_pil().tobytes() == md.ImagePart(data).to_pil().tobytes()
 
@@ -129,7 +155,7 @@ def test_a_comment_between_two_scans_goes() -> None:
     data = part(gradient(), "JPEG", progressive=True).data
     second = [start for marker, start, _ in jpeg_segments(data) if marker == 0xDA][1]
     comment = b"\xff\xff\xfe" + (2 + len(SECRET)).to_bytes(2, "big") + SECRET  # behind a fill byte
-    made = sanitised(data[:second] + comment + data[second:])
+    made = strip_metadata(data[:second] + comment + data[second:])
     assert SECRET not in made
     assert pixels(md.ImagePart(made)) == pixels(md.ImagePart(data))
 
@@ -144,13 +170,13 @@ def test_unknown_chunks_in_the_frames_of_a_webp_go() -> None:
         chunks.append((kind, body))
     hidden = webp_of(chunks)
     assert md.ImagePart(hidden).to_pil().n_frames == 3  # type: ignore[attr-defined]
-    assert SECRET not in sanitised(hidden)
-    assert sanitised(hidden) == sanitised(given.data)
+    assert SECRET not in strip_metadata(hidden)
+    assert strip_metadata(hidden) == strip_metadata(given.data)
 
 
 def test_an_avif_is_encoded_anew_and_says_so() -> None:
     given = part(gradient(), "AVIF", exif=exif_of().tobytes())
-    made = apply_with_notes(given, Sanitise())
+    made = apply_with_notes(given, Sanitize())
     assert SECRET in given.data
     assert SECRET not in made.image.data
     assert (made.image.mime, [note.code for note in made.notes]) == ("image/avif", ["ENCODED_ANEW"])
@@ -162,18 +188,23 @@ def test_a_truncated_file_is_told_from_a_whole_one(kind: str, lost: float) -> No
     data = part(noisy(), kind).data
     cut = data[: int(len(data) * lost) if lost < 1 else len(data) - int(lost)]
     with pytest.raises(md.InvalidRequestError) as caught:
-        apply(md.ImagePart(cut), Sanitise())
+        apply(md.ImagePart(cut), Sanitize())
     assert (caught.value.field, caught.value.code) == ("image", "BAD_IMAGE")
 
 
 def test_it_is_idempotent_and_says_nothing_where_nothing_is_lost() -> None:
     for kind in KINDS:
-        once = apply_with_notes(telling(gradient(), kind), Sanitise())
+        once = apply_with_notes(telling(gradient(), kind), Sanitize())
         assert once.notes == ()
-        assert apply(once.image, Sanitise()).data == once.image.data
+        assert apply(once.image, Sanitize()).data == once.image.data
 
 
-MODES = {"PNG": ["1", "L", "LA", "P", "RGB", "RGBA"], "JPEG": ["L", "RGB", "CMYK"], "WEBP": ["RGB", "RGBA"], "GIF": ["L", "P"]}
+MODES = {
+    "PNG": ["1", "L", "LA", "P", "RGB", "RGBA"],
+    "JPEG": ["L", "RGB", "CMYK"],
+    "WEBP": ["RGB", "RGBA"],
+    "GIF": ["L", "P"],
+}
 
 
 @given(st.data(), st.binary(max_size=60).map(lambda tail: b"\x7fS3CR\x81T" + tail))
@@ -183,7 +214,9 @@ def test_pixels_stay_bit_for_bit_and_hidden_bytes_go(data: st.DataObject, secret
     mode = data.draw(st.sampled_from(MODES[kind]))
     width, height = data.draw(st.integers(1, 40)), data.draw(st.integers(1, 40))
     image = (
-        noisy(width, height, data.draw(st.integers(0, 99)), "RGBA").convert("RGB" if mode in ("CMYK", "P", "1") else "RGBA").convert(mode)
+        noisy(width, height, data.draw(st.integers(0, 99)), "RGBA")
+        .convert("RGB" if mode in ("CMYK", "P", "1") else "RGBA")
+        .convert(mode)
     )
     plain = part(image, kind)
     hidden = plain.data + secret
@@ -191,12 +224,20 @@ def test_pixels_stay_bit_for_bit_and_hidden_bytes_go(data: st.DataObject, secret
         place = data.draw(st.integers(0, sum(1 for _ in png_chunks(plain.data)) - 2))
         where = 8 + sum(12 + len(body) for _, body in list(png_chunks(plain.data))[: place + 1])
         hidden = (
-            plain.data[:where] + png_chunk(data.draw(st.sampled_from([b"tEXt", b"eXIf", b"zzZz", b"tIME"])), secret) + plain.data[where:]
+            plain.data[:where]
+            + png_chunk(data.draw(st.sampled_from([b"tEXt", b"eXIf", b"zzZz", b"tIME"])), secret)
+            + plain.data[where:]
         )
     elif kind == "JPEG":
         marker = data.draw(st.sampled_from([0xE1, 0xE3, 0xED, 0xEF, 0xFE]))
-        hidden = plain.data[:2] + bytes((0xFF, marker)) + (len(secret) + 2).to_bytes(2, "big") + secret + plain.data[2:]
-    made = apply(md.ImagePart(hidden), Sanitise())
+        hidden = (
+            plain.data[:2]
+            + bytes((0xFF, marker))
+            + (len(secret) + 2).to_bytes(2, "big")
+            + secret
+            + plain.data[2:]
+        )
+    made = apply(md.ImagePart(hidden), Sanitize())
     assert pixels(made) == pixels(plain)
     assert made.to_pil().mode == plain.to_pil().mode
     assert secret not in made.data
@@ -205,17 +246,23 @@ def test_pixels_stay_bit_for_bit_and_hidden_bytes_go(data: st.DataObject, secret
 
 @given(st.sampled_from(["PNG", "JPEG", "WEBP", "GIF"]), st.data())
 @settings(max_examples=tries(80), deadline=None)
-def test_broken_bytes_are_a_typed_error_or_a_file_without_them(kind: str, data: st.DataObject) -> None:
-    whole = bytearray(telling(gradient(16, 12, "L"), kind).data if kind != "GIF" else part(gradient(16, 12, "P"), kind).data)
+def test_broken_bytes_are_a_typed_error_or_a_file_without_them(
+    kind: str, data: st.DataObject
+) -> None:
+    whole = bytearray(
+        telling(gradient(16, 12, "L"), kind).data
+        if kind != "GIF"
+        else part(gradient(16, 12, "P"), kind).data
+    )
     for _ in range(data.draw(st.integers(1, 6))):
         whole[data.draw(st.integers(4, len(whole) - 1))] = data.draw(st.integers(0, 255))
     try:
-        made = apply(md.ImagePart(bytes(whole)), Sanitise())
+        made = apply(md.ImagePart(bytes(whole)), Sanitize())
     except md.InvalidRequestError as error:
-        assert error.code in ("BAD_IMAGE", "NOT_A_PICTURE", "PICTURE_TOO_LARGE")
+        assert error.code in ("BAD_IMAGE", "NOT_AN_IMAGE", "IMAGE_TOO_LARGE")
     else:
         assert isinstance(made, md.ImagePart)
 
 
-def test_a_pixel_is_a_picture() -> None:
-    assert at(apply(part(Image.new("RGB", (1, 1), "red")), Sanitise()), 0, 0) == (255, 0, 0)
+def test_a_pixel_is_an_image() -> None:
+    assert at(apply(part(Image.new("RGB", (1, 1), "red")), Sanitize()), 0, 0) == (255, 0, 0)

@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 import majordomo as md
-from majordomo.imaging import Convert, Crop, Orient, Recipe, Resize, apply, apply_with_notes, compare
+from majordomo.imaging import (
+    Convert,
+    Crop,
+    Orient,
+    Recipe,
+    Resize,
+    apply,
+    apply_with_notes,
+    compare,
+)
 from tests.support.hypothesis_effort import tries
 from tests.support.sample_images import at, corners, exif_of, gradient, noisy, part, pixels
 
@@ -35,7 +44,7 @@ def test_orient_turns_an_avif_too() -> None:
     assert (made.width, made.height) == (20, 40)
 
 
-def test_an_upright_picture_is_left_alone() -> None:
+def test_an_upright_image_is_left_alone() -> None:
     given = part(corners(), "JPEG")
     assert apply(given, Orient()) is given
 
@@ -51,7 +60,7 @@ def test_orient_mirrors() -> None:
     assert at(apply(part(corners()), Orient(mirror=True)), 0, 0) == LIME
 
 
-def test_every_step_sees_the_picture_upright() -> None:
+def test_every_step_sees_the_image_upright() -> None:
     given = part(corners(), exif=exif_of(6))  # turned clockwise: blue is at the top left then
     made = apply(given, Crop(box=(0, 0, 5, 5)))
     assert at(made, 0, 0) == BLUE
@@ -96,7 +105,7 @@ def test_it_is_never_enlarged_unasked_and_that_is_said(step: Resize, size: tuple
     assert [(note.code, note.field) for note in made.notes] == [("NOT_ENLARGED", "resize")]
 
 
-def test_a_picture_that_fits_is_the_same_picture() -> None:
+def test_an_image_that_fits_is_the_same_image() -> None:
     given = part(corners(), "JPEG")
     assert apply(given, Resize(40, 20)) is given
     assert apply(given, Recipe(Resize(1000), Crop(aspect="2:1"))) is given
@@ -104,8 +113,8 @@ def test_a_picture_that_fits_is_the_same_picture() -> None:
 
 def test_fill_cuts_from_the_anchor() -> None:
     given = part(corners())
-    for anchor, colour in {"left": RED, "right": LIME}.items():
-        assert at(apply(given, Resize(10, 10, "fill", anchor=anchor)), 1, 1) == colour  # type: ignore[arg-type]
+    for anchor, color in {"left": RED, "right": LIME}.items():
+        assert at(apply(given, Resize(10, 10, "fill", anchor=anchor)), 1, 1) == color  # type: ignore[arg-type]
     tall = apply(given, Orient(90))
     assert at(apply(tall, Resize(10, 10, "fill", anchor="bottom")), 1, 8) == WHITE
 
@@ -132,41 +141,59 @@ def test_a_fast_resize_of_a_jpeg_looks_much_the_same() -> None:
         assert compare(slow, fast).mean_error < 0.03
 
 
-def test_hidden_colours_do_not_bleed() -> None:
+def test_hidden_colors_do_not_bleed() -> None:
     image = Image.new("RGBA", (40, 40), (255, 0, 0, 0))
     image.paste((0, 0, 255, 255), (20, 0, 40, 40))
     for fast in (False, True):
         made = apply(part(image), Resize(10, 10, fast=fast)).to_pil()
-        assert all(made.getpixel((x, 5))[0] < 10 for x in range(10) if made.getpixel((x, 5))[3] > 30)  # type: ignore[index]
+        assert all(
+            made.getpixel((x, 5))[0] < 10 for x in range(10) if made.getpixel((x, 5))[3] > 30
+        )  # type: ignore[index]
 
 
 def test_cropping_is_exact() -> None:
     image = noisy(64, 48)
-    assert apply(part(image), Crop(box=(3, 5, 33, 45))).to_pil().tobytes() == image.crop((3, 5, 33, 45)).tobytes()
-    assert apply(part(image), Crop(width=20, height=10)).to_pil().tobytes() == image.crop((22, 19, 42, 29)).tobytes()
+    assert (
+        apply(part(image), Crop(box=(3, 5, 33, 45))).to_pil().tobytes()
+        == image.crop((3, 5, 33, 45)).tobytes()
+    )
+    assert (
+        apply(part(image), Crop(width=20, height=10)).to_pil().tobytes()
+        == image.crop((22, 19, 42, 29)).tobytes()
+    )
 
 
 @pytest.mark.parametrize(
-    ("anchor", "colour"),
-    [("top-left", RED), ("top-right", LIME), ("bottom-left", BLUE), ("bottom-right", WHITE), ("left", RED), ("right", LIME)],
+    ("anchor", "color"),
+    [
+        ("top-left", RED),
+        ("top-right", LIME),
+        ("bottom-left", BLUE),
+        ("bottom-right", WHITE),
+        ("left", RED),
+        ("right", LIME),
+    ],
 )
-def test_a_crop_is_cut_at_its_anchor(anchor: str, colour: object) -> None:
-    assert at(apply(part(corners()), Crop(width=8, height=8, anchor=anchor)), 1, 1) == colour  # type: ignore[arg-type]
+def test_a_crop_is_cut_at_its_anchor(anchor: str, color: object) -> None:
+    assert at(apply(part(corners()), Crop(width=8, height=8, anchor=anchor)), 1, 1) == color  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("aspect", "size"), [("1:1", (20, 20)), ("2:1", (40, 20)), ("4:1", (40, 10)), ("1:1000", (1, 20))])
+@pytest.mark.parametrize(
+    ("aspect", "size"),
+    [("1:1", (20, 20)), ("2:1", (40, 20)), ("4:1", (40, 10)), ("1:1000", (1, 20))],
+)
 def test_an_aspect_gives_the_largest_part_of_that_shape(aspect: str, size: tuple[int, int]) -> None:
     made = apply(part(corners()), Crop(aspect=aspect))
     assert (made.width, made.height) == size
 
 
-def test_a_crop_larger_than_the_picture_gives_what_there_is_and_says_so() -> None:
+def test_a_crop_larger_than_the_image_gives_what_there_is_and_says_so() -> None:
     made = apply_with_notes(part(corners()), Crop(width=100, height=10))
     assert (made.image.width, made.image.height) == (40, 10)
     assert [note.code for note in made.notes] == ["NOT_ENLARGED"]
 
 
-def test_a_box_beyond_the_picture_is_an_error() -> None:
+def test_a_box_beyond_the_image_is_an_error() -> None:
     with pytest.raises(md.InvalidRequestError) as caught:
         apply(part(corners()), Recipe(Orient(), Crop(box=(0, 0, 41, 20))))
     assert (caught.value.field, caught.value.details["step"]) == ("box", "steps[1].crop")
@@ -177,33 +204,54 @@ def test_a_smart_crop_finds_the_detail(place: tuple[int, int]) -> None:
     image = Image.new("RGB", (200, 100), "white")
     image.paste(noisy(40, 40), place)
     made = apply(part(image), Crop(width=60, height=60, how="smart"))
-    colours = made.to_pil().getcolors(10_000)
-    assert colours is not None
-    assert sum(count for count, colour in colours if colour != WHITE) > 1500  # nearly all of 1600
+    colors = made.to_pil().getcolors(10_000)
+    assert colors is not None
+    assert sum(count for count, color in colors if color != WHITE) > 1500  # nearly all of 1600
 
 
-def test_a_smart_crop_of_a_plain_picture_is_its_middle() -> None:
+def test_a_smart_crop_of_a_plain_image_is_its_middle() -> None:
     image = Image.new("RGB", (90, 30), "white")
     image.paste("gray", (30, 0, 60, 30))
     made = apply(part(Image.new("RGB", (90, 30), "white")), Crop(aspect="1:1", how="smart"))
     assert (made.width, made.height) == (30, 30)
-    assert apply(part(image), Crop(aspect="1:1", how="smart")).to_pil().getpixel((15, 15)) == (128, 128, 128)
+    assert apply(part(image), Crop(aspect="1:1", how="smart")).to_pil().getpixel((15, 15)) == (
+        128,
+        128,
+        128,
+    )
 
 
-@given(st.integers(1, 90), st.integers(1, 90), st.integers(1, 90), st.integers(1, 90), st.sampled_from(["centre", "smart"]))
+@given(
+    st.integers(1, 90),
+    st.integers(1, 90),
+    st.integers(1, 90),
+    st.integers(1, 90),
+    st.sampled_from(["centre", "smart"]),
+)
 @settings(max_examples=tries(60), deadline=None)
-def test_any_crop_lies_within_the_picture(width: int, height: int, wide: int, high: int, how: str) -> None:
+def test_any_crop_lies_within_the_image(
+    width: int, height: int, wide: int, high: int, how: str
+) -> None:
     made = apply(part(noisy(width, height)), Crop(width=wide, height=high, how=how))  # type: ignore[arg-type]
     assert (made.width, made.height) == (min(width, wide), min(height, high))
 
 
 @given(
-    st.integers(1, 90), st.integers(1, 90), st.integers(1, 90), st.integers(1, 90), st.sampled_from(["fit", "fill", "exact"]), st.booleans()
+    st.integers(1, 90),
+    st.integers(1, 90),
+    st.integers(1, 90),
+    st.integers(1, 90),
+    st.sampled_from(["fit", "fill", "exact"]),
+    st.booleans(),
 )
 @settings(max_examples=tries(80), deadline=None)
 @example(2, 15, 1, 11, "fill", False)  # 15 * 11 / 11 is a little more than 15
-def test_any_resize_keeps_its_promises(width: int, height: int, wide: int, high: int, how: str, enlarge: bool) -> None:
-    made = apply_with_notes(part(noisy(width, height)), Resize(wide, high, how, enlarge=enlarge)).image  # type: ignore[arg-type]
+def test_any_resize_keeps_its_promises(
+    width: int, height: int, wide: int, high: int, how: str, enlarge: bool
+) -> None:
+    made = apply_with_notes(
+        part(noisy(width, height)), Resize(wide, high, how, enlarge=enlarge)
+    ).image  # type: ignore[arg-type]
     assert 1 <= made.width <= wide
     assert 1 <= made.height <= high
     if not enlarge:
@@ -218,7 +266,7 @@ def test_the_kind_stays_and_a_gif_becomes_a_png() -> None:
         assert apply(part(corners(), kind), Resize(8)).mime == f"image/{kind.lower()}"
     made = apply_with_notes(part(corners(), "GIF"), Resize(8))
     assert made.image.mime == "image/png"
-    assert [note.code for note in made.notes] == ["KIND_CHANGED"]
+    assert [note.code for note in made.notes] == ["FORMAT_CHANGED"]
 
 
 def test_a_lossless_webp_stays_lossless() -> None:
@@ -241,9 +289,15 @@ LOSSLESS = st.sampled_from(
 )
 
 
-@given(st.lists(LOSSLESS, max_size=3), st.lists(LOSSLESS, max_size=3), st.sampled_from(["RGB", "RGBA", "L"]))
+@given(
+    st.lists(LOSSLESS, max_size=3),
+    st.lists(LOSSLESS, max_size=3),
+    st.sampled_from(["RGB", "RGBA", "L"]),
+)
 @settings(max_examples=tries(60), deadline=None)
-def test_composed_recipes_do_what_they_do_in_turn(first: list[object], second: list[object], mode: str) -> None:
+def test_composed_recipes_do_what_they_do_in_turn(
+    first: list[object], second: list[object], mode: str
+) -> None:
     given = part(gradient(24, 18, mode))
     a, b = Recipe(*first), Recipe(*second)  # type: ignore[arg-type]
     try:
@@ -259,15 +313,15 @@ def test_composed_recipes_do_what_they_do_in_turn(first: list[object], second: l
 def test_more_pixels_than_the_limits_are_refused_before_they_are_made() -> None:
     with pytest.raises(md.InvalidRequestError) as caught:
         apply(part(corners()), Resize(20_000, 20_000, "exact", enlarge=True))
-    assert (caught.value.field, caught.value.code) == ("width", "PICTURE_TOO_LARGE")
+    assert (caught.value.field, caught.value.code) == ("width", "IMAGE_TOO_LARGE")
 
 
-def test_a_very_wide_picture_is_worked_on() -> None:
+def test_a_very_wide_image_is_worked_on() -> None:
     given = part(gradient(16_384, 2))
     assert apply(given, Resize(1024, how="long_side")).width == 1024
     with pytest.raises(md.InvalidRequestError) as caught:
         apply(given, Convert("webp"))
-    assert (caught.value.field, caught.value.code) == ("kind", "PICTURE_TOO_LARGE")
+    assert (caught.value.field, caught.value.code) == ("format", "IMAGE_TOO_LARGE")
     assert Image.open(io.BytesIO(apply(given, Convert("jpeg")).data)).width == 16_384
 
 
@@ -277,7 +331,7 @@ def test_a_very_wide_picture_is_worked_on() -> None:
         "resize=100:fast",
         "strip,resize=100:fast",
         "convert=png,resize=100:fast",
-        "sanitise:apply,resize=100:fast",
+        "sanitize:apply,resize=100:fast",
         "resize=60x60:fill:fast",
         "resize=90x",
     ],
@@ -286,6 +340,9 @@ def test_a_very_wide_picture_is_worked_on() -> None:
 @pytest.mark.slow
 def test_a_jpeg_read_at_a_fraction_gets_the_same_size(line: str, orientation: int) -> None:
     given = part(gradient(1013, 677), "JPEG", exif=exif_of(orientation))
-    fast, slow = apply(given, Recipe.parse(line)), apply(given, Recipe.parse(line.replace(":fast", "")))
+    fast, slow = (
+        apply(given, Recipe.parse(line)),
+        apply(given, Recipe.parse(line.replace(":fast", ""))),
+    )
     assert (fast.width, fast.height) == (slow.width, slow.height)
     assert compare(fast, slow).mean_error < 0.03

@@ -12,19 +12,35 @@ from majordomo.imaging import text_overlay as lettering
 from majordomo.imaging.text_overlay import font_of, wrapped
 from tests.support.sample_images import at, gradient, noisy, part
 
-ANCHORS = ["top-left", "top", "top-right", "left", "centre", "right", "bottom-left", "bottom", "bottom-right"]
+ANCHORS = [
+    "top-left",
+    "top",
+    "top-right",
+    "left",
+    "centre",
+    "right",
+    "bottom-left",
+    "bottom",
+    "bottom-right",
+]
 GREY = part(Image.new("RGB", (300, 200), (100, 100, 100)))
 
 
 def changed(before: md.ImagePart, after: md.ImagePart) -> tuple[int, int, int, int]:
     """The box in which pixels differ."""
-    box = ImageChops.difference(before.to_pil().convert("RGB"), after.to_pil().convert("RGB")).getbbox()
+    box = ImageChops.difference(
+        before.to_pil().convert("RGB"), after.to_pil().convert("RGB")
+    ).getbbox()
     assert box is not None
     return box
 
 
 @pytest.mark.parametrize("anchor", ANCHORS)
-@pytest.mark.parametrize("step", [Text("Hi", size=0.15, margin=0.1), Watermark("Hi", margin=0.1, opacity=1)], ids=["text", "watermark"])
+@pytest.mark.parametrize(
+    "step",
+    [Text("Hi", size=0.15, margin=0.1), Watermark("Hi", margin=0.1, opacity=1)],
+    ids=["text", "watermark"],
+)
 def test_it_stands_at_its_anchor_off_the_edges(anchor: str, step: Text | Watermark) -> None:
     left, top, right, bottom = changed(GREY, apply(GREY, replace(step, anchor=anchor)))  # type: ignore[arg-type]
     gaps = {"left": left, "right": 300 - right, "top": top, "bottom": 200 - bottom}
@@ -39,24 +55,35 @@ def test_it_stands_at_its_anchor_off_the_edges(anchor: str, step: Text | Waterma
 
 
 def test_size_is_a_share_of_the_shorter_side() -> None:
-    small, large = (changed(GREY, apply(GREY, Text("H", size=size, outline=0))) for size in (0.1, 0.4))
+    small, large = (
+        changed(GREY, apply(GREY, Text("H", size=size, outline=0))) for size in (0.1, 0.4)
+    )
     assert (large[3] - large[1]) / (small[3] - small[1]) == pytest.approx(4, rel=0.15)
     twice = part(Image.new("RGB", (600, 400), (100, 100, 100)))
     box = changed(twice, apply(twice, Text("H", size=0.1, outline=0)))
     assert (box[3] - box[1]) / (small[3] - small[1]) == pytest.approx(2, rel=0.15)
 
 
-def test_letters_have_their_colour_and_an_outline() -> None:
-    made = apply(GREY, Text("I", size=0.8, colour="#ff0000", outline=0.1, outline_colour="#0000ff", anchor="centre")).to_pil()
-    colours = {colour for count, colour in made.getcolors(10_000) or () if count > 50}
-    assert colours == {(100, 100, 100), (255, 0, 0), (0, 0, 255)}
-    plain = apply(GREY, Text("I", size=0.8, colour="#ff0000", outline=0, anchor="centre")).to_pil()
-    assert {colour for count, colour in plain.getcolors(10_000) or () if count > 50} == {(100, 100, 100), (255, 0, 0)}
+def test_letters_have_their_color_and_an_outline() -> None:
+    made = apply(
+        GREY,
+        Text("I", size=0.8, color="#ff0000", outline=0.1, outline_color="#0000ff", anchor="centre"),
+    ).to_pil()
+    colors = {color for count, color in made.getcolors(10_000) or () if count > 50}
+    assert colors == {(100, 100, 100), (255, 0, 0), (0, 0, 255)}
+    plain = apply(GREY, Text("I", size=0.8, color="#ff0000", outline=0, anchor="centre")).to_pil()
+    assert {colour for count, colour in plain.getcolors(10_000) or () if count > 50} == {
+        (100, 100, 100),
+        (255, 0, 0),
+    }
 
 
 @pytest.mark.parametrize(
     "step",
-    [Text("I", size=0.9, outline=0, opacity=0.5, anchor="centre"), Watermark("I", scale=0.3, opacity=0.5, anchor="centre")],
+    [
+        Text("I", size=0.9, outline=0, opacity=0.5, anchor="centre"),
+        Watermark("I", scale=0.3, opacity=0.5, anchor="centre"),
+    ],
     ids=["text", "watermark"],
 )
 def test_opacity_mixes_with_what_is_below(step: Text | Watermark) -> None:
@@ -67,7 +94,10 @@ def test_opacity_mixes_with_what_is_below(step: Text | Watermark) -> None:
 
 
 def test_long_text_is_wrapped_within_its_width_and_shrunk_with_a_note() -> None:
-    words = "The quick brown fox jumps over the lazy dog and keeps on running until the evening comes. " * 3
+    words = (
+        "The quick brown fox jumps over the lazy dog and keeps on running until the evening comes. "
+        * 3
+    )
     made = apply_with_notes(GREY, Text(words, size=0.2, width=0.6, anchor="centre"))
     left, top, right, bottom = changed(GREY, made.image)
     assert right - left <= 180
@@ -92,7 +122,9 @@ def test_text_without_room_is_an_error() -> None:
         assert (caught.value.field, caught.value.code) == ("text", "TEXT_TOO_LONG")
 
 
-@pytest.mark.parametrize("step", [Text("a", font="/nowhere/at-all.ttf"), Watermark("a", font="/nowhere/at-all.ttf")])
+@pytest.mark.parametrize(
+    "step", [Text("a", font="/nowhere/at-all.ttf"), Watermark("a", font="/nowhere/at-all.ttf")]
+)
 def test_a_missing_font_is_told_by_its_field(step: Text | Watermark) -> None:
     with pytest.raises(md.InvalidRequestError) as caught:
         apply(GREY, step)
@@ -122,7 +154,9 @@ def test_letters_that_the_font_lacks_are_told(monkeypatch: pytest.MonkeyPatch) -
     assert apply_with_notes(GREY, Text("plain ASCII, it's fine!")).notes == ()
 
 
-def test_a_font_of_this_machine_stands_in_for_one_that_lacks_a_letter(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_font_of_this_machine_stands_in_for_one_that_lacks_a_letter(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     real = font_of
     asked: list[str | None] = []
 
@@ -131,16 +165,20 @@ def test_a_font_of_this_machine_stands_in_for_one_that_lacks_a_letter(monkeypatc
         return real(None, size)
 
     monkeypatch.setattr(lettering, "font_of", other)
-    monkeypatch.setattr(lettering, "_missing", lambda words, font: ["é"] if asked[-1] != "Found.ttf" else [])
+    monkeypatch.setattr(
+        lettering, "_missing", lambda words, font: ["é"] if asked[-1] != "Found.ttf" else []
+    )
     monkeypatch.setattr(lettering, "_STAND_INS", ("Other.ttf", "Found.ttf"))
     assert apply_with_notes(GREY, Text("é")).notes == ()
     assert asked[:4] == [None, "Other.ttf", "Found.ttf", "Found.ttf"]
 
 
-def test_a_picture_is_laid_over_with_its_transparency() -> None:
+def test_an_image_is_laid_over_with_its_transparency() -> None:
     stamp = Image.new("RGBA", (10, 10), (255, 0, 0, 255))
     stamp.paste((0, 0, 0, 0), (0, 0, 5, 10))
-    made = apply(GREY, Watermark(picture=part(stamp), opacity=1, scale=0.2, anchor="top-left", margin=0))
+    made = apply(
+        GREY, Watermark(image=part(stamp), opacity=1, scale=0.2, anchor="top-left", margin=0)
+    )
     assert changed(GREY, made)[2:] == (60, 60)
     assert at(made, 10, 30) == (100, 100, 100)
     assert at(made, 50, 30) == (255, 0, 0)
@@ -155,9 +193,11 @@ def test_tiles_cover_all_of_it() -> None:
     assert bottom > 160
 
 
-def test_a_mark_is_never_larger_than_the_picture() -> None:
+def test_a_mark_is_never_larger_than_the_image() -> None:
     tall = part(Image.new("RGB", (10, 400), "red"))
-    _, top, _, bottom = changed(GREY, apply(GREY, Watermark(picture=tall, scale=1, opacity=1, margin=0)))
+    _, top, _, bottom = changed(
+        GREY, apply(GREY, Watermark(image=tall, scale=1, opacity=1, margin=0))
+    )
     assert bottom - top <= 200
     one = part(Image.new("RGB", (1, 1)))
     assert apply(one, Watermark("a")).width == 1
@@ -172,7 +212,9 @@ def test_every_mode_can_be_written_on(step: Text | Watermark, mode: str) -> None
 
 def test_what_is_transparent_below_becomes_as_opaque_as_the_letters() -> None:
     clear = part(Image.new("RGBA", (200, 100)))
-    alpha = apply(clear, Text("Hi", opacity=0.5, anchor="centre", size=0.5)).to_pil().getchannel("A")
+    alpha = (
+        apply(clear, Text("Hi", opacity=0.5, anchor="centre", size=0.5)).to_pil().getchannel("A")
+    )
     assert alpha.getextrema() == (0, pytest.approx(128, abs=1))
     assert apply(part(noisy(50, 50)), Text("x")).to_pil().mode == "RGB"
 

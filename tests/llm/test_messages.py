@@ -13,7 +13,7 @@ import majordomo as md
 from majordomo import llm
 from majordomo.llm.tools import as_tool, output_schema
 
-Picture = Callable[..., md.ImagePart]
+Image = Callable[..., md.ImagePart]
 PIXEL = md.ImagePart(b"GIF89a\x01\0\x01\0;")
 TEXT = st.text(st.characters(codec="utf-8"))
 PARTS = st.one_of(
@@ -22,9 +22,21 @@ PARTS = st.one_of(
     st.builds(md.FilePart, st.binary(), TEXT, TEXT),
     st.builds(md.ThinkingPart, TEXT, TEXT, st.dictionaries(TEXT, TEXT)),
     st.builds(md.ToolCallPart, TEXT, TEXT, TEXT),
-    st.builds(md.ToolResultPart, TEXT, TEXT, st.lists(TEXT.map(md.TextPart) | st.just(PIXEL)).map(tuple), st.booleans()),
+    st.builds(
+        md.ToolResultPart,
+        TEXT,
+        TEXT,
+        st.lists(TEXT.map(md.TextPart) | st.just(PIXEL)).map(tuple),
+        st.booleans(),
+    ),
 )
-MESSAGES = st.lists(st.builds(md.Message, st.sampled_from(["system", "user", "assistant", "tool"]), st.lists(PARTS).map(tuple)))
+MESSAGES = st.lists(
+    st.builds(
+        md.Message,
+        st.sampled_from(["system", "user", "assistant", "tool"]),
+        st.lists(PARTS).map(tuple),
+    )
+)
 
 
 @given(MESSAGES)
@@ -55,10 +67,12 @@ def test_a_newer_version_says_so() -> None:
         md.load_messages('{"majordomo":"messages","version":9,"messages":[]}')
 
 
-def test_text_becomes_a_part(picture: Picture) -> None:
-    part = picture()
+def test_text_becomes_a_part(image: Image) -> None:
+    part = image()
     message = md.user("look", part)
-    assert message == md.Message("user", ("look", part)) == llm.user_parts(md.TextPart("look"), part)  # type: ignore[arg-type]
+    assert (
+        message == md.Message("user", ("look", part)) == llm.user_parts(md.TextPart("look"), part)
+    )  # type: ignore[arg-type]
     assert (message.text, message.images) == ("look", (part,))
     for bad in (5, None, b"x"):
         with pytest.raises(md.InvalidRequestError):
@@ -86,7 +100,10 @@ class Place(BaseModel):
 
 def test_a_functions_signature_is_its_schema() -> None:
     async def forecast(
-        place: Place, days: Annotated[int, Field(ge=1)] = 3, unit: Literal["C", "F"] = "C", tags: list[str] | None = None
+        place: Place,
+        days: Annotated[int, Field(ge=1)] = 3,
+        unit: Literal["C", "F"] = "C",
+        tags: list[str] | None = None,
     ) -> str:
         """Tell the weather
         for some days.
@@ -105,7 +122,13 @@ def test_a_functions_signature_is_its_schema() -> None:
     properties: Any = tool.parameters["properties"]
     assert (tool.name, tool.description) == ("forecast", "Tell the weather\nfor some days.")
     assert tool.parameters["required"] == ["place"]
-    assert properties["days"] == {"default": 3, "description": "how many", "minimum": 1, "title": "Days", "type": "integer"}
+    assert properties["days"] == {
+        "default": 3,
+        "description": "how many",
+        "minimum": 1,
+        "title": "Days",
+        "type": "integer",
+    }
     assert properties["unit"]["enum"] == ["C", "F"]
     assert properties["place"]["description"] == "where it is asked for"
     assert json.dumps(tool.parameters)
@@ -113,7 +136,7 @@ def test_a_functions_signature_is_its_schema() -> None:
 
 def test_what_cannot_be_a_tool_is_refused() -> None:
     def star(*things: int) -> None: ...
-    def unknown(x: Nowhere) -> None: ...  # type: ignore[name-defined]  # noqa: F821
+    def unknown(x: Nowhere) -> None: ...  # type: ignore[name-defined]
     def odd(x: object.__class__) -> None: ...  # type: ignore[name-defined]
 
     for bad in (5, star, unknown):

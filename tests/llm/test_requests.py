@@ -1,4 +1,4 @@
-"""Options, precedence and checks, the same for chat and for pictures."""
+"""Options, precedence and checks, the same for chat and for images."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ OPTIONS = {
     "scheduler": (md.with_scheduler, "karras"), "images": (md.with_images, PART), "mask": (md.with_mask, PART), "strength": (md.with_strength, 0.5),
     "output_format": (md.with_output_format, "png"), "quality": (md.with_quality, "low"), "background": (md.with_background, "opaque"),
     "previews": (md.with_previews, 1), "extra": (md.with_extra, {"a": 1}),
-    "aspect": (md.with_aspect, "16:9"), "megapixels": (md.with_megapixels, 0.5), "caller": (md.with_caller, "user-42"),
+    "aspect": (md.with_aspect, "16:9"), "megapixels": (md.with_megapixels, 0.5), "user_id": (md.with_user_id, "user-42"),
 }  # fmt: skip
 
 
@@ -38,12 +38,14 @@ def test_there_is_one_option_per_field(name: str) -> None:
 CHAT_OPTIONS: dict[str, tuple[Callable[..., llm.Option], object]] = {
     "tools": (md.with_tools, md.Tool("f")), "tool_choice": (md.with_tool_choice, "auto"), "output": (md.with_output, {"type": "object"}),
     "temperature": (md.with_temperature, 0.0), "top_p": (md.with_top_p, 0.1), "top_k": (md.with_top_k, 5), "max_tokens": (md.with_max_tokens, 9),
-    "stop": (md.with_stop, "x"), "seed": (md.with_seed, 0), "reasoning": (md.with_reasoning, "low"), "reask": (md.with_reask, True), "extra": (md.with_extra, {"a": 1}),
-    "caller": (md.with_caller, "user-42"),
+    "stop": (md.with_stop, "x"), "seed": (md.with_seed, 0), "reasoning": (md.with_reasoning, "low"), "output_retries": (md.with_output_retries, True), "extra": (md.with_extra, {"a": 1}),
+    "user_id": (md.with_user_id, "user-42"),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(llm.Request) if field.name != "messages"])
+@pytest.mark.parametrize(
+    "name", [field.name for field in dataclasses.fields(llm.Request) if field.name != "messages"]
+)
 def test_there_is_one_option_per_chat_field(name: str) -> None:
     option, value = CHAT_OPTIONS[name]
     request = llm.Request().apply(option(value))
@@ -52,9 +54,18 @@ def test_there_is_one_option_per_chat_field(name: str) -> None:
 
 
 def test_a_requests_own_fields_win_over_the_models_options() -> None:
-    preset = [md.with_steps(4), md.with_sampler("euler"), lambda r: dataclasses.replace(r, prompt=r.prompt + ", oil painting")]
-    request = imagegen.Request("a cat", steps=5, seed=0).over(preset)
-    assert (request.steps, request.sampler, request.seed, request.prompt) == (5, "euler", 0, "a cat, oil painting")
+    preset = [
+        md.with_steps(4),
+        md.with_sampler("euler"),
+        lambda r: dataclasses.replace(r, prompt=r.prompt + ", oil painting"),
+    ]
+    request = imagegen.Request("a cat", steps=5, seed=0).with_defaults(preset)
+    assert (request.steps, request.sampler, request.seed, request.prompt) == (
+        5,
+        "euler",
+        0,
+        "a cat, oil painting",
+    )
 
 
 def test_an_unknown_field_is_a_type_error() -> None:
@@ -73,12 +84,12 @@ def test_a_random_seed_is_drawn_at_every_call() -> None:
 def test_the_limits_are_settings() -> None:
     request = imagegen.Request("a", size="100x100", n=3)
     check_request(request, Limits())
-    for limits in (Limits(side=99), Limits(pixels=9999), Limits(images=2)):
+    for limits in (Limits(max_image_side=99), Limits(max_image_pixels=9999), Limits(max_images=2)):
         with pytest.raises(md.InvalidRequestError):
             check_request(request, limits)
 
 
-def test_a_mask_needs_a_picture_and_gif_is_not_sent() -> None:
+def test_a_mask_needs_an_image_and_gif_is_not_sent() -> None:
     for fields in ({"mask": PART}, {"images": (PART,)}):
         with pytest.raises(md.InvalidRequestError):
             check_request(imagegen.Request("a", **fields), Limits())  # type: ignore[arg-type]
@@ -90,8 +101,8 @@ def test_a_mask_needs_a_picture_and_gif_is_not_sent() -> None:
         lambda: md.Timeout(total=0),
         lambda: md.Timeout(idle=float("nan")),
         lambda: md.Retries(attempts=0),
-        lambda: md.Retries(base=-1),
-        lambda: md.Limits(reply=0),
+        lambda: md.Retries(initial_delay=-1),
+        lambda: md.Limits(max_reply_bytes=0),
         lambda: md.LlamaSwap(max_concurrency=0),
         lambda: md.LlamaSwap("nowhere"),
         lambda: md.LlamaSwap(images="x"),
@@ -102,20 +113,20 @@ def test_bad_settings_are_configuration_errors(make: Callable[[], object]) -> No
         make()
 
 
-def test_a_result_always_has_a_picture() -> None:
+def test_a_result_always_has_an_image() -> None:
     with pytest.raises(md.NoImageError):
         md.ImageResult(())
 
 
-@pytest.mark.parametrize("caller", ["x" * 257, "x" * 1_000_000, "a\0b", "a\nb", "\ud800", 42])
-def test_a_caller_is_short_printable_text(caller: object) -> None:
+@pytest.mark.parametrize("user_id", ["x" * 257, "x" * 1_000_000, "a\0b", "a\nb", "\ud800", 42])
+def test_a_user_id_is_short_printable_text(user_id: object) -> None:
     for check in (
-        lambda: check_request(imagegen.Request("a", caller=caller), Limits()),  # type: ignore[arg-type]
-        lambda: check_chat_request(llm.Request((llm.user("a"),), caller=caller), Limits()),  # type: ignore[arg-type]
+        lambda: check_request(imagegen.Request("a", user_id=user_id), Limits()),  # type: ignore[arg-type]
+        lambda: check_chat_request(llm.Request((llm.user("a"),), user_id=user_id), Limits()),  # type: ignore[arg-type]
     ):
         with pytest.raises(md.InvalidRequestError) as caught:
             check()
-        assert caught.value.field == "caller"
+        assert caught.value.field == "user_id"
 
 
 @pytest.mark.parametrize("extra", [5, ["a"], {5: "a"}])
@@ -125,7 +136,7 @@ def test_an_option_with_extra_that_is_no_mapping_is_refused_by_name(extra: Any) 
     assert caught.value.field == "extra"
 
 
-@pytest.mark.parametrize("name", ["base", "cap", "longest_wait", "budget"])
+@pytest.mark.parametrize("name", ["initial_delay", "max_delay", "max_retry_after", "budget"])
 def test_a_setting_of_retries_is_no_truth_value(name: str) -> None:
     with pytest.raises(md.ConfigurationError, match=f"retries.{name}"):
         md.Retries(**{name: True})  # type: ignore[arg-type]

@@ -14,7 +14,9 @@ from majordomo.llm.tools import as_tool, partial_output, read_output
 BOMB = '{"a": [' + "[]," * (1 << 21) + "1]}"  # 6 MiB, and 128 once read
 
 
-def test_a_function_is_read_once_and_what_one_loop_does_to_its_tool_is_not_seen_by_the_next() -> None:
+def test_a_function_is_read_once_and_what_one_loop_does_to_its_tool_is_not_seen_by_the_next() -> (
+    None
+):
     def shout(text: str, times: int = 1) -> str:
         """Say it louder."""
         return text.upper() * times

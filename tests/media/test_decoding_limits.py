@@ -1,4 +1,4 @@
-"""The guard before decoding: whatever happens to the chunks and sizes of a file, it is a picture within limits or a typed error."""
+"""The guard before decoding: whatever happens to the chunks and sizes of a file, it is an image within limits or a typed error."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import majordomo as md
-from majordomo.dialects.image_fields import received
-from majordomo.imaging.pixels import opened
+from majordomo.dialects.image_fields import parse_image
+from majordomo.imaging.pixels import open_image
 from majordomo.media.image_containers import jpeg_segments, webp_chunks, webp_of
-from majordomo.media.image_part import png_chunks, png_text, sniff
+from majordomo.media.image_part import png_chunks, png_text, read_header
 from tests.fuzz.targets import guard
 from tests.support.hypothesis_effort import tries
 from tests.support.sample_images import animation, gradient, part, png_chunk, telling
 
 Chunk = tuple[bytes, bytes]  # its name, and what is in it
-LIMITS = md.Limits(pixels=10_000, side=1000)
+LIMITS = md.Limits(max_image_pixels=10_000, max_image_side=1000)
 
 
 def png_pieces(data: bytes) -> list[Chunk]:
@@ -45,11 +45,24 @@ def webp_pieces(data: bytes) -> list[Chunk]:
     return [(kind, data[start:end]) for kind, start, end in webp_chunks(data)]
 
 
-FORMS: dict[str, tuple[list[bytes], Callable[[bytes], list[Chunk]], Callable[[list[Chunk]], bytes]]] = {
+FORMS: dict[
+    str, tuple[list[bytes], Callable[[bytes], list[Chunk]], Callable[[list[Chunk]], bytes]]
+] = {
     "PNG": ([telling(gradient(8, 6), "PNG", 6).data, animation("PNG").data], png_pieces, png_of),
-    "JPEG": ([telling(gradient(8, 6), "JPEG", 6).data, part(gradient(8, 6), "JPEG", progressive=True).data], jpeg_pieces, jpeg_of),
+    "JPEG": (
+        [
+            telling(gradient(8, 6), "JPEG", 6).data,
+            part(gradient(8, 6), "JPEG", progressive=True).data,
+        ],
+        jpeg_pieces,
+        jpeg_of,
+    ),
     "WEBP": (
-        [telling(gradient(8, 6), "WEBP", 6).data, animation("WEBP").data, part(gradient(8, 6, "RGBA"), "WEBP").data],
+        [
+            telling(gradient(8, 6), "WEBP", 6).data,
+            animation("WEBP").data,
+            part(gradient(8, 6, "RGBA"), "WEBP").data,
+        ],
         webp_pieces,
         webp_of,
     ),
@@ -68,7 +81,9 @@ def test_it_holds_whatever_happens_to_the_chunks(form: str, data: st.DataObject)
     for _ in range(data.draw(st.integers(1, 3))):
         at = data.draw(st.integers(0, max(0, len(pieces) - 1)))
         kind, body = pieces[at] if pieces else (b"IDAT", b"")
-        match data.draw(st.sampled_from(["leave out", "double", "move", "shorten", "lengthen", "change"])):
+        match data.draw(
+            st.sampled_from(["leave out", "double", "move", "shorten", "lengthen", "change"])
+        ):
             case "leave out":
                 pieces[at : at + 1] = []
             case "double":
@@ -82,7 +97,14 @@ def test_it_holds_whatever_happens_to_the_chunks(form: str, data: st.DataObject)
                 pieces[at : at + 1] = [(kind, body + data.draw(st.binary(max_size=8)))]
             case "change":
                 spot = data.draw(st.integers(0, len(body)))
-                pieces[at : at + 1] = [(kind, body[:spot] + data.draw(st.binary(min_size=1, max_size=4)) + body[spot + 1 :])]
+                pieces[at : at + 1] = [
+                    (
+                        kind,
+                        body[:spot]
+                        + data.draw(st.binary(min_size=1, max_size=4))
+                        + body[spot + 1 :],
+                    )
+                ]
     guard(put_together(pieces))
 
 
@@ -100,30 +122,40 @@ def sized_jpeg(width: int, height: int) -> bytes:
 
 def sized_webp(width: int, height: int) -> bytes:
     data = animation("WEBP").data
-    size = (max(1, width & 0xFFFFFF) - 1).to_bytes(3, "little") + (max(1, height & 0xFFFFFF) - 1).to_bytes(3, "little")
+    size = (max(1, width & 0xFFFFFF) - 1).to_bytes(3, "little") + (
+        max(1, height & 0xFFFFFF) - 1
+    ).to_bytes(3, "little")
     return data[:24] + size + data[30:]
 
 
-SIDES = st.integers(0, 2**32 - 1) | st.integers(0, 2000) | st.sampled_from([0, 1, 999, 1000, 1001, 16_384, 65_535])
+SIDES = (
+    st.integers(0, 2**32 - 1)
+    | st.integers(0, 2000)
+    | st.sampled_from([0, 1, 999, 1000, 1001, 16_384, 65_535])
+)
 
 
-@pytest.mark.parametrize("made", [sized_png, sized_jpeg, sized_webp], ids=lambda made: made.__name__)
+@pytest.mark.parametrize(
+    "made", [sized_png, sized_jpeg, sized_webp], ids=lambda made: made.__name__
+)
 @settings(max_examples=tries(80), deadline=None)
 @given(width=SIDES, height=SIDES)
-def test_a_size_beyond_the_limits_is_refused_before_decoding(made: Callable[[int, int], bytes], width: int, height: int) -> None:
+def test_a_size_beyond_the_limits_is_refused_before_decoding(
+    made: Callable[[int, int], bytes], width: int, height: int
+) -> None:
     data = made(width, height)
-    header = sniff(data)
+    header = read_header(data)
     guard(data)
     if header is None:
         assert not (width and height) or made is sized_jpeg
         return
     if header.width > 1000 or header.height > 1000 or header.width * header.height > 10_000:
         with pytest.raises(md.BadResponseError) as refused:
-            received(data, LIMITS)
-        assert refused.value.code == "PICTURE_TOO_LARGE"
+            parse_image(data, LIMITS)
+        assert refused.value.code == "IMAGE_TOO_LARGE"
         with pytest.raises(md.InvalidRequestError) as caught:
             md.ImagePart(data).to_pil(max_pixels=10_000, max_side=1000)
-        assert caught.value.code == "PICTURE_TOO_LARGE"
+        assert caught.value.code == "IMAGE_TOO_LARGE"
 
 
 def two_headers() -> dict[str, bytes]:
@@ -135,31 +167,35 @@ def two_headers() -> dict[str, bytes]:
     place = gif.index(b"\x2c", 13 + (3 << ((gif[10] & 7) + 1)))
     gif[place + 5 : place + 9] = struct.pack("<HH", 8000, 8000)
     return {
-        "PNG": png[:33] + png_chunk(b"IHDR", struct.pack(">II", 8000, 8000) + png[24:29]) + png[33:],
+        "PNG": png[:33]
+        + png_chunk(b"IHDR", struct.pack(">II", 8000, 8000) + png[24:29])
+        + png[33:],
         "JPEG": jpeg[: at + 19] + larger + jpeg[at + 19 :],
         "GIF": bytes(gif),
     }
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF"])
-def test_a_second_size_is_no_way_around_the_limits(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_size_is_no_way_around_the_limits(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Pillow goes by the last one: nothing of that size is made room for."""
     data = two_headers()[kind]
-    picture = md.ImagePart(data)
-    assert (picture.width, picture.height) == (8, 6)
+    image = md.ImagePart(data)
+    assert (image.width, image.height) == (8, 6)
     assert Image.open(io.BytesIO(data)).size == (8000, 8000), "this is what it is about"
 
     def refuse(*size: object) -> None:
         raise AssertionError("room was made")
 
     monkeypatch.setattr(Image.core, "new", refuse)
-    for decode in (lambda: picture.to_pil(), lambda: opened(picture, md.Limits())):
+    for decode in (lambda: image.to_pil(), lambda: open_image(image, md.Limits())):
         with pytest.raises(md.InvalidRequestError) as caught:
             decode()
-        assert caught.value.code == "PICTURE_TOO_LARGE"
+        assert caught.value.code == "IMAGE_TOO_LARGE"
 
 
-def test_what_is_packed_in_a_picture_is_unpacked_within_limits() -> None:
+def test_what_is_packed_in_an_image_is_unpacked_within_limits() -> None:
     data = part(gradient(8, 6)).data
     bomb = png_chunk(b"zTXt", b"parameters\0\0" + zlib.compress(bytes(50 << 20), 9))
     assert len(png_text(data[:33] + bomb + data[33:])["parameters"]) == 1 << 20

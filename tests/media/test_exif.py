@@ -10,13 +10,28 @@ from PIL import Image
 
 from majordomo import InvalidRequestError
 from majordomo.media.exif import Exif, read_exif, write_exif
-from majordomo.media.image_containers import avif_size, exif_block, jpeg_segments, webp_chunks, with_exif
-from majordomo.media.image_part import ImagePart, inscribed, orientation_of, sniff, stored_texts
+from majordomo.media.image_containers import (
+    avif_size,
+    exif_block,
+    jpeg_segments,
+    webp_chunks,
+    with_exif,
+)
+from majordomo.media.image_part import (
+    ImagePart,
+    read_header,
+    read_orientation,
+    read_texts,
+    with_metadata,
+)
 from tests.support.hypothesis_effort import tries
 from tests.support.sample_images import gradient, part
 
 
-@given(st.integers(1, 8), st.text(st.characters(exclude_characters="\0\ufeff", exclude_categories=["Cs"]), max_size=200))
+@given(
+    st.integers(1, 8),
+    st.text(st.characters(exclude_characters="\0\ufeff", exclude_categories=["Cs"]), max_size=200),
+)
 def test_what_is_written_is_read(orientation: int, comment: str) -> None:
     told = read_exif(write_exif(orientation, "prompt: " + comment))
     assert told == Exif(orientation, "prompt: " + comment)
@@ -37,12 +52,18 @@ def test_a_comment_is_read_in_either_byte_order(order: str, writer: str) -> None
     text = b"UNICODE\0" + "a fox, Steps: 5".encode(writer)
     head = (b"II*\0" if order == "little" else b"MM\0*") + struct.pack(f"{mark}I", 8)
     directory = struct.pack(f"{mark}H", 1) + struct.pack(f"{mark}HHII", 0x8769, 4, 1, 26) + bytes(4)
-    inner = struct.pack(f"{mark}H", 1) + struct.pack(f"{mark}HHII", 0x9286, 7, len(text), 44) + bytes(4)
+    inner = (
+        struct.pack(f"{mark}H", 1) + struct.pack(f"{mark}HHII", 0x9286, 7, len(text), 44) + bytes(4)
+    )
     assert read_exif(head + directory + inner + text).comment == "a fox, Steps: 5"
 
 
 def test_a_comment_in_ascii_is_read() -> None:
-    block = write_exif(1, "xxxxxxxx").replace(b"UNICODE\0", b"ASCII\0\0\0").replace("xxxxxxxx".encode("utf-16-be"), b"plain words, yes")
+    block = (
+        write_exif(1, "xxxxxxxx")
+        .replace(b"UNICODE\0", b"ASCII\0\0\0")
+        .replace("xxxxxxxx".encode("utf-16-be"), b"plain words, yes")
+    )
     assert read_exif(block).comment == "plain words, yes"
 
 
@@ -80,8 +101,11 @@ def test_a_simple_webp_becomes_an_extended_one(lossless: bool, mode: str) -> Non
     plain = part(gradient(33, 21, mode), "WEBP", lossless=lossless)
     made = with_exif(plain.data, write_exif(1, "x"))
     assert next(kind for kind, _, _ in webp_chunks(made)) == b"VP8X"
-    assert (sniff(made).width, sniff(made).height) == (33, 21)  # type: ignore[union-attr]
-    assert Image.open(io.BytesIO(made)).convert("RGBA").tobytes() == plain.to_pil().convert("RGBA").tobytes()
+    assert (read_header(made).width, read_header(made).height) == (33, 21)  # type: ignore[union-attr]
+    assert (
+        Image.open(io.BytesIO(made)).convert("RGBA").tobytes()
+        == plain.to_pil().convert("RGBA").tobytes()
+    )
 
 
 def test_the_pieces_of_a_jpeg_are_all_of_it() -> None:
@@ -94,28 +118,32 @@ def test_the_pieces_of_a_jpeg_are_all_of_it() -> None:
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
 def test_text_is_inscribed_once_beside_the_orientation(kind: str) -> None:
     given = part(gradient(), kind, exif=b"Exif\0\0" + write_exif(8))
-    once = inscribed(given.data, "first\nSteps: 5")
-    twice = inscribed(once, "second, größe\nSteps: 6")
-    assert stored_texts(twice) == {"parameters": "second, größe\nSteps: 6"}
+    once = with_metadata(given.data, "first\nSteps: 5")
+    twice = with_metadata(once, "second, größe\nSteps: 6")
+    assert read_texts(twice) == {"parameters": "second, größe\nSteps: 6"}
     assert b"first" not in twice
     assert "first".encode("utf-16-be") not in twice
-    assert orientation_of(twice) == 8
+    assert read_orientation(twice) == 8
 
 
-@pytest.mark.parametrize("settings", [{"lossless": True}, {"quality": 50}, {"exif": b"Exif\0\0" + write_exif(6)}], ids=str)
+@pytest.mark.parametrize(
+    "settings",
+    [{"lossless": True}, {"quality": 50}, {"exif": b"Exif\0\0" + write_exif(6)}],
+    ids=str,
+)
 def test_a_webp_cut_anywhere_is_inscribed_or_a_typed_error(settings: dict[str, object]) -> None:
     whole = part(gradient(8, 6), "WEBP", **settings).data
     for end in range(30, len(whole)):
         for claimed in (whole[4:8], bytes(4)):  # how long the file says it is
             cut = whole[:4] + claimed + whole[8:end]
-            if sniff(cut) is None:
+            if read_header(cut) is None:
                 continue
             try:
-                made = inscribed(cut, "a fox")
+                made = with_metadata(cut, "a fox")
             except InvalidRequestError as error:
                 assert (error.field, error.code) == ("metadata", "BAD_IMAGE")
             else:
-                assert sniff(made) == sniff(cut)
+                assert read_header(made) == read_header(cut)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (64, 48), (333, 222)])
@@ -128,9 +156,9 @@ def test_an_avif_is_known_by_its_bytes(size: tuple[int, int]) -> None:
 def test_other_files_in_boxes_are_no_avif() -> None:
     data = part(gradient(), "AVIF").data
     assert avif_size(data.replace(b"avif", b"heic")) is None
-    assert sniff(data[:60]) is None
+    assert read_header(data[:60]) is None
     assert avif_size(data.replace(b"ispe", b"free")) == (0, 0)
-    assert sniff(data.replace(b"ispe", b"free")) is None
+    assert read_header(data.replace(b"ispe", b"free")) is None
 
 
 @given(st.data())
@@ -139,7 +167,7 @@ def test_broken_avif_never_raises(data: st.DataObject) -> None:
     whole = bytearray(AVIF)
     for _ in range(data.draw(st.integers(1, 8))):
         whole[data.draw(st.integers(0, 300))] = data.draw(st.integers(0, 255))
-    sniff(bytes(whole[: data.draw(st.integers(0, len(whole)))]))
+    read_header(bytes(whole[: data.draw(st.integers(0, len(whole)))]))
 
 
 AVIF = part(gradient(), "AVIF").data

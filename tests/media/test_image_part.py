@@ -16,7 +16,7 @@ from PIL import Image
 
 import majordomo as md
 from majordomo.media.image_containers import png_text
-from majordomo.media.image_part import sniff
+from majordomo.media.image_part import read_header
 
 Picture = Callable[..., md.ImagePart]
 KINDS = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp", "GIF": "image/gif"}
@@ -24,22 +24,30 @@ KINDS = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp", "GIF": 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("size", [(1, 1), (64, 48), (3, 2000), (300, 1)])
-def test_kind_and_size_come_from_the_bytes(picture: Picture, kind: str, size: tuple[int, int]) -> None:
-    part = picture(*size, kind=kind)
+def test_kind_and_size_come_from_the_bytes(
+    image: Picture, kind: str, size: tuple[int, int]
+) -> None:
+    part = image(*size, kind=kind)
     assert (part.mime, part.width, part.height) == (KINDS[kind], *size)
     assert md.ImagePart(part.data, mime="image/tiff").mime == KINDS[kind]
 
 
-@pytest.mark.parametrize("options", [{"lossless": True}, {"quality": 50}, {"exif": b"Exif\0\0" + b"\0" * 20}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{"lossless": True}, {"quality": 50}, {"exif": b"Exif\0\0" + b"\0" * 20}], ids=str
+)
 def test_every_kind_of_webp_is_read(options: dict[str, object]) -> None:
     held = io.BytesIO()
-    Image.new("RGBA" if "lossless" in options else "RGB", (301, 77), "red").save(held, "WEBP", **options)
+    Image.new("RGBA" if "lossless" in options else "RGB", (301, 77), "red").save(
+        held, "WEBP", **options
+    )
     part = md.ImagePart(held.getvalue())
     assert (part.width, part.height) == (301, 77)
 
 
 @pytest.mark.parametrize(
-    "options", [{"progressive": True}, {"exif": b"Exif\0\0" + b"\0" * 5000}, {"comment": b"x" * 3000}], ids=lambda o: next(iter(o))
+    "options",
+    [{"progressive": True}, {"exif": b"Exif\0\0" + b"\0" * 5000}, {"comment": b"x" * 3000}],
+    ids=lambda o: next(iter(o)),
 )
 def test_a_jpeg_may_have_anything_before_its_frame(options: dict[str, object]) -> None:
     held = io.BytesIO()
@@ -49,12 +57,20 @@ def test_a_jpeg_may_have_anything_before_its_frame(options: dict[str, object]) -
 
 @given(
     st.sampled_from(
-        [b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF89a", b"RIFF\0\0\0\0WEBPVP8X", b"RIFF\0\0\0\0WEBPVP8 ", b"RIFF\0\0\0\0WEBPVP8L", b""]
+        [
+            b"\x89PNG\r\n\x1a\n",
+            b"\xff\xd8\xff",
+            b"GIF89a",
+            b"RIFF\0\0\0\0WEBPVP8X",
+            b"RIFF\0\0\0\0WEBPVP8 ",
+            b"RIFF\0\0\0\0WEBPVP8L",
+            b"",
+        ]
     ),
     st.binary(max_size=60),
 )
-def test_any_bytes_are_a_picture_or_refused(start: bytes, rest: bytes) -> None:
-    header = sniff(start + rest)
+def test_any_bytes_are_an_image_or_refused(start: bytes, rest: bytes) -> None:
+    header = read_header(start + rest)
     if header is None:
         with pytest.raises(md.InvalidRequestError):
             md.ImagePart(start + rest)
@@ -65,18 +81,25 @@ def test_any_bytes_are_a_picture_or_refused(start: bytes, rest: bytes) -> None:
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"<html>", b"\x89PNG\r\n\x1a\n", b"BM" + b"\0" * 50, b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + struct.pack(">II", 0, 5), b"%PDF-1.4"],
+    [
+        b"",
+        b"<html>",
+        b"\x89PNG\r\n\x1a\n",
+        b"BM" + b"\0" * 50,
+        b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + struct.pack(">II", 0, 5),
+        b"%PDF-1.4",
+    ],
 )
-def test_what_is_no_picture_is_refused(data: bytes) -> None:
+def test_what_is_no_image_is_refused(data: bytes) -> None:
     with pytest.raises(md.InvalidRequestError) as caught:
         md.ImagePart(data)
-    assert (caught.value.field, caught.value.code) == ("data", "NOT_A_PICTURE")
+    assert (caught.value.field, caught.value.code) == ("data", "NOT_AN_IMAGE")
     with pytest.raises(md.InvalidRequestError):
         md.ImagePart("text")  # type: ignore[arg-type]
 
 
-def test_it_goes_everywhere_and_comes_back(picture: Picture, tmp_path: Path) -> None:
-    part = picture()
+def test_it_goes_everywhere_and_comes_back(image: Picture, tmp_path: Path) -> None:
+    part = image()
     assert md.ImagePart.from_base64(part.to_base64()) == part
     assert md.ImagePart.from_base64(part.to_base64().encode()) == part
     assert md.ImagePart.from_data_url(part.to_data_url()) == part
@@ -84,14 +107,16 @@ def test_it_goes_everywhere_and_comes_back(picture: Picture, tmp_path: Path) -> 
     assert md.ImagePart(bytearray(part.data)) == part
     assert md.ImagePart.from_pil(part.to_pil()).to_pil().tobytes() == part.to_pil().tobytes()
     assert {part, md.ImagePart(part.data)} == {part}
-    assert part != picture(colour="red")
-    assert part.sha256 == md.ImagePart(part.data).sha256 != picture(colour="red").sha256
+    assert part != image(color="red")
+    assert part.sha256 == md.ImagePart(part.data).sha256 != image(color="red").sha256
     assert pickle.loads(pickle.dumps(part)) == copy.deepcopy(part) == part
     assert part._repr_mimebundle_() == {"image/png": part.data}
     assert repr(part) == f"<ImagePart image/png 64x48, {len(part.data)} bytes>"
 
 
-def test_an_image_that_a_format_cannot_hold_is_a_typed_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_that_a_format_cannot_hold_is_a_typed_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     for mode, kind in (("RGBA", "JPEG"), ("F", "PNG"), ("RGB", "TIFF")):
         with pytest.raises(md.InvalidRequestError) as caught:
             md.ImagePart.from_pil(Image.new(mode, (4, 4)), kind)
@@ -104,16 +129,23 @@ def test_an_image_that_a_format_cannot_hold_is_a_typed_error(monkeypatch: pytest
 
 
 @pytest.mark.parametrize(
-    "url", ["https://evil.test/x.png", "data:image/png,xx", "data:image/png;base64", "file:///etc/passwd", "data:image/png;base64,PGh0bWw+"]
+    "url",
+    [
+        "https://evil.test/x.png",
+        "data:image/png,xx",
+        "data:image/png;base64",
+        "file:///etc/passwd",
+        "data:image/png;base64,PGh0bWw+",
+    ],
 )
-def test_only_base64_data_urls_of_pictures_are_read(url: str) -> None:
+def test_only_base64_data_urls_of_images_are_read(url: str) -> None:
     with pytest.raises(md.InvalidRequestError):
         md.ImagePart.from_data_url(url)
 
 
-def test_pixels_that_are_broken_are_a_typed_error(picture: Picture) -> None:
+def test_pixels_that_are_broken_are_a_typed_error(image: Picture) -> None:
     for kind in KINDS:
-        whole = picture(200, 200, kind=kind).data
+        whole = image(200, 200, kind=kind).data
         noise = random.Random(4).randbytes(len(whole))
         for broken in (whole[: len(whole) // 2], whole[:40] + noise[40:]):
             try:
@@ -128,25 +160,41 @@ def test_pixels_that_are_broken_are_a_typed_error(picture: Picture) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["cat", "../../etc/passwd", "/etc/passwd", "..", "", "a/b\\c", "x" * 500, "con", "a\0b\n", "cat.png", ".hidden", "übung.jpg", "C:\\x"],
+    [
+        "cat",
+        "../../etc/passwd",
+        "/etc/passwd",
+        "..",
+        "",
+        "a/b\\c",
+        "x" * 500,
+        "con",
+        "a\0b\n",
+        "cat.png",
+        ".hidden",
+        "übung.jpg",
+        "C:\\x",
+    ],
 )
-def test_a_strangers_name_never_leaves_the_folder_and_never_overwrites(picture: Picture, tmp_path: Path, name: str) -> None:
+def test_a_strangers_name_never_leaves_the_folder_and_never_overwrites(
+    image: Picture, tmp_path: Path, name: str
+) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
-    first, second = picture().save_in(folder, name), picture(colour="red").save_in(folder, name)
+    first, second = image().save_in(folder, name), image(color="red").save_in(folder, name)
     assert first != second
     assert {first.resolve().parent, second.resolve().parent} == {folder.resolve()}
     assert first.suffix == ".png"
     assert not first.name.startswith(".")
-    assert first.read_bytes() == picture().data
+    assert first.read_bytes() == image().data
     assert sorted(os.listdir(folder)) == sorted({first.name, second.name})
 
 
-def test_saving_does_not_overwrite_unless_told(picture: Picture, tmp_path: Path) -> None:
-    path = picture().save(tmp_path / "a.png")
+def test_saving_does_not_overwrite_unless_told(image: Picture, tmp_path: Path) -> None:
+    path = image().save(tmp_path / "a.png")
     with pytest.raises(FileExistsError):
-        picture().save(path)
-    assert picture(colour="red").save(path, overwrite=True).read_bytes() == picture(colour="red").data
+        image().save(path)
+    assert image(color="red").save(path, overwrite=True).read_bytes() == image(color="red").data
 
 
 def test_text_chunks_are_read_in_every_form_and_broken_ones_left_out() -> None:

@@ -4,13 +4,15 @@ import pytest
 
 import majordomo as md
 from majordomo.imagegen import ImageEvent, Loading, Preview, Queued, Step
-from majordomo.models.image_model import InOrder
+from majordomo.models.image_model import EventOrderFilter
 
-PICTURE = md.ImagePart.from_base64("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==")
+IMAGE = md.ImagePart.from_base64(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
 SAID: dict[str, tuple[list[ImageEvent], list[ImageEvent]]] = {
     "in order": (
-        [Queued(2), Queued(1), Loading("a"), Step(1, 3), Preview(PICTURE), Step(3, 3)],
-        [Queued(2), Queued(1), Loading("a"), Step(1, 3), Preview(PICTURE), Step(3, 3)],
+        [Queued(2), Queued(1), Loading("a"), Step(1, 3), Preview(IMAGE), Step(3, 3)],
+        [Queued(2), Queued(1), Loading("a"), Step(1, 3), Preview(IMAGE), Step(3, 3)],
     ),
     "what comes late": ([Step(1, 3), Queued(1), Loading(), Step(2, 3)], [Step(1, 3), Step(2, 3)]),
     "a line behind a load": ([Loading("a"), Queued(1), Loading("b")], [Loading("a"), Loading("b")]),
@@ -22,7 +24,7 @@ SAID: dict[str, tuple[list[ImageEvent], list[ImageEvent]]] = {
 @pytest.mark.parametrize(("told", "heard"), SAID.values(), ids=SAID.keys())
 def test_events_are_heard_in_the_one_order(told: list[ImageEvent], heard: list[ImageEvent]) -> None:
     got: list[ImageEvent] = []
-    tell = InOrder(got.append)
+    emit = EventOrderFilter(got.append)
     for event in told:
-        tell(event)
+        emit(event)
     assert got == heard

@@ -18,7 +18,12 @@ from tests.support.loopback import Handler, Loopback, Peer, chat, delta
 
 Serve = Callable[[Handler], Loopback]
 pytestmark = pytest.mark.anyio
-OLLAMA = {"model": "m", "message": {"role": "assistant", "content": "at last"}, "done": True, "done_reason": "stop"}
+OLLAMA = {
+    "model": "m",
+    "message": {"role": "assistant", "content": "at last"},
+    "done": True,
+    "done_reason": "stop",
+}
 
 
 class Backend:
@@ -102,7 +107,7 @@ async def test_an_answer_of_long_ago_says_nothing_about_now() -> None:
     for moment, phase in ((0.0, "load"), (1000.0, "first_byte"), (1000.5, "first_byte")):
         now = moment
         deadline = Deadline(md.Timeout())
-        deadline.enter("first_byte")
+        deadline.start_phase("first_byte")
         await watch("m", deadline, told.append)
         assert deadline.phase == phase
     assert len(told) == 1
@@ -118,7 +123,9 @@ def _streamed(model: llm.Model) -> Callable[[str], Any]:
     return call
 
 
-async def test_a_server_that_answers_503_while_it_loads_is_asked_again_and_the_stream_says_so(serve: Serve) -> None:
+async def test_a_server_that_answers_503_while_it_loads_is_asked_again_and_the_stream_says_so(
+    serve: Serve,
+) -> None:
     tries = 0
 
     def handler(peer: Peer) -> None:
@@ -126,7 +133,17 @@ async def test_a_server_that_answers_503_while_it_loads_is_asked_again_and_the_s
         while peer.request() is not None:
             tries += 1
             if tries < 3:
-                peer.reply({"error": {"code": 503, "message": "Loading model", "type": "unavailable_error"}}, 503, {"retry-after-ms": "10"})
+                peer.reply(
+                    {
+                        "error": {
+                            "code": 503,
+                            "message": "Loading model",
+                            "type": "unavailable_error",
+                        }
+                    },
+                    503,
+                    {"retry-after-ms": "10"},
+                )
             else:
                 peer.begin()
                 peer.chunk(delta("at last") + delta({}, "stop") + b"data: [DONE]\n\n")
@@ -141,23 +158,34 @@ async def test_a_server_that_answers_503_while_it_loads_is_asked_again_and_the_s
 async def test_a_model_of_the_hosted_service_is_not_taken_for_one_that_loads(serve: Serve) -> None:
     backend = BACKENDS["ollama"][0]()
     backend.looks = 1_000_000
-    async with md.Ollama(serve(backend).url, timeout=md.Timeout(first_byte=1.2, load=30)) as provider:
+    async with md.Ollama(
+        serve(backend).url, timeout=md.Timeout(first_byte=1.2, load=30)
+    ) as provider:
         with anyio.fail_after(10), pytest.raises(md.DeadlineExceededError) as caught:
             await provider.model("gpt-oss:120b-cloud").generate("x")
     assert caught.value.phase == "first_byte"
 
 
 def event(kind: str, data: Any) -> bytes:
-    return b"event:message\ndata:" + json.dumps({"type": kind, "data": json.dumps(data)}).encode() + b"\n\n"
+    return (
+        b"event:message\ndata:"
+        + json.dumps({"type": kind, "data": json.dumps(data)}).encode()
+        + b"\n\n"
+    )
 
 
 def feed(peer: Peer) -> None:
     """llama-swap's feed: old logs first, then the models as they are, then each change; here it ends, as when llama-swap is stopped."""
     assert peer.request().path == "/api/events"  # type: ignore[union-attr]
     peer.begin(headers={"content-type": "text/event-stream"})
-    peer.chunk(event("logData", {"source": "proxy", "data": "modelStatus\n\n"}) + b"data: nonsense\n\n")
+    peer.chunk(
+        event("logData", {"source": "proxy", "data": "modelStatus\n\n"}) + b"data: nonsense\n\n"
+    )
     for state in ("stopped", "starting", "ready"):
-        told = event("modelStatus", [{"id": "m", "state": state, "description": "small", "aliases": ["alias"]}])
+        told = event(
+            "modelStatus",
+            [{"id": "m", "state": state, "description": "small", "aliases": ["alias"]}],
+        )
         peer.chunk(told[:30])
         peer.chunk(told[30:] + event("inflight", {"total": 1}))
     peer.end()
@@ -168,8 +196,14 @@ async def test_a_gateways_feed_tells_each_change_of_state(serve: Serve) -> None:
     async with md.LlamaSwap(serve(feed).url) as provider, provider.changes() as changes:
         with pytest.raises(md.StreamBrokenError) as caught:
             async for models in changes:
-                states.append([(model.id, model.state, model.loaded, model.description) for model in models])
-    assert states == [[("m", "stopped", False, "small")], [("m", "starting", False, "small")], [("m", "ready", True, "small")]]
+                states.append(
+                    [(model.id, model.state, model.loaded, model.description) for model in models]
+                )
+    assert states == [
+        [("m", "stopped", False, "small")],
+        [("m", "starting", False, "small")],
+        [("m", "ready", True, "small")],
+    ]
     assert caught.value.provider == "llamaswap"
 
 

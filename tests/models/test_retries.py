@@ -9,25 +9,43 @@ import pytest
 
 import majordomo as md
 from majordomo import llm
-from majordomo.models.client import Budget, Caller, Tries, may_repeat
+from majordomo.models.client import BackendClient, RetryBudget, RetryState, may_retry
 from majordomo.settings import Limits, Retries, Timeout
 from majordomo.transport_types import Deadline
-from tests.support.loopback import DONE, Handler, Loopback, Peer, always, chat, delta, images, whole
+from tests.support.loopback import (
+    DONE,
+    Handler,
+    Loopback,
+    Peer,
+    always,
+    chat,
+    delta,
+    images_reply,
+    whole,
+)
 
 pytestmark = pytest.mark.anyio
 Serve = Callable[[Handler], Loopback]
-QUICK = md.Retries(base=0.01)
+QUICK = md.Retries(initial_delay=0.01)
 NO_PORT: Any = None
 
 
-def tries(retries: Retries = QUICK, *, picture: bool = False, timeout: Timeout | None = None) -> Tries:
-    caller = Caller("p", NO_PORT, retries, Limits(), clock=lambda: 100.0, fraction=lambda: 1.0)
-    return Tries(caller, Deadline(timeout or Timeout(total=1000), clock=lambda: 100.0), picture=picture)
+def tries(
+    retries: Retries = QUICK, *, image: bool = False, timeout: Timeout | None = None
+) -> RetryState:
+    user_id = BackendClient(
+        "p", NO_PORT, retries, Limits(), clock=lambda: 100.0, fraction=lambda: 1.0
+    )
+    return RetryState(
+        user_id, Deadline(timeout or Timeout(total=1000), clock=lambda: 100.0), image_job=image
+    )
 
 
 @pytest.mark.parametrize("status", [408, 409, 425, 429, 500, 502, 503, 504])
 async def test_a_passing_failure_is_tried_again(serve: Serve, status: int) -> None:
-    server = serve(always(whole({"error": "x"}, status), whole({"error": "x"}, status), whole(chat("fine"))))
+    server = serve(
+        always(whole({"error": "x"}, status), whole({"error": "x"}, status), whole(chat("fine")))
+    )
     async with md.OpenAICompatible(server.url + "/v1", retries=QUICK) as provider:
         assert (await provider.model("m").generate("hi")).text == "fine"
     assert len(server.seen) == 3
@@ -46,9 +64,16 @@ async def test_a_lasting_failure_is_not(serve: Serve, status: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "answer", [whole("<html>"), whole({"choices": []}), whole({"error": {"code": "insufficient_quota", "message": "pay"}}, 429)]
+    "answer",
+    [
+        whole("<html>"),
+        whole({"choices": []}),
+        whole({"error": {"code": "insufficient_quota", "message": "pay"}}, 429),
+    ],
 )
-async def test_unreadable_answers_and_exhausted_quotas_are_not_tried_again(serve: Serve, answer: bytes) -> None:
+async def test_unreadable_answers_and_exhausted_quotas_are_not_tried_again(
+    serve: Serve, answer: bytes
+) -> None:
     server = serve(always(answer))
     async with md.OpenAICompatible(server.url + "/v1", retries=QUICK) as provider:
         with pytest.raises(md.MajordomoError):
@@ -58,17 +83,27 @@ async def test_unreadable_answers_and_exhausted_quotas_are_not_tried_again(serve
 
 async def test_attempts_count_all_tries(serve: Serve) -> None:
     server = serve(always(whole({"error": "x"}, 500)))
-    async with md.OpenAICompatible(server.url + "/v1", retries=md.Retries(attempts=2, base=0.01)) as provider:
+    async with md.OpenAICompatible(
+        server.url + "/v1", retries=md.Retries(attempts=2, initial_delay=0.01)
+    ) as provider:
         with pytest.raises(md.BackendError):
             await provider.model("m").generate("hi")
     assert len(server.seen) == 2
 
 
-@pytest.mark.parametrize(("status", "requests"), [(429, 3), (503, 3), (500, 1), (502, 1), (504, 1), (408, 1)])
-async def test_a_picture_job_is_sent_again_only_when_it_was_refused(
-    serve: Serve, status: int, requests: int, picture: Callable[[], md.ImagePart]
+@pytest.mark.parametrize(
+    ("status", "requests"), [(429, 3), (503, 3), (500, 1), (502, 1), (504, 1), (408, 1)]
+)
+async def test_an_image_job_is_sent_again_only_when_it_was_refused(
+    serve: Serve, status: int, requests: int, image: Callable[[], md.ImagePart]
 ) -> None:
-    server = serve(always(whole({"error": "x"}, status), whole({"error": "x"}, status), whole(images(picture().data))))
+    server = serve(
+        always(
+            whole({"error": "x"}, status),
+            whole({"error": "x"}, status),
+            whole(images_reply(image().data)),
+        )
+    )
     async with md.LlamaSwap(server.url, retries=QUICK) as provider:
         try:
             await provider.image_model("m").generate("a")
@@ -77,7 +112,7 @@ async def test_a_picture_job_is_sent_again_only_when_it_was_refused(
     assert len(server.seen) == requests
 
 
-async def test_a_picture_job_whose_connection_broke_is_not_sent_again(serve: Serve) -> None:
+async def test_an_image_job_whose_connection_broke_is_not_sent_again(serve: Serve) -> None:
     server = serve(lambda peer: (peer.request(), peer.reset()))
     async with md.LlamaSwap(server.url, retries=QUICK) as provider:
         with pytest.raises(md.ConnectionFailedError) as caught:
@@ -97,13 +132,23 @@ async def test_a_kept_connection_that_closes_without_an_answer_costs_no_try(serv
     server = serve(handler)
     async with md.OpenAICompatible(server.url + "/v1", retries=md.Retries(attempts=1)) as provider:
         model = provider.model("m")
-        assert [(await model.generate("hi")).text for _ in range(3)] == ["from 0", "from 1", "from 2"]
+        assert [(await model.generate("hi")).text for _ in range(3)] == [
+            "from 0",
+            "from 1",
+            "from 2",
+        ]
     assert len(server.seen) == 5
 
 
-async def test_retry_after_is_honoured_or_the_call_fails_at_once(serve: Serve) -> None:
+async def test_retry_after_is_honored_or_the_call_fails_at_once(serve: Serve) -> None:
     limited = {"error": {"message": "slow"}}
-    server = serve(always(whole(limited, 429, {"retry-after-ms": "200"}), whole(chat("fine")), whole(limited, 429, {"retry-after": "121"})))
+    server = serve(
+        always(
+            whole(limited, 429, {"retry-after-ms": "200"}),
+            whole(chat("fine")),
+            whole(limited, 429, {"retry-after": "121"}),
+        )
+    )
     async with md.OpenAICompatible(server.url + "/v1") as provider:
         began = time.monotonic()
         assert (await provider.model("m").generate("hi")).text == "fine"
@@ -116,33 +161,37 @@ async def test_retry_after_is_honoured_or_the_call_fails_at_once(serve: Serve) -
 
 
 def test_the_wait_doubles_up_to_its_cap_and_is_jittered() -> None:
-    found = tries(Retries(attempts=9, base=0.5, cap=3))
-    assert [found.decide(md.BackendError("x")) for _ in range(5)] == [0.5, 1.0, 2.0, 3.0, 3.0]
+    found = tries(Retries(attempts=9, initial_delay=0.5, max_delay=3))
+    assert [found.next_delay(md.BackendError("x")) for _ in range(5)] == [0.5, 1.0, 2.0, 3.0, 3.0]
     found = tries(Retries(attempts=3))
-    found.caller.fraction = lambda: 0.0
-    assert found.decide(md.BackendError("x")) == 0.0
+    found.client.fraction = lambda: 0.0
+    assert found.next_delay(md.BackendError("x")) == 0.0
 
 
 def test_a_wait_longer_than_the_deadline_is_not_begun() -> None:
     with pytest.raises(md.RateLimitError):
-        tries(timeout=Timeout(total=5)).decide(md.RateLimitError("x", retry_after=6, status=429))
+        tries(timeout=Timeout(total=5)).next_delay(
+            md.RateLimitError("x", retry_after=6, status=429)
+        )
 
 
 def test_a_gateway_whose_backend_died_is_asked_once_more_only() -> None:
     found = tries(Retries(attempts=5))
-    found.decide(md.BackendError("x", code="UPSTREAM_DIED"))
+    found.next_delay(md.BackendError("x", code="UPSTREAM_DIED"))
     with pytest.raises(md.BackendError):
-        found.decide(md.BackendError("x", code="UPSTREAM_DIED"))
+        found.next_delay(md.BackendError("x", code="UPSTREAM_DIED"))
 
 
 def test_the_budget_bounds_all_calls_together() -> None:
-    caller = Caller("p", NO_PORT, Retries(attempts=100, budget=5), Limits(), fraction=lambda: 0.0)
+    user_id = BackendClient(
+        "p", NO_PORT, Retries(attempts=100, budget=5), Limits(), fraction=lambda: 0.0
+    )
     made = 0
     for _ in range(40):
-        one = Tries(caller, Deadline(Timeout(total=100)))
+        one = RetryState(user_id, Deadline(Timeout(total=100)))
         try:
             for _ in range(3):
-                one.decide(md.BackendError("x"))
+                one.next_delay(md.BackendError("x"))
                 made += 1
         except md.BackendError:
             pass
@@ -150,28 +199,37 @@ def test_the_budget_bounds_all_calls_together() -> None:
 
 
 def test_successes_refill_the_budget_slowly() -> None:
-    budget = Budget(2)
+    budget = RetryBudget(2)
     assert (budget.spend(), budget.spend(), budget.spend()) == (True, True, False)
     for _ in range(11):
-        budget.success()
+        budget.record_success()
     assert (budget.spend(), budget.spend()) == (True, False)
 
 
 def test_only_connecting_may_be_repeated_after_a_time_limit() -> None:
-    assert may_repeat(md.DeadlineExceededError("x", phase="connect"))
+    assert may_retry(md.DeadlineExceededError("x", phase="connect"))
     for phase in ("queue", "load", "first_byte", "idle", "total"):
-        assert not may_repeat(md.DeadlineExceededError("x", phase=phase))  # type: ignore[arg-type]
+        assert not may_retry(md.DeadlineExceededError("x", phase=phase))  # type: ignore[arg-type]
 
 
-LOADING = whole({"error": {"code": 503, "message": "Loading model", "type": "unavailable_error"}}, 503, {"retry-after-ms": "50"})
+LOADING = whole(
+    {"error": {"code": 503, "message": "Loading model", "type": "unavailable_error"}},
+    503,
+    {"retry-after-ms": "50"},
+)
 
 
-async def test_a_server_that_loads_is_waited_for(serve: Serve, picture: Callable[[], md.ImagePart]) -> None:
+async def test_a_server_that_loads_is_waited_for(
+    serve: Serve, image: Callable[[], md.ImagePart]
+) -> None:
     server = serve(always(*[LOADING] * 6, whole(chat("loaded"))))
     async with md.OpenAICompatible(server.url + "/v1", retries=md.Retries(attempts=1)) as provider:
         assert (await provider.model("m").generate("hi")).text == "loaded"
-    server = serve(always(*[LOADING] * 3, whole(images(picture().data))))
-    async with md.LlamaSwap(server.url, retries=md.Retries(attempts=1)) as provider, provider.image_model("m").stream("a") as stream:
+    server = serve(always(*[LOADING] * 3, whole(images_reply(image().data))))
+    async with (
+        md.LlamaSwap(server.url, retries=md.Retries(attempts=1)) as provider,
+        provider.image_model("m").stream("a") as stream,
+    ):
         events = [type(event).__name__ async for event in stream]
     assert events == ["Loading"] * 3 + ["Done"]
 
@@ -186,7 +244,10 @@ async def test_loading_is_an_event_of_a_chat_stream(serve: Serve) -> None:
                 peer.chunk(delta("hi") + delta({}, "stop") + DONE)
                 peer.end()
 
-    async with md.OpenAICompatible(serve(handler).url + "/v1") as provider, provider.model("m").stream("x") as stream:
+    async with (
+        md.OpenAICompatible(serve(handler).url + "/v1") as provider,
+        provider.model("m").stream("x") as stream,
+    ):
         events = [event async for event in stream]
     assert [type(event) for event in events] == [llm.Loading, llm.Loading, llm.TextDelta, llm.Done]
     assert isinstance(events[0], llm.Loading)
@@ -194,7 +255,9 @@ async def test_loading_is_an_event_of_a_chat_stream(serve: Serve) -> None:
 
 
 async def test_a_load_longer_than_its_limit_ends_in_that_phase(serve: Serve) -> None:
-    async with md.OpenAICompatible(serve(always(LOADING)).url + "/v1", timeout=md.Timeout(load=0.3)) as provider:
+    async with md.OpenAICompatible(
+        serve(always(LOADING)).url + "/v1", timeout=md.Timeout(load=0.3)
+    ) as provider:
         with pytest.raises(md.DeadlineExceededError) as caught:
             await provider.model("m").generate("hi")
     assert caught.value.phase == "load"
@@ -203,7 +266,9 @@ async def test_a_load_longer_than_its_limit_ends_in_that_phase(serve: Serve) -> 
 
 async def test_nothing_is_sent_after_a_cancellation(serve: Serve) -> None:
     server = serve(always(whole({"error": "x"}, 503)))
-    async with md.OpenAICompatible(server.url + "/v1", retries=md.Retries(attempts=5, base=0.2, cap=0.2)) as provider:
+    async with md.OpenAICompatible(
+        server.url + "/v1", retries=md.Retries(attempts=5, initial_delay=0.2, max_delay=0.2)
+    ) as provider:
         with anyio.move_on_after(0.05) as scope:
             await provider.model("m").generate("hi")
         assert scope.cancelled_caught

@@ -27,13 +27,22 @@ def scripted(script: Script) -> Handler:
             message: dict[str, Any] = {"content": said}
             if not isinstance(said, str):
                 calls = [
-                    {"index": place, "id": f"c{place}", "type": "function", "function": {"name": name, "arguments": arguments}}
+                    {
+                        "index": place,
+                        "id": f"c{place}",
+                        "type": "function",
+                        "function": {"name": name, "arguments": arguments},
+                    }
                     for place, (name, arguments) in enumerate(said)
                 ]
                 message = {"role": "assistant", "content": None, "tool_calls": calls}
             if seen.json.get("stream"):
                 peer.begin()
-                peer.chunk(delta(message) + delta({}, "stop" if "tool_calls" not in message else "tool_calls") + DONE)
+                peer.chunk(
+                    delta(message)
+                    + delta({}, "stop" if "tool_calls" not in message else "tool_calls")
+                    + DONE
+                )
                 peer.end()
             else:
                 whole = chat("")
@@ -44,7 +53,9 @@ def scripted(script: Script) -> Handler:
 
 
 @pytest.fixture
-def ask(serve: Callable[[Handler], Loopback]) -> Iterator[Callable[..., tuple[llm.Model, Loopback]]]:
+def ask(
+    serve: Callable[[Handler], Loopback],
+) -> Iterator[Callable[..., tuple[llm.Model, Loopback]]]:
     made: list[md.OpenAICompatible] = []
 
     def make(*script: Any) -> tuple[llm.Model, Loopback]:
@@ -68,7 +79,11 @@ def add(a: int, b: int = 1) -> int:
 
 def results(server: Loopback) -> list[str]:
     """The content of the tool turns in the last request."""
-    return [message["content"] for message in server.seen[-1].json["messages"] if message["role"] == "tool"]
+    return [
+        message["content"]
+        for message in server.seen[-1].json["messages"]
+        if message["role"] == "tool"
+    ]
 
 
 async def test_it_runs_what_the_model_calls_and_tells_every_turn(ask: Any) -> None:
@@ -77,7 +92,12 @@ async def test_it_runs_what_the_model_calls_and_tells_every_turn(ask: Any) -> No
     reply = await md.run_tools(model, history, tools=[add])
     assert reply.text == "5 and 6"
     assert results(server) == ["5", "6"]
-    assert [message.role for message in reply.new_messages] == ["assistant", "tool", "tool", "assistant"]
+    assert [message.role for message in reply.new_messages] == [
+        "assistant",
+        "tool",
+        "tool",
+        "assistant",
+    ]
     assert (reply.usage.input_tokens, reply.usage.output_tokens) == (6, 4)
     history.extend(reply.new_messages)
     assert (await model.generate(history)).text == "the end"
@@ -102,7 +122,9 @@ def test_blocking(ask: Any) -> None:
         (("subtract", "{}"), "there is no tool 'subtract'; there are: add"),
     ],
 )
-async def test_a_call_that_does_not_fit_goes_back_to_the_model(ask: Any, call: tuple[str, str], told: str) -> None:
+async def test_a_call_that_does_not_fit_goes_back_to_the_model(
+    ask: Any, call: tuple[str, str], told: str
+) -> None:
     model, server = ask([call], "sorry")
     reply = await md.run_tools(model, "add", tools=[add])
     assert reply.text == "sorry"
@@ -113,7 +135,13 @@ async def test_a_call_that_does_not_fit_goes_back_to_the_model(ask: Any, call: t
 
 
 @pytest.mark.parametrize(
-    "backend", [backend for backend in BACKENDS if backend.name in ("anthropic", "ollama", "gemini", "openai")], ids=lambda b: b.name
+    "backend",
+    [
+        backend
+        for backend in BACKENDS
+        if backend.name in ("anthropic", "ollama", "gemini", "openai")
+    ],
+    ids=lambda b: b.name,
 )
 async def test_what_was_called_with_broken_arguments_does_not_end_the_conversation(
     backend: Backend, serve: Callable[[Handler], Loopback]
@@ -122,7 +150,11 @@ async def test_what_was_called_with_broken_arguments_does_not_end_the_conversati
     broken = md.ToolCallPart("c9", "add", '{"a": 1')
     server = serve(answering(backend))
     async with backend.connect(server.url, retries=md.Retries(attempts=1)) as provider:
-        history = [md.user("add"), llm.assistant(broken), md.tool_result(broken, "no JSON object", is_error=True)]
+        history = [
+            md.user("add"),
+            llm.assistant(broken),
+            md.tool_result(broken, "no JSON object", is_error=True),
+        ]
         reply = await provider.model(backend.model).generate(history, tools=[add])
     assert reply.text
     assert '{\\"a\\": 1' in server.seen[-1].body.decode()
@@ -175,16 +207,26 @@ async def test_calls_of_one_answer_run_side_by_side(ask: Any) -> None:
     assert results(server) == ["one", "two"]
 
 
-async def test_the_stream_tells_everything_once_and_ends_once(ask: Any, picture: Callable[..., md.ImagePart]) -> None:
+async def test_the_stream_tells_everything_once_and_ends_once(
+    ask: Any, image: Callable[..., md.ImagePart]
+) -> None:
     async def draw() -> list[Any]:
-        return ["here", picture()]
+        return ["here", image()]
 
     model, _ = ask([("draw", "{}")], "a navy one")
     async with md.stream_tools(model, "draw", tools=[draw]) as stream:
         events = [event async for event in stream]
     kinds = [type(event).__name__ for event in events]
-    assert kinds == ["ToolCallStarted", "ToolCallDelta", "ToolCall", "ImageReady", "ToolReturned", "TextDelta", "Done"]
-    assert stream.reply.images == (picture(),)
+    assert kinds == [
+        "ToolCallStarted",
+        "ToolCallDelta",
+        "ToolCall",
+        "ImageReady",
+        "ToolReturned",
+        "TextDelta",
+        "Done",
+    ]
+    assert stream.reply.images == (image(),)
     assert stream.reply.message.images == ()
     assert isinstance(events[4], ToolReturned)
     assert events[4].result.parts[0] == md.TextPart("here")
@@ -210,8 +252,12 @@ async def test_leaving_the_stream_stops_the_tool(ask: Any) -> None:
     assert stream.reply.tool_calls
 
 
-async def test_an_error_of_the_model_leaves_as_it_is(ask: Any, serve: Callable[[Handler], Loopback]) -> None:
-    model = md.OpenAICompatible(serve(lambda peer: peer.request() and peer.reply({"error": {"message": "no"}}, 400)).url).model("m")
+async def test_an_error_of_the_model_leaves_as_it_is(
+    ask: Any, serve: Callable[[Handler], Loopback]
+) -> None:
+    model = md.OpenAICompatible(
+        serve(lambda peer: peer.request() and peer.reply({"error": {"message": "no"}}, 400)).url
+    ).model("m")
     with pytest.raises(md.InvalidRequestError, match="no"):
         async with md.stream_tools(model, "go", tools=[add]) as stream:
             async for _ in stream:
@@ -226,7 +272,7 @@ async def test_a_tool_without_a_function_is_the_callers_to_run(ask: Any) -> None
     assert len(server.seen) == 1
 
 
-class Colour(enum.Enum):
+class Color(enum.Enum):
     red = "red"
     blue = "blue"
 
@@ -239,22 +285,30 @@ class Box(BaseModel):
 async def test_arguments_come_as_the_types_of_the_signature(ask: Any) -> None:
     got: list[Any] = []
 
-    def paint(box: Box, colour: Colour, about: md.ToolContext, times: Annotated[int, Field(description="How often", ge=1)] = 1) -> Box:
+    def paint(
+        box: Box,
+        color: Color,
+        about: md.ToolContext,
+        times: Annotated[int, Field(description="How often", ge=1)] = 1,
+    ) -> Box:
         """Paint a box."""
-        got.append((box, colour, times, about.value, about.call.name, len(about.messages)))
+        got.append((box, color, times, about.value, about.call.name, len(about.messages)))
         return box
 
     model, server = ask(
-        [("paint", '{"box": {"width": 3}, "colour": "blue"}'), ("paint", '{"box": {"width": 3}, "colour": "blue", "times": 0}')]
+        [
+            ("paint", '{"box": {"width": 3}, "color": "blue"}'),
+            ("paint", '{"box": {"width": 3}, "color": "blue", "times": 0}'),
+        ]
     )
     await md.run_tools(model, "paint", tools=[paint], context="user-7")
-    assert got == [(Box(width=3), Colour.blue, 1, "user-7", "paint", 2)]
+    assert got == [(Box(width=3), Color.blue, 1, "user-7", "paint", 2)]
     assert json.loads(results(server)[0]) == {"width": 3, "label": "none"}
     assert "times: Input should be greater than or equal to 1" in results(server)[1]
     schema = server.seen[0].json["tools"][0]["function"]["parameters"]
-    assert sorted(schema["properties"]) == ["box", "colour", "times"]
+    assert sorted(schema["properties"]) == ["box", "color", "times"]
     assert schema["properties"]["times"]["description"] == "How often"
-    assert schema["required"] == ["box", "colour"]
+    assert schema["required"] == ["box", "color"]
 
 
 @pytest.mark.parametrize("tools", [[], [add, add], [3]])
@@ -269,26 +323,30 @@ async def test_bad_tools_are_refused_before_sending(ask: Any, tools: list[Any]) 
 async def test_a_chat_model_draws() -> None:
     """The whole way, offline: the chat calls the tool, the painter draws, the chat looks at what came."""
     offline = md.Offline()
-    tool = md.image_tool(offline.image_model("sketch"), md.with_image_size("64x64"), md.with_seed(3))
-    reply = await md.run_tools(offline.model("clerk"), "draw_picture of a lighthouse", tools=[tool])
+    tool = md.image_tool(
+        offline.image_model("renderer"), md.with_image_size("64x64"), md.with_seed(3)
+    )
+    reply = await md.run_tools(offline.model("rules"), "draw_image of a lighthouse", tools=[tool])
     assert [(image.width, image.height) for image in reply.images] == [(64, 64)]
     assert [message.role for message in reply.new_messages] == ["assistant", "tool", "assistant"]
     assert reply.text
 
 
-@pytest.mark.parametrize("how", [{"caller": "ann"}, {}])
+@pytest.mark.parametrize("how", [{"user_id": "ann"}, {}])
 async def test_what_a_tool_draws_is_drawn_for_whom_the_chat_speaks_to(how: dict[str, str]) -> None:
     ledger = md.Ledger()
     offline = md.Offline(observers=[ledger])
-    tool = md.image_tool(offline.image_model("sketch"), md.with_image_size("64x64"))
-    options = [] if how else [md.with_caller("ann")]
-    await md.run_tools(offline.model("clerk"), "draw_picture of a lighthouse", *options, tools=[tool], **how)  # type: ignore[arg-type]
-    assert {caller: account.images for caller, account in ledger.by_caller().items()} == {"ann": 1}
+    tool = md.image_tool(offline.image_model("renderer"), md.with_image_size("64x64"))
+    options = [] if how else [md.with_user_id("ann")]
+    await md.run_tools(
+        offline.model("rules"), "draw_image of a lighthouse", *options, tools=[tool], **how
+    )  # type: ignore[arg-type]
+    assert {user_id: account.images for user_id, account in ledger.by_user().items()} == {"ann": 1}
 
 
 async def test_an_unfit_answer_is_asked_for_once_more_when_wished(ask: Any) -> None:
     model, server = ask('{"width": "wide"}', '{"width": 4}', '{"width": "wide"}', "no", "no")
-    reply = await model.generate("box?", output=Box, reask=True)
+    reply = await model.generate("box?", output=Box, output_retries=1)
     assert reply.output == Box(width=4)
     said = [message["content"] for message in server.seen[1].json["messages"]]
     assert said[1] == '{"width": "wide"}'
@@ -296,7 +354,7 @@ async def test_an_unfit_answer_is_asked_for_once_more_when_wished(ask: Any) -> N
     for wish in (False, True):
         before = len(server.seen)
         with pytest.raises(md.BadResponseError) as caught:
-            await model.generate("box?", output=Box, reask=wish)
+            await model.generate("box?", output=Box, output_retries=wish)
         assert caught.value.code == "BAD_OUTPUT"
         assert len(server.seen) - before == 1 + wish
 

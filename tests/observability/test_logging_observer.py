@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 import majordomo as md
-from majordomo.observability import Call, Outcome
+from majordomo.observability import Call, CallResult
 from majordomo.observability.logging_observer import LoggingObserver
 from tests.support.loopback import Handler, Loopback, always, chat, whole
 
@@ -17,25 +17,34 @@ pytestmark = pytest.mark.anyio
 
 
 def told(record: logging.LogRecord) -> dict[str, Any]:
-    return {name.removeprefix("call_"): value for name, value in vars(record).items() if name.startswith("call_")}
+    return {
+        name.removeprefix("call_"): value
+        for name, value in vars(record).items()
+        if name.startswith("call_")
+    }
 
 
 async def test_a_call_is_one_record(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "majordomo.calls")
     server = serve(always(whole({"error": "x"}, 500), whole(chat("secret words"))))
-    async with md.OpenAICompatible(server.url + "/v1", observers=[LoggingObserver()], retries=md.Retries(base=0.001)) as provider:
-        await provider.model("m").generate("secret words", caller="user-42")
+    async with md.OpenAICompatible(
+        server.url + "/v1", observers=[LoggingObserver()], retries=md.Retries(initial_delay=0.001)
+    ) as provider:
+        await provider.model("m").generate("secret words", user_id="user-42")
     [record] = [record for record in caplog.records if record.name == "majordomo.calls"]
     assert record.levelno == logging.INFO
     seen = told(record)
-    assert record.getMessage() == f"chat openaicompatible/m finished in {seen['seconds']:.2f} s (3 in, 2 out)"
+    assert (
+        record.getMessage()
+        == f"chat openaicompatible/m finished in {seen['seconds']:.2f} s (3 in, 2 out)"
+    )
     assert len(seen.pop("id")) == 32
     assert seen.pop("seconds") >= 0
     assert seen == {
         "operation": "chat",
         "provider": "openaicompatible",
         "model": "m",
-        "caller": "user-42",
+        "user_id": "user-42",
         "address": server.url,
         "streamed": False,
         "outcome": "finished",
@@ -47,34 +56,49 @@ async def test_a_call_is_one_record(serve: Serve, caplog: pytest.LogCaptureFixtu
     assert "secret" not in repr(vars(record))
 
 
-async def test_pictures_are_counted(caplog: pytest.LogCaptureFixture) -> None:
+async def test_images_are_counted(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "majordomo.calls")
-    painter = md.Offline(observers=[LoggingObserver()]).image_model("sketch")
-    await painter.generate("a fox", size="64x64", steps=1)
-    await painter.generate("a fox", n=2, size="64x64", steps=1)
-    assert [record.getMessage().rpartition("(")[2] for record in caplog.records] == ["1 picture)", "2 pictures)"]
+    image_model = md.Offline(observers=[LoggingObserver()]).image_model("renderer")
+    await image_model.generate("a fox", size="64x64", steps=1)
+    await image_model.generate("a fox", n=2, size="64x64", steps=1)
+    assert [record.getMessage().rpartition("(")[2] for record in caplog.records] == [
+        "1 image)",
+        "2 images)",
+    ]
     assert [told(record)["images"] for record in caplog.records] == [1, 2]
 
 
-async def test_a_failure_is_a_warning_with_its_code(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_failure_is_a_warning_with_its_code(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.INFO, "majordomo.calls")
-    async with md.OpenAICompatible(serve(always(whole({"error": "no such model"}, 404))).url, observers=[LoggingObserver()]) as provider:
+    async with md.OpenAICompatible(
+        serve(always(whole({"error": "no such model"}, 404))).url, observers=[LoggingObserver()]
+    ) as provider:
         with pytest.raises(md.NotFoundError):
             await provider.model("m").generate("hi")
     [record] = caplog.records
     assert record.levelno == logging.WARNING
     assert record.exc_info is None
     assert record.getMessage().endswith("(NOT_FOUND: no such model (HTTP 404))")
-    assert (told(record)["error"], told(record)["status"], told(record)["outcome"]) == ("NOT_FOUND", 404, "failed")
+    assert (told(record)["error"], told(record)["status"], told(record)["outcome"]) == (
+        "NOT_FOUND",
+        404,
+        "failed",
+    )
 
 
 async def test_a_call_left_early_says_so(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "majordomo.calls")
-    async with md.Offline(observers=[LoggingObserver()]).model("clerk").stream("hi"):
+    async with md.Offline(observers=[LoggingObserver()]).model("rules").stream("hi"):
         pass
     await anyio.lowlevel.checkpoint()
     [record] = caplog.records
-    assert (record.levelno, told(record)["outcome"], told(record)["streamed"]) == (logging.INFO, "cancelled", True)
+    assert (record.levelno, told(record)["outcome"], told(record)["streamed"]) == (
+        logging.INFO,
+        "cancelled",
+        True,
+    )
 
 
 def test_levels_are_chosen(caplog: pytest.LogCaptureFixture) -> None:
@@ -82,8 +106,8 @@ def test_levels_are_chosen(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "program.calls")
     observer = LoggingObserver(logger, finished=0, failed=logging.ERROR, cancelled=logging.DEBUG)
     call = Call("1", "chat", "p", "m")
-    observer.finished(call, Outcome("m", 0.1, md.llm.Usage()))
-    observer.failed(call, md.BackendError("x"))
-    observer.cancelled(call)
+    observer.on_success(call, CallResult("m", 0.1, md.llm.Usage()))
+    observer.on_error(call, md.BackendError("x"))
+    observer.on_cancel(call)
     assert [record.levelno for record in caplog.records] == [logging.ERROR, logging.DEBUG]
     assert {record.name for record in caplog.records} == {"program.calls"}

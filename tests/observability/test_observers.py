@@ -16,16 +16,28 @@ from pydantic import BaseModel
 import majordomo as md
 from majordomo import imagegen, llm
 from majordomo.backend_status import Loading, Queued
-from majordomo.observability import FirstToken, Observer, Outcome
-from majordomo.observability.observed_call import current
-from tests.support.loopback import DONE, Handler, Loopback, Peer, always, chat, delta, images, whole
+from majordomo.observability import CallResult, FirstToken, Observer
+from majordomo.observability.observed_call import current_call
+from tests.support.loopback import (
+    DONE,
+    Handler,
+    Loopback,
+    Peer,
+    always,
+    chat,
+    delta,
+    images_reply,
+    whole,
+)
 from tests.support.recording_observer import Witness
 
 Serve = Callable[[Handler], Loopback]
 KEY = "sk-very/secret+key"
-QUICK = md.Retries(base=0.001)
+QUICK = md.Retries(initial_delay=0.001)
 SECRET_TEXT = "the fox that nobody may know of"
-LOADING = whole({"error": {"code": 503, "message": "Loading model", "type": "unavailable_error"}}, 503)
+LOADING = whole(
+    {"error": {"code": 503, "message": "Loading model", "type": "unavailable_error"}}, 503
+)
 everywhere = pytest.mark.anyio
 
 
@@ -54,7 +66,9 @@ def hanging(*pieces: bytes) -> Handler:
 
 
 def compatible(server: Loopback, *observers: Observer, **common: Any) -> md.OpenAICompatible:
-    return kept(md.OpenAICompatible(server.url + "/v1", KEY, observers=observers, retries=QUICK, **common))
+    return kept(
+        md.OpenAICompatible(server.url + "/v1", KEY, observers=observers, retries=QUICK, **common)
+    )
 
 
 def kept(provider: Any) -> Any:
@@ -70,13 +84,13 @@ KEPT: list[Any] = []
 async def test_offline_is_observed_too() -> None:
     witness = Witness()
     provider = md.Offline(observers=[witness])
-    await provider.model("clerk").generate("hi")
+    await provider.model("rules").generate("hi")
     assert witness.names == ["started", "finished"]
-    async with provider.model("clerk").stream("hi") as stream:
+    async with provider.model("rules").stream("hi") as stream:
         [event async for event in stream]
     assert witness.names[2:] == ["started", "told", "finished"]
     assert isinstance(witness.story[3][1], FirstToken)
-    await provider.image_model("sketch").generate("a fox", size="64x64", steps=2)
+    await provider.image_model("renderer").generate("a fox", size="64x64", steps=2)
     assert witness.story[6:8] == [("told", imagegen.Step(1, 2)), ("told", imagegen.Step(2, 2))]
     assert witness.names[5:] == ["started", "told", "told", "finished"]
     assert [call.operation for call in witness.calls] == ["chat", "chat", "image"]
@@ -89,13 +103,13 @@ def test_blocking_calls_are_observed_in_the_thread_that_makes_them() -> None:
     threads: list[str] = []
 
     class Where(Observer):
-        def finished(self, call: Any, outcome: Outcome) -> None:
+        def on_success(self, call: Any, outcome: CallResult) -> None:
             threads.append(threading.current_thread().name)
 
     with md.Offline(observers=[Where()]) as provider:
-        provider.model("clerk").generate_sync("hi")
-        provider.image_model("sketch").generate_sync("a fox", size="64x64", steps=1)
-        with provider.image_model("sketch").stream_sync("a fox", size="64x64", steps=1) as stream:
+        provider.model("rules").generate_sync("hi")
+        provider.image_model("renderer").generate_sync("a fox", size="64x64", steps=1)
+        with provider.image_model("renderer").stream_sync("a fox", size="64x64", steps=1) as stream:
             list(stream)
     assert threads == ["majordomo-portal"] * 3
 
@@ -103,13 +117,25 @@ def test_blocking_calls_are_observed_in_the_thread_that_makes_them() -> None:
 @everywhere
 async def test_an_embedding_is_observed(serve: Serve) -> None:
     witness, nosy = Witness(), Witness(content=True)
-    answer = {"data": [{"embedding": [1, 2]}, {"embedding": [1, 2]}], "model": "e-1", "usage": {"prompt_tokens": 7}}
+    answer = {
+        "data": [{"embedding": [1, 2]}, {"embedding": [1, 2]}],
+        "model": "e-1",
+        "usage": {"prompt_tokens": 7},
+    }
     server = serve(always(whole(answer)))
     async with compatible(server, witness, nosy) as provider:
         made = await provider.embedding_model("e").embed(["a", "b"], dimensions=2)
     [call] = witness.calls
-    assert (call.operation, call.model, call.settings) == ("embed", "e", {"texts": 2, "dimensions": 2})
-    assert (witness.end.usage, witness.end.model, witness.end.content) == (llm.Usage(7), "e-1", None)
+    assert (call.operation, call.model, call.settings) == (
+        "embed",
+        "e",
+        {"texts": 2, "dimensions": 2},
+    )
+    assert (witness.end.usage, witness.end.model, witness.end.content) == (
+        llm.Usage(7),
+        "e-1",
+        None,
+    )
     assert nosy.calls[0].content == ("a", "b")
     assert nosy.end.content == made
 
@@ -118,9 +144,17 @@ async def test_an_embedding_is_observed(serve: Serve) -> None:
 @pytest.mark.parametrize("streamed", [False, True])
 async def test_a_try_that_is_made_again_is_told(serve: Serve, streamed: bool) -> None:
     last = (
-        whole(b"".join((delta("fine", "stop"), DONE)), headers={"content-type": "text/event-stream"}) if streamed else whole(chat("fine"))
+        whole(
+            b"".join((delta("fine", "stop"), DONE)), headers={"content-type": "text/event-stream"}
+        )
+        if streamed
+        else whole(chat("fine"))
     )
-    server = serve(always(whole({"error": "x"}, 500), whole({"error": "x"}, 429, {"retry-after": "0.002"}), last))
+    server = serve(
+        always(
+            whole({"error": "x"}, 500), whole({"error": "x"}, 429, {"retry-after": "0.002"}), last
+        )
+    )
     witness = Witness()
     model = compatible(server, witness).model("m")
     if streamed:
@@ -129,11 +163,13 @@ async def test_a_try_that_is_made_again_is_told(serve: Serve, streamed: bool) ->
     else:
         await model.generate("hi")
     attempts = [thing for name, thing in witness.story if name == "attempted"]
-    assert [(attempt.number, type(attempt.error), attempt.error.status) for attempt in attempts] == [
+    assert [
+        (attempt.number, type(attempt.error), attempt.error.status) for attempt in attempts
+    ] == [
         (1, md.BackendError, 500),
         (2, md.RateLimitError, 429),
     ]
-    assert attempts[1].wait == 0.002
+    assert attempts[1].delay == 0.002
     assert witness.names[-1] == "finished"
 
 
@@ -171,9 +207,9 @@ async def test_a_request_that_cannot_be_right_is_no_call() -> None:
     witness = Witness()
     provider = md.Offline(observers=[witness])
     with pytest.raises(md.InvalidRequestError):
-        await provider.model("clerk").generate("hi", temperature=9)
+        await provider.model("rules").generate("hi", temperature=9)
     with pytest.raises(md.InvalidRequestError):
-        await provider.image_model("sketch").generate("")
+        await provider.image_model("renderer").generate("")
     assert witness.story == []
 
 
@@ -185,7 +221,7 @@ async def test_a_loading_model_is_news_and_no_failed_try(serve: Serve) -> None:
     await compatible(server, witness).model("m").generate("hi")
     assert witness.names == ["started", "told", "told", "finished"]
     assert isinstance(witness.story[1][1], Loading)
-    server = serve(always(loading, whole(images(md.ImagePart.from_base64(DOT).data))))
+    server = serve(always(loading, whole(images_reply(md.ImagePart.from_base64(DOT).data))))
     witness = Witness()
     await compatible(server, witness).image_model("m").generate("a fox")
     assert witness.names == ["started", "told", "finished"]
@@ -224,7 +260,9 @@ async def test_a_place_in_the_line_is_told(serve: Serve) -> None:
 @everywhere
 async def test_the_first_piece_of_a_stream_is_told_once(serve: Serve) -> None:
     witness = Witness()
-    server = serve(streaming(delta({"role": "assistant"}), delta("Good "), delta("evening", "stop") + DONE))
+    server = serve(
+        streaming(delta({"role": "assistant"}), delta("Good "), delta("evening", "stop") + DONE)
+    )
     async with compatible(server, witness).model("m").stream("hi") as stream:
         [event async for event in stream]
     assert witness.names == ["started", "told", "finished"]
@@ -259,8 +297,12 @@ async def test_a_stream_that_is_left_is_cancelled(serve: Serve) -> None:
             raise ZeroDivisionError
     assert witness.names[3:] == ["started", "cancelled"]
     painted = Witness()
-    async with md.Offline(observers=[painted]).image_model("sketch").stream("a fox", size="64x64", steps=50) as pictures:
-        await anext(aiter(pictures))
+    async with (
+        md.Offline(observers=[painted])
+        .image_model("renderer")
+        .stream("a fox", size="64x64", steps=50) as images
+    ):
+        await anext(aiter(images))
     assert painted.names[-1] == "cancelled"
     assert painted.names.count("cancelled") == 1
 
@@ -272,7 +314,11 @@ async def test_a_stream_that_breaks_off_fails_without_what_had_come(serve: Serve
     with pytest.raises(md.StreamBrokenError):
         async with compatible(broken, witness, nosy).model("m").stream("hi") as stream:
             [event async for event in stream]
-    assert (witness.names[-1], type(witness.end), witness.end.partial) == ("failed", md.StreamBrokenError, None)
+    assert (witness.names[-1], type(witness.end), witness.end.partial) == (
+        "failed",
+        md.StreamBrokenError,
+        None,
+    )
     assert nosy.end.partial.text == SECRET_TEXT
 
 
@@ -286,24 +332,29 @@ class Clumsy(Observer):
         if name == self.at:
             raise RuntimeError("a bug of mine")
 
-    def started(self, *given: Any) -> None:
+    def on_start(self, *given: Any) -> None:
         self._do("started")
 
-    def told(self, *given: Any) -> None:
+    def on_event(self, *given: Any) -> None:
         self._do("told")
 
-    def finished(self, *given: Any) -> None:
+    def on_success(self, *given: Any) -> None:
         self._do("finished")
 
 
 @everywhere
 @pytest.mark.parametrize("at", ["started", "told", "finished"])
-async def test_an_observer_that_raises_breaks_nothing_and_is_told_no_more(at: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_observer_that_raises_breaks_nothing_and_is_told_no_more(
+    at: str, caplog: pytest.LogCaptureFixture
+) -> None:
     clumsy, witness = Clumsy(at), Witness()
-    async with md.Offline(observers=[clumsy, witness]).model("clerk").stream("hi") as stream:
+    async with md.Offline(observers=[clumsy, witness]).model("rules").stream("hi") as stream:
         [event async for event in stream]
     assert stream.reply.text
-    assert clumsy.seen == ["started", "told", "finished"][: ["started", "told", "finished"].index(at) + 1]
+    assert (
+        clumsy.seen
+        == ["started", "told", "finished"][: ["started", "told", "finished"].index(at) + 1]
+    )
     assert witness.names == ["started", "told", "finished"]
     [record] = caplog.records
     assert (record.name, record.levelno) == ("majordomo", logging.ERROR)
@@ -314,10 +365,16 @@ def everything(value: Any) -> str:
     """All that can be read off what an observer was given."""
     text = repr(value)
     if isinstance(value, BaseException):
-        text += str(value) + json.dumps(value.__dict__, default=repr) + repr((value.__cause__, value.__context__, value.__traceback__))
+        text += (
+            str(value)
+            + json.dumps(value.__dict__, default=repr)
+            + repr((value.__cause__, value.__context__, value.__traceback__))
+        )
     for name in dir(value) if not isinstance(value, (str, int, float, type(None), type)) else ():
         if not name.startswith("__") and not callable(found := getattr(value, name)):
-            text += everything(found) if type(found).__module__.startswith("majordomo") else repr(found)
+            text += (
+                everything(found) if type(found).__module__.startswith("majordomo") else repr(found)
+            )
     return text
 
 
@@ -325,13 +382,21 @@ def everything(value: Any) -> str:
 async def test_an_observer_is_given_no_key(serve: Serve) -> None:
     witness = Witness(content=True)
     headers = {"x-extra": KEY}
-    server = serve(always(whole(chat("fine")), whole({"error": f"no {KEY}"}, 500), whole({"error": f"no {KEY}"}, 401)))
+    server = serve(
+        always(
+            whole(chat("fine")),
+            whole({"error": f"no {KEY}"}, 500),
+            whole({"error": f"no {KEY}"}, 401),
+        )
+    )
     model = compatible(server, witness, headers=headers).model("m")
     await model.generate("hi")
     with pytest.raises(md.AuthenticationError):
         await model.generate("hi")
     assert witness.names == ["started", "finished", "started", "attempted", "failed"]
-    given = "".join(everything(thing) for thing in [*witness.calls, *(thing for _, thing in witness.story)])
+    given = "".join(
+        everything(thing) for thing in [*witness.calls, *(thing for _, thing in witness.story)]
+    )
     assert "***" in given
     assert KEY not in given
 
@@ -350,17 +415,23 @@ async def test_content_is_for_those_who_want_it(serve: Serve) -> None:
     with pytest.raises(md.BadResponseError):
         await model.generate(SECRET_TEXT, output=Form)
     refused = "I will not draw that: " + SECRET_TEXT
-    gemini_answer = {"candidates": [{"content": {"parts": [{"text": refused}]}, "finishReason": "STOP"}]}
-    gemini = kept(md.Gemini(KEY, serve(always(whole(gemini_answer))).url, observers=[witness, nosy]))
+    gemini_answer = {
+        "candidates": [{"content": {"parts": [{"text": refused}]}, "finishReason": "STOP"}]
+    }
+    gemini = kept(
+        md.Gemini(KEY, serve(always(whole(gemini_answer))).url, observers=[witness, nosy])
+    )
     with pytest.raises(md.NoImageError):
         await gemini.image_model("gemini-2.5-flash-image").generate(SECRET_TEXT)
     await (
         md.Offline(observers=[witness, nosy])
-        .image_model("sketch")
+        .image_model("renderer")
         .generate(SECRET_TEXT, negative_prompt=SECRET_TEXT, size="64x64", steps=2, previews=1)
     )
     assert witness.names == nosy.names
-    given = "".join(everything(thing) for thing in [*witness.calls, *(thing for _, thing in witness.story)])
+    given = "".join(
+        everything(thing) for thing in [*witness.calls, *(thing for _, thing in witness.story)]
+    )
     assert SECRET_TEXT not in given
     assert nosy.calls[0].content.messages[1].text == SECRET_TEXT
     assert nosy.story[1][1].content == reply
@@ -372,7 +443,11 @@ async def test_content_is_for_those_who_want_it(serve: Serve) -> None:
 async def test_an_answer_asked_for_once_more_is_a_second_try(serve: Serve) -> None:
     witness = Witness()
     server = serve(always(whole(chat("no json")), whole(chat('{"size": 3}'))))
-    reply = await compatible(server, witness).model("m").generate("hi", output=Form, reask=True)
+    reply = (
+        await compatible(server, witness)
+        .model("m")
+        .generate("hi", output=Form, output_retries=True)
+    )
     assert reply.output == Form(size=3)
     assert witness.names == ["started", "attempted", "finished"]
     assert witness.story[1][1].error.code == "BAD_OUTPUT"
@@ -381,17 +456,17 @@ async def test_an_answer_asked_for_once_more_is_a_second_try(serve: Serve) -> No
 @everywhere
 async def test_a_bug_is_told_by_its_name(serve: Serve) -> None:
     class Broken(md.Offline):
-        async def work(self, job: Any, deadline: Any) -> Any:
+        async def run_in_thread(self, job: Any, deadline: Any) -> Any:
             raise ZeroDivisionError(SECRET_TEXT)
 
     witness = Witness()
     with pytest.raises(ZeroDivisionError):
-        await Broken(observers=[witness]).model("clerk").generate("hi")
+        await Broken(observers=[witness]).model("rules").generate("hi")
     assert (witness.end.code, witness.end.message) == ("UNEXPECTED", "ZeroDivisionError")
 
 
 @everywhere
-async def test_settings_are_numbers_names_and_sizes(picture: Callable[..., md.ImagePart]) -> None:
+async def test_settings_are_numbers_names_and_sizes(image: Callable[..., md.ImagePart]) -> None:
     witness = Witness()
     provider = md.Offline(observers=[witness])
 
@@ -399,21 +474,39 @@ async def test_settings_are_numbers_names_and_sizes(picture: Callable[..., md.Im
         """Secret words."""
         return what
 
-    await provider.model("clerk").generate("hi", max_tokens=5, stop=["\n"], tools=[tool], seed=0, extra={"a": SECRET_TEXT})
-    assert witness.calls[0].settings == {"max_tokens": 5, "stop": ("\n",), "seed": 0, "messages": 1, "tools": 1}
-    request = imagegen.Request("a fox", images=(picture(),), mask=picture(mode="L"), size="64x48", steps=1, strength=0.5)
-    await provider.image_model("sketch").generate(request)
-    assert witness.calls[1].settings == {"size": "64x48", "steps": 1, "strength": 0.5, "images": 1, "mask": True}
+    await provider.model("rules").generate(
+        "hi", max_tokens=5, stop=["\n"], tools=[tool], seed=0, extra={"a": SECRET_TEXT}
+    )
+    assert witness.calls[0].settings == {
+        "max_tokens": 5,
+        "stop": ("\n",),
+        "seed": 0,
+        "messages": 1,
+        "tools": 1,
+    }
+    request = imagegen.Request(
+        "a fox", images=(image(),), mask=image(mode="L"), size="64x48", steps=1, strength=0.5
+    )
+    await provider.image_model("renderer").generate(request)
+    assert witness.calls[1].settings == {
+        "size": "64x48",
+        "steps": 1,
+        "strength": 0.5,
+        "images": 1,
+        "mask": True,
+    }
 
 
 @everywhere
 async def test_an_observer_changes_nothing_that_is_sent(serve: Serve) -> None:
     bodies = []
     for observers in ([], [Witness(content=True)]):
-        server = serve(always(whole(images(md.ImagePart.from_base64(DOT).data))))
+        server = serve(always(whole(images_reply(md.ImagePart.from_base64(DOT).data))))
         async with md.OpenAI(KEY, server.url, observers=observers) as provider:
-            await provider.image_model("gpt-image-1").generate("a fox", caller="user-42")
-        bodies.append([(seen.path, seen.body, {**seen.headers, "host": ""}) for seen in server.seen])
+            await provider.image_model("gpt-image-1").generate("a fox", user_id="user-42")
+        bodies.append(
+            [(seen.path, seen.body, {**seen.headers, "host": ""}) for seen in server.seen]
+        )
     assert bodies[0] == bodies[1]
 
 
@@ -422,13 +515,13 @@ async def test_outside_a_call_nothing_is_observed() -> None:
     seen: list[Any] = []
 
     class Looks(Observer):
-        def told(self, call: Any, event: Any) -> None:
-            seen.append(current())
+        def on_event(self, call: Any, event: Any) -> None:
+            seen.append(current_call())
 
-    async with md.Offline(observers=[Looks()]).model("clerk").stream("hi") as stream:
+    async with md.Offline(observers=[Looks()]).model("rules").stream("hi") as stream:
         async for _ in stream:
-            assert current() is None
-    assert current() is None
+            assert current_call() is None
+    assert current_call() is None
 
 
 @pytest.mark.parametrize("observers", [Witness(), [1], "x", None, {Witness(): 1}])
@@ -441,7 +534,7 @@ def test_observers_are_a_list_of_observers(observers: Any) -> None:
 
 def test_a_call_is_a_value() -> None:
     witness = Witness()
-    md.Offline(observers=[witness]).model("clerk").generate_sync("hi")
+    md.Offline(observers=[witness]).model("rules").generate_sync("hi")
     [call] = witness.calls
     with pytest.raises(AttributeError):
         call.model = "x"  # type: ignore[misc]

@@ -23,7 +23,7 @@ from majordomo.observability.opentelemetry import OpenTelemetryObserver
 from tests.support.loopback import DONE, Handler, Loopback, Peer, always, chat, delta, whole
 
 Serve = Callable[[Handler], Loopback]
-QUICK = md.Retries(base=0.001)
+QUICK = md.Retries(initial_delay=0.001)
 
 
 @dataclass
@@ -40,8 +40,15 @@ class Telemetry:
 
     def points(self, name: str) -> list[Any]:
         data: Any = self.reader.get_metrics_data()
-        metrics = [metric for resource in data.resource_metrics for scope in resource.scope_metrics for metric in scope.metrics]
-        return [point for metric in metrics if metric.name == name for point in metric.data.data_points]
+        metrics = [
+            metric
+            for resource in data.resource_metrics
+            for scope in resource.scope_metrics
+            for metric in scope.metrics
+        ]
+        return [
+            point for metric in metrics if metric.name == name for point in metric.data.data_points
+        ]
 
 
 @pytest.fixture
@@ -61,12 +68,28 @@ def where(server: Loopback) -> dict[str, Any]:
 @pytest.mark.anyio
 async def test_a_chat_call_is_a_client_span(serve: Serve, telemetry: Telemetry) -> None:
     server = serve(always(whole(chat("secret words"))))
-    settings = {"temperature": 0.5, "top_p": 0.9, "top_k": 7, "seed": 1, "max_tokens": 9, "stop": ["\n"]}
+    settings = {
+        "temperature": 0.5,
+        "top_p": 0.9,
+        "top_k": 7,
+        "seed": 1,
+        "max_tokens": 9,
+        "stop": ["\n"],
+    }
     async with md.OpenAICompatible(server.url + "/v1", observers=[telemetry.observer]) as provider:
         await provider.model("m").generate("more secret words", **settings)
     span = telemetry.span
-    named = {"gen_ai.operation.name": "chat", "gen_ai.provider.name": "openaicompatible", "gen_ai.request.model": "m", **where(server)}
-    assert (span.name, span.kind, span.status.status_code) == ("chat m", SpanKind.CLIENT, StatusCode.UNSET)
+    named = {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.provider.name": "openaicompatible",
+        "gen_ai.request.model": "m",
+        **where(server),
+    }
+    assert (span.name, span.kind, span.status.status_code) == (
+        "chat m",
+        SpanKind.CLIENT,
+        StatusCode.UNSET,
+    )
     assert dict(span.attributes or {}) == {
         **named,
         "gen_ai.output.type": "text",
@@ -82,7 +105,10 @@ async def test_a_chat_call_is_a_client_span(serve: Serve, telemetry: Telemetry) 
         "gen_ai.usage.output_tokens": 2,
     }
     answered = {**named, "gen_ai.response.model": "m-2026"}
-    points = {dict(point.attributes)["gen_ai.token.type"]: point for point in telemetry.points("gen_ai.client.token.usage")}
+    points = {
+        dict(point.attributes)["gen_ai.token.type"]: point
+        for point in telemetry.points("gen_ai.client.token.usage")
+    }
     assert {kind: point.sum for kind, point in points.items()} == {"input": 3, "output": 2}
     assert dict(points["input"].attributes) == {**answered, "gen_ai.token.type": "input"}
     assert points["input"].explicit_bounds[:3] == (1, 4, 16)
@@ -91,15 +117,17 @@ async def test_a_chat_call_is_a_client_span(serve: Serve, telemetry: Telemetry) 
 
 
 @pytest.mark.anyio
-async def test_a_picture_is_generated_content(telemetry: Telemetry) -> None:
-    painter = md.Offline(observers=[telemetry.observer]).image_model("sketch")
-    await painter.generate("a fox", n=2, size="64x64", steps=1, sampler="euler_a", cfg_scale=4.5)
+async def test_an_image_is_generated_content(telemetry: Telemetry) -> None:
+    image_model = md.Offline(observers=[telemetry.observer]).image_model("renderer")
+    await image_model.generate(
+        "a fox", n=2, size="64x64", steps=1, sampler="euler_a", cfg_scale=4.5
+    )
     span = telemetry.span
-    assert span.name == "generate_content sketch"
+    assert span.name == "generate_content renderer"
     assert dict(span.attributes or {}) == {
         "gen_ai.operation.name": "generate_content",
         "gen_ai.provider.name": "offline",
-        "gen_ai.request.model": "sketch",
+        "gen_ai.request.model": "renderer",
         "gen_ai.output.type": "image",
         "gen_ai.request.choice.count": 2,
         "majordomo.image.size": "64x64",
@@ -107,7 +135,7 @@ async def test_a_picture_is_generated_content(telemetry: Telemetry) -> None:
         "majordomo.image.sampler": "euler_a",
         "majordomo.image.cfg_scale": 4.5,
         "majordomo.image.count": 2,
-        "gen_ai.response.model": "sketch",
+        "gen_ai.response.model": "renderer",
     }
     assert telemetry.points("gen_ai.client.token.usage") == [], "no tokens are told"
 
@@ -126,8 +154,16 @@ async def test_embeddings_have_no_output_type(serve: Serve, telemetry: Telemetry
 
 
 @pytest.mark.anyio
-async def test_providers_have_the_names_of_the_conventions(serve: Serve, telemetry: Telemetry) -> None:
-    server = serve(always(whole({"candidates": [{"content": {"parts": [{"text": "{}"}]}, "finishReason": "STOP"}]})))
+async def test_providers_have_the_names_of_the_conventions(
+    serve: Serve, telemetry: Telemetry
+) -> None:
+    server = serve(
+        always(
+            whole(
+                {"candidates": [{"content": {"parts": [{"text": "{}"}]}, "finishReason": "STOP"}]}
+            )
+        )
+    )
     async with md.Gemini("k", server.url, observers=[telemetry.observer]) as provider:
         await provider.model("gemini-3-pro").generate("hi", output={"type": "object"})
     attributes = dict(telemetry.span.attributes or {})
@@ -136,9 +172,13 @@ async def test_providers_have_the_names_of_the_conventions(serve: Serve, telemet
 
 
 @pytest.mark.anyio
-async def test_an_error_has_its_code_and_retries_are_events(serve: Serve, telemetry: Telemetry) -> None:
+async def test_an_error_has_its_code_and_retries_are_events(
+    serve: Serve, telemetry: Telemetry
+) -> None:
     server = serve(always(whole({"error": "secret words"}, 500)))
-    async with md.OpenAICompatible(server.url, observers=[telemetry.observer], retries=QUICK) as provider:
+    async with md.OpenAICompatible(
+        server.url, observers=[telemetry.observer], retries=QUICK
+    ) as provider:
         with pytest.raises(md.BackendError):
             await provider.model("m").generate("hi")
     span = telemetry.span
@@ -171,7 +211,10 @@ async def test_a_cancelled_call_is_no_error(serve: Serve, telemetry: Telemetry) 
 
 @pytest.mark.anyio
 async def test_a_stream_tells_when_it_began(serve: Serve, telemetry: Telemetry) -> None:
-    stream_of = whole(delta("Good ") + delta("evening", "stop") + DONE, headers={"content-type": "text/event-stream"})
+    stream_of = whole(
+        delta("Good ") + delta("evening", "stop") + DONE,
+        headers={"content-type": "text/event-stream"},
+    )
     provider = md.OpenAICompatible(serve(always(stream_of)).url, observers=[telemetry.observer])
     async with provider, provider.model("m").stream("hi") as stream:
         [event async for event in stream]
@@ -180,27 +223,32 @@ async def test_a_stream_tells_when_it_began(serve: Serve, telemetry: Telemetry) 
 
 @pytest.mark.anyio
 async def test_a_span_is_the_child_of_the_callers(telemetry: Telemetry) -> None:
-    model = md.Offline(observers=[telemetry.observer]).model("clerk")
+    model = md.Offline(observers=[telemetry.observer]).model("rules")
     tracer = telemetry.tracers.get_tracer("program")
     with tracer.start_as_current_span("whole job") as job:
         await model.generate("hi")
         async with model.stream("hi") as stream:
             [event async for event in stream]
     first, second, _ = telemetry.exporter.get_finished_spans()
-    assert {span.parent.span_id for span in (first, second) if span.parent} == {job.get_span_context().span_id}
+    assert {span.parent.span_id for span in (first, second) if span.parent} == {
+        job.get_span_context().span_id
+    }
 
 
 def test_a_blocking_call_is_the_child_of_the_callers_too(telemetry: Telemetry) -> None:
     tracer = telemetry.tracers.get_tracer("program")
-    with tracer.start_as_current_span("whole job") as job, md.Offline(observers=[telemetry.observer]) as provider:
-        provider.model("clerk").generate_sync("hi")
+    with (
+        tracer.start_as_current_span("whole job") as job,
+        md.Offline(observers=[telemetry.observer]) as provider,
+    ):
+        provider.model("rules").generate_sync("hi")
     call = telemetry.exporter.get_finished_spans()[0]
     assert call.parent is not None
     assert call.parent.span_id == job.get_span_context().span_id
 
 
 def test_nothing_is_kept_of_calls_that_have_ended(telemetry: Telemetry) -> None:
-    model = md.Offline(observers=[telemetry.observer]).model("clerk")
+    model = md.Offline(observers=[telemetry.observer]).model("rules")
     for _ in range(3):
         model.generate_sync([llm.user("hi")])
     assert telemetry.observer._spans == {}
@@ -213,5 +261,7 @@ def test_nothing_but_the_observer_needs_the_extra() -> None:
         "from majordomo.observability.logging_observer import LoggingObserver\n"
         "print(md.Offline(observers=[LoggingObserver()]).model('clerk').generate_sync('hi').finish_reason)"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == "stop"

@@ -15,12 +15,14 @@ from majordomo.transport_types import Deadline
 
 pytestmark = pytest.mark.anyio
 SMALL: dict[str, object] = {"size": "48x32", "steps": 3}
-Picture = Callable[..., md.ImagePart]
+Image = Callable[..., md.ImagePart]
 
 
 async def test_a_stream_tells_every_step_shows_previews_and_ends_with_the_result() -> None:
-    painter = md.Offline().image_model("sketch")
-    async with painter.stream("a boat", size="48x32", steps=5, seed=1, n=2, previews=2) as stream:
+    image_model = md.Offline().image_model("renderer")
+    async with image_model.stream(
+        "a boat", size="48x32", steps=5, seed=1, n=2, previews=2
+    ) as stream:
         assert stream.result is None
         events = [event async for event in stream]
     steps = [(event.step, event.total) for event in events if isinstance(event, imagegen.Step)]
@@ -31,81 +33,91 @@ async def test_a_stream_tells_every_step_shows_previews_and_ends_with_the_result
     assert [detail.seed for detail in stream.result.details] == [1, 2]
 
 
-async def test_picture_i_of_a_batch_is_the_picture_of_seed_plus_i() -> None:
-    painter = md.Offline().image_model("sketch")
-    batch = await painter.generate("a boat", **SMALL, seed=5, n=2)  # type: ignore[arg-type]
-    second = await painter.generate("a boat", **SMALL, seed=6)  # type: ignore[arg-type]
+async def test_image_i_of_a_batch_is_the_image_of_seed_plus_i() -> None:
+    image_model = md.Offline().image_model("renderer")
+    batch = await image_model.generate("a boat", **SMALL, seed=5, n=2)  # type: ignore[arg-type]
+    second = await image_model.generate("a boat", **SMALL, seed=6)  # type: ignore[arg-type]
     assert batch.images[1] == second.image
     assert batch.images[0] != batch.images[1]
 
 
 async def test_it_says_that_no_neural_network_drew_this() -> None:
-    result = await md.Offline().image_model("sketch").generate("a boat", **SMALL)  # type: ignore[arg-type]
+    result = await md.Offline().image_model("renderer").generate("a boat", **SMALL)  # type: ignore[arg-type]
     assert result.raw["neural_network"] is False
     assert "no neural network" in result.details[0].settings["Software"]
-    assert (result.provider, result.model, result.details[0].seed) == ("offline", "sketch", 0)
+    assert (result.provider, result.model, result.details[0].seed) == ("offline", "renderer", 0)
 
 
 async def test_what_it_cannot_do_is_a_warning_or_an_error_under_strict() -> None:
-    result = await md.Offline().image_model("sketch").generate("a", extra={"x": 1}, **SMALL)  # type: ignore[arg-type]
+    result = await md.Offline().image_model("renderer").generate("a", extra={"x": 1}, **SMALL)  # type: ignore[arg-type]
     assert [warning.field for warning in result.warnings] == ["extra"]
     with pytest.raises(md.UnsupportedError) as caught:
-        await md.Offline(strict=True).image_model("sketch").generate("a", extra={"x": 1})
+        await md.Offline(strict=True).image_model("renderer").generate("a", extra={"x": 1})
     assert caught.value.field == "extra"
-    opaque = await md.Offline().image_model("sketch").generate("a", background="transparent", output_format="jpeg", **SMALL)  # type: ignore[arg-type]
+    opaque = (
+        await md.Offline()
+        .image_model("renderer")
+        .generate("a", background="transparent", output_format="jpeg", **SMALL)
+    )  # type: ignore[arg-type]
     assert [warning.field for warning in opaque.warnings] == ["background"]
-    reply = await md.Offline().model("clerk").generate("hi", temperature=0.5)
+    reply = await md.Offline().model("rules").generate("hi", temperature=0.5)
     assert [warning.field for warning in reply.warnings] == ["temperature"]
     with pytest.raises(md.UnsupportedError):
-        await md.Offline(strict=True).model("clerk").generate("hi", temperature=0.5)
+        await md.Offline(strict=True).model("rules").generate("hi", temperature=0.5)
 
 
 async def test_the_same_checks_and_limits_apply() -> None:
-    offline = md.Offline(limits=md.Limits(pixels=1000))
+    offline = md.Offline(limits=md.Limits(max_image_pixels=1000))
     for fields in ({"size": "axb"}, {"size": "100x100"}, {"steps": 0}, {"n": 17}):
         with pytest.raises(md.InvalidRequestError) as caught:
-            await offline.image_model("sketch").generate("a", **fields)  # type: ignore[arg-type]
+            await offline.image_model("renderer").generate("a", **fields)  # type: ignore[arg-type]
         assert caught.value.provider == "offline"
     with pytest.raises(md.InvalidRequestError):
         offline.model("../x")
     with pytest.raises(md.UnsupportedError):
         offline.embedding_model("x")
     with pytest.raises(md.DeadlineExceededError):
-        await md.Offline(timeout=0.01).image_model("sketch").generate("a", size="1024x1024", steps=50)
+        await (
+            md.Offline(timeout=0.01)
+            .image_model("renderer")
+            .generate("a", size="1024x1024", steps=50)
+        )
     await offline.aclose()
     with pytest.raises(md.ConfigurationError, match="closed"):
-        await offline.model("clerk").generate("hi")
+        await offline.model("rules").generate("hi")
 
 
 async def test_cancelling_is_quick() -> None:
-    painter = md.Offline().image_model("sketch")
+    image_model = md.Offline().image_model("renderer")
     with anyio.fail_after(2), anyio.move_on_after(0.05) as scope:
-        await painter.generate("a", size="1024x1024", steps=500)
+        await image_model.generate("a", size="1024x1024", steps=500)
     assert scope.cancelled_caught
 
 
-async def test_it_really_looks_at_pictures(picture: Picture) -> None:
-    chat = md.Offline().model("clerk")
-    red, black = picture(30, 20, "red"), picture(colour="black")
+async def test_it_really_looks_at_images(image: Image) -> None:
+    chat = md.Offline().model("rules")
+    red, black = image(30, 20, "red"), image(color="black")
     assert "30 x 20 pixels, PNG" in (await chat.generate([md.user("How big is it?", red)])).text
-    assert "red" in (await chat.generate([md.user("Which colours?", red)])).text
+    assert "red" in (await chat.generate([md.user("Which colors?", red)])).text
     both = (await chat.generate([md.user("How bright are they?", red, black)])).text
-    assert "Picture 1" in both
-    assert "Picture 2's brightness is 0%" in both
+    assert "Image 1" in both
+    assert "Image 2's brightness is 0%" in both
     history = [md.user("look", red), md.assistant("I see"), md.user("how big was it?")]
     assert "30 x 20" in (await chat.generate(history)).text
 
 
-async def test_a_drawn_picture_tells_its_prompt_and_seed() -> None:
+async def test_a_drawn_image_tells_its_prompt_and_seed() -> None:
     offline = md.Offline()
-    drawn = (await offline.image_model("sketch").generate("a red fox", **SMALL, seed=77)).image  # type: ignore[arg-type]
-    reply = await offline.model("clerk").generate([md.user("What prompt and seed was this drawn from?", drawn)])
+    drawn = (await offline.image_model("renderer").generate("a red fox", **SMALL, seed=77)).image  # type: ignore[arg-type]
+    reply = await offline.model("rules").generate(
+        [md.user("What prompt and seed was this drawn from?", drawn)]
+    )
     assert "a red fox" in reply.text
     assert "77" in reply.text
 
 
 async def test_text_is_answered_honestly_and_streams() -> None:
-    chat = md.Offline().model("clerk")
+    chat = md.Offline().model("rules")
     async with chat.stream("hello") as stream:
         texts = [event.text async for event in stream if isinstance(event, llm.TextDelta)]
     assert len(texts) > 5
@@ -119,14 +131,14 @@ async def test_text_is_answered_honestly_and_streams() -> None:
 
 async def test_it_says_that_it_does_not_read_files() -> None:
     asked = md.user("what is this?", llm.FilePart(b"%PDF-1.4", "application/pdf", "a.pdf"))
-    (warning,) = (await md.Offline().model("clerk").generate(asked)).warnings
+    (warning,) = (await md.Offline().model("rules").generate(asked)).warnings
     assert (warning.code, warning.field) == ("UNSUPPORTED_FIELD", "messages")
     with pytest.raises(md.UnsupportedError):
-        await md.Offline(strict=True).model("clerk").generate(asked)
+        await md.Offline(strict=True).model("rules").generate(asked)
 
 
-async def test_it_calls_the_tool_that_the_text_names(picture: Picture) -> None:
-    def draw_picture(prompt: str, steps: int = 4) -> str:
+async def test_it_calls_the_tool_that_the_text_names(image: Image) -> None:
+    def draw_image(prompt: str, steps: int = 4) -> str:
         """Draw."""
         return prompt
 
@@ -134,20 +146,27 @@ async def test_it_calls_the_tool_that_the_text_names(picture: Picture) -> None:
         """Tell the weather."""
         return city
 
-    chat = md.Offline().model("clerk")
-    async with chat.stream("please draw picture: a cat in 7 steps", tools=[weather, draw_picture]) as stream:
+    chat = md.Offline().model("rules")
+    async with chat.stream(
+        "please draw image: a cat in 7 steps", tools=[weather, draw_image]
+    ) as stream:
         kinds = [type(event).__name__ async for event in stream]
     assert kinds == ["ToolCallStarted", "ToolCallDelta", "ToolCall", "Done"]
     (call,) = stream.reply.tool_calls
-    assert (call.name, call.arguments["prompt"]) == ("draw_picture", "a cat in 7 steps")
+    assert (call.name, call.arguments["prompt"]) == ("draw_image", "a cat in 7 steps")
     assert stream.reply.finish_reason == "tool_calls"
     told = await chat.generate(
-        [md.user("draw"), stream.reply.message, md.tool_result(call, "done", picture(colour="red"))], tools=[weather, draw_picture]
+        [md.user("draw"), stream.reply.message, md.tool_result(call, "done", image(color="red"))],
+        tools=[weather, draw_image],
     )
-    assert told.text.startswith("draw_picture answered: done")
+    assert told.text.startswith("draw_image answered: done")
     assert "red" in told.text
-    assert (await chat.generate("Paris", tools=[weather], tool_choice="required")).tool_calls[0].arguments == {"city": "Paris"}
-    assert (await chat.generate("weather in Paris", tools=[weather], tool_choice="none")).tool_calls == ()
+    assert (await chat.generate("Paris", tools=[weather], tool_choice="required")).tool_calls[
+        0
+    ].arguments == {"city": "Paris"}
+    assert (
+        await chat.generate("weather in Paris", tools=[weather], tool_choice="none")
+    ).tool_calls == ()
 
 
 class Card(BaseModel):
@@ -158,50 +177,56 @@ class Card(BaseModel):
     rating: int = 3
 
 
-async def test_it_fills_an_output_schema(picture: Picture) -> None:
-    reply = await md.Offline().model("clerk").generate([md.user("a large one", picture(30, 20, "red"))], output=Card)
+async def test_it_fills_an_output_schema(image: Image) -> None:
+    reply = (
+        await md.Offline()
+        .model("rules")
+        .generate([md.user("a large one", image(30, 20, "red"))], output=Card)
+    )
     assert isinstance(reply.output, Card)
     assert (reply.output.width, reply.output.size, reply.output.rating) == (30, "large", 3)
     assert "red" in reply.output.palette
     assert json.loads(reply.text)["width"] == 30
 
 
-async def test_it_is_there(picture: Picture) -> None:
+async def test_it_is_there(image: Image) -> None:
     offline = md.Offline()
     assert (await offline.health()).ok
-    assert {model.id for model in await offline.models()} == {"clerk", "sketch"}
+    assert {model.id for model in await offline.models()} == {"rules", "renderer"}
 
 
-def test_the_blocking_colour_is_the_same() -> None:
+def test_the_blocking_color_is_the_same() -> None:
     with md.Offline() as offline:
-        painter = offline.image_model("sketch")
-        with painter.stream_sync("a boat", **SMALL) as stream:  # type: ignore[arg-type]
+        image_model = offline.image_model("renderer")
+        with image_model.stream_sync("a boat", **SMALL) as stream:  # type: ignore[arg-type]
             kinds = [type(event).__name__ for event in stream]
         assert kinds == ["Step"] * 3 + ["Done"]
         assert stream.result is not None
-        assert painter.generate_sync("a boat", **SMALL).image == stream.result.image  # type: ignore[arg-type]
-        assert offline.model("clerk").generate_sync("hi").text
+        assert image_model.generate_sync("a boat", **SMALL).image == stream.result.image  # type: ignore[arg-type]
+        assert offline.model("rules").generate_sync("hi").text
 
 
-async def test_pictures_beyond_max_concurrency_wait_in_line_and_say_where() -> None:
+async def test_images_beyond_max_concurrency_wait_in_line_and_say_where() -> None:
     provider = md.Offline(max_concurrency=1)
     told: list[object] = []
-    place = await provider.gate.enter(Deadline(md.Timeout()))  # somebody draws
+    place = await provider.admission.acquire(Deadline(md.Timeout()))  # somebody draws
     async with anyio.create_task_group() as group:
 
         async def follow() -> None:
-            async with provider.image_model("sketch").stream("a", size="64x64", steps=2) as stream:
+            async with provider.image_model("renderer").stream(
+                "a", size="64x64", steps=2
+            ) as stream:
                 told.extend([event async for event in stream])
 
         group.start_soon(follow)
         await anyio.wait_all_tasks_blocked()
-        place.leave()
+        place.release()
     assert [type(event).__name__ for event in told] == ["Queued", "Step", "Step", "Done"]
     assert told[0] == imagegen.Queued(1)
 
 
 async def test_a_shape_is_worked_out() -> None:
-    result = await md.Offline().image_model("sketch").generate("a", aspect="2:1", megapixels=0.02)
+    result = await md.Offline().image_model("renderer").generate("a", aspect="2:1", megapixels=0.02)
     assert (result.image.width, result.image.height) == (192, 96)
     assert result.details[0].size_sent == (192, 96)
 
@@ -216,7 +241,7 @@ async def test_a_stream_lets_others_run_between_its_words() -> None:
             turns += 1
             await anyio.lowlevel.checkpoint()
 
-    async with md.Offline().model("clerk").stream("hi") as stream:
+    async with md.Offline().model("rules").stream("hi") as stream:
         await anext(stream)  # the answer is thought out in a thread; from here on it is only told
         async with anyio.create_task_group() as group:
             group.start_soon(count_turns)
@@ -227,7 +252,7 @@ async def test_a_stream_lets_others_run_between_its_words() -> None:
 
 
 async def test_a_stream_that_nobody_waits_for_can_be_cancelled_between_words() -> None:
-    async with md.Offline().model("clerk").stream("hi") as stream:
+    async with md.Offline().model("rules").stream("hi") as stream:
         await anext(stream)
         with anyio.CancelScope() as scope:
             scope.cancel()

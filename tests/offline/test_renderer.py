@@ -1,4 +1,4 @@
-"""The embedded renderer: what each field of a request does to the picture."""
+"""The embedded renderer: what each field of a request does to the image."""
 
 import struct
 from functools import cache
@@ -14,34 +14,59 @@ from majordomo.media.image_part import ImagePart
 from majordomo.offline.renderer.brushes import BRUSHES, SAMPLERS, brush_for
 from majordomo.offline.renderer.canvas import Canvas
 from majordomo.offline.renderer.palette import dice
-from majordomo.offline.renderer.placement import Spot
-from majordomo.offline.renderer.renderer import MODEL, Sketch
+from majordomo.offline.renderer.placement import Placement
+from majordomo.offline.renderer.renderer import MODEL, Renderer
 from majordomo.offline.renderer.scene import THINGS, read_scene
 from majordomo.offline.renderer.stage import Stage
-from majordomo.offline.renderer.subjects import KINDS
+from majordomo.offline.renderer.subjects import DRAWABLES
 
 PROMPT = "a lighthouse at dusk"
 SIZE = (96, 64)
 
 
-def draw(prompt: str = PROMPT, *, seed: int = 7, size: tuple[int, int] = SIZE, steps: int = 6, **fields: Any) -> ImagePart:
-    return Sketch(Request(prompt, **fields), seed=seed, size=size, steps=steps).finish()
+def draw(
+    prompt: str = PROMPT,
+    *,
+    seed: int = 7,
+    size: tuple[int, int] = SIZE,
+    steps: int = 6,
+    **fields: Any,
+) -> ImagePart:
+    return Renderer(Request(prompt, **fields), seed=seed, size=size, steps=steps).finish()
 
 
 def difference(one: ImagePart, other: ImagePart) -> float:
-    """Mean distance of two pictures per channel, 0 to 255."""
-    return sum(ImageStat.Stat(ImageChops.difference(one.to_pil().convert("RGB"), other.to_pil().convert("RGB"))).mean) / 3
+    """Mean distance of two images per channel, 0 to 255."""
+    return (
+        sum(
+            ImageStat.Stat(
+                ImageChops.difference(one.to_pil().convert("RGB"), other.to_pil().convert("RGB"))
+            ).mean
+        )
+        / 3
+    )
 
 
-def plain(colour: str | tuple[int, ...], size: tuple[int, int] = SIZE, mode: str = "RGB") -> ImagePart:
-    return ImagePart.from_pil(Image.new(mode, size, colour))
+def plain(
+    color: str | tuple[int, ...], size: tuple[int, int] = SIZE, mode: str = "RGB"
+) -> ImagePart:
+    return ImagePart.from_pil(Image.new(mode, size, color))
 
 
 def checkered(size: tuple[int, int] = SIZE) -> ImagePart:
-    """A picture in which every pixel can be told from its neighbours."""
+    """An image in which every pixel can be told from its neighbors."""
     width, height = size
     return ImagePart.from_pil(
-        Image.frombytes("RGB", size, bytes((x * 37 + y * 11 + c * 80) % 256 for y in range(height) for x in range(width) for c in range(3)))
+        Image.frombytes(
+            "RGB",
+            size,
+            bytes(
+                (x * 37 + y * 11 + c * 80) % 256
+                for y in range(height)
+                for x in range(width)
+                for c in range(3)
+            ),
+        )
     )
 
 
@@ -52,12 +77,14 @@ def left_half(size: tuple[int, int] = SIZE) -> ImagePart:
 
 
 def test_it_draws_the_same_bytes_from_the_same_request() -> None:
-    assert draw(sampler="euler_a", negative_prompt="boats") == draw(sampler="euler_a", negative_prompt="boats")
+    assert draw(sampler="euler_a", negative_prompt="boats") == draw(
+        sampler="euler_a", negative_prompt="boats"
+    )
 
 
 def test_it_draws_the_size_asked_for_as_png_when_no_format_is_named() -> None:
-    picture = draw(size=(120, 88))
-    assert (picture.mime, picture.width, picture.height) == ("image/png", 120, 88)
+    image = draw(size=(120, 88))
+    assert (image.mime, image.width, image.height) == ("image/png", 120, 88)
 
 
 @cache
@@ -68,7 +95,7 @@ def as_asked() -> ImagePart:
 CHANGES: dict[str, dict[str, Any]] = {
     "another prompt": {"prompt": "a castle in the mountains at noon"},
     "a word nobody knows": {"prompt": PROMPT + " zyzzyva"},
-    "a colour": {"prompt": PROMPT + ", green"},
+    "a color": {"prompt": PROMPT + ", green"},
     "another seed": {"seed": 8},
     "fewer steps": {"steps": 1},
     "more steps": {"steps": 40},
@@ -80,25 +107,30 @@ CHANGES: dict[str, dict[str, Any]] = {
     "an unknown scheduler": {"scheduler": "nobody knows this one"},
     "low quality": {"quality": "low"},
     "high quality": {"quality": "high"},
-    "a background colour": {"background": "mint"},
+    "a background color": {"background": "mint"},
     "an unknown background": {"background": "studio"},
     "images": {"images": (plain("green"),)},
-} | {f"sampler {name}": {"sampler": name} for name in ("heun", "euler_a", "lcm", "ddim", "dpm2", "dpmpp2m", "no such sampler")}
+} | {
+    f"sampler {name}": {"sampler": name}
+    for name in ("heun", "euler_a", "lcm", "ddim", "dpm2", "dpmpp2m", "no such sampler")
+}
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
-def test_it_shows_every_field_in_the_picture(change: dict[str, Any]) -> None:
+def test_it_shows_every_field_in_the_image(change: dict[str, Any]) -> None:
     assert difference(as_asked(), draw(**change)) > 0.8
 
 
 @pytest.mark.parametrize(("strength", "other"), [(0.2, 0.5), (0.5, 0.8), (0.8, 1.0)])
-def test_it_changes_more_of_a_picture_the_stronger_it_is_asked_to(strength: float, other: float) -> None:
+def test_it_changes_more_of_an_image_the_stronger_it_is_asked_to(
+    strength: float, other: float
+) -> None:
     init = checkered()
     little, much = draw(images=(init,), strength=strength), draw(images=(init,), strength=other)
     assert difference(init, little) + 2 < difference(init, much)
 
 
-def test_it_leaves_a_picture_alone_at_strength_0() -> None:
+def test_it_leaves_an_image_alone_at_strength_0() -> None:
     init = checkered()
     assert draw(images=(init,), strength=0.0).to_pil().tobytes() == init.to_pil().tobytes()
 
@@ -107,38 +139,41 @@ def test_it_draws_anew_at_strength_1() -> None:
     assert draw(images=(checkered(),), strength=1.0).to_pil().tobytes() == draw().to_pil().tobytes()
 
 
-def test_it_takes_colours_from_further_pictures() -> None:
-    def green_share(picture: ImagePart) -> float:
-        red, green, blue = ImageStat.Stat(picture.to_pil()).mean
+def test_it_takes_colors_from_further_images() -> None:
+    def green_share(image: ImagePart) -> float:
+        red, green, blue = ImageStat.Stat(image.to_pil()).mean
         return green - (red + blue) / 2
 
     init = checkered()
-    assert green_share(draw(images=(init, plain("lime")), strength=1.0)) > green_share(draw(images=(init,), strength=1.0)) + 30
+    assert (
+        green_share(draw(images=(init, plain("lime")), strength=1.0))
+        > green_share(draw(images=(init,), strength=1.0)) + 30
+    )
 
 
 def test_it_repaints_only_where_the_mask_is_not_black() -> None:
     init = checkered()
     kept, drawn = (48, 0, 96, 64), (0, 0, 48, 64)
-    picture = draw(images=(init,), mask=left_half()).to_pil()
-    assert picture.crop(kept).tobytes() == init.to_pil().crop(kept).tobytes()
-    assert picture.crop(drawn).tobytes() == draw().to_pil().crop(drawn).tobytes()
+    image = draw(images=(init,), mask=left_half()).to_pil()
+    assert image.crop(kept).tobytes() == init.to_pil().crop(kept).tobytes()
+    assert image.crop(drawn).tobytes() == draw().to_pil().crop(drawn).tobytes()
 
 
-def test_it_fits_mask_and_picture_to_the_size() -> None:
+def test_it_fits_mask_and_image_to_the_size() -> None:
     init = plain((10, 200, 30), (300, 300))
-    picture = draw(images=(init,), mask=left_half((30, 10))).to_pil()
-    assert picture.size == SIZE
-    assert picture.getpixel((90, 30)) == (10, 200, 30)
-    assert picture.getpixel((5, 5)) != (10, 200, 30)
+    image = draw(images=(init,), mask=left_half((30, 10))).to_pil()
+    assert image.size == SIZE
+    assert image.getpixel((90, 30)) == (10, 200, 30)
+    assert image.getpixel((5, 5)) != (10, 200, 30)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "RGB", "RGBA", "P"])
 def test_it_takes_masks_of_any_kind(mode: str) -> None:
     mask = ImagePart.from_pil(left_half().to_pil().convert(mode))
     init = checkered()
-    picture = draw(images=(init,), mask=mask).to_pil()
-    assert picture.getpixel((90, 30)) == init.to_pil().getpixel((90, 30))
-    assert difference(init, ImagePart.from_pil(picture)) > 5
+    image = draw(images=(init,), mask=mask).to_pil()
+    assert image.getpixel((90, 30)) == init.to_pil().getpixel((90, 30))
+    assert difference(init, ImagePart.from_pil(image)) > 5
 
 
 def test_it_reads_masks_of_sixteen_bits() -> None:
@@ -150,32 +185,32 @@ def test_it_reads_masks_of_sixteen_bits() -> None:
 
 
 def test_it_ignores_previews_when_it_draws() -> None:
-    watched = Sketch(Request(PROMPT, previews=5), seed=7, size=SIZE, steps=6)
+    watched = Renderer(Request(PROMPT, previews=5), seed=7, size=SIZE, steps=6)
     shown = [watched.preview()]
     while watched.step() < watched.total:
         shown.append(watched.preview())
     shown.append(watched.preview())
     assert watched.finish() == draw()
-    assert len({picture.sha256 for picture in shown}) == len(shown)
+    assert len({image.sha256 for image in shown}) == len(shown)
 
 
-def test_its_previews_come_closer_to_the_picture() -> None:
-    sketch = Sketch(Request(PROMPT), seed=7, size=SIZE, steps=8)
+def test_its_previews_come_closer_to_the_image() -> None:
+    sketch = Renderer(Request(PROMPT), seed=7, size=SIZE, steps=8)
     shown = [sketch.preview()] + [sketch.preview() for _ in range(8) if sketch.step()]
-    distances = [difference(picture, sketch.finish()) for picture in shown]
+    distances = [difference(image, sketch.finish()) for image in shown]
     assert distances[0] > distances[4] > distances[8]
     assert distances[8] == 0
 
 
 def test_its_previews_are_small() -> None:
-    sketch = Sketch(Request(PROMPT), seed=7, size=(1000, 500), steps=8)
+    sketch = Renderer(Request(PROMPT), seed=7, size=(1000, 500), steps=8)
     sketch.step()
     assert (sketch.preview().width, sketch.preview().height) == (256, 128)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 20, 150])
 def test_it_counts_its_steps_and_stops(steps: int) -> None:
-    sketch = Sketch(Request(PROMPT), seed=7, size=SIZE, steps=steps)
+    sketch = Renderer(Request(PROMPT), seed=7, size=SIZE, steps=steps)
     assert [sketch.step() for _ in range(steps)] == list(range(1, steps + 1))
     assert sketch.step() == steps
     assert sketch.finish() == draw(steps=steps)
@@ -183,9 +218,9 @@ def test_it_counts_its_steps_and_stops(steps: int) -> None:
 
 @pytest.mark.parametrize("name", ["png", "jpeg", "webp"])
 def test_it_encodes_the_format_asked_for(name: str) -> None:
-    picture = draw(output_format=name)
-    assert picture.mime == f"image/{name}"
-    assert difference(picture, draw()) < 8
+    image = draw(output_format=name)
+    assert image.mime == f"image/{name}"
+    assert difference(image, draw()) < 8
 
 
 @pytest.mark.parametrize("name", ["jpeg", "webp"])
@@ -200,7 +235,7 @@ def test_it_names_itself_in_formats_without_text_chunks(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["png", "webp"])
-def test_it_leaves_the_sky_out_of_a_transparent_picture(name: str) -> None:
+def test_it_leaves_the_sky_out_of_a_transparent_image(name: str) -> None:
     alpha = draw(background="transparent", output_format=name, seed=7).to_pil().getchannel("A")
     assert alpha.getpixel((2, 2)) == 0
     assert alpha.getpixel((2, 62)) == 255
@@ -210,14 +245,14 @@ def test_it_fills_what_jpeg_cannot_leave_out() -> None:
     assert draw(background="transparent", output_format="jpeg").to_pil().mode == "RGB"
 
 
-def test_it_keeps_the_transparency_of_a_picture_it_is_given() -> None:
+def test_it_keeps_the_transparency_of_an_image_it_is_given() -> None:
     init = plain((200, 30, 30, 0), mode="RGBA")
-    picture = draw(images=(init,), mask=left_half()).to_pil()
-    assert picture.getpixel((90, 30)) == (200, 30, 30, 0)
-    assert picture.getchannel("A").getpixel((4, 4)) == 255
+    image = draw(images=(init,), mask=left_half()).to_pil()
+    assert image.getpixel((90, 30)) == (200, 30, 30, 0)
+    assert image.getchannel("A").getpixel((4, 4)) == 255
 
 
-def test_it_stores_what_it_was_asked_in_the_picture() -> None:
+def test_it_stores_what_it_was_asked_in_the_image() -> None:
     texts = png_text(draw(negative_prompt="boats", sampler="euler_a", cfg_scale=4.5).data)
     assert texts["parameters"] == (
         f"a lighthouse at dusk\nNegative prompt: boats\nSteps: 6, Sampler: euler_a, CFG scale: 4.5, Seed: 7, Size: 96x64, Model: {MODEL}"
@@ -225,19 +260,34 @@ def test_it_stores_what_it_was_asked_in_the_picture() -> None:
     assert texts["Software"] == "majordomo offline sketch (no neural network)"
 
 
-SIZES = [(1, 1), (8, 8), (2, 90), (64, 48), (3, 2000), pytest.param((16384, 16), marks=pytest.mark.slow), (511, 257)]
+SIZES = [
+    (1, 1),
+    (8, 8),
+    (2, 90),
+    (64, 48),
+    (3, 2000),
+    pytest.param((16384, 16), marks=pytest.mark.slow),
+    (511, 257),
+]
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize(
-    "prompt", [PROMPT, "a cat and a tree in the snowy mountains", "abstract", "a city in a storm, balloon", "a planet in space"]
+    "prompt",
+    [
+        PROMPT,
+        "a cat and a tree in the snowy mountains",
+        "abstract",
+        "a city in a storm, balloon",
+        "a planet in space",
+    ],
 )
 def test_it_draws_at_any_size(prompt: str, size: tuple[int, int]) -> None:
-    sketch = Sketch(Request(prompt), seed=3, size=size, steps=3)
+    sketch = Renderer(Request(prompt), seed=3, size=size, steps=3)
     sketch.step()
     assert sketch.preview().to_pil().size[0] <= 256
-    picture = sketch.finish()
-    assert picture.to_pil().size == size
+    image = sketch.finish()
+    assert image.to_pil().size == size
 
 
 PROMPTS = {
@@ -254,18 +304,34 @@ PROMPTS = {
 
 @pytest.mark.parametrize("prompt", PROMPTS.values(), ids=PROMPTS.keys())
 def test_it_draws_whatever_the_prompt_says(prompt: str) -> None:
-    picture = draw(prompt, negative_prompt=prompt[:50], sampler=prompt[:50], scheduler=prompt[:50], background=prompt[:50])
-    assert picture.to_pil().size == SIZE
-    assert len(picture.data) < 200_000
+    image = draw(
+        prompt,
+        negative_prompt=prompt[:50],
+        sampler=prompt[:50],
+        scheduler=prompt[:50],
+        background=prompt[:50],
+    )
+    assert image.to_pil().size == SIZE
+    assert len(image.data) < 200_000
 
 
-@pytest.mark.parametrize("name", sorted(KINDS))
+@pytest.mark.parametrize("name", sorted(DRAWABLES))
 def test_it_paints_each_thing_it_knows(name: str) -> None:
-    stage = Stage(Canvas(96, 64, keep_solid=True), read_scene("hills at noon", "", 7), ("root",), detail=1.0, literal=1.0)
+    stage = Stage(
+        Canvas(96, 64, keep_solid=True),
+        read_scene("hills at noon", "", 7),
+        ("root",),
+        detail=1.0,
+        literal=1.0,
+    )
     stage.canvas.image.paste((230, 60, 190), (0, 0, 96, 64))
     before = stage.canvas.image.copy()
-    KINDS[name].paint(Spot(stage, 48, 56, 40, dice("spot"), None))
-    changed = ImageChops.difference(before, stage.canvas.image).convert("L").point(lambda level: 255 if level > 12 else 0)
+    DRAWABLES[name].paint(Placement(stage, 48, 56, 40, dice("spot"), None))
+    changed = (
+        ImageChops.difference(before, stage.canvas.image)
+        .convert("L")
+        .point(lambda level: 255 if level > 12 else 0)
+    )
     assert ImageStat.Stat(changed).sum[0] / 255 > 60
 
 
@@ -276,67 +342,83 @@ def test_it_understands_each_word_and_its_plural(name: str) -> None:
 
 
 def test_it_leaves_out_what_the_negative_prompt_names() -> None:
-    asked, ruled_out = read_scene("a lighthouse and a boat at dusk", "", 7), read_scene("a lighthouse and a boat at dusk", "boats", 7)
+    asked, ruled_out = (
+        read_scene("a lighthouse and a boat at dusk", "", 7),
+        read_scene("a lighthouse and a boat at dusk", "boats", 7),
+    )
     assert asked.has("boat")
     assert not ruled_out.has("boat")
-    assert (ruled_out.has("lighthouse"), ruled_out.hour, ruled_out.place) == (True, asked.hour, asked.place)
+    assert (ruled_out.has("lighthouse"), ruled_out.hour, ruled_out.place) == (
+        True,
+        asked.hour,
+        asked.place,
+    )
 
 
 def test_it_shows_no_tower_when_lighthouses_are_ruled_out() -> None:
     # above the horizon of a moonless night nothing is as bright as the lamp
-    def white(picture: ImagePart) -> int:
-        sky = picture.to_pil().crop((0, 20, 256, 130)).convert("L")
+    def white(image: ImagePart) -> int:
+        sky = image.to_pil().crop((0, 20, 256, 130)).convert("L")
         return sum(sky.histogram()[235:])
 
     night = "a lighthouse on a cloudless night"
-    with_it, without = (draw(night, size=(256, 256), negative_prompt=unwanted) for unwanted in ("moon, stars", "moon, stars, lighthouse"))
+    with_it, without = (
+        draw(night, size=(256, 256), negative_prompt=unwanted)
+        for unwanted in ("moon, stars", "moon, stars, lighthouse")
+    )
     assert white(with_it) > 25
     assert white(without) == 0
 
 
-def test_it_avoids_the_colours_the_negative_prompt_names() -> None:
-    def red(picture: ImagePart) -> float:
-        mean = ImageStat.Stat(picture.to_pil()).mean
+def test_it_avoids_the_colors_the_negative_prompt_names() -> None:
+    def red(image: ImagePart) -> float:
+        mean = ImageStat.Stat(image.to_pil()).mean
         return mean[0] - (mean[1] + mean[2]) / 2
 
-    assert red(draw("the sea at sunset", negative_prompt="red")) < red(draw("the sea at sunset", negative_prompt="stone")) - 15
+    assert (
+        red(draw("the sea at sunset", negative_prompt="red"))
+        < red(draw("the sea at sunset", negative_prompt="stone")) - 15
+    )
 
 
-def test_it_paints_a_thing_in_the_colour_said_before_it() -> None:
+def test_it_paints_a_thing_in_the_color_said_before_it() -> None:
     scene = read_scene("a blue boat and a lighthouse", "", 7)
-    assert [(thing.name, thing.colour is not None) for thing in scene.things] == [("boat", True), ("lighthouse", False)]
+    assert [(thing.name, thing.color is not None) for thing in scene.things] == [
+        ("boat", True),
+        ("lighthouse", False),
+    ]
 
 
-def test_it_refuses_a_picture_that_cannot_be_decoded() -> None:
+def test_it_refuses_an_image_that_cannot_be_decoded() -> None:
     whole = plain("red").data
     broken = ImagePart(whole[: whole.index(b"IDAT") + 6])
     with pytest.raises(InvalidRequestError) as caught:
-        Sketch(Request(PROMPT, images=(broken,)), seed=1, size=SIZE, steps=1)
-    assert caught.value.code == "NOT_A_PICTURE"
+        Renderer(Request(PROMPT, images=(broken,)), seed=1, size=SIZE, steps=1)
+    assert caught.value.code == "NOT_AN_IMAGE"
 
 
 def test_it_refuses_a_bomb_before_decoding_it() -> None:
     bomb = bytearray(plain("red").data)
     bomb[16:24] = struct.pack(">II", 60_000, 60_000)
     with pytest.raises(InvalidRequestError) as caught:
-        Sketch(Request(PROMPT, images=(ImagePart(bytes(bomb)),)), seed=1, size=SIZE, steps=1)
-    assert caught.value.code == "PICTURE_TOO_LARGE"
+        Renderer(Request(PROMPT, images=(ImagePart(bytes(bomb)),)), seed=1, size=SIZE, steps=1)
+    assert caught.value.code == "IMAGE_TOO_LARGE"
 
 
 @pytest.mark.parametrize(("size", "steps"), [((0, 5), 1), ((5, 0), 1), ((5, 5), 0)])
-def test_it_refuses_a_picture_of_nothing(size: tuple[int, int], steps: int) -> None:
+def test_it_refuses_an_image_of_nothing(size: tuple[int, int], steps: int) -> None:
     with pytest.raises(InvalidRequestError):
-        Sketch(Request(PROMPT), seed=1, size=size, steps=steps)
+        Renderer(Request(PROMPT), seed=1, size=size, steps=steps)
 
 
 def test_it_refuses_webp_beyond_what_webp_can_hold() -> None:
     with pytest.raises(InvalidRequestError) as caught:
-        Sketch(Request(PROMPT, output_format="webp"), seed=1, size=(16_384, 8), steps=1)
+        Renderer(Request(PROMPT, output_format="webp"), seed=1, size=(16_384, 8), steps=1)
     assert caught.value.field == "output_format"
 
 
-def test_it_draws_large_pictures_on_a_bounded_canvas() -> None:
-    sketch = Sketch(Request(PROMPT, quality="high"), seed=1, size=(8000, 5000), steps=1)
+def test_it_draws_large_images_on_a_bounded_canvas() -> None:
+    sketch = Renderer(Request(PROMPT, quality="high"), seed=1, size=(8000, 5000), steps=1)
     assert sketch.preview().to_pil().size == (256, 160)
     assert sketch._stage.canvas.width * sketch._stage.canvas.height < 10_000_000
 
@@ -349,4 +431,4 @@ def test_it_has_a_brush_for_every_sampler() -> None:
 
 def test_it_can_paint_every_thing_a_prompt_can_name() -> None:
     in_the_sky_anyway = {"sun", "moon", "star"}
-    assert set(THINGS.values()) - in_the_sky_anyway == set(KINDS)
+    assert set(THINGS.values()) - in_the_sky_anyway == set(DRAWABLES)

@@ -35,20 +35,28 @@ class Mood(BaseModel):
 
 
 @both
-async def test_thinking_tools_and_pictures_in_one_conversation(
-    name: str, claude: md.Anthropic, server: Anthropic, picture: Callable[..., md.ImagePart]
+async def test_thinking_tools_and_images_in_one_conversation(
+    name: str, claude: md.Anthropic, server: Anthropic, image: Callable[..., md.ImagePart]
 ) -> None:
     def weather(city: str) -> list[Any]:
-        return [f"sun in {city}", picture()]
+        return [f"sun in {city}", image()]
 
     server.redacted = True
     model = claude.model(name, md.with_reasoning("low"))
-    history = [md.system("be brief"), md.user('weather {"city": "Ulm"}', picture(colour="red"))]
+    history = [md.system("be brief"), md.user('weather {"city": "Ulm"}', image(color="red"))]
     reply = await md.run_tools(model, history, tools=[weather])
     assert [message.role for message in reply.new_messages] == ["assistant", "tool", "assistant"]
-    assert reply.images == (picture(),)
-    assert any("signature" in part.opaque for part in reply.new_messages[0].parts if isinstance(part, ThinkingPart))
-    assert any("block" in part.opaque for part in reply.new_messages[0].parts if isinstance(part, ThinkingPart))
+    assert reply.images == (image(),)
+    assert any(
+        "signature" in part.opaque
+        for part in reply.new_messages[0].parts
+        if isinstance(part, ThinkingPart)
+    )
+    assert any(
+        "block" in part.opaque
+        for part in reply.new_messages[0].parts
+        if isinstance(part, ThinkingPart)
+    )
     history += [*reply.new_messages, md.user("and now?")]
     async with model.stream(history) as stream:  # the tools are no longer offered
         async for _ in stream:
@@ -58,14 +66,16 @@ async def test_thinking_tools_and_pictures_in_one_conversation(
 
 
 @both
-async def test_a_history_of_strangers_is_legal(name: str, claude: md.Anthropic, picture: Callable[..., md.ImagePart]) -> None:
+async def test_a_history_of_strangers_is_legal(
+    name: str, claude: md.Anthropic, image: Callable[..., md.ImagePart]
+) -> None:
     calls = [md.ToolCallPart("a:b/c", "draw", '{"x":1}'), md.ToolCallPart("a:b/c", "draw", "")]
     history = [
         llm.assistant(ThinkingPart("private", "gemini", {"signature": "s3cret"}), "sure", *calls),
         md.system("be brief"),
-        md.tool_result(calls[0], picture()),
+        md.tool_result(calls[0], image()),
         md.tool_result(calls[1], "no", is_error=True),
-        llm.assistant("here", picture(colour="red"), ""),
+        llm.assistant("here", image(color="red"), ""),
         md.user("thanks", md.FilePart(b"%PDF-1.4 x", "application/pdf", "a.pdf")),
     ]
     reply = await claude.model(name).generate(history)
@@ -82,11 +92,17 @@ async def test_structured_answers_and_counts(name: str, claude: md.Anthropic) ->
 
 
 @pytest.mark.parametrize("version", [OLD, NEW])
-async def test_both_versions(version: Any, server: Anthropic, serve: Callable[[Handler], Loopback]) -> None:
+async def test_both_versions(
+    version: Any, server: Anthropic, serve: Callable[[Handler], Loopback]
+) -> None:
     running = serve(server)
-    model = md.Anthropic("k", running.url + "/v1", version=version, cache="1h").model("claude-sonnet-4-5")
+    model = md.Anthropic("k", running.url + "/v1", version=version, cache="1h").model(
+        "claude-sonnet-4-5"
+    )
     reply = await model.generate("hi", temperature=0.5)
-    assert [warning.field for warning in reply.warnings] == ([] if version == OLD else ["temperature"])
+    assert [warning.field for warning in reply.warnings] == (
+        [] if version == OLD else ["temperature"]
+    )
     assert running.seen[0].headers["anthropic-version"] == version
     assert server.seen[0]["cache_control"] == {"type": "ephemeral", "ttl": "1h"}
 
@@ -98,9 +114,15 @@ async def test_models_and_health(claude: md.Anthropic) -> None:
 
 @pytest.mark.parametrize(
     ("failure", "kind", "retryable"),
-    [(429, md.RateLimitError, True), (529, md.OverloadedError, True), (413, md.InvalidRequestError, False)],
+    [
+        (429, md.RateLimitError, True),
+        (529, md.OverloadedError, True),
+        (413, md.InvalidRequestError, False),
+    ],
 )
-async def test_failures_are_typed(claude: md.Anthropic, server: Anthropic, failure: Any, kind: Any, retryable: bool) -> None:
+async def test_failures_are_typed(
+    claude: md.Anthropic, server: Anthropic, failure: Any, kind: Any, retryable: bool
+) -> None:
     server.failures = [failure]
     with pytest.raises(kind) as caught:
         await claude.model(MODELS[0]).generate("hi")
@@ -108,7 +130,9 @@ async def test_failures_are_typed(claude: md.Anthropic, server: Anthropic, failu
 
 
 @pytest.mark.parametrize("how", ["error", "cut", "drop"])
-async def test_a_broken_stream_keeps_the_prefix(how: str, claude: md.Anthropic, server: Anthropic) -> None:
+async def test_a_broken_stream_keeps_the_prefix(
+    how: str, claude: md.Anthropic, server: Anthropic
+) -> None:
     server.script = [Turn([{"type": "text", "text": "one two three four five"}])]
     server.break_stream, server.break_after = how, 1
     seen = ""

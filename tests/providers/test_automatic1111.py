@@ -14,7 +14,7 @@ from anyio import to_thread
 
 import majordomo as md
 from majordomo import imagegen
-from majordomo.dialects.automatic1111.sdapi import SDAPI
+from majordomo.dialects.automatic1111.sdapi import SDAPICodec
 from majordomo.settings import Limits
 from tests.servers.automatic1111 import Automatic1111
 from tests.servers.held_jobs import pixels
@@ -22,7 +22,7 @@ from tests.servers.plain_client import halves
 from tests.support.loopback import Handler, Loopback, always, whole
 
 Serve = Callable[[Handler], Loopback]
-Picture = Callable[..., md.ImagePart]
+Image = Callable[..., md.ImagePart]
 pytestmark = pytest.mark.anyio
 SMALL: dict[str, Any] = {"size": "64x64", "steps": 6}
 
@@ -46,96 +46,138 @@ def provider(server: Loopback) -> Iterator[md.Automatic1111]:
 
 
 @pytest.fixture
-def painter(provider: md.Automatic1111) -> imagegen.Model:
+def image_model(provider: md.Automatic1111) -> imagegen.Model:
     return provider.image_model("current")
 
 
-def dot(picture: md.ImagePart, at: tuple[int, int] = (0, 0)) -> Any:
-    return picture.to_pil().convert("RGB").getpixel(at)
+def dot(image: md.ImagePart, at: tuple[int, int] = (0, 0)) -> Any:
+    return image.to_pil().convert("RGB").getpixel(at)
 
 
-def picture_requests(server: Loopback) -> list[Any]:
+def image_requests(server: Loopback) -> list[Any]:
     return [seen for seen in server.seen if seen.path.endswith("2img")]
 
 
-async def test_every_setting_arrives(painter: imagegen.Model, engine: Automatic1111) -> None:
-    result = await painter.generate(
-        "a red fox", size="96x64", steps=9, cfg_scale=2.5, negative_prompt="rain", sampler="dpmpp_2m", scheduler="karras", seed=0
+async def test_every_setting_arrives(image_model: imagegen.Model, engine: Automatic1111) -> None:
+    result = await image_model.generate(
+        "a red fox",
+        size="96x64",
+        steps=9,
+        cfg_scale=2.5,
+        negative_prompt="rain",
+        sampler="dpmpp_2m",
+        scheduler="karras",
+        seed=0,
     )
     job = engine.jobs[0]
-    wanted = {"prompt": "a red fox", "negative_prompt": "rain", "steps": 9, "cfg_scale": 2.5, "seed": 0, "width": 96, "height": 64}
+    wanted = {
+        "prompt": "a red fox",
+        "negative_prompt": "rain",
+        "steps": 9,
+        "cfg_scale": 2.5,
+        "seed": 0,
+        "width": 96,
+        "height": 64,
+    }
     assert wanted.items() <= job.items()
     assert (job["sampler"], job["scheduler"]) == ("DPM++ 2M", "Karras")
-    assert dot(result.image) == engine.colour(job)
+    assert dot(result.image) == engine.color(job)
     assert result.details[0].seed == 0
     assert result.warnings == ()
     assert result.image.parameters["sampler"] == "DPM++ 2M"
 
 
-async def test_several_pictures_are_drawn_one_after_the_other(painter: imagegen.Model, engine: Automatic1111) -> None:
-    result = await painter.generate("a", n=3, seed=5, **SMALL)
+async def test_several_images_are_drawn_one_after_the_other(
+    image_model: imagegen.Model, engine: Automatic1111
+) -> None:
+    result = await image_model.generate("a", n=3, seed=5, **SMALL)
     assert (engine.jobs[0]["n_iter"], engine.jobs[0]["batch_size"]) == (3, 1)
     assert [detail.seed for detail in result.details] == [5, 6, 7]
-    assert [dot(image) for image in result.images] == [engine.colour(engine.jobs[0], index) for index in range(3)]
+    assert [dot(image) for image in result.images] == [
+        engine.color(engine.jobs[0], index) for index in range(3)
+    ]
 
 
-async def test_a_random_seed_of_the_server_is_told(painter: imagegen.Model, engine: Automatic1111) -> None:
-    result = await painter.generate("a", **SMALL)
+async def test_a_random_seed_of_the_server_is_told(
+    image_model: imagegen.Model, engine: Automatic1111
+) -> None:
+    result = await image_model.generate("a", **SMALL)
     assert result.details[0].seed == engine.jobs[0]["seed"]
 
 
-async def test_a_size_off_the_grid_is_rounded_and_said(painter: imagegen.Model, engine: Automatic1111) -> None:
-    result = await painter.generate("a", size="100x61", steps=2)
+async def test_a_size_off_the_grid_is_rounded_and_said(
+    image_model: imagegen.Model, engine: Automatic1111
+) -> None:
+    result = await image_model.generate("a", size="100x61", steps=2)
     assert (engine.jobs[0]["width"], engine.jobs[0]["height"]) == (96, 64)
     assert [w.field for w in result.warnings] == ["size"]
     detail = result.details[0]
     assert (detail.size_asked, detail.size_sent, detail.size_got) == ((100, 61), (96, 64), (96, 64))
 
 
-async def test_a_picture_to_begin_with(painter: imagegen.Model, engine: Automatic1111, picture: Picture) -> None:
-    given = picture(64, 48, "white", kind="WEBP", mode="L")
-    await painter.generate("a", images=[given], strength=0.4, seed=1, steps=4)
+async def test_an_image_to_begin_with(
+    image_model: imagegen.Model, engine: Automatic1111, image: Image
+) -> None:
+    given = image(64, 48, "white", kind="WEBP", mode="L")
+    await image_model.generate("a", images=[given], strength=0.4, seed=1, steps=4)
     job = engine.jobs[0]
-    assert (job["route"], job["denoising_strength"], job["width"], job["height"]) == ("img2img", 0.4, 64, 48)
+    assert (job["route"], job["denoising_strength"], job["width"], job["height"]) == (
+        "img2img",
+        0.4,
+        64,
+        48,
+    )
     assert job["init_images"] == [pixels(given.to_pil().convert("RGB"))]
     with pytest.raises(md.UnsupportedError) as caught:
-        await painter.generate("a", images=[given, given])
+        await image_model.generate("a", images=[given, given])
     assert caught.value.field == "images"
 
 
-async def test_a_mask_keeps_what_is_black(painter: imagegen.Model, engine: Automatic1111, picture: Picture) -> None:
+async def test_a_mask_keeps_what_is_black(
+    image_model: imagegen.Model, engine: Automatic1111, image: Image
+) -> None:
     mask = md.ImagePart(halves(0, 255, (64, 64)))
-    result = await painter.generate("a", images=[picture(64, 64, "red")], mask=mask, strength=1.0, steps=2, seed=1)
+    result = await image_model.generate(
+        "a", images=[image(64, 64, "red")], mask=mask, strength=1.0, steps=2, seed=1
+    )
     assert dot(result.image, (2, 32)) == (255, 0, 0)
-    assert dot(result.image, (61, 32)) == engine.colour(engine.jobs[0])
+    assert dot(result.image, (61, 32)) == engine.color(engine.jobs[0])
     assert (engine.jobs[0]["inpainting_fill"], engine.jobs[0]["inpaint_full_res"]) == (1, False)
 
 
-async def test_an_unknown_sampler_never_reaches_a_server_that_would_take_another(painter: imagegen.Model, server: Loopback) -> None:
+async def test_an_unknown_sampler_never_reaches_a_server_that_would_take_another(
+    image_model: imagegen.Model, server: Loopback
+) -> None:
     for name in ("euler_b", "tcd"):
         with pytest.raises(md.InvalidRequestError) as caught:
-            await painter.generate("a", sampler=name)
+            await image_model.generate("a", sampler=name)
         assert caught.value.field == "sampler"
         assert "Euler a" in caught.value.details["known"]
-    assert picture_requests(server) == []
-    await painter.generate("a", sampler="DPM adaptive", **SMALL)  # not in our table, but in its list
-    assert picture_requests(server)[0].json["sampler_name"] == "DPM adaptive"
+    assert image_requests(server) == []
+    await image_model.generate(
+        "a", sampler="DPM adaptive", **SMALL
+    )  # not in our table, but in its list
+    assert image_requests(server)[0].json["sampler_name"] == "DPM adaptive"
 
 
 async def test_before_1_9_the_samplers_name_carries_the_scheduler(serve: Serve) -> None:
     engine = Automatic1111(old=True)
     async with md.Automatic1111(serve(engine).url) as provider:
         assert await provider.schedulers() == []
-        await provider.image_model("current").generate("a", sampler="dpmpp_2m", scheduler="karras", **SMALL)
+        await provider.image_model("current").generate(
+            "a", sampler="dpmpp_2m", scheduler="karras", **SMALL
+        )
         assert engine.jobs[0]["body"]["sampler_name"] == "DPM++ 2M Karras"
         with pytest.raises(md.UnsupportedError):
             await provider.image_model("current").generate("a", sampler="euler", scheduler="karras")
 
 
-async def test_steps_and_previews_are_told_while_it_draws(painter: imagegen.Model, engine: Automatic1111) -> None:
+async def test_steps_and_previews_are_told_while_it_draws(
+    image_model: imagegen.Model, engine: Automatic1111
+) -> None:
     engine.hold_at = 3
     events: list[Any] = []
-    async with painter.stream("a", previews=1, **SMALL) as stream:
+    async with image_model.stream("a", previews=1, **SMALL) as stream:
         async for event in stream:
             events.append(event)
             if any(isinstance(e, imagegen.Preview) for e in events):
@@ -144,13 +186,17 @@ async def test_steps_and_previews_are_told_while_it_draws(painter: imagegen.Mode
     assert kinds[-1] == "Done"
     assert imagegen.Step(3, 6) in events
     assert kinds.count("Preview") == 1
-    assert isinstance(next(e for e in events if isinstance(e, imagegen.Preview)).image, md.ImagePart)
+    assert isinstance(
+        next(e for e in events if isinstance(e, imagegen.Preview)).image, md.ImagePart
+    )
 
 
-async def test_the_steps_of_several_pictures_count_through(painter: imagegen.Model, engine: Automatic1111) -> None:
+async def test_the_steps_of_several_images_count_through(
+    image_model: imagegen.Model, engine: Automatic1111
+) -> None:
     engine.hold_at = 2
     seen: list[imagegen.Step] = []
-    async with painter.stream("a", n=2, **SMALL) as stream:
+    async with image_model.stream("a", n=2, **SMALL) as stream:
         async for event in stream:
             if isinstance(event, imagegen.Step):
                 seen.append(event)
@@ -181,9 +227,12 @@ async def test_somebody_elses_job_is_waiting_not_progress(serve: Serve, told: An
 
 
 @pytest.mark.parametrize(
-    ("told", "exclusive", "interrupts"), [("id", False, 1), ("null", False, 0), ("absent", False, 0), ("null", True, 1)]
+    ("told", "exclusive", "interrupts"),
+    [("id", False, 1), ("null", False, 0), ("absent", False, 0), ("null", True, 1)],
 )
-async def test_a_cancelled_call_interrupts_its_own_job_only(serve: Serve, told: Any, exclusive: bool, interrupts: int) -> None:
+async def test_a_cancelled_call_interrupts_its_own_job_only(
+    serve: Serve, told: Any, exclusive: bool, interrupts: int
+) -> None:
     engine = Automatic1111(current_task=told)
     engine.hold_at = 3
     async with md.Automatic1111(serve(engine).url, exclusive=exclusive) as provider:
@@ -195,22 +244,26 @@ async def test_a_cancelled_call_interrupts_its_own_job_only(serve: Serve, told: 
         engine.release()
 
 
-async def test_leaving_a_stream_early_interrupts(painter: imagegen.Model, engine: Automatic1111) -> None:
+async def test_leaving_a_stream_early_interrupts(
+    image_model: imagegen.Model, engine: Automatic1111
+) -> None:
     engine.hold_at = 3
-    async with painter.stream("a", **SMALL) as stream:
+    async with image_model.stream("a", **SMALL) as stream:
         async for event in stream:
             assert isinstance(event, imagegen.Step)
             break
     assert engine.interrupts == 1
 
 
-async def test_a_picture_that_somebody_interrupted_says_so(painter: imagegen.Model, engine: Automatic1111) -> None:
+async def test_an_image_that_somebody_interrupted_says_so(
+    image_model: imagegen.Model, engine: Automatic1111
+) -> None:
     engine.hold_at = 3
     async with anyio.create_task_group() as group:
         results: list[imagegen.Result] = []
 
         async def draw() -> None:
-            results.append(await painter.generate("a", **SMALL))
+            results.append(await image_model.generate("a", **SMALL))
 
         group.start_soon(draw)
         await to_thread.run_sync(engine.reached.wait, 5)
@@ -225,19 +278,23 @@ async def test_whatever_format_the_server_is_set_to(serve: Serve, kind: str) -> 
     engine = Automatic1111(samples_format=kind, return_grid=True)
     async with md.Automatic1111(serve(engine).url) as provider:
         result = await provider.image_model("current").generate("a", n=2, seed=3, **SMALL)
-    assert len(result.images) == 2, "the contact sheet is no picture"
-    assert {image.mime for image in result.images} == {{"png": "image/png", "jpg": "image/jpeg", "webp": "image/webp"}[kind]}
+    assert len(result.images) == 2, "the contact sheet is no image"
+    assert {image.mime for image in result.images} == {
+        {"png": "image/png", "jpg": "image/jpeg", "webp": "image/webp"}[kind]
+    }
     assert [detail.seed for detail in result.details] == [3, 4]
 
 
-async def test_errors_have_their_kinds(engine: Automatic1111, painter: imagegen.Model, serve: Serve) -> None:
+async def test_errors_have_their_kinds(
+    engine: Automatic1111, image_model: imagegen.Model, serve: Serve
+) -> None:
     engine.failure = "oom"
     with pytest.raises(md.BackendError, match="out of memory") as caught:
-        await painter.generate("a", **SMALL)
+        await image_model.generate("a", **SMALL)
     assert caught.value.code == "GPU_OOM"
     engine.failure = "nan"
     with pytest.raises(md.BackendError, match="NaN"):
-        await painter.generate("a", **SMALL)
+        await image_model.generate("a", **SMALL)
     async with md.Automatic1111(serve(Automatic1111(api=False)).url) as provider:
         with pytest.raises(md.NotFoundError):
             await provider.image_model("current").generate("a")
@@ -260,7 +317,9 @@ async def test_user_and_password(serve: Serve) -> None:
         assert token not in json.dumps(caught.value.to_dict())
 
 
-async def test_a_checkpoint_is_chosen_and_another_one_that_drew_is_said(provider: md.Automatic1111, engine: Automatic1111) -> None:
+async def test_a_checkpoint_is_chosen_and_another_one_that_drew_is_said(
+    provider: md.Automatic1111, engine: Automatic1111
+) -> None:
     titles = [info.id for info in await provider.models()]
     assert [info.loaded for info in await provider.models()] == [True, False]
     result = await provider.image_model(titles[1]).generate("a", **SMALL)
@@ -271,13 +330,27 @@ async def test_a_checkpoint_is_chosen_and_another_one_that_drew_is_said(provider
     assert [warning.code for warning in result.warnings] == ["MODEL_DIFFERS"]
 
 
-async def test_extra_reaches_its_body_and_others_do_not(painter: imagegen.Model, engine: Automatic1111) -> None:
-    extra = {"automatic1111": {"subseed_strength": 0.5, "override_settings": {"CLIP_stop_at_last_layers": 2}}, "openai": {"width": 8}}
-    await painter.generate("a", extra=extra, **SMALL)
-    assert (engine.jobs[0]["subseed_strength"], engine.jobs[0]["clip_skip"], engine.jobs[0]["width"]) == (0.5, 2, 64)
+async def test_extra_reaches_its_body_and_others_do_not(
+    image_model: imagegen.Model, engine: Automatic1111
+) -> None:
+    extra = {
+        "automatic1111": {
+            "subseed_strength": 0.5,
+            "override_settings": {"CLIP_stop_at_last_layers": 2},
+        },
+        "openai": {"width": 8},
+    }
+    await image_model.generate("a", extra=extra, **SMALL)
+    assert (
+        engine.jobs[0]["subseed_strength"],
+        engine.jobs[0]["clip_skip"],
+        engine.jobs[0]["width"],
+    ) == (0.5, 2, 64)
 
 
-async def test_what_the_server_has_can_be_asked(provider: md.Automatic1111, engine: Automatic1111, picture: Picture) -> None:
+async def test_what_the_server_has_can_be_asked(
+    provider: md.Automatic1111, engine: Automatic1111, image: Image
+) -> None:
     assert "Euler a" in await provider.samplers()
     assert "Karras" in await provider.schedulers()
     assert await provider.loras() == ["ink-wash", "pixel-art"]
@@ -285,19 +358,19 @@ async def test_what_the_server_has_can_be_asked(provider: md.Automatic1111, engi
     assert (await provider.options())["samples_format"] == "png"
     await provider.set_options(jpeg_quality=50)
     assert engine.options["jpeg_quality"] == 50
-    large = await provider.upscale(picture(16, 8), 2, "Lanczos")
+    large = await provider.upscale(image(16, 8), 2, "Lanczos")
     assert (large.width, large.height) == (32, 16)
-    for arguments, field in (((picture(16, 8), 99), "scale"), ((b"x",), "image")):
+    for arguments, field in (((image(16, 8), 99), "scale"), ((b"x",), "image")):
         with pytest.raises(md.InvalidRequestError) as caught:
             await provider.upscale(*arguments)  # type: ignore[arg-type]
         assert caught.value.field == field
     assert engine.jobs == []
 
 
-def test_it_works_blocking(provider: md.Automatic1111, engine: Automatic1111, picture: Picture) -> None:
+def test_it_works_blocking(provider: md.Automatic1111, engine: Automatic1111, image: Image) -> None:
     with provider.image_model("current").stream_sync("a", **SMALL) as stream:
         assert type(list(stream)[-1]).__name__ == "Done"
-    assert provider.upscale_sync(picture(8, 8), 2, "Nearest").width == 16
+    assert provider.upscale_sync(image(8, 8), 2, "Nearest").width == 16
     assert provider.samplers_sync()
     assert provider.loras_sync()
     assert provider.upscalers_sync()
@@ -307,47 +380,67 @@ def test_it_works_blocking(provider: md.Automatic1111, engine: Automatic1111, pi
 
 
 # Byte by byte: our request, and the body it becomes
-BODIES: dict[str, tuple[SDAPI, str, imagegen.Request, str, dict[str, Any]]] = {
-    "nothing set": (SDAPI(), "current", imagegen.Request("a"), "txt2img", {"prompt": "a"}),
+BODIES: dict[str, tuple[SDAPICodec, str, imagegen.Request, str, dict[str, Any]]] = {
+    "nothing set": (SDAPICodec(), "current", imagegen.Request("a"), "txt2img", {"prompt": "a"}),
     "a checkpoint": (
-        SDAPI(), "sdxl", imagegen.Request("a", n=2), "txt2img",
+        SDAPICodec(), "sdxl", imagegen.Request("a", n=2), "txt2img",
         {"prompt": "a", "override_settings": {"sd_model_checkpoint": "sdxl"}, "n_iter": 2},
     ),
     "zeros are values": (
-        SDAPI(), "current", imagegen.Request("a", seed=0, cfg_scale=0), "txt2img", {"prompt": "a", "cfg_scale": 0.0, "seed": 0},
+        SDAPICodec(), "current", imagegen.Request("a", seed=0, cfg_scale=0), "txt2img", {"prompt": "a", "cfg_scale": 0.0, "seed": 0},
     ),
     "all": (
-        SDAPI(), "current",
+        SDAPICodec(), "current",
         imagegen.Request("a", size="64x48", steps=8, negative_prompt="b", sampler="euler_a", scheduler="karras", seed=7), "txt2img",
         {"prompt": "a", "width": 64, "height": 48, "negative_prompt": "b", "steps": 8, "sampler_name": "Euler a", "scheduler": "Karras", "seed": 7},
     ),
     "sd-server": (
-        SDAPI(sdcpp=True), "x", imagegen.Request("a", n=2, sampler="dpmpp_2m", scheduler="normal", seed=1), "txt2img",
+        SDAPICodec(sdcpp=True), "x", imagegen.Request("a", n=2, sampler="dpmpp_2m", scheduler="normal", seed=1), "txt2img",
         {"prompt": "a", "sampler_name": "dpm++2m", "scheduler": "discrete", "seed": 1, "batch_size": 2},
     ),
-    "llama-swap": (SDAPI(sdcpp=True, names_model=True), "sdxl", imagegen.Request("a", seed=1), "txt2img", {"prompt": "a", "model": "sdxl", "seed": 1}),
+    "llama-swap": (SDAPICodec(sdcpp=True, names_model=True), "sdxl", imagegen.Request("a", seed=1), "txt2img", {"prompt": "a", "model": "sdxl", "seed": 1}),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("door", "model", "request_", "route", "body"), BODIES.values(), ids=BODIES.keys())
-def test_a_request_is_these_bytes(door: SDAPI, model: str, request_: imagegen.Request, route: str, body: dict[str, Any]) -> None:
-    wire = door.encode(model, door.fit(model, request_)[0])
-    assert (wire.method, wire.path, wire.content_type) == ("POST", f"/sdapi/v1/{route}", "application/json")
+@pytest.mark.parametrize(
+    ("codec", "model", "request_", "route", "body"), BODIES.values(), ids=BODIES.keys()
+)
+def test_a_request_is_these_bytes(
+    codec: SDAPICodec, model: str, request_: imagegen.Request, route: str, body: dict[str, Any]
+) -> None:
+    wire = codec.encode_request(model, codec.adapt(model, request_)[0])
+    assert (wire.method, wire.path, wire.content_type) == (
+        "POST",
+        f"/sdapi/v1/{route}",
+        "application/json",
+    )
     assert isinstance(wire.body, bytes)
     assert json.loads(wire.body) == body
 
 
-def test_an_answer_of_an_older_build_without_info_is_read(picture: Picture) -> None:
-    door = SDAPI(sdcpp=True)
-    reply = door.reply_decoder(Limits())
-    reply.feed(json.dumps({"images": [picture().to_base64()], "parameters": {"init_images": ["x" * 30_000]}, "info": ""}).encode())
-    result = door.decode(reply, imagegen.Request("a", seed=9), Limits())
+def test_an_answer_of_an_older_build_without_info_is_read(image: Image) -> None:
+    codec = SDAPICodec(sdcpp=True)
+    reply = codec.reply_decoder(Limits())
+    reply.feed(
+        json.dumps(
+            {
+                "images": [image().to_base64()],
+                "parameters": {"init_images": ["x" * 30_000]},
+                "info": "",
+            }
+        ).encode()
+    )
+    result = codec.decode_reply(reply, imagegen.Request("a", seed=9), Limits())
     assert result.details[0].seed == 9
     assert result.raw["parameters"] == {"init_images": ["<elided>"]}
 
 
-async def test_a_picture_of_another_shape_is_cropped_not_stretched(
-    painter: imagegen.Model, engine: Automatic1111, picture: Picture
+async def test_an_image_of_another_shape_is_cropped_not_stretched(
+    image_model: imagegen.Model, engine: Automatic1111, image: Image
 ) -> None:
-    await painter.generate("a", images=[picture(64, 48)], size="64x64", steps=2)
-    assert (engine.jobs[0]["resize_mode"], engine.jobs[0]["width"], engine.jobs[0]["height"]) == (1, 64, 64)
+    await image_model.generate("a", images=[image(64, 48)], size="64x64", steps=2)
+    assert (engine.jobs[0]["resize_mode"], engine.jobs[0]["width"], engine.jobs[0]["height"]) == (
+        1,
+        64,
+        64,
+    )

@@ -75,7 +75,10 @@ async def streamed(model: llm.Model) -> md.Reply:
     return stream.reply
 
 
-ASKS: dict[str, Callable[[llm.Model], Any]] = {"whole": lambda model: model.generate("hi"), "streamed": streamed}
+ASKS: dict[str, Callable[[llm.Model], Any]] = {
+    "whole": lambda model: model.generate("hi"),
+    "streamed": streamed,
+}
 
 
 async def all_closed(server: Loopback) -> None:
@@ -124,7 +127,9 @@ BODIES: list[bytes] = [
 
 
 @each
-async def test_a_status_is_an_error_of_its_family_whatever_its_body(backend: Backend, serve: Serve) -> None:
+async def test_a_status_is_an_error_of_its_family_whatever_its_body(
+    backend: Backend, serve: Serve
+) -> None:
     cases = [(status, body) for status in (400, 401, 429, 500, 503) for body in BODIES]
     known = len(cases)
     cases += [(status, body) for status in STATUSES for body in BODIES[:2]]
@@ -135,7 +140,11 @@ async def test_a_status_is_an_error_of_its_family_whatever_its_body(backend: Bac
             with pytest.raises(STATUSES[status]) as caught:
                 await (model.generate("hi") if number < known else streamed(model))
             error = caught.value
-            assert (error.status, error.provider, error.model) == (status, provider.name, backend.model)
+            assert (error.status, error.provider, error.model) == (
+                status,
+                provider.name,
+                backend.model,
+            )
             assert len(error.message) <= 2048 and error.message.isprintable()
             assert json.loads(json.dumps(error.to_dict()))["error"] == error.message
             if b"some words" in body and status >= 400:
@@ -147,12 +156,18 @@ async def test_a_status_is_an_error_of_its_family_whatever_its_body(backend: Bac
 # Bodies and streams (garbage in them: tests/chaos)
 
 
-ENDS: dict[str, Callable[[Peer], None]] = {"closed": Peer.close, "reset": Peer.reset, "ended": Peer.end}
+ENDS: dict[str, Callable[[Peer], None]] = {
+    "closed": Peer.close,
+    "reset": Peer.reset,
+    "ended": Peer.end,
+}
 
 
 @each
 @pytest.mark.parametrize("end", ENDS)
-async def test_a_stream_that_breaks_off_keeps_the_exact_prefix(backend: Backend, end: str, serve: Serve) -> None:
+async def test_a_stream_that_breaks_off_keeps_the_exact_prefix(
+    backend: Backend, end: str, serve: Serve
+) -> None:
     arrived = threading.Event()
 
     def breaks(peer: Peer) -> None:
@@ -205,7 +220,9 @@ async def test_what_grows_without_end_is_refused(backend: Backend, serve: Serve)
         return send
 
     def headers(peer: Peer) -> None:
-        peer.send(b"HTTP/1.1 200 X\r\n" + b"".join(b"x-%d: y\r\n" % number for number in range(20_000)))
+        peer.send(
+            b"HTTP/1.1 200 X\r\n" + b"".join(b"x-%d: y\r\n" % number for number in range(20_000))
+        )
         peer.wait_for_close()
 
     line = flood(b'{"a": "' if "ndjson" in backend.kind else b"data: ", much)
@@ -246,22 +263,51 @@ def slow(backend: Backend) -> dict[str, tuple[str, Answer, str]]:
     return {
         "not a byte": ("whole", lambda peer: peer.wait_for_close(), "first_byte"),
         "not a byte of a stream": ("streamed", lambda peer: peer.wait_for_close(), "first_byte"),
-        "headers one by one": ("whole", lambda peer: (peer.send(head), dripping(peer, b"x-a: b\r\n")), "first_byte"),
-        "a status letter by letter": ("streamed", lambda peer: (peer.send(b"HTTP/1.1 200 "), dripping(peer, b"X")), "first_byte"),
-        "a body byte by byte": ("whole", lambda peer: (peer.send(head + b"content-length: 9999\r\n\r\n{"), dripping(peer, b" ")), "total"),
+        "headers one by one": (
+            "whole",
+            lambda peer: (peer.send(head), dripping(peer, b"x-a: b\r\n")),
+            "first_byte",
+        ),
+        "a status letter by letter": (
+            "streamed",
+            lambda peer: (peer.send(b"HTTP/1.1 200 "), dripping(peer, b"X")),
+            "first_byte",
+        ),
+        "a body byte by byte": (
+            "whole",
+            lambda peer: (peer.send(head + b"content-length: 9999\r\n\r\n{"), dripping(peer, b" ")),
+            "total",
+        ),
         "an error byte by byte": (
             "whole",
-            lambda peer: (peer.send(b"HTTP/1.1 500 X\r\ncontent-length: 9999\r\n\r\n{"), dripping(peer, b" ")),
+            lambda peer: (
+                peer.send(b"HTTP/1.1 500 X\r\ncontent-length: 9999\r\n\r\n{"),
+                dripping(peer, b" "),
+            ),
             "",
         ),
-        "half a body": ("whole", lambda peer: (peer.send(head + b"content-length: 9999\r\n\r\n{"), peer.wait_for_close()), "idle"),
+        "half a body": (
+            "whole",
+            lambda peer: (
+                peer.send(head + b"content-length: 9999\r\n\r\n{"),
+                peer.wait_for_close(),
+            ),
+            "idle",
+        ),
         "signs of life": ("streamed", drips(chunked(life)), "total"),
         "empty pieces": ("streamed", drips(chunked(backend.dialect.says(""))), "total"),
-        "half an event": ("streamed", lambda peer: (begun(backend, peer, b"data: {"), peer.wait_for_close()), "idle"),
+        "half an event": (
+            "streamed",
+            lambda peer: (begun(backend, peer, b"data: {"), peer.wait_for_close()),
+            "idle",
+        ),
         "a line letter by letter": ("streamed", drips(b"1\r\nx\r\n"), "total"),
         "a stream that stops": (
             "streamed",
-            lambda peer: (begun(backend, peer, backend.dialect.says("Good")), peer.wait_for_close()),
+            lambda peer: (
+                begun(backend, peer, backend.dialect.says("Good")),
+                peer.wait_for_close(),
+            ),
             "idle",
         ),
     }
@@ -300,35 +346,72 @@ async def test_it_ends_on_time_whatever_the_server_does(backend: Backend, serve:
 
 # Trying again
 
-PATIENCE: dict[str, tuple[bytes, int, float | None]] = {  # the refusal, how often it is asked, the wait that is told
+PATIENCE: dict[
+    str, tuple[bytes, int, float | None]
+] = {  # the refusal, how often it is asked, the wait that is told
     "milliseconds": (whole(b"", 429, {"retry-after-ms": "1.5", "retry-after": "500"}), 2, None),
     "seconds": (whole(b"", 503, {"retry-after": "0.01"}), 2, None),
     "a date that was": (whole(b"", 529, {"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}), 2, None),
-    "RetryInfo": (whole('{"error": {"code": 429, "details": [{"@type": "x.RetryInfo", "retryDelay": "0.01s"}]}}', 429), 2, None),
+    "RetryInfo": (
+        whole(
+            '{"error": {"code": 429, "details": [{"@type": "x.RetryInfo", "retryDelay": "0.01s"}]}}',
+            429,
+        ),
+        2,
+        None,
+    ),
     "too long": (whole(b"", 429, {"retry-after": "500"}), 1, 500.0),
-    "too long in the body": (whole('{"error": {"details": [{"@type": "x.RetryInfo", "retryDelay": "900s"}]}}', 503), 1, 900.0),
-    "a date far away": (whole(b"", 503, {"retry-after": formatdate(32503680000, usegmt=True)}), 1, 1e9),
-    "no, in spite of the status": (whole(b"", 503, {"x-should-retry": "false", "retry-after": "0"}), 1, 0.0),
-    "quota": (whole('{"error": {"code": "insufficient_quota", "message": "x"}}', 429, {"retry-after": "0"}), 1, 0.0),
-    "nonsense": (whole(b"", 503, {"retry-after": "soon", "retry-after-ms": "-1", "x-should-retry": "maybe"}), 2, None),
+    "too long in the body": (
+        whole('{"error": {"details": [{"@type": "x.RetryInfo", "retryDelay": "900s"}]}}', 503),
+        1,
+        900.0,
+    ),
+    "a date far away": (
+        whole(b"", 503, {"retry-after": formatdate(32503680000, usegmt=True)}),
+        1,
+        1e9,
+    ),
+    "no, in spite of the status": (
+        whole(b"", 503, {"x-should-retry": "false", "retry-after": "0"}),
+        1,
+        0.0,
+    ),
+    "quota": (
+        whole(
+            '{"error": {"code": "insufficient_quota", "message": "x"}}', 429, {"retry-after": "0"}
+        ),
+        1,
+        0.0,
+    ),
+    "nonsense": (
+        whole(b"", 503, {"retry-after": "soon", "retry-after-ms": "-1", "x-should-retry": "maybe"}),
+        2,
+        None,
+    ),
 }
 
 
 @each
-async def test_the_wait_that_is_asked_for_is_honoured_or_the_call_fails_at_once(backend: Backend, serve: Serve) -> None:
+async def test_the_wait_that_is_asked_for_is_honored_or_the_call_fails_at_once(
+    backend: Backend, serve: Serve
+) -> None:
     async with anyio.create_task_group() as group:
 
         async def call(name: str, refusal: bytes, times: int, told: float | None) -> None:
             for ask in ASKS.values():
                 server = serve(answering(refusal, fine(backend)))
-                async with backend.connect(server.url, retries=md.Retries(base=0.001)) as provider:
+                async with backend.connect(
+                    server.url, retries=md.Retries(initial_delay=0.001)
+                ) as provider:
                     if times == 2:
                         check(backend.dialect, await ask(provider.model(backend.model)))
                     else:
                         with pytest.raises((md.RateLimitError, md.OverloadedError)) as caught:
                             await ask(provider.model(backend.model))
                         assert caught.value.retry_after is not None and told is not None
-                        assert min(caught.value.retry_after, 1e9) == pytest.approx(told, rel=0.9), name
+                        assert min(caught.value.retry_after, 1e9) == pytest.approx(told, rel=0.9), (
+                            name
+                        )
                 assert posts(server) == times, name
 
         for name, (refusal, times, told) in PATIENCE.items():
@@ -337,26 +420,43 @@ async def test_the_wait_that_is_asked_for_is_honoured_or_the_call_fails_at_once(
 
 # Cancelling
 
-PHASES = ["before the head", "in the head", "in the body", "before an event", "after an event", "before the next try"]
+PHASES = [
+    "before the head",
+    "in the head",
+    "in the body",
+    "before an event",
+    "after an event",
+    "before the next try",
+]
 
 
 @each
-async def test_a_call_that_is_cancelled_in_any_phase_leaves_no_socket_and_the_next_one_works(backend: Backend, serve: Serve) -> None:
+async def test_a_call_that_is_cancelled_in_any_phase_leaves_no_socket_and_the_next_one_works(
+    backend: Backend, serve: Serve
+) -> None:
     for phase in PHASES:
         for name, ask in ASKS.items():
             if name == "whole" and "event" in phase:
                 continue
             reached = threading.Event()
 
-            def stops(peer: Peer, phase: str = phase, name: str = name, reached: threading.Event = reached) -> None:
+            def stops(
+                peer: Peer, phase: str = phase, name: str = name, reached: threading.Event = reached
+            ) -> None:
                 if phase == "before the next try":
                     peer.send(whole(b"", 503, {"retry-after": "60"}))
                 elif phase == "in the head":
                     peer.send(b"HTTP/1.1 200 X\r\nx-a: ")
                 elif phase != "before the head" and name == "whole":
-                    peer.send(b"HTTP/1.1 200 X\r\ncontent-type: application/json\r\ncontent-length: 99\r\n\r\n{")
+                    peer.send(
+                        b"HTTP/1.1 200 X\r\ncontent-type: application/json\r\ncontent-length: 99\r\n\r\n{"
+                    )
                 elif phase != "before the head":
-                    begun(backend, peer, backend.dialect.says("Good") if phase == "after an event" else b"data: {")
+                    begun(
+                        backend,
+                        peer,
+                        backend.dialect.says("Good") if phase == "after an event" else b"data: {",
+                    )
                 reached.set()
                 if phase != "before the next try":  # then the connection is a good one
                     peer.wait_for_close()
@@ -369,11 +469,16 @@ async def test_a_call_that_is_cancelled_in_any_phase_leaves_no_socket_and_the_ne
                     with anyio.fail_after(5):
                         while not reached.is_set():
                             await anyio.sleep(0.002)
-                    for _ in range(20):  # the client may be on its way from the bytes to its wait: each place is one to be cancelled in
+                    for _ in range(
+                        20
+                    ):  # the client may be on its way from the bytes to its wait: each place is one to be cancelled in
                         await anyio.lowlevel.checkpoint()
                     group.cancel_scope.cancel()
                 with anyio.fail_after(5):
-                    while phase != "before the next try" and not server.peers[0].closed_by_client.is_set():
+                    while (
+                        phase != "before the next try"
+                        and not server.peers[0].closed_by_client.is_set()
+                    ):
                         await anyio.sleep(0.002)
                 assert posts(server) == 1
                 check(backend.dialect, await model.generate("hi"))
@@ -388,7 +493,10 @@ def _library_locals(error: BaseException) -> str:
     shown = []
     trace = error.__traceback__
     while trace is not None:
-        if "majordomo" in trace.tb_frame.f_code.co_filename and "/tests/" not in trace.tb_frame.f_code.co_filename:
+        if (
+            "majordomo" in trace.tb_frame.f_code.co_filename
+            and "/tests/" not in trace.tb_frame.f_code.co_filename
+        ):
             shown.append(repr(trace.tb_frame.f_locals))
         trace = trace.tb_next
     return "".join(shown)
@@ -403,42 +511,58 @@ async def test_a_key_that_a_server_quotes_is_in_no_error_log_or_traceback(
     quoted = [f"{KEY} is no key", f"{packed} {escaped}"]
     failing = backend.dialect.failing.decode()
     answers: list[Answer] = [
-        whole({"error": {"message": words, "code": words, "param": words}}, status) for words in quoted for status in (200, 401, 500)
+        whole({"error": {"message": words, "code": words, "param": words}}, status)
+        for words in quoted
+        for status in (200, 401, 500)
     ]
     answers += [whole({"error": words}, status) for words in quoted for status in (200, 429)]
     answers += [whole(words, 200) for words in quoted]
     begin = b"" if "ndjson" in backend.kind else b"data: "
     for words in quoted:
-        for data in (failing.replace("too busy", words).encode(), begin + words.encode() + b"\n\n", words.encode() + b"\n"):
+        for data in (
+            failing.replace("too busy", words).encode(),
+            begin + words.encode() + b"\n\n",
+            words.encode() + b"\n",
+        ):
             answers.append(functools.partial(_send_stream, backend, data))
     server = serve(answering(*(answer for answer in answers for _ in ASKS)))
-    async with backend.connect(server.url, retries=ONCE, headers={"x-extra": "other-secret"}) as provider:
+    async with backend.connect(
+        server.url, retries=ONCE, headers={"x-extra": "other-secret"}
+    ) as provider:
         for number, _ in enumerate(answers):
             for ask in ASKS.values():
                 with pytest.raises(md.MajordomoError) as caught:
                     await ask(provider.model(backend.model))
                 error = caught.value
-                shown = (
-                    f"{error!r} {error} {error.to_dict()} {pickle.dumps(error)!r} {_library_locals(error)} {provider!r} {vars(provider)}"
-                )
+                shown = f"{error!r} {error} {error.to_dict()} {pickle.dumps(error)!r} {_library_locals(error)} {provider!r} {vars(provider)}"
                 for secret in (KEY, packed, escaped, "other-secret"):
                     assert secret not in shown, (number, secret)
     for secret in (KEY, packed, escaped, "other-secret"):
         assert secret not in caplog.text
     assert server.seen[0].headers["x-extra"] == "other-secret"
     # The HTTP library logs the heads of answers at DEBUG, whatever stands in them
-    server = serve(answering(whole(b"", 400, {"x-request-id": KEY}), f"HTTP/1.1 200 X\r\n{KEY}\r\n\r\n".encode()))
+    server = serve(
+        answering(
+            whole(b"", 400, {"x-request-id": KEY}), f"HTTP/1.1 200 X\r\n{KEY}\r\n\r\n".encode()
+        )
+    )
     async with backend.connect(server.url, retries=ONCE) as provider:
         for _ in range(2):
             with pytest.raises(md.MajordomoError) as caught:
                 await provider.model(backend.model).generate("hi")
-            assert KEY not in f"{json.dumps(caught.value.to_dict())} {_library_locals(caught.value)}"
+            assert (
+                KEY not in f"{json.dumps(caught.value.to_dict())} {_library_locals(caught.value)}"
+            )
 
 
 @each
-async def test_an_answer_that_nobody_asked_for_is_never_taken(backend: Backend, serve: Serve) -> None:
+async def test_an_answer_that_nobody_asked_for_is_never_taken(
+    backend: Backend, serve: Serve
+) -> None:
     """Two answers in one piece: the second would be somebody else's words for the next call."""
-    strange = json.dumps(backend.dialect.whole).replace(json.dumps("Grüße 🦊"), '"for somebody else"')
+    strange = json.dumps(backend.dialect.whole).replace(
+        json.dumps("Grüße 🦊"), '"for somebody else"'
+    )
     assert "somebody else" in strange
 
     def stream(peer: Peer) -> None:

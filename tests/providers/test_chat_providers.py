@@ -24,7 +24,9 @@ DRAWING = {"automatic1111", "comfyui", "stablediffusion"}
 
 
 def test_every_provider_that_chats_is_here() -> None:
-    assert {backend.name.partition(" ")[0] for backend in BACKENDS} == provider_names() - DRAWING - {"offline"}
+    assert {
+        backend.name.partition(" ")[0] for backend in BACKENDS
+    } == provider_names() - DRAWING - {"offline"}
 
 
 @each
@@ -46,7 +48,7 @@ async def test_a_stream(backend: Backend, serve: Callable[[Handler], Loopback]) 
     assert isinstance(events[-1], Done)
     check(backend.dialect, stream.reply)
     assert server.seen[-1].path == backend.streamed
-    decoder = backend.dialect.door.stream_decoder(llm.Request((md.user("hi"),)), md.Limits())
+    decoder = backend.dialect.codec.stream_decoder(llm.Request((md.user("hi"),)), md.Limits())
     expected = joined([*decoder.feed(backend.dialect.stream), *decoder.finish()])
     assert joined(events)[:-1] == expected[:-1]
 
@@ -62,7 +64,9 @@ def test_blocking(backend: Backend, serve: Callable[[Handler], Loopback]) -> Non
 
 
 @each
-async def test_a_stream_that_is_cut_keeps_what_had_come(backend: Backend, serve: Callable[[Handler], Loopback]) -> None:
+async def test_a_stream_that_is_cut_keeps_what_had_come(
+    backend: Backend, serve: Callable[[Handler], Loopback]
+) -> None:
     at = backend.dialect.stream.index(b"draw")
     model = backend.connect(serve(answering(backend, cut=at)).url).model(backend.model)
     with pytest.raises(md.StreamBrokenError) as caught:
@@ -74,9 +78,15 @@ async def test_a_stream_that_is_cut_keeps_what_had_come(backend: Backend, serve:
 
 
 @each
-async def test_an_error_before_the_answer_is_typed_and_hides_the_key(backend: Backend, serve: Callable[[Handler], Loopback]) -> None:
+async def test_an_error_before_the_answer_is_typed_and_hides_the_key(
+    backend: Backend, serve: Callable[[Handler], Loopback]
+) -> None:
     words = f"too many requests for {KEY}"
-    body = {"error": words} if backend.name == "ollama" else {"error": {"message": words, "type": "rate_limit_error"}}
+    body = (
+        {"error": words}
+        if backend.name == "ollama"
+        else {"error": {"message": words, "type": "rate_limit_error"}}
+    )
 
     def handler(peer: Peer) -> None:
         while peer.request() is not None:
@@ -95,7 +105,9 @@ async def test_an_error_before_the_answer_is_typed_and_hides_the_key(backend: Ba
 
 
 @each
-async def test_leaving_a_stream_closes_its_connection(backend: Backend, serve: Callable[[Handler], Loopback]) -> None:
+async def test_leaving_a_stream_closes_its_connection(
+    backend: Backend, serve: Callable[[Handler], Loopback]
+) -> None:
     gone: list[bool] = []
 
     def handler(peer: Peer) -> None:
@@ -115,37 +127,55 @@ async def test_leaving_a_stream_closes_its_connection(backend: Backend, serve: C
 
 
 @pytest.mark.parametrize("model", ["gemini-2.5-flash", "gemini-3-pro-preview"])
-async def test_gemini_a_tool_that_draws(model: str, serve: Callable[[Handler], Loopback], picture: Callable[..., md.ImagePart]) -> None:
-    """Against the strict server: signatures, results and their pictures are where this model wants them."""
+async def test_gemini_a_tool_that_draws(
+    model: str, serve: Callable[[Handler], Loopback], image: Callable[..., md.ImagePart]
+) -> None:
+    """Against the strict server: signatures, results and their images are where this model wants them."""
 
     def weather(city: str) -> list[Any]:
-        return [f"sun in {city}", picture()]
+        return [f"sun in {city}", image()]
 
     server = GeminiChat()
     chat = md.Gemini("k", serve(server).url + "/v1beta").model(model)
     reply = await md.run_tools(chat, 'weather {"city": "Ulm"}', tools=[weather])
     assert "sun in Ulm" in reply.text
-    assert reply.images == (picture(),)
-    history = [md.user('weather {"city": "Ulm"}'), *reply.new_messages, md.user("and this?", picture(colour="red"))]
+    assert reply.images == (image(),)
+    history = [
+        md.user('weather {"city": "Ulm"}'),
+        *reply.new_messages,
+        md.user("and this?", image(color="red")),
+    ]
     async with md.stream_tools(chat, history, tools=[weather]) as stream:
         events = [event async for event in stream]
     assert isinstance(events[-1], Done)
     assert "64x48" in stream.reply.text
 
 
-async def test_gemini_refusals_are_answers_and_blocked_prompts_are_errors(serve: Callable[[Handler], Loopback]) -> None:
+async def test_gemini_refusals_are_answers_and_blocked_prompts_are_errors(
+    serve: Callable[[Handler], Loopback],
+) -> None:
     server = GeminiChat()
     model = md.Gemini("k", serve(server).url + "/v1beta").model("gemini-2.5-flash")
-    server.script = [Turn([], finish="SAFETY"), Turn([], blocked="PROHIBITED_CONTENT"), Turn([], finish="MALFORMED_FUNCTION_CALL")]
+    server.script = [
+        Turn([], finish="SAFETY"),
+        Turn([], blocked="PROHIBITED_CONTENT"),
+        Turn([], finish="MALFORMED_FUNCTION_CALL"),
+    ]
     reply = await model.generate("hi")
-    assert (reply.finish_reason, reply.raw_finish_reason, reply.text) == ("content_filter", "SAFETY", "")
+    assert (reply.finish_reason, reply.raw_finish_reason, reply.text) == (
+        "content_filter",
+        "SAFETY",
+        "",
+    )
     with pytest.raises(md.ContentRefusedError, match="PROHIBITED_CONTENT"):
         await model.generate("hi")
     assert (await model.generate("hi")).finish_reason == "error"
 
 
 @pytest.mark.parametrize("broken", ["error", "bare", "array", "cut", "drop"])
-async def test_gemini_broken_streams_keep_the_prefix(broken: str, serve: Callable[[Handler], Loopback]) -> None:
+async def test_gemini_broken_streams_keep_the_prefix(
+    broken: str, serve: Callable[[Handler], Loopback]
+) -> None:
     server = GeminiChat()
     model = md.Gemini("k", serve(server).url + "/v1beta").model("gemini-2.5-flash")
     server.script = [Turn([{"text": "Hello."}], broken=broken)]
@@ -157,7 +187,9 @@ async def test_gemini_broken_streams_keep_the_prefix(broken: str, serve: Callabl
     assert "Hello.".startswith(caught.value.partial.text)
 
 
-async def test_gemini_thinks_and_fills_a_schema_as_each_generation_wants_it(serve: Callable[[Handler], Loopback]) -> None:
+async def test_gemini_thinks_and_fills_a_schema_as_each_generation_wants_it(
+    serve: Callable[[Handler], Loopback],
+) -> None:
     from pydantic import BaseModel
 
     class Mood(BaseModel):
@@ -166,14 +198,18 @@ async def test_gemini_thinks_and_fills_a_schema_as_each_generation_wants_it(serv
 
     provider = md.Gemini("k", serve(GeminiChat()).url + "/v1beta")
     for model in ("gemini-2.5-flash", "gemini-3-flash-preview"):
-        reply = await provider.model(model).generate("mood?", output=Mood, reasoning="low", temperature=0.1, max_tokens=400)
+        reply = await provider.model(model).generate(
+            "mood?", output=Mood, reasoning="low", temperature=0.1, max_tokens=400
+        )
         assert isinstance(reply.output, Mood)
         assert reply.thinking
         assert reply.usage.input_tokens
 
 
 @each
-async def test_every_call_is_observed_once(backend: Backend, serve: Callable[[Handler], Loopback]) -> None:
+async def test_every_call_is_observed_once(
+    backend: Backend, serve: Callable[[Handler], Loopback]
+) -> None:
     server = serve(answering(backend))
     name = backend.name.partition(" ")[0]
     for streamed in (False, True):
@@ -181,21 +217,38 @@ async def test_every_call_is_observed_once(backend: Backend, serve: Callable[[Ha
         async with backend.connect(server.url, observers=[witness]) as provider:
             model = provider.model(backend.model)
             if streamed:
-                async with model.stream("hi", temperature=0.5, caller="user-42") as stream:
+                async with model.stream("hi", temperature=0.5, user_id="user-42") as stream:
                     [event async for event in stream]
             else:
-                await model.generate("hi", temperature=0.5, caller="user-42")
+                await model.generate("hi", temperature=0.5, user_id="user-42")
         [call] = witness.calls
-        assert (call.operation, call.provider, call.model, call.caller) == ("chat", name, backend.model, "user-42")
-        assert (call.streamed, call.address, call.settings) == (streamed, server.url, {"temperature": 0.5, "messages": 1})
-        assert witness.names == (["started", "told", "finished"] if streamed else ["started", "finished"])
+        assert (call.operation, call.provider, call.model, call.user_id) == (
+            "chat",
+            name,
+            backend.model,
+            "user-42",
+        )
+        assert (call.streamed, call.address, call.settings) == (
+            streamed,
+            server.url,
+            {"temperature": 0.5, "messages": 1},
+        )
+        assert witness.names == (
+            ["started", "told", "finished"] if streamed else ["started", "finished"]
+        )
         outcome = witness.end
-        assert (outcome.usage, outcome.finish_reason, outcome.content) == (backend.dialect.usage, "tool_calls", None)
+        assert (outcome.usage, outcome.finish_reason, outcome.content) == (
+            backend.dialect.usage,
+            "tool_calls",
+            None,
+        )
         assert outcome.model == backend.dialect.whole.get("model", "gemini-x")
 
 
 @each
-def test_a_blocking_call_is_observed_once(backend: Backend, serve: Callable[[Handler], Loopback]) -> None:
+def test_a_blocking_call_is_observed_once(
+    backend: Backend, serve: Callable[[Handler], Loopback]
+) -> None:
     server = serve(answering(backend))
     witness = Witness()
     with backend.connect(server.url, observers=[witness]) as provider:

@@ -24,13 +24,28 @@ def answering(body: Any) -> Handler:
 
 
 def compatible(serve: Serve, *embeddings: Any, **more: Any) -> tuple[Any, Loopback]:
-    data = [{"object": "embedding", "index": place, "embedding": vector} for place, vector in enumerate(embeddings)]
-    server = serve(answering({"object": "list", "data": data, "model": "e-1", "usage": {"prompt_tokens": 7, "total_tokens": 7}, **more}))
+    data = [
+        {"object": "embedding", "index": place, "embedding": vector}
+        for place, vector in enumerate(embeddings)
+    ]
+    server = serve(
+        answering(
+            {
+                "object": "list",
+                "data": data,
+                "model": "e-1",
+                "usage": {"prompt_tokens": 7, "total_tokens": 7},
+                **more,
+            }
+        )
+    )
     return md.OpenAICompatible(server.url + "/v1").embedding_model("e"), server
 
 
 async def test_openai_form(serve: Serve) -> None:
-    model, server = compatible(serve, [1, 0.5], base64.b64encode(struct.pack("<2f", 0.25, -1)).decode())
+    model, server = compatible(
+        serve, [1, 0.5], base64.b64encode(struct.pack("<2f", 0.25, -1)).decode()
+    )
     made = await model.embed(["a", "ü"], dimensions=2, extra={"user": "u"})
     assert made.vectors == ((1.0, 0.5), (0.25, -1.0))
     assert (made.usage.input_tokens, made.model, made.provider) == (7, "e-1", "openaicompatible")
@@ -40,7 +55,11 @@ async def test_openai_form(serve: Serve) -> None:
 
 async def test_vectors_stand_in_the_order_of_the_texts(serve: Serve) -> None:
     data = [{"index": 1, "embedding": [2]}, {"index": 0, "embedding": [1]}]
-    made = await md.OpenAI("k", serve(answering({"data": data})).url).embedding_model("e").embed(["a", "b"])
+    made = (
+        await md.OpenAI("k", serve(answering({"data": data})).url)
+        .embedding_model("e")
+        .embed(["a", "b"])
+    )
     assert made.vectors == ((1.0,), (2.0,))
     assert made.usage.input_tokens is None
 
@@ -66,7 +85,9 @@ async def test_gemini(serve: Serve) -> None:
     model = md.Gemini("k", serve(server).url + "/v1beta").embedding_model("gemini-embedding-001")
     made = await model.embed(["a", "b"], extra={"taskType": "RETRIEVAL_QUERY"})
     assert len(made.vectors) == 2
-    assert [request["taskType"] for request in server.seen[-1]["requests"]] == ["RETRIEVAL_QUERY"] * 2
+    assert [request["taskType"] for request in server.seen[-1]["requests"]] == [
+        "RETRIEVAL_QUERY"
+    ] * 2
 
 
 @pytest.mark.parametrize(
@@ -83,7 +104,9 @@ async def test_gemini(serve: Serve) -> None:
         ([None, None], None),
     ],
 )
-async def test_an_answer_that_is_none_is_a_typed_error(serve: Serve, vectors: Any, code: str | None) -> None:
+async def test_an_answer_that_is_none_is_a_typed_error(
+    serve: Serve, vectors: Any, code: str | None
+) -> None:
     model, _ = compatible(serve, *vectors)
     with pytest.raises(md.BadResponseError) as caught:
         await model.embed(["a", "b"])
@@ -108,11 +131,13 @@ async def test_who_embeds_nothing_says_so() -> None:
 
 async def test_lines_and_books_know_for_whom_it_was_done(serve: Serve) -> None:
     ledger = md.Ledger()
-    server = serve(always(whole({"data": [{"index": 0, "embedding": [1.0]}], "usage": {"prompt_tokens": 7}})))
+    server = serve(
+        always(whole({"data": [{"index": 0, "embedding": [1.0]}], "usage": {"prompt_tokens": 7}}))
+    )
     async with md.OpenAICompatible(server.url, observers=[ledger]) as provider:
-        await provider.embedding_model("e").embed("a", caller="ann")
+        await provider.embedding_model("e").embed("a", user_id="ann")
         with pytest.raises(md.InvalidRequestError) as caught:
-            await provider.embedding_model("e").embed("a", caller="a" * 300)
-    assert caught.value.field == "caller"
-    assert ledger.by_caller()["ann"].input_tokens == 7
+            await provider.embedding_model("e").embed("a", user_id="a" * 300)
+    assert caught.value.field == "user_id"
+    assert ledger.by_user()["ann"].input_tokens == 7
     assert b"ann" not in server.seen[0].body

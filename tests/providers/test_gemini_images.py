@@ -1,4 +1,4 @@
-"""Gemini's pictures against a server that refuses whatever is illegal for a model: nothing illegal is ever sent."""
+"""Gemini's images against a server that refuses whatever is illegal for a model: nothing illegal is ever sent."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import pytest
 from anyio import to_thread
 
 import majordomo as md
-from tests.servers.gemini import MODELS, Gemini, Model, colour, pixels
+from tests.servers.gemini import MODELS, Gemini, Model, color, pixels
 from tests.servers.hashed_images import fingerprint
 from tests.support.loopback import Handler, Loopback
 
 Serve = Callable[[Handler], Loopback]
-Picture = Callable[..., md.ImagePart]
+Image = Callable[..., md.ImagePart]
 pytestmark = pytest.mark.anyio
 QUICK = md.Retries(attempts=1)
 FLASH = "gemini-2.5-flash-image"
@@ -45,8 +45,8 @@ def provider(wire: Loopback) -> Iterator[md.Gemini]:
         yield made
 
 
-def dot(picture: md.ImagePart) -> Any:
-    return picture.to_pil().convert("RGB").getpixel((0, 0))
+def dot(image: md.ImagePart) -> Any:
+    return image.to_pil().convert("RGB").getpixel((0, 0))
 
 
 def asked(server: Gemini) -> tuple[str, str]:
@@ -85,13 +85,13 @@ async def test_whatever_is_asked_the_model_is_sent_only_what_it_takes(
     assert len(result.images) == fields.get("n", 1)
     warned = {warning.field for warning in result.warnings}
     for name, value in fields.items():
-        honoured = (
+        honored = (
             name == "n"
             or server.jobs[-1].get(name) == value
             or (name == "aspect" and server.jobs[-1]["aspectRatio"] == value)
             or (name == "megapixels" and MODELS[model].sizes)
         )
-        assert honoured or name in warned, f"{name} was lost without a word"
+        assert honored or name in warned, f"{name} was lost without a word"
 
 
 RATIOS: list[tuple[str, dict[str, Any], tuple[str, str], set[str | None]]] = [
@@ -113,7 +113,12 @@ RATIOS: list[tuple[str, dict[str, Any], tuple[str, str], set[str | None]]] = [
 
 @pytest.mark.parametrize(("model", "fields", "wanted", "warned"), RATIOS)
 async def test_shapes_and_areas(
-    provider: md.Gemini, server: Gemini, model: str, fields: dict[str, Any], wanted: tuple[str, str], warned: set[str | None]
+    provider: md.Gemini,
+    server: Gemini,
+    model: str,
+    fields: dict[str, Any],
+    wanted: tuple[str, str],
+    warned: set[str | None],
 ) -> None:
     result = await provider.image_model(model).generate("a red fox", **fields)
     assert asked(server) == wanted
@@ -121,53 +126,71 @@ async def test_shapes_and_areas(
     detail = result.details[0]
     assert detail.size_got == (result.image.width, result.image.height) == pixels(*wanted)
     assert detail.size_sent is None, "no pixels are sent"
-    assert detail.size_asked == (tuple(map(int, fields["size"].split("x"))) if "size" in fields else None)
+    assert detail.size_asked == (
+        tuple(map(int, fields["size"].split("x"))) if "size" in fields else None
+    )
 
 
 async def test_the_answer_is_told_whole(provider: md.Gemini, server: Gemini) -> None:
     server.drafts = 1
     result = await provider.image_model(PRO).generate("a red fox", seed=7)
-    assert dot(result.image) == colour({"model": PRO, "prompt": "a red fox", "seed": 7})
-    assert len(result.images) == 1, "a draft is none of the pictures"
+    assert dot(result.image) == color({"model": PRO, "prompt": "a red fox", "seed": 7})
+    assert len(result.images) == 1, "a draft is none of the images"
     assert result.details[0].seed == 7
     assert result.details[0].settings["thoughtSignature"]
     assert (result.usage.input_tokens, result.usage.output_tokens) == (3, 1290 + 4 + 1290 + 2)
-    assert len(json.dumps(result.raw)) < 2000, "no picture's bytes, drafts included"
+    assert len(json.dumps(result.raw)) < 2000, "no image's bytes, drafts included"
     assert result.warnings == ()
     assert (result.provider, result.model) == ("gemini", PRO)
 
 
 @pytest.mark.parametrize("model", DRAWING)
-async def test_pictures_to_begin_with(provider: md.Gemini, server: Gemini, picture: Picture, wire: Loopback, model: str) -> None:
-    given = [picture(64, 48, "red"), picture(32, 32, "blue", "JPEG"), picture(16, 16, "green", "WEBP")]
+async def test_images_to_begin_with(
+    provider: md.Gemini, server: Gemini, image: Image, wire: Loopback, model: str
+) -> None:
+    given = [image(64, 48, "red"), image(32, 32, "blue", "JPEG"), image(16, 16, "green", "WEBP")]
     result = await provider.image_model(model).generate("a hat", images=given, seed=1)
     names = [fingerprint(image.data) for image in given]
     assert server.jobs[0]["images"] == names
-    assert asked(server)[0] == "4:3", "the first picture decides the shape"
-    assert dot(result.image) == colour({"model": model, "prompt": "a hat", "seed": 1, "aspectRatio": "4:3", "images": names})
+    assert asked(server)[0] == "4:3", "the first image decides the shape"
+    assert dot(result.image) == color(
+        {"model": model, "prompt": "a hat", "seed": 1, "aspectRatio": "4:3", "images": names}
+    )
     parts = wire.seen[0].json["contents"][0]["parts"]
-    assert [next(iter(part)) for part in parts] == ["text", "inlineData", "inlineData", "inlineData"]
+    assert [next(iter(part)) for part in parts] == [
+        "text",
+        "inlineData",
+        "inlineData",
+        "inlineData",
+    ]
 
 
-async def test_a_picture_it_drew_is_edited_further(provider: md.Gemini, server: Gemini) -> None:
+async def test_an_image_it_drew_is_edited_further(provider: md.Gemini, server: Gemini) -> None:
     model = provider.image_model(PRO)
     first = await model.generate("a red fox")
     await model.generate("with a hat", images=[first.image])
     assert server.jobs[1]["images"] == [fingerprint(first.image.data)]
 
 
-async def test_several_pictures_are_several_calls(provider: md.Gemini, server: Gemini) -> None:
+async def test_several_images_are_several_calls(provider: md.Gemini, server: Gemini) -> None:
     result = await provider.image_model(FLASH).generate("a red fox", n=2, seed=5)
     assert sorted(job["seed"] for job in server.jobs) == [5, 6]
     assert [detail.seed for detail in result.details] == [5, 6]
-    assert [dot(image) for image in result.images] == [colour({"prompt": "a red fox", "seed": seed}) for seed in (5, 6)]
+    assert [dot(image) for image in result.images] == [
+        color({"prompt": "a red fox", "seed": seed}) for seed in (5, 6)
+    ]
     assert result.usage.input_tokens == 6
 
 
-@pytest.mark.parametrize(("seed", "n", "sent"), [(0, 1, True), (2**31 - 1, 1, True), (2**31 - 1, 2, False), (2**31, 1, False)])
+@pytest.mark.parametrize(
+    ("seed", "n", "sent"),
+    [(0, 1, True), (2**31 - 1, 1, True), (2**31 - 1, 2, False), (2**31, 1, False)],
+)
 async def test_seeds(provider: md.Gemini, wire: Loopback, seed: int, n: int, sent: bool) -> None:
     result = await provider.image_model(FLASH).generate("a", seed=seed, n=n)
-    assert [seen.json["generationConfig"].get("seed") for seen in wire.seen] == [seed if sent else None] * n
+    assert [seen.json["generationConfig"].get("seed") for seen in wire.seen] == [
+        seed if sent else None
+    ] * n
     assert [warning.field for warning in result.warnings] == ([] if sent else ["seed"])
     assert result.details[0].seed == (seed if sent else None)
 
@@ -194,15 +217,18 @@ REFUSING = [
 
 
 @pytest.mark.parametrize("reason", REFUSING)
-async def test_a_refused_picture(provider: md.Gemini, server: Gemini, reason: str) -> None:
+async def test_a_refused_image(provider: md.Gemini, server: Gemini, reason: str) -> None:
     server.finish = reason
     with pytest.raises(md.ContentRefusedError) as caught:
         await provider.image_model(FLASH).generate("a")
-    assert caught.value.details == {"reason": reason, "message": "Unable to show the generated image."}
+    assert caught.value.details == {
+        "reason": reason,
+        "message": "Unable to show the generated image.",
+    }
 
 
 @pytest.mark.parametrize("reason", ["NO_IMAGE", "IMAGE_OTHER", "MAX_TOKENS"])
-async def test_no_picture_and_no_refusal(provider: md.Gemini, server: Gemini, reason: str) -> None:
+async def test_no_image_and_no_refusal(provider: md.Gemini, server: Gemini, reason: str) -> None:
     server.finish = reason
     with pytest.raises(md.NoImageError, match=reason) as caught:
         await provider.image_model(FLASH).generate("a")
@@ -270,9 +296,17 @@ async def test_a_wrong_key(wire: Loopback) -> None:
     assert caught.value.status == 400
     assert not health.ok
     assert all(seen.headers["x-goog-api-key"] == SECRET for seen in wire.seen)
-    assert all("authorization" not in seen.headers and SECRET not in seen.path for seen in wire.seen)
+    assert all(
+        "authorization" not in seen.headers and SECRET not in seen.path for seen in wire.seen
+    )
     error = caught.value
-    shown = repr(provider) + repr(error) + json.dumps(error.to_dict()) + health.message + "".join(traceback.format_exception(error))
+    shown = (
+        repr(provider)
+        + repr(error)
+        + json.dumps(error.to_dict())
+        + health.message
+        + "".join(traceback.format_exception(error))
+    )
     assert SECRET not in shown
     assert SECRET.encode() not in pickle.dumps(error)
 
@@ -302,9 +336,9 @@ async def test_imagen_is_gone(provider: md.Gemini, wire: Loopback) -> None:
     assert wire.seen == []
 
 
-async def test_a_mask_is_refused(provider: md.Gemini, wire: Loopback, picture: Picture) -> None:
+async def test_a_mask_is_refused(provider: md.Gemini, wire: Loopback, image: Image) -> None:
     with pytest.raises(md.UnsupportedError) as caught:
-        await provider.image_model(FLASH).generate("a", images=[picture()], mask=picture())
+        await provider.image_model(FLASH).generate("a", images=[image()], mask=image())
     assert caught.value.field == "mask"
     assert wire.seen == []
 
@@ -318,7 +352,9 @@ async def test_strict_refuses_what_would_be_lost(wire: Loopback) -> None:
 
 
 async def test_models_of_all_pages(provider: md.Gemini, server: Gemini, wire: Loopback) -> None:
-    server.models |= {f"other-{number}": Model() for number in range(1500)} | {"imagen-4.0": Model()}
+    server.models |= {f"other-{number}": Model() for number in range(1500)} | {
+        "imagen-4.0": Model()
+    }
     found = await provider.models()
     assert [model.id for model in found] == list(server.models)
     assert {model.id for model in found if "image" in model.capabilities} == set(DRAWING)
@@ -335,10 +371,10 @@ async def test_leaving_closes_the_connection(provider: md.Gemini, server: Gemini
     assert await to_thread.run_sync(server.left, 1)
 
 
-def test_it_works_blocking(provider: md.Gemini, server: Gemini, picture: Picture) -> None:
-    result = provider.image_model(FLASH).generate_sync("a red fox", n=2, images=[picture()])
+def test_it_works_blocking(provider: md.Gemini, server: Gemini, image: Image) -> None:
+    result = provider.image_model(FLASH).generate_sync("a red fox", n=2, images=[image()])
     assert (len(result.images), len(server.jobs)) == (2, 2)
     with provider.image_model(FLASH).stream_sync("a red fox", seed=7) as stream:
         assert [type(event).__name__ for event in stream] == ["Done"]
-    assert dot(stream.result.image) == colour({"prompt": "a red fox", "seed": 7})
+    assert dot(stream.result.image) == color({"prompt": "a red fox", "seed": 7})
     assert provider.models_sync()

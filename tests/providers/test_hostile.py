@@ -14,11 +14,21 @@ from typing import Any
 import pytest
 
 import majordomo as md
-from tests.support.loopback import DONE, Handler, Loopback, Peer, always, chat, delta, images, whole
+from tests.support.loopback import (
+    DONE,
+    Handler,
+    Loopback,
+    Peer,
+    always,
+    chat,
+    delta,
+    images_reply,
+    whole,
+)
 
 pytestmark = pytest.mark.anyio
 Serve = Callable[[Handler], Loopback]
-Picture = Callable[..., md.ImagePart]
+Image = Callable[..., md.ImagePart]
 KEY = "sk-very/secret+key="
 
 
@@ -41,18 +51,23 @@ def chunk_of(kind: bytes, body: bytes) -> bytes:
 
 def huge_png(width: int = 50_000, height: int = 50_000) -> bytes:
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk_of(b"IHDR", header) + chunk_of(b"IDAT", zlib.compress(b"\0" * 100)) + chunk_of(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk_of(b"IHDR", header)
+        + chunk_of(b"IDAT", zlib.compress(b"\0" * 100))
+        + chunk_of(b"IEND", b"")
+    )
 
 
-async def test_n_of_zero_is_the_backends_default(serve: Serve, picture: Picture) -> None:
-    server = serve(always(whole(images(picture().data))))
+async def test_n_of_zero_is_the_backends_default(serve: Serve, image: Image) -> None:
+    server = serve(always(whole(images_reply(image().data))))
     async with md.LlamaSwap(server.url) as provider:
         await provider.image_model("sdxl").generate("a", n=0, seed=2**63 - 1)
     assert "n" not in server.seen[0].json
     assert server.seen[0].json["seed"] == 2**63 - 1
 
 
-async def test_a_picture_too_large_to_send_can_be_held_but_not_sent(serve: Serve) -> None:
+async def test_an_image_too_large_to_send_can_be_held_but_not_sent(serve: Serve) -> None:
     server = serve(always(whole(b"never")))
     part = md.ImagePart(huge_png())
     assert (part.width, part.height) == (50_000, 50_000)
@@ -64,11 +79,11 @@ async def test_a_picture_too_large_to_send_can_be_held_but_not_sent(serve: Serve
     assert server.seen == []
 
 
-async def test_a_gif_can_be_held_but_is_no_picture_to_begin_with(serve: Serve, picture: Picture) -> None:
+async def test_a_gif_can_be_held_but_is_no_image_to_begin_with(serve: Serve, image: Image) -> None:
     server = serve(always(whole(b"never")))
     async with md.LlamaSwap(server.url) as provider:
         with pytest.raises(md.InvalidRequestError, match="image/gif") as caught:
-            await provider.image_model("m").generate("a", images=[picture(kind="GIF")])
+            await provider.image_model("m").generate("a", images=[image(kind="GIF")])
     assert caught.value.field == "images"
     assert server.seen == []
 
@@ -95,84 +110,106 @@ def _library_locals(error: BaseException) -> str:
     shown = []
     trace = error.__traceback__
     while trace is not None:
-        if "majordomo" in trace.tb_frame.f_code.co_filename and "/tests/" not in trace.tb_frame.f_code.co_filename:
+        if (
+            "majordomo" in trace.tb_frame.f_code.co_filename
+            and "/tests/" not in trace.tb_frame.f_code.co_filename
+        ):
             shown.append(repr(trace.tb_frame.f_locals))
         trace = trace.tb_next
     return "".join(shown)
 
 
-def bodies(picture: Picture) -> dict[str, tuple[bytes, type[md.MajordomoError]]]:
-    good = picture().data
+def bodies(image: Image) -> dict[str, tuple[bytes, type[md.MajordomoError]]]:
+    good = image().data
     return {
         "empty": (b"", md.BadResponseError),
-        "web page": (whole("<html>hi</html>", headers={"content-type": "text/html"}), md.BadResponseError),
-        "truncated JSON": (whole(json.dumps(images(good))[:-3]), md.BadResponseError),
+        "web page": (
+            whole("<html>hi</html>", headers={"content-type": "text/html"}),
+            md.BadResponseError,
+        ),
+        "truncated JSON": (whole(json.dumps(images_reply(good))[:-3]), md.BadResponseError),
         "invalid base64": (whole({"data": [{"b64_json": "%%%"}]}), md.BadResponseError),
         "base64 of a web page": (whole({"data": [{"b64_json": "PGh0bWw+"}]}), md.BadResponseError),
-        "truncated picture": (whole(images(good[:-20])), md.BadResponseError),
-        "GIF": (whole(images(picture(kind="GIF").data)), md.BadResponseError),
-        "huge dimensions": (whole(images(huge_png())), md.BadResponseError),
+        "truncated image": (whole(images_reply(good[:-20])), md.BadResponseError),
+        "GIF": (whole(images_reply(image(kind="GIF").data)), md.BadResponseError),
+        "huge dimensions": (whole(images_reply(huge_png())), md.BadResponseError),
         "empty list": (whole({"data": []}), md.NoImageError),
         "no list": (whole({"created": 1}), md.BadResponseError),
         "null": (whole(b"null"), md.BadResponseError),
         "a url": (whole({"data": [{"url": "http://127.0.0.1:9/x.png"}]}), md.NoImageError),
         "entries of other kinds": (whole({"data": [1, None, "x", {}]}), md.NoImageError),
-        "a number for a picture": (whole({"data": [{"b64_json": 7}]}), md.BadResponseError),
+        "a number for an image": (whole({"data": [{"b64_json": 7}]}), md.BadResponseError),
         "an error with status 200": (whole({"error": {"message": "boom"}}), md.BackendError),
         "deep JSON": (whole(b'{"data":' * 3000 + b"1" + b"}" * 3000), md.BadResponseError),
     }
 
 
 @pytest.mark.parametrize("name", list(bodies(lambda *a, **k: md.ImagePart(huge_png(2, 2)))))
-async def test_a_bad_picture_answer_is_a_typed_error_and_the_next_call_works(serve: Serve, picture: Picture, name: str) -> None:
-    answer, error = bodies(picture)[name]
-    server = serve(once_then(lambda peer: peer.send(answer or whole(b"")), whole(images(picture().data))))
+async def test_a_bad_image_answer_is_a_typed_error_and_the_next_call_works(
+    serve: Serve, image: Image, name: str
+) -> None:
+    answer, error = bodies(image)[name]
+    server = serve(
+        once_then(lambda peer: peer.send(answer or whole(b"")), whole(images_reply(image().data)))
+    )
     async with md.LlamaSwap(server.url) as provider:
         model = provider.image_model("sdxl")
         with pytest.raises(error) as caught:
             await model.generate("a")
         assert type(caught.value) is error
-        assert len(server.seen) == 1, "a picture job is never sent twice"
-        assert (await model.generate("a")).image == picture()
+        assert len(server.seen) == 1, "an image job is never sent twice"
+        assert (await model.generate("a")).image == image()
 
 
-async def test_fewer_pictures_and_another_size_are_warnings(serve: Serve, picture: Picture) -> None:
-    data = images(picture().data)
+async def test_fewer_images_and_another_size_are_warnings(serve: Serve, image: Image) -> None:
+    data = images_reply(image().data)
     data["data"].append({"url": "http://127.0.0.1:9/x.png"})
     async with md.LlamaSwap(serve(always(whole(data))).url) as provider:
         result = await provider.image_model("sdxl").generate("a", n=3, size="512x512", seed=1)
     assert len(result.images) == 1
-    assert [warning.code for warning in result.warnings] == ["PICTURE_MISSING", "COUNT_DIFFERS", "SIZE_DIFFERS"]
+    assert [warning.code for warning in result.warnings] == [
+        "IMAGE_MISSING",
+        "COUNT_DIFFERS",
+        "SIZE_DIFFERS",
+    ]
     assert (result.details[0].size_asked, result.details[0].size_got) == ((512, 512), (64, 48))
 
 
-async def test_a_200_mb_answer_is_refused_in_bounded_memory(serve: Serve, picture: Picture) -> None:
+async def test_a_200_mb_answer_is_refused_in_bounded_memory(serve: Serve, image: Image) -> None:
     def flood(peer: Peer) -> None:
-        peer.send(b'HTTP/1.1 200 X\r\ncontent-type: application/json\r\ncontent-length: 209715200\r\n\r\n{"data":[{"b64_json":"')
+        peer.send(
+            b'HTTP/1.1 200 X\r\ncontent-type: application/json\r\ncontent-length: 209715200\r\n\r\n{"data":[{"b64_json":"'
+        )
         for _ in range(200):
             peer.send(b"A" * (1 << 20))
 
-    async with md.LlamaSwap(serve(once_then(flood, whole(images(picture().data)))).url) as provider:
+    async with md.LlamaSwap(
+        serve(once_then(flood, whole(images_reply(image().data)))).url
+    ) as provider:
         model = provider.image_model("sdxl")
         tracemalloc.start()
         with pytest.raises(md.BadResponseError) as caught:
             await model.generate("a")
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
-        assert caught.value.code == "PICTURE_TOO_LARGE"
+        assert caught.value.code == "IMAGE_TOO_LARGE"
         assert peak < 100 << 20
-        assert (await model.generate("a")).image == picture()
+        assert (await model.generate("a")).image == image()
 
 
-@pytest.mark.parametrize("kind", ["chat", "picture"])
+@pytest.mark.parametrize("kind", ["chat", "image"])
 @pytest.mark.slow
-async def test_a_compressed_bomb_is_refused_in_bounded_memory(serve: Serve, picture: Picture, kind: str) -> None:
+async def test_a_compressed_bomb_is_refused_in_bounded_memory(
+    serve: Serve, image: Image, kind: str
+) -> None:
     packer = zlib.compressobj(9, zlib.DEFLATED, 31)
     bomb = b"".join(packer.compress(b"{" + b" " * (1 << 20)) for _ in range(256)) + packer.flush()
-    fine = whole(images(picture().data) if kind == "picture" else chat("ok"))
-    server = serve(once_then(lambda peer: peer.send(whole(bomb, headers={"content-encoding": "gzip"})), fine))
+    fine = whole(images_reply(image().data) if kind == "image" else chat("ok"))
+    server = serve(
+        once_then(lambda peer: peer.send(whole(bomb, headers={"content-encoding": "gzip"})), fine)
+    )
     async with md.LlamaSwap(server.url) as provider:
-        model: Any = provider.image_model("m") if kind == "picture" else provider.model("m")
+        model: Any = provider.image_model("m") if kind == "image" else provider.model("m")
         tracemalloc.start()
         began = time.monotonic()
         with pytest.raises(md.BadResponseError, match="larger than the limit"):
@@ -180,43 +217,79 @@ async def test_a_compressed_bomb_is_refused_in_bounded_memory(serve: Serve, pict
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         assert time.monotonic() - began < 20
-        assert peak < (200 << 20 if kind == "picture" else 64 << 20)
+        assert peak < (200 << 20 if kind == "image" else 64 << 20)
         assert await model.generate("a")
 
 
 async def test_gzip_is_understood(serve: Serve) -> None:
     packed = gzip.compress(json.dumps(chat("small")).encode())
-    async with md.OpenAICompatible(serve(always(whole(packed, headers={"content-encoding": "gzip"}))).url + "/v1") as provider:
+    async with md.OpenAICompatible(
+        serve(always(whole(packed, headers={"content-encoding": "gzip"}))).url + "/v1"
+    ) as provider:
         assert (await provider.model("m").generate("hi")).text == "small"
 
 
-async def test_a_stalled_picture_answer_ends_on_time_and_is_not_sent_again(serve: Serve, picture: Picture) -> None:
+async def test_a_stalled_image_answer_ends_on_time_and_is_not_sent_again(
+    serve: Serve, image: Image
+) -> None:
     def stall(peer: Peer) -> None:
         peer.send(b'HTTP/1.1 200 X\r\ncontent-length: 1000\r\n\r\n{"data"')
         peer.wait_for_close()
 
-    server = serve(once_then(stall, whole(images(picture().data))))
+    server = serve(once_then(stall, whole(images_reply(image().data))))
     async with md.LlamaSwap(server.url, timeout=md.Timeout(idle=0.3)) as provider:
         model = provider.image_model("sdxl")
         with pytest.raises(md.DeadlineExceededError) as caught:
             await model.generate("a")
-        assert (caught.value.phase, caught.value.provider, len(server.seen)) == ("idle", "llamaswap", 1)
-        assert (await model.generate("a")).image == picture()
+        assert (caught.value.phase, caught.value.provider, len(server.seen)) == (
+            "idle",
+            "llamaswap",
+            1,
+        )
+        assert (await model.generate("a")).image == image()
 
 
 STREAM_FAULTS: dict[str, tuple[Callable[[Peer], None], type[md.MajordomoError], str]] = {
-    "cut": (lambda peer: (peer.begin(), peer.chunk(delta("Good ")), peer.close()), md.StreamBrokenError, "Good "),
-    "reset": (lambda peer: (peer.begin(), peer.chunk(delta("Good ")), time.sleep(0.1), peer.reset()), md.StreamBrokenError, "Good "),
-    "ended early": (lambda peer: (peer.begin(), peer.chunk(delta("Good ")), peer.end()), md.StreamBrokenError, "Good "),
+    "cut": (
+        lambda peer: (peer.begin(), peer.chunk(delta("Good ")), peer.close()),
+        md.StreamBrokenError,
+        "Good ",
+    ),
+    "reset": (
+        lambda peer: (peer.begin(), peer.chunk(delta("Good ")), time.sleep(0.1), peer.reset()),
+        md.StreamBrokenError,
+        "Good ",
+    ),
+    "ended early": (
+        lambda peer: (peer.begin(), peer.chunk(delta("Good ")), peer.end()),
+        md.StreamBrokenError,
+        "Good ",
+    ),
     "DONE without a finish reason": (
         lambda peer: (peer.begin(), peer.chunk(delta("Good ") + DONE), peer.close()),
         md.StreamBrokenError,
         "Good ",
     ),
-    "stalled": (lambda peer: (peer.begin(), peer.chunk(delta("Good ")), peer.wait_for_close()), md.DeadlineExceededError, "Good "),
-    "endless comments": (lambda peer: (peer.begin(), _repeat(peer, b": still here\n\n")), md.DeadlineExceededError, ""),
-    "endless line": (lambda peer: (peer.begin(), _repeat(peer, b"data: " + b"x" * (1 << 20), 0)), md.BadResponseError, ""),
-    "web page": (lambda peer: peer.send(whole("<html>", headers={"content-type": "text/html"})), md.BadResponseError, ""),
+    "stalled": (
+        lambda peer: (peer.begin(), peer.chunk(delta("Good ")), peer.wait_for_close()),
+        md.DeadlineExceededError,
+        "Good ",
+    ),
+    "endless comments": (
+        lambda peer: (peer.begin(), _repeat(peer, b": still here\n\n")),
+        md.DeadlineExceededError,
+        "",
+    ),
+    "endless line": (
+        lambda peer: (peer.begin(), _repeat(peer, b"data: " + b"x" * (1 << 20), 0)),
+        md.BadResponseError,
+        "",
+    ),
+    "web page": (
+        lambda peer: peer.send(whole("<html>", headers={"content-type": "text/html"})),
+        md.BadResponseError,
+        "",
+    ),
 }
 
 
@@ -227,12 +300,16 @@ def _repeat(peer: Peer, data: bytes, pause: float = 0.02) -> None:
             return
 
 
-@pytest.mark.parametrize(("fault", "error", "partial"), STREAM_FAULTS.values(), ids=STREAM_FAULTS.keys())
+@pytest.mark.parametrize(
+    ("fault", "error", "partial"), STREAM_FAULTS.values(), ids=STREAM_FAULTS.keys()
+)
 async def test_a_broken_stream_is_a_typed_error_and_the_next_call_works(
     serve: Serve, fault: Callable[[Peer], None], error: type[md.MajordomoError], partial: str
 ) -> None:
     server = serve(once_then(fault, whole(chat("fine"))))
-    async with md.OpenAICompatible(server.url + "/v1", timeout=md.Timeout(idle=0.4, total=1.5)) as provider:
+    async with md.OpenAICompatible(
+        server.url + "/v1", timeout=md.Timeout(idle=0.4, total=1.5)
+    ) as provider:
         model = provider.model("m")
         with pytest.raises(error) as caught:
             async with model.stream("hi") as stream:
@@ -254,7 +331,10 @@ async def test_a_finish_reason_makes_an_answer_whole_whatever_happens_then(serve
         time.sleep(0.1)
         peer.reset()
 
-    async with md.OpenAICompatible(serve(handler).url + "/v1") as provider, provider.model("m").stream("hi") as stream:
+    async with (
+        md.OpenAICompatible(serve(handler).url + "/v1") as provider,
+        provider.model("m").stream("hi") as stream,
+    ):
         events = [event async for event in stream]
     assert stream.reply.text == "Good evening"
     assert len(events) == 2
@@ -262,7 +342,10 @@ async def test_a_finish_reason_makes_an_answer_whole_whatever_happens_then(serve
 
 async def test_a_server_that_ignores_streaming_still_gives_its_events(serve: Serve) -> None:
     server = serve(always(whole(chat("all at once"))))
-    async with md.OpenAICompatible(server.url + "/v1") as provider, provider.model("m").stream("hi") as stream:
+    async with (
+        md.OpenAICompatible(server.url + "/v1") as provider,
+        provider.model("m").stream("hi") as stream,
+    ):
         events = [type(event).__name__ async for event in stream]
     assert events == ["TextDelta", "Done"]
     assert stream.reply.text == "all at once"

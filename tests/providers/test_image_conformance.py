@@ -1,4 +1,4 @@
-"""What every picture backend promises, whoever it is: a result that holds, typed errors, one order of events, nothing left behind."""
+"""What every image backend promises, whoever it is: a result that holds, typed errors, one order of events, nothing left behind."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.loopback import Handler, Loopback, Peer, always, whole
 from tests.support.recording_observer import Witness
 
 Serve = Callable[[Handler], Loopback]
-Picture = Callable[..., md.ImagePart]
+Image = Callable[..., md.ImagePart]
 pytestmark = pytest.mark.anyio
 KEY = "sk-conform/ance+key"
 ONCE = md.Retries(attempts=1)
@@ -26,11 +26,20 @@ every_backend = pytest.mark.parametrize("backend", BACKENDS, ids=lambda b: b.nam
 
 def test_every_provider_that_draws_is_here() -> None:
     """Offline draws without a server, Anthropic draws nothing; the rest is found by the folder."""
-    assert {backend.name.partition(" ")[0] for backend in BACKENDS} == provider_names() - {"offline", "anthropic"}
+    assert {backend.name.partition(" ")[0] for backend in BACKENDS} == provider_names() - {
+        "offline",
+        "anthropic",
+    }
 
 
 def rank(event: imagegen.ImageEvent) -> int:
-    return {imagegen.Queued: 0, imagegen.Loading: 1, imagegen.Step: 2, imagegen.Preview: 2, imagegen.Done: 3}[type(event)]
+    return {
+        imagegen.Queued: 0,
+        imagegen.Loading: 1,
+        imagegen.Step: 2,
+        imagegen.Preview: 2,
+        imagegen.Done: 3,
+    }[type(event)]
 
 
 def check(result: imagegen.Result, count: int) -> None:
@@ -50,15 +59,24 @@ async def test_a_result_holds(backend: Backend, serve: Serve) -> None:
         check(result, 2)
         assert result.provider == model.provider == provider.name
         assert model.id == backend.model
-        assert result.model and (result.model == model.id or model.id == "current"), "what the server has loaded may be told by name"
+        assert result.model and (result.model == model.id or model.id == "current"), (
+            "what the server has loaded may be told by name"
+        )
         assert (await provider.health()).ok
         assert await provider.models()
 
 
 @every_backend
-async def test_events_come_in_one_order_and_done_is_the_last(backend: Backend, serve: Serve) -> None:
+async def test_events_come_in_one_order_and_done_is_the_last(
+    backend: Backend, serve: Serve
+) -> None:
     provider = backend.connect(serve(backend.server()).url)
-    async with provider, provider.image_model(backend.model).stream("a red fox", n=2, previews=2, **backend.fields) as stream:
+    async with (
+        provider,
+        provider.image_model(backend.model).stream(
+            "a red fox", n=2, previews=2, **backend.fields
+        ) as stream,
+    ):
         assert stream.result is None
         events = [event async for event in stream]
     ranks = [rank(event) for event in events]
@@ -66,13 +84,17 @@ async def test_events_come_in_one_order_and_done_is_the_last(backend: Backend, s
     assert ranks.count(3) == 1
     steps = [event.step for event in events if isinstance(event, imagegen.Step)]
     assert steps == sorted(set(steps))
-    assert all(isinstance(event.image, md.ImagePart) for event in events if isinstance(event, imagegen.Preview))
+    assert all(
+        isinstance(event.image, md.ImagePart)
+        for event in events
+        if isinstance(event, imagegen.Preview)
+    )
     assert stream.result is events[-1].result
     check(stream.result, 2)
 
 
 @every_backend
-def test_the_blocking_colour_gives_the_same(backend: Backend, serve: Serve) -> None:
+def test_the_blocking_color_gives_the_same(backend: Backend, serve: Serve) -> None:
     with backend.connect(serve(backend.server()).url) as provider:
         model = provider.image_model(backend.model)
         check(model.generate_sync("a red fox", **backend.fields), 1)
@@ -86,17 +108,30 @@ async def test_every_call_is_observed_once(backend: Backend, serve: Serve) -> No
     for streamed in (False, True):
         witness = Witness()
         async with backend.connect(server.url, observers=[witness]) as provider:
-            model = provider.image_model(backend.model, imagegen.with_caller("user-42"))
+            model = provider.image_model(backend.model, imagegen.with_user_id("user-42"))
             if streamed:
                 async with model.stream("a red fox", n=2, **backend.fields) as stream:
                     events = [event async for event in stream]
-                heard = [event for event in events if isinstance(event, (imagegen.Queued, imagegen.Loading, imagegen.Step))]
+                heard = [
+                    event
+                    for event in events
+                    if isinstance(event, (imagegen.Queued, imagegen.Loading, imagegen.Step))
+                ]
                 assert [thing for name, thing in witness.story if name == "told"] == heard
             else:
                 await model.generate("a red fox", n=2, **backend.fields)
         [call] = witness.calls
-        assert (call.operation, call.provider, call.model, call.caller) == ("image", provider.name, backend.model, "user-42")
-        assert (call.streamed, call.address, call.settings) == (streamed, server.url, {"n": 2, **backend.fields})
+        assert (call.operation, call.provider, call.model, call.user_id) == (
+            "image",
+            provider.name,
+            backend.model,
+            "user-42",
+        )
+        assert (call.streamed, call.address, call.settings) == (
+            streamed,
+            server.url,
+            {"n": 2, **backend.fields},
+        )
         outcome = witness.end
         assert (outcome.images, outcome.usage.images, outcome.content) == (2, 2, None)
         assert outcome.usage.pixels
@@ -116,11 +151,16 @@ STATUSES: dict[int, type[md.MajordomoError]] = {
 
 @every_backend
 @pytest.mark.parametrize("status", STATUSES)
-async def test_a_status_is_an_error_of_its_family(backend: Backend, serve: Serve, status: int) -> None:
+async def test_a_status_is_an_error_of_its_family(
+    backend: Backend, serve: Serve, status: int
+) -> None:
     server = serve(always(whole({"error": f"no {KEY}"}, status)))
     headers = {"x-extra": KEY}
     async with backend.connect(server.url, retries=ONCE, headers=headers) as provider:
-        for ask in (provider.image_model(backend.model).generate("a"), _streamed(provider.image_model(backend.model))):
+        for ask in (
+            provider.image_model(backend.model).generate("a"),
+            _streamed(provider.image_model(backend.model)),
+        ):
             with pytest.raises(STATUSES[status]) as caught:
                 await ask
             assert caught.value.status == status
@@ -147,7 +187,15 @@ GARBAGE: dict[str, bytes] = {
     "bytes": whole(bytes(range(256))),
     "no HTTP": b"HELO\r\n\r\n",
     "redirect": whole(b"", 302, {"location": "http://127.0.0.1:9/"}),
-    "no picture": whole({"data": [{"b64_json": "aGVsbG8="}], "images": ["aGVsbG8="], "id": "j", "status": "completed", "done": True}),
+    "no image": whole(
+        {
+            "data": [{"b64_json": "aGVsbG8="}],
+            "images": ["aGVsbG8="],
+            "id": "j",
+            "status": "completed",
+            "done": True,
+        }
+    ),
 }
 
 
@@ -161,12 +209,15 @@ async def test_garbage_is_a_typed_error(backend: Backend, serve: Serve, body: by
                 return
 
     async with backend.connect(serve(handler).url, retries=ONCE, timeout=5) as provider:
-        for ask in (provider.image_model(backend.model).generate("a"), _streamed(provider.image_model(backend.model))):
+        for ask in (
+            provider.image_model(backend.model).generate("a"),
+            _streamed(provider.image_model(backend.model)),
+        ):
             with pytest.raises(md.MajordomoError) as caught:
                 await ask
-            assert not isinstance(caught.value, (md.InvalidRequestError, md.ConfigurationError)) or isinstance(
-                caught.value, md.UnsupportedError
-            )
+            assert not isinstance(
+                caught.value, (md.InvalidRequestError, md.ConfigurationError)
+            ) or isinstance(caught.value, md.UnsupportedError)
 
 
 @every_backend
@@ -181,16 +232,23 @@ async def test_an_answer_without_end_is_refused_in_time(backend: Backend, serve:
             if peer.wait_for_close(0.001):
                 return
 
-    limits = md.Limits(reply=100_000, picture_reply=200_000, picture_event=150_000, picture=100_000)
+    limits = md.Limits(
+        max_reply_bytes=100_000,
+        max_image_reply_bytes=200_000,
+        max_image_event_bytes=150_000,
+        max_image_bytes=100_000,
+    )
     server = serve(handler)
     async with backend.connect(server.url, retries=ONCE, timeout=20, limits=limits) as provider:
         with pytest.raises(md.BadResponseError) as caught:
             await provider.image_model(backend.model).generate("a")
-        assert caught.value.code in ("TOO_LARGE", "PICTURE_TOO_LARGE")
+        assert caught.value.code in ("TOO_LARGE", "IMAGE_TOO_LARGE")
 
 
 @every_backend
-async def test_an_answer_that_breaks_off_is_a_typed_error_and_is_not_sent_again(backend: Backend, serve: Serve) -> None:
+async def test_an_answer_that_breaks_off_is_a_typed_error_and_is_not_sent_again(
+    backend: Backend, serve: Serve
+) -> None:
     def handler(peer: Peer) -> None:
         while (seen := peer.request()) is not None:
             if seen.method == "POST":
@@ -208,7 +266,9 @@ async def test_an_answer_that_breaks_off_is_a_typed_error_and_is_not_sent_again(
 
 
 @every_backend
-async def test_a_backend_that_says_nothing_ends_with_the_deadline_and_leaves_nothing(backend: Backend, serve: Serve) -> None:
+async def test_a_backend_that_says_nothing_ends_with_the_deadline_and_leaves_nothing(
+    backend: Backend, serve: Serve
+) -> None:
     server = serve(lambda peer: (peer.request(), peer.wait_for_close(10)))
     async with backend.connect(server.url, timeout=0.4) as provider:
         began = time.monotonic()
@@ -241,7 +301,9 @@ async def _all_closed(server: Loopback) -> None:
 
 
 @every_backend
-async def test_an_exception_in_the_callers_body_comes_out_as_it_is(backend: Backend, serve: Serve) -> None:
+async def test_an_exception_in_the_callers_body_comes_out_as_it_is(
+    backend: Backend, serve: Serve
+) -> None:
     async with backend.connect(serve(backend.server()).url) as provider:
         with pytest.raises(LookupError, match="mine"):
             async with provider.image_model(backend.model).stream("a", **backend.fields) as stream:
@@ -250,10 +312,15 @@ async def test_an_exception_in_the_callers_body_comes_out_as_it_is(backend: Back
 
 
 @every_backend
-async def test_pictures_too_large_to_send_are_not_sent(backend: Backend, serve: Serve, picture: Picture) -> None:
+async def test_images_too_large_to_send_are_not_sent(
+    backend: Backend, serve: Serve, image: Image
+) -> None:
     server = serve(backend.server())
-    async with backend.connect(server.url, limits=md.Limits(pixels=1000)) as provider:
-        for fields, field in (({"images": [picture()]}, "images"), ({"images": [picture(8, 8)], "mask": picture()}, "mask")):
+    async with backend.connect(server.url, limits=md.Limits(max_image_pixels=1000)) as provider:
+        for fields, field in (
+            ({"images": [image()]}, "images"),
+            ({"images": [image(8, 8)], "mask": image()}, "mask"),
+        ):
             with pytest.raises(md.InvalidRequestError) as caught:
                 await provider.image_model(backend.model).generate("a", **fields)
             assert caught.value.field == field

@@ -28,7 +28,9 @@ ONCE = md.Retries(attempts=1)
 SOON = 5.0  # seconds until what was closed has to be gone
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="sockets are counted where Linux lists them"),
+    pytest.mark.skipif(
+        not os.path.isdir("/proc/self/fd"), reason="sockets are counted where Linux lists them"
+    ),
 ]
 
 
@@ -45,13 +47,16 @@ class Case:
 
 def _chat(backend: chat_backends.Backend) -> Case:
     return Case(
-        f"chat {backend.name}", backend.connect, lambda provider: provider.model(backend.model), lambda: chat_backends.answering(backend)
+        f"chat {backend.name}",
+        backend.connect,
+        lambda provider: provider.model(backend.model),
+        lambda: chat_backends.answering(backend),
     )
 
 
-def _picture(backend: picture_backends.Backend) -> Case:
+def _image(backend: picture_backends.Backend) -> Case:
     return Case(
-        f"picture {backend.name}",
+        f"image {backend.name}",
         backend.connect,
         lambda provider: provider.image_model(backend.model),
         backend.server,
@@ -61,9 +66,17 @@ def _picture(backend: picture_backends.Backend) -> Case:
 
 CASES = [
     *map(_chat, chat_backends.BACKENDS),
-    *map(_picture, picture_backends.BACKENDS),
-    Case("chat offline", lambda url, **common: md.Offline(), lambda provider: provider.model("clerk")),
-    Case("picture offline", lambda url, **common: md.Offline(), lambda provider: provider.image_model("sketch"), None, {"size": "64x48"}),
+    *map(_image, picture_backends.BACKENDS),
+    Case(
+        "chat offline", lambda url, **common: md.Offline(), lambda provider: provider.model("rules")
+    ),
+    Case(
+        "image offline",
+        lambda url, **common: md.Offline(),
+        lambda provider: provider.image_model("renderer"),
+        None,
+        {"size": "64x48"},
+    ),
 ]
 every_case = pytest.mark.parametrize("case", [pytest.param(case, id=case.name) for case in CASES])
 
@@ -142,13 +155,18 @@ def nothing_left(case: Case, loop: str) -> Iterator[tuple[str, Moods]]:
     assert held == 0
     assert sockets() <= before[0]
     assert threads(loop) - before[1] == set()
-    assert [str(warning.message) for warning in warned if issubclass(warning.category, ResourceWarning)] == []
+    assert [
+        str(warning.message) for warning in warned if issubclass(warning.category, ResourceWarning)
+    ] == []
 
 
 def _gone(peer: Peer) -> bool:
     """Whether soon the client has closed it, or the server itself has."""
     until = time.monotonic() + SOON
-    while not (gone := peer.closed_by_client.is_set() or peer.socket.fileno() < 0) and time.monotonic() < until:
+    while (
+        not (gone := peer.closed_by_client.is_set() or peer.socket.fileno() < 0)
+        and time.monotonic() < until
+    ):
         time.sleep(0.005)
     return gone
 
@@ -186,7 +204,10 @@ async def story(case: Case, url: str, moods: Moods) -> None:
             async for _ in stream:
                 raise LookupError
 
-    calls: list[Callable[[], Awaitable[Any]]] = [lambda: model.generate("a red fox", **fields), streamed]
+    calls: list[Callable[[], Awaitable[Any]]] = [
+        lambda: model.generate("a red fox", **fields),
+        streamed,
+    ]
     for call in calls:
         await call()
     await streamed(1)

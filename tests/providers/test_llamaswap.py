@@ -12,24 +12,39 @@ from hypothesis import strategies as st
 import majordomo as md
 from majordomo import imagegen, llm
 from majordomo.dialects.openai.image_families import compatible_family
-from majordomo.dialects.openai.images import OpenAIImages
-from majordomo.dialects.stable_diffusion_cpp.prompt_tag import CLOSING, OPENING, encode_tag, neutralise
-from tests.support.loopback import Handler, Loopback, Peer, always, chat, delta, images, whole
+from majordomo.dialects.openai.images import OpenAIImagesCodec
+from majordomo.dialects.stable_diffusion_cpp.prompt_tag import (
+    CLOSING,
+    OPENING,
+    encode_tag,
+    neutralize,
+)
+from tests.support.loopback import Handler, Loopback, Peer, always, chat, delta, images_reply, whole
 
 Serve = Callable[[Handler], Loopback]
 Picture = Callable[..., md.ImagePart]
 
 
 def body(request: imagegen.Request, tag: bool = True) -> dict[str, Any]:
-    door = OpenAIImages() if tag else OpenAIImages(compatible_family, tag=False)
-    wire = door.encode("sdxl", door.fit("sdxl", request)[0])
+    codec = OpenAIImagesCodec() if tag else OpenAIImagesCodec(compatible_family, tag=False)
+    wire = codec.encode_request("sdxl", codec.adapt("sdxl", request)[0])
     assert isinstance(wire.body, bytes)
     value: dict[str, Any] = json.loads(wire.body)
     return value
 
 
 def test_settings_go_top_level_and_into_the_tag_in_both_spellings() -> None:
-    got = body(imagegen.Request("a cat", steps=8, cfg_scale=4.5, negative_prompt="<dogs>\n", sampler="euler_a", scheduler="karras", seed=7))
+    got = body(
+        imagegen.Request(
+            "a cat",
+            steps=8,
+            cfg_scale=4.5,
+            negative_prompt="<dogs>\n",
+            sampler="euler_a",
+            scheduler="karras",
+            seed=7,
+        )
+    )
     ours, _, rest = got["prompt"].removeprefix(OPENING).partition(CLOSING)
     assert rest == "a cat"
     assert "\n" not in ours
@@ -41,7 +56,12 @@ def test_settings_go_top_level_and_into_the_tag_in_both_spellings() -> None:
         "cfg_scale": 4.5,
         "sample_method": "euler_a",
         "scheduler": "karras",
-        "sample_params": {"sample_steps": 8, "guidance": {"txt_cfg": 4.5}, "sample_method": "euler_a", "scheduler": "karras"},
+        "sample_params": {
+            "sample_steps": 8,
+            "guidance": {"txt_cfg": 4.5},
+            "sample_method": "euler_a",
+            "scheduler": "karras",
+        },
     }
     for name in ("steps", "cfg_scale", "negative_prompt", "sample_method", "seed"):
         assert name in got
@@ -56,12 +76,14 @@ def test_samplers_are_spelt_as_the_engine_spells_them() -> None:
 
 
 def test_more_steps_than_the_engine_takes_are_a_warning() -> None:
-    _, warnings = OpenAIImages().fit("m", imagegen.Request("a", steps=101, seed=1))
+    _, warnings = OpenAIImagesCodec().adapt("m", imagegen.Request("a", steps=101, seed=1))
     assert [(w.code, w.field) for w in warnings] == [("UNSUPPORTED_FIELD", "steps")]
 
 
 def test_zero_is_a_setting() -> None:
-    assert json.loads(encode_tag(imagegen.Request("a", seed=0, cfg_scale=0))[len(OPENING) : -len(CLOSING)]) == {
+    assert json.loads(
+        encode_tag(imagegen.Request("a", seed=0, cfg_scale=0))[len(OPENING) : -len(CLOSING)]
+    ) == {
         "seed": 0,
         "cfg_scale": 0.0,
         "sample_params": {"guidance": {"txt_cfg": 0.0}},
@@ -70,17 +92,39 @@ def test_zero_is_a_setting() -> None:
 
 def test_without_the_tag_nothing_is_added_to_the_prompt() -> None:
     got = body(imagegen.Request("a cat", steps=8, seed=7, quality="high"), tag=False)
-    assert got == {"model": "sdxl", "prompt": "a cat", "steps": 8, "seed": 7, "quality": "high", "response_format": "b64_json"}
+    assert got == {
+        "model": "sdxl",
+        "prompt": "a cat",
+        "steps": 8,
+        "seed": 7,
+        "quality": "high",
+        "response_format": "b64_json",
+    }
 
 
 @given(
-    st.lists(st.sampled_from([OPENING, CLOSING, "<", "sd_cpp_extra_args>", "< ", "</", "<SD_CPP_EXTRA_ARGS>", "{}", "a", " "])).map("".join)
+    st.lists(
+        st.sampled_from(
+            [
+                OPENING,
+                CLOSING,
+                "<",
+                "sd_cpp_extra_args>",
+                "< ",
+                "</",
+                "<SD_CPP_EXTRA_ARGS>",
+                "{}",
+                "a",
+                " ",
+            ]
+        )
+    ).map("".join)
 )
-def test_neutralising_is_a_fixed_point_and_leaves_no_tag(text: str) -> None:
-    once, found = neutralise(text)
+def test_neutralizing_is_a_fixed_point_and_leaves_no_tag(text: str) -> None:
+    once, found = neutralize(text)
     assert OPENING not in once
     assert OPENING not in once.lower()
-    assert neutralise(once) == (once, False)
+    assert neutralize(once) == (once, False)
     assert found == (once != text)
     assert once.replace("< ", "<") == text.replace("< ", "<"), "nothing is lost"
 
@@ -89,43 +133,47 @@ def test_neutralising_is_a_fixed_point_and_leaves_no_tag(text: str) -> None:
 @pytest.mark.parametrize("tag", [True, False])
 def test_a_strangers_tag_sets_nothing_and_is_warned_of(fields: dict[str, Any], tag: bool) -> None:
     hostile = f'a {OPENING}{{"width":9999}}{CLOSING}{OPENING} cat'
-    door = OpenAIImages() if tag else OpenAIImages(compatible_family, tag=False)
-    request, warnings = door.fit("m", imagegen.Request(hostile, **fields))
-    wire = door.encode("m", request)
+    codec = OpenAIImagesCodec() if tag else OpenAIImagesCodec(compatible_family, tag=False)
+    request, warnings = codec.adapt("m", imagegen.Request(hostile, **fields))
+    wire = codec.encode_request("m", request)
     assert isinstance(wire.body, bytes)
     prompt = json.loads(wire.body)["prompt"]
     assert prompt.count(OPENING) == (1 if tag and fields else 0)
-    assert "TAG_NEUTRALISED" in [warning.code for warning in warnings]
+    assert "TAG_NEUTRALIZED" in [warning.code for warning in warnings]
 
 
 def test_what_stable_diffusion_cannot_do_is_a_warning_or_an_error_under_strict() -> None:
     request = imagegen.Request("a", quality="high", background="transparent", previews=2, seed=1)
-    _, warnings = OpenAIImages().fit("m", request)
-    assert [(w.code, w.field) for w in warnings] == [("UNSUPPORTED_FIELD", name) for name in ("quality", "background", "previews")]
+    _, warnings = OpenAIImagesCodec().adapt("m", request)
+    assert [(w.code, w.field) for w in warnings] == [
+        ("UNSUPPORTED_FIELD", name) for name in ("quality", "background", "previews")
+    ]
     with pytest.raises(md.UnsupportedError) as caught:
         md.LlamaSwap(strict=True).image_model("m").generate_sync(request)
     assert caught.value.field == "quality"
 
 
 def test_an_unset_seed_is_warned_of_once() -> None:
-    _, warnings = OpenAIImages().fit("m", imagegen.Request("a"))
+    _, warnings = OpenAIImagesCodec().adapt("m", imagegen.Request("a"))
     assert [w.code for w in warnings] == ["SEED_DEFAULT"]
 
 
 pytestmark = pytest.mark.anyio
 
 
-async def test_seeds_count_up_and_the_pictures_own_word_wins(serve: Serve, picture: Picture) -> None:
+async def test_seeds_count_up_and_the_images_own_word_wins(serve: Serve, image: Picture) -> None:
     import io
 
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
 
     info = PngInfo()
-    info.add_text("parameters", "a cat, Seed: 1\nNegative prompt: Seed: 2\nSteps: 20, Seed: 99, Size: 8x8")
+    info.add_text(
+        "parameters", "a cat, Seed: 1\nNegative prompt: Seed: 2\nSteps: 20, Seed: 99, Size: 8x8"
+    )
     held = io.BytesIO()
     Image.new("RGB", (8, 8)).save(held, "PNG", pnginfo=info)
-    server = serve(always(whole(images(picture().data, picture().data, held.getvalue()))))
+    server = serve(always(whole(images_reply(image().data, image().data, held.getvalue()))))
     async with md.LlamaSwap(server.url) as provider:
         result = await provider.image_model("m").generate("a", seed=5, n=3)
         unset = await provider.image_model("m").generate("a")
@@ -136,11 +184,15 @@ async def test_seeds_count_up_and_the_pictures_own_word_wins(serve: Serve, pictu
     assert result.details[2].settings["parameters"].startswith("a cat, Seed: 1")
 
 
-async def test_the_raw_reply_shows_no_picture_bytes(serve: Serve, picture: Picture) -> None:
-    async with md.LlamaSwap(serve(always(whole(images(picture().data, usage={"input_tokens": 3, "output_tokens": 9})))).url) as provider:
+async def test_the_raw_reply_shows_no_image_bytes(serve: Serve, image: Picture) -> None:
+    async with md.LlamaSwap(
+        serve(
+            always(whole(images_reply(image().data, usage={"input_tokens": 3, "output_tokens": 9})))
+        ).url
+    ) as provider:
         result = await provider.image_model("m").generate("a")
-    assert picture().to_base64() not in json.dumps(result.raw)
-    assert result.raw["data"][0]["b64_json"] == f"<image/png, {len(picture().data)} bytes>"
+    assert image().to_base64() not in json.dumps(result.raw)
+    assert result.raw["data"][0]["b64_json"] == f"<image/png, {len(image().data)} bytes>"
     assert result.usage == imagegen.Usage(3, 9, images=1, pixels=64 * 48)
 
 
@@ -161,14 +213,24 @@ def swap(peer: Peer) -> None:
                             {
                                 "id": "qwen3",
                                 "status": {"value": "loaded"},
-                                "architecture": {"input_modalities": ["text", "image"], "output_modalities": ["text"]},
+                                "architecture": {
+                                    "input_modalities": ["text", "image"],
+                                    "output_modalities": ["text"],
+                                },
                             },
                             {"id": "other", "name": "Another"},
                         ],
                     }
                 )
             case "GET", "/running":
-                peer.reply({"running": [{"model": "sdxl", "state": "ready"}, {"model": "qwen3", "state": "starting"}]})
+                peer.reply(
+                    {
+                        "running": [
+                            {"model": "sdxl", "state": "ready"},
+                            {"model": "qwen3", "state": "starting"},
+                        ]
+                    }
+                )
             case "GET", "/health":
                 peer.reply("OK", headers={"content-type": "text/plain"})
             case "POST", "/api/models/unload" | "/api/models/unload/author/sd%20xl":
@@ -180,10 +242,25 @@ def swap(peer: Peer) -> None:
 async def test_it_lists_models_with_what_is_really_loaded(serve: Serve) -> None:
     async with md.LlamaSwap(serve(swap).url) as provider:
         models = {model.id: model for model in await provider.models()}
-        assert (models["sdxl"].loaded, models["sdxl"].state, models["sdxl"].capabilities) == (True, "ready", {"image", "edit"})
-        assert (models["qwen3"].loaded, models["qwen3"].state, models["qwen3"].capabilities) == (False, "starting", {"chat", "vision"})
-        assert (models["other"].loaded, models["other"].capabilities, models["other"].description) == (False, frozenset(), "Another")
-        assert [(model.id, model.loaded) for model in await provider.running()] == [("sdxl", True), ("qwen3", False)]
+        assert (models["sdxl"].loaded, models["sdxl"].state, models["sdxl"].capabilities) == (
+            True,
+            "ready",
+            {"image", "edit"},
+        )
+        assert (models["qwen3"].loaded, models["qwen3"].state, models["qwen3"].capabilities) == (
+            False,
+            "starting",
+            {"chat", "vision"},
+        )
+        assert (
+            models["other"].loaded,
+            models["other"].capabilities,
+            models["other"].description,
+        ) == (False, frozenset(), "Another")
+        assert [(model.id, model.loaded) for model in await provider.running()] == [
+            ("sdxl", True),
+            ("qwen3", False),
+        ]
         assert (await provider.health()).ok
 
 
@@ -196,7 +273,11 @@ async def test_it_unloads_one_or_all(serve: Serve) -> None:
             await provider.unload("nobody")
         with pytest.raises(md.InvalidRequestError):
             await provider.unload("../x")
-    assert [seen.path for seen in server.seen] == ["/api/models/unload", "/api/models/unload/author/sd%20xl", "/api/models/unload/nobody"]
+    assert [seen.path for seen in server.seen] == [
+        "/api/models/unload",
+        "/api/models/unload/author/sd%20xl",
+        "/api/models/unload/nobody",
+    ]
 
 
 async def test_health_says_no_instead_of_raising(serve: Serve) -> None:
@@ -215,7 +296,10 @@ async def test_loading_text_of_the_gateway_is_an_event(serve: Serve) -> None:
         peer.chunk(delta("hi") + delta({}, "stop") + b"data: [DONE]\n\n")
         peer.end()
 
-    async with md.LlamaSwap(serve(handler).url) as provider, provider.model("m").stream("x") as stream:
+    async with (
+        md.LlamaSwap(serve(handler).url) as provider,
+        provider.model("m").stream("x") as stream,
+    ):
         events = [event async for event in stream]
     assert isinstance(events[0], llm.Loading)
     assert stream.reply.thinking == ""
@@ -234,7 +318,9 @@ async def test_waiting_for_a_load_is_counted_as_loading_not_as_silence(serve: Se
                 state["state"] = "ready"
                 peer.reply(chat("at last"))
 
-    async with md.LlamaSwap(serve(handler).url, timeout=md.Timeout(first_byte=2, load=30)) as provider:
+    async with md.LlamaSwap(
+        serve(handler).url, timeout=md.Timeout(first_byte=2, load=30)
+    ) as provider:
         assert (await provider.model("m").generate("x")).text == "at last"
 
 
@@ -247,12 +333,16 @@ async def test_a_first_byte_limit_shorter_than_a_look_still_lets_a_model_load(se
                 peer.closed_by_client.wait(1)
                 peer.reply(chat("at last"))
 
-    async with md.LlamaSwap(serve(handler).url, timeout=md.Timeout(first_byte=0.3, load=30)) as provider:
+    async with md.LlamaSwap(
+        serve(handler).url, timeout=md.Timeout(first_byte=0.3, load=30)
+    ) as provider:
         assert (await provider.model("m").generate("x")).text == "at last"
 
 
 async def test_a_stream_that_stalls_is_not_mistaken_for_a_load(serve: Serve) -> None:
-    server = serve(lambda peer: (peer.request(), peer.begin(), peer.chunk(delta("x")), peer.wait_for_close()))
+    server = serve(
+        lambda peer: (peer.request(), peer.begin(), peer.chunk(delta("x")), peer.wait_for_close())
+    )
     async with md.LlamaSwap(server.url, timeout=md.Timeout(idle=1.3)) as provider:
         with anyio.fail_after(4), pytest.raises(md.DeadlineExceededError) as caught:
             async with provider.model("m").stream("x") as stream:
@@ -270,7 +360,9 @@ async def test_a_load_that_takes_too_long_says_so(serve: Serve) -> None:
             else:
                 peer.wait_for_close()
 
-    async with md.LlamaSwap(serve(handler).url, timeout=md.Timeout(first_byte=30, load=0.5)) as provider:
+    async with md.LlamaSwap(
+        serve(handler).url, timeout=md.Timeout(first_byte=30, load=0.5)
+    ) as provider:
         with pytest.raises(md.DeadlineExceededError) as caught:
             await provider.model("m").generate("x")
     assert caught.value.phase == "load"
@@ -301,7 +393,13 @@ async def test_a_chat_stream_that_is_cancelled_closes_its_socket(serve: Serve) -
 
 
 async def test_it_says_which_version_answers_where_it_tells(serve: Serve) -> None:
-    server = serve(always(whole({"version": "v250", "commit": "abc"}), whole({"version": None}), whole(b"404 page not found", 404)))
+    server = serve(
+        always(
+            whole({"version": "v250", "commit": "abc"}),
+            whole({"version": None}),
+            whole(b"404 page not found", 404),
+        )
+    )
     async with md.LlamaSwap(server.url) as provider:
         assert [await provider.server() for _ in range(3)] == ["llama-swap v250", "llama-swap", ""]
     assert {seen.path for seen in server.seen} == {"/api/version"}

@@ -30,7 +30,9 @@ def ollama(url: str) -> md.Ollama:
     return md.Ollama(url, retries=md.Retries(attempts=1))
 
 
-async def test_whether_the_server_keeps_away_from_the_service(ollama: md.Ollama, server: OllamaChat) -> None:
+async def test_whether_the_server_keeps_away_from_the_service(
+    ollama: md.Ollama, server: OllamaChat
+) -> None:
     assert await ollama.admin.status() == CloudStatus(disabled=False, source="none")
     server.service.disabled = True
     assert await ollama.admin.status() == CloudStatus(disabled=True, source="env")
@@ -44,7 +46,9 @@ async def test_who_is_signed_in(ollama: md.Ollama, server: OllamaChat) -> None:
 
 
 @pytest.mark.parametrize("what", ["account", "web_search", "web_fetch"])
-async def test_without_an_account_the_error_says_where_to_sign_in(ollama: md.Ollama, what: str) -> None:
+async def test_without_an_account_the_error_says_where_to_sign_in(
+    ollama: md.Ollama, what: str
+) -> None:
     call = getattr(ollama.admin, what)
     with pytest.raises(md.AuthenticationError) as caught:
         await (call() if what == "account" else call("https://example.test/1"))
@@ -52,12 +56,20 @@ async def test_without_an_account_the_error_says_where_to_sign_in(ollama: md.Oll
     assert (caught.value.provider, caught.value.status) == ("ollama", 401)
 
 
-async def test_a_local_server_searches_for_its_account(ollama: md.Ollama, server: OllamaChat) -> None:
+async def test_a_local_server_searches_for_its_account(
+    ollama: md.Ollama, server: OllamaChat
+) -> None:
     server.service.account = WHO
     found = await ollama.admin.web_search("lighthouses")
-    assert found == [SearchResult(page["title"], page["url"], page["content"]) for page in FOUND[:5]]
+    assert found == [
+        SearchResult(page["title"], page["url"], page["content"]) for page in FOUND[:5]
+    ]
     assert server.seen[-1] == {"query": "lighthouses"}
-    assert len(await ollama.admin.web_search("lighthouses", 10)) == server.seen[-1]["max_results"] == 10
+    assert (
+        len(await ollama.admin.web_search("lighthouses", 10))
+        == server.seen[-1]["max_results"]
+        == 10
+    )
     server.service.pages = []
     assert await ollama.admin.web_search("nothing") == []
 
@@ -65,12 +77,16 @@ async def test_a_local_server_searches_for_its_account(ollama: md.Ollama, server
 async def test_a_page_is_read_by_the_service(ollama: md.Ollama, server: OllamaChat) -> None:
     server.service.account = WHO
     page = await ollama.admin.web_fetch("https://example.test/1")
-    assert page == WebPage("Page 1", "words 1" * 3, ("https://example.test/0", "https://example.test/1"))
+    assert page == WebPage(
+        "Page 1", "words 1" * 3, ("https://example.test/0", "https://example.test/1")
+    )
     with pytest.raises(md.BackendError, match="failed to fetch"):
         await ollama.admin.web_fetch("https://example.test/none")
 
 
-async def test_the_service_itself_has_other_paths_and_wants_the_key(server: OllamaChat, url: str) -> None:
+async def test_the_service_itself_has_other_paths_and_wants_the_key(
+    server: OllamaChat, url: str
+) -> None:
     server.service.hosted = True
 
     class Rerouted(httpx.AsyncHTTPTransport):
@@ -79,7 +95,10 @@ async def test_the_service_itself_has_other_paths_and_wants_the_key(server: Olla
             request.url = httpx.URL(url).join(request.url.path)
             return await super().handle_async_request(request)
 
-    async with Rerouted() as way, md.Ollama("https://ollama.com", "sesame", transport=way) as ollama:
+    async with (
+        Rerouted() as way,
+        md.Ollama("https://ollama.com", "sesame", transport=way) as ollama,
+    ):
         assert len(await ollama.admin.web_search("lighthouses", max_results=2)) == 2
         assert (await ollama.admin.web_fetch("https://example.test/1")).title == "Page 1"
     async with Rerouted() as way, md.Ollama("https://ollama.com", "wrong", transport=way) as ollama:
@@ -107,7 +126,9 @@ def test_the_blocking_forms(ollama: md.Ollama, server: OllamaChat) -> None:
         ("url", lambda admin: admin.web_fetch("")),
     ],
 )
-async def test_bad_input_is_refused_before_sending(ollama: md.Ollama, server: OllamaChat, field: str, call: Any) -> None:
+async def test_bad_input_is_refused_before_sending(
+    ollama: md.Ollama, server: OllamaChat, field: str, call: Any
+) -> None:
     with pytest.raises(md.InvalidRequestError) as caught:
         await call(ollama.admin)
     assert caught.value.details["field"] == field
@@ -118,7 +139,12 @@ async def test_bad_input_is_refused_before_sending(ollama: md.Ollama, server: Ol
 async def test_an_answer_nobody_can_read_is_said_so(answer: dict[str, Any]) -> None:
     way = httpx.MockTransport(lambda request: httpx.Response(200, json=answer))
     async with md.Ollama(transport=way) as ollama:
-        for ask in (ollama.admin.status, ollama.admin.account, lambda: ollama.admin.web_search("a"), lambda: ollama.admin.web_fetch("a")):
+        for ask in (
+            ollama.admin.status,
+            ollama.admin.account,
+            lambda: ollama.admin.web_search("a"),
+            lambda: ollama.admin.web_fetch("a"),
+        ):
             with pytest.raises(md.BadResponseError) as caught:
                 await ask()
             assert caught.value.provider == "ollama"

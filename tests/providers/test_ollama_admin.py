@@ -12,7 +12,7 @@ import pytest
 from pydantic import BaseModel
 
 import majordomo as md
-from majordomo.dialects.ollama.admin import Progress
+from majordomo.dialects.ollama.admin import PullProgress
 from majordomo.llm import Done, TextDelta
 from tests.servers.ollama_chat import LAYERS, OllamaChat, Reply
 from tests.support.loopback import Handler, Loopback, Peer
@@ -46,8 +46,8 @@ async def test_load_and_unload(ollama: md.Ollama, server: OllamaChat) -> None:
 
 
 async def test_pull_tells_bytes(ollama: md.Ollama) -> None:
-    told: list[Progress] = []
-    await ollama.admin.pull("new-model", tell=told.append)
+    told: list[PullProgress] = []
+    await ollama.admin.pull("new-model", on_event=told.append)
     assert told[0].status == "pulling manifest"
     assert told[-1].status == "success"
     layer = [progress for progress in told if progress.total]
@@ -56,8 +56,17 @@ async def test_pull_tells_bytes(ollama: md.Ollama) -> None:
     assert "new-model:latest" in [model["name"] for model in await ollama.admin.tags()]
 
 
-@pytest.mark.parametrize(("way", "kind"), [("error", md.BackendError), ("refused", md.BackendError), ("interrupted", md.StreamBrokenError)])
-async def test_a_pull_that_fails_says_so(ollama: md.Ollama, server: OllamaChat, way: str, kind: Any) -> None:
+@pytest.mark.parametrize(
+    ("way", "kind"),
+    [
+        ("error", md.BackendError),
+        ("refused", md.BackendError),
+        ("interrupted", md.StreamBrokenError),
+    ],
+)
+async def test_a_pull_that_fails_says_so(
+    ollama: md.Ollama, server: OllamaChat, way: str, kind: Any
+) -> None:
     server.pull = way
     with pytest.raises(kind) as caught:
         await ollama.admin.pull("new-model")
@@ -72,13 +81,15 @@ async def test_what_is_not_there_is_neither_pushed_nor_made(ollama: md.Ollama) -
 
 
 async def test_push(ollama: md.Ollama) -> None:
-    told: list[Progress] = []
+    told: list[PullProgress] = []
     await ollama.admin.copy("llama3.2", "me/mine")
-    await ollama.admin.push("me/mine", tell=told.append)
+    await ollama.admin.push("me/mine", on_event=told.append)
     assert told[-1].status == "success"
 
 
-async def test_a_model_is_made_from_a_file(ollama: md.Ollama, server: OllamaChat, tmp_path: Path) -> None:
+async def test_a_model_is_made_from_a_file(
+    ollama: md.Ollama, server: OllamaChat, tmp_path: Path
+) -> None:
     file = tmp_path / "tiny.gguf"
     file.write_bytes(b"GGUF" * 1000)
     digest = "sha256:" + hashlib.sha256(file.read_bytes()).hexdigest()
@@ -86,11 +97,21 @@ async def test_a_model_is_made_from_a_file(ollama: md.Ollama, server: OllamaChat
     assert await ollama.admin.upload(file) == digest
     assert await ollama.admin.has_blob(digest)
     assert await ollama.admin.upload(file.read_bytes()) == digest
-    told: list[Progress] = []
-    await ollama.admin.create("mine", files={"tiny.gguf": digest}, system="be brief", parameters={"num_ctx": 512}, tell=told.append)
+    told: list[PullProgress] = []
+    await ollama.admin.create(
+        "mine",
+        files={"tiny.gguf": digest},
+        system="be brief",
+        parameters={"num_ctx": 512},
+        on_event=told.append,
+    )
     assert told[-1].status == "success"
     sent = server.seen[-1]
-    assert (sent["files"], sent["system"], sent["parameters"]) == ({"tiny.gguf": digest}, "be brief", {"num_ctx": 512})
+    assert (sent["files"], sent["system"], sent["parameters"]) == (
+        {"tiny.gguf": digest},
+        "be brief",
+        {"num_ctx": 512},
+    )
     await ollama.admin.delete("mine")
     with pytest.raises(md.NotFoundError):
         await ollama.admin.delete("mine")
@@ -139,14 +160,20 @@ def test_a_blocking_loop_gets_the_same(ollama: md.Ollama) -> None:
 
 
 @pytest.mark.parametrize("way", ["error", "interrupted"])
-async def test_what_came_before_a_failure_is_told_first(ollama: md.Ollama, server: OllamaChat, way: str) -> None:
+async def test_what_came_before_a_failure_is_told_first(
+    ollama: md.Ollama, server: OllamaChat, way: str
+) -> None:
     server.pull = way
     told: list[str] = []
     async with ollama.admin.stream_pull("new-model") as stream:
         with pytest.raises(md.BackendError if way == "error" else md.StreamBrokenError) as caught:
             async for progress in stream:
                 told.append(progress.status)
-    assert told == ["pulling manifest", f"pulling {LAYERS[0][0][7:19]}", f"pulling {LAYERS[0][0][7:19]}"]
+    assert told == [
+        "pulling manifest",
+        f"pulling {LAYERS[0][0][7:19]}",
+        f"pulling {LAYERS[0][0][7:19]}",
+    ]
     assert (caught.value.provider, caught.value.model) == ("ollama", "new-model")
     assert stream.result is None
 
@@ -154,11 +181,11 @@ async def test_what_came_before_a_failure_is_told_first(ollama: md.Ollama, serve
 async def test_progress_is_told_before_the_failure_that_came_in_the_same_piece() -> None:
     lines = b'{"status":"pulling manifest"}\n{"error":"file does not exist"}\n'
     way = httpx.MockTransport(lambda request: httpx.Response(200, content=lines))
-    told: list[Progress] = []
+    told: list[PullProgress] = []
     async with md.Ollama(transport=way) as ollama:
         with pytest.raises(md.BackendError, match="file does not exist"):
-            await ollama.admin.pull("new-model", tell=told.append)
-    assert told == [Progress("pulling manifest")]
+            await ollama.admin.pull("new-model", on_event=told.append)
+    assert told == [PullProgress("pulling manifest")]
 
 
 async def test_a_completion_that_is_left_stops(ollama: md.Ollama, server: OllamaChat) -> None:
@@ -186,11 +213,11 @@ def test_every_awaited_method_has_a_blocking_one(ollama: md.Ollama, tmp_path: Pa
     file.write_bytes(b"GGUF")
     digest = admin.upload_sync(file)
     assert admin.has_blob_sync(digest)
-    told: list[Progress] = []
-    admin.create_sync("mine", files={"tiny.gguf": digest}, tell=told.append)
+    told: list[PullProgress] = []
+    admin.create_sync("mine", files={"tiny.gguf": digest}, on_event=told.append)
     admin.copy_sync("mine", "me/yours")
-    admin.push_sync("me/yours", tell=told.append)
-    admin.pull_sync("other", tell=told.append)
+    admin.push_sync("me/yours", on_event=told.append)
+    admin.pull_sync("other", on_event=told.append)
     assert [progress.status for progress in told].count("success") == 3
     assert admin.show_sync("mine")["capabilities"] == ["completion"]
     admin.delete_sync("mine")
@@ -198,7 +225,11 @@ def test_every_awaited_method_has_a_blocking_one(ollama: md.Ollama, tmp_path: Pa
     admin.load_sync("llama3.2")
     assert [model["name"] for model in admin.ps_sync()] == ["llama3.2:latest"]
     pieces: list[str] = []
-    assert admin.generate_sync("llama3.2", "hi", tell=pieces.append).text == "".join(pieces) == "I saw: hi"
+    assert (
+        admin.generate_sync("llama3.2", "hi", on_event=pieces.append).text
+        == "".join(pieces)
+        == "I saw: hi"
+    )
     admin.unload_sync("llama3.2")
     assert admin.ps_sync() == []
     with pytest.raises(md.NotFoundError):
@@ -214,12 +245,21 @@ async def test_a_misspelt_field_is_a_type_error(ollama: md.Ollama, server: Ollam
     assert server.seen == []
 
 
-async def test_generate_with_its_fields(ollama: md.Ollama, server: OllamaChat, picture: Callable[..., md.ImagePart]) -> None:
+async def test_generate_with_its_fields(
+    ollama: md.Ollama, server: OllamaChat, image: Callable[..., md.ImagePart]
+) -> None:
     class Mood(BaseModel):
         word: str
 
     pieces: list[str] = []
-    made = await ollama.admin.generate("gemma3", "look", system="brief", images=[picture()], options={"num_ctx": 512}, tell=pieces.append)
+    made = await ollama.admin.generate(
+        "gemma3",
+        "look",
+        system="brief",
+        images=[image()],
+        options={"num_ctx": 512},
+        on_event=pieces.append,
+    )
     assert "64x48" in made.text
     assert "".join(pieces) == made.text
     assert made.context
@@ -236,15 +276,17 @@ async def test_generate_with_its_fields(ollama: md.Ollama, server: OllamaChat, p
         await ollama.admin.generate("llama3.2", "go")
 
 
-async def test_chat_sees_pictures_and_calls_tools(ollama: md.Ollama, picture: Callable[..., md.ImagePart]) -> None:
+async def test_chat_sees_images_and_calls_tools(
+    ollama: md.Ollama, image: Callable[..., md.ImagePart]
+) -> None:
     def weather(city: str) -> list[Any]:
-        return [f"sun in {city}", picture()]
+        return [f"sun in {city}", image()]
 
     model = ollama.model("qwen3-vl")
     reply = await md.run_tools(model, 'weather {"city": "Ulm"}', tools=[weather])
     assert [message.role for message in reply.new_messages] == ["assistant", "tool", "assistant"]
-    assert reply.images == (picture(),)
-    history = [md.user("hi"), *reply.new_messages, md.user("and this?", picture(colour="red"))]
+    assert reply.images == (image(),)
+    history = [md.user("hi"), *reply.new_messages, md.user("and this?", image(color="red"))]
     async with model.stream(history, reasoning="low", max_tokens=50, stop="END", seed=0) as stream:
         events = [event async for event in stream]
     assert isinstance(events[-1], Done)
@@ -252,7 +294,9 @@ async def test_chat_sees_pictures_and_calls_tools(ollama: md.Ollama, picture: Ca
     assert stream.reply.thinking
 
 
-async def test_what_a_model_cannot_do_is_a_typed_error(ollama: md.Ollama, server: OllamaChat) -> None:
+async def test_what_a_model_cannot_do_is_a_typed_error(
+    ollama: md.Ollama, server: OllamaChat
+) -> None:
     with pytest.raises(md.InvalidRequestError, match="does not support tools"):
         await ollama.model("gemma3").generate("hi", tools=[md.Tool("f")])
     with pytest.raises(md.InvalidRequestError, match="think"):
@@ -263,7 +307,9 @@ async def test_what_a_model_cannot_do_is_a_typed_error(ollama: md.Ollama, server
 
 
 @pytest.mark.parametrize("reply", [Reply("Hello.", error="boom"), Reply("Hello.", cut=True)])
-async def test_a_broken_stream_keeps_the_prefix(ollama: md.Ollama, server: OllamaChat, reply: Reply) -> None:
+async def test_a_broken_stream_keeps_the_prefix(
+    ollama: md.Ollama, server: OllamaChat, reply: Reply
+) -> None:
     server.script = [reply]
     seen = ""
     with pytest.raises(md.StreamBrokenError) as caught:
@@ -273,54 +319,71 @@ async def test_a_broken_stream_keeps_the_prefix(ollama: md.Ollama, server: Ollam
     assert caught.value.partial.text == seen == "Hello."
 
 
-async def test_a_picture_is_not_sent_to_a_model_that_does_not_see(
-    ollama: md.Ollama, server: OllamaChat, picture: Callable[..., md.ImagePart]
+async def test_an_image_is_not_sent_to_a_model_that_does_not_see(
+    ollama: md.Ollama, server: OllamaChat, image: Callable[..., md.ImagePart]
 ) -> None:
     """Ollama gives such a model "[img-0]" in its place, and says nothing."""
     model = ollama.model("llama3.2")
-    for messages in ([md.user("look", picture())], [md.user("look", picture(colour="red")), md.assistant("red"), md.user("sure?")]):
-        with pytest.raises(md.UnsupportedError, match="sees no pictures") as caught:
+    for messages in (
+        [md.user("look", image())],
+        [md.user("look", image(color="red")), md.assistant("red"), md.user("sure?")],
+    ):
+        with pytest.raises(md.UnsupportedError, match="sees no images") as caught:
             await model.generate(messages)
-        assert (caught.value.details["field"], caught.value.provider, caught.value.model) == ("messages", "ollama", "llama3.2")
+        assert (caught.value.details["field"], caught.value.provider, caught.value.model) == (
+            "messages",
+            "ollama",
+            "llama3.2",
+        )
         with pytest.raises(md.UnsupportedError):
             async with model.stream(messages) as stream:
                 await anext(aiter(stream))
     with pytest.raises(md.UnsupportedError):
-        await ollama.admin.generate("llama3.2", "look", images=[picture()])
+        await ollama.admin.generate("llama3.2", "look", images=[image()])
     assert all("messages" not in body and "prompt" not in body for body in server.seen)
 
 
-async def test_sight_is_asked_for_once(ollama: md.Ollama, server: OllamaChat, picture: Callable[..., md.ImagePart]) -> None:
+async def test_sight_is_asked_for_once(
+    ollama: md.Ollama, server: OllamaChat, image: Callable[..., md.ImagePart]
+) -> None:
     model = ollama.model("gemma3")
     for _ in range(2):
-        assert "64x48" in (await model.generate([md.user("look", picture())])).text
-    async with model.stream([md.user("look", picture())]) as stream:
+        assert "64x48" in (await model.generate([md.user("look", image())])).text
+    async with model.stream([md.user("look", image())]) as stream:
         assert [event async for event in stream]
     assert "64x48" in stream.reply.text
     assert [("messages" in body) for body in server.seen] == [False, True, True, True]
 
 
 async def test_a_server_that_names_no_capabilities_is_trusted(
-    ollama: md.Ollama, server: OllamaChat, picture: Callable[..., md.ImagePart]
+    ollama: md.Ollama, server: OllamaChat, image: Callable[..., md.ImagePart]
 ) -> None:
     server.models["old:latest"] = ()
     with pytest.raises(md.InvalidRequestError, match="does not support chat"):
-        await ollama.model("old").generate([md.user("look", picture())])
+        await ollama.model("old").generate([md.user("look", image())])
     with pytest.raises(md.NotFoundError):
-        await ollama.model("nothing").generate([md.user("look", picture())])
+        await ollama.model("nothing").generate([md.user("look", image())])
 
 
-async def test_a_key_that_a_frame_quotes_is_in_no_error_or_traceback(serve: Callable[[Handler], Loopback]) -> None:
+async def test_a_key_that_a_frame_quotes_is_in_no_error_or_traceback(
+    serve: Callable[[Handler], Loopback],
+) -> None:
     key = "sk-very-secret"
 
     def handler(peer: Peer) -> None:
         while peer.request() is not None:
             peer.begin()
-            peer.chunk(b'{"response":"%b","status":"%b"}\n{"error":"bad key %b"}\n' % ((key.encode(),) * 3))
+            peer.chunk(
+                b'{"response":"%b","status":"%b"}\n{"error":"bad key %b"}\n' % ((key.encode(),) * 3)
+            )
             peer.end()
 
     def shown(error: BaseException) -> str:
-        frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__) if "/tests/" not in frame.f_code.co_filename]
+        frames = [
+            frame
+            for frame, _ in traceback.walk_tb(error.__traceback__)
+            if "/tests/" not in frame.f_code.co_filename
+        ]
         return "".join(repr(frame.f_locals) for frame in frames)
 
     async with md.Ollama(serve(handler).url, api_key=key, retries=md.Retries(attempts=1)) as ollama:

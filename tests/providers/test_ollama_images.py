@@ -1,4 +1,4 @@
-"""Ollama's pictures, from the call down to the bytes, against a server that behaves as each of its versions did."""
+"""Ollama's images, from the call down to the bytes, against a server that behaves as each of its versions did."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import pytest
 import majordomo as md
 from majordomo import imagegen
 from tests.servers.hashed_images import fingerprint
-from tests.servers.ollama import BUSY, CRASHED, MEMORY, Ollama, colour
+from tests.servers.ollama import BUSY, CRASHED, MEMORY, Ollama, color
 from tests.servers.plain_client import dot
 from tests.support.loopback import Handler, Loopback, Peer
 
 Serve = Callable[[Handler], Loopback]
-Picture = Callable[..., md.ImagePart]
+Image = Callable[..., md.ImagePart]
 MODEL = "x/z-image-turbo"
 FLUX = "x/flux2-klein"
 SMALL: dict[str, Any] = {"size": "64x48", "steps": 3, "seed": 7}
@@ -61,13 +61,20 @@ def words(result: imagegen.Result) -> list[tuple[str, str | None]]:
 
 
 class TestDrawing:
-    async def test_a_picture(self, url: str, loopback: Loopback) -> None:
+    async def test_an_image(self, url: str, loopback: Loopback) -> None:
         async with md.Ollama(url) as provider:
             result = await provider.image_model(MODEL).generate("a red fox", **SMALL)
-        assert pixel(result.image) == colour(WANTED)
+        assert pixel(result.image) == color(WANTED)
         [detail] = result.details
-        assert (detail.seed, detail.size_asked, detail.size_sent, detail.size_got) == (7, (64, 48), (64, 48), (64, 48))
-        assert result.usage == imagegen.Usage(seconds=15.0, load_seconds=2.0, images=1, pixels=64 * 48)
+        assert (detail.seed, detail.size_asked, detail.size_sent, detail.size_got) == (
+            7,
+            (64, 48),
+            (64, 48),
+            (64, 48),
+        )
+        assert result.usage == imagegen.Usage(
+            seconds=15.0, load_seconds=2.0, images=1, pixels=64 * 48
+        )
         assert (result.provider, result.model, result.warnings) == ("ollama", MODEL, ())
         assert result.raw["image"] == f"<image/png, {len(result.image.data)} bytes>"
         assert [(seen.method, seen.path) for seen in loopback.seen] == [
@@ -88,28 +95,42 @@ class TestDrawing:
     def test_blocking(self, url: str) -> None:
         with md.Ollama(url) as provider:
             model = provider.image_model(MODEL)
-            assert pixel(model.generate_sync("a red fox", **SMALL).image) == colour(WANTED)
+            assert pixel(model.generate_sync("a red fox", **SMALL).image) == color(WANTED)
             with model.stream_sync("a red fox", **SMALL) as stream:
                 events = list(stream)
         assert [type(event) for event in events] == [imagegen.Step] * 3 + [imagegen.Done]
         assert stream.result is not None
 
     async def test_steps_are_events(self, url: str) -> None:
-        async with md.Ollama(url) as provider, provider.image_model(MODEL).stream("a red fox", **SMALL) as stream:
+        async with (
+            md.Ollama(url) as provider,
+            provider.image_model(MODEL).stream("a red fox", **SMALL) as stream,
+        ):
             events = [event async for event in stream]
         assert events[:-1] == [imagegen.Step(1, 3), imagegen.Step(2, 3), imagegen.Step(3, 3)]
         assert isinstance(events[-1], imagegen.Done)
-        assert pixel(events[-1].result.image) == colour(WANTED)
+        assert pixel(events[-1].result.image) == color(WANTED)
 
-    async def test_several_are_several_calls_one_after_the_other(self, url: str, server: Ollama) -> None:
-        async with md.Ollama(url) as provider, provider.image_model(MODEL).stream("a red fox", **SMALL, n=3) as stream:
+    async def test_several_are_several_calls_one_after_the_other(
+        self, url: str, server: Ollama
+    ) -> None:
+        async with (
+            md.Ollama(url) as provider,
+            provider.image_model(MODEL).stream("a red fox", **SMALL, n=3) as stream,
+        ):
             events = [event async for event in stream]
         assert sorted(job["seed"] for job in server.jobs) == [7, 8, 9]
         result = stream.result
         assert [detail.seed for detail in result.details] == [7, 8, 9]
-        assert [pixel(image) for image in result.images] == [colour(WANTED | {"seed": seed}) for seed in (7, 8, 9)]
-        assert result.usage == imagegen.Usage(seconds=45.0, load_seconds=6.0, images=3, pixels=3 * 64 * 48)
-        assert [event.step for event in events if isinstance(event, imagegen.Step)] == list(range(1, 10))
+        assert [pixel(image) for image in result.images] == [
+            color(WANTED | {"seed": seed}) for seed in (7, 8, 9)
+        ]
+        assert result.usage == imagegen.Usage(
+            seconds=45.0, load_seconds=6.0, images=3, pixels=3 * 64 * 48
+        )
+        assert [event.step for event in events if isinstance(event, imagegen.Step)] == list(
+            range(1, 10)
+        )
         assert imagegen.Step(9, 9) in events
 
     async def test_an_unset_field_is_not_sent(self, url: str, loopback: Loopback) -> None:
@@ -134,10 +155,16 @@ class TestDrawing:
     async def test_its_own_fields_go_through_extra(self, url: str, loopback: Loopback) -> None:
         async with md.Ollama(url) as provider:
             await provider.image_model(MODEL).generate(
-                "a", **SMALL, extra={"ollama": {"keep_alive": "1m", "options": {"x": 1}}, "gemini": {"y": 1}}
+                "a",
+                **SMALL,
+                extra={"ollama": {"keep_alive": "1m", "options": {"x": 1}}, "gemini": {"y": 1}},
             )
         sent = loopback.seen[-1].json
-        assert (sent["keep_alive"], sent["options"], "y" in sent) == ("1m", {"seed": 7, "x": 1}, False)
+        assert (sent["keep_alive"], sent["options"], "y" in sent) == (
+            "1m",
+            {"seed": 7, "x": 1},
+            False,
+        )
 
     async def test_a_model_is_asked_about_once(self, url: str, loopback: Loopback) -> None:
         async with md.Ollama(url) as provider:
@@ -145,7 +172,9 @@ class TestDrawing:
                 await provider.image_model(model).generate("a", steps=1)
         assert [seen.path for seen in loopback.seen].count("/api/show") == 2
 
-    async def test_a_key_is_for_the_proxy_in_front(self, url: str, loopback: Loopback, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_a_key_is_for_the_proxy_in_front(
+        self, url: str, loopback: Loopback, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         async with md.Ollama(url) as provider:
             await provider.health()
         monkeypatch.setenv("OLLAMA_API_KEY", "from-the-environment")
@@ -157,9 +186,11 @@ class TestDrawing:
         assert keys == [None, "Bearer from-the-environment", "Bearer mine"]
 
     async def test_it_is_found_by_name(self, url: str) -> None:
-        async with md.image_model(f"ollama://{url.removeprefix('http://')}/{MODEL}?steps=3") as model:
+        async with md.image_model(
+            f"ollama://{url.removeprefix('http://')}/{MODEL}?steps=3"
+        ) as model:
             result = await model.generate("a red fox", size="64x48", seed=7)
-        assert pixel(result.image) == colour(WANTED)
+        assert pixel(result.image) == color(WANTED)
 
 
 class TestWhatItLacks:
@@ -167,11 +198,21 @@ class TestWhatItLacks:
         async with md.Ollama(url) as provider:
             result = await provider.image_model(MODEL).generate("a red fox", **SMALL, **LACKING)
         assert sorted(words(result)) == sorted(("UNSUPPORTED_FIELD", name) for name in LACKING)
-        assert set(loopback.seen[-1].json) == {"model", "prompt", "width", "height", "steps", "options", "stream"}
+        assert set(loopback.seen[-1].json) == {
+            "model",
+            "prompt",
+            "width",
+            "height",
+            "steps",
+            "options",
+            "stream",
+        }
 
     async def test_png_is_what_it_answers_in(self, url: str) -> None:
         async with md.Ollama(url) as provider:
-            result = await provider.image_model(MODEL).generate("a red fox", **SMALL, output_format="png")
+            result = await provider.image_model(MODEL).generate(
+                "a red fox", **SMALL, output_format="png"
+            )
         assert result.warnings == ()
 
     async def test_an_error_under_strict(self, url: str, server: Ollama) -> None:
@@ -189,9 +230,16 @@ class TestWhatItLacks:
         assert server.jobs[0]["seed"] != 0
 
     @pytest.mark.parametrize(
-        ("fields", "field"), [({"size": "4097x64"}, "size"), ({"seed": 2**53 + 1}, "seed"), ({"seed": 2**53, "n": 2}, "seed")]
+        ("fields", "field"),
+        [
+            ({"size": "4097x64"}, "size"),
+            ({"seed": 2**53 + 1}, "seed"),
+            ({"seed": 2**53, "n": 2}, "seed"),
+        ],
     )
-    async def test_what_cannot_be_is_said_before_sending(self, url: str, server: Ollama, fields: dict[str, Any], field: str) -> None:
+    async def test_what_cannot_be_is_said_before_sending(
+        self, url: str, server: Ollama, fields: dict[str, Any], field: str
+    ) -> None:
         async with md.Ollama(url) as provider:
             with pytest.raises(md.InvalidRequestError) as caught:
                 await provider.image_model(MODEL).generate("a", **fields)
@@ -209,11 +257,11 @@ class TestVersions:
     @pytest.mark.parametrize(
         ("version", "says"),
         [
-            ("0.33.0", "this server is 0.33.0; Ollama drew pictures from 0.14.0 to 0.32.5"),
-            ("0.32.6", "this server is 0.32.6; Ollama drew pictures from 0.14.0 to 0.32.5"),
-            ("1.0.0", "this server is 1.0.0; Ollama drew pictures from 0.14.0 to 0.32.5"),
-            ("0.14.2", "this server is 0.14.2; pictures need Ollama 0.14.3 to 0.32.5"),
-            ("0.9.1", "this server is 0.9.1; pictures need Ollama 0.14.3 to 0.32.5"),
+            ("0.33.0", "this server is 0.33.0; Ollama drew images from 0.14.0 to 0.32.5"),
+            ("0.32.6", "this server is 0.32.6; Ollama drew images from 0.14.0 to 0.32.5"),
+            ("1.0.0", "this server is 1.0.0; Ollama drew images from 0.14.0 to 0.32.5"),
+            ("0.14.2", "this server is 0.14.2; images need Ollama 0.14.3 to 0.32.5"),
+            ("0.9.1", "this server is 0.9.1; images need Ollama 0.14.3 to 0.32.5"),
         ],
     )
     async def test_one_that_draws_nothing_names_both_versions(
@@ -224,17 +272,23 @@ class TestVersions:
             with pytest.raises(md.UnsupportedError) as caught:
                 await provider.image_model(MODEL).generate("a")
         assert caught.value.message == says
-        assert (caught.value.field, caught.value.provider, caught.value.model) == ("model", "ollama", MODEL)
+        assert (caught.value.field, caught.value.provider, caught.value.model) == (
+            "model",
+            "ollama",
+            MODEL,
+        )
         assert [seen.path for seen in loopback.seen] == ["/api/version"]
 
-    @pytest.mark.parametrize("version", ["0.14.3", "0.15.0", "0.15.4", "0.15.5", "0.30.0", "0.32.5"])
+    @pytest.mark.parametrize(
+        "version", ["0.14.3", "0.15.0", "0.15.4", "0.15.5", "0.30.0", "0.32.5"]
+    )
     async def test_one_that_draws(self, url: str, server: Ollama, version: str) -> None:
         server.version = version
         async with md.Ollama(url) as provider:
             result = await provider.image_model(MODEL).generate("a red fox", **SMALL)
-        assert pixel(result.image) == colour(WANTED)
+        assert pixel(result.image) == color(WANTED)
 
-    async def test_an_upgrade_between_two_pictures_is_noticed(self, url: str, server: Ollama) -> None:
+    async def test_an_upgrade_between_two_images_is_noticed(self, url: str, server: Ollama) -> None:
         async with md.Ollama(url) as provider:
             model = provider.image_model(MODEL)
             await model.generate("a", steps=1)
@@ -242,9 +296,14 @@ class TestVersions:
             for _ in range(2):
                 with pytest.raises(md.UnsupportedError) as caught:
                     await model.generate("a", steps=1)
-                assert caught.value.message == "this server is 0.33.0; Ollama drew pictures from 0.14.0 to 0.32.5"
+                assert (
+                    caught.value.message
+                    == "this server is 0.33.0; Ollama drew images from 0.14.0 to 0.32.5"
+                )
 
-    async def test_a_model_deleted_between_two_pictures_is_not_found(self, url: str, server: Ollama) -> None:
+    async def test_a_model_deleted_between_two_images_is_not_found(
+        self, url: str, server: Ollama
+    ) -> None:
         async with md.Ollama(url) as provider:
             model = provider.image_model(MODEL)
             await model.generate("a", steps=1)
@@ -256,15 +315,24 @@ class TestVersions:
     @pytest.mark.parametrize(
         ("status", "body", "says"),
         [
-            (400, {"error": "image generation models are not currently supported"}, "of unknown version and answers: image generation"),
+            (
+                400,
+                {"error": "image generation models are not currently supported"},
+                "of unknown version and answers: image generation",
+            ),
             (404, "404 page not found", "of unknown version and has no /api/generate"),
         ],
     )
-    async def test_a_version_nobody_knows_is_tried(self, serve: Serve, answer: Any, status: int, body: Any, says: str) -> None:
+    async def test_a_version_nobody_knows_is_tried(
+        self, serve: Serve, answer: Any, status: int, body: Any, says: str
+    ) -> None:
         def handler(peer: Peer) -> None:
             while (seen := peer.request()) is not None:
                 if seen.path == "/api/version":
-                    peer.reply(answer if answer is not None else "404 page not found", 404 if answer is None else 200)
+                    peer.reply(
+                        answer if answer is not None else "404 page not found",
+                        404 if answer is None else 200,
+                    )
                 elif seen.path == "/api/show":
                     peer.reply({"capabilities": ["image"]})
                 else:
@@ -276,7 +344,9 @@ class TestVersions:
             assert says in caught.value.message
             assert "0.14.0 to 0.32.5" in caught.value.message
 
-    async def test_a_refusal_for_another_reason_stays_what_it_is(self, url: str, server: Ollama) -> None:
+    async def test_a_refusal_for_another_reason_stays_what_it_is(
+        self, url: str, server: Ollama
+    ) -> None:
         async with md.Ollama(url) as provider:
             with pytest.raises(md.InvalidRequestError, match="cannot unmarshal str") as caught:
                 await provider.image_model(MODEL).generate("a", extra={"width": "x"})
@@ -299,57 +369,82 @@ class TestVersions:
 
 
 class TestEdits:
-    async def test_where_they_are_honoured(self, url: str, server: Ollama, picture: Picture) -> None:
+    async def test_where_they_are_honored(self, url: str, server: Ollama, image: Image) -> None:
         server.version = "0.15.4"
-        first, second = picture(80, 48), picture(32, 32, "red", "JPEG")
+        first, second = image(80, 48), image(32, 32, "red", "JPEG")
         async with md.Ollama(url) as provider:
-            result = await provider.image_model(FLUX).generate("a red fox", steps=3, seed=7, images=[first, second])
+            result = await provider.image_model(FLUX).generate(
+                "a red fox", steps=3, seed=7, images=[first, second]
+            )
         [job] = server.jobs
         assert job["images"] == [fingerprint(first.data), fingerprint(second.data)]
         assert (result.image.width, result.image.height) == (80, 48)
-        assert pixel(result.image) == colour(
-            WANTED | {"model": FLUX, "width": 80, "images": [fingerprint(first.data), fingerprint(second.data)]}
+        assert pixel(result.image) == color(
+            WANTED
+            | {
+                "model": FLUX,
+                "width": 80,
+                "images": [fingerprint(first.data), fingerprint(second.data)],
+            }
         )
         assert result.warnings == ()
 
     @pytest.mark.parametrize(
-        ("fields", "named"), [({"size": "64x64"}, ["size"]), ({"aspect": "1:1", "megapixels": 1}, ["aspect", "megapixels"])]
+        ("fields", "named"),
+        [
+            ({"size": "64x64"}, ["size"]),
+            ({"aspect": "1:1", "megapixels": 1}, ["aspect", "megapixels"]),
+        ],
     )
-    async def test_the_first_picture_says_how_large(
-        self, url: str, server: Ollama, picture: Picture, fields: dict[str, Any], named: list[str]
+    async def test_the_first_image_says_how_large(
+        self, url: str, server: Ollama, image: Image, fields: dict[str, Any], named: list[str]
     ) -> None:
         server.version = "0.15.0"
         async with md.Ollama(url) as provider:
-            result = await provider.image_model(FLUX).generate("a", steps=1, images=[picture(80, 48)], **fields)
+            result = await provider.image_model(FLUX).generate(
+                "a", steps=1, images=[image(80, 48)], **fields
+            )
         assert (result.image.width, result.image.height) == (80, 48)
         assert sorted(words(result)) == [("UNSUPPORTED_FIELD", name) for name in named]
 
     @pytest.mark.parametrize("version", ["0.14.3", "0.15.5", "0.32.5"])
-    async def test_where_they_would_be_ignored_nothing_is_sent(self, url: str, server: Ollama, picture: Picture, version: str) -> None:
+    async def test_where_they_would_be_ignored_nothing_is_sent(
+        self, url: str, server: Ollama, image: Image, version: str
+    ) -> None:
         server.version = version
         async with md.Ollama(url) as provider:
-            with pytest.raises(md.UnsupportedError, match="silently ignored by the engine") as caught:
-                await provider.image_model(FLUX).generate("a", images=[picture()])
+            with pytest.raises(
+                md.UnsupportedError, match="silently ignored by the engine"
+            ) as caught:
+                await provider.image_model(FLUX).generate("a", images=[image()])
         assert caught.value.field == "images"
         assert server.jobs == []
 
     @pytest.mark.parametrize(
-        ("model", "count", "masked", "field"), [(FLUX, 3, False, "images"), (FLUX, 1, True, "mask"), (MODEL, 1, False, "images")]
+        ("model", "count", "masked", "field"),
+        [(FLUX, 3, False, "images"), (FLUX, 1, True, "mask"), (MODEL, 1, False, "images")],
     )
     async def test_what_an_edit_may_not_be(
-        self, url: str, server: Ollama, picture: Picture, model: str, count: int, masked: bool, field: str
+        self,
+        url: str,
+        server: Ollama,
+        image: Image,
+        model: str,
+        count: int,
+        masked: bool,
+        field: str,
     ) -> None:
         server.version = "0.15.4"
         async with md.Ollama(url) as provider:
             with pytest.raises(md.UnsupportedError) as caught:
-                mask = picture(mode="L", colour="white") if masked else None
-                await provider.image_model(model).generate("a", images=[picture()] * count, mask=mask)
+                mask = image(mode="L", color="white") if masked else None
+                await provider.image_model(model).generate("a", images=[image()] * count, mask=mask)
         assert caught.value.field == field
         assert server.jobs == []
 
 
 class TestFailures:
-    async def test_done_without_a_picture(self, url: str, server: Ollama) -> None:
+    async def test_done_without_an_image(self, url: str, server: Ollama) -> None:
         server.outcome = "no_image"
         async with md.Ollama(url) as provider:
             model = provider.image_model(MODEL)
@@ -358,7 +453,7 @@ class TestFailures:
             assert caught.value.retryable
             assert (caught.value.provider, caught.value.model) == ("ollama", MODEL)
             server.outcome = "success"
-            assert pixel((await model.generate("a red fox", **SMALL)).image) == colour(WANTED)
+            assert pixel((await model.generate("a red fox", **SMALL)).image) == color(WANTED)
         assert len(server.jobs) == 2, "a job that has begun is never sent twice"
 
     @pytest.mark.parametrize("listening", [True, False])
@@ -366,12 +461,18 @@ class TestFailures:
         ("outcome", "kind", "says"),
         [
             ("crash", md.BackendError, CRASHED),
-            ("cut", md.StreamBrokenError, "ended before the picture"),
+            ("cut", md.StreamBrokenError, "ended before the image"),
             ("dropped", md.StreamBrokenError, "broke off"),
         ],
     )
     async def test_a_stream_that_fails(
-        self, url: str, server: Ollama, listening: bool, outcome: str, kind: type[md.MajordomoError], says: str
+        self,
+        url: str,
+        server: Ollama,
+        listening: bool,
+        outcome: str,
+        kind: type[md.MajordomoError],
+        says: str,
     ) -> None:
         server.outcome = outcome
         events: list[Any] = []
@@ -385,7 +486,7 @@ class TestFailures:
                 else:
                     await model.generate("a red fox", **SMALL)
             server.outcome = "success"
-            assert pixel((await model.generate("a red fox", **SMALL)).image) == colour(WANTED)
+            assert pixel((await model.generate("a red fox", **SMALL)).image) == color(WANTED)
         assert type(caught.value) is kind
         assert (caught.value.provider, caught.value.model) == ("ollama", MODEL)
         assert events == ([imagegen.Step(1, 3)] if listening else [])
@@ -415,12 +516,14 @@ class TestFailures:
             return 0.0
 
         provider = md.Ollama(url)
-        provider._caller.fraction = relieve
+        provider._client.fraction = relieve
         async with provider:
             result = await provider.image_model(MODEL).generate("a red fox", **SMALL)
-        assert pixel(result.image) == colour(WANTED)
+        assert pixel(result.image) == color(WANTED)
 
-    async def test_whoever_leaves_stops_the_work_and_gives_back_the_place(self, url: str, server: Ollama) -> None:
+    async def test_whoever_leaves_stops_the_work_and_gives_back_the_place(
+        self, url: str, server: Ollama
+    ) -> None:
         server.hold()
         async with md.Ollama(url) as provider:
             model = provider.image_model(MODEL)
@@ -431,7 +534,7 @@ class TestFailures:
             assert await anyio.to_thread.run_sync(server.left)
             server.release()
             with anyio.fail_after(5):
-                assert pixel((await model.generate("a red fox", **SMALL)).image) == colour(WANTED)
+                assert pixel((await model.generate("a red fox", **SMALL)).image) == color(WANTED)
 
     async def test_the_next_in_line_hears_its_place(self, url: str, server: Ollama) -> None:
         server.hold()
@@ -456,7 +559,9 @@ class TestFailures:
         assert isinstance(events[-1], imagegen.Done)
 
     @pytest.mark.parametrize("kind", ["application/json", "application/x-ndjson", "text/plain"])
-    async def test_what_the_answer_calls_itself_does_not_matter(self, serve: Serve, picture: Picture, kind: str) -> None:
+    async def test_what_the_answer_calls_itself_does_not_matter(
+        self, serve: Serve, image: Image, kind: str
+    ) -> None:
         def handler(peer: Peer) -> None:
             while (seen := peer.request()) is not None:
                 if seen.path == "/api/version":
@@ -464,14 +569,16 @@ class TestFailures:
                 elif seen.path == "/api/show":
                     peer.reply({"capabilities": ["image"]})
                 else:
-                    peer.reply({"done": True, "image": picture().to_base64()}, headers={"content-type": kind})
+                    peer.reply(
+                        {"done": True, "image": image().to_base64()}, headers={"content-type": kind}
+                    )
 
         async with md.Ollama(serve(handler).url) as provider:
             model = provider.image_model(MODEL)
             assert (await model.generate("a", seed=5)).details[0].seed == 5
             async with model.stream("a", seed=5) as stream:
                 assert [type(event) async for event in stream] == [imagegen.Done]
-            assert stream.result.image == picture()
+            assert stream.result.image == image()
             assert stream.result.details[0].seed == 5
 
 
@@ -487,9 +594,17 @@ class TestCatalogue:
         assert {model.loaded for model in found.values()} == {None}
 
     @pytest.mark.parametrize(
-        ("version", "flux"), [("0.15.4", {"image", "edit"}), ("0.15.5", {"image"}), ("0.32.5", {"image"}), ("0.32.6", set())]
+        ("version", "flux"),
+        [
+            ("0.15.4", {"image", "edit"}),
+            ("0.15.5", {"image"}),
+            ("0.32.5", {"image"}),
+            ("0.32.6", set()),
+        ],
     )
-    async def test_capabilities_are_those_of_the_version(self, url: str, server: Ollama, version: str, flux: set[str]) -> None:
+    async def test_capabilities_are_those_of_the_version(
+        self, url: str, server: Ollama, version: str, flux: set[str]
+    ) -> None:
         server.version = version
         async with md.Ollama(url) as provider:
             found = {model.id: model for model in await provider.models()}
@@ -501,7 +616,10 @@ class TestCatalogue:
                 if seen.path == "/api/version":
                     peer.reply({"version": "0.40.0"})
                 elif seen.path == "/api/tags":
-                    listed = {"model": "llava", "capabilities": ["completion", "vision", "tools", "thinking", "insert"]}
+                    listed = {
+                        "model": "llava",
+                        "capabilities": ["completion", "vision", "tools", "thinking", "insert"],
+                    }
                     peer.reply({"models": [{"name": "a:latest"}, listed, {"name": 5}, "x"]})
                 else:
                     peer.reply({"models": [{"name": "llava"}]})
@@ -509,7 +627,11 @@ class TestCatalogue:
         with md.Ollama(serve(handler).url) as provider:
             first, second = provider.models_sync()
         assert (first.id, first.capabilities, first.loaded) == ("a:latest", frozenset(), False)
-        assert (second.id, second.capabilities, second.loaded) == ("llava", {"chat", "vision", "tools", "thinking"}, True)
+        assert (second.id, second.capabilities, second.loaded) == (
+            "llava",
+            {"chat", "vision", "tools", "thinking"},
+            True,
+        )
 
     async def test_health(self, url: str, loopback: Loopback) -> None:
         async with md.Ollama(url) as provider:

@@ -42,7 +42,7 @@ def offline() -> Any:
     """The conversation as Offline has it: what every other must come to."""
     import asyncio
 
-    return asyncio.run(converse(md.Offline().model("clerk")))
+    return asyncio.run(converse(md.Offline().model("rules")))
 
 
 def said(conversation: Any) -> list[llm.Message]:
@@ -51,23 +51,32 @@ def said(conversation: Any) -> list[llm.Message]:
 
 def test_every_provider_that_chats_is_here() -> None:
     drawing = {"automatic1111", "comfyui", "stablediffusion"}
-    assert {backend.name.partition(" ")[0] for backend in BACKENDS} == provider_names() - drawing - {"offline"}
+    assert {
+        backend.name.partition(" ")[0] for backend in BACKENDS
+    } == provider_names() - drawing - {"offline"}
 
 
 def test_offline_has_everything_in_it(offline: Any) -> None:
-    assert [turn.roles for turn in offline.turns] == [("assistant",), ("assistant", "tool", "assistant"), ("assistant",), ("assistant",)]
-    assert (offline.turns[1].calls[0][0], offline.turns[1].pictures) == ("draw_picture", ((128, 96),))
+    assert [turn.roles for turn in offline.turns] == [
+        ("assistant",),
+        ("assistant", "tool", "assistant"),
+        ("assistant",),
+        ("assistant",),
+    ]
+    assert (offline.turns[1].calls[0][0], offline.turns[1].images) == ("draw_image", ((128, 96),))
     assert offline.turns[2].output == example.Size(width=128, height=96)
 
 
 class Blocking(llm.Model):
-    """A model of which only the blocking colour is used, from a thread."""
+    """A model of which only the blocking color is used, from a thread."""
 
     def __init__(self, model: llm.Model) -> None:
         self.id, self.provider, self._model = model.id, model.provider, model
 
     async def generate(self, messages: Any, *options: Any, **overrides: Any) -> llm.Reply:
-        return await anyio.to_thread.run_sync(lambda: self.generate_sync(messages, *options, **overrides))
+        return await anyio.to_thread.run_sync(
+            lambda: self.generate_sync(messages, *options, **overrides)
+        )
 
     @asynccontextmanager
     async def stream(self, messages: Any, *options: Any, **overrides: Any) -> AsyncIterator[Any]:  # type: ignore[override]
@@ -102,28 +111,43 @@ class _Told:
 
 
 @each
-async def test_the_conversation_is_the_same_with_every_backend(backend: Backend, serve: Serve, offline: Any) -> None:
+async def test_the_conversation_is_the_same_with_every_backend(
+    backend: Backend, serve: Serve, offline: Any
+) -> None:
     server = serve(backend.server(said(offline), True))
     async with backend.connect(server.url) as provider:
         talk = await converse(provider.model(backend.model, md.with_reasoning("low")))
     assert talk == offline
-    assert len([seen for seen in server.seen if seen.method == "POST" and seen.path != "/api/show"]) == len(said(offline))
-    thought = [part.text for message in talk.history for part in message.parts if isinstance(part, llm.ThinkingPart) and part.text]
+    assert len(
+        [seen for seen in server.seen if seen.method == "POST" and seen.path != "/api/show"]
+    ) == len(said(offline))
+    thought = [
+        part.text
+        for message in talk.history
+        for part in message.parts
+        if isinstance(part, llm.ThinkingPart) and part.text
+    ]
     assert thought == ([THOUGHT] * 5 if backend.shows_thoughts else [])
 
 
 @each
-@pytest.mark.parametrize("everywhere", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["the next", "all"])
-def test_the_blocking_colour_comes_to_the_same_and_goes_on_with_any_other_backend(
+@pytest.mark.parametrize(
+    "everywhere", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["the next", "all"]
+)
+def test_the_blocking_color_comes_to_the_same_and_goes_on_with_any_other_backend(
     backend: Backend, everywhere: bool, serve: Serve, offline: Any
 ) -> None:
-    """Begun here, with thoughts, calls and pictures; continued there, as it is and as kept in JSON."""
+    """Begun here, with thoughts, calls and images; continued there, as it is and as kept in JSON."""
     place = BACKENDS.index(backend)
     others = BACKENDS if everywhere else [backend, BACKENDS[(place + 1) % len(BACKENDS)]]
     last = [llm.assistant("It was a pleasure.")] * 2
-    home = serve(backend.server([*said(offline), *last], True))  # a signature is good where it was made
+    home = serve(
+        backend.server([*said(offline), *last], True)
+    )  # a signature is good where it was made
     with backend.connect(home.url) as provider:
-        begun = anyio.run(converse, Blocking(provider.model(backend.model, md.with_reasoning("low"))))
+        begun = anyio.run(
+            converse, Blocking(provider.model(backend.model, md.with_reasoning("low")))
+        )
     assert begun == offline
     kept = md.load_messages(md.dump_messages(begun.history))
     for other in others:
@@ -131,17 +155,23 @@ def test_the_blocking_colour_comes_to_the_same_and_goes_on_with_any_other_backen
         with other.connect(server.url) as provider:
             for history in (begun.history, kept):
                 reply = provider.model(other.model).generate_sync([*history, md.user("Thank you.")])
-                assert (reply.text, reply.finish_reason) == ("It was a pleasure.", "stop"), other.name
-    reply = md.Offline().model("clerk").generate_sync([*kept, md.user("Once more: its size?")])
-    assert reply.text == "The picture is 128 x 96 pixels, PNG."
+                assert (reply.text, reply.finish_reason) == ("It was a pleasure.", "stop"), (
+                    other.name
+                )
+    reply = md.Offline().model("rules").generate_sync([*kept, md.user("Once more: its size?")])
+    assert reply.text == "The image is 128 x 96 pixels, PNG."
 
 
 @each
 def test_what_offline_began_goes_on_elsewhere(backend: Backend, serve: Serve, offline: Any) -> None:
-    with backend.connect(serve(backend.server([llm.assistant("It was a pleasure.")], False)).url) as provider:
-        reply = provider.model(backend.model).generate_sync([*offline.history, md.user("Thank you.")])
+    with backend.connect(
+        serve(backend.server([llm.assistant("It was a pleasure.")], False)).url
+    ) as provider:
+        reply = provider.model(backend.model).generate_sync(
+            [*offline.history, md.user("Thank you.")]
+        )
     assert reply.text == "It was a pleasure."
 
 
 async def test_offline_comes_to_the_same_in_either_loop(offline: Any) -> None:
-    assert await converse(md.Offline().model("clerk")) == offline
+    assert await converse(md.Offline().model("rules")) == offline

@@ -14,10 +14,10 @@ import pytest
 
 import majordomo as md
 from majordomo import imagegen, llm
-from majordomo.queueing.resource_group import Holder, ResourceGroup, named_group
+from majordomo.queueing.resource_group import ModelLease, ResourceGroup, named_group
 from majordomo.settings import Rate
 from majordomo.transport_types import Deadline
-from tests.support.loopback import Handler, Loopback, Peer, chat, delta, images
+from tests.support.loopback import Handler, Loopback, Peer, chat, delta, images_reply
 
 Serve = Callable[[Handler], Loopback]
 pytestmark = pytest.mark.anyio
@@ -26,8 +26,8 @@ pytestmark = pytest.mark.anyio
 class Box:
     """A llama-swap and an Ollama in one: `running` calls at once, as the GPU sees it; each work lasts until `go` or is instant."""
 
-    def __init__(self, picture: bytes, *, instant: bool = True) -> None:
-        self.picture = picture
+    def __init__(self, image: bytes, *, instant: bool = True) -> None:
+        self.image = image
         self.instant = instant
         self.lock = threading.Condition()
         self.running = self.most = 0
@@ -56,7 +56,9 @@ class Box:
             body = seen.json
             if seen.path == "/api/generate" and body.get("keep_alive") == 0:
                 self.unloaded.append(body["model"])
-                peer.reply({"model": body["model"], "response": "", "done": True, "done_reason": "unload"})
+                peer.reply(
+                    {"model": body["model"], "response": "", "done": True, "done_reason": "unload"}
+                )
                 continue
             with self.lock:
                 self.running += 1
@@ -69,10 +71,15 @@ class Box:
                 self.done.append(body["model"])
             if seen.path == "/api/chat":
                 peer.reply(
-                    {"model": body["model"], "message": {"role": "assistant", "content": "calm"}, "done": True, "done_reason": "stop"}
+                    {
+                        "model": body["model"],
+                        "message": {"role": "assistant", "content": "calm"},
+                        "done": True,
+                        "done_reason": "stop",
+                    }
                 )
             elif seen.path.endswith("/images/generations"):
-                peer.reply(images(self.picture))
+                peer.reply(images_reply(self.image))
             elif body.get("stream"):
                 peer.begin()
                 peer.chunk(delta("calm") + delta({}, "stop") + b"data: [DONE]\n\n")
@@ -82,15 +89,21 @@ class Box:
 
 
 @pytest.fixture
-def picture(picture: Callable[..., md.ImagePart]) -> bytes:
-    return picture(64, 64).data
+def image_bytes(image: Callable[..., md.ImagePart]) -> bytes:
+    return image(64, 64).data
 
 
-async def test_chat_and_pictures_of_two_providers_take_turns(serve: Serve, picture: bytes) -> None:
-    box = Box(picture)
+async def test_chat_and_images_of_two_providers_take_turns(
+    serve: Serve, image_bytes: bytes
+) -> None:
+    box = Box(image_bytes)
     url = serve(box).url
     gpu = ResourceGroup("box")
-    async with md.LlamaSwap(url, gpu=gpu) as swap, md.Ollama(url, gpu=gpu) as ollama, anyio.create_task_group() as group:
+    async with (
+        md.LlamaSwap(url, gpu=gpu) as swap,
+        md.Ollama(url, gpu=gpu) as ollama,
+        anyio.create_task_group() as group,
+    ):
         for _ in range(8):
             group.start_soon(swap.model("qwen").generate, "a")
             group.start_soon(swap.image_model("sdxl").generate, "a")
@@ -100,10 +113,12 @@ async def test_chat_and_pictures_of_two_providers_take_turns(serve: Serve, pictu
     assert (gpu.running, gpu.waiting) == (0, 0)
 
 
-async def test_who_waits_is_told_its_place_in_streams_of_both_kinds(serve: Serve, picture: bytes) -> None:
-    box = Box(picture, instant=False)
+async def test_who_waits_is_told_its_place_in_streams_of_both_kinds(
+    serve: Serve, image_bytes: bytes
+) -> None:
+    box = Box(image_bytes, instant=False)
     gpu = ResourceGroup("box")
-    told: dict[str, list[Any]] = {"chat": [], "picture": []}
+    told: dict[str, list[Any]] = {"chat": [], "image": []}
     async with md.LlamaSwap(serve(box).url, gpu=gpu) as swap:
 
         async def talk() -> None:
@@ -114,7 +129,7 @@ async def test_who_waits_is_told_its_place_in_streams_of_both_kinds(serve: Serve
         async def draw() -> None:
             async with swap.image_model("sdxl").stream("a") as stream:
                 async for event in stream:
-                    told["picture"].append(event)
+                    told["image"].append(event)
 
         async with anyio.create_task_group() as group:
             group.start_soon(swap.model("qwen").generate, "first")
@@ -124,24 +139,26 @@ async def test_who_waits_is_told_its_place_in_streams_of_both_kinds(serve: Serve
             while not told["chat"]:
                 await anyio.sleep(0.005)
             group.start_soon(draw)
-            while not told["picture"]:
+            while not told["image"]:
                 await anyio.sleep(0.005)
             box.release(3)
     assert told["chat"][0] == llm.Queued(1)
     assert isinstance(told["chat"][-1], llm.Done)
-    assert told["picture"][:2] == [imagegen.Queued(2), imagegen.Queued(1)]
-    assert isinstance(told["picture"][-1], imagegen.Done)
+    assert told["image"][:2] == [imagegen.Queued(2), imagegen.Queued(1)]
+    assert isinstance(told["image"][-1], imagegen.Done)
 
 
-async def test_a_caller_with_many_calls_does_not_keep_another_waiting(serve: Serve, picture: bytes) -> None:
-    box = Box(picture, instant=False)
+async def test_a_user_id_with_many_calls_does_not_keep_another_waiting(
+    serve: Serve, image_bytes: bytes
+) -> None:
+    box = Box(image_bytes, instant=False)
     finished: list[str] = []
     async with md.LlamaSwap(serve(box).url, gpu=ResourceGroup("box")) as swap:
         chat_model = swap.model("qwen")
 
-        async def ask(caller: str) -> None:
-            await chat_model.generate("a", caller=caller)
-            finished.append(caller)
+        async def ask(user_id: str) -> None:
+            await chat_model.generate("a", user_id=user_id)
+            finished.append(user_id)
 
         async with anyio.create_task_group() as group:
             for _ in range(6):
@@ -157,8 +174,10 @@ async def test_a_caller_with_many_calls_does_not_keep_another_waiting(serve: Ser
     assert finished.count("greedy") == 6
 
 
-async def test_before_another_model_begins_the_idle_one_is_unloaded(serve: Serve, picture: bytes) -> None:
-    box = Box(picture)
+async def test_before_another_model_begins_the_idle_one_is_unloaded(
+    serve: Serve, image_bytes: bytes
+) -> None:
+    box = Box(image_bytes)
     url = serve(box).url
     gpu = ResourceGroup("box", unload=True)
     async with md.LlamaSwap(url, gpu=gpu) as swap, md.Ollama(url, gpu=gpu) as ollama:
@@ -174,10 +193,22 @@ async def test_before_another_model_begins_the_idle_one_is_unloaded(serve: Serve
     assert box.unloaded == ["qwen", "sdxl", "gemma", "other"]
 
 
-async def test_a_backend_that_cannot_unload_is_no_reason_not_to_go_on(serve: Serve, picture: bytes) -> None:
-    box = Box(picture)
+async def test_a_backend_that_cannot_unload_is_no_reason_not_to_go_on(
+    serve: Serve, image_bytes: bytes
+) -> None:
+    box = Box(image_bytes)
     gpu = ResourceGroup("box", unload=True)
-    dead = md.LlamaSwap(serve(lambda peer: (peer.request(), peer.reply(chat("a")), peer.request(), peer.reply(b"", 500))).url, gpu=gpu)
+    dead = md.LlamaSwap(
+        serve(
+            lambda peer: (
+                peer.request(),
+                peer.reply(chat("a")),
+                peer.request(),
+                peer.reply(b"", 500),
+            )
+        ).url,
+        gpu=gpu,
+    )
     async with dead, md.LlamaSwap(serve(box).url, gpu=gpu, retries=md.Retries(attempts=1)) as swap:
         await dead.model("a").generate("a")
         with anyio.fail_after(10):
@@ -193,23 +224,25 @@ async def test_who_gives_up_while_others_are_unloaded_leaves_that_to_the_next() 
         if not cancelled.is_set():
             await anyio.sleep_forever()
 
-    gpu = ResourceGroup("box", places=2, unload=True)
-    first, second, third = (Holder(1, name, functools.partial(release, name)) for name in ("a", "b", "c"))
+    gpu = ResourceGroup("box", slots=2, unload=True)
+    first, second, third = (
+        ModelLease(1, name, functools.partial(release, name)) for name in ("a", "b", "c")
+    )
     for holder in (first, second):
-        await gpu.enter(Deadline(md.Timeout()), holder=holder)
+        await gpu.acquire(Deadline(md.Timeout()), lease=holder)
     for holder in (first, second):
-        gpu.leave(holder)
+        gpu.release(holder)
     async with anyio.create_task_group() as group:
-        group.start_soon(functools.partial(gpu.enter, Deadline(md.Timeout()), holder=third))
+        group.start_soon(functools.partial(gpu.acquire, Deadline(md.Timeout()), lease=third))
         await anyio.wait_all_tasks_blocked()
         group.cancel_scope.cancel()
     assert len(asked) == 1
     asked.clear()
     cancelled.set()
     with anyio.fail_after(5):
-        await gpu.enter(Deadline(md.Timeout()), holder=third)
+        await gpu.acquire(Deadline(md.Timeout()), lease=third)
     assert sorted(asked) == ["a", "b"]
-    gpu.leave(third)
+    gpu.release(third)
     assert (gpu.running, gpu.waiting) == (0, 0)
 
 
@@ -222,12 +255,12 @@ async def test_a_model_that_is_just_being_unloaded_begins_when_it_is_gone() -> N
         order.append("unloaded")
 
     async def begin(model: str) -> None:
-        await gpu.enter(Deadline(md.Timeout()), holder=Holder(1, model, release))
+        await gpu.acquire(Deadline(md.Timeout()), lease=ModelLease(1, model, release))
         order.append(model)
 
-    gpu = ResourceGroup("box", places=2, unload=True)
+    gpu = ResourceGroup("box", slots=2, unload=True)
     await begin("a")
-    gpu.leave(Holder(1, "a"))
+    gpu.release(ModelLease(1, "a"))
     async with anyio.create_task_group() as group:
         group.start_soon(begin, "b")
         await anyio.wait_all_tasks_blocked()
@@ -245,13 +278,13 @@ async def test_what_goes_wrong_with_another_providers_unloading_is_not_this_call
 
     gpu = ResourceGroup("box", unload=True)
     for model in ("a", "b"):
-        await gpu.enter(Deadline(md.Timeout()), holder=Holder(1, model, release))
-        gpu.leave(Holder(1, model))
+        await gpu.acquire(Deadline(md.Timeout()), lease=ModelLease(1, model, release))
+        gpu.release(ModelLease(1, model))
     assert (gpu.running, gpu.waiting) == (0, 0)
 
 
-async def test_a_group_keeps_no_provider_alive(serve: Serve, picture: bytes) -> None:
-    url = serve(Box(picture)).url
+async def test_a_group_keeps_no_provider_alive(serve: Serve, image_bytes: bytes) -> None:
+    url = serve(Box(image_bytes)).url
     gpu = ResourceGroup("box")
     async with md.LlamaSwap(url, gpu=gpu) as swap:
         await swap.model("qwen").generate("a")
@@ -261,9 +294,12 @@ async def test_a_group_keeps_no_provider_alive(serve: Serve, picture: bytes) -> 
     assert gone() is None
 
 
-async def test_a_full_line_says_so_at_once(serve: Serve, picture: bytes) -> None:
-    box = Box(picture, instant=False)
-    async with md.LlamaSwap(serve(box).url, gpu=ResourceGroup("box", queue=1)) as swap, anyio.create_task_group() as group:
+async def test_a_full_line_says_so_at_once(serve: Serve, image_bytes: bytes) -> None:
+    box = Box(image_bytes, instant=False)
+    async with (
+        md.LlamaSwap(serve(box).url, gpu=ResourceGroup("box", max_queue=1)) as swap,
+        anyio.create_task_group() as group,
+    ):
         group.start_soon(swap.model("qwen").generate, "a")
         await anyio.to_thread.run_sync(box.until, lambda: box.running == 1)
         group.start_soon(swap.model("qwen").generate, "a")
@@ -272,12 +308,21 @@ async def test_a_full_line_says_so_at_once(serve: Serve, picture: bytes) -> None
             await swap.image_model("sdxl").generate("a")
         box.release(2)
     error = caught.value
-    assert (error.code, error.provider, error.model, error.retryable, error.status) == ("QUEUE_FULL", "llamaswap", "sdxl", True, None)
+    assert (error.code, error.provider, error.model, error.retryable, error.status) == (
+        "QUEUE_FULL",
+        "llamaswap",
+        "sdxl",
+        True,
+        None,
+    )
 
 
-async def test_max_queue_bounds_the_line_of_a_provider(serve: Serve, picture: bytes) -> None:
-    box = Box(picture, instant=False)
-    async with md.LlamaSwap(serve(box).url, max_concurrency=1, max_queue=0) as swap, anyio.create_task_group() as group:
+async def test_max_queue_bounds_the_line_of_a_provider(serve: Serve, image_bytes: bytes) -> None:
+    box = Box(image_bytes, instant=False)
+    async with (
+        md.LlamaSwap(serve(box).url, max_concurrency=1, max_queue=0) as swap,
+        anyio.create_task_group() as group,
+    ):
         group.start_soon(swap.model("qwen").generate, "a")
         await anyio.to_thread.run_sync(box.until, lambda: box.running == 1)
         with pytest.raises(md.OverloadedError) as caught:
@@ -288,8 +333,10 @@ async def test_max_queue_bounds_the_line_of_a_provider(serve: Serve, picture: by
     assert caught.value.code == "QUEUE_FULL"
 
 
-async def test_a_rate_counts_the_tokens_of_replies(serve: Serve, picture: bytes) -> None:
-    async with md.LlamaSwap(serve(Box(picture)).url, rate=Rate(tokens_per_minute=60), timeout=md.Timeout(queue=5)) as swap:
+async def test_a_rate_counts_the_tokens_of_replies(serve: Serve, image_bytes: bytes) -> None:
+    async with md.LlamaSwap(
+        serve(Box(image_bytes)).url, rate=Rate(tokens_per_minute=60), timeout=md.Timeout(queue=5)
+    ) as swap:
         await swap.model("qwen").generate("a")
         with pytest.raises(md.RateLimitError) as caught:
             await swap.model("qwen").generate("a")
@@ -301,17 +348,19 @@ async def test_a_rate_counts_the_tokens_of_replies(serve: Serve, picture: bytes)
 @pytest.mark.slow
 async def test_ten_thousand_calls_wait_and_all_give_up_without_a_trace() -> None:
     gpu = ResourceGroup("box")
-    painter = md.Offline(gpu=gpu).image_model("sketch")
-    holding = ResourceGroup.enter
+    image_model = md.Offline(gpu=gpu).image_model("renderer")
+    holding = ResourceGroup.acquire
     async with anyio.create_task_group() as group:
         await holding(gpu, _deadline())
         for number in range(10_000):
-            group.start_soon(lambda number=number: painter.generate("a", caller=str(number % 100)))  # type: ignore[misc]
+            group.start_soon(
+                lambda number=number: image_model.generate("a", user_id=str(number % 100))
+            )  # type: ignore[misc]
         await anyio.wait_all_tasks_blocked()
         assert gpu.waiting > 0
         group.cancel_scope.cancel()
     assert gpu.waiting == 0
-    gpu.leave()
+    gpu.release()
     assert gpu.running == 0
 
 
@@ -321,8 +370,8 @@ def _deadline() -> Any:
     return Deadline(md.Timeout(queue=60))
 
 
-def test_one_line_serves_all_event_loops_and_threads(serve: Serve, picture: bytes) -> None:
-    box = Box(picture)
+def test_one_line_serves_all_event_loops_and_threads(serve: Serve, image_bytes: bytes) -> None:
+    box = Box(image_bytes)
     gpu = ResourceGroup("box")
     url = serve(box).url
     failures: list[BaseException] = []
@@ -343,7 +392,10 @@ def test_one_line_serves_all_event_loops_and_threads(serve: Serve, picture: byte
             for _ in range(10):
                 swap.model("blocking").generate_sync("a")
 
-    threads = [threading.Thread(target=in_a_loop, args=(backend,)) for backend in ("asyncio", "trio", "asyncio")]
+    threads = [
+        threading.Thread(target=in_a_loop, args=(backend,))
+        for backend in ("asyncio", "trio", "asyncio")
+    ]
     threads.append(threading.Thread(target=blocking))
     for thread in threads:
         thread.start()
@@ -355,8 +407,10 @@ def test_one_line_serves_all_event_loops_and_threads(serve: Serve, picture: byte
     assert (gpu.running, gpu.waiting) == (0, 0)
 
 
-async def test_who_is_cancelled_while_it_waits_leaves_the_line(serve: Serve, picture: bytes) -> None:
-    box = Box(picture, instant=False)
+async def test_who_is_cancelled_while_it_waits_leaves_the_line(
+    serve: Serve, image_bytes: bytes
+) -> None:
+    box = Box(image_bytes, instant=False)
     gpu = ResourceGroup("box")
     async with md.LlamaSwap(serve(box).url, gpu=gpu) as swap, anyio.create_task_group() as group:
         group.start_soon(swap.model("qwen").generate, "a")
@@ -373,9 +427,9 @@ async def test_who_is_cancelled_while_it_waits_leaves_the_line(serve: Serve, pic
     assert box.done == ["qwen"]
 
 
-async def test_a_stream_left_early_gives_its_place_back(serve: Serve, picture: bytes) -> None:
+async def test_a_stream_left_early_gives_its_place_back(serve: Serve, image_bytes: bytes) -> None:
     gpu = ResourceGroup("box")
-    async with md.LlamaSwap(serve(Box(picture)).url, gpu=gpu) as swap:
+    async with md.LlamaSwap(serve(Box(image_bytes)).url, gpu=gpu) as swap:
         async with swap.model("qwen").stream("a") as stream:
             async for event in stream:
                 if isinstance(event, llm.TextDelta):
@@ -385,12 +439,16 @@ async def test_a_stream_left_early_gives_its_place_back(serve: Serve, picture: b
 
 def test_a_name_means_the_same_group_as_long_as_somebody_uses_it() -> None:
     first, second = md.LlamaSwap(gpu="cellar"), md.Ollama(gpu="cellar")
-    assert first._caller.gate._gpu is second._caller.gate._gpu is named_group("cellar")
-    with pytest.raises(md.ConfigurationError, match="another places"):
-        named_group("cellar", places=3)
+    assert (
+        first._client.admission._resource_group
+        is second._client.admission._resource_group
+        is named_group("cellar")
+    )
+    with pytest.raises(md.ConfigurationError, match="another slots"):
+        named_group("cellar", slots=3)
     del first, second
     gc.collect()
-    assert named_group("cellar", places=3).places == 3
+    assert named_group("cellar", slots=3).slots == 3
 
 
 @pytest.mark.parametrize(
@@ -398,13 +456,17 @@ def test_a_name_means_the_same_group_as_long_as_somebody_uses_it() -> None:
     [({"gpu": 3}, "gpu"), ({"rate": 5}, "rate"), ({"max_queue": -1}, "max_queue"), ({"max_queue": True}, "max_queue"), ({"max_concurrency": 0}, "max_concurrency"), ({"gpu": ""}, "name")],
 )  # fmt: skip
 @pytest.mark.parametrize("provider", [md.LlamaSwap, md.Offline])
-def test_what_cannot_be_is_said_when_the_provider_is_made(provider: Any, keywords: dict[str, Any], field: str) -> None:
+def test_what_cannot_be_is_said_when_the_provider_is_made(
+    provider: Any, keywords: dict[str, Any], field: str
+) -> None:
     with pytest.raises(md.ConfigurationError) as caught:
         provider(**keywords)
     assert caught.value.details["field"] == field
 
 
-@pytest.mark.parametrize("settings", [{"places": 0}, {"places": True}, {"queue": -1}, {"name": ""}, {"name": "a\n"}])
+@pytest.mark.parametrize(
+    "settings", [{"slots": 0}, {"slots": True}, {"max_queue": -1}, {"name": ""}, {"name": "a\n"}]
+)
 def test_a_group_that_cannot_be_names_its_field(settings: dict[str, Any]) -> None:
     with pytest.raises(md.ConfigurationError) as caught:
         ResourceGroup(**settings)

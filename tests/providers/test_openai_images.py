@@ -1,4 +1,4 @@
-"""OpenAI's pictures against a server that refuses whatever is illegal for a model: nothing illegal is ever sent."""
+"""OpenAI's images against a server that refuses whatever is illegal for a model: nothing illegal is ever sent."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from PIL import Image
 import majordomo as md
 from majordomo import imagegen
 from tests.servers.hashed_images import fingerprint
-from tests.servers.openai_images import FAMILIES, OpenAIImages, colour
+from tests.servers.openai_images import FAMILIES, OpenAIImages, color
 from tests.servers.plain_client import halves
-from tests.support.loopback import Handler, Loopback, always, images, whole
+from tests.support.loopback import Handler, Loopback, always, images_reply, whole
 
 Serve = Callable[[Handler], Loopback]
 Picture = Callable[..., md.ImagePart]
@@ -42,8 +42,8 @@ def provider(wire: Loopback) -> Iterator[md.OpenAI]:
         yield made
 
 
-def dot(picture: md.ImagePart, at: tuple[int, int] = (0, 0)) -> Any:
-    return picture.to_pil().convert("RGB").getpixel(at)
+def dot(image: md.ImagePart, at: tuple[int, int] = (0, 0)) -> Any:
+    return image.to_pil().convert("RGB").getpixel(at)
 
 
 EVERYTHING: dict[str, dict[str, Any]] = {
@@ -81,16 +81,21 @@ async def test_whatever_is_asked_the_model_is_sent_only_what_it_takes(
     assert len(result.images) == fields.get("n", 1)
     warned = {warning.field for warning in result.warnings}
     for name, value in fields.items():
-        honoured = name in ("aspect", "megapixels", "previews", "n") or (
+        honored = name in ("aspect", "megapixels", "previews", "n") or (
             name in server.jobs[-1] and str(server.jobs[-1][name]) == str(value)
         )
         native = name == "output_format" and value == "png"
-        assert honoured or name in warned or native, f"{name} was lost without a word"
+        assert honored or name in warned or native, f"{name} was lost without a word"
 
 
 async def test_the_answer_is_told_whole(provider: md.OpenAI, server: OpenAIImages) -> None:
-    result = await provider.image_model("gpt-image-1.5").generate("a red fox", size="1536x1024", quality="low", output_format="webp")
-    assert all(abs(got - wanted) < 4 for got, wanted in zip(dot(result.image), colour(server.jobs[0]), strict=True)), "WebP loses a little"
+    result = await provider.image_model("gpt-image-1.5").generate(
+        "a red fox", size="1536x1024", quality="low", output_format="webp"
+    )
+    assert all(
+        abs(got - wanted) < 4
+        for got, wanted in zip(dot(result.image), color(server.jobs[0]), strict=True)
+    ), "WebP loses a little"
     assert result.image.mime == "image/webp"
     assert result.usage.output_tokens
     assert result.warnings == ()
@@ -98,7 +103,9 @@ async def test_the_answer_is_told_whole(provider: md.OpenAI, server: OpenAIImage
     assert server.jobs[0]["model"] == result.model == "gpt-image-1.5"
 
 
-async def test_a_model_that_draws_one_at_a_time_is_asked_several_times(provider: md.OpenAI, server: OpenAIImages) -> None:
+async def test_a_model_that_draws_one_at_a_time_is_asked_several_times(
+    provider: md.OpenAI, server: OpenAIImages
+) -> None:
     result = await provider.image_model("dall-e-3").generate("a", n=3)
     assert (len(result.images), len(server.jobs)) == (3, 3)
     assert result.details[2].revised_prompt
@@ -106,17 +113,24 @@ async def test_a_model_that_draws_one_at_a_time_is_asked_several_times(provider:
     assert (len(result.images), len(server.jobs)) == (12, 5)
 
 
-async def test_pictures_that_fail_do_not_cost_the_others(provider: md.OpenAI, server: OpenAIImages) -> None:
+async def test_images_that_fail_do_not_cost_the_others(
+    provider: md.OpenAI, server: OpenAIImages
+) -> None:
     server.failures = [(500, "server_error")]
     result = await provider.image_model("dall-e-3").generate("a", n=3)
     assert len(result.images) == 2
-    assert [(w.code, w.field) for w in result.warnings] == [("PICTURE_FAILED", "n"), ("COUNT_DIFFERS", "n")]
+    assert [(w.code, w.field) for w in result.warnings] == [
+        ("IMAGE_FAILED", "n"),
+        ("COUNT_DIFFERS", "n"),
+    ]
     server.failures = [(500, "server_error")] * 3
     with pytest.raises(md.BackendError):
         await provider.image_model("dall-e-3").generate("a", n=3)
 
 
-async def test_calls_that_would_all_fail_alike_are_not_made(wire: Loopback, server: OpenAIImages) -> None:
+async def test_calls_that_would_all_fail_alike_are_not_made(
+    wire: Loopback, server: OpenAIImages
+) -> None:
     async with md.OpenAI("wrong", wire.url + "/v1", max_concurrency=1) as provider:
         with pytest.raises(md.AuthenticationError):
             await provider.image_model("dall-e-3").generate("a", n=5)
@@ -125,9 +139,11 @@ async def test_calls_that_would_all_fail_alike_are_not_made(wire: Loopback, serv
 
 @pytest.mark.parametrize("edits", ["multipart", "json"])
 @pytest.mark.parametrize("model", GPT)
-async def test_editing(wire: Loopback, server: OpenAIImages, picture: Picture, model: str, edits: Any) -> None:
+async def test_editing(
+    wire: Loopback, server: OpenAIImages, image: Picture, model: str, edits: Any
+) -> None:
     async with md.OpenAI("k", wire.url + "/v1", edits=edits, retries=QUICK) as provider:
-        one, other = picture(64, 64, "red"), picture(64, 48, "blue", kind="JPEG")
+        one, other = image(64, 64, "red"), image(64, 48, "blue", kind="JPEG")
         await provider.image_model(model).generate("a hat", images=[one])
         await provider.image_model(model).generate("a hat", images=[one, other], n=2)
         mask = md.ImagePart(halves(0, 255, (32, 32)))
@@ -136,22 +152,29 @@ async def test_editing(wire: Loopback, server: OpenAIImages, picture: Picture, m
     assert server.jobs[0]["images"] == [fingerprint(Image.new("RGB", (64, 64), "red"))]
     width = result.image.width
     assert dot(result.image, (width // 8, 8)) == (255, 0, 0), "black keeps"
-    assert dot(result.image, (width - 8, 8)) == colour(server.jobs[2]), "white is repainted"
+    assert dot(result.image, (width - 8, 8)) == color(server.jobs[2]), "white is repainted"
 
 
-async def test_dall_e_2_edits_a_square_png_only(provider: md.OpenAI, server: OpenAIImages, picture: Picture) -> None:
+async def test_dall_e_2_edits_a_square_png_only(
+    provider: md.OpenAI, server: OpenAIImages, image: Picture
+) -> None:
     model = provider.image_model("dall-e-2")
-    assert len((await model.generate("a", images=[picture(64, 64, kind="JPEG")], size="256x256")).images) == 1
-    for given in ([picture(64, 48)], [picture(64, 64), picture(64, 64)]):
+    assert (
+        len((await model.generate("a", images=[image(64, 64, kind="JPEG")], size="256x256")).images)
+        == 1
+    )
+    for given in ([image(64, 48)], [image(64, 64), image(64, 64)]):
         with pytest.raises(md.UnsupportedError) as caught:
             await model.generate("a", images=given)
         assert caught.value.field == "images"
     with pytest.raises(md.UnsupportedError):
-        await provider.image_model("dall-e-3").generate("a", images=[picture(64, 64)])
+        await provider.image_model("dall-e-3").generate("a", images=[image(64, 64)])
     assert len(server.jobs) == 1
 
 
-async def test_a_prompt_longer_than_the_model_takes_is_refused_before_sending(provider: md.OpenAI, server: OpenAIImages) -> None:
+async def test_a_prompt_longer_than_the_model_takes_is_refused_before_sending(
+    provider: md.OpenAI, server: OpenAIImages
+) -> None:
     with pytest.raises(md.InvalidRequestError) as caught:
         await provider.image_model("dall-e-2").generate("x" * 1001)
     assert caught.value.field == "prompt"
@@ -166,24 +189,30 @@ async def test_strict_refuses_what_would_be_lost(wire: Loopback, server: OpenAII
     assert wire.seen == []
 
 
-async def test_unfinished_pictures_are_shown_to_who_listens(provider: md.OpenAI, server: OpenAIImages, wire: Loopback) -> None:
+async def test_unfinished_images_are_shown_to_who_listens(
+    provider: md.OpenAI, server: OpenAIImages, wire: Loopback
+) -> None:
     model = provider.image_model("gpt-image-1")
     async with model.stream("a red fox", previews=2) as stream:
         events = [event async for event in stream]
     assert [type(event).__name__ for event in events] == ["Preview", "Preview", "Done"]
-    assert dot(events[0].image) == colour(server.jobs[0], 0, 0)
-    assert dot(stream.result.image) == colour(server.jobs[0])
+    assert dot(events[0].image) == color(server.jobs[0], 0, 0)
+    assert dot(stream.result.image) == color(server.jobs[0])
     await model.generate("a red fox", previews=2)
     assert "stream" not in wire.seen[-1].json, "each costs tokens: nobody listens to generate()"
 
 
-async def test_a_server_that_ignores_the_stream_still_answers(provider: md.OpenAI, server: OpenAIImages) -> None:
+async def test_a_server_that_ignores_the_stream_still_answers(
+    provider: md.OpenAI, server: OpenAIImages
+) -> None:
     server.ignore_stream = True
     async with provider.image_model("gpt-image-1").stream("a", previews=2) as stream:
         assert [type(event).__name__ async for event in stream] == ["Done"]
 
 
-async def test_a_stream_without_its_end_is_broken(provider: md.OpenAI, server: OpenAIImages) -> None:
+async def test_a_stream_without_its_end_is_broken(
+    provider: md.OpenAI, server: OpenAIImages
+) -> None:
     server.cut_stream = True
     with pytest.raises(md.StreamBrokenError):
         async with provider.image_model("gpt-image-1").stream("a", previews=2) as stream:
@@ -191,7 +220,9 @@ async def test_a_stream_without_its_end_is_broken(provider: md.OpenAI, server: O
                 pass
 
 
-async def test_refusals_are_typed_wherever_they_come(provider: md.OpenAI, server: OpenAIImages) -> None:
+async def test_refusals_are_typed_wherever_they_come(
+    provider: md.OpenAI, server: OpenAIImages
+) -> None:
     model = provider.image_model("gpt-image-1")
     with pytest.raises(md.ContentRefusedError):
         await model.generate("a forbidden thing")
@@ -205,7 +236,9 @@ async def test_refusals_are_typed_wherever_they_come(provider: md.OpenAI, server
     assert result is None
 
 
-async def test_a_cancelled_stream_closes_its_connection(provider: md.OpenAI, server: OpenAIImages) -> None:
+async def test_a_cancelled_stream_closes_its_connection(
+    provider: md.OpenAI, server: OpenAIImages
+) -> None:
     server.hold()
     with anyio.move_on_after(10) as scope:
         async with anyio.create_task_group() as group:
@@ -232,8 +265,8 @@ async def test_leaving_a_stream_early_stops_it(provider: md.OpenAI, server: Open
     assert stream.result is None
 
 
-async def test_any_server_of_that_shape(serve: Serve, picture: Picture) -> None:
-    server = serve(always(whole(images(picture().data))))
+async def test_any_server_of_that_shape(serve: Serve, image: Picture) -> None:
+    server = serve(always(whole(images_reply(image().data))))
     async with md.OpenAICompatible(server.url + "/v1") as provider:
         await provider.image_model("some-model").generate("a", size="123x45", seed=1, quality="odd")
     assert server.seen[0].path == "/v1/images/generations"

@@ -64,7 +64,9 @@ def server(request: pytest.FixtureRequest) -> Speech:
 @pytest.fixture
 def model(server: Speech, serve: Callable[[Handler], Loopback]) -> Any:
     api: Any = "responses" if isinstance(server, OpenAIResponses) else "chat"
-    return md.OpenAI("k", serve(server).url + "/v1", api=api, retries=md.Retries(attempts=1)).model("gpt-5.4")
+    return md.OpenAI("k", serve(server).url + "/v1", api=api, retries=md.Retries(attempts=1)).model(
+        "gpt-5.4"
+    )
 
 
 ANSWERS = {
@@ -74,7 +76,11 @@ ANSWERS = {
 
 
 def strict(body: Any) -> Any:
-    return body["text"]["format"]["strict"] if "text" in body else body["response_format"]["json_schema"].get("strict", False)
+    return (
+        body["text"]["format"]["strict"]
+        if "text" in body
+        else body["response_format"]["json_schema"].get("strict", False)
+    )
 
 
 def named(output: Any) -> str:
@@ -82,7 +88,9 @@ def named(output: Any) -> str:
 
 
 @pytest.mark.parametrize("output", [*STRICT, *LOOSE], ids=named)
-async def test_any_output_is_asked_for_legally_and_comes(output: Any, model: Any, server: Speech) -> None:
+async def test_any_output_is_asked_for_legally_and_comes(
+    output: Any, model: Any, server: Speech
+) -> None:
     if output in (Day, Tree):
         server.script = [Turn([says(ANSWERS[output])])] * 2
     whole = await model.generate("mood?", output=output)
@@ -102,18 +110,29 @@ async def test_a_list_is_a_list_even_while_it_comes(model: Any, server: Speech) 
         async for _ in stream:
             found.append(stream.reply.output)
     assert found[-1] == stream.reply.output == [1, 2, 3]
-    assert all(output in (None, [], [1], [1, 2], [1, 2, 3]) for output in found), "how much of it, is a matter of the network"
+    assert all(output in (None, [], [1], [1, 2], [1, 2, 3]) for output in found), (
+        "how much of it, is a matter of the network"
+    )
     with pytest.raises(md.BadResponseError, match="no field 'value'"):
         await model.generate("numbers?", output=list[int])
 
 
 async def test_a_schema_of_ones_own_is_sent_as_it_is(model: Any, server: Speech) -> None:
-    schema = {"type": "object", "properties": {"any": {"type": "object", "additionalProperties": True}}, "required": ["any"]}
+    schema = {
+        "type": "object",
+        "properties": {"any": {"type": "object", "additionalProperties": True}},
+        "required": ["any"],
+    }
     assert (await model.generate("x", output=schema)).output == {"any": {}}
-    sent = server.seen[0].get("text", {}).get("format") or server.seen[0]["response_format"]["json_schema"]
+    sent = (
+        server.seen[0].get("text", {}).get("format")
+        or server.seen[0]["response_format"]["json_schema"]
+    )
     assert sent["schema"] == schema
 
 
 async def test_an_answer_that_does_not_fit_is_asked_for_again(model: Any, server: Speech) -> None:
     server.script = [Turn([says("no JSON")]), Turn([says('{"word": "well", "score": 1}')])]
-    assert (await model.generate("mood?", output=Mood, reask=True)).output == Mood(word="well", score=1)
+    assert (await model.generate("mood?", output=Mood, output_retries=1)).output == Mood(
+        word="well", score=1
+    )

@@ -1,4 +1,4 @@
-"""What OpenAI's Responses API alone has: thoughts that go back encrypted, pictures drawn on the way, documents from tools, failures in a 200."""
+"""What OpenAI's Responses API alone has: thoughts that go back encrypted, images drawn on the way, documents from tools, failures in a 200."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from majordomo import llm
 from majordomo.llm import ImageReady, TextDelta, ThinkingDelta, ThinkingPart
 from tests.servers.hashed_images import fingerprint
 from tests.servers.openai_account import Turn, calls, draws, says, searches, thinks
-from tests.servers.openai_responses import OpenAIResponses, colour
+from tests.servers.openai_responses import OpenAIResponses, color
 from tests.support.loopback import Handler, Loopback
 from tests.support.openai_conversations import look
 
@@ -28,7 +28,9 @@ def server() -> OpenAIResponses:
 
 @pytest.fixture
 def openai(server: OpenAIResponses, serve: Callable[[Handler], Loopback]) -> md.OpenAI:
-    return md.OpenAI("k", serve(server).url + "/v1", api="responses", retries=md.Retries(attempts=1))
+    return md.OpenAI(
+        "k", serve(server).url + "/v1", api="responses", retries=md.Retries(attempts=1)
+    )
 
 
 async def ask(streamed: bool, model: llm.Model, *asked: Any, **more: Any) -> llm.Reply:
@@ -45,9 +47,20 @@ def kinds(body: Any) -> list[str]:
 
 
 @both
-async def test_thoughts_go_back_encrypted_each_before_what_followed_it(streamed: bool, openai: md.OpenAI, server: OpenAIResponses) -> None:
+async def test_thoughts_go_back_encrypted_each_before_what_followed_it(
+    streamed: bool, openai: md.OpenAI, server: OpenAIResponses
+) -> None:
     server.script = [
-        Turn([thinks("one"), says("I look.", phase="commentary"), thinks("two", "three"), calls("look"), thinks("four"), calls("look")]),
+        Turn(
+            [
+                thinks("one"),
+                says("I look.", phase="commentary"),
+                thinks("two", "three"),
+                calls("look"),
+                thinks("four"),
+                calls("look"),
+            ]
+        ),
         Turn([thinks("five"), calls("look")]),
     ]
     model = openai.model(MODEL, md.with_reasoning("low"), md.with_tools(look))
@@ -56,43 +69,93 @@ async def test_thoughts_go_back_encrypted_each_before_what_followed_it(streamed:
         reply = await ask(streamed, model, history)
         history += [reply.message, *(md.tool_result(call, "a fox") for call in reply.tool_calls)]
     assert (await ask(streamed, model, history)).text.endswith("a fox")
-    turn = ["reasoning", "assistant", "reasoning", "function_call", "reasoning", "function_call", *["function_call_output"] * 2]
-    assert kinds(server.seen[-1]) == ["user", *turn, "reasoning", "function_call", "function_call_output"]
+    turn = [
+        "reasoning",
+        "assistant",
+        "reasoning",
+        "function_call",
+        "reasoning",
+        "function_call",
+        *["function_call_output"] * 2,
+    ]
+    assert kinds(server.seen[-1]) == [
+        "user",
+        *turn,
+        "reasoning",
+        "function_call",
+        "function_call_output",
+    ]
     assert server.seen[-1]["store"] is False
-    sealed = [item["encrypted_content"] for item in server.seen[-1]["input"] if item.get("type") == "reasoning"]
-    assert [server.known[server.sealed[held]].item["summary"][0]["text"] for held in sealed] == ["one", "two", "four", "five"]
-    assert next(item for item in server.seen[-1]["input"] if item.get("role") == "assistant")["phase"] == "commentary"
+    sealed = [
+        item["encrypted_content"]
+        for item in server.seen[-1]["input"]
+        if item.get("type") == "reasoning"
+    ]
+    assert [server.known[server.sealed[held]].item["summary"][0]["text"] for held in sealed] == [
+        "one",
+        "two",
+        "four",
+        "five",
+    ]
+    assert (
+        next(item for item in server.seen[-1]["input"] if item.get("role") == "assistant")["phase"]
+        == "commentary"
+    )
 
 
 @both
-async def test_thoughts_that_were_not_summarised_go_back_too(streamed: bool, openai: md.OpenAI, server: OpenAIResponses) -> None:
+async def test_thoughts_that_were_not_summarised_go_back_too(
+    streamed: bool, openai: md.OpenAI, server: OpenAIResponses
+) -> None:
     model = openai.model(MODEL)
     reply = await ask(streamed, model, "Hi")
     assert reply.thinking == ""
-    assert (await ask(streamed, model, [md.user("Hi"), reply.message, md.user("and?")])).text == "and?"
+    assert (
+        await ask(streamed, model, [md.user("Hi"), reply.message, md.user("and?")])
+    ).text == "and?"
     assert kinds(server.seen[-1]) == ["user", "reasoning", "assistant", "user"]
 
 
 @both
-async def test_parts_of_a_summary_are_paragraphs(streamed: bool, openai: md.OpenAI, server: OpenAIResponses) -> None:
+async def test_parts_of_a_summary_are_paragraphs(
+    streamed: bool, openai: md.OpenAI, server: OpenAIResponses
+) -> None:
     server.script = [Turn([thinks("one", "two"), says("x")])]
-    assert (await ask(streamed, openai.model(MODEL), "Hi", reasoning="low")).thinking == "one\n\ntwo"
+    assert (
+        await ask(streamed, openai.model(MODEL), "Hi", reasoning="low")
+    ).thinking == "one\n\ntwo"
 
 
 async def test_a_thought_of_another_conversation_is_refused_by_name(openai: md.OpenAI) -> None:
-    strange = llm.assistant(ThinkingPart("hm", "openai", {"encrypted_content": "c3RyYW5nZQ=="}), "well")
+    strange = llm.assistant(
+        ThinkingPart("hm", "openai", {"encrypted_content": "c3RyYW5nZQ=="}), "well"
+    )
     with pytest.raises(md.InvalidRequestError, match="could not be verified") as caught:
         await openai.model(MODEL).generate([md.user("Hi"), strange, md.user("and?")])
     assert caught.value.details["backend_code"] == "invalid_encrypted_content"
 
 
 @both
-async def test_each_message_keeps_its_own_phase(streamed: bool, openai: md.OpenAI, server: OpenAIResponses) -> None:
-    server.script = [Turn([says("I look.", phase="commentary"), says("A fox.", phase="final_answer"), says("Bye.")])]
+async def test_each_message_keeps_its_own_phase(
+    streamed: bool, openai: md.OpenAI, server: OpenAIResponses
+) -> None:
+    server.script = [
+        Turn(
+            [
+                says("I look.", phase="commentary"),
+                says("A fox.", phase="final_answer"),
+                says("Bye."),
+            ]
+        )
+    ]
     reply = await ask(streamed, openai.model(MODEL), "Hi")
     assert reply.text == "I look.A fox.Bye."
     await openai.model(MODEL).generate([md.user("Hi"), reply.message, md.user("and?")])
-    said = [(item["content"], item.get("phase")) for item in server.seen[-1]["input"] if item["role"] == "assistant"]
+    said = [
+        (item["content"], item.get("phase"))
+        for item in server.seen[-1]["input"]
+        if item["role"] == "assistant"
+    ]
     assert said == [("I look.", "commentary"), ("A fox.", "final_answer"), ("Bye.", None)]
 
 
@@ -101,24 +164,35 @@ def mean(image: md.ImagePart) -> Any:
 
 
 @both
-async def test_it_draws_and_edits_what_it_drew(streamed: bool, openai: md.OpenAI, server: OpenAIResponses) -> None:
+async def test_it_draws_and_edits_what_it_drew(
+    streamed: bool, openai: md.OpenAI, server: OpenAIResponses
+) -> None:
     model = openai.model(MODEL, md.with_extra(DRAW))
     ready: list[Any] = []
     async with model.stream("a fox") as stream:
         async for event in stream:
             ready += [event.image] if isinstance(event, ImageReady) else []
     reply = stream.reply if streamed else await model.generate("a fox")
-    assert [mean(image) for image in reply.images] == [mean(image) for image in ready] == [colour("a fox")]
+    assert (
+        [mean(image) for image in reply.images]
+        == [mean(image) for image in ready]
+        == [color("a fox")]
+    )
     history = [md.user("a fox"), reply.message, md.user("a hat on it")]
     again = await ask(streamed, model, history)
     prompt = "a fox\n(from the assistant's turn above)\na hat on it"
-    assert mean(again.images[0]) == colour(prompt, [fingerprint(reply.images[0].data)])
-    assert kinds(server.seen[-1]) == ["user", "user"]  # what was thought before the picture stays here, for the picture goes back otherwise
+    assert mean(again.images[0]) == color(prompt, [fingerprint(reply.images[0].data)])
+    assert kinds(server.seen[-1]) == [
+        "user",
+        "user",
+    ]  # what was thought before the image stays here, for the image goes back otherwise
     last = await model.generate([*history, again.message, md.user("thanks")], tool_choice="none")
     assert last.text.endswith(f"64x64 #{bytes(mean(again.images[0])).hex()}")
 
 
-async def test_words_around_a_picture_keep_their_thoughts(openai: md.OpenAI, server: OpenAIResponses) -> None:
+async def test_words_around_an_image_keep_their_thoughts(
+    openai: md.OpenAI, server: OpenAIResponses
+) -> None:
     server.script = [Turn([thinks("one"), draws("a fox"), thinks("two"), says("Here.")])]
     model = openai.model(MODEL, md.with_extra(DRAW))
     reply = await model.generate("a fox")
@@ -128,39 +202,59 @@ async def test_words_around_a_picture_keep_their_thoughts(openai: md.OpenAI, ser
 
 
 @both
-async def test_a_thought_before_a_search_stays_here(streamed: bool, openai: md.OpenAI, server: OpenAIResponses) -> None:
-    server.script = [Turn([thinks("zero"), thinks("one"), searches("a fox"), thinks("two"), says("Red.")])]
-    model = openai.model(MODEL, md.with_extra({"tools": [{"type": "web_search"}]}), md.with_reasoning("low"))
-    reply = await ask(streamed, model, "Which colour?")
+async def test_a_thought_before_a_search_stays_here(
+    streamed: bool, openai: md.OpenAI, server: OpenAIResponses
+) -> None:
+    server.script = [
+        Turn([thinks("zero"), thinks("one"), searches("a fox"), thinks("two"), says("Red.")])
+    ]
+    model = openai.model(
+        MODEL, md.with_extra({"tools": [{"type": "web_search"}]}), md.with_reasoning("low")
+    )
+    reply = await ask(streamed, model, "Which color?")
     assert (reply.text, reply.thinking) == ("Red.", "zeroonetwo")
-    await model.generate([md.user("Which colour?"), reply.message, md.user("thanks")])
+    await model.generate([md.user("Which color?"), reply.message, md.user("thanks")])
     assert kinds(server.seen[-1]) == ["user", "reasoning", "assistant", "user"]
 
 
-async def test_the_tool_that_draws_can_be_demanded(openai: md.OpenAI, server: OpenAIResponses) -> None:
-    drawn = await openai.model(MODEL).generate("look", tools=[look], extra=DRAW | {"tool_choice": {"type": "image_generation"}})
+async def test_the_tool_that_draws_can_be_demanded(
+    openai: md.OpenAI, server: OpenAIResponses
+) -> None:
+    drawn = await openai.model(MODEL).generate(
+        "look", tools=[look], extra=DRAW | {"tool_choice": {"type": "image_generation"}}
+    )
     assert (len(drawn.images), drawn.tool_calls) == (1, ())
     assert [tool["type"] for tool in server.seen[-1]["tools"]] == ["function", "image_generation"]
     await openai.model(MODEL).generate("look", tool_choice="none", extra=DRAW)
     assert server.seen[-1]["tool_choice"] == "none"
 
 
-async def test_a_tool_may_answer_with_a_document_and_fail_with_a_picture(
-    openai: md.OpenAI, server: OpenAIResponses, picture: Callable[..., md.ImagePart]
+async def test_a_tool_may_answer_with_a_document_and_fail_with_an_image(
+    openai: md.OpenAI, server: OpenAIResponses, image: Callable[..., md.ImagePart]
 ) -> None:
     call = md.ToolCallPart("c1", "look", "{}")
     document = md.FilePart(b"%PDF-1.4 x", "application/pdf", "a.pdf")
     for is_error, before in ((False, ""), (True, "error: ")):
-        history = [md.user("Hi"), llm.assistant(call), md.tool_result(call, "see", document, picture(), is_error=is_error)]
+        history = [
+            md.user("Hi"),
+            llm.assistant(call),
+            md.tool_result(call, "see", document, image(), is_error=is_error),
+        ]
         reply = await openai.model(MODEL).generate(history)
-        assert reply.text == f"result c1: {before}see a.pdf: application/pdf of 10 bytes 64x48 #000080"
+        assert (
+            reply.text == f"result c1: {before}see a.pdf: application/pdf of 10 bytes 64x48 #000080"
+        )
     wrong = md.FilePart(b"PK", "application/zip", "a.zip")
     with pytest.raises(md.InvalidRequestError) as caught:
-        await openai.model(MODEL).generate([md.user("Hi"), llm.assistant(call), md.tool_result(call, wrong)])
+        await openai.model(MODEL).generate(
+            [md.user("Hi"), llm.assistant(call), md.tool_result(call, wrong)]
+        )
     assert caught.value.details["param"] == "input[2].output[0].file_data"
 
 
-async def test_a_response_that_failed_is_an_error_though_its_status_is_200(openai: md.OpenAI, server: OpenAIResponses) -> None:
+async def test_a_response_that_failed_is_an_error_though_its_status_is_200(
+    openai: md.OpenAI, server: OpenAIResponses
+) -> None:
     server.script = [Turn([], "failed"), Turn([], "failed"), Turn([says("one two")], "failed")]
     with pytest.raises(md.BackendError, match="failed to generate"):
         await openai.model(MODEL).generate("Hi")
@@ -173,13 +267,19 @@ async def test_a_response_that_failed_is_an_error_though_its_status_is_200(opena
 
 
 @pytest.mark.parametrize("how", ["failed", "wrapped"])
-async def test_every_kind_of_broken_stream_keeps_what_had_come(how: str, openai: md.OpenAI, server: OpenAIResponses) -> None:
+async def test_every_kind_of_broken_stream_keeps_what_had_come(
+    how: str, openai: md.OpenAI, server: OpenAIResponses
+) -> None:
     server.script = [Turn([thinks("hm"), says("one two"), calls("look", {"at": "a fox"})])]
     server.break_stream, server.break_after = how, 4
     with pytest.raises(md.StreamBrokenError, match="had an error") as caught:
         await ask(True, openai.model(MODEL), "Hi", reasoning="low", tools=[look])
     partial = caught.value.partial
-    assert (partial.thinking, partial.text, [call.arguments_json for call in partial.tool_calls]) == ("hm", "one two", ['{"at": '])
+    assert (
+        partial.thinking,
+        partial.text,
+        [call.arguments_json for call in partial.tool_calls],
+    ) == ("hm", "one two", ['{"at": '])
 
 
 async def test_strange_streams_are_read(openai: md.OpenAI, server: OpenAIResponses) -> None:
@@ -193,13 +293,20 @@ async def test_strange_streams_are_read(openai: md.OpenAI, server: OpenAIRespons
     assert (stream.reply.text, stream.reply.finish_reason) == ("hello there", "stop")
 
 
-@pytest.mark.parametrize("name", ["gpt-4o-mini", "chatgpt-4o-latest", "gpt-5-chat-latest", "ft:gpt-4.1:me::x", "gpt-3.5-turbo"])
-async def test_a_model_that_does_not_reason_is_not_asked_for_its_thoughts(name: str, openai: md.OpenAI, server: OpenAIResponses) -> None:
+@pytest.mark.parametrize(
+    "name",
+    ["gpt-4o-mini", "chatgpt-4o-latest", "gpt-5-chat-latest", "ft:gpt-4.1:me::x", "gpt-3.5-turbo"],
+)
+async def test_a_model_that_does_not_reason_is_not_asked_for_its_thoughts(
+    name: str, openai: md.OpenAI, server: OpenAIResponses
+) -> None:
     server.models = {name: server.models["gpt-4.1"]}
     assert (await openai.model(name).generate("Hi")).text == "Hi"
 
 
-@pytest.mark.parametrize("name", ["gpt-5", "gpt-5.6-mini", "o4-mini", "codex-mini-latest", "gpt-5.3-chatty"])
+@pytest.mark.parametrize(
+    "name", ["gpt-5", "gpt-5.6-mini", "o4-mini", "codex-mini-latest", "gpt-5.3-chatty"]
+)
 async def test_any_other_model_is(name: str, openai: md.OpenAI, server: OpenAIResponses) -> None:
     server.models = {name: server.models["gpt-5.4"]}
     assert (await openai.model(name).generate("Hi")).text == "Hi"

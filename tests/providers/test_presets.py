@@ -16,7 +16,12 @@ from tests.support.loopback import DONE, Handler, Loopback, Peer, chat, delta
 
 Serve = Callable[[Handler], Loopback]
 Connect = Callable[..., tuple[llm.Model, Loopback]]
-CALL = {"index": 0, "id": "chatcmpl-tool-123", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+CALL = {
+    "index": 0,
+    "id": "chatcmpl-tool-123",
+    "type": "function",
+    "function": {"name": "look", "arguments": "{}"},
+}
 
 
 def answering(message: dict[str, Any]) -> Handler:
@@ -36,7 +41,9 @@ def answering(message: dict[str, Any]) -> Handler:
 
 @pytest.fixture
 def connect(serve: Serve) -> Connect:
-    kept: list[Any] = []  # a provider that is dropped while its loop runs leaves its connections to the collector
+    kept: list[
+        Any
+    ] = []  # a provider that is dropped while its loop runs leaves its connections to the collector
 
     def make(preset: str, message: dict[str, Any] | None = None) -> tuple[llm.Model, Loopback]:
         server = serve(answering(message or {"content": "ok"}))
@@ -56,7 +63,9 @@ async def replayed(connect: Connect, preset: str, message: dict[str, Any]) -> tu
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-async def test_every_preset_is_a_row_with_an_address_and_a_key(preset: str, monkeypatch: pytest.MonkeyPatch, serve: Serve) -> None:
+async def test_every_preset_is_a_row_with_an_address_and_a_key(
+    preset: str, monkeypatch: pytest.MonkeyPatch, serve: Serve
+) -> None:
     row = PRESETS[preset]
     monkeypatch.delenv(row.key_variable, raising=False)
     if row.local:
@@ -66,7 +75,9 @@ async def test_every_preset_is_a_row_with_an_address_and_a_key(preset: str, monk
             md.OpenAICompatible(preset=preset)
     monkeypatch.setenv(row.key_variable, "from-the-variable")
     server = serve(answering({"content": "ok"}))
-    assert (await md.OpenAICompatible(server.url, preset=preset).model("m").generate("hi")).text == "ok"
+    assert (
+        await md.OpenAICompatible(server.url, preset=preset).model("m").generate("hi")
+    ).text == "ok"
     assert server.seen[0].headers["authorization"] == "Bearer from-the-variable"
 
 
@@ -77,14 +88,19 @@ def test_an_unknown_preset_names_the_known_ones() -> None:
 
 
 async def test_mistral(connect: Connect) -> None:
-    thinking = [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}], "closed": True}, {"type": "text", "text": "ok"}]
+    thinking = [
+        {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}], "closed": True},
+        {"type": "text", "text": "ok"},
+    ]
     message, reply = await replayed(connect, "mistral", {"content": thinking, "tool_calls": [CALL]})
     assert (reply.thinking, reply.text) == ("hm", "ok")
     identity = message["tool_calls"][0]["id"]
     assert len(identity) == 9
     assert identity.isalnum()
     model, server = connect("mistral")
-    async with model.stream("hi", seed=3, top_k=5, tools=[md.Tool("f")], tool_choice="required") as stream:
+    async with model.stream(
+        "hi", seed=3, top_k=5, tools=[md.Tool("f")], tool_choice="required"
+    ) as stream:
         async for _ in stream:
             pass
     body = server.seen[-1].json
@@ -94,19 +110,25 @@ async def test_mistral(connect: Connect) -> None:
 
 
 async def test_deepseek_gets_its_thoughts_back_in_a_tool_loop_only(connect: Connect) -> None:
-    looped, _ = await replayed(connect, "deepseek", {"content": "", "reasoning_content": "hm", "tool_calls": [CALL]})
+    looped, _ = await replayed(
+        connect, "deepseek", {"content": "", "reasoning_content": "hm", "tool_calls": [CALL]}
+    )
     assert looped["reasoning_content"] == "hm"
     plain, _ = await replayed(connect, "deepseek", {"content": "ok", "reasoning_content": "hm"})
     assert "reasoning_content" not in plain
     model, server = connect("deepseek", {"content": '{"a": 1}'})
-    assert (await model.generate("json?", output={"type": "object", "properties": {"a": {}}})).output == {"a": 1}
+    assert (
+        await model.generate("json?", output={"type": "object", "properties": {"a": {}}})
+    ).output == {"a": 1}
     body = server.seen[-1].json
     assert body["response_format"] == {"type": "json_object"}
     assert '"properties"' in body["messages"][0]["content"]
 
 
 @pytest.mark.parametrize("preset", ["deepseek", "openrouter"])
-async def test_a_list_is_asked_for_as_an_object_where_only_objects_are_answered(connect: Connect, preset: str) -> None:
+async def test_a_list_is_asked_for_as_an_object_where_only_objects_are_answered(
+    connect: Connect, preset: str
+) -> None:
     model, server = connect(preset, {"content": '{"value": [1, 2]}'})
     assert (await model.generate("numbers?", output=list[int])).output == [1, 2]
     async with model.stream("numbers?", output=list[int]) as stream:
@@ -129,21 +151,37 @@ async def test_a_list_is_asked_for_as_an_object_where_only_objects_are_answered(
 
 async def test_system_turns_go_under_the_word_given(serve: Serve) -> None:
     server = serve(answering({"content": "ok"}))
-    model = md.OpenAICompatible(server.url, "k", preset="deepseek", system_role="developer").model("m")
+    model = md.OpenAICompatible(server.url, "k", preset="deepseek", system_role="developer").model(
+        "m"
+    )
     await model.generate([md.system("be brief"), md.user("hi")])
     assert [turn["role"] for turn in server.seen[0].json["messages"]] == ["developer", "user"]
 
 
 async def test_openrouter_gets_its_details_back_verbatim(serve: Serve) -> None:
     pieces = [
-        [{"type": "reasoning.text", "text": "h", "index": 0, "format": "anthropic-claude-v1", "signature": None}],
-        [{"type": "reasoning.text", "text": "m", "index": 0, "signature": "sig"}, {"type": "reasoning.encrypted", "data": "x", "index": 1}],
+        [
+            {
+                "type": "reasoning.text",
+                "text": "h",
+                "index": 0,
+                "format": "anthropic-claude-v1",
+                "signature": None,
+            }
+        ],
+        [
+            {"type": "reasoning.text", "text": "m", "index": 0, "signature": "sig"},
+            {"type": "reasoning.encrypted", "data": "x", "index": 1},
+        ],
     ]
 
     def handler(peer: Peer) -> None:
         peer.request()
         peer.begin()
-        peer.chunk(b": OPENROUTER PROCESSING\n\n" + b"".join(delta({"content": "", "reasoning_details": piece}) for piece in pieces))
+        peer.chunk(
+            b": OPENROUTER PROCESSING\n\n"
+            + b"".join(delta({"content": "", "reasoning_details": piece}) for piece in pieces)
+        )
         peer.chunk(delta("ok", "stop") + DONE)
         peer.end()
         peer.request()
@@ -158,25 +196,41 @@ async def test_openrouter_gets_its_details_back_verbatim(serve: Serve) -> None:
     await model.generate([md.user("hi"), stream.reply.message, md.user("go on")])
     assert server.seen[0].json["reasoning"] == {"max_tokens": 2000}
     assert server.seen[1].json["messages"][1]["reasoning_details"] == [
-        {"type": "reasoning.text", "text": "hm", "index": 0, "format": "anthropic-claude-v1", "signature": "sig"},
+        {
+            "type": "reasoning.text",
+            "text": "hm",
+            "index": 0,
+            "format": "anthropic-claude-v1",
+            "signature": "sig",
+        },
         {"type": "reasoning.encrypted", "data": "x", "index": 1},
     ]
 
 
 async def test_vllm_gets_its_reasoning_back_under_its_own_name(connect: Connect) -> None:
-    message, reply = await replayed(connect, "vllm", {"content": "ok", "reasoning": "hm", "reasoning_content": None})
+    message, reply = await replayed(
+        connect, "vllm", {"content": "ok", "reasoning": "hm", "reasoning_content": None}
+    )
     assert message["reasoning"] == reply.thinking == "hm"
 
 
 async def test_the_thoughts_of_one_server_are_nothing_for_another(connect: Connect) -> None:
     model, server = connect("vllm")
-    stranger = llm.assistant(ThinkingPart("private", "deepseek"), ThinkingPart("private", "openaicompatible"), "ok")
+    stranger = llm.assistant(
+        ThinkingPart("private", "deepseek"), ThinkingPart("private", "openaicompatible"), "ok"
+    )
     await model.generate([md.user("hi"), stranger, md.user("go on")])
     assert "private" not in json.dumps(server.seen[-1].json)
 
 
 async def test_groq_reports_bad_arguments_as_what_they_are(serve: Serve) -> None:
-    body = {"error": {"message": "Failed to call a function", "code": "tool_use_failed", "failed_generation": "<function=x>"}}
+    body = {
+        "error": {
+            "message": "Failed to call a function",
+            "code": "tool_use_failed",
+            "failed_generation": "<function=x>",
+        }
+    }
 
     def handler(peer: Peer) -> None:
         while peer.request() is not None:

@@ -16,7 +16,7 @@ from majordomo import imagegen
 from tests.servers.hashed_images import fingerprint
 from tests.servers.llamaswap import LlamaSwap
 from tests.servers.plain_client import halves
-from tests.servers.stable_diffusion import StableDiffusion, colour
+from tests.servers.stable_diffusion import StableDiffusion, color
 from tests.support.loopback import Handler, Loopback
 
 Serve = Callable[[Handler], Loopback]
@@ -36,14 +36,20 @@ def engine() -> Iterator[StableDiffusion]:
 
 
 @pytest.fixture
-def provider(request: pytest.FixtureRequest, engine: StableDiffusion, serve: Serve) -> Iterator[md.StableDiffusion | md.LlamaSwap]:
+def provider(
+    request: pytest.FixtureRequest, engine: StableDiffusion, serve: Serve
+) -> Iterator[md.StableDiffusion | md.LlamaSwap]:
     """The same engine by the route of the parameter."""
     how = request.param
     if how in APIS:
-        made: md.StableDiffusion | md.LlamaSwap = md.StableDiffusion(serve(engine).url, api=how, retries=QUICK)
+        made: md.StableDiffusion | md.LlamaSwap = md.StableDiffusion(
+            serve(engine).url, api=how, retries=QUICK
+        )
     else:
         url = serve(LlamaSwap({"tiny": engine})).url
-        made = md.LlamaSwap(url, images="openai+tag" if how == "swap+tag" else "sdapi", retries=QUICK)
+        made = md.LlamaSwap(
+            url, images="openai+tag" if how == "swap+tag" else "sdapi", retries=QUICK
+        )
     yield made
     made.close()
 
@@ -56,44 +62,72 @@ def model(provider: md.StableDiffusion | md.LlamaSwap) -> imagegen.Model:
 every_route = pytest.mark.parametrize("provider", ROUTES, indirect=True)
 
 
-def dot(picture: md.ImagePart, at: tuple[int, int] = (0, 0)) -> Any:
-    return picture.to_pil().convert("RGB").getpixel(at)
+def dot(image: md.ImagePart, at: tuple[int, int] = (0, 0)) -> Any:
+    return image.to_pil().convert("RGB").getpixel(at)
 
 
 @every_route
-async def test_every_setting_reaches_the_engine(model: imagegen.Model, engine: StableDiffusion) -> None:
+async def test_every_setting_reaches_the_engine(
+    model: imagegen.Model, engine: StableDiffusion
+) -> None:
     result = await model.generate(
-        "a red fox", size="96x64", steps=9, cfg_scale=2.5, negative_prompt="rain", sampler="DPM++ 2M", scheduler="karras", seed=0
+        "a red fox",
+        size="96x64",
+        steps=9,
+        cfg_scale=2.5,
+        negative_prompt="rain",
+        sampler="DPM++ 2M",
+        scheduler="karras",
+        seed=0,
     )
     job = engine.jobs[0]
-    wanted = {"prompt": "a red fox", "negative_prompt": "rain", "seed": 0, "steps": 9, "cfg_scale": 2.5, "width": 96, "height": 64}
+    wanted = {
+        "prompt": "a red fox",
+        "negative_prompt": "rain",
+        "seed": 0,
+        "steps": 9,
+        "cfg_scale": 2.5,
+        "width": 96,
+        "height": 64,
+    }
     assert wanted.items() <= job.items()
     assert (job["sampler"], job["scheduler"]) == ("dpm++2m", "karras")
-    assert dot(result.image) == colour(job)
+    assert dot(result.image) == color(job)
     detail = result.details[0]
-    assert (detail.seed, detail.size_asked, detail.size_sent, detail.size_got) == (0, (96, 64), (96, 64), (96, 64))
+    assert (detail.seed, detail.size_asked, detail.size_sent, detail.size_got) == (
+        0,
+        (96, 64),
+        (96, 64),
+        (96, 64),
+    )
     assert result.warnings == ()
     assert (result.model, result.provider) == ("tiny", model.provider)
 
 
 @every_route
-async def test_an_unset_field_is_the_engines_own(model: imagegen.Model, engine: StableDiffusion) -> None:
+async def test_an_unset_field_is_the_engines_own(
+    model: imagegen.Model, engine: StableDiffusion
+) -> None:
     result = await model.generate("a red fox")
     defaults = {"steps": 20, "cfg_scale": 7.0, "sampler": "euler_a", "negative_prompt": ""}
     assert defaults.items() <= engine.jobs[0].items()
-    assert result.details[0].seed == engine.jobs[0]["seed"], "read from the picture or the answer"
+    assert result.details[0].seed == engine.jobs[0]["seed"], "read from the image or the answer"
 
 
 @every_route
 async def test_a_batch_counts_its_seeds(model: imagegen.Model, engine: StableDiffusion) -> None:
     result = await model.generate("a", n=3, seed=5, size="64x64")
     assert [detail.seed for detail in result.details] == [5, 6, 7]
-    assert [dot(image) for image in result.images] == [colour(engine.jobs[0], index) for index in range(3)]
+    assert [dot(image) for image in result.images] == [
+        color(engine.jobs[0], index) for index in range(3)
+    ]
     assert len(engine.jobs) == 1
 
 
 @every_route
-async def test_more_than_a_batch_takes_several_calls(model: imagegen.Model, engine: StableDiffusion) -> None:
+async def test_more_than_a_batch_takes_several_calls(
+    model: imagegen.Model, engine: StableDiffusion
+) -> None:
     result = await model.generate("a", n=11, seed=5, size="64x64")
     assert sorted((job["seed"], job["batch_count"]) for job in engine.jobs) == [(5, 8), (13, 3)]
     assert [detail.seed for detail in result.details] == list(range(5, 16))
@@ -101,8 +135,12 @@ async def test_more_than_a_batch_takes_several_calls(model: imagegen.Model, engi
 
 
 @every_route
-async def test_a_picture_to_begin_with_in_any_form(model: imagegen.Model, engine: StableDiffusion, picture: Picture) -> None:
-    given = picture(64, 48, "white", kind="WEBP", mode="L")  # a grey one is refused as undecodable when it is sent as it is
+async def test_an_image_to_begin_with_in_any_form(
+    model: imagegen.Model, engine: StableDiffusion, image: Picture
+) -> None:
+    given = image(
+        64, 48, "white", kind="WEBP", mode="L"
+    )  # a gray one is refused as undecodable when it is sent as it is
     result = await model.generate("a", images=[given], strength=0.4, seed=1)
     job = engine.jobs[0]
     assert job["init"] == fingerprint(Image.new("RGB", (64, 48), "white"))
@@ -111,32 +149,44 @@ async def test_a_picture_to_begin_with_in_any_form(model: imagegen.Model, engine
 
 
 @every_route
-async def test_a_mask_keeps_what_is_black(model: imagegen.Model, engine: StableDiffusion, picture: Picture) -> None:
-    mask = md.ImagePart(halves(0, 255, (32, 32)))  # left kept, right repainted; of another size than the picture
-    result = await model.generate("a", images=[picture(64, 64, "red")], mask=mask, strength=1.0, seed=1)
+async def test_a_mask_keeps_what_is_black(
+    model: imagegen.Model, engine: StableDiffusion, image: Picture
+) -> None:
+    mask = md.ImagePart(
+        halves(0, 255, (32, 32))
+    )  # left kept, right repainted; of another size than the image
+    result = await model.generate(
+        "a", images=[image(64, 64, "red")], mask=mask, strength=1.0, seed=1
+    )
     assert dot(result.image, (3, 32)) == (255, 0, 0)
-    assert dot(result.image, (60, 32)) == colour(engine.jobs[0])
+    assert dot(result.image, (60, 32)) == color(engine.jobs[0])
 
 
 @every_route
-async def test_further_pictures_are_references(model: imagegen.Model, engine: StableDiffusion, picture: Picture) -> None:
-    await model.generate("a", images=[picture(64, 64, "red"), picture(64, 64, "blue")], seed=1)
+async def test_further_images_are_references(
+    model: imagegen.Model, engine: StableDiffusion, image: Picture
+) -> None:
+    await model.generate("a", images=[image(64, 64, "red"), image(64, 64, "blue")], seed=1)
     job = engine.jobs[0]
     assert job["init"] == fingerprint(Image.new("RGB", (64, 64), "red"))
     assert fingerprint(Image.new("RGB", (64, 64), "blue")) in job["references"]
 
 
 @every_route
-async def test_a_mask_that_could_mean_two_things_is_refused(model: imagegen.Model, engine: StableDiffusion, picture: Picture) -> None:
-    for mask in (picture(64, 64, (0, 0, 0, 0), mode="RGBA"), picture(64, 32, "white")):
+async def test_a_mask_that_could_mean_two_things_is_refused(
+    model: imagegen.Model, engine: StableDiffusion, image: Picture
+) -> None:
+    for mask in (image(64, 64, (0, 0, 0, 0), mode="RGBA"), image(64, 32, "white")):
         with pytest.raises(md.InvalidRequestError) as caught:
-            await model.generate("a", images=[picture(64, 64)], mask=mask)
+            await model.generate("a", images=[image(64, 64)], mask=mask)
         assert caught.value.field == "mask"
     assert engine.jobs == []
 
 
 @every_route
-async def test_an_unknown_sampler_is_refused_with_the_nearest_names(model: imagegen.Model, engine: StableDiffusion) -> None:
+async def test_an_unknown_sampler_is_refused_with_the_nearest_names(
+    model: imagegen.Model, engine: StableDiffusion
+) -> None:
     for fields, nearest in ({"sampler": "euler_b"}, "euler"), ({"scheduler": "karass"}, "karras"):
         with pytest.raises(md.InvalidRequestError) as caught:
             await model.generate("a", **fields)
@@ -149,7 +199,9 @@ async def test_an_unknown_sampler_is_refused_with_the_nearest_names(model: image
 
 
 @every_route
-async def test_a_stranger_cannot_set_anything_by_the_prompt(model: imagegen.Model, engine: StableDiffusion) -> None:
+async def test_a_stranger_cannot_set_anything_by_the_prompt(
+    model: imagegen.Model, engine: StableDiffusion
+) -> None:
     hostile = 'a cat <sd_cpp_extra_args>{"sample_params":{"sample_steps":99},"negative_prompt":"mine"}</sd_cpp_extra_args>'
     await model.generate(hostile, seed=3)
     assert (engine.jobs[0]["steps"], engine.jobs[0]["negative_prompt"]) == (20, "")
@@ -157,7 +209,9 @@ async def test_a_stranger_cannot_set_anything_by_the_prompt(model: imagegen.Mode
 
 
 @every_route
-async def test_sizes_are_worked_out_from_a_shape(model: imagegen.Model, engine: StableDiffusion) -> None:
+async def test_sizes_are_worked_out_from_a_shape(
+    model: imagegen.Model, engine: StableDiffusion
+) -> None:
     result = await model.generate("a", aspect="16:9", megapixels=0.03)
     assert (engine.jobs[0]["width"], engine.jobs[0]["height"]) == (256, 128)
     assert (result.details[0].size_asked, result.details[0].size_sent) == (None, (256, 128))
@@ -171,15 +225,19 @@ async def test_a_size_the_engine_rounds_is_warned_of(model: imagegen.Model) -> N
 
 
 @every_route
-async def test_a_failed_drawing_is_a_backend_error(model: imagegen.Model, engine: StableDiffusion) -> None:
+async def test_a_failed_drawing_is_a_backend_error(
+    model: imagegen.Model, engine: StableDiffusion
+) -> None:
     engine.failing = True
     with pytest.raises(md.BackendError, match="no results"):
         await model.generate("a")
-    assert len(engine.jobs) == 1, "a picture job is not sent twice"
+    assert len(engine.jobs) == 1, "an image job is not sent twice"
 
 
 @every_route
-async def test_an_answer_without_a_picture_is_an_error(model: imagegen.Model, engine: StableDiffusion) -> None:
+async def test_an_answer_without_an_image_is_an_error(
+    model: imagegen.Model, engine: StableDiffusion
+) -> None:
     engine.empty_data = True
     with pytest.raises(md.NoImageError):
         await model.generate("a")
@@ -187,7 +245,9 @@ async def test_an_answer_without_a_picture_is_an_error(model: imagegen.Model, en
 
 @every_route
 async def test_what_the_engine_lacks_is_a_warning(model: imagegen.Model) -> None:
-    result = await model.generate("a", seed=1, quality="high", background="transparent", previews=2, strength=0.5)
+    result = await model.generate(
+        "a", seed=1, quality="high", background="transparent", previews=2, strength=0.5
+    )
     assert {(w.code, w.field) for w in result.warnings} == {
         ("UNSUPPORTED_FIELD", name) for name in ("quality", "background", "previews", "strength")
     }
@@ -201,11 +261,19 @@ def test_it_works_blocking(model: imagegen.Model, engine: StableDiffusion) -> No
     assert dot(model.generate_sync("a", seed=4, size="64x64").image) == dot(stream.result.image)
 
 
-async def test_extra_reaches_the_body_of_this_provider_only(engine: StableDiffusion, serve: Serve) -> None:
+async def test_extra_reaches_the_body_of_this_provider_only(
+    engine: StableDiffusion, serve: Serve
+) -> None:
     server = serve(engine)
     async with md.StableDiffusion(server.url) as provider:
         await provider.image_model("m").generate(
-            "a", seed=1, extra={"stablediffusion": {"sample_params": {"eta": 0.5}}, "automatic1111": {"width": 8}, "clip_skip": 2}
+            "a",
+            seed=1,
+            extra={
+                "stablediffusion": {"sample_params": {"eta": 0.5}},
+                "automatic1111": {"width": 8},
+                "clip_skip": 2,
+            },
         )
     body = server.seen[0].json
     assert body["sample_params"] == {"eta": 0.5}
@@ -215,7 +283,7 @@ async def test_extra_reaches_the_body_of_this_provider_only(engine: StableDiffus
 
 
 async def test_the_line_is_told_and_kept_in_order(engine: StableDiffusion, serve: Serve) -> None:
-    """One GPU: one picture at a time for all models of a provider, the others told their place."""
+    """One GPU: one image at a time for all models of a provider, the others told their place."""
     engine.hold()
     told: dict[str, list[Any]] = {"one": [], "two": [], "three": []}
     provider = md.StableDiffusion(serve(engine).url)
@@ -223,7 +291,9 @@ async def test_the_line_is_told_and_kept_in_order(engine: StableDiffusion, serve
     async def draw(name: str) -> None:
         async with provider.image_model(name).stream("a") as stream:
             async for event in stream:
-                told[name].append(event.position if isinstance(event, imagegen.Queued) else type(event).__name__)
+                told[name].append(
+                    event.position if isinstance(event, imagegen.Queued) else type(event).__name__
+                )
 
     async with anyio.create_task_group() as group:
         for number, name in enumerate(told):
@@ -241,9 +311,14 @@ async def test_the_line_is_told_and_kept_in_order(engine: StableDiffusion, serve
     await provider.aclose()
 
 
-async def test_waiting_here_too_long_is_the_queue_limit(engine: StableDiffusion, serve: Serve) -> None:
+async def test_waiting_here_too_long_is_the_queue_limit(
+    engine: StableDiffusion, serve: Serve
+) -> None:
     engine.hold()
-    async with md.StableDiffusion(serve(engine).url, timeout=md.Timeout(queue=0.2)) as provider, anyio.create_task_group() as group:
+    async with (
+        md.StableDiffusion(serve(engine).url, timeout=md.Timeout(queue=0.2)) as provider,
+        anyio.create_task_group() as group,
+    ):
         group.start_soon(provider.image_model("m").generate, "a")
         await to_thread.run_sync(engine.reached)
         with pytest.raises(md.DeadlineExceededError) as caught:
@@ -252,10 +327,14 @@ async def test_waiting_here_too_long_is_the_queue_limit(engine: StableDiffusion,
         engine.release()
 
 
-async def test_the_servers_own_line_is_told_and_a_waiting_job_withdrawn(engine: StableDiffusion, serve: Serve) -> None:
+async def test_the_servers_own_line_is_told_and_a_waiting_job_withdrawn(
+    engine: StableDiffusion, serve: Serve
+) -> None:
     engine.hold("queued")
     url = serve(engine).url
-    first, second = (md.StableDiffusion(url).image_model("m") for _ in range(2))  # two programs, each with a line of its own
+    first, second = (
+        md.StableDiffusion(url).image_model("m") for _ in range(2)
+    )  # two programs, each with a line of its own
     positions: list[int | None] = []
     ids: list[str] = []
 
@@ -278,7 +357,9 @@ async def test_the_servers_own_line_is_told_and_a_waiting_job_withdrawn(engine: 
     assert [engine.status(job) for job in ids] == ["cancelled", "cancelled"]
 
 
-async def test_a_job_that_is_drawn_cannot_be_stopped_and_says_no_more(engine: StableDiffusion, serve: Serve) -> None:
+async def test_a_job_that_is_drawn_cannot_be_stopped_and_says_no_more(
+    engine: StableDiffusion, serve: Serve
+) -> None:
     engine.hold()
     server = serve(engine)
     async with md.StableDiffusion(server.url) as provider:
@@ -314,10 +395,15 @@ async def test_a_restarted_server_has_lost_the_job(engine: StableDiffusion, serv
     assert caught.value.retryable
 
 
-async def test_a_full_queue_is_a_refusal_that_may_be_repeated(serve: Serve, engine: StableDiffusion) -> None:
+async def test_a_full_queue_is_a_refusal_that_may_be_repeated(
+    serve: Serve, engine: StableDiffusion
+) -> None:
     engine.hold("queued")
     url = serve(engine).url
-    async with md.StableDiffusion(url, max_concurrency=70, retries=QUICK) as provider, anyio.create_task_group() as group:
+    async with (
+        md.StableDiffusion(url, max_concurrency=70, retries=QUICK) as provider,
+        anyio.create_task_group() as group,
+    ):
         for _ in range(64):
             group.start_soon(provider.image_model("m").generate, "a")
         while len(engine.jobs) < 64:
@@ -328,14 +414,18 @@ async def test_a_full_queue_is_a_refusal_that_may_be_repeated(serve: Serve, engi
 
 
 @pytest.mark.parametrize("api", APIS)
-async def test_models_and_health_draw_nothing(engine: StableDiffusion, serve: Serve, api: Api) -> None:
+async def test_models_and_health_draw_nothing(
+    engine: StableDiffusion, serve: Serve, api: Api
+) -> None:
     async with md.StableDiffusion(serve(engine).url, api=api) as provider:
         assert [info.id for info in await provider.models()] == ["tiny-image"]
         assert (await provider.health()).ok
     assert engine.jobs == []
 
 
-async def test_a_sampler_of_newer_builds_is_checked_against_the_servers_own_list(engine: StableDiffusion, serve: Serve) -> None:
+async def test_a_sampler_of_newer_builds_is_checked_against_the_servers_own_list(
+    engine: StableDiffusion, serve: Serve
+) -> None:
     server = serve(engine)
     async with md.StableDiffusion(server.url) as provider:
         assert "res_2s" in engine.capabilities["samplers"]
@@ -394,5 +484,7 @@ async def test_a_lora_from_the_servers_list_can_be_used(serve: Serve) -> None:
     engine = StableDiffusion(size=(64, 64), loras=("sub/one.safetensors",))
     async with md.StableDiffusion(serve(engine).url) as provider:
         (path,) = await provider.loras()
-        await provider.image_model("m").generate("a", seed=1, extra={"stablediffusion": {"lora": [{"path": path, "multiplier": 0.8}]}})
+        await provider.image_model("m").generate(
+            "a", seed=1, extra={"stablediffusion": {"lora": [{"path": path, "multiplier": 0.8}]}}
+        )
     assert engine.jobs[0]["loras"] == {"sub/one.safetensors": 0.8}

@@ -6,33 +6,33 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from majordomo.queueing.fair_queue import NEAR, Line, Ticket
+from majordomo.queueing.fair_queue import ALWAYS_NOTIFIED, FairQueue, Waiter
 
 
-def ticket(caller: str, *, listens: bool = False) -> Ticket:
-    return Ticket(caller, lambda: True, listens=listens)
+def ticket(user_id: str, *, listens: bool = False) -> Waiter:
+    return Waiter(user_id, lambda: True, listens=listens)
 
 
 def test_callers_take_turns_however_many_calls_one_of_them_makes() -> None:
-    line = Line(1)
-    line.enter(ticket(""))
+    line = FairQueue(1)
+    line.acquire(ticket(""))
     served: list[str] = []
-    for caller in ("greedy", "greedy", "greedy", "modest"):
-        line.enter(Ticket(caller, lambda caller=caller: served.append(caller) is None))  # type: ignore[misc]  # mypy sees no default
+    for user_id in ("greedy", "greedy", "greedy", "modest"):
+        line.acquire(Waiter(user_id, lambda user_id=user_id: served.append(user_id) is None))  # type: ignore[misc]  # mypy sees no default
     for _ in range(4):
-        line.leave()
+        line.release()
     assert served == ["greedy", "modest", "greedy", "greedy"]
 
 
 def test_positions_say_who_goes_before() -> None:
-    line = Line(1)
-    line.enter(ticket(""))
+    line = FairQueue(1)
+    line.acquire(ticket(""))
     first, second = ticket("a", listens=True), ticket("a", listens=True)
     other = ticket("b", listens=True)
     for one in (first, second, other):
-        line.enter(one)
+        line.acquire(one)
     assert (first.position, other.position, second.position) == (1, 2, 3)
-    line.leave()
+    line.release()
     assert (other.position, second.position) == (1, 2)
     line.withdraw(other)
     assert second.position == 1
@@ -40,24 +40,24 @@ def test_positions_say_who_goes_before() -> None:
 
 @given(st.lists(st.sampled_from("abcd"), min_size=1, max_size=40))
 def test_who_comes_last_hears_at_once_how_many_go_before(callers: list[str]) -> None:
-    line = Line(1)
-    line.enter(ticket(""))
-    for caller in callers[:-1]:
-        line.enter(ticket(caller))
+    line = FairQueue(1)
+    line.acquire(ticket(""))
+    for user_id in callers[:-1]:
+        line.acquire(ticket(user_id))
     last = ticket(callers[-1], listens=True)
-    line.enter(last)
+    line.acquire(last)
     told = last.position
     passed = 0
     while not last.admitted:
-        line.leave()
+        line.release()
         passed += 1
     assert told == passed
 
 
 def test_a_long_line_tells_the_first_of_each_move_and_the_others_now_and_then() -> None:
     length = 2_000
-    line = Line(1)
-    line.enter(ticket(""))
+    line = FairQueue(1)
+    line.acquire(ticket(""))
     wakes = 0
 
     def wake() -> bool:
@@ -65,32 +65,34 @@ def test_a_long_line_tells_the_first_of_each_move_and_the_others_now_and_then() 
         wakes += 1
         return True
 
-    waiting = [Ticket(f"caller {number}", wake, listens=True) for number in range(length)]
+    waiting = [Waiter(f"caller {number}", wake, listens=True) for number in range(length)]
     for one in waiting:
-        line.enter(one)
+        line.acquire(one)
     for gone in range(1, length + 1):
-        line.leave()
+        line.release()
         assert waiting[gone - 1].admitted
-        near = [one.position for one in waiting[gone : gone + NEAR]]
+        near = [one.position for one in waiting[gone : gone + ALWAYS_NOTIFIED]]
         assert near == list(range(1, len(near) + 1))
         for place in (20, 50, 300, 1_000):
             if gone + place <= length:
                 assert place <= waiting[gone + place - 1].position <= place * 5 / 4
-    assert wakes < 100 * length, "each listener is woken a few times for each halving of the line, not at every move"
+    assert wakes < 100 * length, (
+        "each listener is woken a few times for each halving of the line, not at every move"
+    )
 
 
 def test_who_is_not_there_any_more_is_passed_over() -> None:
-    line = Line(1)
-    line.enter(ticket(""))
-    gone = Ticket("a", lambda: False)
+    line = FairQueue(1)
+    line.acquire(ticket(""))
+    gone = Waiter("a", lambda: False)
     alive = ticket("b")
-    line.enter(gone)
-    line.enter(alive)
-    line.leave()
+    line.acquire(gone)
+    line.acquire(alive)
+    line.release()
     assert alive.admitted
     assert not gone.admitted
     line.withdraw(gone)
-    line.leave()
+    line.release()
     assert line.free == 1
 
 
@@ -99,8 +101,8 @@ class LineMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.line = Line(3)
-        self.tickets: list[Ticket] = []
+        self.line = FairQueue(3)
+        self.tickets: list[Waiter] = []
         self.running = 0
 
     def settle(self) -> None:
@@ -108,10 +110,10 @@ class LineMachine(RuleBasedStateMachine):
             self.tickets.remove(one)
             self.running += 1
 
-    @rule(caller=st.sampled_from("abc"), listens=st.booleans())
-    def enter(self, caller: str, listens: bool) -> None:
-        one = ticket(caller, listens=listens)
-        if self.line.enter(one):
+    @rule(user_id=st.sampled_from("abc"), listens=st.booleans())
+    def enter(self, user_id: str, listens: bool) -> None:
+        one = ticket(user_id, listens=listens)
+        if self.line.acquire(one):
             self.running += 1
         else:
             self.tickets.append(one)
@@ -120,7 +122,7 @@ class LineMachine(RuleBasedStateMachine):
     @rule()
     def leave(self) -> None:
         self.running -= 1
-        self.line.leave()
+        self.line.release()
         self.settle()
 
     @precondition(lambda self: self.tickets)
@@ -140,7 +142,7 @@ class LineMachine(RuleBasedStateMachine):
     @invariant()
     def positions_are_counted_without_gaps_for_those_who_listen(self) -> None:
         positions = [one.position for one in self.tickets if one.listens]
-        if len(self.tickets) <= NEAR:
+        if len(self.tickets) <= ALWAYS_NOTIFIED:
             assert len(set(positions)) == len(positions)
             assert all(1 <= position <= len(self.tickets) for position in positions)
         assert all(1 <= position <= len(self.tickets) * 5 / 4 for position in positions)
@@ -150,21 +152,23 @@ TestLine = LineMachine.TestCase
 
 
 @given(st.lists(st.sampled_from("abcd"), min_size=1, max_size=40))
-def test_nobody_is_passed_twice_by_another_caller_while_it_waits(callers: list[str]) -> None:
-    line = Line(1)
-    line.enter(ticket(""))
-    waiting = [ticket(caller) for caller in callers]
+def test_nobody_is_passed_twice_by_another_user_id_while_it_waits(callers: list[str]) -> None:
+    line = FairQueue(1)
+    line.acquire(ticket(""))
+    waiting = [ticket(user_id) for user_id in callers]
     for one in waiting:
-        line.enter(one)
+        line.acquire(one)
     served: list[str] = []
     left = list(waiting)
     while left:
-        line.leave()
+        line.release()
         now = [one for one in left if one.admitted]
         assert len(now) == 1
-        served.append(now[0].caller)
+        served.append(now[0].user_id)
         left.remove(now[0])
     assert Counter(served) == Counter(callers)
     for caller in set(callers):
         first = served.index(caller)
-        assert all(count <= 1 for count in Counter(served[:first]).values()), "each other caller went at most once before"
+        assert all(count <= 1 for count in Counter(served[:first]).values()), (
+            "each other caller went at most once before"
+        )

@@ -32,8 +32,10 @@ HERE = Path(__file__).parent
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "majordomo"
 ENGINES = Path(os.environ.get("MAJORDOMO_ENGINES") or CACHE / "engines")
 OLLAMA = CACHE / "bin" / "ollama"
-NO_OLLAMA = "not installed, its tests were skipped (scripts/install-engines says why it could not be had)"
-SENTENCE = "The picture shows coloured noise, nothing else."
+NO_OLLAMA = (
+    "not installed, its tests were skipped (scripts/install-engines says why it could not be had)"
+)
+SENTENCE = "The image shows colored noise, nothing else."
 KEY = "a-key-for-tests"
 CHATS = ("tiny", "recite", "endless", "bytes")
 READY_SECONDS = 60
@@ -43,7 +45,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     ours = [item for item in items if item.path.is_relative_to(HERE)]
     if "real" not in config.getoption("markexpr"):
         skip = pytest.mark.skip(reason="real engines: run with -m real")
-    elif not (ENGINES / "bin" / "python").exists() and os.environ.get("MAJORDOMO_REQUIRE_REAL") != "1":
+    elif (
+        not (ENGINES / "bin" / "python").exists()
+        and os.environ.get("MAJORDOMO_REQUIRE_REAL") != "1"
+    ):
         skip = pytest.mark.skip(reason="engines not installed: run scripts/install-engines")
     else:
         return
@@ -51,11 +56,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         item.add_marker(skip)
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
     if "real" in config.getoption("markexpr"):
         found = real_llama_swap()
-        terminalreporter.write_line(f"llama-swap: {found}" if found else "llama-swap: not installed, its stand-in served these tests")
-        terminalreporter.write_line(f"ollama: {OLLAMA}" if OLLAMA.exists() else f"ollama: {NO_OLLAMA}")
+        terminalreporter.write_line(
+            f"llama-swap: {found}"
+            if found
+            else "llama-swap: not installed, its stand-in served these tests"
+        )
+        terminalreporter.write_line(
+            f"ollama: {OLLAMA}" if OLLAMA.exists() else f"ollama: {NO_OLLAMA}"
+        )
 
 
 def real_llama_swap() -> str | None:
@@ -93,13 +106,20 @@ class Child:
         with self.log.open("wb") as out:
             # A server of ours ends when this pipe closes, however we end
             self.process = subprocess.Popen(
-                self.command, stdin=subprocess.PIPE, stdout=out, stderr=out, start_new_session=True, env=self.environment
+                self.command,
+                stdin=subprocess.PIPE,
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
+                env=self.environment,
             )
         ends = time.monotonic() + READY_SECONDS
         while not answers(f"{self.url}/v1/models"):
             if self.process.poll() is not None or time.monotonic() > ends:
                 self.__exit__()
-                pytest.fail(f"{self.command[1]} does not answer:\n{self.log.read_text(errors='replace')[-2000:]}")
+                pytest.fail(
+                    f"{self.command[1]} does not answer:\n{self.log.read_text(errors='replace')[-2000:]}"
+                )
             time.sleep(0.05)
         return self
 
@@ -164,7 +184,9 @@ def model_files(python: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models")
 
     def make(generator: str, *arguments: str | Path) -> None:
-        subprocess.run([python, HERE / "models" / generator, *arguments], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(
+            [python, HERE / "models" / generator, *arguments], check=True, stdout=subprocess.DEVNULL
+        )
 
     make("tiny_gguf.py", folder / "tiny.gguf")
     make("tiny_gguf.py", folder / "recite.gguf", "--recite", SENTENCE)
@@ -195,20 +217,42 @@ def gateway_config(python: str, files: Path, folder: Path, **settings: Any) -> d
     """In the shape that llama-swap and its stand-in both read, but for `cmd`, which is a list here."""
     models: dict[str, dict[str, Any]] = {}
 
-    def add(name: str, make: Callable[[int], list[str]], check: str, output: str, **more: Any) -> None:
+    def add(
+        name: str, make: Callable[[int], list[str]], check: str, output: str, **more: Any
+    ) -> None:
         port = free_port()
-        noting_pid = ["sh", "-c", 'echo $$ >"$0"; exec "$@"', str(folder / f"{name}.pid"), *make(port)]
-        models[name] = {"cmd": noting_pid, "proxy": f"http://127.0.0.1:{port}", "checkEndpoint": check, "output": [output], **more}
+        noting_pid = [
+            "sh",
+            "-c",
+            'echo $$ >"$0"; exec "$@"',
+            str(folder / f"{name}.pid"),
+            *make(port),
+        ]
+        models[name] = {
+            "cmd": noting_pid,
+            "proxy": f"http://127.0.0.1:{port}",
+            "checkEndpoint": check,
+            "output": [output],
+            **more,
+        }
 
     add("tiny-image", lambda port: drawing(python, files, port), "/", "image")
     add("broken-image", lambda port: drawing(python, files / "broken", port), "/", "image")
     for name in CHATS:
-        add(name, lambda port, name=name: chatting(python, files / f"{name}.gguf", name, port), "/v1/models", "text", **settings)
+        add(
+            name,
+            lambda port, name=name: chatting(python, files / f"{name}.gguf", name, port),
+            "/v1/models",
+            "text",
+            **settings,
+        )
     return {"healthCheckTimeout": READY_SECONDS, "models": models}
 
 
 @pytest.fixture(scope="session")
-def start_gateway(python: str, model_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Gateway]]:
+def start_gateway(
+    python: str, model_files: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., Gateway]]:
     """Start one more gateway: with keys, with a limit for each chat model, with the errors of another generation (stand-in only)."""
     running: list[Child] = []
 
@@ -226,7 +270,14 @@ def start_gateway(python: str, model_files: Path, tmp_path_factory: pytest.TempP
             command = [real, "--config", str(file), "--listen", f"127.0.0.1:{port}"]
         else:
             config["errors"] = errors
-            command = [sys.executable, str(HERE / "servers" / "swap_server.py"), "--config", str(file), "--port", str(port)]
+            command = [
+                sys.executable,
+                str(HERE / "servers" / "swap_server.py"),
+                "--config",
+                str(file),
+                "--port",
+                str(port),
+            ]
         file.write_text(json.dumps(config))
         running.append(Child(command, f"http://127.0.0.1:{port}", folder / "log").__enter__())
         return Gateway(running[-1].url, folder)
@@ -248,7 +299,9 @@ def locked_gateway(start_gateway: Callable[..., Gateway]) -> Gateway:
 
 
 @pytest.fixture(scope="session", params=["current", "v250", "old"])
-def gateway_of_an_age(request: pytest.FixtureRequest, start_gateway: Callable[..., Gateway]) -> Gateway:
+def gateway_of_an_age(
+    request: pytest.FixtureRequest, start_gateway: Callable[..., Gateway]
+) -> Gateway:
     """It wants KEY, and words its errors as one of the three generations."""
     if real_llama_swap():
         pytest.skip("a real llama-swap has one age only")
@@ -262,22 +315,42 @@ async def swap(gateway: Gateway) -> AsyncIterator[md.LlamaSwap]:
 
 
 @pytest.fixture(scope="session")
-def llama_url(python: str, model_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def llama_url(
+    python: str, model_files: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
     """llama-cpp-python's own server, four models behind one port, without a gateway."""
     folder = tmp_path_factory.mktemp("llama")
     port = free_port()
-    models = [{"model": str(model_files / f"{name}.gguf"), "model_alias": name, "n_ctx": 2048, "n_threads": 1} for name in CHATS]
+    models = [
+        {
+            "model": str(model_files / f"{name}.gguf"),
+            "model_alias": name,
+            "n_ctx": 2048,
+            "n_threads": 1,
+        }
+        for name in CHATS
+    ]
     file = folder / "config.json"
     file.write_text(json.dumps({"host": "127.0.0.1", "port": port, "models": models}))
-    with Child([python, "-m", "llama_cpp.server", "--config_file", str(file)], f"http://127.0.0.1:{port}", folder / "log") as child:
+    with Child(
+        [python, "-m", "llama_cpp.server", "--config_file", str(file)],
+        f"http://127.0.0.1:{port}",
+        folder / "log",
+    ) as child:
         yield child.url
 
 
 @pytest.fixture(scope="session")
-def sd_url(python: str, model_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def sd_url(
+    python: str, model_files: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
     """sd-server, without a gateway."""
     port = free_port()
-    with Child(drawing(python, model_files, port), f"http://127.0.0.1:{port}", tmp_path_factory.mktemp("sd") / "log") as child:
+    with Child(
+        drawing(python, model_files, port),
+        f"http://127.0.0.1:{port}",
+        tmp_path_factory.mktemp("sd") / "log",
+    ) as child:
         yield child.url
 
 
@@ -290,14 +363,19 @@ CALLS = (
     '{{ if .ToolCalls }}{{ range .ToolCalls }}<tool_call>{"name": "{{ .Function.Name }}", "arguments": {{ .Function.Arguments }}}</tool_call>'
     "{{ end }}{{ end }}</s>{{ end }}<|assistant|>"
 )
-PROMPT = "{{ if .System }}<|system|>{{ .System }}</s>{{ end }}<|user|>{{ .Prompt }}</s><|assistant|>"
+PROMPT = (
+    "{{ if .System }}<|system|>{{ .System }}</s>{{ end }}<|user|>{{ .Prompt }}</s><|assistant|>"
+)
 FILLING = "<|user|>{{ .Prompt }}<|tool|>{{ .Suffix }}<|assistant|>"
 OLLAMA_MODELS: dict[str, tuple[str, list[str]]] = {  # the template, and what makes the file
     "recite": (PROMPT, ["--recite", SENTENCE]),
     "tiny": (PROMPT, []),
     "endless": (PROMPT, ["--eos", "-30"]),
-    "thinker": (TURNS, ["--recite", "<think>Noise, as ever.</think>It is coloured."]),
-    "caller": (CALLS, ["--recite", '<tool_call>{"name": "weather", "arguments": {"city": "Ulm"}}</tool_call>']),
+    "thinker": (TURNS, ["--recite", "<think>Noise, as ever.</think>It is colored."]),
+    "caller": (
+        CALLS,
+        ["--recite", '<tool_call>{"name": "weather", "arguments": {"city": "Ulm"}}</tool_call>'],
+    ),
     "filler": (FILLING, ["--recite", "return a + b"]),
 }
 
@@ -312,8 +390,18 @@ def ollama_files(python: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, (_, arguments) in OLLAMA_MODELS.items():
         made, file = folder / f"{name}-pooled.gguf", folder / f"{name}.gguf"
         subprocess.run([*generator, made, *arguments], check=True, stdout=subprocess.DEVNULL)
-        without = ["-m", "gguf.scripts.gguf_new_metadata", "--force", "--remove-metadata", "llama.pooling_type", made, file]
-        subprocess.run([python, *without], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        without = [
+            "-m",
+            "gguf.scripts.gguf_new_metadata",
+            "--force",
+            "--remove-metadata",
+            "llama.pooling_type",
+            made,
+            file,
+        ]
+        subprocess.run(
+            [python, *without], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
     (folder / "tiny-pooled.gguf").rename(folder / "embed.gguf")
     return folder
 
@@ -322,8 +410,16 @@ def ollama_files(python: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def ollama_serving(models: Path, folder: Path) -> Iterator[Child]:
     """A real Ollama over a folder of models, with nothing of the user's around it."""
     url = f"http://127.0.0.1:{free_port()}"
-    own = {"HOME": str(folder), "OLLAMA_MODELS": str(models), "OLLAMA_HOST": url, "OLLAMA_NUM_PARALLEL": "1", "OLLAMA_NOPRUNE": "1"}
-    with Child([str(OLLAMA), "serve"], url, folder / "log", {"PATH": os.environ["PATH"], **own}) as child:
+    own = {
+        "HOME": str(folder),
+        "OLLAMA_MODELS": str(models),
+        "OLLAMA_HOST": url,
+        "OLLAMA_NUM_PARALLEL": "1",
+        "OLLAMA_NOPRUNE": "1",
+    }
+    with Child(
+        [str(OLLAMA), "serve"], url, folder / "log", {"PATH": os.environ["PATH"], **own}
+    ) as child:
         yield child
 
 
@@ -333,13 +429,22 @@ def ollama_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def ollama_url(ollama_files: Path, ollama_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def ollama_url(
+    ollama_files: Path, ollama_models: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
     """A real Ollama that holds OLLAMA_MODELS and `embed`."""
-    with ollama_serving(ollama_models, tmp_path_factory.mktemp("ollama")) as child, md.Ollama(child.url) as ollama:
+    with (
+        ollama_serving(ollama_models, tmp_path_factory.mktemp("ollama")) as child,
+        md.Ollama(child.url) as ollama,
+    ):
         for name, (template, _) in OLLAMA_MODELS.items():
             files = {"model.gguf": ollama.admin.upload_sync(ollama_files / f"{name}.gguf")}
-            ollama.admin.create_sync(name, files=files, template=template, parameters={"num_ctx": 512, "num_thread": 1})
-        ollama.admin.create_sync("embed", files={"model.gguf": ollama.admin.upload_sync(ollama_files / "embed.gguf")})
+            ollama.admin.create_sync(
+                name, files=files, template=template, parameters={"num_ctx": 512, "num_thread": 1}
+            )
+        ollama.admin.create_sync(
+            "embed", files={"model.gguf": ollama.admin.upload_sync(ollama_files / "embed.gguf")}
+        )
         yield child.url
 
 
@@ -357,17 +462,36 @@ async def ollama(ollama_url: str) -> AsyncIterator[md.Ollama]:
 
 
 @pytest.fixture(scope="session")
-def drawn_directly(python: str, model_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., bytes]:
+def drawn_directly(
+    python: str, model_files: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., bytes]:
     """The pixels the engine itself draws, without HTTP, for keyword arguments of its own."""
     folder = tmp_path_factory.mktemp("reference")
     known: dict[str, bytes] = {}
 
     def draw(**arguments: Any) -> bytes:
-        job = json.dumps({"width": 64, "height": 64, "sample_steps": 2, "cfg_scale": 1.0, "seed": 42, **arguments}, sort_keys=True)
+        job = json.dumps(
+            {
+                "width": 64,
+                "height": 64,
+                "sample_steps": 2,
+                "cfg_scale": 1.0,
+                "seed": 42,
+                **arguments,
+            },
+            sort_keys=True,
+        )
         if job not in known:
             name = f"{len(known)}.png"
             subprocess.run(
-                [python, str(HERE / "servers" / "draw_reference.py"), "--model", str(model_files), "--out", str(folder)],
+                [
+                    python,
+                    str(HERE / "servers" / "draw_reference.py"),
+                    "--model",
+                    str(model_files),
+                    "--out",
+                    str(folder),
+                ],
                 input=json.dumps({name: json.loads(job)}).encode(),
                 check=True,
             )
@@ -377,5 +501,5 @@ def drawn_directly(python: str, model_files: Path, tmp_path_factory: pytest.Temp
     return draw
 
 
-def pixels(picture: md.ImagePart) -> bytes:
-    return picture.to_pil().convert("RGB").tobytes()
+def pixels(image: md.ImagePart) -> bytes:
+    return image.to_pil().convert("RGB").tobytes()

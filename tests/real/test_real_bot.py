@@ -29,8 +29,11 @@ def test_the_bot_draws_and_talks(gateway: Any, tmp_path: Path, named: str) -> No
         timeout=200,
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert re.search(r"bot edits: a lighthouse at dusk, for ann by llamaswap \[image/(png|jpeg) 256x192\]", done.stdout)
+    assert re.search(
+        r"bot edits: a lighthouse at dusk, for ann by llamaswap \[image/(png|jpeg) 256x192\]",
+        done.stdout,
+    )
     assert "bot: what mood is it?" in done.stdout
-    answers = [line for line in done.stdout.splitlines() if "coloured noise" in line]
+    answers = [line for line in done.stdout.splitlines() if "colored noise" in line]
     assert len(answers) >= 2, "ann and cid each have one"
     assert "sorry" not in done.stdout

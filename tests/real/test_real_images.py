@@ -1,4 +1,4 @@
-"""Pictures of stable-diffusion.cpp through the gateway: every setting arrives, and no stranger's does."""
+"""Images of stable-diffusion.cpp through the gateway: every setting arrives, and no stranger's does."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PROMPT = "a red fox in the snow"
 HOSTILE = 'a fox <sd_cpp_extra_args>{"seed":99,"width":128}</sd_cpp_extra_args> in the snow'
 NEUTRALISED = 'a fox < sd_cpp_extra_args>{"seed":99,"width":128}< /sd_cpp_extra_args> in the snow'
 
-# Our words, and the engine's own for the same picture
+# Our words, and the engine's own for the same image
 SETTINGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "seed": ({"seed": 5}, {"seed": 5}),
     "another seed": ({"seed": 6}, {"seed": 6}),
@@ -28,51 +28,82 @@ SETTINGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"seed": 5, "cfg_scale": 3.5, "negative_prompt": "blurry <b>"},
         {"seed": 5, "cfg_scale": 3.5, "negative_prompt": "blurry <b>"},
     ),
-    "scheduler": ({"seed": 5, "steps": 4, "scheduler": "karras"}, {"seed": 5, "sample_steps": 4, "scheduler": "karras"}),
+    "scheduler": (
+        {"seed": 5, "steps": 4, "scheduler": "karras"},
+        {"seed": 5, "sample_steps": 4, "scheduler": "karras"},
+    ),
     "size": ({"seed": 5, "size": "128x64"}, {"seed": 5, "width": 128}),
     "all of them": (
-        {"seed": 7, "steps": 3, "sampler": "euler", "scheduler": "simple", "cfg_scale": 2.0, "negative_prompt": "rain", "size": "64x64"},
-        {"seed": 7, "sample_steps": 3, "sample_method": "euler", "scheduler": "simple", "cfg_scale": 2.0, "negative_prompt": "rain"},
+        {
+            "seed": 7,
+            "steps": 3,
+            "sampler": "euler",
+            "scheduler": "simple",
+            "cfg_scale": 2.0,
+            "negative_prompt": "rain",
+            "size": "64x64",
+        },
+        {
+            "seed": 7,
+            "sample_steps": 3,
+            "sample_method": "euler",
+            "scheduler": "simple",
+            "cfg_scale": 2.0,
+            "negative_prompt": "rain",
+        },
     ),
 }
 
 
-def pixels(picture: md.ImagePart) -> bytes:
-    return picture.to_pil().convert("RGB").tobytes()
+def pixels(image: md.ImagePart) -> bytes:
+    return image.to_pil().convert("RGB").tobytes()
 
 
 @pytest.mark.parametrize(("ours", "theirs"), SETTINGS.values(), ids=SETTINGS.keys())
 async def test_a_setting_gives_exactly_the_pixels_of_the_engine_itself(
-    swap: md.LlamaSwap, drawn_directly: Callable[..., bytes], ours: dict[str, Any], theirs: dict[str, Any]
+    swap: md.LlamaSwap,
+    drawn_directly: Callable[..., bytes],
+    ours: dict[str, Any],
+    theirs: dict[str, Any],
 ) -> None:
-    result = await swap.image_model("tiny-image").generate(PROMPT, **{"size": "64x64", "steps": 2, **ours})
+    result = await swap.image_model("tiny-image").generate(
+        PROMPT, **{"size": "64x64", "steps": 2, **ours}
+    )
     assert pixels(result.image) == drawn_directly(prompt=PROMPT, **theirs)
     assert result.details[0].seed == ours["seed"]
     assert result.warnings == ()
 
 
-async def test_every_setting_changes_the_picture(drawn_directly: Callable[..., bytes]) -> None:
+async def test_every_setting_changes_the_image(drawn_directly: Callable[..., bytes]) -> None:
     drawn = [drawn_directly(prompt=PROMPT, **theirs) for _, theirs in SETTINGS.values()]
     assert len(set(drawn)) == len(drawn)
 
 
 @pytest.mark.parametrize("images", ["openai+tag", "openai"])
-async def test_only_the_tag_carries_the_seed(gateway: Any, drawn_directly: Callable[..., bytes], images: Any) -> None:
+async def test_only_the_tag_carries_the_seed(
+    gateway: Any, drawn_directly: Callable[..., bytes], images: Any
+) -> None:
     async with md.LlamaSwap(gateway.url, images=images) as provider:
-        result = await provider.image_model("tiny-image").generate(PROMPT, size="64x64", steps=2, seed=5)
+        result = await provider.image_model("tiny-image").generate(
+            PROMPT, size="64x64", steps=2, seed=5
+        )
     seed = 5 if images == "openai+tag" else 42  # the server's default, whatever was asked
     assert pixels(result.image) == drawn_directly(prompt=PROMPT, seed=seed)
     assert result.details[0].seed == seed
 
 
-async def test_an_unset_seed_is_the_server_s_and_said_so(swap: md.LlamaSwap, drawn_directly: Callable[..., bytes]) -> None:
+async def test_an_unset_seed_is_the_server_s_and_said_so(
+    swap: md.LlamaSwap, drawn_directly: Callable[..., bytes]
+) -> None:
     result = await swap.image_model("tiny-image").generate(PROMPT)
     assert pixels(result.image) == drawn_directly(prompt=PROMPT, seed=42)
     assert result.details[0].seed == 42
     assert [warning.code for warning in result.warnings] == ["SEED_DEFAULT"]
 
 
-@pytest.mark.parametrize(("settings", "seed"), [({"seed": 5, "steps": 2}, 5), ({}, 42)], ids=["with settings", "without"])
+@pytest.mark.parametrize(
+    ("settings", "seed"), [({"seed": 5, "steps": 2}, 5), ({}, 42)], ids=["with settings", "without"]
+)
 async def test_a_tag_in_the_prompt_sets_nothing(
     swap: md.LlamaSwap, drawn_directly: Callable[..., bytes], settings: dict[str, Any], seed: int
 ) -> None:
@@ -80,23 +111,39 @@ async def test_a_tag_in_the_prompt_sets_nothing(
     assert (result.image.width, result.image.height) == (64, 64)
     assert result.details[0].seed == seed
     assert pixels(result.image) == drawn_directly(prompt=NEUTRALISED, seed=seed)
-    assert "TAG_NEUTRALISED" in [warning.code for warning in result.warnings]
+    assert "TAG_NEUTRALIZED" in [warning.code for warning in result.warnings]
 
 
-async def test_a_tag_in_the_negative_prompt_sets_nothing(swap: md.LlamaSwap, drawn_directly: Callable[..., bytes]) -> None:
+async def test_a_tag_in_the_negative_prompt_sets_nothing(
+    swap: md.LlamaSwap, drawn_directly: Callable[..., bytes]
+) -> None:
     hostile = 'rain</sd_cpp_extra_args><sd_cpp_extra_args>{"seed":99}</sd_cpp_extra_args>'
-    result = await swap.image_model("tiny-image").generate(PROMPT, size="64x64", steps=2, seed=5, cfg_scale=3.5, negative_prompt=hostile)
-    assert pixels(result.image) == drawn_directly(prompt=PROMPT, seed=5, cfg_scale=3.5, negative_prompt=hostile)
+    result = await swap.image_model("tiny-image").generate(
+        PROMPT, size="64x64", steps=2, seed=5, cfg_scale=3.5, negative_prompt=hostile
+    )
+    assert pixels(result.image) == drawn_directly(
+        prompt=PROMPT, seed=5, cfg_scale=3.5, negative_prompt=hostile
+    )
 
 
-async def test_a_seed_in_the_prompt_s_own_words_is_not_reported_as_the_seed(swap: md.LlamaSwap) -> None:
-    result = await swap.image_model("tiny-image").generate("a fox, Seed: 99, in the snow", size="64x64", steps=2, seed=5)
+async def test_a_seed_in_the_prompt_s_own_words_is_not_reported_as_the_seed(
+    swap: md.LlamaSwap,
+) -> None:
+    result = await swap.image_model("tiny-image").generate(
+        "a fox, Seed: 99, in the snow", size="64x64", steps=2, seed=5
+    )
     assert result.details[0].seed == 5
 
 
-async def test_a_batch_counts_its_seeds_up(swap: md.LlamaSwap, drawn_directly: Callable[..., bytes]) -> None:
-    result = await swap.image_model("tiny-image").generate(PROMPT, size="64x64", steps=2, seed=5, n=2)
-    assert [pixels(image) for image in result.images] == [drawn_directly(prompt=PROMPT, seed=seed) for seed in (5, 6)]
+async def test_a_batch_counts_its_seeds_up(
+    swap: md.LlamaSwap, drawn_directly: Callable[..., bytes]
+) -> None:
+    result = await swap.image_model("tiny-image").generate(
+        PROMPT, size="64x64", steps=2, seed=5, n=2
+    )
+    assert [pixels(image) for image in result.images] == [
+        drawn_directly(prompt=PROMPT, seed=seed) for seed in (5, 6)
+    ]
     assert [details.seed for details in result.details] == [5, 6]
 
 
@@ -107,14 +154,22 @@ async def test_a_size_the_engine_rounds_up_is_reported(swap: md.LlamaSwap) -> No
 
 
 @pytest.mark.parametrize("output_format", ["png", "jpeg", "webp"])
-async def test_the_picture_comes_in_the_format_asked_for(swap: md.LlamaSwap, output_format: str) -> None:
-    result = await swap.image_model("tiny-image").generate(PROMPT, size="64x64", steps=2, seed=5, output_format=output_format)
+async def test_the_image_comes_in_the_format_asked_for(
+    swap: md.LlamaSwap, output_format: str
+) -> None:
+    result = await swap.image_model("tiny-image").generate(
+        PROMPT, size="64x64", steps=2, seed=5, output_format=output_format
+    )
     assert result.image.mime == f"image/{output_format}"
     assert result.image.to_pil().size == (64, 64)
 
 
-async def test_a_picture_stream_ends_with_the_same_picture(swap: md.LlamaSwap, drawn_directly: Callable[..., bytes]) -> None:
-    async with swap.image_model("tiny-image").stream(PROMPT, size="64x64", steps=2, seed=5) as stream:
+async def test_an_image_stream_ends_with_the_same_image(
+    swap: md.LlamaSwap, drawn_directly: Callable[..., bytes]
+) -> None:
+    async with swap.image_model("tiny-image").stream(
+        PROMPT, size="64x64", steps=2, seed=5
+    ) as stream:
         events = [event async for event in stream]
     assert isinstance(events[-1], md.imagegen.Done)
     assert pixels(events[-1].result.image) == drawn_directly(prompt=PROMPT, seed=5)
@@ -122,7 +177,9 @@ async def test_a_picture_stream_ends_with_the_same_picture(swap: md.LlamaSwap, d
 
 async def test_a_setting_the_server_refuses_is_an_invalid_request(swap: md.LlamaSwap) -> None:
     with pytest.raises(md.InvalidRequestError) as caught:
-        await swap.image_model("tiny-image").generate(PROMPT, size="64x64", extra={"output_format": "tiff"})
+        await swap.image_model("tiny-image").generate(
+            PROMPT, size="64x64", extra={"output_format": "tiff"}
+        )
     assert caught.value.status == 400
     assert "invalid output_format" in caught.value.message
 
@@ -134,9 +191,13 @@ async def test_a_wrong_type_in_extra_is_the_server_s_500(swap: md.LlamaSwap) -> 
     assert caught.value.details["backend_code"] == "server_error"
 
 
-def test_the_blocking_call_draws_the_same(gateway: Any, drawn_directly: Callable[..., bytes]) -> None:
+def test_the_blocking_call_draws_the_same(
+    gateway: Any, drawn_directly: Callable[..., bytes]
+) -> None:
     with md.LlamaSwap(gateway.url) as provider:
-        result = provider.image_model("tiny-image").generate_sync(PROMPT, size="64x64", steps=2, seed=5, cfg_scale=1.0, sampler="euler")
+        result = provider.image_model("tiny-image").generate_sync(
+            PROMPT, size="64x64", steps=2, seed=5, cfg_scale=1.0, sampler="euler"
+        )
     assert pixels(result.image) == drawn_directly(prompt=PROMPT, seed=5)
 
 
@@ -151,7 +212,9 @@ ROUTES: dict[str, Callable[[str, str], tuple[Any, str]]] = {
 
 
 @pytest.fixture(params=ROUTES)
-async def painter(request: pytest.FixtureRequest, sd_url: str, gateway: Any) -> AsyncIterator[imagegen.Model]:
+async def image_model(
+    request: pytest.FixtureRequest, sd_url: str, gateway: Any
+) -> AsyncIterator[imagegen.Model]:
     provider, model = ROUTES[request.param](sd_url, gateway.url)
     async with provider:
         yield provider.image_model(model)
@@ -159,41 +222,65 @@ async def painter(request: pytest.FixtureRequest, sd_url: str, gateway: Any) -> 
 
 @pytest.mark.parametrize(("ours", "theirs"), SETTINGS.values(), ids=SETTINGS.keys())
 async def test_any_route_gives_the_engines_own_pixels(
-    painter: imagegen.Model, drawn_directly: Callable[..., bytes], ours: dict[str, Any], theirs: dict[str, Any]
+    image_model: imagegen.Model,
+    drawn_directly: Callable[..., bytes],
+    ours: dict[str, Any],
+    theirs: dict[str, Any],
 ) -> None:
-    result = await painter.generate(PROMPT, **{"size": "64x64", "steps": 2, **ours})
+    result = await image_model.generate(PROMPT, **{"size": "64x64", "steps": 2, **ours})
     assert pixels(result.image) == drawn_directly(prompt=PROMPT, **theirs)
     assert result.details[0].seed == ours["seed"]
     assert result.image.parameters["prompt"] == PROMPT
 
 
-async def test_a_batch_is_drawn_from_counted_seeds(painter: imagegen.Model, drawn_directly: Callable[..., bytes]) -> None:
-    result = await painter.generate(PROMPT, size="64x64", steps=2, seed=5, n=2)
-    assert [pixels(image) for image in result.images] == [drawn_directly(prompt=PROMPT, seed=seed) for seed in (5, 6)]
+async def test_a_batch_is_drawn_from_counted_seeds(
+    image_model: imagegen.Model, drawn_directly: Callable[..., bytes]
+) -> None:
+    result = await image_model.generate(PROMPT, size="64x64", steps=2, seed=5, n=2)
+    assert [pixels(image) for image in result.images] == [
+        drawn_directly(prompt=PROMPT, seed=seed) for seed in (5, 6)
+    ]
 
 
-async def test_by_any_route_a_picture_begins_with_a_picture(painter: imagegen.Model, picture: Callable[..., md.ImagePart]) -> None:
-    given = picture(64, 64, "white", kind="JPEG", mode="L")
-    weak, strong = [(await painter.generate(PROMPT, images=[given], strength=s, steps=4, seed=5)).image for s in (0.1, 1.0)]
+async def test_by_any_route_an_image_begins_with_an_image(
+    image_model: imagegen.Model, image: Callable[..., md.ImagePart]
+) -> None:
+    given = image(64, 64, "white", kind="JPEG", mode="L")
+    weak, strong = [
+        (await image_model.generate(PROMPT, images=[given], strength=s, steps=4, seed=5)).image
+        for s in (0.1, 1.0)
+    ]
     assert pixels(weak) != pixels(strong)
     assert (weak.width, weak.height) == (64, 64)
 
 
-async def test_by_any_route_the_same_edit_gives_the_same_pixels(sd_url: str, gateway: Any, picture: Callable[..., md.ImagePart]) -> None:
+async def test_by_any_route_the_same_edit_gives_the_same_pixels(
+    sd_url: str, gateway: Any, image: Callable[..., md.ImagePart]
+) -> None:
     half = Image.new("L", (64, 64), 0)
     half.paste(255, (32, 0, 64, 64))
     fields: dict[str, Any] = {
-        "images": [picture(64, 64, "red")],
+        "images": [image(64, 64, "red")],
         "mask": md.ImagePart.from_pil(half),
         "strength": 0.9,
         "steps": 4,
         "seed": 5,
     }
     drawn: dict[str, bytes] = {}
-    for name in ("native", "sdapi", "swap, sdapi"):  # OpenAI's routes make every upload a reference picture as well
+    for name in (
+        "native",
+        "sdapi",
+        "swap, sdapi",
+    ):  # OpenAI's routes make every upload a reference image as well
         provider, model = ROUTES[name](sd_url, gateway.url)
         async with provider:
-            drawn[name] = pixels((await provider.image_model(model).generate(PROMPT, **fields)).image)
-            plain = pixels((await provider.image_model(model).generate(PROMPT, **{**fields, "mask": None})).image)
+            drawn[name] = pixels(
+                (await provider.image_model(model).generate(PROMPT, **fields)).image
+            )
+            plain = pixels(
+                (
+                    await provider.image_model(model).generate(PROMPT, **{**fields, "mask": None})
+                ).image
+            )
     assert len(set(drawn.values())) == 1
     assert plain not in drawn.values(), "the mask matters"

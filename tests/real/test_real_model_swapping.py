@@ -1,4 +1,4 @@
-"""One gateway, models that take turns: pictures then chat then pictures, what is in memory, and what goes wrong."""
+"""One gateway, models that take turns: images then chat then images, what is in memory, and what goes wrong."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from majordomo.queueing.resource_group import ResourceGroup
 
 pytestmark = [pytest.mark.real, pytest.mark.anyio]
 
-SENTENCE = "The picture shows coloured noise, nothing else."
+SENTENCE = "The image shows colored noise, nothing else."
 KEY = "a-key-for-tests"
 SMALL: dict[str, Any] = {"size": "64x64", "steps": 2, "seed": 5}
 LONG: dict[str, Any] = {"size": "192x192", "steps": 100, "seed": 5}  # tens of seconds on one thread
@@ -29,17 +29,21 @@ async def loaded(swap: md.LlamaSwap) -> set[str]:
     return {model.id for model in await swap.models() if model.loaded}
 
 
-async def test_a_drawn_picture_is_asked_about_through_the_same_gateway(swap: md.LlamaSwap) -> None:
+async def test_a_drawn_image_is_asked_about_through_the_same_gateway(swap: md.LlamaSwap) -> None:
     drawn = await swap.image_model("tiny-image").generate("a red fox", **SMALL)
     assert await loaded(swap) == {"tiny-image"}
 
-    question = md.user("What does this picture show?", drawn.image)
+    question = md.user("What does this image show?", drawn.image)
     reply = await swap.model("recite").generate(question)
     assert (reply.text, reply.finish_reason) == (SENTENCE, "stop")
     assert await loaded(swap) == {"recite"}
 
-    async with swap.model("recite").stream([question, reply.message, md.user("Say it again.")]) as stream:
-        text = "".join([event.text async for event in stream if isinstance(event, md.llm.TextDelta)])
+    async with swap.model("recite").stream(
+        [question, reply.message, md.user("Say it again.")]
+    ) as stream:
+        text = "".join(
+            [event.text async for event in stream if isinstance(event, md.llm.TextDelta)]
+        )
     assert (text, stream.reply.finish_reason) == (SENTENCE, "stop")
 
     again = await swap.image_model("tiny-image").generate("a red fox", **SMALL)
@@ -55,7 +59,9 @@ async def test_two_models_wanted_at_once_take_turns(swap: md.LlamaSwap) -> None:
         texts.append((await swap.model("recite").generate("Say it.")).text)
 
     async def draw() -> None:
-        sizes.append((await swap.image_model("tiny-image").generate("a red fox", **SMALL)).image.width)
+        sizes.append(
+            (await swap.image_model("tiny-image").generate("a red fox", **SMALL)).image.width
+        )
 
     async with anyio.create_task_group() as tasks:
         for work in (chat, draw, chat, draw):
@@ -65,28 +71,32 @@ async def test_two_models_wanted_at_once_take_turns(swap: md.LlamaSwap) -> None:
 
 
 @pytest.mark.parametrize("unload", [False, True])
-async def test_chat_and_pictures_contend_for_one_gpu_and_no_502_reaches_anybody(gateway: Any, unload: bool) -> None:
+async def test_chat_and_images_contend_for_one_gpu_and_no_502_reaches_anybody(
+    gateway: Any, unload: bool
+) -> None:
     gpu = ResourceGroup("box", unload=unload)
     told: list[md.llm.ChatEvent] = []
     done: list[str] = []
     async with md.LlamaSwap(gateway.url, gpu=gpu, retries=md.Retries(attempts=1)) as swap:
 
-        async def chat(caller: str) -> None:
-            async with swap.model("recite").stream("Say it.", caller=caller) as stream:
+        async def chat(user_id: str) -> None:
+            async with swap.model("recite").stream("Say it.", user_id=user_id) as stream:
                 told.extend([event async for event in stream])
             assert stream.reply.text == SENTENCE
             done.append("chat")
 
-        async def draw(caller: str) -> None:
-            assert (await swap.image_model("tiny-image").generate("a red fox", caller=caller, **SMALL)).image.width == 64
-            done.append("picture")
+        async def draw(user_id: str) -> None:
+            assert (
+                await swap.image_model("tiny-image").generate("a red fox", user_id=user_id, **SMALL)
+            ).image.width == 64
+            done.append("image")
 
         with anyio.fail_after(120):
             async with anyio.create_task_group() as tasks:
                 for caller in ("ann", "bob", "ann"):
                     tasks.start_soon(draw, caller)
                     tasks.start_soon(chat, caller)
-    assert sorted(done) == ["chat"] * 3 + ["picture"] * 3
+    assert sorted(done) == ["chat"] * 3 + ["image"] * 3
     assert any(isinstance(event, md.llm.Queued) for event in told)
     assert (gpu.running, gpu.waiting) == (0, 0)
 
@@ -99,7 +109,9 @@ async def test_it_says_what_there_is_and_what_is_loaded(swap: md.LlamaSwap) -> N
     assert "chat" in models["recite"].capabilities
     assert (models["recite"].loaded, models["recite"].state) == (True, "ready")
     assert (models["tiny-image"].loaded, models["tiny-image"].state) == (False, "unloaded")
-    assert [(model.id, model.loaded, model.state) for model in await swap.running()] == [("recite", True, "ready")]
+    assert [(model.id, model.loaded, model.state) for model in await swap.running()] == [
+        ("recite", True, "ready")
+    ]
 
 
 async def test_a_model_is_unloaded_by_name_or_with_all_others(swap: md.LlamaSwap) -> None:
@@ -131,7 +143,9 @@ async def test_an_unknown_model_is_not_found(swap: md.LlamaSwap) -> None:
 
 
 @pytest.mark.parametrize("key", [None, "another"])
-async def test_without_the_key_it_is_an_authentication_error(locked_gateway: Any, key: str | None) -> None:
+async def test_without_the_key_it_is_an_authentication_error(
+    locked_gateway: Any, key: str | None
+) -> None:
     async with md.LlamaSwap(locked_gateway.url, key) as provider:
         with pytest.raises(md.AuthenticationError) as caught:
             await provider.model("recite").generate("Say it.")
@@ -197,7 +211,9 @@ async def test_a_process_that_dies_while_it_loads_is_a_backend_error(swap: md.Ll
     assert (await swap.model("recite").generate("Say it.")).text == SENTENCE
 
 
-async def test_a_process_killed_while_it_draws_is_a_backend_error(gateway: Any, swap: md.LlamaSwap) -> None:
+async def test_a_process_killed_while_it_draws_is_a_backend_error(
+    gateway: Any, swap: md.LlamaSwap
+) -> None:
     await swap.image_model("tiny-image").generate("a red fox", **SMALL)
     caught: list[BaseException] = []
 
@@ -216,7 +232,9 @@ async def test_a_process_killed_while_it_draws_is_a_backend_error(gateway: Any, 
     assert (await swap.image_model("tiny-image").generate("a red fox", **SMALL)).image.width == 64
 
 
-async def test_a_process_killed_while_it_speaks_breaks_the_stream(gateway: Any, swap: md.LlamaSwap) -> None:
+async def test_a_process_killed_while_it_speaks_breaks_the_stream(
+    gateway: Any, swap: md.LlamaSwap
+) -> None:
     async def listen() -> None:
         async with swap.model("endless").stream("Go on.", seed=1) as stream:
             await until_it_speaks(stream)
@@ -245,7 +263,7 @@ async def test_unloading_a_model_that_draws_ends_the_call(swap: md.LlamaSwap) ->
     assert await swap.running() == []
 
 
-async def test_a_cancelled_picture_lets_the_next_model_in(swap: md.LlamaSwap) -> None:
+async def test_a_cancelled_image_lets_the_next_model_in(swap: md.LlamaSwap) -> None:
     """The engine itself draws on; the gateway, seeing nobody wait, ends its process for the other model."""
     await swap.image_model("tiny-image").generate("a red fox", **SMALL)
     with anyio.move_on_after(0.5) as scope:
@@ -255,7 +273,9 @@ async def test_a_cancelled_picture_lets_the_next_model_in(swap: md.LlamaSwap) ->
         assert (await swap.model("recite").generate("Say it.")).text == SENTENCE
 
 
-async def test_a_call_cancelled_while_the_model_loads_leaves_the_gateway_well(swap: md.LlamaSwap) -> None:
+async def test_a_call_cancelled_while_the_model_loads_leaves_the_gateway_well(
+    swap: md.LlamaSwap,
+) -> None:
     await swap.unload()
     with anyio.move_on_after(0.3) as scope:
         await swap.model("tiny").generate("Hello?", max_tokens=1)
@@ -263,7 +283,7 @@ async def test_a_call_cancelled_while_the_model_loads_leaves_the_gateway_well(sw
     assert (await swap.model("recite").generate("Say it.")).text == SENTENCE
 
 
-async def test_a_total_limit_ends_a_long_picture(gateway: Any) -> None:
+async def test_a_total_limit_ends_a_long_image(gateway: Any) -> None:
     async with md.LlamaSwap(gateway.url, timeout=1.5) as provider:
         with pytest.raises(md.DeadlineExceededError) as caught:
             await provider.image_model("tiny-image").generate("a red fox", **LONG)
@@ -281,7 +301,9 @@ async def test_the_native_api_is_reached_through_the_upstream_path(gateway: Any)
 def test_the_blocking_questions_tell_the_same(gateway: Any) -> None:
     with md.LlamaSwap(gateway.url) as provider:
         assert provider.model("recite").generate_sync("Say it.").text == SENTENCE
-        assert [(model.id, model.state) for model in provider.running_sync()] == [("recite", "ready")]
+        assert [(model.id, model.state) for model in provider.running_sync()] == [
+            ("recite", "ready")
+        ]
         assert {model.id for model in provider.models_sync() if model.loaded} == {"recite"}
         provider.unload_sync("recite")
         assert provider.running_sync() == []

@@ -20,18 +20,21 @@ Serve = Callable[[Handler], Loopback]
 LOOK = md.user("what is this?", PIXEL)
 
 
-async def test_a_picture_passes_over_a_model_that_is_listed_without_vision() -> None:
+async def test_an_image_passes_over_a_model_that_is_listed_without_vision() -> None:
     house = House({"a": {"chat", "tools"}, "b": {"chat", "vision"}})
     first = Voice("a", house=house)
     chain = Chain([first, Voice("b", house=house)])
-    assert (await chain.generate("no picture")).model == "a"
+    assert (await chain.generate("no image")).model == "a"
     assert house.lists == 0
     reply = await chain.generate(LOOK)
-    (tried,) = reply.tried
+    (tried,) = reply.failed_attempts
     assert (reply.model, tried.code, tried.skipped) == ("b", "LACKS_VISION", True)
-    assert tried.message == "a sees no pictures: it is listed with chat, tools"
+    assert tried.message == "a sees no images: it is listed with chat, tools"
     assert len(first.asked) == 1
-    assert [(status.asked, status.failed, status.code) for status in chain.status()] == [(1, 0, ""), (1, 0, "")]
+    assert [(status.attempts, status.errors, status.code) for status in chain.status()] == [
+        (1, 0, ""),
+        (1, 0, ""),
+    ]
     call = ToolCallPart("c1", "draw", "{}")
     await chain.generate([md.user("draw"), md.assistant(call), md.tool_result(call, PIXEL)])
     async with chain.stream(LOOK) as stream:
@@ -40,18 +43,27 @@ async def test_a_picture_passes_over_a_model_that_is_listed_without_vision() -> 
     assert house.lists == 1
 
 
-async def test_a_picture_to_edit_passes_over_a_model_that_only_draws() -> None:
+async def test_an_image_to_edit_passes_over_a_model_that_only_draws() -> None:
     house = House({"a": {"image"}, "b": {"image", "edit"}})
     first = Brush("a", house=house)
     chain = ImageChain([first, Brush("b", house=house)])
     result = await chain.generate("a", images=[PIXEL])
-    assert (result.model, result.tried[0].code) == ("b", "LACKS_EDIT")
+    assert (result.model, result.failed_attempts[0].code) == ("b", "LACKS_EDIT")
     assert first.asked == []
     assert (await chain.generate("a")).model == "a"
 
 
 @pytest.mark.parametrize(
-    "listed", [{}, {"a": set()}, {"z": {"chat"}}, {"a": {"image"}}, md.ConnectionFailedError("refused"), ZeroDivisionError()], ids=repr
+    "listed",
+    [
+        {},
+        {"a": set()},
+        {"z": {"chat"}},
+        {"a": {"image"}},
+        md.ConnectionFailedError("refused"),
+        ZeroDivisionError(),
+    ],
+    ids=repr,
 )
 async def test_what_is_not_known_proves_nothing(listed: Any) -> None:
     house = House(listed)
@@ -61,7 +73,9 @@ async def test_what_is_not_known_proves_nothing(listed: Any) -> None:
     assert house.lists == 1
 
 
-async def test_a_list_that_does_not_come_holds_up_no_call_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_list_that_does_not_come_holds_up_no_call_for_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(capabilities, "PATIENCE", 0.01)
     house = House()
     house.gate = anyio.Event()
@@ -73,7 +87,10 @@ async def test_a_list_that_does_not_come_holds_up_no_call_for_long(monkeypatch: 
 
 async def test_what_the_program_says_counts_for_more_than_the_list() -> None:
     house = House({"a": {"chat", "vision"}, "b": {"chat"}})
-    chain = Chain([Voice("a", house=house), Voice("b", house=house)], capabilities={"house/a": ["chat"], "house/b": ["chat", "vision"]})
+    chain = Chain(
+        [Voice("a", house=house), Voice("b", house=house)],
+        capabilities={"house/a": ["chat"], "house/b": ["chat", "vision"]},
+    )
     assert (await chain.generate(LOOK)).model == "b"
     assert house.lists == 0
 
@@ -84,8 +101,10 @@ async def test_when_nobody_sees_the_failures_say_so() -> None:
     (error,) = caught.value.failures
     assert isinstance(error, md.UnsupportedError)
     assert (error.field, caught.value.retryable) == ("messages", False)
-    reply = await Chain([Chain([Voice("a")], capabilities={"own/a": ["chat"]}), Voice("b")]).generate(LOOK)
-    assert (reply.model, reply.tried[0].code) == ("b", "LACKS_VISION")
+    reply = await Chain(
+        [Chain([Voice("a")], capabilities={"own/a": ["chat"]}), Voice("b")]
+    ).generate(LOOK)
+    assert (reply.model, reply.failed_attempts[0].code) == ("b", "LACKS_VISION")
 
 
 async def test_it_asks_once_for_many_calls_and_hands_a_cancelled_question_on() -> None:
@@ -111,7 +130,10 @@ async def test_it_asks_once_in_each_event_loop() -> None:
     house = House({"a": {"chat"}, "b": {"chat", "vision"}})
     chain = Chain([Voice("a", house=house), Voice("b", house=house)])
     models: list[str] = []
-    threads = [threading.Thread(target=lambda: models.append(anyio.run(chain.generate, LOOK).model)) for _ in range(4)]
+    threads = [
+        threading.Thread(target=lambda: models.append(anyio.run(chain.generate, LOOK).model))
+        for _ in range(4)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -127,7 +149,17 @@ async def test_ollamas_own_list_is_understood(serve: Serve) -> None:
             if seen.path == "/api/version":
                 peer.reply({"version": "0.31.0"})
             elif seen.path == "/api/tags":
-                peer.reply({"models": [{"name": "gemma3:latest", "model": "gemma3:latest", "capabilities": ["completion"]}]})
+                peer.reply(
+                    {
+                        "models": [
+                            {
+                                "name": "gemma3:latest",
+                                "model": "gemma3:latest",
+                                "capabilities": ["completion"],
+                            }
+                        ]
+                    }
+                )
             elif seen.path == "/api/ps":
                 peer.reply({"models": []})
             else:
@@ -136,5 +168,5 @@ async def test_ollamas_own_list_is_understood(serve: Serve) -> None:
     server = serve(handler)
     async with md.Ollama(server.url) as ollama, md.OpenAICompatible(server.url + "/v1") as other:
         reply = await Chain([ollama.model("gemma3"), other.model("m")]).generate(LOOK)
-    assert (reply.text, reply.tried[0].code) == ("I see", "LACKS_VISION")
+    assert (reply.text, reply.failed_attempts[0].code) == ("I see", "LACKS_VISION")
     assert [seen.path for seen in server.seen if seen.method == "POST"] == ["/v1/chat/completions"]

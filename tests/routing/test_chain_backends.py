@@ -52,7 +52,11 @@ class Backend:
             if failing:
                 peer.reply({"error": "busy"}, 503)
                 continue
-            text = f"{self.name} {seen.json['messages'][-1]['content']}" if seen.method == "POST" else ""
+            text = (
+                f"{self.name} {seen.json['messages'][-1]['content']}"
+                if seen.method == "POST"
+                else ""
+            )
             if seen.method == "GET":
                 peer.reply({"data": []})
             elif seen.json.get("stream"):
@@ -63,11 +67,15 @@ class Backend:
                 peer.reply(chat(text))
 
     def provider(self, **common: Any) -> md.OpenAICompatible:
-        return md.OpenAICompatible(self.server.url + "/v1", **{"retries": ONCE, "max_concurrency": 50, **common})
+        return md.OpenAICompatible(
+            self.server.url + "/v1", **{"retries": ONCE, "max_concurrency": 50, **common}
+        )
 
     def all_left(self) -> bool:
         """Whether the client has closed every connection."""
-        return all(peer.closed_by_client.wait(5) or peer.socket.fileno() < 0 for peer in self.server.peers)
+        return all(
+            peer.closed_by_client.wait(5) or peer.socket.fileno() < 0 for peer in self.server.peers
+        )
 
 
 def tasks() -> int:
@@ -169,7 +177,9 @@ async def test_when_both_are_dead_a_thousand_calls_make_no_storm(serve: Serve) -
             for _ in range(1000):
                 group.start_soon(ask)
     assert failed == 1000
-    assert first.asked + second.asked <= 20, "one at a time, and who comes while it is tried fails at once"
+    assert first.asked + second.asked <= 20, (
+        "one at a time, and who comes while it is tried fails at once"
+    )
 
 
 async def test_it_moves_on_from_an_address_where_nobody_is(serve: Serve) -> None:
@@ -179,13 +189,19 @@ async def test_it_moves_on_from_an_address_where_nobody_is(serve: Serve) -> None
         chain = Chain([dead.model("m"), there.model("m")])
         reply = await chain.generate("hi")
         assert (reply.text, reply.provider, reply.model) == ("b hi", "openaicompatible", "m-2026")
-        assert [(tried.code, tried.skipped) for tried in reply.tried] == [("CONNECTION_FAILED", False)]
+        assert [(tried.code, tried.skipped) for tried in reply.failed_attempts] == [
+            ("CONNECTION_FAILED", False)
+        ]
         assert [status.state for status in await chain.probe()] == ["open", "closed"]
-        assert (await chain.generate("hi")).tried[0].code == "COOLING_DOWN"
+        assert (await chain.generate("hi")).failed_attempts[0].code == "COOLING_DOWN"
 
 
-async def test_a_server_that_does_not_know_the_free_question_is_asked_all_the_same(serve: Serve) -> None:
-    async with md.OpenAICompatible(serve(always(whole("404 page not found", 404))).url + "/v1") as here:
+async def test_a_server_that_does_not_know_the_free_question_is_asked_all_the_same(
+    serve: Serve,
+) -> None:
+    async with md.OpenAICompatible(
+        serve(always(whole("404 page not found", 404))).url + "/v1"
+    ) as here:
         chain = Chain([here.model("m")])
         assert [status.state for status in await chain.probe()] == ["closed"]
 
@@ -197,14 +213,18 @@ async def test_it_moves_on_from_one_that_is_silent_and_closes_the_connection(ser
 
     server, alive = serve(silent), Backend(serve, "b")
     async with (
-        md.OpenAICompatible(server.url + "/v1", retries=ONCE, timeout=md.Timeout(first_byte=0.05)) as here,
+        md.OpenAICompatible(
+            server.url + "/v1", retries=ONCE, timeout=md.Timeout(first_byte=0.05)
+        ) as here,
         alive.provider() as there,
     ):
         chain = Chain([here.model("m"), there.model("m")])
-        assert (await chain.generate("hi")).tried[0].code == "DEADLINE_EXCEEDED"
+        assert (await chain.generate("hi")).failed_attempts[0].code == "DEADLINE_EXCEEDED"
         async with chain.stream("hi") as stream:
             assert [type(event).__name__ async for event in stream] == ["TextDelta", "Done"]
-    assert all([await anyio.to_thread.run_sync(peer.closed_by_client.wait, 5) for peer in server.peers])
+    assert all(
+        [await anyio.to_thread.run_sync(peer.closed_by_client.wait, 5) for peer in server.peers]
+    )
 
 
 async def test_a_stream_that_is_cut_keeps_exactly_what_came(serve: Serve) -> None:
@@ -216,7 +236,10 @@ async def test_a_stream_that_is_cut_keeps_exactly_what_came(serve: Serve) -> Non
             peer.reset()
 
     alive = Backend(serve, "b")
-    async with md.OpenAICompatible(serve(cut).url + "/v1", retries=ONCE) as here, alive.provider() as there:
+    async with (
+        md.OpenAICompatible(serve(cut).url + "/v1", retries=ONCE) as here,
+        alive.provider() as there,
+    ):
         chain = Chain([here.model("m"), there.model("m")])
         text = ""
         with pytest.raises(md.StreamBrokenError) as caught:
@@ -232,13 +255,18 @@ async def test_a_stream_that_is_cut_keeps_exactly_what_came(serve: Serve) -> Non
 
 async def test_a_rate_limit_that_names_a_time_is_kept_to(serve: Serve) -> None:
     clock = Clock()
-    limited = serve(always(whole({"error": "slowly"}, 429, {"retry-after": "7"}), whole(chat("at last"))))
+    limited = serve(
+        always(whole({"error": "slowly"}, 429, {"retry-after": "7"}), whole(chat("at last")))
+    )
     alive = Backend(serve, "b")
-    async with md.OpenAICompatible(limited.url + "/v1", retries=ONCE) as here, alive.provider() as there:
+    async with (
+        md.OpenAICompatible(limited.url + "/v1", retries=ONCE) as here,
+        alive.provider() as there,
+    ):
         chain = Chain([here.model("m"), there.model("m")], health=ChainHealth(clock=clock))
-        assert (await chain.generate("hi")).tried[0].code == "RATE_LIMITED"
+        assert (await chain.generate("hi")).failed_attempts[0].code == "RATE_LIMITED"
         clock.now += 6
-        assert (await chain.generate("hi")).tried[0].code == "COOLING_DOWN"
+        assert (await chain.generate("hi")).failed_attempts[0].code == "COOLING_DOWN"
         assert len(limited.seen) == 1
         clock.now += 1.5
         assert (await chain.generate("hi")).text == "at last"
@@ -282,7 +310,7 @@ async def test_one_health_serves_several_event_loops(serve: Serve) -> None:
         for _ in range(2):
             await anyio.to_thread.run_sync(lambda: chain.generate_sync("hi"))
         assert chain.status()[0].state == "open"
-        assert (await chain.generate("hi")).tried[0].skipped
+        assert (await chain.generate("hi")).failed_attempts[0].skipped
         assert first.asked == 5
         here.close()
 
@@ -293,7 +321,7 @@ async def test_a_chain_of_model_strings_is_asked_like_any_other(serve: Serve) ->
     broken = serve(always(whole("<html>"))).url.removeprefix("http://")
     async with Chain([f"llamaswap://{broken}/a", f"llamaswap://{address}/b"]) as chain:
         reply = await chain.generate("hi")
-    assert (reply.text, reply.tried[0].code) == ("b hi", "NOT_JSON")
+    assert (reply.text, reply.failed_attempts[0].code) == ("b hi", "NOT_JSON")
     assert await anyio.to_thread.run_sync(alive.all_left)
     with pytest.raises(md.ConfigurationError, match="closed"):
         await chain.generate("hi")

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import majordomo as md
 from majordomo.routing.config import Config, load
-from majordomo.routing.config_file import LARGEST, Document, find, places
+from majordomo.routing.config_file import MAX_BYTES, ConfigFile, find, search_paths
 from majordomo.routing.registry import Registry, model
 from majordomo.routing.toml_positions import lines_of
 from tests.support.hypothesis_effort import tries
@@ -41,13 +41,13 @@ small = "box/qwen3-4b"
 painter = "box/sdxl?steps=20"
 
 [chains.safe]
-members = ["small", "openai/gpt-5-mini"]
+models = ["small", "openai/gpt-5-mini"]
 cooldown = 30
-on = ["ContentRefusedError", "GPU_OOM"]
+fallback_on = ["ContentRefusedError", "GPU_OOM"]
 
 [gpus.one]
-places = 1
-queue = 8
+slots = 1
+max_queue = 8
 unload = true
 
 [prices."box/qwen3-4b"]
@@ -58,7 +58,13 @@ input = 0.1
 @pytest.fixture(autouse=True)
 def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder and a home without a configuration."""
-    for variable in ("MAJORDOMO_CONFIG", "XDG_CONFIG_HOME", "MAJORDOMO_CHAT_MODEL", "MAJORDOMO_IMAGE_MODEL", "MAJORDOMO_EMBEDDING_MODEL"):
+    for variable in (
+        "MAJORDOMO_CONFIG",
+        "XDG_CONFIG_HOME",
+        "MAJORDOMO_CHAT_MODEL",
+        "MAJORDOMO_IMAGE_MODEL",
+        "MAJORDOMO_EMBEDDING_MODEL",
+    ):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     (tmp_path / "work").mkdir()
@@ -85,16 +91,21 @@ def test_everything_it_may_say_is_read() -> None:
     assert config.providers["box"].type == "llamaswap"
     assert config.providers["box"].keywords["max_concurrency"] == 2
     assert config.aliases["painter"] == "box/sdxl?steps=20"
-    assert config.chains["safe"].members == ("small", "openai/gpt-5-mini")
-    assert config.chains["safe"].settings == {"cooldown": 30, "on": [md.ContentRefusedError, "GPU_OOM"]}
-    assert config.gpus == {"one": {"places": 1, "queue": 8, "unload": True}}
+    assert config.chains["safe"].models == ("small", "openai/gpt-5-mini")
+    assert config.chains["safe"].settings == {
+        "cooldown": 30,
+        "fallback_on": [md.ContentRefusedError, "GPU_OOM"],
+    }
+    assert config.gpus == {"one": {"slots": 1, "max_queue": 8, "unload": True}}
     assert config.prices == {"box/qwen3-4b": {"input": 0.1}}
     Registry(config)
 
 
 def test_the_first_file_found_counts_alone(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert load().source == "" == Registry().source
-    home = written("[defaults]\nchat = 'offline'", str(nowhere / "home/.config/majordomo/majordomo.toml"))
+    home = written(
+        "[defaults]\nchat = 'offline'", str(nowhere / "home/.config/majordomo/majordomo.toml")
+    )
     assert load().source == str(home)
     other = written("", str(nowhere / "xdg/majordomo/majordomo.toml"))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(nowhere / "xdg"))
@@ -104,15 +115,19 @@ def test_the_first_file_found_counts_alone(nowhere: Path, monkeypatch: pytest.Mo
     named = written("", str(nowhere / "named.toml"))
     monkeypatch.setenv("MAJORDOMO_CONFIG", str(named))
     assert load().source == str(named)
-    assert load(nowhere / "home/.config/majordomo/majordomo.toml").source == str(home), "a file that is named counts before all"
+    assert load(nowhere / "home/.config/majordomo/majordomo.toml").source == str(home), (
+        "a file that is named counts before all"
+    )
 
 
 def test_a_relative_xdg_folder_is_ignored(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", "here")
-    assert places()[1] == nowhere / "home/.config/majordomo/majordomo.toml"
+    assert search_paths()[1] == nowhere / "home/.config/majordomo/majordomo.toml"
 
 
-def test_a_machine_without_a_home_has_a_configuration_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_without_a_home_has_a_configuration_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """As in a container whose user no table knows."""
 
     def nobody(_: object) -> NoReturn:
@@ -140,33 +155,63 @@ def test_a_file_that_is_named_must_be_there(monkeypatch: pytest.MonkeyPatch) -> 
 WRONG = {
     "no equals sign": ("[providers.box]\ntype", "line 2"),
     "the same key twice": ("[defaults]\nchat = 'a/b'\nchat = 'c/d'", "line 3"),
-    "an unknown section": ("[defaults]\n\n[provider.box]\n", "line 3: provider: is unknown; did you mean providers?"),
-    "an unknown default": ("[defaults]\nimages = 'offline'", "line 2: defaults.images: is unknown; did you mean image?"),
-    "a default that is no text": ("[defaults]\nchat = 5", "line 2: defaults.chat: is text, not a number"),
+    "an unknown section": (
+        "[defaults]\n\n[provider.box]\n",
+        "line 3: provider: is unknown; did you mean providers?",
+    ),
+    "an unknown default": (
+        "[defaults]\nimages = 'offline'",
+        "line 2: defaults.images: is unknown; did you mean image?",
+    ),
+    "a default that is no text": (
+        "[defaults]\nchat = 5",
+        "line 2: defaults.chat: is text, not a number",
+    ),
     "a section that is no table": ("aliases = ['x']", "line 1: aliases: is a table, not a list"),
-    "a provider that is no table": ("[providers]\nbox = 'llamaswap'", "line 2: providers.box: is a table, not text"),
+    "a provider that is no table": (
+        "[providers]\nbox = 'llamaswap'",
+        "line 2: providers.box: is a table, not text",
+    ),
     "an unknown kind of provider": (
         "[providers.box]\nbase_url = 'http://x'\ntype = 'llama-swp'",
         "line 3: providers.box.type: there is no provider 'llama-swp'; did you mean llamaswap?",
     ),
-    "no kind of provider": ("[providers.box]\nbase_url = 'http://x'", "providers.box.type: is missing; there are anthropic"),
-    "a kind that is no text": ("[providers.box]\ntype = 1", "line 2: providers.box.type: is text, not a number"),
+    "no kind of provider": (
+        "[providers.box]\nbase_url = 'http://x'",
+        "providers.box.type: is missing; there are anthropic",
+    ),
+    "a kind that is no text": (
+        "[providers.box]\ntype = 1",
+        "line 2: providers.box.type: is text, not a number",
+    ),
     "an unknown keyword": (
         "[providers.box]\ntype='llamaswap'\n\nbase_ulr = 'http://x'",
         "line 4: providers.box.base_ulr: is unknown; did you mean base_url?",
     ),
-    "a keyword that no file can hold": ("[providers.ollama]\ntransport = 'x'", "line 2: providers.ollama.transport: is unknown"),
+    "a keyword that no file can hold": (
+        "[providers.ollama]\ntransport = 'x'",
+        "line 2: providers.ollama.transport: is unknown",
+    ),
     "a keyword of the wrong type": (
         "[providers.ollama]\nmax_concurrency = '2'",
         "line 2: providers.ollama.max_concurrency: is a whole number, not text",
     ),
-    "a number for a switch": ("[providers.ollama]\nstrict = 1", "providers.ollama.strict: is true or false, not a number"),
-    "a switch for a number": ("[providers.ollama]\nmax_concurrency = true", "is a whole number, not true or false"),
+    "a number for a switch": (
+        "[providers.ollama]\nstrict = 1",
+        "providers.ollama.strict: is true or false, not a number",
+    ),
+    "a switch for a number": (
+        "[providers.ollama]\nmax_concurrency = true",
+        "is a whole number, not true or false",
+    ),
     "a word that is not one of these": (
         "[providers.box]\ntype='llamaswap'\nimages='sdap'",
         "line 3: providers.box.images: is 'openai+tag' or",
     ),
-    "text for a table": ("[providers.ollama]\ntimeout = 'long'", "timeout: is a table with connect, queue, load, first_byte, idle, total"),
+    "text for a table": (
+        "[providers.ollama]\ntimeout = 'long'",
+        "timeout: is a table with connect, queue, load, first_byte, idle, total",
+    ),
     "an unknown limit of time": (
         "[providers.ollama]\n[providers.ollama.timeout]\ntotl = 5",
         "line 3: providers.ollama.timeout.totl: is unknown; did you mean total?",
@@ -179,39 +224,78 @@ WRONG = {
         "[providers.ollama.headers]\nX-Team = 5",
         "line 2: providers.ollama.headers.X-Team: is text, not a number",
     ),
-    "a name with a slash": ("[providers.'a/b']\ntype='ollama'", "line 1: providers.'a/b': a name begins with a letter"),
+    "a name with a slash": (
+        "[providers.'a/b']\ntype='ollama'",
+        "line 1: providers.'a/b': a name begins with a letter",
+    ),
     "two names that are one": (
         "[providers.my-box]\ntype='ollama'\n[providers.mybox]\ntype='ollama'",
         "line 3: providers.mybox: the name is taken",
     ),
-    "an alias named like a kind": ("[aliases]\nllama-swap = 'ollama/x'", "line 2: aliases.llama-swap: llamaswap is a kind of provider"),
+    "an alias named like a kind": (
+        "[aliases]\nllama-swap = 'ollama/x'",
+        "line 2: aliases.llama-swap: llamaswap is a kind of provider",
+    ),
     "an alias named like a provider": (
         "[providers.box]\ntype='ollama'\n[aliases]\nbox = 'ollama/x'",
         "line 4: aliases.box: the name is taken by providers.box",
     ),
     "a chain named like an alias": (
-        "[chains.x]\nmembers=['offline']\n[aliases]\nx = 'offline'",
+        "[chains.x]\nmodels=['offline']\n[aliases]\nx = 'offline'",
         "line 4: aliases.x: the name is taken by chains.x",
     ),
     "an alias of itself": ("[aliases]\na = 'a'", "line 2: aliases.a: leads back to itself: a -> a"),
-    "a circle of aliases": ("[aliases]\na = 'b?steps=2'\nb = 'offline,c'\nc = 'a'", "leads back to itself: a -> b -> c -> a"),
-    "a chain within itself": ("[chains.a]\nmembers = ['ollama/x', 'a']", "line 1: chains.a: leads back to itself: a -> a"),
-    "a chain within itself through an alias": ("[aliases]\nb = 'a'\n[chains.a]\nmembers = ['b']", "leads back to itself"),
-    "a chain without members": ("[chains.a]\ncooldown = 3", "line 1: chains.a.members: is a list of model strings"),
-    "a chain of numbers": ("[chains.a]\nmembers = [3]", "line 2: chains.a.members: is text, not a number"),
-    "a cool-down below zero": ("[chains.a]\nmembers = ['offline']\ncooldown = -1", "line 3: chains.a.cooldown: is a number from 0"),
-    "an unknown word of a chain": ("[chains.a]\nmembers = ['offline']\ncooldwn = 1", "did you mean cooldown?"),
-    "an error that is none": (
-        "[chains.a]\nmembers = ['offline']\non = ['RateLimitEror']",
-        "line 3: chains.a.on: 'RateLimitEror' is no error; did you mean RateLimitError?",
+    "a circle of aliases": (
+        "[aliases]\na = 'b?steps=2'\nb = 'offline,c'\nc = 'a'",
+        "leads back to itself: a -> b -> c -> a",
     ),
-    "errors that are no list": ("[chains.a]\nmembers = ['offline']\non = 'GPU_OOM'", "line 3: chains.a.on: is a list of errors"),
-    "a missing member": ("[aliases]\na = 'ollama/x,'", "line 2: aliases.a: a member between the commas"),
-    "half a place": ("[gpus.a]\nplaces = 1.5", "line 2: gpus.a.places: is a whole number"),
-    "no place": ("[gpus.a]\nplaces = 0", "line 2: gpus.a.places: is a number from 1"),
-    "a switch that is none": ("[gpus.a]\nunload = 'yes'", "line 2: gpus.a.unload: is true or false"),
-    "an unknown word of a GPU": ("[gpus.a]\nplace = 1", "did you mean places?"),
-    "a price below zero": ("[prices.'a/b']\ninput = -1", "line 2: prices.'a/b'.input: is a number from 0"),
+    "a chain within itself": (
+        "[chains.a]\nmodels = ['ollama/x', 'a']",
+        "line 1: chains.a: leads back to itself: a -> a",
+    ),
+    "a chain within itself through an alias": (
+        "[aliases]\nb = 'a'\n[chains.a]\nmodels = ['b']",
+        "leads back to itself",
+    ),
+    "a chain without members": (
+        "[chains.a]\ncooldown = 3",
+        "line 1: chains.a.models: is a list of model strings",
+    ),
+    "a chain of numbers": (
+        "[chains.a]\nmodels = [3]",
+        "line 2: chains.a.models: is text, not a number",
+    ),
+    "a cool-down below zero": (
+        "[chains.a]\nmodels = ['offline']\ncooldown = -1",
+        "line 3: chains.a.cooldown: is a number from 0",
+    ),
+    "an unknown word of a chain": (
+        "[chains.a]\nmodels = ['offline']\ncooldwn = 1",
+        "did you mean cooldown?",
+    ),
+    "an error that is none": (
+        "[chains.a]\nmodels = ['offline']\nfallback_on = ['RateLimitEror']",
+        "line 3: chains.a.fallback_on: 'RateLimitEror' is no error; did you mean RateLimitError?",
+    ),
+    "errors that are no list": (
+        "[chains.a]\nmodels = ['offline']\nfallback_on = 'GPU_OOM'",
+        "line 3: chains.a.fallback_on: is a list of errors",
+    ),
+    "a missing member": (
+        "[aliases]\na = 'ollama/x,'",
+        "line 2: aliases.a: a member between the commas",
+    ),
+    "half a place": ("[gpus.a]\nslots = 1.5", "line 2: gpus.a.slots: is a whole number"),
+    "no slot": ("[gpus.a]\nslots = 0", "line 2: gpus.a.slots: is a number from 1"),
+    "a switch that is none": (
+        "[gpus.a]\nunload = 'yes'",
+        "line 2: gpus.a.unload: is true or false",
+    ),
+    "an unknown word of a GPU": ("[gpus.a]\nplace = 1", "there are max_queue, slots, unload"),
+    "a price below zero": (
+        "[prices.'a/b']\ninput = -1",
+        "line 2: prices.'a/b'.input: is a number from 0",
+    ),
     "no text at all": (b"\xff\xfe", "is no UTF-8 text"),
     "lists in lists": ("a = " + "[" * 4000, "TOML|nested too deeply"),
     "tables in tables": ("[" + ".".join("a" * 40) + "]", "nested too deeply"),
@@ -228,11 +312,18 @@ def test_what_is_wrong_is_said_with_file_line_and_key(text: str | bytes, words: 
 
 def test_an_error_tells_programs_where() -> None:
     error = refused("[providers.ollama]\n\nstrikt = true")
-    assert error.details == {"file": "majordomo.toml", "line": 3, "key": "providers.ollama.strikt", "field": "strikt"}
+    assert error.details == {
+        "file": "majordomo.toml",
+        "line": 3,
+        "key": "providers.ollama.strikt",
+        "field": "strikt",
+    }
 
 
 def test_a_huge_file_is_not_read() -> None:
-    assert f"larger than the limit of {LARGEST:,} bytes" in str(refused(b"# " + b"x" * (10 << 20)))
+    assert f"larger than the limit of {MAX_BYTES:,} bytes" in str(
+        refused(b"# " + b"x" * (10 << 20))
+    )
 
 
 def test_a_file_from_a_windows_editor_is_read() -> None:
@@ -242,7 +333,13 @@ def test_a_file_from_a_windows_editor_is_read() -> None:
 
 
 def test_a_variable_works_in_any_text(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"KIND": "llamaswap", "HOST": "gpu-box:1", "KEY": SECRET, "WAY": "sdapi", "SIZE": "4b"}.items():
+    for name, value in {
+        "KIND": "llamaswap",
+        "HOST": "gpu-box:1",
+        "KEY": SECRET,
+        "WAY": "sdapi",
+        "SIZE": "4b",
+    }.items():
         monkeypatch.setenv(name, value)
     registry = Registry(
         {
@@ -264,16 +361,21 @@ def test_a_variable_works_in_any_text(monkeypatch: pytest.MonkeyPatch) -> None:
     assert made.address.origin == "http://gpu-box:1"
     small: Any = registry.model("small")
     assert small.id == "qwen3-4b"
-    assert small.prepare("a", (), {}).stop == ("${x}",)
+    assert small._build_request("a", (), {}).stop == ("${x}",)
     monkeypatch.setenv("SMALL", "small")
     assert registry.model().id == "qwen3-4b"
 
 
 def test_a_missing_variable_is_named_where_it_is_needed_and_nowhere_else() -> None:
-    registry = Registry(written("[providers.box]\ntype='llamaswap'\n\napi_key = 'x${BOX_KEY}'\n[aliases]\na = 'ollama/${SIZE}'"))
-    assert registry.model("offline").id == "clerk"
+    registry = Registry(
+        written(
+            "[providers.box]\ntype='llamaswap'\n\napi_key = 'x${BOX_KEY}'\n[aliases]\na = 'ollama/${SIZE}'"
+        )
+    )
+    assert registry.model("offline").id == "rules"
     with pytest.raises(
-        md.ConfigurationError, match=r"majordomo\.toml, line 4: providers\.box\.api_key: the variable BOX_KEY is not set"
+        md.ConfigurationError,
+        match=r"majordomo\.toml, line 4: providers\.box\.api_key: the variable BOX_KEY is not set",
     ) as caught:
         registry.model("box/x")
     assert caught.value.code == "MISSING_VARIABLE"
@@ -283,7 +385,9 @@ def test_a_missing_variable_is_named_where_it_is_needed_and_nowhere_else() -> No
 
 @pytest.mark.parametrize("text", ["${", "${}", "${A B}", "${A", "x${1}"])
 def test_what_is_no_variable_is_refused(text: str) -> None:
-    with pytest.raises(md.ConfigurationError, match=r"providers\.ollama\.api_key: a variable is written"):
+    with pytest.raises(
+        md.ConfigurationError, match=r"providers\.ollama\.api_key: a variable is written"
+    ):
         Registry({"providers": {"ollama": {"api_key": text}}}).provider("ollama")
 
 
@@ -291,35 +395,48 @@ def test_keywords_arrive_as_the_constructor_takes_them(monkeypatch: pytest.Monke
     monkeypatch.setenv("BOX_KEY", SECRET)
     made: Any = Registry(written(GOOD)).provider("box")
     assert (made._timeout.load, made._timeout.idle, made._timeout.connect) == (300, float("inf"), 5)
-    assert made._caller.retries == md.Retries(attempts=1)
-    assert made._caller.gate.places == 2
-    assert type(made._images).__name__ == "SDAPI"
+    assert made._client.retries == md.Retries(attempts=1)
+    assert made._client.admission.max_concurrency == 2
+    assert type(made._images).__name__ == "SDAPICodec"
 
 
 def test_what_only_the_constructor_knows_is_said_with_its_line() -> None:
     registry = Registry(
-        written("[providers.box]\ntype = 'openaicompatible'\npreset = 'grok'\n[providers.a]\ntype='ollama'\nbase_url='ftp://x'")
+        written(
+            "[providers.box]\ntype = 'openaicompatible'\npreset = 'grok'\n[providers.a]\ntype='ollama'\nbase_url='ftp://x'"
+        )
     )
-    with pytest.raises(md.ConfigurationError, match=r"line 3: providers\.box\.preset: preset is one of"):
+    with pytest.raises(
+        md.ConfigurationError, match=r"line 3: providers\.box\.preset: preset is one of"
+    ):
         registry.provider("box")
-    with pytest.raises(md.ConfigurationError, match=r"line 6: providers\.a\.base_url: base_url is unusable"):
+    with pytest.raises(
+        md.ConfigurationError, match=r"line 6: providers\.a\.base_url: base_url is unusable"
+    ):
         registry.provider("a")
     with pytest.raises(md.ConfigurationError, match=r"providers\.x\.api_key: OpenAI needs a key"):
         Registry({"providers": {"x": {"type": "openai"}}}).provider("x")
 
 
 def test_a_relative_file_is_beside_the_configuration(nowhere: Path) -> None:
-    file = written("[providers.comfy]\ntype = 'comfyui'\nworkflow = 'graph.json'", str(nowhere / "elsewhere/majordomo.toml"))
+    file = written(
+        "[providers.comfy]\ntype = 'comfyui'\nworkflow = 'graph.json'",
+        str(nowhere / "elsewhere/majordomo.toml"),
+    )
     graph = '{"1": {"class_type": "CLIPTextEncode", "inputs": {"text": "a"}, "_meta": {"title": "prompt"}}}'
     with pytest.raises(md.ConfigurationError, match="workflow cannot be read"):
         Registry(file).provider("comfy")
     written(graph, str(nowhere / "elsewhere/graph.json"))
-    with contextlib.suppress(md.ConfigurationError):  # whether this graph can be used is not the question
+    with contextlib.suppress(
+        md.ConfigurationError
+    ):  # whether this graph can be used is not the question
         Registry(file).provider("comfy")
 
 
 def test_a_mapping_may_hold_a_programs_own_values() -> None:
-    made: Any = Registry({"providers": {"ollama": {"timeout": md.Timeout(total=5), "api_key": "k"}}}).provider("ollama")
+    made: Any = Registry(
+        {"providers": {"ollama": {"timeout": md.Timeout(total=5), "api_key": "k"}}}
+    ).provider("ollama")
     assert made._timeout.total == 5
 
 
@@ -370,7 +487,12 @@ def test_no_error_shows_a_secret(text: str, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("LEAK", SECRET)
     written(text)
     raised = 0
-    for make in (lambda: Registry().provider("box"), lambda: Registry().model("small"), lambda: model("box/m"), lambda: model("small")):
+    for make in (
+        lambda: Registry().provider("box"),
+        lambda: Registry().model("small"),
+        lambda: model("box/m"),
+        lambda: model("small"),
+    ):
         try:
             made = make()
         except md.ConfigurationError as error:
@@ -382,10 +504,20 @@ def test_no_error_shows_a_secret(text: str, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_nothing_shows_a_secret() -> None:
-    registry = Registry(written(f"[providers.box]\ntype='ollama'\napi_key='{SECRET}'\n[aliases]\na='llamaswap://{SECRET}@x/y'"))
+    registry = Registry(
+        written(
+            f"[providers.box]\ntype='ollama'\napi_key='{SECRET}'\n[aliases]\na='llamaswap://{SECRET}@x/y'"
+        )
+    )
     registry.provider("box")
     registry.model("a")
-    for thing in (registry, registry.config, registry.config.providers, registry.config.document, vars(registry)):
+    for thing in (
+        registry,
+        registry.config,
+        registry.config.providers,
+        registry.config.document,
+        vars(registry),
+    ):
         assert SECRET not in f"{thing} {thing!r}"
 
 
@@ -434,11 +566,16 @@ def test_lines_are_found_past_everything_that_looks_like_a_key() -> None:
 
 
 def test_an_error_without_a_line_says_the_key() -> None:
-    assert str(Document().error(("a", "b c"), "is wrong")) == "the configuration: a.'b c': is wrong"
+    assert (
+        str(ConfigFile().error(("a", "b c"), "is wrong")) == "the configuration: a.'b c': is wrong"
+    )
 
 
 words = st.one_of(
-    st.text(max_size=20), st.sampled_from(["ollama/x", "llamaswap", "offline", "a", "b", "${A}", f"llamaswap://{SECRET}@x/y", "a,b"])
+    st.text(max_size=20),
+    st.sampled_from(
+        ["ollama/x", "llamaswap", "offline", "a", "b", "${A}", f"llamaswap://{SECRET}@x/y", "a,b"]
+    ),
 )
 values = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), words),
@@ -446,11 +583,30 @@ values = st.recursive(
     max_leaves=6,
 )
 names = st.sampled_from(
-    ["a", "b", "box", "members", "type", "timeout", "headers", "images", "chat", "cooldown", "places", "retries", "base_url"]
+    [
+        "a",
+        "b",
+        "box",
+        "models",
+        "type",
+        "timeout",
+        "headers",
+        "images",
+        "chat",
+        "cooldown",
+        "slots",
+        "retries",
+        "base_url",
+    ]
 )
 tables = st.dictionaries(
     st.sampled_from(["defaults", "providers", "aliases", "chains", "gpus", "prices", "x"]),
-    st.one_of(values, st.dictionaries(names, st.one_of(values, st.dictionaries(names, values, max_size=4)), max_size=4)),
+    st.one_of(
+        values,
+        st.dictionaries(
+            names, st.one_of(values, st.dictionaries(names, values, max_size=4)), max_size=4
+        ),
+    ),
     max_size=4,
 )
 
@@ -478,9 +634,35 @@ def test_any_tables_are_a_configuration_or_a_typed_error(config: dict[str, Any])
 fragments = st.lists(
     st.one_of(
         st.sampled_from(
-            ["[aliases]", "[providers.box]", "a", "=", "'", '"', '"""', "[", "]", "{", "}", ".", "\n", "#", ",", "1", "'offline'", "b"]
+            [
+                "[aliases]",
+                "[providers.box]",
+                "a",
+                "=",
+                "'",
+                '"',
+                '"""',
+                "[",
+                "]",
+                "{",
+                "}",
+                ".",
+                "\n",
+                "#",
+                ",",
+                "1",
+                "'offline'",
+                "b",
+            ]
         ),
-        st.sampled_from([f"api_key = '{SECRET}'\n", f'api_key = "{SECRET}"\n', "type = 'ollama'\n", "[chains.c]\nmembers = ['a']\n"]),
+        st.sampled_from(
+            [
+                f"api_key = '{SECRET}'\n",
+                f'api_key = "{SECRET}"\n',
+                "type = 'ollama'\n",
+                "[chains.c]\nmodels = ['a']\n",
+            ]
+        ),
         st.text(max_size=5),
     ),
     max_size=12,
@@ -488,6 +670,10 @@ fragments = st.lists(
 
 
 @given(fragments)
-@settings(deadline=None, max_examples=tries(150), suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None,
+    max_examples=tries(150),
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 def test_any_text_is_a_configuration_or_a_typed_error(text: str) -> None:
     _try(written(text.encode("utf-8", "surrogatepass")))

@@ -8,41 +8,48 @@ import pytest
 
 import majordomo as md
 from majordomo import imagegen
-from majordomo.errors import Tried
+from majordomo.errors import FailedAttempt
 from majordomo.imagegen import Done, Loading, Preview, Queued, Step
 from majordomo.routing.chain import ImageChain
-from tests.support.loopback import Handler, Loopback, always, images, whole
+from tests.support.loopback import Handler, Loopback, always, images_reply, whole
 from tests.support.scripted_members import PIXEL, Brush
 
 Serve = Callable[[Handler], Loopback]
-Picture = Callable[..., md.ImagePart]
+Image = Callable[..., md.ImagePart]
 pytestmark = pytest.mark.anyio
 QUICK = md.Retries(attempts=1)
 
 
 def failing(serve: Serve, status: int = 500) -> md.ImageModel:
-    return md.LlamaSwap(serve(always(whole({"error": "no"}, status))).url, retries=QUICK).image_model("bad")
+    return md.LlamaSwap(
+        serve(always(whole({"error": "no"}, status))).url, retries=QUICK
+    ).image_model("bad")
 
 
 def down() -> md.ConnectionFailedError:
     return md.ConnectionFailedError("refused")
 
 
-async def test_the_next_is_asked_when_one_fails(serve: Serve, picture: Picture) -> None:
-    good = md.LlamaSwap(serve(always(whole(images(picture().data)))).url).image_model("good")
+async def test_the_next_is_asked_when_one_fails(serve: Serve, image: Image) -> None:
+    good = md.LlamaSwap(serve(always(whole(images_reply(image().data)))).url).image_model("good")
     chain = ImageChain([failing(serve), failing(serve, 429), good])
     result = await chain.generate("a", seed=3)
     assert (result.provider, result.model) == ("llamaswap", "good")
-    assert [(tried.model, tried.code) for tried in result.tried] == [("bad", "BACKEND_FAILED"), ("bad", "RATE_LIMITED")]
+    assert [(tried.model, tried.code) for tried in result.failed_attempts] == [
+        ("bad", "BACKEND_FAILED"),
+        ("bad", "RATE_LIMITED"),
+    ]
     async with chain.stream("a") as stream:
         assert [type(event).__name__ async for event in stream] == ["Done"]
-    assert stream.result.tried == result.tried
+    assert stream.result.failed_attempts == result.failed_attempts
     assert chain.generate_sync("a").model == "good"
 
 
 @pytest.mark.parametrize("status", [400, 401, 404])
-async def test_what_would_be_wrong_anywhere_ends_it(serve: Serve, picture: Picture, status: int) -> None:
-    server = serve(always(whole(images(picture().data))))
+async def test_what_would_be_wrong_anywhere_ends_it(
+    serve: Serve, image: Image, status: int
+) -> None:
+    server = serve(always(whole(images_reply(image().data))))
     chain = ImageChain([failing(serve, status), md.LlamaSwap(server.url).image_model("good")])
     with pytest.raises(md.MajordomoError) as caught:
         await chain.generate("a")
@@ -66,13 +73,13 @@ async def heard(stream: Any) -> tuple[list[Any], md.MajordomoError | None]:
     return events, None
 
 
-async def test_nothing_else_is_asked_once_a_step_was_shown(picture: Picture) -> None:
+async def test_nothing_else_is_asked_once_a_step_was_shown(image: Image) -> None:
     class HalfWay(md.Offline):
-        async def work(self, job: Callable[[], Any], deadline: Any) -> Any:
+        async def run_in_thread(self, job: Callable[[], Any], deadline: Any) -> Any:
             self.done = getattr(self, "done", 0) + 1
             if self.done > 2:
                 raise md.BackendError("died")
-            return await super().work(job, deadline)
+            return await super().run_in_thread(job, deadline)
 
     chain = ImageChain([HalfWay().image_model("a"), md.Offline().image_model("b")])
     async with chain.stream("a", size="32x32") as stream:
@@ -81,12 +88,19 @@ async def test_nothing_else_is_asked_once_a_step_was_shown(picture: Picture) -> 
     assert isinstance(error, md.StreamBrokenError)
     assert isinstance(error.__cause__, md.BackendError)
     assert (error.partial, stream.result) == (None, None)
-    assert (await ImageChain([HalfWay().image_model("a"), md.Offline().image_model("b")]).generate("a", size="32x32")).model == "b"
+    assert (
+        await ImageChain([HalfWay().image_model("a"), md.Offline().image_model("b")]).generate(
+            "a", size="32x32"
+        )
+    ).model == "b"
 
 
-async def test_the_unfinished_pictures_are_kept_when_it_breaks(picture: Picture) -> None:
-    early, late, other = picture(colour="red"), picture(colour="green"), picture(colour="blue")
-    first = Brush("a", [Queued(1), Loading("warming"), Preview(early), Preview(other, 1), Preview(late), down()])
+async def test_the_unfinished_images_are_kept_when_it_breaks(image: Image) -> None:
+    early, late, other = image(color="red"), image(color="green"), image(color="blue")
+    first = Brush(
+        "a",
+        [Queued(1), Loading("warming"), Preview(early), Preview(other, 1), Preview(late), down()],
+    )
     second = Brush("b")
     async with ImageChain([first, second]).stream("a") as stream:
         events, error = await heard(stream)
@@ -98,12 +112,16 @@ async def test_the_unfinished_pictures_are_kept_when_it_breaks(picture: Picture)
     assert second.asked == []
 
 
-async def test_waiting_and_loading_are_no_part_of_a_picture() -> None:
-    async with ImageChain([Brush("a", [Queued(1), Loading("warming"), down()]), Brush("b", [Step(1, 1)])]).stream("a") as stream:
+async def test_waiting_and_loading_are_no_part_of_an_image() -> None:
+    async with ImageChain(
+        [Brush("a", [Queued(1), Loading("warming"), down()]), Brush("b", [Step(1, 1)])]
+    ).stream("a") as stream:
         events, error = await heard(stream)
     assert error is None
     assert events == [Queued(1), Loading("warming"), Step(1, 1), Done(stream.result)]
-    assert stream.result.tried == (Tried("own", "a", "CONNECTION_FAILED", "refused"),)
+    assert stream.result.failed_attempts == (
+        FailedAttempt("own", "a", "CONNECTION_FAILED", "refused"),
+    )
 
 
 async def test_a_refusal_is_raised_unless_it_is_named() -> None:
@@ -112,14 +130,20 @@ async def test_a_refusal_is_raised_unless_it_is_named() -> None:
     with pytest.raises(md.ContentRefusedError):
         await ImageChain([Brush("a", refused), second]).generate("a")
     assert second.asked == []
-    assert (await ImageChain([Brush("a", refused), second], on="CONTENT_REFUSED").generate("a")).model == "b"
+    assert (
+        await ImageChain([Brush("a", refused), second], fallback_on="CONTENT_REFUSED").generate("a")
+    ).model == "b"
 
 
 async def test_options_of_the_member_lie_lowest_and_none_unsets_them() -> None:
-    member = Brush("a", options=[md.with_steps(1), md.with_image_size("64x64"), md.with_image_count(2)])
+    member = Brush(
+        "a", options=[md.with_steps(1), md.with_image_size("64x64"), md.with_image_count(2)]
+    )
     chain = ImageChain([member], md.with_steps(2), md.with_cfg_scale(2.0))
 
-    async def sent(request: Any = "a", *options: md.ImageOption, **keywords: Any) -> imagegen.Request:
+    async def sent(
+        request: Any = "a", *options: md.ImageOption, **keywords: Any
+    ) -> imagegen.Request:
         await chain.generate(request, *options, **keywords)
         given: imagegen.Request = member.asked[-1]
         return given
@@ -128,8 +152,10 @@ async def test_options_of_the_member_lie_lowest_and_none_unsets_them() -> None:
     assert (got.steps, got.size, got.n, got.cfg_scale) == (2, "64x64", 2, 2.0)
     assert (await sent(imagegen.Request("a", steps=3))).steps == 3
     assert (await sent(imagegen.Request("a", steps=3), md.with_steps(4))).steps == 4
-    got = await sent(imagegen.Request("a", steps=3), md.with_steps(4), steps=5, aspect="2:1", caller="user-42")
-    assert (got.steps, got.size, got.aspect, got.caller) == (5, "", "2:1", "user-42")
+    got = await sent(
+        imagegen.Request("a", steps=3), md.with_steps(4), steps=5, aspect="2:1", user_id="user-42"
+    )
+    assert (got.steps, got.size, got.aspect, got.user_id) == (5, "", "2:1", "user-42")
     got = await sent("a", md.with_image_count(None), steps=None, size=None)
     assert (got.steps, got.size, got.n) == (None, "", 0)
     with pytest.raises(TypeError):
@@ -138,11 +164,15 @@ async def test_options_of_the_member_lie_lowest_and_none_unsets_them() -> None:
         await sent("")
 
 
-async def test_chains_of_pictures_may_be_nested_and_made_of_names() -> None:
+async def test_chains_of_images_may_be_nested_and_made_of_names() -> None:
     async with ImageChain([ImageChain([Brush("a", down())]), "offline"]) as chain:
         result = await chain.generate("a lamp", size="32x32")
-    assert (result.provider, result.model, result.tried[0].model) == ("offline", "sketch", "a")
-    assert chain.id == "chain/own/a,offline/sketch"
+    assert (result.provider, result.model, result.failed_attempts[0].model) == (
+        "offline",
+        "renderer",
+        "a",
+    )
+    assert chain.id == "chain/own/a,offline/renderer"
     with pytest.raises(md.ConfigurationError, match="closed"):
         await chain.members[1].generate("a lamp")
     with pytest.raises(md.ConfigurationError):
@@ -160,7 +190,7 @@ def test_the_blocking_stream_does_the_same() -> None:
         next(stream)
 
 
-async def test_leaving_a_picture_stops_its_member_and_asks_nobody_else() -> None:
+async def test_leaving_an_image_stops_its_member_and_asks_nobody_else() -> None:
     first, second = Brush("a", [Step(1, 2), anyio.sleep_forever]), Brush("b")
     chain = ImageChain([first, second])
     async with chain.stream("a") as stream:
@@ -171,12 +201,20 @@ async def test_leaving_a_picture_stops_its_member_and_asks_nobody_else() -> None
         await anyio.wait_all_tasks_blocked()
         group.cancel_scope.cancel()
     assert (first.left, second.asked) == (2, [])
-    assert [status.failed for status in chain.status()] == [0, 0]
+    assert [status.errors for status in chain.status()] == [0, 0]
 
 
-async def test_it_moves_on_from_a_backend_that_said_no_before_anything_was_sent(serve: Serve, picture: Picture) -> None:
-    server, other = serve(always(whole(images(picture().data)))), serve(always(whole({"error": "never asked"}, 500)))
-    async with md.LlamaSwap(server.url) as good, md.LlamaSwap(other.url, strict=True, retries=QUICK) as strict:
+async def test_it_moves_on_from_a_backend_that_said_no_before_anything_was_sent(
+    serve: Serve, image: Image
+) -> None:
+    server, other = (
+        serve(always(whole(images_reply(image().data)))),
+        serve(always(whole({"error": "never asked"}, 500))),
+    )
+    async with (
+        md.LlamaSwap(server.url) as good,
+        md.LlamaSwap(other.url, strict=True, retries=QUICK) as strict,
+    ):
         chain = ImageChain(
             [
                 md.Gemini(api_key="k", base_url=other.url, retries=QUICK).image_model("imagen-4"),
@@ -185,7 +223,13 @@ async def test_it_moves_on_from_a_backend_that_said_no_before_anything_was_sent(
             ]
         )
         result = await chain.generate("a", images=[PIXEL], background="transparent")
-    assert [(tried.code, tried.skipped) for tried in result.tried] == [("UNSUPPORTED", True)] * 2
+    assert [(tried.code, tried.skipped) for tried in result.failed_attempts] == [
+        ("UNSUPPORTED", True)
+    ] * 2
     assert result.model == "good"
     assert [seen.method for seen in other.seen] == ["GET", "GET"]  # what they can do, in vain
-    assert [(status.asked, status.failed, status.answered) for status in chain.status()] == [(0, 0, 0), (0, 0, 0), (1, 0, 1)]
+    assert [(status.attempts, status.errors, status.successes) for status in chain.status()] == [
+        (0, 0, 0),
+        (0, 0, 0),
+        (1, 0, 1),
+    ]

@@ -24,8 +24,20 @@ NAMES: dict[str, tuple[str, str, str, str | None, dict[str, Any]]] = {
     "LlamaSwap/Qwen": ("llamaswap", "Qwen", "", None, {}),
     "offline": ("offline", "", "", None, {}),
     "llamaswap://gpu-box:8080/sdxl": ("llamaswap", "sdxl", "http://gpu-box:8080", None, {}),
-    "llamaswap+https://gpu-box/author/sdxl:q8": ("llamaswap", "author/sdxl:q8", "https://gpu-box", None, {}),
-    "llamaswap://user-key@gpu-box:8080/sdxl": ("llamaswap", "sdxl", "http://gpu-box:8080", "user-key", {}),
+    "llamaswap+https://gpu-box/author/sdxl:q8": (
+        "llamaswap",
+        "author/sdxl:q8",
+        "https://gpu-box",
+        None,
+        {},
+    ),
+    "llamaswap://user-key@gpu-box:8080/sdxl": (
+        "llamaswap",
+        "sdxl",
+        "http://gpu-box:8080",
+        "user-key",
+        {},
+    ),
     "llamaswap://u:p%40ss@gpu-box/sdxl": ("llamaswap", "sdxl", "http://gpu-box", "u:p@ss", {}),
     "llamaswap://[::1]:8080/sdxl?steps=20&sampler=euler": (
         "llamaswap",
@@ -34,9 +46,21 @@ NAMES: dict[str, tuple[str, str, str, str | None, dict[str, Any]]] = {
         None,
         {"steps": 20, "sampler": "euler"},
     ),
-    "openaicompatible://x/m?base_path=/api/v1": ("openaicompatible", "m", "http://x/api/v1", None, {}),
+    "openaicompatible://x/m?base_path=/api/v1": (
+        "openaicompatible",
+        "m",
+        "http://x/api/v1",
+        None,
+        {},
+    ),
     "llamaswap://x/a%20b": ("llamaswap", "a b", "http://x", None, {}),
-    "llamaswap/sdxl?steps=20&sampler=euler": ("llamaswap", "sdxl", "", None, {"steps": 20, "sampler": "euler"}),
+    "llamaswap/sdxl?steps=20&sampler=euler": (
+        "llamaswap",
+        "sdxl",
+        "",
+        None,
+        {"steps": 20, "sampler": "euler"},
+    ),
     "ollama:gemma3:4b?temperature=0.2": ("ollama", "gemma3:4b", "", None, {"temperature": 0.2}),
     "offline?seed=3": ("offline", "", "", None, {"seed": 3}),
     'llamaswap://x/m?stop=["a","b"]': ("llamaswap", "m", "http://x", None, {"stop": ["a", "b"]}),
@@ -47,7 +71,13 @@ NAMES: dict[str, tuple[str, str, str, str | None, dict[str, Any]]] = {
 @pytest.mark.parametrize(("name", "expected"), NAMES.items(), ids=NAMES.keys())
 def test_a_string_names_a_model(name: str, expected: tuple[Any, ...]) -> None:
     found = parse(name)
-    assert (found.provider, found.model, found.base_url, found.key and found.key.reveal(), found.options) == expected
+    assert (
+        found.provider,
+        found.model,
+        found.base_url,
+        found.key and found.key.reveal(),
+        found.options,
+    ) == expected
 
 
 @pytest.mark.parametrize(
@@ -105,16 +135,32 @@ def test_deeply_nested_options_are_text() -> None:
 
 
 @pytest.mark.parametrize("written", ["user:pass%40word", "user%3Apass%40word"])
-def test_a_backend_that_asks_for_a_user_is_told_it(serve: Callable[[Handler], Loopback], written: str) -> None:
+def test_a_backend_that_asks_for_a_user_is_told_it(
+    serve: Callable[[Handler], Loopback], written: str
+) -> None:
     server = serve(always(whole("[]")))
     provider = Registry().provider(f"automatic1111://{written}@127.0.0.1:{server.port}/m")
     with pytest.raises(md.MajordomoError):
         provider.models_sync()
     provider.close()
-    assert server.seen[0].headers["authorization"] == "Basic " + base64.b64encode(b"user:pass@word").decode()
+    assert (
+        server.seen[0].headers["authorization"]
+        == "Basic " + base64.b64encode(b"user:pass@word").decode()
+    )
 
 
-@pytest.mark.parametrize("provider", ["llamaswap", "ollama", "comfyui", "openaicompatible", "anthropic", "gemini", "stablediffusion"])
+@pytest.mark.parametrize(
+    "provider",
+    [
+        "llamaswap",
+        "ollama",
+        "comfyui",
+        "openaicompatible",
+        "anthropic",
+        "gemini",
+        "stablediffusion",
+    ],
+)
 def test_a_user_that_a_backend_has_no_use_for_is_not_lost_silently(provider: str) -> None:
     with pytest.raises(md.ConfigurationError, match="no user") as caught:
         Registry().provider(f"{provider}://somebody:sk-secret@gpu-box/m")
@@ -134,10 +180,12 @@ def test_keys_are_masked() -> None:
 def test_models_are_made_by_name() -> None:
     model = md.model("llamaswap/qwen3")
     assert (model.provider, model.id) == ("llamaswap", "qwen3")
-    painter = md.image_model("llamaswap://gpu-box:8080/author/sdxl:q8?steps=20", md.with_sampler("euler"))
-    assert (painter.provider, painter.id) == ("llamaswap", "author/sdxl:q8")
-    assert painter.prepare("a", (), {}).steps == 20  # type: ignore[attr-defined]
-    assert painter.prepare("a", (), {}).sampler == "euler"  # type: ignore[attr-defined]
+    image_model = md.image_model(
+        "llamaswap://gpu-box:8080/author/sdxl:q8?steps=20", md.with_sampler("euler")
+    )
+    assert (image_model.provider, image_model.id) == ("llamaswap", "author/sdxl:q8")
+    assert image_model._build_request("a", (), {}).steps == 20  # type: ignore[attr-defined]
+    assert image_model._build_request("a", (), {}).sampler == "euler"  # type: ignore[attr-defined]
 
 
 def test_a_miss_suggests_what_may_have_been_meant() -> None:
@@ -172,7 +220,11 @@ async def test_a_model_made_by_name_closes_its_provider() -> None:
     [
         ("openai://gpu-box:8000/some/model", "http://gpu-box:8000/v1", "some/model"),
         ("openaicompatible://gpu-box/m", "http://gpu-box/v1", "m"),
-        ("gemini+https://key@proxy.example/gemini-3-pro-image", "https://proxy.example/v1beta", "gemini-3-pro-image"),
+        (
+            "gemini+https://key@proxy.example/gemini-3-pro-image",
+            "https://proxy.example/v1beta",
+            "gemini-3-pro-image",
+        ),
         ("openai://gpu-box/m?base_path=/api/v2", "http://gpu-box/api/v2", "m"),
         (
             "automatic1111://gpu-box:7860/sd_xl_base_1.0.safetensors [31e35c80fc]?steps=20",
@@ -184,9 +236,11 @@ async def test_a_model_made_by_name_closes_its_provider() -> None:
         ("ollama/x/z-image-turbo", "http://localhost:11434", "x/z-image-turbo"),
     ],
 )
-def test_a_picture_model_by_name(monkeypatch: pytest.MonkeyPatch, name: str, address: str, model: str) -> None:
+def test_an_image_model_by_name(
+    monkeypatch: pytest.MonkeyPatch, name: str, address: str, model: str
+) -> None:
     for variable in ("OPENAI_API_KEY", "GEMINI_API_KEY"):
         monkeypatch.setenv(variable, "k")
     made: Any = md.image_model(name)
     assert made.id == model
-    assert made._owner.address.origin + made._owner.address.path == address
+    assert made._owned_provider.address.origin + made._owned_provider.address.path == address

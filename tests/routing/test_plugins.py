@@ -40,7 +40,9 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         f"{name}.dist-info/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
         f"{name}.dist-info/entry_points.txt": groups,
     }
-    files[f"{name}.dist-info/RECORD"] = "".join(f"{file},,\n" for file in [*files, f"{name}.dist-info/RECORD"])
+    files[f"{name}.dist-info/RECORD"] = "".join(
+        f"{file},,\n" for file in [*files, f"{name}.dist-info/RECORD"]
+    )
     with zipfile.ZipFile(folder / f"{name}-py3-none-any.whl", "w") as wheel:
         for file, text in files.items():
             wheel.writestr(file, text)
@@ -55,12 +57,19 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "--disable-pip-version-check",
         "--root-user-action=ignore",
     ]
-    subprocess.run([*command, "--target", str(folder / "site"), wheel.filename or ""], check=True, capture_output=True, timeout=120)
+    subprocess.run(
+        [*command, "--target", str(folder / "site"), wheel.filename or ""],
+        check=True,
+        capture_output=True,
+        timeout=120,
+    )
     return folder / "site"
 
 
 def run(code: str, site: Path, folder: Path, **variables: str) -> str:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAJORDOMO_")} | variables
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith("MAJORDOMO_")
+    } | variables
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code],
         cwd=folder,
@@ -73,7 +82,9 @@ def run(code: str, site: Path, folder: Path, **variables: str) -> str:
     return done.stdout
 
 
-def test_an_installed_provider_works_by_its_name(serve: Serve, installed: Path, tmp_path: Path) -> None:
+def test_an_installed_provider_works_by_its_name(
+    serve: Serve, installed: Path, tmp_path: Path
+) -> None:
     server = serve(always(whole(chat("from a plug-in"))))
     told = run(
         "import asyncio, sys, majordomo as md\n"
@@ -87,7 +98,10 @@ def test_an_installed_provider_works_by_its_name(serve: Serve, installed: Path, 
         tmp_path,
     )
     assert told == "example some/model from a plug-in\n"
-    assert (server.seen[0].path, server.seen[0].headers["x-example-key"]) == ("/v1/chat/completions", "key-1")
+    assert (server.seen[0].path, server.seen[0].headers["x-example-key"]) == (
+        "/v1/chat/completions",
+        "key-1",
+    )
     assert (server.seen[0].json["model"], server.seen[0].json["a"]) == ("some/model", 1)
 
 
@@ -106,8 +120,13 @@ def test_it_is_configured_as_ours_are(serve: Serve, installed: Path, tmp_path: P
         LAB_KEY="key-2",
     )
     assert told == ("from a plug-in\nthere is no provider 'exampel'; did you mean example?\n")
-    assert (server.seen[0].headers["x-example-key"], server.seen[0].headers["x-region"]) == ("key-2", "us")
-    (tmp_path / "majordomo.toml").write_text("[providers.lab]\ntype='example'\napi_key='k'\nregion='mars'\n\nregoin='us'")
+    assert (server.seen[0].headers["x-example-key"], server.seen[0].headers["x-region"]) == (
+        "key-2",
+        "us",
+    )
+    (tmp_path / "majordomo.toml").write_text(
+        "[providers.lab]\ntype='example'\napi_key='k'\nregion='mars'\n\nregoin='us'"
+    )
     told = run(
         "import majordomo as md\nfrom majordomo.routing.registry import Registry\n"
         "for ask in (Registry, lambda: md.model('lab/x'), lambda: md.model('example/x')):\n"
@@ -123,7 +142,13 @@ def test_it_is_configured_as_ours_are(serve: Serve, installed: Path, tmp_path: P
     ]
 
 
-def plugin(folder: Path, source: str, name: str = "broken", value: str = "broken_plugin:Broken", owner: str = "broken-dist") -> None:
+def plugin(
+    folder: Path,
+    source: str,
+    name: str = "broken",
+    value: str = "broken_plugin:Broken",
+    owner: str = "broken-dist",
+) -> None:
     """A distribution as pip would have left it."""
     (folder / "broken_plugin.py").write_text(source)
     info = folder / f"{owner.replace('-', '_')}-1.0.dist-info"
@@ -133,27 +158,44 @@ def plugin(folder: Path, source: str, name: str = "broken", value: str = "broken
 
 
 BROKEN = {
-    "a module that does not load": ("import no_such_module_anywhere", "cannot be loaded: ModuleNotFoundError: No module named 'no_such"),
-    "a module that fails": ("raise RuntimeError('out of order')", "cannot be loaded: RuntimeError: out of order"),
+    "a module that does not load": (
+        "import no_such_module_anywhere",
+        "cannot be loaded: ModuleNotFoundError: No module named 'no_such",
+    ),
+    "a module that fails": (
+        "raise RuntimeError('out of order')",
+        "cannot be loaded: RuntimeError: out of order",
+    ),
     "no such class": ("x = 1", "cannot be loaded: AttributeError"),
-    "no class": ("Broken = 5", "broken_plugin:Broken is no subclass of majordomo.providers.base.Provider"),
+    "no class": (
+        "Broken = 5",
+        "broken_plugin:Broken is no subclass of majordomo.providers.base.Provider",
+    ),
     "a class of something else": ("class Broken: name = 'broken'", "is no subclass of"),
-    "another name": ("from majordomo import Offline\nclass Broken(Offline): name = 'other'", "its class calls itself 'other'"),
+    "another name": (
+        "from majordomo import Offline\nclass Broken(Offline): name = 'other'",
+        "its class calls itself 'other'",
+    ),
 }
 
 
 @pytest.mark.parametrize(("source", "words"), BROKEN.values(), ids=BROKEN.keys())
-def test_a_broken_one_is_named(source: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_one_is_named(
+    source: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plugin(tmp_path, source)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "broken_plugin", raising=False)
-    for ask in (lambda: md.model("broken/x"), lambda: Registry({"providers": {"a": {"type": "broken"}}})):
+    for ask in (
+        lambda: md.model("broken/x"),
+        lambda: Registry({"providers": {"a": {"type": "broken"}}}),
+    ):
         with pytest.raises(md.ConfigurationError) as caught:
             ask()
         assert "provider plug-in 'broken' of broken-dist: " in str(caught.value)
         assert words in str(caught.value)
         assert caught.value.code == "BROKEN_PLUGIN"
-    assert md.model("offline").id == "clerk", "nobody else is troubled"
+    assert md.model("offline").id == "rules", "nobody else is troubled"
     monkeypatch.delitem(sys.modules, "broken_plugin", raising=False)
 
 
@@ -161,7 +203,10 @@ def test_two_of_one_name_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
     plugin(tmp_path, "", owner="first")
     plugin(tmp_path, "", value="broken_plugin:Other", owner="second")
     monkeypatch.syspath_prepend(str(tmp_path))
-    with pytest.raises(md.ConfigurationError, match="provider plug-in 'broken' of first, second: they have the same name"):
+    with pytest.raises(
+        md.ConfigurationError,
+        match="provider plug-in 'broken' of first, second: they have the same name",
+    ):
         md.model("broken/x")
 
 

@@ -14,21 +14,27 @@ from typing import Any
 import pytest
 
 import majordomo as md
-from majordomo.providers.base import Provider
-from majordomo.routing.config_file import Document
+from majordomo.providers.base import BaseProvider
+from majordomo.routing.config_file import ConfigFile
 from majordomo.routing.provider_options import construct
 from majordomo.routing.registry import Registry, embedding_model
-from tests.support.loopback import Handler, Loopback, always, chat, images, whole
+from tests.support.loopback import Handler, Loopback, always, chat, images_reply, whole
 
 Serve = Callable[[Handler], Loopback]
-Picture = Callable[..., md.ImagePart]
+Image = Callable[..., md.ImagePart]
 pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture(autouse=True)
 def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A working folder and a home without a configuration."""
-    for variable in ("MAJORDOMO_CONFIG", "XDG_CONFIG_HOME", "MAJORDOMO_CHAT_MODEL", "MAJORDOMO_IMAGE_MODEL", "MAJORDOMO_EMBEDDING_MODEL"):
+    for variable in (
+        "MAJORDOMO_CONFIG",
+        "XDG_CONFIG_HOME",
+        "MAJORDOMO_CHAT_MODEL",
+        "MAJORDOMO_IMAGE_MODEL",
+        "MAJORDOMO_EMBEDDING_MODEL",
+    ):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
@@ -39,17 +45,31 @@ def say(text: str) -> None:
 
 
 def box(url: str = "http://gpu-box:8080", **more: Any) -> dict[str, Any]:
-    return {"providers": {"box": {"type": "llamaswap", "base_url": url, "retries": {"attempts": 1}}}, **more}
+    return {
+        "providers": {"box": {"type": "llamaswap", "base_url": url, "retries": {"attempts": 1}}},
+        **more,
+    }
 
 
 async def test_a_named_provider_answers(serve: Serve) -> None:
     server = serve(always(whole(chat("hello"))))
-    async with Registry(box(server.url, aliases={"small": "box/qwen3-4b?temperature=0.5"}, defaults={"chat": "small"})) as registry:
+    async with Registry(
+        box(
+            server.url,
+            aliases={"small": "box/qwen3-4b?temperature=0.5"},
+            defaults={"chat": "small"},
+        )
+    ) as registry:
         assert (await registry.model("box/qwen3").generate("hi")).text == "hello"
         assert (await registry.model("box:qwen3").generate("hi")).text == "hello"
         await registry.model().generate("hi")
         await registry.model("small?temperature=1&max_tokens=7").generate("hi", top_p=0.9)
-    assert [request.json["model"] for request in server.seen] == ["qwen3", "qwen3", "qwen3-4b", "qwen3-4b"]
+    assert [request.json["model"] for request in server.seen] == [
+        "qwen3",
+        "qwen3",
+        "qwen3-4b",
+        "qwen3-4b",
+    ]
     assert server.seen[2].json["temperature"] == 0.5
     last = server.seen[3].json
     assert (last["temperature"], last["max_tokens"], last["top_p"]) == (1, 7, 0.9)
@@ -71,9 +91,17 @@ async def test_a_provider_is_made_once_and_closed_with_the_registry(serve: Serve
         await model.generate("hi")
     await model.generate("the registry's provider is not the model's to close")
     assert registry.provider("box") is registry.provider("box/b") is registry.provider("BOX")
-    assert registry.provider("llamaswap") is registry.provider("llama-swap/x") is not registry.provider("box")
+    assert (
+        registry.provider("llamaswap")
+        is registry.provider("llama-swap/x")
+        is not registry.provider("box")
+    )
     dsn = "llamaswap://key@gpu:1/x"
-    assert registry.provider(dsn) is registry.provider(dsn) is not registry.provider("llamaswap://other@gpu:1/x")
+    assert (
+        registry.provider(dsn)
+        is registry.provider(dsn)
+        is not registry.provider("llamaswap://other@gpu:1/x")
+    )
     await registry.aclose()
     with pytest.raises(md.ConfigurationError, match="closed"):
         await model.generate("hi")
@@ -101,7 +129,7 @@ async def test_all_are_closed_even_when_one_cannot_be() -> None:
 def test_threads_share_what_is_made() -> None:
     registry = Registry(box())
     start = threading.Barrier(8)
-    found: list[Provider] = []
+    found: list[BaseProvider] = []
 
     def ask() -> None:
         start.wait()
@@ -125,57 +153,86 @@ def test_a_table_named_like_a_kind_sets_that_kind_up() -> None:
 
 
 def test_defaults_come_from_a_variable_then_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    Path("majordomo.toml").write_text("[defaults]\nchat='offline'\nimage='ollama/z'\nembedding='ollama/e'\n")
+    Path("majordomo.toml").write_text(
+        "[defaults]\nchat='offline'\nimage='ollama/z'\nembedding='ollama/e'\n"
+    )
     registry = Registry()
     assert registry.source == "majordomo.toml"
-    assert (registry.model().id, registry.image_model().id, registry.embedding_model().id) == ("clerk", "z", "e")
-    assert (md.model().id, md.image_model().id, embedding_model().id) == ("clerk", "z", "e")
+    assert (registry.model().id, registry.image_model().id, registry.embedding_model().id) == (
+        "rules",
+        "z",
+        "e",
+    )
+    assert (md.model().id, md.image_model().id, embedding_model().id) == ("rules", "z", "e")
     for variable in ("MAJORDOMO_CHAT_MODEL", "MAJORDOMO_IMAGE_MODEL", "MAJORDOMO_EMBEDDING_MODEL"):
         monkeypatch.setenv(variable, "ollama/other")
     assert {registry.model().id, md.image_model().id, embedding_model().id} == {"other"}
     monkeypatch.setenv("MAJORDOMO_CHAT_MODEL", "olama/x")
-    with pytest.raises(md.ConfigurationError, match="MAJORDOMO_CHAT_MODEL: there is no provider 'olama'; did you mean ollama"):
+    with pytest.raises(
+        md.ConfigurationError,
+        match="MAJORDOMO_CHAT_MODEL: there is no provider 'olama'; did you mean ollama",
+    ):
         md.model()
 
 
 def test_without_a_default_it_says_where_to_set_one() -> None:
     with pytest.raises(
-        md.ConfigurationError, match=r"which image model\? Say one, set defaults\.image in majordomo\.toml or .*MAJORDOMO_IMAGE_MODEL"
+        md.ConfigurationError,
+        match=r"which image model\? Say one, set defaults\.image in majordomo\.toml or .*MAJORDOMO_IMAGE_MODEL",
     ):
         md.image_model()
     with pytest.raises(md.ConfigurationError, match=r"which model of box\? Say box/MODEL"):
         Registry(box()).model("box")
 
 
-async def test_the_found_configuration_counts_everywhere(serve: Serve, picture: Picture) -> None:
-    server = serve(always(whole(images(picture().data))))
-    say(f"[providers.box]\ntype='llamaswap'\nbase_url='{server.url}'\nimages='openai'\n[aliases]\npainter='box/sdxl?steps=20'\n")
-    async with md.image_model("painter", md.with_seed(3)) as painter:
-        assert (painter.provider, painter.id) == ("llamaswap", "sdxl")
-        await painter.generate("a cat")
+async def test_the_found_configuration_counts_everywhere(serve: Serve, image: Image) -> None:
+    server = serve(always(whole(images_reply(image().data))))
+    say(
+        f"[providers.box]\ntype='llamaswap'\nbase_url='{server.url}'\nimages='openai'\n[aliases]\npainter='box/sdxl?steps=20'\n"
+    )
+    async with md.image_model("painter", md.with_seed(3)) as image_model:
+        assert (image_model.provider, image_model.id) == ("llamaswap", "sdxl")
+        await image_model.generate("a cat")
     assert server.seen[0].json["model"] == "sdxl"
     with pytest.raises(md.ConfigurationError, match="closed"):
-        await painter.generate("a cat")
+        await image_model.generate("a cat")
 
 
 async def test_an_embedding_model_has_a_name_too(serve: Serve) -> None:
-    server = serve(always(whole({"object": "list", "data": [{"index": 0, "embedding": [1.0, 2.0]}], "model": "e"})))
+    server = serve(
+        always(
+            whole({"object": "list", "data": [{"index": 0, "embedding": [1.0, 2.0]}], "model": "e"})
+        )
+    )
     async with embedding_model(f"openaicompatible://127.0.0.1:{server.port}/e") as model:
         assert (await model.embed("a")).vector == (1.0, 2.0)
     with pytest.raises(md.ConfigurationError, match="closed"):
         await model.embed("a")
-    async with Registry({}) as registry, registry.embedding_model(f"openaicompatible://127.0.0.1:{server.port}/e") as model:
+    async with (
+        Registry({}) as registry,
+        registry.embedding_model(f"openaicompatible://127.0.0.1:{server.port}/e") as model,
+    ):
         await model.embed("a")
-    for name, words in {"ollama/e?dimensions=3": "takes no options", "ollama/a,ollama/b": "no chains of embedding models"}.items():
+    for name, words in {
+        "ollama/e?dimensions=3": "takes no options",
+        "ollama/a,ollama/b": "no chains of embedding models",
+    }.items():
         with pytest.raises(md.ConfigurationError, match=words):
             embedding_model(name)
     with pytest.raises(md.UnsupportedError):
         embedding_model("offline/x")
 
 
-async def test_a_chain_of_pictures_has_a_name(serve: Serve, picture: Picture) -> None:
-    dead, alive = serve(always(whole({"error": "no"}, 500))), serve(always(whole(images(picture().data))))
-    config = box(dead.url, chains={"safe": {"members": ["box/sdxl", "painter"]}}, aliases={"painter": "second/flux?steps=9"})
+async def test_a_chain_of_images_has_a_name(serve: Serve, image: Image) -> None:
+    dead, alive = (
+        serve(always(whole({"error": "no"}, 500))),
+        serve(always(whole(images_reply(image().data)))),
+    )
+    config = box(
+        dead.url,
+        chains={"safe": {"models": ["box/sdxl", "painter"]}},
+        aliases={"painter": "second/flux?steps=9"},
+    )
     config["providers"]["second"] = {"type": "llamaswap", "base_url": alive.url, "images": "openai"}
     async with Registry(config) as registry:
         for name in ("safe", "box/sdxl,painter", "box/sdxl, second/flux"):
@@ -186,26 +243,38 @@ async def test_a_chain_of_pictures_has_a_name(serve: Serve, picture: Picture) ->
         both = await registry.image_model("safe?cfg_scale=3").generate("a cat")
         assert both.model == "flux"
         assert dead.seen[-1].json["cfg_scale"] == 3
-    nested = Registry({"chains": {"a": {"members": ["offline/x", "b"]}, "b": {"members": ["offline/y"]}}}).image_model("a")
+    nested = Registry(
+        {"chains": {"a": {"models": ["offline/x", "b"]}, "b": {"models": ["offline/y"]}}}
+    ).image_model("a")
     assert nested.id == "offline/x,chain/offline/y"
     assert (await nested.generate("a", size="32x32")).model == "x"
 
 
-async def test_a_chain_made_by_name_closes_what_it_made(serve: Serve, picture: Picture) -> None:
-    server = serve(always(whole(images(picture().data))))
+async def test_a_chain_made_by_name_closes_what_it_made(serve: Serve, image: Image) -> None:
+    server = serve(always(whole(images_reply(image().data))))
     dsn = f"llamaswap://127.0.0.1:{server.port}/x"
-    async with md.image_model(f"{dsn},{dsn}y") as painter:
-        await painter.generate("a cat")
-    members: Any = painter
-    assert len({id(member._owner) for member in members.members}) == 1, "one provider serves both"
+    async with md.image_model(f"{dsn},{dsn}y") as image_model:
+        await image_model.generate("a cat")
+    members: Any = image_model
+    assert len({id(member._owned_provider) for member in members.members}) == 1, (
+        "one provider serves both"
+    )
     with pytest.raises(md.ConfigurationError, match="closed"):
-        await painter.generate("a cat")
+        await image_model.generate("a cat")
 
 
 async def test_a_chain_of_chat_models_has_a_name(serve: Serve) -> None:
     dead, alive = serve(always(whole({"error": "no"}, 500))), serve(always(whole(chat("hello"))))
     config = box(
-        dead.url, chains={"safe": {"members": ["box/a", "second/b"], "cooldown": 5, "on": ["NotFoundError"]}}, defaults={"chat": "safe"}
+        dead.url,
+        chains={
+            "safe": {
+                "models": ["box/a", "second/b"],
+                "cooldown": 5,
+                "fallback_on": ["NotFoundError"],
+            }
+        },
+        defaults={"chat": "safe"},
     )
     config["providers"]["second"] = {"type": "llamaswap", "base_url": alive.url}
     async with Registry(config) as registry:
@@ -214,8 +283,11 @@ async def test_a_chain_of_chat_models_has_a_name(serve: Serve) -> None:
 
 
 async def test_chains_of_one_name_share_what_they_know_of_their_members(serve: Serve) -> None:
-    dead, alive = serve(always(*[whole({"error": "no"}, 503)] * 20)), serve(always(*[whole(chat("hello"))] * 20))
-    config = box(dead.url, chains={"safe": {"members": ["box/a", "second/b"], "cooldown": 60}})
+    dead, alive = (
+        serve(always(*[whole({"error": "no"}, 503)] * 20)),
+        serve(always(*[whole(chat("hello"))] * 20)),
+    )
+    config = box(dead.url, chains={"safe": {"models": ["box/a", "second/b"], "cooldown": 60}})
     config["providers"]["box"]["retries"] = {"attempts": 1}
     config["providers"]["second"] = {"type": "llamaswap", "base_url": alive.url}
     async with Registry(config) as registry:
@@ -227,35 +299,42 @@ async def test_chains_of_one_name_share_what_they_know_of_their_members(serve: S
 
 
 async def test_a_gpu_of_the_file_is_one_line_for_all_its_providers(serve: Serve) -> None:
-    config = box("http://127.0.0.1:9", gpus={"big": {"places": 2, "queue": 5, "unload": True}})
+    config = box("http://127.0.0.1:9", gpus={"big": {"slots": 2, "max_queue": 5, "unload": True}})
     config["providers"]["box"]["gpu"] = "big"
     config["providers"]["other"] = {"type": "ollama", "gpu": "big"}
     async with Registry(config) as registry:
         first: Any = registry.provider("box")
         second: Any = registry.provider("other")
-        group = first._caller.gate._gpu
-        assert group is second._caller.gate._gpu
-        assert (group.name, group.places, group.queue, group.unload) == ("big", 2, 5, True)
+        group = first._client.admission._resource_group
+        assert group is second._client.admission._resource_group
+        assert (group.name, group.slots, group.max_queue, group.unload) == ("big", 2, 5, True)
 
 
 async def test_observers_and_prices_of_a_registry_keep_the_books(serve: Serve) -> None:
     reply = chat("hello", usage={"prompt_tokens": 1000, "completion_tokens": 100})
-    config = box(serve(always(whole(reply))).url, prices={"llamaswap/*": {"input_per_million": 1, "output_per_million": 10}})
-    async with Registry(config, observers=[ledger := md.Ledger(Registry(config).prices)]) as registry:
-        await registry.model("box/a").generate("hi", caller="ann")
-    account = ledger.by_caller()["ann"]
+    config = box(
+        serve(always(whole(reply))).url,
+        prices={"llamaswap/*": {"input_per_million": 1, "output_per_million": 10}},
+    )
+    async with Registry(
+        config, observers=[ledger := md.Ledger(Registry(config).prices)]
+    ) as registry:
+        await registry.model("box/a").generate("hi", user_id="ann")
+    account = ledger.by_user()["ann"]
     assert (account.calls, account.input_tokens, account.output_tokens) == (1, 1000, 100)
     assert account.money == Decimal("0.002")
     with pytest.raises(md.ConfigurationError, match="prices"):
-        Registry({"prices": {"a/b": {"input_per_million": -1}}}).prices  # noqa: B018 (raises)
+        Registry({"prices": {"a/b": {"input_per_million": -1}}}).prices
     with pytest.raises(md.ConfigurationError):
         Registry(config, observers=[object()])  # type: ignore[list-item]
 
 
-def test_options_nearer_to_the_caller_stand_above() -> None:
+def test_options_nearer_to_the_user_id_stand_above() -> None:
     aliases = {"plain": "box/sdxl?steps=10&cfg_scale=2", "quick": "plain?steps=8&seed=1"}
-    painter: Any = Registry(box(aliases=aliases)).image_model("quick?seed=2", md.with_sampler("euler"))
-    request = painter.prepare("a", (), {})
+    image_model: Any = Registry(box(aliases=aliases)).image_model(
+        "quick?seed=2", md.with_sampler("euler")
+    )
+    request = image_model._build_request("a", (), {})
     assert (request.cfg_scale, request.steps, request.seed, request.sampler) == (2, 8, 2, "euler")
 
 
@@ -267,7 +346,9 @@ def test_a_chain_does_not_grow_without_end() -> None:
 
 def test_variables_may_not_lead_in_circles(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NEXT", "a")
-    with pytest.raises(md.ConfigurationError, match=r"aliases\.b: a leads back to itself: a -> b -> a"):
+    with pytest.raises(
+        md.ConfigurationError, match=r"aliases\.b: a leads back to itself: a -> b -> a"
+    ):
         Registry({"aliases": {"a": "b", "b": "${NEXT}"}}).model("a")
 
 
@@ -294,7 +375,9 @@ MISSES = {
 
 @pytest.mark.parametrize(("name", "words"), MISSES.items(), ids=MISSES.keys())
 def test_a_miss_suggests_what_may_have_been_meant(name: str, words: str) -> None:
-    registry = Registry(box(aliases={"small": "box/qwen3-4b"}, chains={"safe": {"members": ["small"]}}))
+    registry = Registry(
+        box(aliases={"small": "box/qwen3-4b"}, chains={"safe": {"models": ["small"]}})
+    )
     with pytest.raises(md.ConfigurationError) as caught:
         registry.image_model(name)
     assert words in str(caught.value)
@@ -309,13 +392,18 @@ class Pace:
             raise md.ConfigurationError("pace is from 1", details={"field": "requests_per_minute"})
 
 
-class Taker(Provider):
+class Taker(BaseProvider):
     """Takes keywords that only some providers have."""
 
     name = "taker"
 
     def __init__(
-        self, *, rate: Pace | None = None, gpu: str | None = None, max_queue: int | None = None, names: list[str] | None = None
+        self,
+        *,
+        rate: Pace | None = None,
+        gpu: str | None = None,
+        max_queue: int | None = None,
+        names: list[str] | None = None,
     ) -> None:
         self.given = (rate, gpu, max_queue, names)
 
@@ -332,23 +420,32 @@ class Taker(Provider):
 def test_keywords_are_those_of_the_constructor() -> None:
     where = ("providers", "x")
     table = {"rate": {"requests_per_minute": 30}, "gpu": "box", "max_queue": 4, "names": ["a"]}
-    made: Any = construct(Taker, table, Document(), where)
+    made: Any = construct(Taker, table, ConfigFile(), where)
     assert made.given == (Pace(30), "box", 4, ["a"])
-    with pytest.raises(md.ConfigurationError, match=r"providers\.x\.rate\.requests_per_minute: pace is from 1"):
-        construct(Taker, {"rate": {"requests_per_minute": 0}}, Document(), where)
-    with pytest.raises(md.ConfigurationError, match=r"providers\.x\.names: is a list of text, not a list"):
-        construct(Taker, {"names": [1]}, Document(), where)
-    with pytest.raises(md.ConfigurationError, match=r"providers\.x\.strict: is unknown; there are gpu, max_queue, names, rate"):
-        construct(Taker, {"strict": True}, Document(), where)
+    with pytest.raises(
+        md.ConfigurationError, match=r"providers\.x\.rate\.requests_per_minute: pace is from 1"
+    ):
+        construct(Taker, {"rate": {"requests_per_minute": 0}}, ConfigFile(), where)
+    with pytest.raises(
+        md.ConfigurationError, match=r"providers\.x\.names: is a list of text, not a list"
+    ):
+        construct(Taker, {"names": [1]}, ConfigFile(), where)
+    with pytest.raises(
+        md.ConfigurationError,
+        match=r"providers\.x\.strict: is unknown; there are gpu, max_queue, names, rate",
+    ):
+        construct(Taker, {"strict": True}, ConfigFile(), where)
 
 
 def test_a_program_without_a_file_reads_no_toml(tmp_path: Path) -> None:
     code = (
         "import sys, majordomo; before = set(sys.modules)\n"
-        "assert majordomo.model('offline').id == 'clerk'\n"
+        "assert majordomo.model('offline').id == 'rules'\n"
         "assert 'majordomo.routing.config_file' in sys.modules and 'tomllib' not in sys.modules\n"
         "import pathlib; pathlib.Path('majordomo.toml').write_text('[aliases]\\nsmall=\"offline\"')\n"
-        "assert majordomo.model('small').id == 'clerk' and 'tomllib' in sys.modules\n"
+        "assert majordomo.model('small').id == 'rules' and 'tomllib' in sys.modules\n"
     )
-    done = subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], cwd=tmp_path, capture_output=True, text=True
+    )
     assert (done.returncode, done.stderr) == (0, "")

@@ -16,7 +16,18 @@ from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any
 
-from tests.servers.anthropic_request import EFFORTS, KINDS, LARGEST, NEW, OLD, Model, Refused, Request, order, target
+from tests.servers.anthropic_request import (
+    EFFORTS,
+    KINDS,
+    LARGEST,
+    NEW,
+    OLD,
+    Model,
+    Refused,
+    Request,
+    order,
+    target,
+)
 from tests.servers.hashed_images import b64
 from tests.servers.http_helpers import Gate, route
 from tests.support.loopback import Peer, Seen
@@ -29,7 +40,9 @@ class Turn:
     content: list[dict[str, Any]]
     stop_reason: str | None = None
     usage: dict[str, Any] = field(default_factory=dict)
-    more: dict[str, Any] = field(default_factory=dict)  # of the message: stop_sequence, stop_details, container
+    more: dict[str, Any] = field(
+        default_factory=dict
+    )  # of the message: stop_sequence, stop_details, container
 
 
 class _Left(Exception):
@@ -51,20 +64,27 @@ class Anthropic(Gate):
     def __init__(self, key: str = "k") -> None:
         super().__init__()
         self.key = key
-        self.models: dict[str, Model] = {"claude-sonnet-4-5": Model(), "claude-opus-4-8": Model(True, EFFORTS)}
+        self.models: dict[str, Model] = {
+            "claude-sonnet-4-5": Model(),
+            "claude-opus-4-8": Model(True, EFFORTS),
+        }
         self.files: dict[str, bytes] = {}
         self.script: list[Turn] = []
         self.seen: list[Any] = []
         self.failures: list[int | str] = []
         self.retry_after: str | None = "1"
-        self.redacted = self.pings = self.padding = self.strange = self.interleaved = self.bare_delta = False
+        self.redacted = self.pings = self.padding = self.strange = self.interleaved = (
+            self.bare_delta
+        ) = False
         self.refuse_limits = True
         self.break_stream = ""
         self.break_after = 1
         self.late_input = 0
         self._numbers = 0
         self.signed: dict[str, str] = {}  # a signature, or redacted data, to the thinking shown
-        self.thought: dict[str, list[Any]] = {}  # the id of a call to the thinking and the calls of its message
+        self.thought: dict[
+            str, list[Any]
+        ] = {}  # the id of a call to the thinking and the calls of its message
 
     # HTTP
 
@@ -76,12 +96,24 @@ class Anthropic(Gate):
             except _Left:
                 return
             except Refused as refused:
-                if refused.status in (429, 529) and self.retry_after is not None and "details" not in refused.error:
+                if (
+                    refused.status in (429, 529)
+                    and self.retry_after is not None
+                    and "details" not in refused.error
+                ):
                     headers["retry-after"] = self.retry_after
                 if refused.status == 413:
-                    peer.reply("<html><body>413 Request Entity Too Large</body></html>", 413, headers | {"content-type": "text/html"})
+                    peer.reply(
+                        "<html><body>413 Request Entity Too Large</body></html>",
+                        413,
+                        headers | {"content-type": "text/html"},
+                    )
                     continue
-                peer.reply({"type": "error", "error": refused.error, "request_id": headers["request-id"]}, refused.status, headers)
+                peer.reply(
+                    {"type": "error", "error": refused.error, "request_id": headers["request-id"]},
+                    refused.status,
+                    headers,
+                )
                 continue
             if answer is not None:
                 peer.reply(answer, headers=headers)
@@ -94,13 +126,17 @@ class Anthropic(Gate):
     def _answer(self, peer: Peer, seen: Seen, headers: dict[str, str]) -> dict[str, Any] | None:
         """The whole answer; None when it was streamed."""
         path, query = route(seen)
-        key = seen.headers.get("x-api-key") or seen.headers.get("authorization", "").removeprefix("Bearer ")
+        key = seen.headers.get("x-api-key") or seen.headers.get("authorization", "").removeprefix(
+            "Bearer "
+        )
         if key != self.key:
             raise Refused("invalid x-api-key" if key else "x-api-key header is required", 401)
         version = seen.headers.get("anthropic-version")
         if version not in (OLD, NEW):
             raise Refused(
-                "anthropic-version: header is required" if not version else f'anthropic-version: "{version}" is not a valid version'
+                "anthropic-version: header is required"
+                if not version
+                else f'anthropic-version: "{version}" is not a valid version'
             )
         if seen.method == "GET" and path == "/v1/models":
             return self._list(query)
@@ -118,17 +154,29 @@ class Anthropic(Gate):
             self.seen.append(body)
             failure = self.failures.pop(0) if self.failures else None
         if failure == "spend_limit":
-            raise Refused("You have reached your spend limit.", 429, error_code="enforced_spend_limit_reached")
+            raise Refused(
+                "You have reached your spend limit.", 429, error_code="enforced_spend_limit_reached"
+            )
         if isinstance(failure, int):
             raise Refused(f"This is {KINDS.get(failure, failure)}.", failure)
-        request = Request(self, body, version, seen.headers.get("anthropic-beta", ""), counted=path.endswith("count_tokens"))
+        request = Request(
+            self,
+            body,
+            version,
+            seen.headers.get("anthropic-beta", ""),
+            counted=path.endswith("count_tokens"),
+        )
         if request.counted:
             return {"input_tokens": request.tokens}
         with self._changed:
             turn = self.script.pop(0) if self.script else self._ruled(request)
         message = self._finished(turn, request)
         # The limits are told on successes too, and even when to retry.
-        headers |= {"retry-after": "3", "anthropic-ratelimit-requests-remaining": "9", "anthropic-ratelimit-requests-limit": "10"}
+        headers |= {
+            "retry-after": "3",
+            "anthropic-ratelimit-requests-remaining": "9",
+            "anthropic-ratelimit-requests-limit": "10",
+        }
         if body.get("stream"):
             peer.begin(headers=headers)
             for event in self._events(peer, message):
@@ -142,7 +190,12 @@ class Anthropic(Gate):
     def _described(self, name: str) -> dict[str, Any]:
         if name not in self.models:
             raise Refused(f"model: {name}", 404)
-        about = {"created_at": "2026-01-01T00:00:00Z", "lifecycle": "active", "max_input_tokens": 200_000, "max_tokens": 64_000}
+        about = {
+            "created_at": "2026-01-01T00:00:00Z",
+            "lifecycle": "active",
+            "max_input_tokens": 200_000,
+            "max_tokens": 64_000,
+        }
         return {"type": "model", "id": name, "display_name": name.replace("-", " ").title()} | about
 
     def _list(self, query: dict[str, str]) -> dict[str, Any]:
@@ -150,7 +203,11 @@ class Anthropic(Gate):
         start = names.index(query["after_id"]) + 1 if query.get("after_id") in names else 0
         shown = names[start : start + int(query.get("limit", 20))]
         ends = {"first_id": shown[0] if shown else None, "last_id": shown[-1] if shown else None}
-        return {"data": [self._described(name) for name in shown], "has_more": start + len(shown) < len(names), **ends}
+        return {
+            "data": [self._described(name) for name in shown],
+            "has_more": start + len(shown) < len(names),
+            **ends,
+        }
 
     # Answers
 
@@ -161,21 +218,34 @@ class Anthropic(Gate):
         if request.thinking:
             content.append({"type": "thinking", "thinking": f"I think about: {said}"})
             if self.redacted:
-                content.append({"type": "redacted_thinking", "data": b64(f"hidden {said}".encode())})
+                content.append(
+                    {"type": "redacted_thinking", "data": b64(f"hidden {said}".encode())}
+                )
         calls = request.calls(said)
         if calls:
             return Turn([*content, *calls])
         if request.schema is not None:
-            return Turn([*content, {"type": "text", "text": json.dumps(_filled(request.schema, request.schema))}])
+            return Turn(
+                [
+                    *content,
+                    {"type": "text", "text": json.dumps(_filled(request.schema, request.schema))},
+                ]
+            )
         text, reason, more = "\n".join([*request.text, *request.sights]) or "nothing", None, {}
-        cuts = [(text.find(stop), stop) for stop in request.body.get("stop_sequences", []) if stop in text]
+        cuts = [
+            (text.find(stop), stop)
+            for stop in request.body.get("stop_sequences", [])
+            if stop in text
+        ]
         if cuts:
             end, stop = min(cuts)
             text, reason, more = text[:end], "stop_sequence", {"stop_sequence": stop}
         words = re.findall(r"\s*\S+", text)
         if len(words) > request.body["max_tokens"]:
             text, reason, more = "".join(words[: request.body["max_tokens"]]), "max_tokens", {}
-        return Turn([*content, *([{"type": "text", "text": text}] if text else [])], reason, more=more)
+        return Turn(
+            [*content, *([{"type": "text", "text": text}] if text else [])], reason, more=more
+        )
 
     def _finished(self, turn: Turn, request: Request) -> dict[str, Any]:
         """The whole message of a turn; its signatures and calls are remembered, for they have to come back."""
@@ -189,31 +259,63 @@ class Anthropic(Gate):
             elif block["type"] == "redacted_thinking":
                 self.signed[block["data"]] = ""
             elif block["type"] in ("tool_use", "server_tool_use"):
-                block.setdefault("id", f"{'srv' * (block['type'] != 'tool_use')}toolu_{self._number():08d}")
+                block.setdefault(
+                    "id", f"{'srv' * (block['type'] != 'tool_use')}toolu_{self._number():08d}"
+                )
         called = [block["id"] for block in content if block["type"] == "tool_use"]
         self.thought |= dict.fromkeys(called, order(content))
-        counts = {"input_tokens": request.tokens, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 0}
-        usage = counts | {"output_tokens": max(1, len(json.dumps(content).split()))} | {"service_tier": "standard"}
-        about = {"id": f"msg_{self._number():08d}", "type": "message", "role": "assistant", "model": request.body["model"]}
-        ended = {"stop_reason": turn.stop_reason or ("tool_use" if called else "end_turn"), "stop_sequence": None}
+        counts = {
+            "input_tokens": request.tokens,
+            "cache_creation_input_tokens": 0,
+            "cache_read_input_tokens": 0,
+        }
+        usage = (
+            counts
+            | {"output_tokens": max(1, len(json.dumps(content).split()))}
+            | {"service_tier": "standard"}
+        )
+        about = {
+            "id": f"msg_{self._number():08d}",
+            "type": "message",
+            "role": "assistant",
+            "model": request.body["model"],
+        }
+        ended = {
+            "stop_reason": turn.stop_reason or ("tool_use" if called else "end_turn"),
+            "stop_sequence": None,
+        }
         return about | {"content": content} | ended | turn.more | {"usage": usage | turn.usage}
 
     # Streams
 
     def _events(self, peer: Peer, message: dict[str, Any]) -> Iterator[bytes]:
         usage = message["usage"]
-        first = usage | {"output_tokens": 1, "input_tokens": usage["input_tokens"] - self.late_input}
+        first = usage | {
+            "output_tokens": 1,
+            "input_tokens": usage["input_tokens"] - self.late_input,
+        }
         started = {"content": [], "stop_reason": None, "stop_sequence": None, "usage": first}
-        last = {name: message[name] for name in ("stop_reason", "stop_sequence", "stop_details", "container") if name in message}
-        yield self._event("message_start", message={k: v for k, v in message.items() if k not in last} | started)
+        last = {
+            name: message[name]
+            for name in ("stop_reason", "stop_sequence", "stop_details", "container")
+            if name in message
+        }
+        yield self._event(
+            "message_start", message={k: v for k, v in message.items() if k not in last} | started
+        )
         if not self._wait(peer):
             raise _Left
-        blocks = [[(index, *piece) for piece in _pieces(block)] for index, block in enumerate(message["content"])]
+        blocks = [
+            [(index, *piece) for piece in _pieces(block)]
+            for index, block in enumerate(message["content"])
+        ]
         turns = zip_longest(*blocks) if self.interleaved else blocks
         deltas = 0
         for index, name, body in (piece for turn in turns for piece in turn if piece is not None):
             if self.strange and name == "content_block_stop":
-                yield self._event("content_block_delta", index=index, delta={"type": "glow_delta", "glow": 1})
+                yield self._event(
+                    "content_block_delta", index=index, delta={"type": "glow_delta", "glow": 1}
+                )
             yield self._event(name, index=index, **body)
             if self.pings:
                 yield self._event("ping")
@@ -225,10 +327,18 @@ class Anthropic(Gate):
         if self.break_stream == "drop":
             raise _Left
         if self.break_stream == "error":
-            yield self._event("error", error={"type": "overloaded_error", "message": "Overloaded"}, request_id="req_midway")
+            yield self._event(
+                "error",
+                error={"type": "overloaded_error", "message": "Overloaded"},
+                request_id="req_midway",
+            )
         if self.break_stream:
             return
-        final = {"output_tokens": usage["output_tokens"]} if self.bare_delta else {k: v for k, v in usage.items() if k != "service_tier"}
+        final = (
+            {"output_tokens": usage["output_tokens"]}
+            if self.bare_delta
+            else {k: v for k, v in usage.items() if k != "service_tier"}
+        )
         yield self._event("message_delta", delta=last, usage=final)
         yield self._event("message_stop")
 
@@ -263,13 +373,18 @@ def _pieces(block: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     start = dict(block)
     if kind in ("text", "thinking"):
         start[kind] = ""
-        deltas = [{"type": f"{kind}_delta", kind: piece} for piece in re.findall(r"\s*\S+\s*$|\s*\S+|\s+", block[kind])]
+        deltas = [
+            {"type": f"{kind}_delta", kind: piece}
+            for piece in re.findall(r"\s*\S+\s*$|\s*\S+|\s+", block[kind])
+        ]
     if kind == "thinking":
         start["signature"] = ""
         deltas.append({"type": "signature_delta", "signature": block["signature"]})
     if kind == "text" and block.get("citations"):
         start["citations"] = []
-        deltas += [{"type": "citations_delta", "citation": citation} for citation in block["citations"]]
+        deltas += [
+            {"type": "citations_delta", "citation": citation} for citation in block["citations"]
+        ]
     if kind in ("tool_use", "server_tool_use"):
         start["input"] = {}
         data = json.dumps(block["input"]) if block["input"] else ""

@@ -37,7 +37,8 @@ _CACHED: dict[str, Any] = {"type!": str, "cache_control?": CACHE}
 BLOCKS: dict[str, dict[str, Any]] = {
     "text": _CACHED | {"text!": str, "citations?": list},
     "image": _CACHED | {"source!": dict},
-    "document": _CACHED | {"source!": dict, "title?": str, "context?": str, "citations?": {"enabled": bool}},
+    "document": _CACHED
+    | {"source!": dict, "title?": str, "context?": str, "citations?": {"enabled": bool}},
     "tool_use": _CACHED | {"id!": str, "name!": str, "input!": dict, "caller": dict},
     "tool_result": _CACHED | {"tool_use_id!": str, "content": ANY, "is_error": bool},
     "thinking": {"type!": str, "thinking!": str, "signature!": str},
@@ -84,8 +85,16 @@ COUNTED: dict[str, Any] = {
     "messages!": [{"role!": str, "content!": ANY}],
     "system": ANY,
     "tools": list,
-    "tool_choice": {"type!": ("auto", "any", "tool", "none"), "name": str, "disable_parallel_tool_use": bool},
-    "thinking": {"type!": ("enabled", "adaptive", "disabled"), "budget_tokens": int, "display?": ("summarized", "omitted")},
+    "tool_choice": {
+        "type!": ("auto", "any", "tool", "none"),
+        "name": str,
+        "disable_parallel_tool_use": bool,
+    },
+    "thinking": {
+        "type!": ("enabled", "adaptive", "disabled"),
+        "budget_tokens": int,
+        "display?": ("summarized", "omitted"),
+    },
     "output_config": {"effort?": EFFORTS, "format?": FORMAT},
     "stop_sequences": [str],
     "metadata": {"user_id?": str},
@@ -96,7 +105,11 @@ COUNTED: dict[str, Any] = {
     "cache_control?": CACHE,
     **SAMPLING,
 }
-WITH_BETA: dict[str, Any] = {"mcp_servers": list, "context_management?": dict, "output_format?": FORMAT}
+WITH_BETA: dict[str, Any] = {
+    "mcp_servers": list,
+    "context_management?": dict,
+    "output_format?": FORMAT,
+}
 TOOL: dict[str, Any] = {
     "name!": str,
     "description": str,
@@ -105,7 +118,14 @@ TOOL: dict[str, Any] = {
     "strict": bool,
     "cache_control?": CACHE,
 }
-WORDS: dict[Any, str] = {str: "string", int: "integer", float: "number", bool: "boolean", dict: "dictionary", list: "list"}
+WORDS: dict[Any, str] = {
+    str: "string",
+    int: "integer",
+    float: "number",
+    bool: "boolean",
+    dict: "dictionary",
+    list: "list",
+}
 
 
 @dataclass(frozen=True)
@@ -122,7 +142,9 @@ class Refused(Exception):
     def __init__(self, message: str, status: int = 400, **details: Any) -> None:
         super().__init__(message)
         self.status = status
-        self.error = {"type": KINDS.get(status, "api_error"), "message": message} | ({"details": details} if details else {})
+        self.error = {"type": KINDS.get(status, "api_error"), "message": message} | (
+            {"details": details} if details else {}
+        )
 
 
 class Account(Protocol):
@@ -139,7 +161,13 @@ class Request:
     """A request that was found legal in all its fields, and what it shows."""
 
     def __init__(self, account: Account, body: Any, version: str, beta: str, counted: bool) -> None:
-        self.account, self.body, self.version, self.beta, self.counted = account, body, version, beta, counted
+        self.account, self.body, self.version, self.beta, self.counted = (
+            account,
+            body,
+            version,
+            beta,
+            counted,
+        )
         fields = COUNTED if counted else COUNTED | {"max_tokens!": int, "stream": bool}
         if version == NEW:
             fields = {name: wanted for name, wanted in fields.items() if name not in SAMPLING}
@@ -157,29 +185,47 @@ class Request:
         self._pairs()
         self._thoughts()
         if self.cached > 4:
-            raise Refused(f"A maximum of 4 blocks with cache_control may be provided. Found {self.cached}.")
+            raise Refused(
+                f"A maximum of 4 blocks with cache_control may be provided. Found {self.cached}."
+            )
         self._look()
-        self.tokens = len(json.dumps([body["messages"], body.get("system"), body.get("tools")]).split())
+        self.tokens = len(
+            json.dumps([body["messages"], body.get("system"), body.get("tools")]).split()
+        )
 
     def _settings(self) -> None:
         body = self.body
-        limits: dict[str, tuple[float, float]] = {"max_tokens": (1, 64_000), "temperature": (0, 1), "top_p": (0, 1), "top_k": (0, 500)}
+        limits: dict[str, tuple[float, float]] = {
+            "max_tokens": (1, 64_000),
+            "temperature": (0, 1),
+            "top_p": (0, 1),
+            "top_k": (0, 500),
+        }
         for name, (least, most) in limits.items():
             if name in body and not least <= body[name] <= most:
                 raise Refused(f"{name}: {body[name]} is not in the range {least} to {most}")
             if name in body and name in SAMPLING and self.model.newer:
                 raise Refused(f"`{name}` is not supported by this model.")
         thinking = body.get("thinking", {"type": "disabled"})
-        self.thinking, self.omitted = thinking["type"] != "disabled", thinking.get("display") == "omitted"
+        self.thinking, self.omitted = (
+            thinking["type"] != "disabled",
+            thinking.get("display") == "omitted",
+        )
         if thinking["type"] == "enabled":
             if self.model.newer:
-                raise Refused('"thinking.type.enabled" is not supported for this model. Use "thinking.type.adaptive".')
+                raise Refused(
+                    '"thinking.type.enabled" is not supported for this model. Use "thinking.type.adaptive".'
+                )
             if thinking.get("budget_tokens", 0) < 1024:
-                raise Refused("thinking.enabled.budget_tokens: Input should be greater than or equal to 1024")
+                raise Refused(
+                    "thinking.enabled.budget_tokens: Input should be greater than or equal to 1024"
+                )
             if not self.counted and thinking["budget_tokens"] >= body["max_tokens"]:
                 raise Refused("`max_tokens` must be greater than `thinking.budget_tokens`.")
         elif "budget_tokens" in thinking:
-            raise Refused(f"thinking.{thinking['type']}.budget_tokens: Extra inputs are not permitted")
+            raise Refused(
+                f"thinking.{thinking['type']}.budget_tokens: Extra inputs are not permitted"
+            )
         if self.thinking and body.get("temperature", 1) != 1:
             raise Refused("`temperature` may only be set to 1 when thinking is enabled.")
         config = body.get("output_config", {})
@@ -196,14 +242,24 @@ class Request:
         self.tools: list[str] = []
         for index, tool in enumerate(self.body.get("tools", [])):
             path = f"tools.{index}"
-            hosted = isinstance(tool, dict) and re.fullmatch(r"[a-z_]+_20\d{6}", str(tool.get("type", "")))
-            _check(tool, {"type!": str, "name!": str} | dict.fromkeys(tool, ANY) if hosted else TOOL, path)
+            hosted = isinstance(tool, dict) and re.fullmatch(
+                r"[a-z_]+_20\d{6}", str(tool.get("type", ""))
+            )
+            _check(
+                tool,
+                {"type!": str, "name!": str} | dict.fromkeys(tool, ANY) if hosted else TOOL,
+                path,
+            )
             if not re.fullmatch(r"[a-zA-Z0-9_-]{1,128}", tool["name"]):
-                raise Refused(f"{path}.custom.name: String should match pattern '^[a-zA-Z0-9_-]{{1,128}}$'")
+                raise Refused(
+                    f"{path}.custom.name: String should match pattern '^[a-zA-Z0-9_-]{{1,128}}$'"
+                )
             if not hosted and tool["input_schema"].get("type") != "object":
                 raise Refused(f"{path}.custom.input_schema.type: Input should be 'object'")
             if not hosted and _nulls(tool["input_schema"]):
-                raise Refused(f"{path}.custom.input_schema: JSON schema is invalid. It must match JSON Schema draft 2020-12")
+                raise Refused(
+                    f"{path}.custom.input_schema: JSON schema is invalid. It must match JSON Schema draft 2020-12"
+                )
             self.cached += bool(tool.get("cache_control"))
             self.tools.append(tool["name"])
         if len(set(self.tools)) < len(self.tools):
@@ -213,11 +269,18 @@ class Request:
             return
         if not self.tools:
             raise Refused("tool_choice may only be specified while providing tools.")
-        if (choice["type"] == "tool") != ("name" in choice) or (choice["type"] == "none" and "disable_parallel_tool_use" in choice):
-            raise Refused(f"tool_choice.{choice['type']}: `name` goes with type tool only, `disable_parallel_tool_use` not with none")
+        if (choice["type"] == "tool") != ("name" in choice) or (
+            choice["type"] == "none" and "disable_parallel_tool_use" in choice
+        ):
+            raise Refused(
+                f"tool_choice.{choice['type']}: `name` goes with type tool only, `disable_parallel_tool_use` not with none"
+            )
         if "name" in choice and choice["name"] not in self.tools:
             raise Refused(f"Tool '{choice['name']}' not found in provided tools")
-        if choice["type"] in ("any", "tool") and self.body.get("thinking", {}).get("type") == "enabled":
+        if (
+            choice["type"] in ("any", "tool")
+            and self.body.get("thinking", {}).get("type") == "enabled"
+        ):
             raise Refused("Thinking may not be enabled when tool_choice forces tool use.")
 
     # Messages
@@ -237,9 +300,19 @@ class Request:
         for index, message in enumerate(messages):
             role, content, path = message["role"], message["content"], f"messages.{index}"
             _check(role, roles, f"{path}.role")
-            if not content and content is not None and not (role == "assistant" and index == len(messages) - 1):
-                raise Refused(f"{path}: all messages must have non-empty content except for the optional final assistant message")
-            blocks = [{"type": "text", "text": content}] if isinstance(content, str) else self._blocks(content, role, f"{path}.content")
+            if (
+                not content
+                and content is not None
+                and not (role == "assistant" and index == len(messages) - 1)
+            ):
+                raise Refused(
+                    f"{path}: all messages must have non-empty content except for the optional final assistant message"
+                )
+            blocks = (
+                [{"type": "text", "text": content}]
+                if isinstance(content, str)
+                else self._blocks(content, role, f"{path}.content")
+            )
             if merged and merged[-1][0] == role:
                 merged[-1][1].extend(blocks)
             elif role != "system" or not merged:
@@ -247,11 +320,21 @@ class Request:
         if merged[0][0] != "user":
             raise Refused("messages: first message must use the user role")
         role, blocks = merged[-1]
-        if role == "assistant" and not any(block["type"] == "server_tool_use" for block in blocks):  # else it goes on after pause_turn
+        if role == "assistant" and not any(
+            block["type"] == "server_tool_use" for block in blocks
+        ):  # else it goes on after pause_turn
             if self.model.newer or self.thinking:
-                raise Refused("This model does not support assistant message prefill. The conversation must end with a user message.")
-            if blocks and blocks[-1]["type"] == "text" and blocks[-1]["text"] != blocks[-1]["text"].rstrip():
-                raise Refused("messages: final assistant content cannot end with trailing whitespace")
+                raise Refused(
+                    "This model does not support assistant message prefill. The conversation must end with a user message."
+                )
+            if (
+                blocks
+                and blocks[-1]["type"] == "text"
+                and blocks[-1]["text"] != blocks[-1]["text"].rstrip()
+            ):
+                raise Refused(
+                    "messages: final assistant content cannot end with trailing whitespace"
+                )
         return merged
 
     def _blocks(self, blocks: Any, where: str, path: str) -> list[dict[str, Any]]:
@@ -263,9 +346,13 @@ class Request:
     def _block(self, block: Any, where: str, path: str) -> None:
         _check(block, dict, path)
         kind = block.get("type")
-        if kind not in WHERE[where] or (where == "assistant" and kind == "document" and self.version == NEW):
+        if kind not in WHERE[where] or (
+            where == "assistant" and kind == "document" and self.version == NEW
+        ):
             tags = ", ".join(f"'{name}'" for name in WHERE[where])
-            raise Refused(f"{path}: Input tag '{kind}' found using 'type' does not match any of the expected tags: {tags}")
+            raise Refused(
+                f"{path}: Input tag '{kind}' found using 'type' does not match any of the expected tags: {tags}"
+            )
         _check(block, BLOCKS.get(kind, dict), f"{path}.{kind}")
         self.cached += bool(block.get("cache_control"))
         if kind == "text" and not block["text"]:
@@ -273,8 +360,14 @@ class Request:
         if kind == "text" and where == "user" and block.get("citations") and self.version == NEW:
             raise Refused(f"{path}.text.citations: citations are not permitted in user messages")
         for name in ("id", "tool_use_id"):
-            if name in block and kind in ("tool_use", "tool_result") and not re.fullmatch(r"[a-zA-Z0-9_-]+", block[name]):
-                raise Refused(f"{path}.{kind}.{name}: String should match pattern '^[a-zA-Z0-9_-]+$'")
+            if (
+                name in block
+                and kind in ("tool_use", "tool_result")
+                and not re.fullmatch(r"[a-zA-Z0-9_-]+", block[name])
+            ):
+                raise Refused(
+                    f"{path}.{kind}.{name}: String should match pattern '^[a-zA-Z0-9_-]+$'"
+                )
         if kind in SOURCES:
             self._source(kind, block["source"], f"{path}.{kind}.source")
         if kind == "tool_result" and not isinstance(block.get("content", ""), str):
@@ -283,8 +376,14 @@ class Request:
     def _source(self, kind: str, source: dict[str, Any], path: str) -> None:
         _check(source.get("type"), tuple(SOURCES[kind]), f"{path}.type")
         _check(source, SOURCES[kind][source["type"]], f"{path}.{source['type']}")
-        if source["type"] == "file" and ("files-api" not in self.beta or source["file_id"] not in self.account.files):
-            message = "File not found: " + source["file_id"] if "files-api" in self.beta else f"{path}.file: Extra inputs are not permitted"
+        if source["type"] == "file" and (
+            "files-api" not in self.beta or source["file_id"] not in self.account.files
+        ):
+            message = (
+                "File not found: " + source["file_id"]
+                if "files-api" in self.beta
+                else f"{path}.file: Extra inputs are not permitted"
+            )
             raise Refused(message, 404 if "files-api" in self.beta else 400)
         if source["type"] != "base64":
             return
@@ -300,8 +399,10 @@ class Request:
         if image is None or f"image/{image.format}".lower() not in IMAGES:
             raise Refused(f"{path}.base64.data: Could not process image")
         if f"image/{image.format}".lower() != source["media_type"]:
-            seems = f"but the image appears to be a image/{str(image.format).lower()} image"
-            raise Refused(f"{path}.base64: The image was specified using the {source['media_type']} media type, {seems}")
+            seems = f"but the image appears to be an image/{str(image.format).lower()} image"
+            raise Refused(
+                f"{path}.base64: The image was specified using the {source['media_type']} media type, {seems}"
+            )
 
     def _pairs(self) -> None:
         """Every call has one result, all of them first in the next message; every result has its call in the message before."""
@@ -323,30 +424,57 @@ class Request:
                 )
             kinds = [block["type"] == "tool_result" for block in blocks]
             if kinds != sorted(kinds, reverse=True):
-                raise Refused(f"messages.{index}: `tool_result` blocks must come first in the content of their message")
-            before = [block["id"] for block in self.merged[index - 1][1] if block["type"] == "tool_use"] if index else []
+                raise Refused(
+                    f"messages.{index}: `tool_result` blocks must come first in the content of their message"
+                )
+            before = (
+                [block["id"] for block in self.merged[index - 1][1] if block["type"] == "tool_use"]
+                if index
+                else []
+            )
             results = [block["tool_use_id"] for block in blocks if block["type"] == "tool_result"]
             for name in results:
                 if role == "user" and name not in before:
-                    raise Refused(f"messages.{index}: unexpected `tool_use_id` found in `tool_result` blocks: {name}.")
+                    raise Refused(
+                        f"messages.{index}: unexpected `tool_use_id` found in `tool_result` blocks: {name}."
+                    )
                 if results.count(name) > 1:
-                    raise Refused(f"messages.{index}: each tool_use must have a single result. Found multiple results with id: {name}")
+                    raise Refused(
+                        f"messages.{index}: each tool_use must have a single result. Found multiple results with id: {name}"
+                    )
 
     def _thoughts(self) -> None:
         """Signatures are read only while thinking is on; within a loop of tools what was thought has to be there, unaltered and in place."""
         if not self.thinking:
             return
-        results = [any(block["type"] == "tool_result" for block in blocks) for _, blocks in self.merged]
-        asked = max((i for i, (role, _) in enumerate(self.merged) if role == "user" and not results[i]), default=-1)
+        results = [
+            any(block["type"] == "tool_result" for block in blocks) for _, blocks in self.merged
+        ]
+        asked = max(
+            (i for i, (role, _) in enumerate(self.merged) if role == "user" and not results[i]),
+            default=-1,
+        )
         for index, (role, blocks) in enumerate(self.merged):
             for block in blocks if role == "assistant" else []:
-                if block["type"] == "thinking" and self.account.signed.get(block["signature"]) != block["thinking"]:
+                if (
+                    block["type"] == "thinking"
+                    and self.account.signed.get(block["signature"]) != block["thinking"]
+                ):
                     raise Refused(f"messages.{index}: Invalid `signature` in `thinking` block")
-                if block["type"] == "redacted_thinking" and block["data"] not in self.account.signed:
+                if (
+                    block["type"] == "redacted_thinking"
+                    and block["data"] not in self.account.signed
+                ):
                     raise Refused(f"messages.{index}: Invalid `data` in `redacted_thinking` block")
-                wanted = self.account.thought.get(block["id"], []) if block["type"] == "tool_use" and index > asked else []
+                wanted = (
+                    self.account.thought.get(block["id"], [])
+                    if block["type"] == "tool_use" and index > asked
+                    else []
+                )
                 kept = order(blocks)
-                if len(wanted) and not any(kept[at : at + len(wanted)] == wanted for at in range(len(kept))):
+                if len(wanted) and not any(
+                    kept[at : at + len(wanted)] == wanted for at in range(len(kept))
+                ):
                     raise Refused(
                         f"messages.{index}: `thinking` or `redacted_thinking` blocks in the latest assistant message cannot be modified. "
                         "These blocks must remain as they were in the original response."
@@ -363,8 +491,12 @@ class Request:
             elif block["type"] == "tool_result":
                 held = block.get("content", "")
                 inner = [{"type": "text", "text": held}] if isinstance(held, str) else held
-                shown = [item["text"] if item["type"] == "text" else self._sight(item) for item in inner]
-                self.sights.append(f"{'error' if block.get('is_error') else 'result'} {block['tool_use_id']}: {' '.join(shown)}".rstrip())
+                shown = [
+                    item["text"] if item["type"] == "text" else self._sight(item) for item in inner
+                ]
+                self.sights.append(
+                    f"{'error' if block.get('is_error') else 'result'} {block['tool_use_id']}: {' '.join(shown)}".rstrip()
+                )
             else:
                 self.sights.append(self._sight(block))
 
@@ -374,7 +506,11 @@ class Request:
             return f"{block['type']} {source.get('url', source.get('data'))}"
         if source["type"] not in ("base64", "file"):
             return str(source["type"])
-        data = b64decode(source["data"]) if source["type"] == "base64" else self.account.files[source["file_id"]]
+        data = (
+            b64decode(source["data"])
+            if source["type"] == "base64"
+            else self.account.files[source["file_id"]]
+        )
         image = decoded(data) if block["type"] == "image" else None
         if image is None:
             return f"{block['type']} of {len(data)} bytes"
@@ -385,13 +521,22 @@ class Request:
     def calls(self, said: str) -> list[dict[str, Any]]:
         """A call of each tool that the text names, with the JSON objects in the text in turn; a forced one if none is named."""
         choice = self.body.get("tool_choice", {"type": "auto"})
-        if not self.tools or choice["type"] == "none" or (self.answered and choice["type"] == "auto"):
+        if (
+            not self.tools
+            or choice["type"] == "none"
+            or (self.answered and choice["type"] == "auto")
+        ):
             return []
-        named = [name for name in self.tools if re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", said)]
+        named = [
+            name for name in self.tools if re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", said)
+        ]
         if choice["type"] != "auto":
             named = [choice["name"]] if "name" in choice else named or self.tools[:1]
         found = _objects(said) or [{}]
-        blocks = [{"type": "tool_use", "name": name, "input": found[min(i, len(found) - 1)]} for i, name in enumerate(named)]
+        blocks = [
+            {"type": "tool_use", "name": name, "input": found[min(i, len(found) - 1)]}
+            for i, name in enumerate(named)
+        ]
         return blocks[:1] if choice.get("disable_parallel_tool_use") else blocks
 
 
@@ -405,7 +550,9 @@ def _check(value: Any, wanted: Any, path: str) -> None:
             raise Refused(f"{path}: Input should be {', '.join(repr(word) for word in wanted)}")
         return
     base = wanted if isinstance(wanted, type) else type(wanted)
-    number = isinstance(value, int | float if base is float else int) and not isinstance(value, bool)
+    number = isinstance(value, int | float if base is float else int) and not isinstance(
+        value, bool
+    )
     if not (number if base in (int, float) else isinstance(value, base)):
         raise Refused(f"{path or 'body'}: Input should be a valid {WORDS[base]}")
     if isinstance(wanted, list):
@@ -429,10 +576,23 @@ def _nulls(schema: Any) -> bool:
         return any(_nulls(item) for item in schema)
     if not isinstance(schema, dict):
         return False
-    return any(item is None or _nulls(item) for name, item in schema.items() if name not in ("default", "const"))
+    return any(
+        item is None or _nulls(item)
+        for name, item in schema.items()
+        if name not in ("default", "const")
+    )
 
 
-LIMITS = {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "minLength", "maxLength", "maxItems"}
+LIMITS = {
+    "minimum",
+    "maximum",
+    "exclusiveMinimum",
+    "exclusiveMaximum",
+    "multipleOf",
+    "minLength",
+    "maxLength",
+    "maxItems",
+}
 
 
 def target(schema: dict[str, Any], root: Any) -> Any:
@@ -451,9 +611,13 @@ def _closed(schema: Any, root: Any, limited: bool, above: tuple[str, ...]) -> No
         return
     where = "output_config.format.schema"
     if schema.get("type") == "object" and schema.get("additionalProperties") is not False:
-        raise Refused(f"{where}: For 'object' type, 'additionalProperties' must be explicitly set to false")
+        raise Refused(
+            f"{where}: For 'object' type, 'additionalProperties' must be explicitly set to false"
+        )
     if limited and LIMITS & set(schema):
-        raise Refused(f"{where}: For '{schema.get('type')}' type, property '{min(LIMITS & set(schema))}' is not supported")
+        raise Refused(
+            f"{where}: For '{schema.get('type')}' type, property '{min(LIMITS & set(schema))}' is not supported"
+        )
     if "$ref" in schema:
         if schema["$ref"] in above or schema["$ref"] == "#":
             raise Refused(f"{where}: Recursive schemas are not supported")
@@ -480,5 +644,9 @@ def _objects(text: str) -> list[dict[str, Any]]:
 
 def order(blocks: list[dict[str, Any]]) -> list[Any]:
     """The thinking and the calls of a message in their order; nothing when nothing was thought."""
-    kept = [block.get("id") or block for block in blocks if block["type"] in ("thinking", "redacted_thinking", "tool_use")]
+    kept = [
+        block.get("id") or block
+        for block in blocks
+        if block["type"] in ("thinking", "redacted_thinking", "tool_use")
+    ]
     return kept if any(isinstance(item, dict) for item in kept) else []

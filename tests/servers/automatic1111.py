@@ -8,8 +8,8 @@ AUTOMATIC1111/stable-diffusion-webui: the 1.9-1.10 line, and with `old=True` the
     engine.hold_at = 3              # the next job waits when `sampling_step` is 3; then engine.reached.wait(5)
     engine.release()                # and lets it go on; so does the interrupt route
 
-`engine.jobs` lists the settings of every job begun, as they took effect; `engine.colour(job, index)` is the colour of its
-picture number `index`: two jobs look alike only when every setting is alike.
+`engine.jobs` lists the settings of every job begun, as they took effect; `engine.color(job, index)` is the color of its
+image number `index`: two jobs look alike only when every setting is alike.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from PIL import Image, ImageFilter, ImageOps, PngImagePlugin
 
-from tests.servers.held_jobs import Colour, Paced, colour_of, flatten, pixels, resize, towards
+from tests.servers.held_jobs import Color, Paced, color_of, flatten, pixels, resize, towards
 from tests.support.loopback import Peer, Seen, whole
 
 PREFIX = "/sdapi/v1/"
@@ -41,17 +41,50 @@ EXIF_IFD, USER_COMMENT = 0x8769, 0x9286
 # modules/sd_samplers_kdiffusion.py and sd_samplers_timesteps.py: name, aliases, options
 SAMPLERS: list[tuple[str, list[str], dict[str, str]]] = [
     ("DPM++ 2M", ["k_dpmpp_2m"], {"scheduler": "karras"}),
-    ("DPM++ SDE", ["k_dpmpp_sde"], {"scheduler": "karras", "second_order": "True", "brownian_noise": "True"}),
+    (
+        "DPM++ SDE",
+        ["k_dpmpp_sde"],
+        {"scheduler": "karras", "second_order": "True", "brownian_noise": "True"},
+    ),
     ("DPM++ 2M SDE", ["k_dpmpp_2m_sde"], {"scheduler": "exponential", "brownian_noise": "True"}),
-    ("DPM++ 2M SDE Heun", ["k_dpmpp_2m_sde_heun"], {"scheduler": "exponential", "brownian_noise": "True", "solver_type": "heun"}),
-    ("DPM++ 2S a", ["k_dpmpp_2s_a"], {"scheduler": "karras", "uses_ensd": "True", "second_order": "True"}),
-    ("DPM++ 3M SDE", ["k_dpmpp_3m_sde"], {"scheduler": "exponential", "discard_next_to_last_sigma": "True", "brownian_noise": "True"}),
+    (
+        "DPM++ 2M SDE Heun",
+        ["k_dpmpp_2m_sde_heun"],
+        {"scheduler": "exponential", "brownian_noise": "True", "solver_type": "heun"},
+    ),
+    (
+        "DPM++ 2S a",
+        ["k_dpmpp_2s_a"],
+        {"scheduler": "karras", "uses_ensd": "True", "second_order": "True"},
+    ),
+    (
+        "DPM++ 3M SDE",
+        ["k_dpmpp_3m_sde"],
+        {
+            "scheduler": "exponential",
+            "discard_next_to_last_sigma": "True",
+            "brownian_noise": "True",
+        },
+    ),
     ("Euler a", ["k_euler_a", "k_euler_ancestral"], {"uses_ensd": "True"}),
     ("Euler", ["k_euler"], {}),
     ("LMS", ["k_lms"], {}),
     ("Heun", ["k_heun"], {"second_order": "True"}),
-    ("DPM2", ["k_dpm_2"], {"scheduler": "karras", "discard_next_to_last_sigma": "True", "second_order": "True"}),
-    ("DPM2 a", ["k_dpm_2_a"], {"scheduler": "karras", "discard_next_to_last_sigma": "True", "uses_ensd": "True", "second_order": "True"}),
+    (
+        "DPM2",
+        ["k_dpm_2"],
+        {"scheduler": "karras", "discard_next_to_last_sigma": "True", "second_order": "True"},
+    ),
+    (
+        "DPM2 a",
+        ["k_dpm_2_a"],
+        {
+            "scheduler": "karras",
+            "discard_next_to_last_sigma": "True",
+            "uses_ensd": "True",
+            "second_order": "True",
+        },
+    ),
     ("DPM fast", ["k_dpm_fast"], {"uses_ensd": "True"}),
     ("DPM adaptive", ["k_dpm_ad"], {"uses_ensd": "True"}),
     ("Restart", ["restart"], {"scheduler": "karras", "second_order": "True"}),
@@ -63,28 +96,68 @@ SAMPLERS: list[tuple[str, list[str], dict[str, str]]] = [
 # before 1.9 the schedule was part of the name, and this was the first of them
 OLD_SAMPLERS: list[tuple[str, list[str], dict[str, str]]] = [
     ("DPM++ 2M Karras", ["k_dpmpp_2m_ka"], {"scheduler": "karras"}),
-    ("DPM++ SDE Karras", ["k_dpmpp_sde_ka"], {"scheduler": "karras", "second_order": "True", "brownian_noise": "True"}),
-    ("DPM++ 2M SDE Exponential", ["k_dpmpp_2m_sde_exp"], {"scheduler": "exponential", "brownian_noise": "True"}),
-    ("DPM++ 2M SDE Karras", ["k_dpmpp_2m_sde_ka"], {"scheduler": "karras", "brownian_noise": "True"}),
+    (
+        "DPM++ SDE Karras",
+        ["k_dpmpp_sde_ka"],
+        {"scheduler": "karras", "second_order": "True", "brownian_noise": "True"},
+    ),
+    (
+        "DPM++ 2M SDE Exponential",
+        ["k_dpmpp_2m_sde_exp"],
+        {"scheduler": "exponential", "brownian_noise": "True"},
+    ),
+    (
+        "DPM++ 2M SDE Karras",
+        ["k_dpmpp_2m_sde_ka"],
+        {"scheduler": "karras", "brownian_noise": "True"},
+    ),
     ("Euler a", ["k_euler_a", "k_euler_ancestral"], {"uses_ensd": "True"}),
     ("Euler", ["k_euler"], {}),
     ("LMS", ["k_lms"], {}),
     ("Heun", ["k_heun"], {"second_order": "True"}),
     ("DPM2", ["k_dpm_2"], {"discard_next_to_last_sigma": "True", "second_order": "True"}),
-    ("DPM2 a", ["k_dpm_2_a"], {"discard_next_to_last_sigma": "True", "uses_ensd": "True", "second_order": "True"}),
+    (
+        "DPM2 a",
+        ["k_dpm_2_a"],
+        {"discard_next_to_last_sigma": "True", "uses_ensd": "True", "second_order": "True"},
+    ),
     ("DPM++ 2S a", ["k_dpmpp_2s_a"], {"uses_ensd": "True", "second_order": "True"}),
     ("DPM++ 2M", ["k_dpmpp_2m"], {}),
     ("DPM++ SDE", ["k_dpmpp_sde"], {"second_order": "True", "brownian_noise": "True"}),
     ("DPM++ 2M SDE", ["k_dpmpp_2m_sde"], {"brownian_noise": "True"}),
-    ("DPM++ 2M SDE Heun", ["k_dpmpp_2m_sde_heun"], {"brownian_noise": "True", "solver_type": "heun"}),
-    ("DPM++ 3M SDE", ["k_dpmpp_3m_sde"], {"discard_next_to_last_sigma": "True", "brownian_noise": "True"}),
-    ("DPM++ 3M SDE Karras", ["k_dpmpp_3m_sde_ka"], {"scheduler": "karras", "discard_next_to_last_sigma": "True"}),
+    (
+        "DPM++ 2M SDE Heun",
+        ["k_dpmpp_2m_sde_heun"],
+        {"brownian_noise": "True", "solver_type": "heun"},
+    ),
+    (
+        "DPM++ 3M SDE",
+        ["k_dpmpp_3m_sde"],
+        {"discard_next_to_last_sigma": "True", "brownian_noise": "True"},
+    ),
+    (
+        "DPM++ 3M SDE Karras",
+        ["k_dpmpp_3m_sde_ka"],
+        {"scheduler": "karras", "discard_next_to_last_sigma": "True"},
+    ),
     ("DPM fast", ["k_dpm_fast"], {"uses_ensd": "True"}),
     ("DPM adaptive", ["k_dpm_ad"], {"uses_ensd": "True"}),
     ("LMS Karras", ["k_lms_ka"], {"scheduler": "karras"}),
-    ("DPM2 Karras", ["k_dpm_2_ka"], {"scheduler": "karras", "discard_next_to_last_sigma": "True", "second_order": "True"}),
-    ("DPM2 a Karras", ["k_dpm_2_a_ka"], {"scheduler": "karras", "discard_next_to_last_sigma": "True", "second_order": "True"}),
-    ("DPM++ 2S a Karras", ["k_dpmpp_2s_a_ka"], {"scheduler": "karras", "uses_ensd": "True", "second_order": "True"}),
+    (
+        "DPM2 Karras",
+        ["k_dpm_2_ka"],
+        {"scheduler": "karras", "discard_next_to_last_sigma": "True", "second_order": "True"},
+    ),
+    (
+        "DPM2 a Karras",
+        ["k_dpm_2_a_ka"],
+        {"scheduler": "karras", "discard_next_to_last_sigma": "True", "second_order": "True"},
+    ),
+    (
+        "DPM++ 2S a Karras",
+        ["k_dpmpp_2s_a_ka"],
+        {"scheduler": "karras", "uses_ensd": "True", "second_order": "True"},
+    ),
     ("Restart", ["restart"], {"scheduler": "karras", "second_order": "True"}),
     ("DDIM", ["ddim"], {}),
     ("PLMS", ["plms"], {}),
@@ -113,8 +186,16 @@ UPSCALERS: list[tuple[str, str | None, float]] = [
     ("R-ESRGAN 4x+", "R-ESRGAN 4x+", 4),
 ]
 MODELS: list[tuple[str, str, str]] = [  # name, short hash, sha256
-    ("v1-5-pruned-emaonly", "6ce0161689", "6ce0161689b3853acaa03779ec93eafe75a02f4ced659bee03f50797806fa2fa"),
-    ("sd_xl_base_1.0", "31e35c80fc", "31e35c80fc4829d14f90153f4c74cd59c90b779f6afe05a74cd6120b893f7e5b"),
+    (
+        "v1-5-pruned-emaonly",
+        "6ce0161689",
+        "6ce0161689b3853acaa03779ec93eafe75a02f4ced659bee03f50797806fa2fa",
+    ),
+    (
+        "sd_xl_base_1.0",
+        "31e35c80fc",
+        "31e35c80fc4829d14f90153f4c74cd59c90b779f6afe05a74cd6120b893f7e5b",
+    ),
 ]
 LORAS: list[tuple[str, str]] = [("ink-wash", "Ink wash"), ("pixel-art", "pixel-art")]  # name, alias
 
@@ -204,8 +285,19 @@ EXTRAS: Fields = {
     "image": ("str", "", False),
 }
 LATER = {"scheduler", "hr_scheduler", "infotext"}  # fields that only 1.9 brought
-# what does not change a picture, or is told another way: by the seed of the picture, by the schedule that a name stands for
-UNSEEN = {"route", "task", "body", "n_iter", "batch_size", "seed", "all_seeds", "scheduler", "picture_size", "sampling_steps"}
+# what does not change an image, or is told another way: by the seed of the image, by the schedule that a name stands for
+UNSEEN = {
+    "route",
+    "task",
+    "body",
+    "n_iter",
+    "batch_size",
+    "seed",
+    "all_seeds",
+    "scheduler",
+    "image_size",
+    "sampling_steps",
+}
 
 
 class HTTPException(Exception):
@@ -263,7 +355,7 @@ class Automatic1111(Paced):
     `old` -- before 1.9: the schedule is part of the sampler's name, no scheduler field, no /schedulers, no `current_task`, and an
     unknown sampler is refused with `unknown_sampler_status` (404; some releases 400). `current_task` says what newer ones do with
     the field of that name: the "id" of the task, always "null" (it is imported before it is set), or "absent". `api=False` is a
-    server without --api; `auth` is ("user", "password"); `return_grid` puts a grid before the pictures when they are several;
+    server without --api; `auth` is ("user", "password"); `return_grid` puts a grid before the images when they are several;
     `samples_format` is png, jpg or webp; `previews_every` the steps between two previews, -1 for none; `refuse_unknown_model`
     answers 500 where the 1.6-1.10 line silently keeps its own model. Set `failure` to "oom" or "nan" and jobs fail at their first step.
     """
@@ -313,7 +405,9 @@ class Automatic1111(Paced):
         self._preview: Image.Image | None = None
         self._latent: Image.Image | None = None
         self._preview_step = 0
-        self._queue: deque[object] = deque()  # the first holds the engine, the others wait in order of arrival
+        self._queue: deque[object] = (
+            deque()
+        )  # the first holds the engine, the others wait in order of arrival
         self._routes: dict[str, dict[str, Callable[[Seen], Any]]] = {
             "txt2img": {"POST": self._txt2img},
             "img2img": {"POST": self._img2img},
@@ -324,13 +418,22 @@ class Automatic1111(Paced):
             "skip": {"POST": self._skip},
             "options": {"GET": lambda seen: self.options, "POST": self._set_options},
             "cmd-flags": {"GET": self._cmd_flags},
-            "samplers": {"GET": lambda seen: [{"name": n, "aliases": a, "options": o} for n, a, o in self.samplers]},
+            "samplers": {
+                "GET": lambda seen: [
+                    {"name": n, "aliases": a, "options": o} for n, a, o in self.samplers
+                ]
+            },
             "upscalers": {"GET": self._upscalers},
             "sd-models": {"GET": self._sd_models},
             "sd-vae": {"GET": lambda seen: []},
             "loras": {"GET": self._loras},
             "memory": {"GET": self._memory},
-            "scripts": {"GET": lambda seen: {"txt2img": ["x/y/z plot"], "img2img": ["loopback", "x/y/z plot"]}},
+            "scripts": {
+                "GET": lambda seen: {
+                    "txt2img": ["x/y/z plot"],
+                    "img2img": ["loopback", "x/y/z plot"],
+                }
+            },
             "refresh-checkpoints": {"POST": lambda seen: None},
             "unload-checkpoint": {"POST": lambda seen: {}},
             "reload-checkpoint": {"POST": lambda seen: {}},
@@ -346,12 +449,12 @@ class Automatic1111(Paced):
         with self.changed:
             return max(len(self._queue) - 1, 0)
 
-    def colour(self, job: dict[str, Any], index: int = 0) -> Colour:
-        """The colour of picture number `index` of this job, when nobody stops it."""
+    def color(self, job: dict[str, Any], index: int = 0) -> Color:
+        """The color of image number `index` of this job, when nobody stops it."""
         settings = {key: value for key, value in job.items() if key not in UNSEEN}
         if "init_images" in job:
             settings["init_images"] = job["init_images"][index % len(job["init_images"])]
-        return colour_of(settings, job["all_seeds"][index])
+        return color_of(settings, job["all_seeds"][index])
 
     # --- HTTP ---
 
@@ -364,8 +467,15 @@ class Automatic1111(Paced):
         path = urlsplit(seen.path).path
         try:
             if path == "/" and seen.method == "GET":
-                return whole("<!doctype html><title>Stable Diffusion</title>", headers={"content-type": "text/html; charset=utf-8"})
-            methods = self._routes.get(path.removeprefix(PREFIX)) if path.startswith(PREFIX) and self.api else None
+                return whole(
+                    "<!doctype html><title>Stable Diffusion</title>",
+                    headers={"content-type": "text/html; charset=utf-8"},
+                )
+            methods = (
+                self._routes.get(path.removeprefix(PREFIX))
+                if path.startswith(PREFIX) and self.api
+                else None
+            )
             if methods is None:
                 return _json({"detail": "Not Found"}, 404)
             if seen.method not in methods:
@@ -376,11 +486,19 @@ class Automatic1111(Paced):
         except Invalid as problem:
             return _json({"detail": problem.detail}, 422)
         except HTTPException as problem:
-            return _json({"error": "HTTPException", "detail": problem.detail, "body": "", "errors": ""}, problem.status)
+            return _json(
+                {"error": "HTTPException", "detail": problem.detail, "body": "", "errors": ""},
+                problem.status,
+            )
         except Crash as problem:
-            return _json({"error": problem.name, "detail": "", "body": "", "errors": str(problem)}, 500)
+            return _json(
+                {"error": problem.name, "detail": "", "body": "", "errors": str(problem)}, 500
+            )
         except Exception as problem:  # the engine answers any exception, and so shows the server's own mistakes too
-            return _json({"error": type(problem).__name__, "detail": "", "body": "", "errors": str(problem)}, 500)
+            return _json(
+                {"error": type(problem).__name__, "detail": "", "body": "", "errors": str(problem)},
+                500,
+            )
 
     def _authorise(self, seen: Seen) -> None:
         """--api-auth: the handler of HTTPException drops the WWW-Authenticate header that FastAPI wanted to send."""
@@ -421,19 +539,27 @@ class Automatic1111(Paced):
             job = self._job(route, task, given, sampler, scheduler, mask, seen)
             try:
                 self._begin(f"scripts_{route}", task)
-                pictures, texts = self._run(job)
+                images, texts = self._run(job)
             finally:
                 self._end()
         settings = job.settings
         first = 0
-        if self.return_grid and len(pictures) > 1:
-            pictures.insert(0, _grid(pictures))
+        if self.return_grid and len(images) > 1:
+            images.insert(0, _grid(images))
             texts.insert(0, texts[0])
             first = 1
         if route == "img2img" and not body["include_init_images"]:
             body["init_images"] = body["mask"] = None
-        shown = [self._encoded(picture, text) for picture, text in zip(pictures, texts, strict=True)] if given["send_images"] else []
-        return {"images": shown, "parameters": body, "info": json.dumps(self._info(settings, texts, first))}
+        shown = (
+            [self._encoded(image, text) for image, text in zip(images, texts, strict=True)]
+            if given["send_images"]
+            else []
+        )
+        return {
+            "images": shown,
+            "parameters": body,
+            "info": json.dumps(self._info(settings, texts, first)),
+        }
 
     def _sampler(self, given: dict[str, Any]) -> tuple[str, str]:
         """From 1.9 get_sampler_and_scheduler: names resolve before they are checked, so no name is ever refused."""
@@ -446,11 +572,15 @@ class Automatic1111(Paced):
         if found == self._own_schedule(sampler):
             found = "Automatic"
         # a schedule that is told, be it "Automatic", beats the one in the sampler's name
-        return self._resolved(sampler, given["scheduler"] or (found if found != "Automatic" else None))
+        return self._resolved(
+            sampler, given["scheduler"] or (found if found != "Automatic" else None)
+        )
 
     def _resolved(self, name: str, scheduler: str | None) -> tuple[str, str]:
         """The sampler and the schedule's label; what is unknown becomes the first of its list."""
-        labels = {name: label for name, label, *_ in SCHEDULERS} | {label: label for _, label, *_ in SCHEDULERS}
+        labels = {name: label for name, label, *_ in SCHEDULERS} | {
+            label: label for _, label, *_ in SCHEDULERS
+        }
         found = labels.get(scheduler or "", "Automatic")
         for internal, label, aliases, *_ in SCHEDULERS:
             for ending in (label, internal, *(aliases or [])):
@@ -465,7 +595,11 @@ class Automatic1111(Paced):
 
     def _own_schedule(self, sampler: str) -> str:
         """The label of the schedule that "Automatic" stands for with this sampler."""
-        own = next(options.get("scheduler", "automatic") for name, _, options in self.samplers if name == sampler)
+        own = next(
+            options.get("scheduler", "automatic")
+            for name, _, options in self.samplers
+            if name == sampler
+        )
         return next(label for name, label, *_ in SCHEDULERS if name == own)
 
     def _scripts(self, given: dict[str, Any]) -> None:
@@ -486,7 +620,16 @@ class Automatic1111(Paced):
             self.options["sd_model_checkpoint"] = f"{found[0]}.safetensors [{found[1]}]"
         return chosen[0], chosen[1]
 
-    def _job(self, route: str, task: str, given: dict[str, Any], sampler: str, scheduler: str, mask: Image.Image | None, seen: Seen) -> Job:
+    def _job(
+        self,
+        route: str,
+        task: str,
+        given: dict[str, Any],
+        sampler: str,
+        scheduler: str,
+        mask: Image.Image | None,
+        seen: Seen,
+    ) -> Job:
         """The settings as they take effect; __init__ and init() of the processing classes."""
         seed = random.randrange(4294967294) if given["seed"] == -1 else given["seed"]
         subseed = random.randrange(4294967294) if given["subseed"] == -1 else given["subseed"]
@@ -502,7 +645,9 @@ class Automatic1111(Paced):
             "cfg_scale": given["cfg_scale"],
             "sampler": sampler,
             "scheduler": scheduler,
-            "schedule": self._own_schedule(sampler) if scheduler in ("", "Automatic") else scheduler,
+            "schedule": self._own_schedule(sampler)
+            if scheduler in ("", "Automatic")
+            else scheduler,
             "width": given["width"],
             "height": given["height"],
             "batch_size": given["batch_size"],
@@ -513,12 +658,14 @@ class Automatic1111(Paced):
             "model": model,
             "model_hash": model_hash,
             "vae": (given["override_settings"] or {}).get("sd_vae", self.options["sd_vae"]),
-            "clip_skip": (given["override_settings"] or {}).get("CLIP_stop_at_last_layers", self.options["CLIP_stop_at_last_layers"]),
+            "clip_skip": (given["override_settings"] or {}).get(
+                "CLIP_stop_at_last_layers", self.options["CLIP_stop_at_last_layers"]
+            ),
             "tiling": bool(given["tiling"]),
             "restore_faces": bool(given["restore_faces"]),
             "styles": given["styles"] or [],
             "sampling_steps": given["steps"],
-            "picture_size": (given["width"] // 8 * 8, given["height"] // 8 * 8),
+            "image_size": (given["width"] // 8 * 8, given["height"] // 8 * 8),
         }
         job = Job(settings)
         if route == "txt2img":
@@ -527,7 +674,10 @@ class Automatic1111(Paced):
             job.sources = [flatten(_decoded(source)) for source in given["init_images"]]
             if len(job.sources) != 1:
                 if len(job.sources) > given["batch_size"]:
-                    raise Crash("RuntimeError", f"bad number of images passed: {len(job.sources)}; expecting {given['batch_size']} or less")
+                    raise Crash(
+                        "RuntimeError",
+                        f"bad number of images passed: {len(job.sources)}; expecting {given['batch_size']} or less",
+                    )
                 settings["batch_size"] = len(job.sources)
             settings["init_images"] = [pixels(source) for source in job.sources]
             settings["denoising_strength"] = strength
@@ -537,7 +687,9 @@ class Automatic1111(Paced):
             if mask is not None:
                 self._masked(job, mask, given)
         count = settings["n_iter"] * settings["batch_size"]
-        settings["all_seeds"] = [seed + (number if given["subseed_strength"] == 0 else 0) for number in range(count)]
+        settings["all_seeds"] = [
+            seed + (number if given["subseed_strength"] == 0 else 0) for number in range(count)
+        ]
         return job
 
     def _hires(self, settings: dict[str, Any], given: dict[str, Any]) -> None:
@@ -552,26 +704,40 @@ class Automatic1111(Paced):
             down = across * height // width
         elif not across:
             across = down * width // height
-        settings["picture_size"] = (across // 8 * 8, down // 8 * 8)
-        settings["denoising_strength"] = 0.75 if given["denoising_strength"] is None else given["denoising_strength"]
-        for name in ("hr_scale", "hr_upscaler", "hr_second_pass_steps", "hr_resize_x", "hr_resize_y", "hr_prompt", "hr_negative_prompt"):
+        settings["image_size"] = (across // 8 * 8, down // 8 * 8)
+        settings["denoising_strength"] = (
+            0.75 if given["denoising_strength"] is None else given["denoising_strength"]
+        )
+        for name in (
+            "hr_scale",
+            "hr_upscaler",
+            "hr_second_pass_steps",
+            "hr_resize_x",
+            "hr_resize_y",
+            "hr_prompt",
+            "hr_negative_prompt",
+        ):
             settings[name] = given[name]
 
     def _masked(self, job: Job, mask: Image.Image, given: dict[str, Any]) -> None:
         """create_binary_mask and the blur: white is painted anew; a mask with a hole in its alpha is read by its alpha."""
         if mask.mode == "RGBA" and mask.getextrema()[-1] != (255, 255):
-            grey = mask.getchannel("A").point(lambda value: 255 if value > 128 else 0)
+            gray = mask.getchannel("A").point(lambda value: 255 if value > 128 else 0)
         else:
-            grey = mask.convert("L")
+            gray = mask.convert("L")
         if given["inpainting_mask_invert"]:
-            grey = ImageOps.invert(grey)
-        if given["inpaint_full_res"] and grey.getbbox() is None:
+            gray = ImageOps.invert(gray)
+        if given["inpaint_full_res"] and gray.getbbox() is None:
             return  # 'Unable to perform "Inpaint Only mask" because mask is blank, switch to img2img mode.'
-        job.settings["mask"] = pixels(grey)
+        job.settings["mask"] = pixels(gray)
         job.settings["mask_blur"] = given["mask_blur"]
         for name in ("inpainting_fill", "inpaint_full_res", "inpaint_full_res_padding"):
             job.settings[name] = given[name]
-        job.mask = grey.filter(ImageFilter.GaussianBlur(given["mask_blur"])) if given["mask_blur"] > 0 else grey
+        job.mask = (
+            gray.filter(ImageFilter.GaussianBlur(given["mask_blur"]))
+            if given["mask_blur"] > 0
+            else gray
+        )
 
     # --- the one engine ---
 
@@ -617,7 +783,7 @@ class Automatic1111(Paced):
         with self.changed:
             self.jobs.append(settings)
             self.state.job_count = settings["n_iter"]
-        pictures: list[Image.Image] = []
+        images: list[Image.Image] = []
         texts: list[str] = []
         for batch in range(settings["n_iter"]):
             with self.changed:
@@ -629,19 +795,19 @@ class Automatic1111(Paced):
             first = batch * settings["batch_size"]
             share = self._sample(settings, first)
             for index in range(first, first + settings["batch_size"]):
-                pictures.append(self._picture(job, index, share))
+                images.append(self._image(job, index, share))
                 texts.append(_infotext(settings, index))
             with self.changed:
                 self.state.job_no += 1
                 self.state.sampling_step = 0
                 self._preview_step = 0
                 self.changed.notify_all()
-        return pictures, texts or [_infotext(settings, 0)]
+        return images, texts or [_infotext(settings, 0)]
 
     def _sample(self, settings: dict[str, Any], first: int) -> float:
         """The sampling loop of one batch; the share of the steps it did."""
         steps = settings["sampling_steps"]
-        width, height = settings["picture_size"]
+        width, height = settings["image_size"]
         with self.changed:
             self.state.sampling_steps = steps
             self.state.sampling_step = 0
@@ -649,45 +815,60 @@ class Automatic1111(Paced):
             if self._stopped():
                 return step / steps
             if self.failure == "oom":
-                raise Crash("OutOfMemoryError", "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 8.00 GiB")
+                raise Crash(
+                    "OutOfMemoryError",
+                    "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 8.00 GiB",
+                )
             if self.failure == "nan":
-                raise Crash("NansException", "A tensor with all NaNs was produced in Unet. Use --disable-nan-check to disable this check.")
+                raise Crash(
+                    "NansException",
+                    "A tensor with all NaNs was produced in Unet. Use --disable-nan-check to disable this check.",
+                )
             with self.changed:
                 self.state.sampling_step = step
-                colour = towards(self.colour(settings, first), (step + 1) / steps)
-                self._latent = Image.new("RGB", (max(width // 8, 1), max(height // 8, 1)), colour)
+                color = towards(self.color(settings, first), (step + 1) / steps)
+                self._latent = Image.new("RGB", (max(width // 8, 1), max(height // 8, 1)), color)
             self.pace(step, self._stopped)
         return 1.0
 
-    def _picture(self, job: Job, index: int, share: float) -> Image.Image:
-        """One colour for the settings; where a mask is black, what the init image showed there."""
+    def _image(self, job: Job, index: int, share: float) -> Image.Image:
+        """One color for the settings; where a mask is black, what the init image showed there."""
         settings = job.settings
-        colour = towards(self.colour(settings, index), share)
-        width, height = settings["picture_size"]
+        color = towards(self.color(settings, index), share)
+        width, height = settings["image_size"]
         if job.mask is None:
-            return Image.new("RGB", (width, height), colour)
+            return Image.new("RGB", (width, height), color)
         source = job.sources[index % len(job.sources)]
         mode = settings["resize_mode"]
-        if settings["inpaint_full_res"]:  # only the masked part is painted and pasted into the init image as it came
+        if settings[
+            "inpaint_full_res"
+        ]:  # only the masked part is painted and pasted into the init image as it came
             mask = resize(mode, job.mask, *source.size)
-            return Image.composite(Image.new("RGB", source.size, colour), source, mask)
+            return Image.composite(Image.new("RGB", source.size, color), source, mask)
         base = resize(mode, source, settings["width"], settings["height"])
-        mask = resize(mode, job.mask, settings["width"], settings["height"]).point(lambda value: min(value * 2, 255))
-        return Image.composite(Image.new("RGB", (width, height), colour), base, mask)
+        mask = resize(mode, job.mask, settings["width"], settings["height"]).point(
+            lambda value: min(value * 2, 255)
+        )
+        return Image.composite(Image.new("RGB", (width, height), color), base, mask)
 
-    def _encoded(self, picture: Image.Image, text: str | None) -> str:
-        """encode_pil_to_base64: the format is an option of the server, and the text travels in the picture."""
+    def _encoded(self, image: Image.Image, text: str | None) -> str:
+        """encode_pil_to_base64: the format is an option of the server, and the text travels in the image."""
         kind = self.options["samples_format"].lower()
         held = io.BytesIO()
         if kind == "png":
             chunks = PngImagePlugin.PngInfo()
             if text is not None:
                 chunks.add_text("parameters", text)
-            picture.save(held, "PNG", pnginfo=chunks)
+            image.save(held, "PNG", pnginfo=chunks)
         elif kind in ("jpg", "jpeg", "webp"):
             exif = Image.Exif()
             exif.get_ifd(EXIF_IFD)[USER_COMMENT] = b"UNICODE\0" + (text or "").encode("utf-16-be")
-            picture.save(held, "WEBP" if kind == "webp" else "JPEG", exif=exif, quality=self.options["jpeg_quality"])
+            image.save(
+                held,
+                "WEBP" if kind == "webp" else "JPEG",
+                exif=exif,
+                quality=self.options["jpeg_quality"],
+            )
         else:
             raise HTTPException(500, "Invalid image format")
         return base64.b64encode(held.getvalue()).decode()
@@ -742,7 +923,13 @@ class Automatic1111(Paced):
             shown = asdict(state)
             if self.old:
                 del shown["stopping_generation"]
-            result: dict[str, Any] = {"progress": 0.0, "eta_relative": 0.0, "state": shown, "current_image": None, "textinfo": None}
+            result: dict[str, Any] = {
+                "progress": 0.0,
+                "eta_relative": 0.0,
+                "state": shown,
+                "current_image": None,
+                "textinfo": None,
+            }
             if self.current_task != "absent":
                 result["current_task"] = self.task if self.current_task == "id" else None
             if state.job_count == 0:
@@ -756,7 +943,9 @@ class Automatic1111(Paced):
             result["eta_relative"] = spent / progress - spent if progress else 0.0
             result["progress"] = min(progress, 1.0)
             every = self.options["show_progress_every_n_steps"]
-            due = every != -1 and state.sampling_step - self._preview_step >= every  # so the first one too needs that many steps
+            due = (
+                every != -1 and state.sampling_step - self._preview_step >= every
+            )  # so the first one too needs that many steps
             if self.options["live_previews_enable"] and due and self._latent is not None:
                 self._preview, self._preview_step = self._latent, state.sampling_step
             preview = self._preview
@@ -788,15 +977,22 @@ class Automatic1111(Paced):
             self.options.update(given)
 
     def _extra_single_image(self, seen: Seen) -> dict[str, Any]:
-        """scripts/postprocessing_upscale.py; the upscaler "None" leaves the picture as it is."""
+        """scripts/postprocessing_upscale.py; the upscaler "None" leaves the image as it is."""
         body = _validated(seen, EXTRAS)
         problems: list[dict[str, Any]] = []
         if body["resize_mode"] not in (0, 1):
             ctx = {"given": body["resize_mode"], "permitted": [0, 1]}
-            problems.append(_problem("resize_mode", "unexpected value; permitted: 0, 1", "value_error.const") | {"ctx": ctx})
+            problems.append(
+                _problem("resize_mode", "unexpected value; permitted: 0, 1", "value_error.const")
+                | {"ctx": ctx}
+            )
         if body["upscaling_resize"] <= 0:
             problems.append(
-                _problem("upscaling_resize", "ensure this value is greater than 0", "value_error.number.not_gt")
+                _problem(
+                    "upscaling_resize",
+                    "ensure this value is greater than 0",
+                    "value_error.number.not_gt",
+                )
                 | {"ctx": {"limit_value": 0}}
             )
         if problems:
@@ -821,7 +1017,11 @@ class Automatic1111(Paced):
         wide, high = body["upscaling_resize_w"], body["upscaling_resize_h"]
         if body["resize_mode"] == 1:
             factor = max(wide / image.width, high / image.height)
-        kind = Image.Resampling.NEAREST if body["upscaler_1"] == "Nearest" else Image.Resampling.LANCZOS
+        kind = (
+            Image.Resampling.NEAREST
+            if body["upscaler_1"] == "Nearest"
+            else Image.Resampling.LANCZOS
+        )
         size = int(image.width * factor // 8 * 8), int(image.height * factor // 8 * 8)
         result = image.resize(size, kind)
         if body["resize_mode"] == 1 and body["upscaling_crop"]:
@@ -841,17 +1041,36 @@ class Automatic1111(Paced):
         return {"info": text or "", "items": items, "parameters": _parameters(text) if text else {}}
 
     def _cmd_flags(self, seen: Seen) -> dict[str, Any]:
-        return {"api": True, "api_auth": ":".join(self.auth) if self.auth else None, "listen": False, "port": None, "lowvram": False}
+        return {
+            "api": True,
+            "api_auth": ":".join(self.auth) if self.auth else None,
+            "listen": False,
+            "port": None,
+            "lowvram": False,
+        }
 
     def _schedulers(self, seen: Seen) -> list[dict[str, Any]]:
         return [
-            {"name": name, "label": label, "aliases": aliases, "default_rho": rho, "need_inner_model": inner}
+            {
+                "name": name,
+                "label": label,
+                "aliases": aliases,
+                "default_rho": rho,
+                "need_inner_model": inner,
+            }
             for name, label, aliases, rho, inner in SCHEDULERS
         ]
 
     def _upscalers(self, seen: Seen) -> list[dict[str, Any]]:
         return [
-            {"name": name, "model_name": model, "model_path": None, "model_url": None, "scale": scale} for name, model, scale in UPSCALERS
+            {
+                "name": name,
+                "model_name": model,
+                "model_path": None,
+                "model_url": None,
+                "scale": scale,
+            }
+            for name, model, scale in UPSCALERS
         ]
 
     def _sd_models(self, seen: Seen) -> list[dict[str, Any]]:
@@ -868,7 +1087,15 @@ class Automatic1111(Paced):
         ]
 
     def _loras(self, seen: Seen) -> list[dict[str, Any]]:
-        return [{"name": name, "alias": alias, "path": f"/srv/models/Lora/{name}.safetensors", "metadata": {}} for name, alias in LORAS]
+        return [
+            {
+                "name": name,
+                "alias": alias,
+                "path": f"/srv/models/Lora/{name}.safetensors",
+                "metadata": {},
+            }
+            for name, alias in LORAS
+        ]
 
     def _memory(self, seen: Seen) -> dict[str, Any]:
         counts = {"current": 2 << 30, "peak": 3 << 30}
@@ -906,7 +1133,9 @@ def _body(seen: Seen) -> dict[str, Any]:
         body = json.loads(seen.body)
     except ValueError as problem:
         at = getattr(problem, "pos", 0)
-        raise Invalid([{"loc": ["body", at], "msg": str(problem), "type": "value_error.jsondecode"}]) from None
+        raise Invalid(
+            [{"loc": ["body", at], "msg": str(problem), "type": "value_error.jsondecode"}]
+        ) from None
     if not isinstance(body, dict):
         raise Invalid([_problem(None, "value is not a valid dict", "type_error.dict")])
     return body
@@ -940,7 +1169,9 @@ def _coerced(kind: Kind, value: Any, nullable: bool) -> Any:
         raise ValueError("none is not an allowed value", "type_error.none.not_allowed")
     if kind in ("int", "float"):
         refusal = (
-            ("value is not a valid integer", "type_error.integer") if kind == "int" else ("value is not a valid float", "type_error.float")
+            ("value is not a valid integer", "type_error.integer")
+            if kind == "int"
+            else ("value is not a valid float", "type_error.float")
         )
         if not isinstance(value, int | float | str):
             raise ValueError(*refusal)
@@ -999,19 +1230,26 @@ def _checkpoint(name: str) -> tuple[str, str, str] | None:
     """sd_models.checkpoint_aliases: the title, the name with or without its ending, and every length of hash."""
     for model in MODELS:
         plain, short, full = model
-        if name in (plain, f"{plain}.safetensors", f"{plain}.safetensors [{short}]", f"{plain} [{short}]", short, full):
+        if name in (
+            plain,
+            f"{plain}.safetensors",
+            f"{plain}.safetensors [{short}]",
+            f"{plain} [{short}]",
+            short,
+            full,
+        ):
             return model
     return None
 
 
-def _grid(pictures: list[Image.Image]) -> Image.Image:
+def _grid(images: list[Image.Image]) -> Image.Image:
     """images.image_grid: as square as can be."""
-    columns = round(len(pictures) ** 0.5 + 0.4999)
-    rows = -(-len(pictures) // columns)
-    width, height = pictures[0].size
+    columns = round(len(images) ** 0.5 + 0.4999)
+    rows = -(-len(images) // columns)
+    width, height = images[0].size
     result = Image.new("RGB", (columns * width, rows * height), "black")
-    for number, picture in enumerate(pictures):
-        result.paste(picture, (number % columns * width, number // columns * height))
+    for number, image in enumerate(images):
+        result.paste(image, (number % columns * width, number // columns * height))
     return result
 
 
@@ -1031,8 +1269,12 @@ def _infotext(settings: dict[str, Any], index: int) -> str:
         "Mask blur": settings.get("mask_blur") or None,
         "Version": "v1.10.1" if settings["scheduler"] else "v1.7.0",
     }
-    negative = f"\nNegative prompt: {settings['negative_prompt']}" if settings["negative_prompt"] else ""
-    line = ", ".join(f"{key}: {_quoted(value)}" for key, value in shown.items() if value is not None)
+    negative = (
+        f"\nNegative prompt: {settings['negative_prompt']}" if settings["negative_prompt"] else ""
+    )
+    line = ", ".join(
+        f"{key}: {_quoted(value)}" for key, value in shown.items() if value is not None
+    )
     return f"{settings['prompt']}{negative}\n{line}".strip()
 
 

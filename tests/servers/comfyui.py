@@ -4,10 +4,10 @@ server = ComfyUI()
 url = serve(server).url
 server.hold_at(3)
 ...                              # a call in a thread
-assert server.reached()          # the picture stands at step 3
+assert server.reached()          # the image stands at step 3
 server.release()
 assert server.jobs[-1]["steps"] == 20
-assert picture_colour == colour({"positive": "a red fox", "seed": 7})
+assert image_color == color({"positive": "a red fox", "seed": 7})
 """
 
 from __future__ import annotations
@@ -26,12 +26,21 @@ from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, Event, Ping, TextMessage
 from wsproto.utilities import RemoteProtocolError
 
-from tests.servers.comfyui_nodes import NODES, Run, Trouble, above, colour, described, png_with, validated
+from tests.servers.comfyui_nodes import (
+    NODES,
+    Run,
+    Trouble,
+    above,
+    color,
+    described,
+    png_with,
+    validated,
+)
 from tests.servers.hashed_images import encoded, plain
 from tests.servers.http_helpers import Answer, empty, form, parameter, route, said, text
 from tests.support.loopback import Peer, Seen
 
-__all__ = ["ComfyUI", "colour"]
+__all__ = ["ComfyUI", "color"]
 
 LARGEST_UPLOAD = 100 * 1024 * 1024
 
@@ -119,7 +128,13 @@ class ComfyUI:
     without a status), `silent` (no frames about jobs at all).
     """
 
-    def __init__(self, *, old: bool = False, checkpoints: Iterable[str] = ("model.safetensors",), previews: bool = True) -> None:
+    def __init__(
+        self,
+        *,
+        old: bool = False,
+        checkpoints: Iterable[str] = ("model.safetensors",),
+        previews: bool = True,
+    ) -> None:
         self.old, self.previews = old, previews
         self.combo = False
         self.websocket = True
@@ -171,7 +186,9 @@ class ComfyUI:
     def idle(self, seconds: float = 5) -> bool:
         """Whether nothing runs and nothing waits within so long."""
         with self._changed:
-            return self._changed.wait_for(lambda: self._running is None and not self._pending, seconds)
+            return self._changed.wait_for(
+                lambda: self._running is None and not self._pending, seconds
+            )
 
     def listening(self, count: int = 1, seconds: float = 5) -> bool:
         """Whether exactly so many websockets are open within so long."""
@@ -223,7 +240,11 @@ class ComfyUI:
     def __call__(self, peer: Peer) -> None:
         while (seen := peer.request()) is not None:
             path, query = route(seen)
-            if path.removeprefix("/api") == "/ws" and self.websocket and "upgrade" in seen.headers.get("connection", "").lower():
+            if (
+                path.removeprefix("/api") == "/ws"
+                and self.websocket
+                and "upgrade" in seen.headers.get("connection", "").lower()
+            ):
                 self._talk(peer, seen, query.get("clientId") or uuid.uuid4().hex)
                 return
             peer.send(self.answer(seen).sent)
@@ -250,7 +271,12 @@ class ComfyUI:
             if path == "/queue":
                 running = [self._running.item] if self._running else []
                 # a heap, as it lies in memory: not sorted
-                return said({"queue_running": running, "queue_pending": [job.item for job in reversed(self._pending)]})
+                return said(
+                    {
+                        "queue_running": running,
+                        "queue_pending": [job.item for job in reversed(self._pending)],
+                    }
+                )
             if path == "/history":
                 most = int(query.get("max_items", -1))
                 items = list(self.history.items())
@@ -264,9 +290,16 @@ class ComfyUI:
                 return said({name: described(name, self._folders, self.combo) for name in NODES})
             if path.startswith("/object_info/"):
                 name = path.removeprefix("/object_info/")
-                return said({name: described(name, self._folders, self.combo)} if name in NODES else {})
+                return said(
+                    {name: described(name, self._folders, self.combo)} if name in NODES else {}
+                )
             if path == "/system_stats":
-                return said({"system": {"os": "posix", "comfyui_version": "0.3.0"}, "devices": [{"name": "cuda:0", "vram_free": 1 << 30}]})
+                return said(
+                    {
+                        "system": {"os": "posix", "comfyui_version": "0.3.0"},
+                        "devices": [{"name": "cuda:0", "vram_free": 1 << 30}],
+                    }
+                )
             if path == "/features" and not self.old:
                 return said({"supports_preview_metadata": True, "max_upload_size": LARGEST_UPLOAD})
         return text("404: Not Found", 404)
@@ -283,7 +316,9 @@ class ComfyUI:
             if path == "/queue":
                 if body.get("clear"):
                     self._pending.clear()
-                self._pending = [job for job in self._pending if job.id not in body.get("delete", [])]
+                self._pending = [
+                    job for job in self._pending if job.id not in body.get("delete", [])
+                ]
                 self._changed.notify_all()
                 return empty(200)
             if path == "/interrupt":
@@ -322,7 +357,11 @@ class ComfyUI:
             found = self.inputs.get(f"{subfolder}/{name}" if subfolder else name)
         else:
             found = self.files.get((kind, subfolder, name))
-        return Answer(200, found, "image/png", {"Content-Disposition": f'filename="{name}"'}) if found is not None else empty(404)
+        return (
+            Answer(200, found, "image/png", {"Content-Disposition": f'filename="{name}"'})
+            if found is not None
+            else empty(404)
+        )
 
     def _upload(self, seen: Seen) -> Answer:
         if len(seen.body) > LARGEST_UPLOAD:
@@ -330,17 +369,29 @@ class ComfyUI:
         if not parameter(seen.headers.get("content-type", ""), "boundary"):
             return empty(400)
         parts = {part.name: part for part in form(seen.headers["content-type"], seen.body)}
-        fields = {name: part.content.decode() for name, part in parts.items() if part.filename is None}
+        fields = {
+            name: part.content.decode() for name, part in parts.items() if part.filename is None
+        }
         image = parts.get("image")
         if image is None or not image.filename:
             return empty(400)
         with self._changed:
-            name = self._named(image.filename, fields.get("subfolder", ""), fields.get("overwrite") in ("true", "1"))
+            name = self._named(
+                image.filename,
+                fields.get("subfolder", ""),
+                fields.get("overwrite") in ("true", "1"),
+            )
             self._place(name, fields.get("subfolder", ""), image.content)
-        return said({"name": name, "subfolder": fields.get("subfolder", ""), "type": fields.get("type", "input")})
+        return said(
+            {
+                "name": name,
+                "subfolder": fields.get("subfolder", ""),
+                "type": fields.get("type", "input"),
+            }
+        )
 
     def _upload_mask(self, seen: Seen) -> Answer:
-        """The uploaded picture's alpha becomes that of a copy of the original."""
+        """The uploaded image's alpha becomes that of a copy of the original."""
         import io
 
         from PIL import Image
@@ -352,7 +403,9 @@ class ComfyUI:
         original = json.loads(reference.content)
         with self._changed:
             where = original.get("subfolder", "")
-            found = self.inputs.get(f"{where}/{original['filename']}" if where else original["filename"])
+            found = self.inputs.get(
+                f"{where}/{original['filename']}" if where else original["filename"]
+            )
             if found is None:
                 return empty(400)
             whole = Image.open(io.BytesIO(found)).convert("RGBA")
@@ -378,12 +431,21 @@ class ComfyUI:
             if "prompt" not in body:
                 if self.old:
                     return said({"error": "no prompt", "node_errors": []}, 400)
-                error = {"type": "no_prompt", "message": "No prompt provided", "details": "No prompt provided", "extra_info": {}}
+                error = {
+                    "type": "no_prompt",
+                    "message": "No prompt provided",
+                    "details": "No prompt provided",
+                    "extra_info": {},
+                }
                 return said({"error": error, "node_errors": {}}, 400)
             verdict = validated(body["prompt"], self._folders, self.old)
             if verdict.error is not None:
                 return said({"error": verdict.error, "node_errors": verdict.node_errors}, 400)
-            number = float(body["number"]) if "number" in body else float(-self._number if body.get("front") else self._number)
+            number = (
+                float(body["number"])
+                if "number" in body
+                else float(-self._number if body.get("front") else self._number)
+            )
             self._number += 1
             given = None if self.old else body.get("prompt_id")
             extra = dict(body.get("extra_data", {}))
@@ -415,15 +477,23 @@ class ComfyUI:
         def begin(number: str) -> None:
             nonlocal node
             node = number
-            self._tell(job, "executing", {"node": number, "display_node": number, "prompt_id": job.id})
+            self._emit(
+                job, "executing", {"node": number, "display_node": number, "prompt_id": job.id}
+            )
             executed.append(number)
 
         self._message(job, "execution_start", {"prompt_id": job.id})
-        signatures = {number: self._signature(job.graph, number) for output in job.outputs for number in above(job.graph, output)}
+        signatures = {
+            number: self._signature(job.graph, number)
+            for output in job.outputs
+            for number in above(job.graph, output)
+        }
         cached = [number for number, signature in signatures.items() if signature in self._known]
         self._message(job, "execution_cached", {"nodes": cached, "prompt_id": job.id})
         try:
-            run = Run(job.graph, self.inputs, lambda *step: self._stepped(job, *step), self._save, begin)
+            run = Run(
+                job.graph, self.inputs, lambda *step: self._stepped(job, *step), self._save, begin
+            )
             for output in job.outputs:
                 if output in cached:
                     images = self._kept[signatures[output]]
@@ -433,7 +503,11 @@ class ComfyUI:
                     (images,) = run.made(output)
                     outputs[output] = {"images": images}
                     self._kept[signatures[output]] = images
-                    self._tell(job, "executed", {"node": output, "output": outputs[output], "prompt_id": job.id})
+                    self._emit(
+                        job,
+                        "executed",
+                        {"node": output, "output": outputs[output], "prompt_id": job.id},
+                    )
             self._known |= set(signatures.values())
             if not self.old:
                 self._message(job, "execution_success", {"prompt_id": job.id})
@@ -441,7 +515,12 @@ class ComfyUI:
             return
         except _Interrupted:
             ended = "execution_interrupted"
-            data = {"prompt_id": job.id, "node_id": node, "node_type": job.graph[node]["class_type"], "executed": executed}
+            data = {
+                "prompt_id": job.id,
+                "node_id": node,
+                "node_type": job.graph[node]["class_type"],
+                "executed": executed,
+            }
             self._message(job, ended, data, everybody=True)
         except Trouble as trouble:
             ended = "execution_error"
@@ -460,36 +539,59 @@ class ComfyUI:
         with self._changed:
             if self._running is not job:
                 return
-            status = {"status_str": "error" if ended else "success", "completed": not ended, "messages": job.messages}
-            self.history[job.id] = {"prompt": job.item, "outputs": outputs, "status": None if self.nulled else status, "meta": {}}
-        self._tell(job, "executing", {"node": None, "prompt_id": job.id})
+            status = {
+                "status_str": "error" if ended else "success",
+                "completed": not ended,
+                "messages": job.messages,
+            }
+            self.history[job.id] = {
+                "prompt": job.item,
+                "outputs": outputs,
+                "status": None if self.nulled else status,
+                "meta": {},
+            }
+        self._emit(job, "executing", {"node": None, "prompt_id": job.id})
         with self._changed:
             if self._running is job:
                 self._next()
         self._tell_status()
 
     def _signature(self, graph: dict[str, Any], node: str) -> str:
-        inputs = {n: [self._signature(graph, v[0]), v[1]] if isinstance(v, list) else v for n, v in graph[node]["inputs"].items()}
+        inputs = {
+            n: [self._signature(graph, v[0]), v[1]] if isinstance(v, list) else v
+            for n, v in graph[node]["inputs"].items()
+        }
         return json.dumps([graph[node]["class_type"], inputs], sort_keys=True)
 
-    def _stepped(self, job: _Job, node: str, settings: dict[str, Any], done: int, total: int) -> None:
+    def _stepped(
+        self, job: _Job, node: str, settings: dict[str, Any], done: int, total: int
+    ) -> None:
         if done == 0:
             self.jobs.append(settings)
             if self.failing is not None:
                 raise Trouble(*self.failing)
         else:
             more = {} if self.old else {"prompt_id": job.id, "node": node}
-            self._tell(job, "progress", {"value": done, "max": total, **more})
+            self._emit(job, "progress", {"value": done, "max": total, **more})
             if not self.old:
-                state = {"value": done, "max": total, "state": "running", "node_id": node, "prompt_id": job.id, "display_node_id": node}
-                self._tell(job, "progress_state", {"prompt_id": job.id, "nodes": {node: state}})
+                state = {
+                    "value": done,
+                    "max": total,
+                    "state": "running",
+                    "node_id": node,
+                    "prompt_id": job.id,
+                    "display_node_id": node,
+                }
+                self._emit(job, "progress_state", {"prompt_id": job.id, "nodes": {node: state}})
             if self.previews:
                 self._preview(job, node, done)
         with self._changed:
             if self._held == done:
                 self._standing += 1
                 self._changed.notify_all()
-                freed = self._changed.wait_for(lambda: self._held != done or job.interrupted or self._running is not job, 30)
+                freed = self._changed.wait_for(
+                    lambda: self._held != done or job.interrupted or self._running is not job, 30
+                )
                 self._standing -= 1
                 if not freed:
                     raise Trouble("TimeoutError", "the test never released this job")
@@ -504,7 +606,9 @@ class ComfyUI:
         image = encoded(plain((done, done, done), (8, 8)), "jpeg")
         for socket in self._listeners(job):
             if socket.features.get("supports_preview_metadata") and not self.old:
-                about = json.dumps({"node_id": node, "prompt_id": job.id, "image_type": "image/jpeg"}).encode()
+                about = json.dumps(
+                    {"node_id": node, "prompt_id": job.id, "image_type": "image/jpeg"}
+                ).encode()
                 socket.show(struct.pack(">II", 4, len(about)) + about + image)
             else:
                 socket.show(struct.pack(">II", 1, 1) + image)
@@ -513,7 +617,11 @@ class ComfyUI:
         kind = "temp" if temporary else "output"
         subfolder, _, stem = prefix.rpartition("/")
         with self._changed:
-            taken = sum(1 for place in self.files if place[:2] == (kind, subfolder) and place[2].startswith(f"{stem}_"))
+            taken = sum(
+                1
+                for place in self.files
+                if place[:2] == (kind, subfolder) and place[2].startswith(f"{stem}_")
+            )
             name = f"{stem}_{taken + 1:05}_.png"
             self.files[kind, subfolder, name] = data
         return {"filename": name, "subfolder": subfolder, "type": kind}
@@ -525,7 +633,9 @@ class ComfyUI:
             socket = _Socket(peer, seen, client)
             self.sockets.append(socket)
             self._changed.notify_all()
-        socket.say("status", {"status": {"exec_info": {"queue_remaining": self._remaining}}, "sid": client})
+        socket.say(
+            "status", {"status": {"exec_info": {"queue_remaining": self._remaining}}, "sid": client}
+        )
         first = True
         try:
             while (events := socket.heard()) is not None:
@@ -555,7 +665,7 @@ class ComfyUI:
         with self._changed:
             return [socket for socket in self.sockets if job.client in (None, socket.client)]
 
-    def _tell(self, job: _Job, kind: str, data: Any, everybody: bool = False) -> None:
+    def _emit(self, job: _Job, kind: str, data: Any, everybody: bool = False) -> None:
         if self.silent:
             return
         for socket in self.sockets[:] if everybody else self._listeners(job):
@@ -563,7 +673,7 @@ class ComfyUI:
 
     def _message(self, job: _Job, kind: str, data: Any, everybody: bool = False) -> None:
         job.messages.append([kind, data])
-        self._tell(job, kind, data, everybody)
+        self._emit(job, kind, data, everybody)
 
     def _tell_status(self) -> None:
         self.say("status", {"status": {"exec_info": {"queue_remaining": self._remaining}}})

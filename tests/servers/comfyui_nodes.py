@@ -1,6 +1,6 @@
 """The nodes of the ComfyUI test server: what they take, what a graph is refused for, and what they draw.
 
-A picture is one colour, the hash of all that its KSampler was given; where a mask is black the picture it began with stays.
+An image is one color, the hash of all that its KSampler was given; where a mask is black the image it began with stays.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from tests.servers.hashed_images import Colour, decoded, fingerprint, hashed, plain, repainted
+from tests.servers.hashed_images import Color, decoded, fingerprint, hashed, plain, repainted
 
 _NAMES = (
     "euler euler_cfg_pp euler_ancestral euler_ancestral_cfg_pp heun dpm_2 dpm_2_ancestral lms dpmpp_2s_ancestral dpmpp_sde dpmpp_2m "
@@ -25,7 +25,9 @@ SAMPLERS, SCHEDULERS = _NAMES.split(), _MORE.split()
 CROPS, METHODS = ["disabled", "center"], ["nearest-exact", "bilinear", "area", "bicubic", "lanczos"]
 MOST = 2**64 - 1
 
-Input = tuple[Any, ...]  # ("INT", default, min, max), ("COMBO", list or name of a folder), ("STRING",), or (type of a link,)
+Input = tuple[
+    Any, ...
+]  # ("INT", default, min, max), ("COMBO", list or name of a folder), ("STRING",), or (type of a link,)
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,12 @@ def _side(default: int) -> Input:
 
 
 NODES: dict[str, Node] = {
-    "CheckpointLoaderSimple": Node({"ckpt_name": ("COMBO", "checkpoints")}, ("MODEL", "CLIP", "VAE")),
-    "EmptyLatentImage": Node({"width": _side(512), "height": _side(512), "batch_size": ("INT", 1, 1, 4096)}, ("LATENT",)),
+    "CheckpointLoaderSimple": Node(
+        {"ckpt_name": ("COMBO", "checkpoints")}, ("MODEL", "CLIP", "VAE")
+    ),
+    "EmptyLatentImage": Node(
+        {"width": _side(512), "height": _side(512), "batch_size": ("INT", 1, 1, 4096)}, ("LATENT",)
+    ),
     "CLIPTextEncode": Node({"text": ("STRING",), "clip": ("CLIP",)}, ("CONDITIONING",)),
     "KSampler": Node(
         {
@@ -60,7 +66,15 @@ NODES: dict[str, Node] = {
     ),
     "VAEDecode": Node({"samples": ("LATENT",), "vae": ("VAE",)}, ("IMAGE",)),
     "VAEEncode": Node({"pixels": ("IMAGE",), "vae": ("VAE",)}, ("LATENT",)),
-    "VAEEncodeForInpaint": Node({"pixels": ("IMAGE",), "vae": ("VAE",), "mask": ("MASK",), "grow_mask_by": ("INT", 6, 0, 64)}, ("LATENT",)),
+    "VAEEncodeForInpaint": Node(
+        {
+            "pixels": ("IMAGE",),
+            "vae": ("VAE",),
+            "mask": ("MASK",),
+            "grow_mask_by": ("INT", 6, 0, 64),
+        },
+        ("LATENT",),
+    ),
     "SetLatentNoiseMask": Node({"samples": ("LATENT",), "mask": ("MASK",)}, ("LATENT",)),
     "RepeatLatentBatch": Node({"samples": ("LATENT",), "amount": ("INT", 1, 1, 64)}, ("LATENT",)),
     "ImageScale": Node(
@@ -74,7 +88,10 @@ NODES: dict[str, Node] = {
         ("IMAGE",),
     ),
     "LoadImage": Node({"image": ("COMBO", "input")}, ("IMAGE", "MASK")),
-    "LoadImageMask": Node({"image": ("COMBO", "input"), "channel": ("COMBO", ["alpha", "red", "green", "blue"])}, ("MASK",)),
+    "LoadImageMask": Node(
+        {"image": ("COMBO", "input"), "channel": ("COMBO", ["alpha", "red", "green", "blue"])},
+        ("MASK",),
+    ),
     "SaveImage": Node({"images": ("IMAGE",), "filename_prefix": ("STRING",)}, (), True),
     "PreviewImage": Node({"images": ("IMAGE",)}, (), True),
 }
@@ -87,7 +104,9 @@ def described(name: str, folders: Mapping[str, list[str]], combo: bool) -> dict[
     for input_name, (kind, *rest) in node.takes.items():
         if kind == "COMBO":
             choices = folders[rest[0]] if isinstance(rest[0], str) else rest[0]
-            required[input_name] = ["COMBO", {"options": list(choices)}] if combo else [list(choices)]
+            required[input_name] = (
+                ["COMBO", {"options": list(choices)}] if combo else [list(choices)]
+            )
         elif kind in ("INT", "FLOAT"):
             required[input_name] = [kind, dict(zip(("default", "min", "max"), rest, strict=True))]
         else:
@@ -107,10 +126,17 @@ def described(name: str, folders: Mapping[str, list[str]], combo: bool) -> dict[
 
 
 def _fault(kind: str, message: str, details: str, name: str, **extra: Any) -> dict[str, Any]:
-    return {"type": kind, "message": message, "details": details, "extra_info": {"input_name": name, **extra}}
+    return {
+        "type": kind,
+        "message": message,
+        "details": details,
+        "extra_info": {"input_name": name, **extra},
+    }
 
 
-def _input_faults(graph: Mapping[str, Any], node: Mapping[str, Any], folders: Mapping[str, list[str]]) -> Iterator[dict[str, Any]]:
+def _input_faults(
+    graph: Mapping[str, Any], node: Mapping[str, Any], folders: Mapping[str, list[str]]
+) -> Iterator[dict[str, Any]]:
     given = node["inputs"]
     for name, (kind, *rest) in NODES[node["class_type"]].takes.items():
         if name not in given:
@@ -123,36 +149,78 @@ def _input_faults(graph: Mapping[str, Any], node: Mapping[str, Any], folders: Ma
                 yield _fault("bad_linked_input", words, name, name, received_value=value)
                 continue
             if value[0] not in graph:
-                yield _fault("exception_during_inner_validation", "Exception when validating inner node", f"'{value[0]}'", name)
+                yield _fault(
+                    "exception_during_inner_validation",
+                    "Exception when validating inner node",
+                    f"'{value[0]}'",
+                    name,
+                )
                 continue
             gives = NODES[graph[value[0]]["class_type"]].gives
             got = gives[value[1]] if value[1] < len(gives) else "?"
             wanted = kind if kind not in ("COMBO",) else "COMBO"
             if got != wanted:
                 words = "Return type mismatch between linked nodes"
-                yield _fault("return_type_mismatch", words, f"{name}, received_type({got}) mismatch input_type({wanted})", name)
+                yield _fault(
+                    "return_type_mismatch",
+                    words,
+                    f"{name}, received_type({got}) mismatch input_type({wanted})",
+                    name,
+                )
         elif kind in ("INT", "FLOAT"):
             try:
                 number = int(value) if kind == "INT" else float(value)
             except (TypeError, ValueError) as error:
                 words = f"Failed to convert an input value to a {kind} value"
-                yield _fault("invalid_input_type", words, f"{name}, {value}, {error}", name, received_value=value)
+                yield _fault(
+                    "invalid_input_type",
+                    words,
+                    f"{name}, {value}, {error}",
+                    name,
+                    received_value=value,
+                )
                 continue
             _, low, high = rest
             if number < low:
-                yield _fault("value_smaller_than_min", f"Value {number} smaller than min of {low}", name, name, received_value=value)
+                yield _fault(
+                    "value_smaller_than_min",
+                    f"Value {number} smaller than min of {low}",
+                    name,
+                    name,
+                    received_value=value,
+                )
             if number > high:
-                yield _fault("value_bigger_than_max", f"Value {number} bigger than max of {high}", name, name, received_value=value)
+                yield _fault(
+                    "value_bigger_than_max",
+                    f"Value {number} bigger than max of {high}",
+                    name,
+                    name,
+                    received_value=value,
+                )
         elif kind == "COMBO" and rest[0] == "input":
             if value not in folders["input"]:
                 words = "Custom validation failed for node"
-                yield _fault("custom_validation_failed", words, f"{name} - Invalid image file: {value}", name, received_value=value)
+                yield _fault(
+                    "custom_validation_failed",
+                    words,
+                    f"{name} - Invalid image file: {value}",
+                    name,
+                    received_value=value,
+                )
         elif kind == "COMBO":
             choices = folders[rest[0]] if isinstance(rest[0], str) else rest[0]
             if value not in choices:
-                yield _fault("value_not_in_list", "Value not in list", f"{name}: '{value}' not in {choices}", name, received_value=value)
+                yield _fault(
+                    "value_not_in_list",
+                    "Value not in list",
+                    f"{name}: '{value}' not in {choices}",
+                    name,
+                    received_value=value,
+                )
         elif kind not in ("STRING",):
-            yield _fault("bad_linked_input", f"Input {name} needs a link", name, name, received_value=value)
+            yield _fault(
+                "bad_linked_input", f"Input {name} needs a link", name, name, received_value=value
+            )
 
 
 def links(node: Mapping[str, Any]) -> list[str]:
@@ -186,17 +254,32 @@ def validated(graph: Mapping[str, Any], folders: Mapping[str, list[str]], old: b
         if "class_type" not in node:
             words = "Cannot execute because a node is missing the class_type property."
             kind = "invalid_prompt" if old else "missing_node_type"
-            return Verdict({"type": kind, "message": words, "details": where, "extra_info": {}}, [], [] if old else {})
+            return Verdict(
+                {"type": kind, "message": words, "details": where, "extra_info": {}},
+                [],
+                [] if old else {},
+            )
         if node["class_type"] not in NODES:
             words = f"Cannot execute because node {node['class_type']} does not exist."
             kind = "invalid_prompt" if old else "missing_node_type"
-            return Verdict({"type": kind, "message": words, "details": where, "extra_info": {}}, [], [] if old else {})
+            return Verdict(
+                {"type": kind, "message": words, "details": where, "extra_info": {}},
+                [],
+                [] if old else {},
+            )
     outputs = [number for number, node in graph.items() if NODES[node["class_type"]].is_output]
     if not outputs:
-        error = {"type": "prompt_no_outputs", "message": "Prompt has no outputs", "details": "", "extra_info": {}}
+        error = {
+            "type": "prompt_no_outputs",
+            "message": "Prompt has no outputs",
+            "details": "",
+            "extra_info": {},
+        }
         return Verdict(error, [], [] if old else {})
     faults = {number: list(_input_faults(graph, node, folders)) for number, node in graph.items()}
-    good = [output for output in outputs if not any(faults[number] for number in above(graph, output))]
+    good = [
+        output for output in outputs if not any(faults[number] for number in above(graph, output))
+    ]
     node_errors = {
         number: {
             "errors": found,
@@ -209,12 +292,18 @@ def validated(graph: Mapping[str, Any], folders: Mapping[str, list[str]], old: b
     if good:
         return Verdict(None, good, node_errors)
     lines = [
-        f"* {entry['class_type']} {number}:\n" + "\n".join(f"  - {fault['message']}: {fault['details']}" for fault in entry["errors"])
+        f"* {entry['class_type']} {number}:\n"
+        + "\n".join(f"  - {fault['message']}: {fault['details']}" for fault in entry["errors"])
         for number, entry in node_errors.items()
     ]
     details = "\n".join(lines)
     words = "Prompt outputs failed validation"
-    error = {"type": "prompt_outputs_failed_validation", "message": words, "details": details, "extra_info": {}}
+    error = {
+        "type": "prompt_outputs_failed_validation",
+        "message": words,
+        "details": details,
+        "extra_info": {},
+    }
     return Verdict(error, [], node_errors)
 
 
@@ -228,7 +317,7 @@ class Trouble(Exception):
 
 @dataclass
 class Latent:
-    """What stands for a latent: the pictures in it once drawn, else its size and what it begins with."""
+    """What stands for a latent: the images in it once drawn, else its size and what it begins with."""
 
     size: tuple[int, int]
     batch: int = 1
@@ -237,7 +326,7 @@ class Latent:
     drawn: list[Image.Image] = field(default_factory=list)
 
 
-# What the colour depends on, and the values that a graph of the plainest kind has
+# What the color depends on, and the values that a graph of the plainest kind has
 PLAIN: dict[str, Any] = {
     "ckpt_name": "model.safetensors",
     "positive": "",
@@ -255,9 +344,11 @@ PLAIN: dict[str, Any] = {
 }
 
 
-def colour(settings: Mapping[str, Any], index: int = 0) -> Colour:
-    """The colour of picture `index`; what is left out is as in PLAIN, other keys do not count. `init` is a `fingerprint()`."""
-    facts = {name: settings.get(name, default) for name, default in PLAIN.items()} | {"index": index}
+def color(settings: Mapping[str, Any], index: int = 0) -> Color:
+    """The color of image `index`; what is left out is as in PLAIN, other keys do not count. `init` is a `fingerprint()`."""
+    facts = {name: settings.get(name, default) for name, default in PLAIN.items()} | {
+        "index": index
+    }
     return hashed(facts | {"cfg": float(facts["cfg"]), "denoise": float(facts["denoise"])})
 
 
@@ -291,7 +382,10 @@ class Run:
     def made(self, node: str) -> tuple[Any, ...]:
         if node not in self._made:
             entry = self._graph[node]
-            given = {name: self.made(v[0])[v[1]] if isinstance(v, list) else v for name, v in entry["inputs"].items()}
+            given = {
+                name: self.made(v[0])[v[1]] if isinstance(v, list) else v
+                for name, v in entry["inputs"].items()
+            }
             self._begin(node)
             self._made[node] = getattr(self, f"_{entry['class_type']}")(node, **given)
         return self._made[node]
@@ -299,7 +393,9 @@ class Run:
     def _CheckpointLoaderSimple(self, node: str, ckpt_name: str) -> tuple[Any, ...]:
         return ckpt_name, ckpt_name, ckpt_name
 
-    def _EmptyLatentImage(self, node: str, width: int, height: int, batch_size: int) -> tuple[Any, ...]:
+    def _EmptyLatentImage(
+        self, node: str, width: int, height: int, batch_size: int
+    ) -> tuple[Any, ...]:
         return (Latent((width // 8 * 8, height // 8 * 8), batch_size),)
 
     def _CLIPTextEncode(self, node: str, text: str, clip: str) -> tuple[Any, ...]:
@@ -308,9 +404,13 @@ class Run:
     def _VAEEncode(self, node: str, pixels: list[Image.Image], vae: str) -> tuple[Any, ...]:
         width, height = (side // 8 * 8 for side in pixels[0].size)
         left, top = (pixels[0].width - width) // 2, (pixels[0].height - height) // 2
-        return (Latent((width, height), 1, pixels[0].crop((left, top, left + width, top + height))),)
+        return (
+            Latent((width, height), 1, pixels[0].crop((left, top, left + width, top + height))),
+        )
 
-    def _VAEEncodeForInpaint(self, node: str, pixels: list[Image.Image], vae: str, mask: Image.Image, grow_mask_by: int) -> tuple[Any, ...]:
+    def _VAEEncodeForInpaint(
+        self, node: str, pixels: list[Image.Image], vae: str, mask: Image.Image, grow_mask_by: int
+    ) -> tuple[Any, ...]:
         (latent,) = self._VAEEncode(node, pixels, vae)
         return (Latent(latent.size, 1, latent.init, mask),)
 
@@ -320,7 +420,9 @@ class Run:
     def _RepeatLatentBatch(self, node: str, samples: Latent, amount: int) -> tuple[Any, ...]:
         return (Latent(samples.size, samples.batch * amount, samples.init, samples.mask),)
 
-    def _ImageScale(self, node: str, image: list[Image.Image], width: int, height: int, **how: Any) -> tuple[Any, ...]:
+    def _ImageScale(
+        self, node: str, image: list[Image.Image], width: int, height: int, **how: Any
+    ) -> tuple[Any, ...]:
         return ([one.resize((width, height), Image.Resampling.NEAREST) for one in image],)
 
     def _KSampler(self, node: str, latent_image: Latent, **given: Any) -> tuple[Any, ...]:
@@ -335,7 +437,9 @@ class Run:
         }
         for done in range(given["steps"] + 1):
             self._step(node, settings, done, given["steps"])
-        drawn = [plain(colour(settings, index), latent_image.size) for index in range(latent_image.batch)]
+        drawn = [
+            plain(color(settings, index), latent_image.size) for index in range(latent_image.batch)
+        ]
         if latent_image.mask is not None and latent_image.init is not None:
             drawn = [repainted(latent_image.init, one, latent_image.mask) for one in drawn]
         return (Latent(latent_image.size, latent_image.batch, None, None, drawn),)
@@ -351,16 +455,27 @@ class Run:
 
     def _LoadImage(self, node: str, image: str) -> tuple[Any, ...]:
         opened = self._opened(image)
-        alpha = opened.getchannel("A") if "A" in opened.getbands() else Image.new("L", (64, 64), 255)
-        return [opened.convert("RGB")], alpha.point(lambda level: 255 - level)  # transparent is white in the mask: repaint
+        alpha = (
+            opened.getchannel("A") if "A" in opened.getbands() else Image.new("L", (64, 64), 255)
+        )
+        return [opened.convert("RGB")], alpha.point(
+            lambda level: 255 - level
+        )  # transparent is white in the mask: repaint
 
     def _LoadImageMask(self, node: str, image: str, channel: str) -> tuple[Any, ...]:
         opened = self._opened(image).convert("RGBA")
         found = opened.getchannel(channel[0].upper())
         return (found.point(lambda level: 255 - level) if channel == "alpha" else found,)
 
-    def _SaveImage(self, node: str, images: list[Image.Image], filename_prefix: str) -> tuple[Any, ...]:
-        return ([self._save(png_with(image, {"prompt": self._graph}), filename_prefix, False) for image in images],)
+    def _SaveImage(
+        self, node: str, images: list[Image.Image], filename_prefix: str
+    ) -> tuple[Any, ...]:
+        return (
+            [
+                self._save(png_with(image, {"prompt": self._graph}), filename_prefix, False)
+                for image in images
+            ],
+        )
 
     def _PreviewImage(self, node: str, images: list[Image.Image]) -> tuple[Any, ...]:
         return ([self._save(png_with(image, {}), "ComfyUI_temp_abcde", True) for image in images],)

@@ -1,9 +1,9 @@
-"""Gemini's picture models, as `gemini-images.md` describes them, and `gemini-chat.md` where that is silent: strict about every field.
+"""Gemini's image models, as `gemini-images.md` describes them, and `gemini-chat.md` where that is silent: strict about every field.
 
 server = Gemini()
 base = serve(server).url + "/v1beta"      # the key is "k"
 ...
-assert picture_colour == colour({"prompt": "a red fox", "seed": 7})
+assert image_color == color({"prompt": "a red fox", "seed": 7})
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
 
-from tests.servers.hashed_images import Colour, b64, decoded, encoded, fingerprint, hashed, plain
+from tests.servers.hashed_images import Color, b64, decoded, encoded, fingerprint, hashed, plain
 from tests.servers.http_helpers import STREAMED, Answer, Gate, route, said
 from tests.support.loopback import Peer, Seen
 
@@ -42,7 +42,7 @@ STATUS = {
 
 @dataclass(frozen=True)
 class Model:
-    """What a model takes; no `ratios` is a model of words. `signed` ones give every picture a thought signature, and want it back."""
+    """What a model takes; no `ratios` is a model of words. `signed` ones give every image a thought signature, and want it back."""
 
     ratios: Sequence[str] = ()
     sizes: Sequence[str] = ()
@@ -74,7 +74,15 @@ _CONTENT = {"role": str, "parts": [_PART]}
 REQUEST: dict[str, Any] = {
     "contents": [_CONTENT],
     "systemInstruction": _CONTENT,
-    "tools": [{"functionDeclarations": ANY, "googleSearch": ANY, "codeExecution": ANY, "urlContext": ANY, "fileSearch": ANY}],
+    "tools": [
+        {
+            "functionDeclarations": ANY,
+            "googleSearch": ANY,
+            "codeExecution": ANY,
+            "urlContext": ANY,
+            "fileSearch": ANY,
+        }
+    ],
     "toolConfig": ANY,
     "safetySettings": [{"category": str, "threshold": str}],
     "cachedContent": str,
@@ -101,13 +109,21 @@ REQUEST: dict[str, Any] = {
     },
 }
 TYPES = {str: "TYPE_STRING", int: "TYPE_INT32", float: "TYPE_FLOAT", bool: "TYPE_BOOL"}
-DATA = ("text", "inlineData", "fileData", "functionCall", "functionResponse", "executableCode", "codeExecutionResult")
+DATA = (
+    "text",
+    "inlineData",
+    "fileData",
+    "functionCall",
+    "functionResponse",
+    "executableCode",
+    "codeExecutionResult",
+)
 
 
-def colour(settings: Mapping[str, Any], draft: bool = False) -> Colour:
-    """The colour of the picture of these settings, or of a draft of it; what is left out has a default.
+def color(settings: Mapping[str, Any], draft: bool = False) -> Color:
+    """The color of the image of these settings, or of a draft of it; what is left out has a default.
 
-    `prompt` is the text of all contents of the user, a line each; `images` are `fingerprint()`s of all pictures in the contents.
+    `prompt` is the text of all contents of the user, a line each; `images` are `fingerprint()`s of all images in the contents.
     """
     defaults: dict[str, Any] = {
         "model": "gemini-2.5-flash-image",
@@ -118,14 +134,18 @@ def colour(settings: Mapping[str, Any], draft: bool = False) -> Colour:
         "imageSize": "1K",
         "images": [],
     }
-    return hashed({name: settings.get(name, default) for name, default in defaults.items()} | {"draft": draft})
+    return hashed(
+        {name: settings.get(name, default) for name, default in defaults.items()} | {"draft": draft}
+    )
 
 
 def pixels(ratio: str, size: str = "1K") -> tuple[int, int]:
-    """The size of a picture: about the area of a square of that size, its sides multiples of 16."""
+    """The size of an image: about the area of a square of that size, its sides multiples of 16."""
     across, _, down = ratio.partition(":")
     shape = (int(across) / int(down)) ** 0.5
-    return max(16, round(SIZES[size] * shape / 16) * 16), max(16, round(SIZES[size] / shape / 16) * 16)
+    return max(16, round(SIZES[size] * shape / 16) * 16), max(
+        16, round(SIZES[size] / shape / 16) * 16
+    )
 
 
 class _Refused(Exception):
@@ -139,7 +159,11 @@ class _Refused(Exception):
 
 def _invalid(message: str, path: str = "") -> _Refused:
     violation = {"field": path, "description": message} if path else {"description": message}
-    return _Refused("INVALID_ARGUMENT", message, {"@type": "type.googleapis.com/google.rpc.BadRequest", "fieldViolations": [violation]})
+    return _Refused(
+        "INVALID_ARGUMENT",
+        message,
+        {"@type": "type.googleapis.com/google.rpc.BadRequest", "fieldViolations": [violation]},
+    )
 
 
 class Gemini(Gate):
@@ -147,9 +171,9 @@ class Gemini(Gate):
 
     Knobs: `models`, `files` (uri to bytes, for `fileData`), `failures` (statuses as "RESOURCE_EXHAUSTED": each next request takes one),
     `retry_delay`, `wrapped` (errors of streams in a list), `blocked` (a blockReason), `finish` (a finishReason, and no parts), `only_words`
-    (words in place of a picture), `drafts` (pictures marked as thoughts before the real one), `words` (text before the picture, where TEXT
-    was asked for), `mime` (of what is drawn), `break_stream` ("error" or "drop", before the picture), and `hold()`/`release()`, before the
-    picture; `cancelled` counts the clients that left there.
+    (words in place of an image), `drafts` (images marked as thoughts before the real one), `words` (text before the image, where TEXT
+    was asked for), `mime` (of what is drawn), `break_stream` ("error" or "drop", before the image), and `hold()`/`release()`, before the
+    image; `cancelled` counts the clients that left there.
     """
 
     def __init__(self, key: str = "k") -> None:
@@ -165,7 +189,7 @@ class Gemini(Gate):
         self.finish: str | None = None
         self.only_words: str | None = None
         self.drafts = 0
-        self.words = "Here is your picture."
+        self.words = "Here is your image."
         self.mime = "image/png"
         self.break_stream = ""
         self._signatures: dict[str, str] = {}
@@ -179,8 +203,12 @@ class Gemini(Gate):
                 answer = self._answer(peer, seen, unquote(path), query)
             except _Refused as refused:
                 error: Any = {"error": refused.error}
-                streamed = "streamGenerateContent" in path and (self.wrapped or query.get("alt") != "sse")
-                answer = said([error] if streamed else error, refused.code, "application/json; charset=UTF-8")
+                streamed = "streamGenerateContent" in path and (
+                    self.wrapped or query.get("alt") != "sse"
+                )
+                answer = said(
+                    [error] if streamed else error, refused.code, "application/json; charset=UTF-8"
+                )
             if answer is None:
                 return
             if answer is not STREAMED:
@@ -193,7 +221,9 @@ class Gemini(Gate):
             return self._list(query)
         if seen.method == "GET" and (one := re.fullmatch(r"/v1beta/(models/[^/:]+)", path)):
             return said(self._described(self._model(one[1], "getModel")))
-        called = re.fullmatch(r"/v1beta/(models/[^/:]+):(generateContent|streamGenerateContent)", path)
+        called = re.fullmatch(
+            r"/v1beta/(models/[^/:]+):(generateContent|streamGenerateContent)", path
+        )
         if called is None or seen.method != "POST":
             raise _Refused("NOT_FOUND", "Requested entity was not found.")
         if self.failures:
@@ -211,17 +241,37 @@ class Gemini(Gate):
     def _authorise(self, seen: Seen, query: dict[str, str]) -> None:
         key = seen.headers.get("x-goog-api-key") or query.get("key")
         if not key:
-            raise _Refused("PERMISSION_DENIED", "Method doesn't allow unregistered callers (callers without established identity).")
+            raise _Refused(
+                "PERMISSION_DENIED",
+                "Method doesn't allow unregistered callers (callers without established identity).",
+            )
         if key != self.key:
-            reason = {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "API_KEY_INVALID", "domain": "googleapis.com"}
-            raise _Refused("INVALID_ARGUMENT", "API key not valid. Please pass a valid API key.", reason)
+            reason = {
+                "@type": "type.googleapis.com/google.rpc.ErrorInfo",
+                "reason": "API_KEY_INVALID",
+                "domain": "googleapis.com",
+            }
+            raise _Refused(
+                "INVALID_ARGUMENT", "API key not valid. Please pass a valid API key.", reason
+            )
 
     def _failure(self, status: str) -> _Refused:
         if status != "RESOURCE_EXHAUSTED":
             return _Refused(status, f"This is {status}.")
-        quota = {"@type": "type.googleapis.com/google.rpc.QuotaFailure", "violations": [{"quotaId": "PerMinute"}]}
-        retry = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": self.retry_delay}
-        return _Refused(status, f"You exceeded your current quota. Please retry in {self.retry_delay}.", quota, retry)
+        quota = {
+            "@type": "type.googleapis.com/google.rpc.QuotaFailure",
+            "violations": [{"quotaId": "PerMinute"}],
+        }
+        retry = {
+            "@type": "type.googleapis.com/google.rpc.RetryInfo",
+            "retryDelay": self.retry_delay,
+        }
+        return _Refused(
+            status,
+            f"You exceeded your current quota. Please retry in {self.retry_delay}.",
+            quota,
+            retry,
+        )
 
     def _model(self, name: str, method: str) -> str:
         bare = name.removeprefix("models/")
@@ -245,21 +295,27 @@ class Gemini(Gate):
         names = list(self.models)
         start, size = int(query.get("pageToken", 0)), int(query.get("pageSize", 50))
         following = {"nextPageToken": str(start + size)} if start + size < len(names) else {}
-        return said({"models": [self._described(name) for name in names[start : start + size]]} | following)
+        return said(
+            {"models": [self._described(name) for name in names[start : start + size]]} | following
+        )
 
     # Reading a request
 
     def _read(self, model: str, raw: bytes) -> dict[str, Any]:
         """The settings of a request that is legal in all its fields."""
         if len(raw) > LARGEST:
-            raise _Refused("INVALID_ARGUMENT", f"Request payload size exceeds the limit: {LARGEST} bytes.")
+            raise _Refused(
+                "INVALID_ARGUMENT", f"Request payload size exceeds the limit: {LARGEST} bytes."
+            )
         try:
             body = json.loads(raw)
         except ValueError:
             raise _invalid("Invalid JSON payload received. Unexpected end of string.") from None
         body = _known(body, REQUEST, "")
         if not body.get("contents"):
-            raise _invalid("* GenerateContentRequest.contents: contents is not specified", "contents")
+            raise _invalid(
+                "* GenerateContentRequest.contents: contents is not specified", "contents"
+            )
         config = body.get("generationConfig", {})
         settings: dict[str, Any] = {
             "model": model,
@@ -277,7 +333,10 @@ class Gemini(Gate):
             if role not in ("user", "model", "function"):
                 raise _invalid("Please use a valid role: user, model.")
             if not content.get("parts"):
-                raise _invalid("* GenerateContentRequest.contents: contents.parts must not be empty.", "contents")
+                raise _invalid(
+                    "* GenerateContentRequest.contents: contents.parts must not be empty.",
+                    "contents",
+                )
             for part in content["parts"]:
                 self._part(model, role, part, lines, settings["images"], shapes)
         settings["prompt"] = "\n".join(lines)
@@ -287,18 +346,32 @@ class Gemini(Gate):
         return settings
 
     def _part(
-        self, model: str, role: str, part: dict[str, Any], lines: list[str], images: list[str], shapes: list[tuple[int, int]]
+        self,
+        model: str,
+        role: str,
+        part: dict[str, Any],
+        lines: list[str],
+        images: list[str],
+        shapes: list[tuple[int, int]],
     ) -> None:
         if sum(name in part for name in DATA) != 1:
-            raise _invalid("Invalid value at 'contents.parts' (oneof), oneof field 'data' must have one initialized field")
+            raise _invalid(
+                "Invalid value at 'contents.parts' (oneof), oneof field 'data' must have one initialized field"
+            )
         if "text" in part and role == "user":
             lines.append(part["text"])
         if "inlineData" in part:
-            kind, data = part["inlineData"].get("mimeType", ""), _bytes(part["inlineData"].get("data", ""))
+            kind, data = (
+                part["inlineData"].get("mimeType", ""),
+                _bytes(part["inlineData"].get("data", "")),
+            )
         elif "fileData" in part:
             uri = part["fileData"].get("fileUri", "")
             if uri not in self.files:
-                raise _Refused("PERMISSION_DENIED", f"You do not have permission to access the File {uri} or it may not exist.")
+                raise _Refused(
+                    "PERMISSION_DENIED",
+                    f"You do not have permission to access the File {uri} or it may not exist.",
+                )
             kind, data = part["fileData"].get("mimeType", "image/png"), self.files[uri]
         else:
             return
@@ -306,7 +379,9 @@ class Gemini(Gate):
             raise _Refused("INVALID_ARGUMENT", f"Unsupported MIME type: {kind}")
         image = decoded(data)
         if image is None:
-            raise _Refused("INVALID_ARGUMENT", "Unable to process input image. Please retry or report it.")
+            raise _Refused(
+                "INVALID_ARGUMENT", "Unable to process input image. Please retry or report it."
+            )
         name = fingerprint(image)
         if role == "model" and self.models[model].signed:
             self._check_signature(part.get("thoughtSignature"), name)
@@ -314,26 +389,43 @@ class Gemini(Gate):
         shapes.append(image.size)
 
     def _check_signature(self, signature: str | None, image: str) -> None:
-        """A picture the model made comes back with its own signature, or with the sentinel for one it did not make."""
+        """An image the model made comes back with its own signature, or with the sentinel for one it did not make."""
         if signature is None:
             raise _Refused("INVALID_ARGUMENT", "Image part is missing a thought_signature.")
-        if signature not in (SENTINEL, ENCODED_SENTINEL) and self._signatures.get(signature) != image:
+        if (
+            signature not in (SENTINEL, ENCODED_SENTINEL)
+            and self._signatures.get(signature) != image
+        ):
             raise _Refused("INVALID_ARGUMENT", "Corrupted thought signature.")
 
-    def _image_config(self, settings: dict[str, Any], config: dict[str, Any], shapes: list[tuple[int, int]]) -> None:
-        """`aspectRatio` and `imageSize` as the model knows them. Without a ratio the first picture decides."""
+    def _image_config(
+        self, settings: dict[str, Any], config: dict[str, Any], shapes: list[tuple[int, int]]
+    ) -> None:
+        """`aspectRatio` and `imageSize` as the model knows them. Without a ratio the first image decides."""
         model = self.models[settings["model"]]
         for name in settings["modalities"]:
             if name not in ("TEXT", "IMAGE", "AUDIO"):
-                raise _invalid(f"Invalid value at 'generation_config.response_modalities' (Modality), \"{name}\"")
+                raise _invalid(
+                    f"Invalid value at 'generation_config.response_modalities' (Modality), \"{name}\""
+                )
         if "IMAGE" in settings["modalities"] and not model.ratios:
-            raise _Refused("INVALID_ARGUMENT", "The requested combination of response modalities is not supported by the model.")
+            raise _Refused(
+                "INVALID_ARGUMENT",
+                "The requested combination of response modalities is not supported by the model.",
+            )
         wanted = config.get("imageConfig", {})
         ratio, size = wanted.get("aspectRatio"), wanted.get("imageSize")
         if ratio is not None and ratio not in model.ratios:
-            raise _Refused("INVALID_ARGUMENT", f"aspect_ratio must be one of: {', '.join(model.ratios)}")
+            raise _Refused(
+                "INVALID_ARGUMENT", f"aspect_ratio must be one of: {', '.join(model.ratios)}"
+            )
         if size is not None and size not in model.sizes:
-            raise _Refused("INVALID_ARGUMENT", "image_size is not supported by this model" if not model.sizes else "Invalid image_size")
+            raise _Refused(
+                "INVALID_ARGUMENT",
+                "image_size is not supported by this model"
+                if not model.sizes
+                else "Invalid image_size",
+            )
         if ratio is None:
             shape = shapes[0][0] / shapes[0][1] if shapes else 1.0
             ratio = min(model.ratios or RATIOS, key=lambda name: abs(_quotient(name) - shape))
@@ -342,9 +434,16 @@ class Gemini(Gate):
     # Answers
 
     def _drawn(self, settings: dict[str, Any], draft: bool = False) -> dict[str, Any]:
-        """A part with a picture, signed where the model signs."""
-        image = plain(colour(settings, draft), pixels(settings["aspectRatio"], settings["imageSize"]))
-        part: dict[str, Any] = {"inlineData": {"mimeType": self.mime, "data": b64(encoded(image, self.mime.rpartition("/")[2]))}}
+        """A part with an image, signed where the model signs."""
+        image = plain(
+            color(settings, draft), pixels(settings["aspectRatio"], settings["imageSize"])
+        )
+        part: dict[str, Any] = {
+            "inlineData": {
+                "mimeType": self.mime,
+                "data": b64(encoded(image, self.mime.rpartition("/")[2])),
+            }
+        }
         if self.models[settings["model"]].signed:
             signature = b64(f"signature of {fingerprint(image)}".encode())
             self._signatures[signature] = fingerprint(image)
@@ -352,7 +451,7 @@ class Gemini(Gate):
         return part | ({"thought": True} if draft else {})
 
     def _parts(self, settings: dict[str, Any]) -> list[dict[str, Any]]:
-        """What the model answers with: words only, unless a picture was asked for by its modality."""
+        """What the model answers with: words only, unless an image was asked for by its modality."""
         if self.only_words is not None or "IMAGE" not in settings["modalities"]:
             return [{"text": self.words if self.only_words is None else self.only_words}]
         drafts = [{"text": "I think.", "thought": True}] if self.drafts else []
@@ -363,22 +462,41 @@ class Gemini(Gate):
     def _usage(self, settings: dict[str, Any], parts: list[dict[str, Any]]) -> dict[str, Any]:
         """Token counts as a test can foretell them; what is zero is left out."""
         asked = len(settings["prompt"].split()) + 258 * len(settings["images"])
-        made = sum(1290 if "inlineData" in part else len(part["text"].split()) for part in parts if not part.get("thought"))
+        made = sum(
+            1290 if "inlineData" in part else len(part["text"].split())
+            for part in parts
+            if not part.get("thought")
+        )
         thought = sum(1290 if "inlineData" in part else 2 for part in parts if part.get("thought"))
-        counts = {"promptTokenCount": asked, "candidatesTokenCount": made, "thoughtsTokenCount": thought}
-        return {name: count for name, count in counts.items() if count} | {"totalTokenCount": asked + made + thought}
+        counts = {
+            "promptTokenCount": asked,
+            "candidatesTokenCount": made,
+            "thoughtsTokenCount": thought,
+        }
+        return {name: count for name, count in counts.items() if count} | {
+            "totalTokenCount": asked + made + thought
+        }
 
     def _about(self, settings: dict[str, Any]) -> dict[str, Any]:
         return {"modelVersion": settings["model"], "responseId": f"r{len(self.jobs)}"}
 
     def _refusal(self, settings: dict[str, Any]) -> dict[str, Any] | None:
-        """The answer with no picture that is a 200 all the same."""
+        """The answer with no image that is a 200 all the same."""
         about = {"usageMetadata": self._usage(settings, [])} | self._about(settings)
         if self.blocked is not None:
             return {"promptFeedback": {"blockReason": self.blocked}} | about
         if self.finish is not None:
             message = "Unable to show the generated image."
-            return {"candidates": [{"content": {}, "finishReason": self.finish, "finishMessage": message, "index": 0}]} | about
+            return {
+                "candidates": [
+                    {
+                        "content": {},
+                        "finishReason": self.finish,
+                        "finishMessage": message,
+                        "index": 0,
+                    }
+                ]
+            } | about
         return None
 
     def _whole(self, settings: dict[str, Any]) -> dict[str, Any]:
@@ -386,8 +504,15 @@ class Gemini(Gate):
         if refusal is not None:
             return refusal
         parts = self._parts(settings)
-        candidate = {"content": {"role": "model", "parts": parts}, "finishReason": "STOP", "index": 0}
-        return {"candidates": [candidate], "usageMetadata": self._usage(settings, parts)} | self._about(settings)
+        candidate = {
+            "content": {"role": "model", "parts": parts},
+            "finishReason": "STOP",
+            "index": 0,
+        }
+        return {
+            "candidates": [candidate],
+            "usageMetadata": self._usage(settings, parts),
+        } | self._about(settings)
 
     def _chunks(self, peer: Peer, settings: dict[str, Any]) -> Iterator[dict[str, Any] | None]:
         """A part in each, then a last one with the finish reason and the usage. None when the client has left, or is dropped."""
@@ -402,11 +527,25 @@ class Gemini(Gate):
                     yield None
                     return
                 if self.break_stream == "error":
-                    yield {"error": {"code": 500, "message": "An internal error has occurred.", "status": "INTERNAL"}}
+                    yield {
+                        "error": {
+                            "code": 500,
+                            "message": "An internal error has occurred.",
+                            "status": "INTERNAL",
+                        }
+                    }
                     return
-            yield {"candidates": [{"content": {"role": "model", "parts": [part]}, "index": 0}]} | self._about(settings)
-        last = {"content": {"role": "model", "parts": [{"text": ""}]}, "finishReason": "STOP", "index": 0}
-        yield {"candidates": [last], "usageMetadata": self._usage(settings, parts)} | self._about(settings)
+            yield {
+                "candidates": [{"content": {"role": "model", "parts": [part]}, "index": 0}]
+            } | self._about(settings)
+        last = {
+            "content": {"role": "model", "parts": [{"text": ""}]},
+            "finishReason": "STOP",
+            "index": 0,
+        }
+        yield {"candidates": [last], "usageMetadata": self._usage(settings, parts)} | self._about(
+            settings
+        )
 
     def _streamed(self, peer: Peer, settings: dict[str, Any], events: bool) -> Answer | None:
         """Events with neither names nor a sentinel; without `alt=sse` one JSON array in pieces."""
@@ -444,16 +583,24 @@ def _known(value: Any, wanted: Any, path: str) -> Any:
         for name, item in value.items():
             if _camel(name) not in wanted:
                 where = f" at '{path}'" if path else ""
-                raise _invalid(f'Invalid JSON payload received. Unknown name "{name}"{where}: Cannot find field.', path)
+                raise _invalid(
+                    f'Invalid JSON payload received. Unknown name "{name}"{where}: Cannot find field.',
+                    path,
+                )
             if item is not None:
-                found[_camel(name)] = _known(item, wanted[_camel(name)], f"{path}.{_snake(_camel(name))}".lstrip("."))
+                found[_camel(name)] = _known(
+                    item, wanted[_camel(name)], f"{path}.{_snake(_camel(name))}".lstrip(".")
+                )
         return found
     if isinstance(wanted, list):
         if not isinstance(value, list):
             raise _invalid(f"Invalid value at '{path}', {json.dumps(value)[:50]}", path)
         return [_known(item, wanted[0], f"{path}[{index}]") for index, item in enumerate(value)]
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if wanted is int and ((number and float(value).is_integer()) or (isinstance(value, str) and re.fullmatch(r"-?\d+", value))):
+    if wanted is int and (
+        (number and float(value).is_integer())
+        or (isinstance(value, str) and re.fullmatch(r"-?\d+", value))
+    ):
         return int(value)
     if (wanted is float and number) or (wanted in (str, bool) and isinstance(value, wanted)):
         return value
@@ -468,7 +615,9 @@ def _bytes(data: str) -> bytes:
             raise NotBase64
         return urlsafe_b64decode(plain_data.rstrip("=") + "=" * (-len(plain_data.rstrip("=")) % 4))
     except NotBase64:
-        raise _invalid("Invalid value at 'contents[0].parts[0].inline_data.data' (TYPE_BYTES), Base64 decoding failed") from None
+        raise _invalid(
+            "Invalid value at 'contents[0].parts[0].inline_data.data' (TYPE_BYTES), Base64 decoding failed"
+        ) from None
 
 
 def _quotient(ratio: str) -> float:

@@ -1,6 +1,6 @@
-"""Gemini's chat side, as `gemini-chat.md` describes it: words, calls, thoughts, pictures and embeddings, strict about every request.
+"""Gemini's chat side, as `gemini-chat.md` describes it: words, calls, thoughts, images and embeddings, strict about every request.
 
-server = GeminiChat()
+server = GeminiChatCodec()
 base = serve(server).url + "/v1beta"      # the key is "k"
 server.script = [Turn([{"text": "Hello."}]), Turn(finish="SAFETY")]
 ...
@@ -16,7 +16,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.servers.gemini import ENCODED_SENTINEL, LARGEST, SENTINEL, Gemini, Model, _bytes, _invalid, _known, _Refused
+from tests.servers.gemini import (
+    ENCODED_SENTINEL,
+    LARGEST,
+    SENTINEL,
+    Gemini,
+    Model,
+    _bytes,
+    _invalid,
+    _known,
+    _Refused,
+)
 from tests.servers.gemini_chat_requests import EMBED, Json, Request
 from tests.servers.hashed_images import b64, decoded, encoded, fingerprint, hashed, plain
 from tests.servers.http_helpers import STREAMED, Answer, said
@@ -30,9 +40,7 @@ CHAT_MODELS = {
     "gemini-3-pro-image-preview": Model(("1:1",), signed=True),
     "gemini-embedding-001": Model(),
 }
-TASKS = (
-    r"RETRIEVAL_(QUERY|DOCUMENT)|SEMANTIC_SIMILARITY|CLASSIFICATION|CLUSTERING|QUESTION_ANSWERING|FACT_VERIFICATION|CODE_RETRIEVAL_QUERY"
-)
+TASKS = r"RETRIEVAL_(QUERY|DOCUMENT)|SEMANTIC_SIMILARITY|CLASSIFICATION|CLUSTERING|QUESTION_ANSWERING|FACT_VERIFICATION|CODE_RETRIEVAL_QUERY"
 JSON_KIND = "application/json; charset=UTF-8"
 
 
@@ -120,7 +128,11 @@ class GeminiChat(Gemini):
         return body
 
     def _described(self, name: str) -> Json:
-        methods = ["embedContent", "batchEmbedContents"] if "embedding" in name else ["generateContent", "countTokens"]
+        methods = (
+            ["embedContent", "batchEmbedContents"]
+            if "embedding" in name
+            else ["generateContent", "countTokens"]
+        )
         return super()._described(name) | {"supportedGenerationMethods": methods}
 
     # Embeddings
@@ -132,7 +144,9 @@ class GeminiChat(Gemini):
         if not requests:
             raise _invalid("* BatchEmbedContentsRequest.requests: at least one request is required")
         if any(request.get("model") != f"models/{model}" for request in requests):
-            raise _invalid("* BatchEmbedContentsRequest.requests: the model in each request must match the model of the batch")
+            raise _invalid(
+                "* BatchEmbedContentsRequest.requests: the model in each request must match the model of the batch"
+            )
         return {"embeddings": [self._vector(request) for request in requests]}
 
     def _vector(self, request: Json) -> Json:
@@ -143,14 +157,21 @@ class GeminiChat(Gemini):
         if not re.fullmatch(TASKS, request.get("taskType", "CLUSTERING")):
             raise _invalid("Invalid value at 'task_type'", "task_type")
         digest = hashlib.sha256("\n".join(part.get("text", "") for part in parts).encode()).digest()
-        return {"values": [digest[index % 32] / 256 for index in range(request.get("outputDimensionality", self.dimensions))]}
+        return {
+            "values": [
+                digest[index % 32] / 256
+                for index in range(request.get("outputDimensionality", self.dimensions))
+            ]
+        }
 
     # Signatures
 
     def sign(self, model: str, part: Json) -> Json:
         """The part with a signature, its own or a new one, that this model takes back on this very part only."""
         with self._changed:
-            signature = part.get("thoughtSignature") or b64(f"signature {len(self._issued)} of {model}".encode())
+            signature = part.get("thoughtSignature") or b64(
+                f"signature {len(self._issued)} of {model}".encode()
+            )
             self._issued[_bytes(signature)] = (model, _essence(part))
         return part | {"thoughtSignature": signature}
 
@@ -162,7 +183,7 @@ class GeminiChat(Gemini):
             raise _Refused("INVALID_ARGUMENT", "Corrupted thought signature.")
 
     def _signed(self, model: str, parts: list[Json], streamed: bool) -> list[Json]:
-        """Gemini 3 signs the first call of a step, every picture, or else the end of its words; a stream signs an empty text after them."""
+        """Gemini 3 signs the first call of a step, every image, or else the end of its words; a stream signs an empty text after them."""
         made = [self.sign(model, part) if "thoughtSignature" in part else part for part in parts]
         calls = [index for index, part in enumerate(made) if "functionCall" in part]
         wanted = calls[:1] + [index for index, part in enumerate(made) if "inlineData" in part]
@@ -183,25 +204,42 @@ class GeminiChat(Gemini):
         thoughts: list[Json] = [{"text": "I think.", "thought": True}] if request.thoughts else []
         if calls := request.wanted_calls():
             made = [{"name": name, "args": args} for name, args in calls]
-            named = [call | ({"id": f"call{self._answers}-{index}"} if self.call_ids else {}) for index, call in enumerate(made)]
-            return Turn([*thoughts, *({"functionCall": call} for call in named)], message="Model generated function call(s).")
+            named = [
+                call | ({"id": f"call{self._answers}-{index}"} if self.call_ids else {})
+                for index, call in enumerate(made)
+            ]
+            return Turn(
+                [*thoughts, *({"functionCall": call} for call in named)],
+                message="Model generated function call(s).",
+            )
         if "IMAGE" in request.config.get("responseModalities", []):
-            drafts = [self._picture(request, index + 1) | {"thought": True} for index in range(self.drafts)]
-            words = [{"text": self.words}] if "TEXT" in request.config["responseModalities"] and self.words else []
-            return Turn([*thoughts, *drafts, *words, self._picture(request)])
+            drafts = [
+                self._image(request, index + 1) | {"thought": True} for index in range(self.drafts)
+            ]
+            words = (
+                [{"text": self.words}]
+                if "TEXT" in request.config["responseModalities"] and self.words
+                else []
+            )
+            return Turn([*thoughts, *drafts, *words, self._image(request)])
         text, most = request.reply(), request.config.get("maxOutputTokens")
         words_ = text.split(" ")
         if most is not None and len(words_) > most:
             return Turn([*thoughts, {"text": " ".join(words_[:most])}], finish="MAX_TOKENS")
         return Turn([*thoughts, {"text": text}])
 
-    def _picture(self, request: Request, draft: int = 0) -> Json:
+    def _image(self, request: Request, draft: int = 0) -> Json:
         image = plain(hashed({"prompt": request.last_text, "draft": draft}), (64, 64))
-        return {"inlineData": {"mimeType": self.mime, "data": b64(encoded(image, self.mime.rpartition("/")[2]))}}
+        return {
+            "inlineData": {
+                "mimeType": self.mime,
+                "data": b64(encoded(image, self.mime.rpartition("/")[2])),
+            }
+        }
 
     def _counted(self, request: Request, parts: list[Json]) -> Json:
         """Counts a test can foretell, a word a token; what is zero is left out."""
-        prompt = sum(len(text.split()) for text in request.texts) + 258 * len(request.pictures)
+        prompt = sum(len(text.split()) for text in request.texts) + 258 * len(request.images)
         made, thought = (
             sum(
                 258 if "inlineData" in part else len(part.get("text", "call it").split())
@@ -210,13 +248,21 @@ class GeminiChat(Gemini):
             )
             for which in (False, True)
         )
-        counts = {"promptTokenCount": prompt, "candidatesTokenCount": made, "thoughtsTokenCount": thought}
-        return {name: count for name, count in counts.items() if count} | {"totalTokenCount": prompt + made + thought}
+        counts = {
+            "promptTokenCount": prompt,
+            "candidatesTokenCount": made,
+            "thoughtsTokenCount": thought,
+        }
+        return {name: count for name, count in counts.items() if count} | {
+            "totalTokenCount": prompt + made + thought
+        }
 
     def _about(self, settings: Mapping[str, Any]) -> Json:
         return {"modelVersion": settings["model"], "responseId": f"r{self._answers}"}
 
-    def _framed(self, request: Request, turn: Turn, parts: list[Json], usage: Json, last: bool = True) -> Json:
+    def _framed(
+        self, request: Request, turn: Turn, parts: list[Json], usage: Json, last: bool = True
+    ) -> Json:
         about = {"usageMetadata": usage} | self._about({"model": request.model})
         if turn.blocked is not None:
             return {"promptFeedback": {"blockReason": turn.blocked}} | about
@@ -232,7 +278,10 @@ class GeminiChat(Gemini):
         if request.third and turn.signed:
             parts = self._signed(request.model, parts, streamed)
         else:
-            parts = [self.sign(request.model, part) if "thoughtSignature" in part else part for part in parts]
+            parts = [
+                self.sign(request.model, part) if "thoughtSignature" in part else part
+                for part in parts
+            ]
         return parts, self._counted(request, turn.parts) if turn.usage is None else turn.usage
 
     def _one(self, request: Request, turn: Turn) -> Json:
@@ -249,8 +298,15 @@ class GeminiChat(Gemini):
             halves = [words[: len(words) // 2], words[len(words) // 2 :]]
             pieces += [part] if whole else [part | {"text": half} for half in halves]
         for index, piece in enumerate(pieces[:-1]):
-            prompt, made = usage.get("promptTokenCount", 0) + 90, usage.get("candidatesTokenCount", 0) * index // len(pieces)
-            early = {"promptTokenCount": prompt} | ({"candidatesTokenCount": made} if made else {}) | {"totalTokenCount": prompt + made}
+            prompt, made = (
+                usage.get("promptTokenCount", 0) + 90,
+                usage.get("candidatesTokenCount", 0) * index // len(pieces),
+            )
+            early = (
+                {"promptTokenCount": prompt}
+                | ({"candidatesTokenCount": made} if made else {})
+                | {"totalTokenCount": prompt + made}
+            )
             yield self._framed(request, turn, [piece], early, last=False)
             if index == 0 and self.lone_usage:
                 yield {"usageMetadata": early} | self._about({"model": request.model})
@@ -259,7 +315,13 @@ class GeminiChat(Gemini):
     def _stream(self, peer: Peer, request: Request, turn: Turn, events: bool) -> Answer | None:
         """Frames with neither names nor a terminator; without `alt=sse` one JSON array in pieces."""
         peer.begin(headers={} if events else {"content-type": JSON_KIND})
-        error = {"error": {"code": 500, "message": "An internal error has occurred.", "status": "INTERNAL"}}
+        error = {
+            "error": {
+                "code": 500,
+                "message": "An internal error has occurred.",
+                "status": "INTERNAL",
+            }
+        }
         frames = list(self._frames(request, turn))
         if turn.broken:
             frames = frames[: max(1, len(frames) - 1)]
@@ -270,7 +332,9 @@ class GeminiChat(Gemini):
             if index == min(1, len(frames) - 1) and not self._wait(peer):
                 return None
             data = json.dumps(frame).encode()
-            peer.chunk(b"data: " + data + b"\r\n\r\n" if events else (b",\r\n" if index else b"[") + data)
+            peer.chunk(
+                b"data: " + data + b"\r\n\r\n" if events else (b",\r\n" if index else b"[") + data
+            )
         if turn.broken == "drop":
             return None
         if turn.broken in ("bare", "array"):
@@ -283,10 +347,19 @@ class GeminiChat(Gemini):
 
 def _essence(part: Json) -> str:
     """What a signature belongs to: the part without its id and its encoding, which clients may change."""
-    held = {name: value for name, value in part.items() if name != "thoughtSignature" and value is not False}
+    held = {
+        name: value
+        for name, value in part.items()
+        if name != "thoughtSignature" and value is not False
+    }
     if "functionCall" in held:
-        held["functionCall"] = {"name": held["functionCall"].get("name"), "args": held["functionCall"].get("args", {})}
+        held["functionCall"] = {
+            "name": held["functionCall"].get("name"),
+            "args": held["functionCall"].get("args", {}),
+        }
     if "inlineData" in held:
         image = decoded(data := _bytes(held["inlineData"]["data"]))
-        held["inlineData"] = hashlib.sha256(data).hexdigest() if image is None else fingerprint(image)
+        held["inlineData"] = (
+            hashlib.sha256(data).hexdigest() if image is None else fingerprint(image)
+        )
     return json.dumps(held, sort_keys=True)

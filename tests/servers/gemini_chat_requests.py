@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from tests.servers.gemini import ANY, DATA, MIMES, REQUEST, _bytes, _camel, _invalid, _known, _Refused
+from tests.servers.gemini import (
+    ANY,
+    DATA,
+    MIMES,
+    REQUEST,
+    _bytes,
+    _camel,
+    _invalid,
+    _known,
+    _Refused,
+)
 from tests.servers.hashed_images import decoded
 
 if TYPE_CHECKING:
@@ -20,13 +30,24 @@ LEVELS = ("MINIMAL", "LOW", "MEDIUM", "HIGH")
 _INLINE = {"mimeType": str, "data": str}
 _PART: Json = REQUEST["contents"][0]["parts"][0] | {
     "functionCall": {"name": str, "args": ANY, "id": str},
-    "functionResponse": {"name": str, "response": ANY, "id": str, "parts": [{"inlineData": _INLINE}]},
+    "functionResponse": {
+        "name": str,
+        "response": ANY,
+        "id": str,
+        "parts": [{"inlineData": _INLINE}],
+    },
     "toolCall": ANY,
     "toolResponse": ANY,
     "videoMetadata": {"startOffset": str, "endOffset": str, "fps": float},
 }
 _CONTENT: Json = {"role": str, "parts": [_PART]}
-_DECLARATION = {"name": str, "description": str, "parameters": ANY, "parametersJsonSchema": ANY, "responseJsonSchema": ANY}
+_DECLARATION = {
+    "name": str,
+    "description": str,
+    "parameters": ANY,
+    "parametersJsonSchema": ANY,
+    "responseJsonSchema": ANY,
+}
 CHAT: Json = REQUEST | {
     "contents": [_CONTENT],
     "systemInstruction": _CONTENT,
@@ -36,7 +57,13 @@ CHAT: Json = REQUEST | {
         "includeServerSideToolInvocations": bool,
     },
 }
-EMBED: Json = {"model": str, "content": _CONTENT, "taskType": str, "title": str, "outputDimensionality": int}
+EMBED: Json = {
+    "model": str,
+    "content": _CONTENT,
+    "taskType": str,
+    "title": str,
+    "outputDimensionality": int,
+}
 ONE_OF = (*DATA, "toolCall", "toolResponse")
 # The OpenAPI subset of `parameters` and `responseSchema`: JSON Schema's other keywords are unknown fields there.
 SUBSET = (
@@ -56,9 +83,11 @@ class Request:
         self.contents: list[Json] = self.body.get("contents", [])
         self.declared: dict[str, Json] = {}
         self.texts: list[str] = []
-        self.pictures: list[str] = []
+        self.images: list[str] = []
         if not self.contents:
-            raise _invalid("* GenerateContentRequest.contents: contents is not specified", "contents")
+            raise _invalid(
+                "* GenerateContentRequest.contents: contents is not specified", "contents"
+            )
         self._config()
         self._tools()
         system = self.body.get("systemInstruction")
@@ -68,7 +97,13 @@ class Request:
             self._content(content)
         self._turns()
         self.thoughts: bool = self.config.get("thinkingConfig", {}).get("includeThoughts", False)
-        said_ = [part["text"] for content in self.contents if _role(content) == "user" for part in content["parts"] if "text" in part]
+        said_ = [
+            part["text"]
+            for content in self.contents
+            if _role(content) == "user"
+            for part in content["parts"]
+            if "text" in part
+        ]
         self.last_text: str = said_[-1] if said_ else ""
 
     # Strictness
@@ -82,7 +117,9 @@ class Request:
             )
         if "responseSchema" in config and "responseJsonSchema" in config:
             raise _invalid("Only one of `response_schema` and `response_json_schema` may be set.")
-        if ("responseSchema" in config and mime == "text/plain") or ("responseJsonSchema" in config and mime != "application/json"):
+        if ("responseSchema" in config and mime == "text/plain") or (
+            "responseJsonSchema" in config and mime != "application/json"
+        ):
             raise _invalid("A response schema requires response_mime_type application/json.")
         if "responseSchema" in config:
             _check_subset(config["responseSchema"], "generation_config.response_schema")
@@ -90,11 +127,17 @@ class Request:
             raise _invalid("You can only set only one of thinking budget and thinking level.")
         if "thinkingBudget" in thinking and self.third:
             raise _invalid("Thinking budget is not supported for this model.")
-        if "thinkingLevel" in thinking and (not self.third or thinking["thinkingLevel"] not in LEVELS):
+        if "thinkingLevel" in thinking and (
+            not self.third or thinking["thinkingLevel"] not in LEVELS
+        ):
             raise _invalid("Thinking level is not supported for this model.")
         modalities = config.get("responseModalities", [])
-        if not set(modalities) <= {"TEXT", "IMAGE"} or ("IMAGE" in modalities and not self.server.models[self.model].ratios):
-            raise _invalid("The requested combination of response modalities is not supported by the model.")
+        if not set(modalities) <= {"TEXT", "IMAGE"} or (
+            "IMAGE" in modalities and not self.server.models[self.model].ratios
+        ):
+            raise _invalid(
+                "The requested combination of response modalities is not supported by the model."
+            )
         if len(config.get("stopSequences", [])) > 5:
             raise _invalid("* GenerateContentRequest.generation_config.stop_sequences: at most 5.")
         if config.get("candidateCount", 1) != 1:
@@ -104,42 +147,67 @@ class Request:
 
     def _tools(self) -> None:
         tools = self.body.get("tools", [])
-        for declaration in (each for tool in tools for each in tool.get("functionDeclarations", [])):
+        for declaration in (
+            each for tool in tools for each in tool.get("functionDeclarations", [])
+        ):
             name = declaration.get("name", "")
             if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.:-]{0,63}", name) or name in self.declared:
-                raise _invalid("Invalid function name, or a duplicate function declaration found: " + name)
+                raise _invalid(
+                    "Invalid function name, or a duplicate function declaration found: " + name
+                )
             if "parameters" in declaration and "parametersJsonSchema" in declaration:
                 raise _invalid("Only one of `parameters` and `parameters_json_schema` may be set.")
             if "parameters" in declaration:
                 _check_subset(declaration["parameters"], "tools.function_declarations.parameters")
             self.declared[name] = declaration
         hosted = any(set(tool) - {"functionDeclarations"} for tool in tools)
-        if self.declared and not self.third and (hosted or self.config.get("responseMimeType", "text/plain") != "text/plain"):
-            raise _invalid("Tool use with a response mime type, or with built-in tools, is unsupported together with function calling")
+        if (
+            self.declared
+            and not self.third
+            and (hosted or self.config.get("responseMimeType", "text/plain") != "text/plain")
+        ):
+            raise _invalid(
+                "Tool use with a response mime type, or with built-in tools, is unsupported together with function calling"
+            )
         calling = self.body.get("toolConfig", {}).get("functionCallingConfig", {})
         self.mode: str = calling.get("mode", "AUTO")
         self.allowed: list[str] = calling.get("allowedFunctionNames") or list(self.declared)
         if self.mode not in MODES:
-            raise _invalid(f"Invalid value at 'tool_config.function_calling_config.mode', \"{self.mode}\"")
-        if calling.get("allowedFunctionNames") and (self.mode not in ("ANY", "VALIDATED") or not set(self.allowed) <= set(self.declared)):
-            raise _invalid("Allowed function names are of declared functions, and only set when the mode is ANY or VALIDATED.")
+            raise _invalid(
+                f"Invalid value at 'tool_config.function_calling_config.mode', \"{self.mode}\""
+            )
+        if calling.get("allowedFunctionNames") and (
+            self.mode not in ("ANY", "VALIDATED") or not set(self.allowed) <= set(self.declared)
+        ):
+            raise _invalid(
+                "Allowed function names are of declared functions, and only set when the mode is ANY or VALIDATED."
+            )
         cached = self.body.get("cachedContent")
         if cached is not None and (
-            not cached.startswith("cachedContents/") or {"systemInstruction", "tools", "toolConfig"} & set(self.body)
+            not cached.startswith("cachedContents/")
+            or {"systemInstruction", "tools", "toolConfig"} & set(self.body)
         ):
-            raise _invalid("CachedContent can not be used with GenerateContent request setting system_instruction, tools or tool_config.")
+            raise _invalid(
+                "CachedContent can not be used with GenerateContent request setting system_instruction, tools or tool_config."
+            )
 
     def _content(self, content: Json) -> None:
         if content.get("role", "user") not in ("user", "model", "function"):
             raise _invalid("Please use a valid role: user, model.")
         if not content.get("parts"):
-            raise _invalid("* GenerateContentRequest.contents: contents.parts must not be empty.", "contents")
+            raise _invalid(
+                "* GenerateContentRequest.contents: contents.parts must not be empty.", "contents"
+            )
         for part in content["parts"]:
             if sum(name in part for name in ONE_OF) != 1:
-                raise _invalid("Invalid value at 'contents.parts' (oneof), oneof field 'data' must have one initialized field")
+                raise _invalid(
+                    "Invalid value at 'contents.parts' (oneof), oneof field 'data' must have one initialized field"
+                )
             user = _role(content) == "user"
             if "functionCall" in part if user else "functionResponse" in part:
-                raise _invalid("Function calls come from the model, and function responses from the user.")
+                raise _invalid(
+                    "Function calls come from the model, and function responses from the user."
+                )
             if "inlineData" in part and not user and self.third and "thoughtSignature" not in part:
                 raise _invalid("Image part is missing a thought_signature.")
             self.server.check_signature(self.model, part)
@@ -153,8 +221,11 @@ class Request:
         elif "fileData" in part:
             uri = part["fileData"].get("fileUri", "")
             if uri not in self.server.files and not uri.startswith("https://"):
-                raise _Refused("PERMISSION_DENIED", f"You do not have permission to access the File {uri} or it may not exist.")
-            self.pictures.append(uri)
+                raise _Refused(
+                    "PERMISSION_DENIED",
+                    f"You do not have permission to access the File {uri} or it may not exist.",
+                )
+            self.images.append(uri)
         elif "functionCall" in part:
             _check_object(part["functionCall"], "args")
         elif "functionResponse" in part:
@@ -171,28 +242,45 @@ class Request:
         if kind.startswith("image/"):
             image = decoded(data)
             if kind not in MIMES or image is None:
-                raise _invalid(f"Unsupported MIME type: {kind}" if image is not None else "Unable to process input image.")
-            red, green, blue = image.convert("RGB").resize((1, 1), Image.Resampling.BOX).getpixel((0, 0))  # type: ignore[misc]
-            self.pictures.append(f"{image.width}x{image.height} #{red:02x}{green:02x}{blue:02x}")
+                raise _invalid(
+                    f"Unsupported MIME type: {kind}"
+                    if image is not None
+                    else "Unable to process input image."
+                )
+            red, green, blue = (
+                image.convert("RGB").resize((1, 1), Image.Resampling.BOX).getpixel((0, 0))
+            )  # type: ignore[misc]
+            self.images.append(f"{image.width}x{image.height} #{red:02x}{green:02x}{blue:02x}")
         elif re.fullmatch(r"(audio|video|text)/[\w.+-]+|application/pdf", kind) and data:
-            self.pictures.append(f"{kind} {len(data)} bytes")
+            self.images.append(f"{kind} {len(data)} bytes")
         else:
             raise _invalid(f"Unsupported MIME type: {kind}")
 
     def _turns(self) -> None:
         """Calls come after a turn of the user, and the next content answers them all, in order; the calls of this turn are signed."""
         asked = max(
-            (index for index, each in enumerate(self.contents) if _role(each) == "user" and not _held(each, "functionResponse")), default=-1
+            (
+                index
+                for index, each in enumerate(self.contents)
+                if _role(each) == "user" and not _held(each, "functionResponse")
+            ),
+            default=-1,
         )
         calls: list[Json] = []
         for index, content in enumerate(self.contents):
             # Google's SDK keeps each chunk of a stream as a content, so the empty text that ends a stream may stand after its calls.
-            if calls and _role(content) == "model" and all(part.get("text") == "" for part in content["parts"]):
+            if (
+                calls
+                and _role(content) == "model"
+                and all(part.get("text") == "" for part in content["parts"])
+            ):
                 continue
             responses = _held(content, "functionResponse")
             if [_name(each) for each in responses] != [_name(each) for each in calls]:
                 if not calls:
-                    raise _invalid("Please ensure that function response turn comes immediately after a function call turn.")
+                    raise _invalid(
+                        "Please ensure that function response turn comes immediately after a function call turn."
+                    )
                 message = "Please ensure that the number of function response parts is equal to the number of function call parts of the function call turn."
                 raise _invalid(message)
             calls = _held(content, "functionCall")
@@ -205,9 +293,13 @@ class Request:
             first = next(part for part in content["parts"] if "functionCall" in part)
             if self.third and index > asked and not first.get("thoughtSignature"):
                 called = f"function call `default_api:{calls[0]['name']}`, position {index + 1}"
-                raise _invalid(f"Function call is missing a thought_signature in functionCall parts. Additional data, {called}.")
+                raise _invalid(
+                    f"Function call is missing a thought_signature in functionCall parts. Additional data, {called}."
+                )
         if calls:
-            raise _invalid("Please ensure that function call turn is followed by a function response turn.")
+            raise _invalid(
+                "Please ensure that function call turn is followed by a function response turn."
+            )
 
     # What to answer
 
@@ -216,7 +308,11 @@ class Request:
         if not self.declared or self.mode == "NONE":
             return []
         answered = bool(_held(self.contents[-1], "functionResponse"))
-        named = [name for name in self.allowed if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", self.last_text)]
+        named = [
+            name
+            for name in self.allowed
+            if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", self.last_text)
+        ]
         chosen = named if named and not answered else self.allowed[:1] if self.mode == "ANY" else []
         given = re.search(r"\{.*\}", self.last_text, re.DOTALL)
         try:
@@ -232,14 +328,23 @@ class Request:
         return made if isinstance(made, dict) else {}
 
     def reply(self) -> str:
-        """The last words of the user, every picture, and the results in the last content; or a value of the schema."""
+        """The last words of the user, every image, and the results in the last content; or a value of the schema."""
         schema = self.config.get("responseJsonSchema", self.config.get("responseSchema"))
         if schema is not None:
             made = filled(schema, schema)
-            return str(made) if self.config["responseMimeType"] == "text/x.enum" else json.dumps(made)
-        results = [f"{each['name']}={json.dumps(each['response'])}" for each in _held(self.contents[-1], "functionResponse")]
-        seen = " ".join([f"You said: {self.last_text}", *self.pictures, *results])
-        return json.dumps({"text": seen}) if self.config.get("responseMimeType") == "application/json" else seen
+            return (
+                str(made) if self.config["responseMimeType"] == "text/x.enum" else json.dumps(made)
+            )
+        results = [
+            f"{each['name']}={json.dumps(each['response'])}"
+            for each in _held(self.contents[-1], "functionResponse")
+        ]
+        seen = " ".join([f"You said: {self.last_text}", *self.images, *results])
+        return (
+            json.dumps({"text": seen})
+            if self.config.get("responseMimeType") == "application/json"
+            else seen
+        )
 
 
 def filled(schema: Any, root: Any) -> Any:
@@ -286,7 +391,9 @@ def _check_object(holder: Json, name: str) -> None:
     if not holder.get("name"):
         raise _invalid("The name of a function call or response must not be empty.")
     if not isinstance(holder.get(name, {}), dict):
-        raise _invalid(f"Invalid value at 'contents.parts.{name}' (type.googleapis.com/google.protobuf.Struct)")
+        raise _invalid(
+            f"Invalid value at 'contents.parts.{name}' (type.googleapis.com/google.protobuf.Struct)"
+        )
 
 
 def _check_subset(schema: Any, path: str) -> None:
@@ -294,11 +401,22 @@ def _check_subset(schema: Any, path: str) -> None:
         raise _invalid(f"Invalid value at '{path}'", path)
     for name, value in schema.items():
         if not re.fullmatch(SUBSET, _camel(name)):
-            raise _invalid(f"Invalid JSON payload received. Unknown name \"{name}\" at '{path}': Cannot find field.", path)
+            raise _invalid(
+                f"Invalid JSON payload received. Unknown name \"{name}\" at '{path}': Cannot find field.",
+                path,
+            )
         if name == "type" and value not in SUBSET_TYPES:
             raise _invalid(
                 f"Invalid value at '{path}.type' (type.googleapis.com/google.ai.generativelanguage.v1beta.Type), {json.dumps(value)}"
             )
-        inner = list(value.values()) if name == "properties" else value if _camel(name) == "anyOf" else [value] if name == "items" else []
+        inner = (
+            list(value.values())
+            if name == "properties"
+            else value
+            if _camel(name) == "anyOf"
+            else [value]
+            if name == "items"
+            else []
+        )
         for each in inner:
             _check_subset(each, f"{path}.{name}")

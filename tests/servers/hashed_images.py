@@ -1,4 +1,4 @@
-"""Pictures a test can foretell: one colour, taken from a hash of what the picture was asked with."""
+"""Images a test can foretell: one color, taken from a hash of what the image was asked with."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from typing import Any
 from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 
 
-def hashed(facts: Mapping[str, Any]) -> Colour:
-    """The colour of these facts, whatever their order. A change of any one of them changes it."""
+def hashed(facts: Mapping[str, Any]) -> Color:
+    """The color of these facts, whatever their order. A change of any one of them changes it."""
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).digest()
     return digest[0], digest[1], digest[2]
 
 
 def fingerprint(picture: bytes | Image.Image) -> str:
-    """Names the pixels and the size of a picture, whatever file holds them and whatever its alpha is."""
+    """Names the pixels and the size of an image, whatever file holds them and whatever its alpha is."""
     image = Image.open(io.BytesIO(picture)) if isinstance(picture, bytes) else picture
     flat = image.convert("RGB")
     return hashlib.sha256(repr(flat.size).encode() + flat.tobytes()).hexdigest()[:16]
 
 
 def decoded(data: bytes) -> Image.Image | None:
-    """The picture in these bytes; None when there is none, or not a whole one."""
+    """The image in these bytes; None when there is none, or not a whole one."""
     try:
         image = Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP", "GIF", "BMP"))
         image.load()
@@ -39,23 +39,29 @@ def decoded(data: bytes) -> Image.Image | None:
     return image
 
 
-def plain(colour: Colour, size: tuple[int, int]) -> Image.Image:
-    return Image.new("RGB", size, colour)
+def plain(color: Color, size: tuple[int, int]) -> Image.Image:
+    return Image.new("RGB", size, color)
 
 
 def repainted(kept: Image.Image, new: Image.Image, mask: Image.Image) -> Image.Image:
     """`new` where `mask` is white, `kept` where it is black. All are cut from the middle and scaled to the size of `new`."""
     fitted = ImageOps.fit(kept.convert("RGB"), new.size, Image.Resampling.NEAREST)
-    return Image.composite(new, fitted, ImageOps.fit(mask.convert("L"), new.size, Image.Resampling.NEAREST))
+    return Image.composite(
+        new, fitted, ImageOps.fit(mask.convert("L"), new.size, Image.Resampling.NEAREST)
+    )
 
 
-def encoded(image: Image.Image, kind: str = "png", parameters: str | None = None, quality: int = 100) -> bytes:
-    """The file of a picture. `parameters` becomes the text chunk of that name of a PNG."""
+def encoded(
+    image: Image.Image, kind: str = "png", parameters: str | None = None, quality: int = 100
+) -> bytes:
+    """The file of an image. `parameters` becomes the text chunk of that name of a PNG."""
     held = io.BytesIO()
     if kind == "png":
         info = PngInfo()
         if parameters is not None:
-            info.add_text("parameters", parameters.encode())  # raw UTF-8 in a tEXt chunk, as sd-server writes it
+            info.add_text(
+                "parameters", parameters.encode()
+            )  # raw UTF-8 in a tEXt chunk, as sd-server writes it
         image.save(held, "PNG", pnginfo=info, compress_level=1)
     else:
         image.save(held, kind.upper(), quality=max(1, quality))

@@ -1,4 +1,4 @@
-"""What the picture servers share: a job that a test can hold at a step, and pictures that tell which settings made them."""
+"""What the image servers share: a job that a test can hold at a step, and images that tell which settings made them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from PIL import Image, ImageOps
 
 LONGEST = 60.0  # no job outlives a forgotten release() by more than this
 
-Colour = tuple[int, int, int]
-GREY: Colour = (128, 128, 128)  # what is seen before the first step: noise, on average
+Color = tuple[int, int, int]
+GREY: Color = (128, 128, 128)  # what is seen before the first step: noise, on average
 
 
 class Paced:
@@ -70,24 +70,26 @@ def digest(*things: Any) -> bytes:
 
 
 def pixels(image: Image.Image) -> str:
-    """A fingerprint of what is seen, so that another encoding of the same picture is the same picture."""
+    """A fingerprint of what is seen, so that another encoding of the same image is the same image."""
     return hashlib.sha256(f"{image.mode} {image.size}".encode() + image.tobytes()).hexdigest()[:16]
 
 
-def colour_of(*settings: Any) -> Colour:
-    """The one colour of these settings."""
+def color_of(*settings: Any) -> Color:
+    """The one color of these settings."""
     first = digest(*settings)
     return first[0], first[1], first[2]
 
 
-def towards(colour: Colour, share: float) -> Colour:
-    """What is seen of a colour when this share of the steps is done."""
-    red, green, blue = (round(grey + (full - grey) * share) for grey, full in zip(GREY, colour, strict=True))
+def towards(color: Color, share: float) -> Color:
+    """What is seen of a color when this share of the steps is done."""
+    red, green, blue = (
+        round(gray + (full - gray) * share) for gray, full in zip(GREY, color, strict=True)
+    )
     return red, green, blue
 
 
 def flatten(image: Image.Image) -> Image.Image:
-    """RGB over white: what an engine makes of a transparent picture."""
+    """RGB over white: what an engine makes of a transparent image."""
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         over = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", over.size, "white"), over).convert("RGB")
@@ -107,9 +109,19 @@ def resize(mode: int, image: Image.Image, width: int, height: int) -> Image.Imag
     result = inner.resize((width, height), Image.Resampling.NEAREST)
     if left:
         result.paste(inner.resize((left, height), box=(0, 0, 1, inner.height)), (0, 0))
-        result.paste(inner.resize((width - left, height), box=(inner.width - 1, 0, inner.width, inner.height)), (left, 0))
+        result.paste(
+            inner.resize(
+                (width - left, height), box=(inner.width - 1, 0, inner.width, inner.height)
+            ),
+            (left, 0),
+        )
     if top:
         result.paste(inner.resize((width, top), box=(0, 0, inner.width, 1)), (0, 0))
-        result.paste(inner.resize((width, height - top), box=(0, inner.height - 1, inner.width, inner.height)), (0, top))
+        result.paste(
+            inner.resize(
+                (width, height - top), box=(0, inner.height - 1, inner.width, inner.height)
+            ),
+            (0, top),
+        )
     result.paste(inner, (left, top))
     return result

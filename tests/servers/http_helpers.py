@@ -34,12 +34,22 @@ class Answer:
         shown = {"Content-Type": self.content_type} if self.content_type else {}
         shown |= self.headers | {"Content-Length": str(len(self.body))}
         lines = "".join(f"{name}: {value}\r\n" for name, value in shown.items())
-        return f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}\r\n{lines}\r\n".encode() + self.body
+        return (
+            f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}\r\n{lines}\r\n".encode()
+            + self.body
+        )
 
 
-def said(value: Any, status: int = 200, content_type: str = "application/json", **headers: str) -> Answer:
+def said(
+    value: Any, status: int = 200, content_type: str = "application/json", **headers: str
+) -> Answer:
     """An answer in JSON."""
-    return Answer(status, json.dumps(value).encode(), content_type, {name.replace("_", "-"): text for name, text in headers.items()})
+    return Answer(
+        status,
+        json.dumps(value).encode(),
+        content_type,
+        {name.replace("_", "-"): text for name, text in headers.items()},
+    )
 
 
 def text(words: str, status: int = 200, content_type: str = "text/plain; charset=utf-8") -> Answer:
@@ -88,7 +98,14 @@ def form(content_type: str, body: bytes) -> list[Part]:
         fields = dict(line.split(": ", 1) for line in head.decode().split("\r\n") if ": " in line)
         lowered = {name.lower(): value for name, value in fields.items()}
         disposition = lowered.get("content-disposition", "")
-        parts.append(Part(parameter(disposition, "name") or "", content, parameter(disposition, "filename"), lowered.get("content-type")))
+        parts.append(
+            Part(
+                parameter(disposition, "name") or "",
+                content,
+                parameter(disposition, "filename"),
+                lowered.get("content-type"),
+            )
+        )
     return parts
 
 

@@ -1,4 +1,4 @@
-"""llama-swap in front of picture servers, as `llama-swap.md` describes it: routing, loading, eviction, and three generations of errors.
+"""llama-swap in front of image servers, as `llama-swap.md` describes it: routing, loading, eviction, and three generations of errors.
 
 swap = LlamaSwap({"sdxl": StableDiffusion(), "flux": StableDiffusion()}, instant=False)
 url = serve(swap).url
@@ -130,7 +130,9 @@ class LlamaSwap:
             self._models[model].state = "ready"
             self._changed.notify_all()
 
-    def fail(self, model: str, reason: str = "upstream command exited prematurely", seconds: float = 5) -> None:
+    def fail(
+        self, model: str, reason: str = "upstream command exited prematurely", seconds: float = 5
+    ) -> None:
         """Let the load of a model fail, as for want of memory: whoever waits for it gets 500."""
         if not self.starting(model, seconds):
             raise AssertionError(f"{model} is not being loaded")
@@ -176,11 +178,17 @@ class LlamaSwap:
         if path == "/api/events":
             return self._feed(peer)
         if path == "/api/models/unload" or path.startswith("/api/models/unload/"):
-            return self._unload_by_request(seen, unquote(path[len("/api/models/unload") :].lstrip("/")))
+            return self._unload_by_request(
+                seen, unquote(path[len("/api/models/unload") :].lstrip("/"))
+            )
         if path in OWN | QUERY_ROUTES:
             if seen.method != "GET":
                 return _not_allowed("GET, HEAD")
-            return self._proxy(peer, seen, self._known(query.get("model", ""))) if path in QUERY_ROUTES else self._own(path)
+            return (
+                self._proxy(peer, seen, self._known(query.get("model", "")))
+                if path in QUERY_ROUTES
+                else self._own(path)
+            )
         if path in JSON_ROUTES | FORM_ROUTES:
             if seen.method != "POST":
                 return _not_allowed("POST")
@@ -193,12 +201,17 @@ class LlamaSwap:
         told: list[dict[str, str]] = []
         while not left(peer):
             with self._changed:
-                states = [{"id": model.name, "name": "", "description": "", "state": model.state} for model in self._models.values()]
+                states = [
+                    {"id": model.name, "name": "", "description": "", "state": model.state}
+                    for model in self._models.values()
+                ]
                 if states == told:
                     self._changed.wait(0.05)
                     continue
             told = states
-            peer.chunk(f"event:message\ndata:{json.dumps({'type': 'modelStatus', 'data': json.dumps(states)})}\n\n".encode())
+            peer.chunk(
+                f"event:message\ndata:{json.dumps({'type': 'modelStatus', 'data': json.dumps(states)})}\n\n".encode()
+            )
 
     def _authorise(self, seen: Seen) -> None:
         """Basic, then Bearer, then x-api-key: the first one given decides alone."""
@@ -211,14 +224,25 @@ class LlamaSwap:
         else:
             key = given if kind.lower() == "bearer" else seen.headers.get("x-api-key", "")
         if self.keys and key not in self.keys:
-            raise _Refused(401, "unauthorized: invalid or missing API key", "unauthorized", "authentication_error")
+            raise _Refused(
+                401,
+                "unauthorized: invalid or missing API key",
+                "unauthorized",
+                "authentication_error",
+            )
 
     def _known(self, name: str) -> _Model:
         if not name:
-            raise _Refused(404, "no model id could be identified", "not_found", "invalid_request_error")
+            raise _Refused(
+                404, "no model id could be identified", "not_found", "invalid_request_error"
+            )
         name = self.aliases.get(name, name)
         if name not in self._models:
-            message = "no local server found for requested model" if self.generation == "old" else "no router for requested model"
+            message = (
+                "no local server found for requested model"
+                if self.generation == "old"
+                else "no router for requested model"
+            )
             raise _Refused(404, message, "not_found", "invalid_request_error")
         return self._models[name]
 
@@ -230,7 +254,11 @@ class LlamaSwap:
             body = json.loads(seen.body)
         except ValueError:
             return seen
-        kept = {name: value for name, value in body.items() if name not in self.strip_params or name == "model"}
+        kept = {
+            name: value
+            for name, value in body.items()
+            if name not in self.strip_params or name == "model"
+        }
         return replace(seen, body=json.dumps(kept | self.set_params).encode())
 
     def _upstream(self, peer: Peer, seen: Seen, path: str) -> Answer | None:
@@ -244,7 +272,9 @@ class LlamaSwap:
                 continue
             if count == len(segments):
                 where = {"Location": f"{raw}/{mark}{query}"}
-                return Answer(301 if seen.method == "GET" else 308, b"", "text/html; charset=utf-8", where)
+                return Answer(
+                    301 if seen.method == "GET" else 308, b"", "text/html; charset=utf-8", where
+                )
             rest = "/" + "/".join(segments[count:])
             if seen.method == "GET" and STATIC.search(rest) and self.state(model.name) == "stopped":
                 message = f"model {model.name} is not loaded; path matches upstream.ignorePaths"
@@ -261,10 +291,18 @@ class LlamaSwap:
             if path == "/running":
                 running = [model for model in self._models.values() if model.state != "stopped"]
                 return said({"running": [self._process(model) for model in running]})
-            return said({"object": "list", "data": [self._listed(model) for model in self._models.values()]})
+            return said(
+                {"object": "list", "data": [self._listed(model) for model in self._models.values()]}
+            )
 
     def _process(self, model: _Model) -> dict[str, Any]:
-        shown = {"cmd": f"sd-server --model {model.name}", "proxy": "http://127.0.0.1:5800", "ttl": 0, "name": "", "description": ""}
+        shown = {
+            "cmd": f"sd-server --model {model.name}",
+            "proxy": "http://127.0.0.1:5800",
+            "ttl": 0,
+            "name": "",
+            "description": "",
+        }
         return {"model": model.name, "state": model.state} | shown
 
     def _listed(self, model: _Model) -> dict[str, Any]:
@@ -278,7 +316,11 @@ class LlamaSwap:
             "meta": {"llamaswap": {"type": "model"}},
         }
         if model.name in self.declared:
-            shown["architecture"] = {"input_modalities": ["text", "image"], "output_modalities": ["image"], "modality": "text+image->image"}
+            shown["architecture"] = {
+                "input_modalities": ["text", "image"],
+                "output_modalities": ["image"],
+                "modality": "text+image->image",
+            }
             shown["capabilities"] = {"image_generation": True, "image_to_image": True}
         return shown
 
@@ -300,11 +342,19 @@ class LlamaSwap:
         if refused.status == 503 and self.generation != "current":
             answer = text(f"llama-swap-error: {message}", 503)
         elif self.generation == "old":
-            answer = said({"error": message}, refused.status) if "application/json" in accept else text(message, refused.status)
+            answer = (
+                said({"error": message}, refused.status)
+                if "application/json" in accept
+                else text(message, refused.status)
+            )
         elif "text/plain" in accept:
             answer = text(f"llama-swap: {message}", refused.status)
         elif "text/html" in accept:
-            answer = text(f"<!DOCTYPE html><title>llama-swap</title><p>{message}</p>", refused.status, "text/html; charset=utf-8")
+            answer = text(
+                f"<!DOCTYPE html><title>llama-swap</title><p>{message}</p>",
+                refused.status,
+                "text/html; charset=utf-8",
+            )
         elif self.generation == "middle":
             answer = said({"src": "llama-swap", "error": message}, refused.status)
         else:
@@ -319,7 +369,12 @@ class LlamaSwap:
         """The upstream's answer, once its model is loaded; None when the client has gone meanwhile."""
         with self._changed:
             if model.name in self.not_ready:
-                raise _Refused(503, f"[{model.name}] process is not ready", "service_unavailable", "server_error")
+                raise _Refused(
+                    503,
+                    f"[{model.name}] process is not ready",
+                    "service_unavailable",
+                    "server_error",
+                )
             if model.open + model.waiting >= self.limit:
                 raise _Refused(429, "Too many requests", "concurrency_limit", "rate_limit_error")
             model.waiting += 1
@@ -343,9 +398,17 @@ class LlamaSwap:
         failures = model.failures
         while model.state != "ready":
             if model.failures != failures:
-                raise _Refused(500, f"unspecific error: {model.reason}", "internal_error", "server_error")
-            others = [other for other in self._models.values() if other is not model and other.state != "stopped"]
-            if model.state == "stopped" and not any(other.open or other.state == "starting" for other in others):
+                raise _Refused(
+                    500, f"unspecific error: {model.reason}", "internal_error", "server_error"
+                )
+            others = [
+                other
+                for other in self._models.values()
+                if other is not model and other.state != "stopped"
+            ]
+            if model.state == "stopped" and not any(
+                other.open or other.state == "starting" for other in others
+            ):
                 for other in others:
                     self._stop(other, "")
                 self._start(model)
@@ -412,7 +475,10 @@ def _model_of(seen: Seen) -> str:
             found = body.get("model") if isinstance(body, dict) else None
             return found if isinstance(found, str) else ""
         if "multipart/form-data" in kind:
-            return next((part.content.decode() for part in form(kind, seen.body) if part.name == "model"), "")
+            return next(
+                (part.content.decode() for part in form(kind, seen.body) if part.name == "model"),
+                "",
+            )
         return parse_qs(seen.body.decode()).get("model", [""])[0]
     except ValueError:
         return ""

@@ -1,9 +1,9 @@
-"""Ollama's pictures, as `ollama-images.md` describes them: another contract in each range of versions, and none today.
+"""Ollama's images, as `ollama-images.md` describes them: another contract in each range of versions, and none today.
 
 server = Ollama("0.32.5")
 url = serve(server).url
 ...
-assert picture_colour == colour({"prompt": "a red fox", "seed": 7})
+assert image_color == color({"prompt": "a red fox", "seed": 7})
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 from PIL import Image
 
-from tests.servers.hashed_images import Colour, b64, decoded, encoded, fingerprint, hashed, plain
+from tests.servers.hashed_images import Color, b64, decoded, encoded, fingerprint, hashed, plain
 from tests.servers.http_helpers import STREAMED, Answer, Gate, route, said, text
 from tests.support.loopback import Peer, Seen
 
@@ -42,10 +42,10 @@ METHODS = {
 }
 
 
-def colour(settings: Mapping[str, Any]) -> Colour:
-    """The colour of the picture of these settings; what is left out has the default of `x/z-image-turbo`.
+def color(settings: Mapping[str, Any]) -> Color:
+    """The color of the image of these settings; what is left out has the default of `x/z-image-turbo`.
 
-    `width` and `height` are those of the picture; `images` are `fingerprint()`s, and count only where the version honours them.
+    `width` and `height` are those of the image; `images` are `fingerprint()`s, and count only where the version honors them.
     """
     defaults: dict[str, Any] = {
         "model": "x/z-image-turbo",
@@ -66,15 +66,17 @@ class _Refused(Exception):
 
 
 class Ollama(Gate):
-    """A handler for `serve()`. `jobs` lists the settings of every picture begun.
+    """A handler for `serve()`. `jobs` lists the settings of every image begun.
 
-    Knobs: `version`, `models` (name to capabilities), `busy` (503), `outcome` (how a picture ends: "success"; "no_image", done without an
+    Knobs: `version`, `models` (name to capabilities), `busy` (503), `outcome` (how an image ends: "success"; "no_image", done without an
     image; "crash", an error line; "cut", the body ends without a last frame; "dropped", the connection closes amid the body; "memory", 500
     before any frame), `shown` (progress frames before a failure), and `hold()`/`release()`, after the first progress frame;
     `cancelled` counts the clients that left there.
     """
 
-    def __init__(self, version: str = "0.32.5", models: Mapping[str, tuple[str, ...]] | None = None) -> None:
+    def __init__(
+        self, version: str = "0.32.5", models: Mapping[str, tuple[str, ...]] | None = None
+    ) -> None:
         super().__init__()
         self.version = version
         self.models = dict(MODELS if models is None else models)
@@ -92,7 +94,7 @@ class Ollama(Gate):
             ((0, 14, 0), "none"),
             ((0, 14, 3), "first"),
             ((0, 15, 0), "early"),
-            ((0, 15, 5), "honoured"),
+            ((0, 15, 5), "honored"),
             ((0, 32, 6), "ignored"),
         ]
         return next((name for end, name in rows if version < end), "removed")
@@ -105,7 +107,11 @@ class Ollama(Gate):
             try:
                 answer = self._answer(peer, seen, path)
             except _Refused as refused:
-                answer = _openai_error(refused) if path.startswith("/v1/") else said({"error": refused.message}, refused.status, JSON)
+                answer = (
+                    _openai_error(refused)
+                    if path.startswith("/v1/")
+                    else said({"error": refused.message}, refused.status, JSON)
+                )
             if answer is None:
                 return
             if answer is not STREAMED:
@@ -123,20 +129,45 @@ class Ollama(Gate):
             return said({"models": [self._listed(name) for name in self.models]}, 200, JSON)
         if path == "/api/show":
             name = self._named(_body(seen).get("model"))
-            return said({"license": "", "details": _DETAILS, "model_info": {}, "capabilities": list(self.models[name])}, 200, JSON)
+            return said(
+                {
+                    "license": "",
+                    "details": _DETAILS,
+                    "model_info": {},
+                    "capabilities": list(self.models[name]),
+                },
+                200,
+                JSON,
+            )
         if path == "/api/generate":
             return self._generate(peer, _body(seen))
-        if path == "/v1/images/generations" and self._era not in ("none", "removed") and seen.method == "POST":
+        if (
+            path == "/v1/images/generations"
+            and self._era not in ("none", "removed")
+            and seen.method == "POST"
+        ):
             return self._openai(peer, _body(seen), edit=False)
-        if path == "/v1/images/edits" and self._era in ("honoured", "ignored") and seen.method == "POST":
+        if (
+            path == "/v1/images/edits"
+            and self._era in ("honored", "ignored")
+            and seen.method == "POST"
+        ):
             return self._openai(peer, _body(seen), edit=True)
         return text("404 page not found", 404, "text/plain")
 
     def _listed(self, name: str) -> dict[str, Any]:
         """Capabilities are listed from 0.30.0 on, and left out when there are none."""
-        shown = {"name": f"{name}:latest", "model": f"{name}:latest", "size": 1, "digest": "0" * 64, "details": _DETAILS}
+        shown = {
+            "name": f"{name}:latest",
+            "model": f"{name}:latest",
+            "size": 1,
+            "digest": "0" * 64,
+            "details": _DETAILS,
+        }
         recent = tuple(int(part) for part in self.version.split(".")[:2]) >= (0, 30)
-        return shown | ({"capabilities": list(self.models[name])} if recent and self.models[name] else {})
+        return shown | (
+            {"capabilities": list(self.models[name])} if recent and self.models[name] else {}
+        )
 
     def _named(self, name: Any) -> str:
         if not isinstance(name, str) or not name:
@@ -180,7 +211,7 @@ class Ollama(Gate):
         return said(last, 200, JSON)
 
     def _words(self, model: str, stream: bool) -> Answer:
-        """A text model: the fields of pictures are unknown keys to it."""
+        """A text model: the fields of images are unknown keys to it."""
         last = _frame(model, True) | {"response": "" if stream else "hello", "done_reason": "stop"}
         frames = [_frame(model, False) | {"response": "hello"}, last] if stream else [last]
         return Answer(200, b"\n".join(_line(frame) for frame in frames), NDJSON if stream else JSON)
@@ -191,14 +222,23 @@ class Ollama(Gate):
         if self.outcome == "memory":
             raise _Refused(500, MEMORY)
 
-    def _settings(self, name: str, prompt: str, width: int, height: int, steps: int, seed: Any, files: list[bytes]) -> dict[str, Any]:
-        """What is in effect. Sizes of nothing are the default, seeds of nothing are random, and most versions ignore pictures."""
+    def _settings(
+        self,
+        name: str,
+        prompt: str,
+        width: int,
+        height: int,
+        steps: int,
+        seed: Any,
+        files: list[bytes],
+    ) -> dict[str, Any]:
+        """What is in effect. Sizes of nothing are the default, seeds of nothing are random, and most versions ignore images."""
         if max(width, height) > MOST:
             raise _Refused(400, f"width and height must be <= {MOST}")
         width, height = width if width > 0 else 1024, height if height > 0 else 1024
         flux = "flux" in name
         images: list[Image.Image] = []
-        if self._era == "honoured" and files:
+        if self._era == "honored" and files:
             if len(files) > 2:
                 raise _Refused(400, "at most 2 images are supported")
             for data in files:
@@ -212,7 +252,11 @@ class Ollama(Gate):
             width, height = max(16, width // 16 * 16), max(16, height // 16 * 16)
         if self._era == "first":
             steps = 0
-        drawn = int(float(seed)) if isinstance(seed, int | float) and abs(seed) < 1 << 63 and self._era != "first" else 0
+        drawn = (
+            int(float(seed))
+            if isinstance(seed, int | float) and abs(seed) < 1 << 63 and self._era != "first"
+            else 0
+        )
         return {
             "model": name,
             "prompt": prompt,
@@ -223,11 +267,13 @@ class Ollama(Gate):
             "images": [fingerprint(image) for image in images],
         }
 
-    def _picture(self, settings: dict[str, Any]) -> str:
-        return b64(encoded(plain(colour(settings), (settings["width"], settings["height"]))))
+    def _image(self, settings: dict[str, Any]) -> str:
+        return b64(encoded(plain(color(settings), (settings["width"], settings["height"]))))
 
-    def _frames(self, peer: Peer, model: str, settings: dict[str, Any]) -> Iterator[dict[str, Any] | None]:
-        """Progress, then one of the ends; None when the client has left. One picture at a time."""
+    def _frames(
+        self, peer: Peer, model: str, settings: dict[str, Any]
+    ) -> Iterator[dict[str, Any] | None]:
+        """Progress, then one of the ends; None when the client has left. One image at a time."""
         with self._engine:
             self.jobs.append(settings)
             total = settings["steps"]
@@ -236,7 +282,11 @@ class Ollama(Gate):
                 if self._era == "first":
                     yield _frame(model, False) | {"response": f"\rGenerating: step {step}/{total}"}
                 else:
-                    yield _frame(model, False) | ({"completed": step} if step else {}) | {"total": total}
+                    yield (
+                        _frame(model, False)
+                        | ({"completed": step} if step else {})
+                        | {"total": total}
+                    )
                 if step == 0 and not self._wait(peer):
                     yield None
                     return
@@ -244,10 +294,18 @@ class Ollama(Gate):
                 yield {"error": CRASHED}
             if failing:
                 return
-            last = _frame(model, True) | {"done_reason": "stop", "total_duration": 15000000000, "load_duration": 2000000000}
+            last = _frame(model, True) | {
+                "done_reason": "stop",
+                "total_duration": 15000000000,
+                "load_duration": 2000000000,
+            }
             if self.outcome != "no_image":
-                picture = self._picture(settings)
-                last |= {"response": f"IMAGE_BASE64:{picture}"} if self._era == "first" else {"image": picture}
+                image = self._image(settings)
+                last |= (
+                    {"response": f"IMAGE_BASE64:{image}"}
+                    if self._era == "first"
+                    else {"image": image}
+                )
             yield last
 
     def _streamed(self, peer: Peer, model: str, settings: dict[str, Any]) -> Answer | None:
@@ -274,7 +332,9 @@ class Ollama(Gate):
             return Answer(200, b"", NDJSON)
         found = re.match(r"([+-]?\d+)x([+-]?\d+)", size)
         width, height = (int(found[1]), int(found[2])) if found else (0, 0)
-        settings = self._settings(name, prompt, width, height, 0, _typed(body, "seed", int, 0), files)
+        settings = self._settings(
+            name, prompt, width, height, 0, _typed(body, "seed", int, 0), files
+        )
         self._admit()
         if self._era == "first" and body.get("stream") is True:
             return self._first_stream(peer, settings)
@@ -283,27 +343,41 @@ class Ollama(Gate):
             if last is None:
                 return None
         if self._era == "first":
-            item = {"b64_json": self._picture(settings)} if self.outcome == "success" else {}
+            item = {"b64_json": self._image(settings)} if self.outcome == "success" else {}
             return said({"created": 1770000000, "data": [item]})
         if last is None or "image" not in last:
             return Answer(200, b"", NDJSON)
-        return Answer(200, _line({"created": 1770000000, "data": [{"b64_json": last["image"]}]}), NDJSON)
+        return Answer(
+            200, _line({"created": 1770000000, "data": [{"b64_json": last["image"]}]}), NDJSON
+        )
 
     def _first_stream(self, peer: Peer, settings: dict[str, Any]) -> Answer:
         """0.14.0 to 0.14.2: events without a space after the colon."""
         peer.begin()
         self.jobs.append(settings)
         for step in range(1, settings["steps"] + 1):
-            peer.chunk(b"event:progress\ndata:" + _line({"step": step, "total": settings["steps"]}) + b"\n")
+            peer.chunk(
+                b"event:progress\ndata:" + _line({"step": step, "total": settings["steps"]}) + b"\n"
+            )
         if self.outcome == "success":
-            peer.chunk(b"event:done\ndata:" + _line({"created": 1770000000, "data": [{"b64_json": self._picture(settings)}]}) + b"\n")
+            peer.chunk(
+                b"event:done\ndata:"
+                + _line({"created": 1770000000, "data": [{"b64_json": self._image(settings)}]})
+                + b"\n"
+            )
         else:
             peer.chunk(b"event:error\ndata:" + _line({"error": CRASHED}) + b"\n")
         peer.end()
         return STREAMED
 
 
-_DETAILS = {"format": "safetensors", "family": "image", "families": None, "parameter_size": "6B", "quantization_level": "fp8"}
+_DETAILS = {
+    "format": "safetensors",
+    "family": "image",
+    "families": None,
+    "parameter_size": "6B",
+    "quantization_level": "fp8",
+}
 
 
 def _frame(model: str, done: bool) -> dict[str, Any]:
@@ -321,9 +395,17 @@ def _body(seen: Seen) -> dict[str, Any]:
     try:
         found = json.loads(seen.body)
     except ValueError:
-        raise _Refused(400, "invalid character '-' in numeric literal" if seen.body.startswith(b"--") else "unexpected EOF") from None
+        raise _Refused(
+            400,
+            "invalid character '-' in numeric literal"
+            if seen.body.startswith(b"--")
+            else "unexpected EOF",
+        ) from None
     if not isinstance(found, dict):
-        raise _Refused(400, f"json: cannot unmarshal {type(found).__name__} into Go value of type api.GenerateRequest")
+        raise _Refused(
+            400,
+            f"json: cannot unmarshal {type(found).__name__} into Go value of type api.GenerateRequest",
+        )
     return found
 
 
@@ -333,7 +415,9 @@ def _typed(body: dict[str, Any], name: str, kind: type, default: Any) -> Any:
     if found is None:
         return default
     if not isinstance(found, kind) or (kind is int and isinstance(found, bool)):
-        raise _Refused(400, f"json: cannot unmarshal {type(found).__name__} into Go struct field .{name}")
+        raise _Refused(
+            400, f"json: cannot unmarshal {type(found).__name__} into Go struct field .{name}"
+        )
     return found
 
 
@@ -346,11 +430,14 @@ def _strict_base64(item: Any) -> bytes:
 
 
 def _data_url(value: Any) -> bytes:
-    """One data URL, of a picture or of no type at all."""
+    """One data URL, of an image or of no type at all."""
     if not isinstance(value, str) or not value:
         raise _Refused(400, "image is required")
     if value.startswith(("http://", "https://")):
-        raise _Refused(400, "invalid image: image URLs are not currently supported, please use base64 encoded data instead")
+        raise _Refused(
+            400,
+            "invalid image: image URLs are not currently supported, please use base64 encoded data instead",
+        )
     found = re.match(r"data:(?:image/(?:png|jpeg|jpg|webp))?;base64,", value)
     if found is None:
         raise _Refused(400, "invalid image: invalid image input")
@@ -365,4 +452,7 @@ def _within(size: tuple[int, int], share: float) -> tuple[int, int]:
 
 def _openai_error(refused: _Refused) -> Answer:
     kind = {400: "invalid_request_error", 404: "not_found_error"}.get(refused.status, "api_error")
-    return said({"error": {"message": refused.message, "type": kind, "param": None, "code": None}}, refused.status)
+    return said(
+        {"error": {"message": refused.message, "type": kind, "param": None, "code": None}},
+        refused.status,
+    )

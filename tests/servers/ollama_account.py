@@ -14,7 +14,14 @@ JSON = "application/json; charset=utf-8"
 SIGN_IN = "https://ollama.com/connect?name=here&key=c3NoLWVkMjU1MTk"
 DISABLED = "ollama cloud is disabled"
 WEB = {"web_search": "web search is unavailable", "web_fetch": "web fetch is unavailable"}
-FOUND = [{"title": f"Page {number}", "url": f"https://example.test/{number}", "content": f"words {number}"} for number in range(12)]
+FOUND = [
+    {
+        "title": f"Page {number}",
+        "url": f"https://example.test/{number}",
+        "content": f"words {number}",
+    }
+    for number in range(12)
+]
 
 
 @dataclass
@@ -31,10 +38,18 @@ class Service:
     @property
     def methods(self) -> dict[str, tuple[str, ...]]:
         below = "/api" if self.hosted else "/api/experimental"
-        return {"/api/status": ("GET",), "/api/me": ("POST",), **{f"{below}/{name}": ("POST",) for name in WEB}}
+        return {
+            "/api/status": ("GET",),
+            "/api/me": ("POST",),
+            **{f"{below}/{name}": ("POST",) for name in WEB},
+        }
 
     def status(self) -> Answer:
-        return said({"cloud": {"disabled": self.disabled, "source": "env" if self.disabled else "none"}}, 200, JSON)
+        return said(
+            {"cloud": {"disabled": self.disabled, "source": "env" if self.disabled else "none"}},
+            200,
+            JSON,
+        )
 
     def me(self) -> Answer:
         return self._unsigned() if self.account is None else said(self.account, 200, JSON)
@@ -48,14 +63,22 @@ class Service:
             return self._fetched(body.get("url"))
         if not isinstance(body.get("query"), str) or not body["query"]:
             return said({"error": "query is required"}, 400, JSON)
-        return said({"results": self.pages[: min(body.get("max_results") or 5, 10)] or None}, 200, JSON)
+        return said(
+            {"results": self.pages[: min(body.get("max_results") or 5, 10)] or None}, 200, JSON
+        )
 
     def _fetched(self, url: Any) -> Answer:
         page = next((page for page in self.pages if page["url"] == url), None)
         if page is None:
             return said({"error": "failed to fetch"}, 502, JSON)
         return said(
-            {"title": page["title"], "content": page["content"] * 3, "links": [other["url"] for other in self.pages[:2]]}, 200, JSON
+            {
+                "title": page["title"],
+                "content": page["content"] * 3,
+                "links": [other["url"] for other in self.pages[:2]],
+            },
+            200,
+            JSON,
         )
 
     def _unsigned(self) -> Answer:

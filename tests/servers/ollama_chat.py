@@ -1,6 +1,6 @@
-"""Ollama's native API, without picture models: chat, generate, embeddings and the management of models.
+"""Ollama's native API, without image models: chat, generate, embeddings and the management of models.
 
-server = OllamaChat()
+server = OllamaChatCodec()
 server.script = [Reply("hello", thinking="hm")]
 url = serve(server).url
 """
@@ -36,11 +36,32 @@ METHODS = {
     "/api/tags": ("GET", "HEAD"),
     "/api/ps": ("GET",),
     "/api/delete": ("DELETE",),
-    **dict.fromkeys(("/api/chat", "/api/generate", "/api/embed", "/api/embeddings", "/api/show"), ("POST",)),
+    **dict.fromkeys(
+        ("/api/chat", "/api/generate", "/api/embed", "/api/embeddings", "/api/show"), ("POST",)
+    ),
     **dict.fromkeys(("/api/pull", "/api/push", "/api/create", "/api/copy"), ("POST",)),
 }
-WHOLE = ("num_ctx", "num_predict", "top_k", "repeat_last_n", "seed", "num_keep", "num_batch", "num_gpu", "main_gpu", "num_thread")
-REAL = ("temperature", "top_p", "min_p", "typical_p", "repeat_penalty", "presence_penalty", "frequency_penalty")
+WHOLE = (
+    "num_ctx",
+    "num_predict",
+    "top_k",
+    "repeat_last_n",
+    "seed",
+    "num_keep",
+    "num_batch",
+    "num_gpu",
+    "main_gpu",
+    "num_thread",
+)
+REAL = (
+    "temperature",
+    "top_p",
+    "min_p",
+    "typical_p",
+    "repeat_penalty",
+    "presence_penalty",
+    "frequency_penalty",
+)
 CREATED = "2026-08-21T10:00:00.123456789Z"  # nanoseconds, which strict ISO parsers reject
 DETAILS = {
     "parent_model": "",
@@ -50,7 +71,10 @@ DETAILS = {
     "parameter_size": "3.2B",
     "quantization_level": "Q4_K_M",
 }
-LAYERS = tuple(("sha256:" + hashlib.sha256(name).hexdigest(), size) for name, size in ((b"weights", 2000), (b"template", 300)))
+LAYERS = tuple(
+    ("sha256:" + hashlib.sha256(name).hexdigest(), size)
+    for name, size in ((b"weights", 2000), (b"template", 300))
+)
 MISSING = "pull model manifest: file does not exist"
 
 
@@ -83,7 +107,10 @@ class OllamaChat(Gate):
 
     def __init__(self, models: Mapping[str, tuple[str, ...]] | None = None) -> None:
         super().__init__()
-        self.models = {_tagged(name): tuple(held) for name, held in (MODELS if models is None else models).items()}
+        self.models = {
+            _tagged(name): tuple(held)
+            for name, held in (MODELS if models is None else models).items()
+        }
         self.loaded: dict[str, int] = {}
         self.created: dict[str, dict[str, Any]] = {}
         self.blobs: dict[str, bytes] = {}
@@ -127,13 +154,28 @@ class OllamaChat(Gate):
         if path == "/api/version":
             return said({"version": "0.33.0"}, 200, JSON)
         if path == "/api/tags":
-            return said({"models": [self._row(name) | {"capabilities": list(held)} for name, held in self.models.items()]}, 200, JSON)
+            return said(
+                {
+                    "models": [
+                        self._row(name) | {"capabilities": list(held)}
+                        for name, held in self.models.items()
+                    ]
+                },
+                200,
+                JSON,
+            )
         if path == "/api/ps":
-            return said({"models": [self._running(name, size) for name, size in self.loaded.items()]}, 200, JSON)
+            return said(
+                {"models": [self._running(name, size) for name, size in self.loaded.items()]},
+                200,
+                JSON,
+            )
         body = _body(seen)
         self.seen.append(body)
         if path in self.service.methods:
-            return self.service.web(path.rsplit("/", 1)[-1], body, seen.headers.get("authorization", ""))
+            return self.service.web(
+                path.rsplit("/", 1)[-1], body, seen.headers.get("authorization", "")
+            )
         if path == "/api/chat":
             return self._chat(peer, body)
         if path == "/api/generate":
@@ -157,7 +199,9 @@ class OllamaChat(Gate):
 
     # Models
 
-    def _named(self, body: dict[str, Any], key: str = "model", missing: _Refused | None = None) -> str:
+    def _named(
+        self, body: dict[str, Any], key: str = "model", missing: _Refused | None = None
+    ) -> str:
         name = body.get(key) or (body.get("name") if key == "model" else None)
         if not isinstance(name, str) or not name:
             raise missing or _Refused(400, "model is required")
@@ -167,7 +211,14 @@ class OllamaChat(Gate):
 
     def _row(self, name: str) -> dict[str, Any]:
         digest = hashlib.sha256(name.encode()).hexdigest()
-        return {"name": name, "model": name, "modified_at": CREATED, "size": 2300, "digest": digest, "details": DETAILS}
+        return {
+            "name": name,
+            "model": name,
+            "modified_at": CREATED,
+            "size": 2300,
+            "digest": digest,
+            "details": DETAILS,
+        }
 
     def _running(self, name: str, context: int) -> dict[str, Any]:
         row = self._row(name)
@@ -176,7 +227,10 @@ class OllamaChat(Gate):
 
     def _shown(self, name: str) -> dict[str, Any]:
         made = self.created.get(name, {})
-        lines = [f"{key:30} {json.dumps(value)}" for key, value in made.get("parameters", {"temperature": 0.8}).items()]
+        lines = [
+            f"{key:30} {json.dumps(value)}"
+            for key, value in made.get("parameters", {"temperature": 0.8}).items()
+        ]
         return {
             "license": made.get("license", ""),
             "modelfile": f"FROM {name}",
@@ -185,7 +239,11 @@ class OllamaChat(Gate):
             "system": made.get("system", ""),
             "details": DETAILS,
             "messages": made.get("messages", []),
-            "model_info": {"general.architecture": "llama", "llama.context_length": 131072, "llama.embedding_length": 8},
+            "model_info": {
+                "general.architecture": "llama",
+                "llama.context_length": 131072,
+                "llama.embedding_length": 8,
+            },
             "capabilities": list(self.models[name]),
             "modified_at": CREATED,
         }
@@ -222,7 +280,12 @@ class OllamaChat(Gate):
             for digest, total in LAYERS:
                 layer = {"status": f"{kind}ing {digest[7:19]}", "digest": digest, "total": total}
                 frames += [layer, layer | {"completed": total // 2}, layer | {"completed": total}]
-            frames += [{"status": status} for status in (("verifying sha256 digest", "writing manifest") if kind == "pull" else ())]
+            frames += [
+                {"status": status}
+                for status in (
+                    ("verifying sha256 digest", "writing manifest") if kind == "pull" else ()
+                )
+            ]
             frames.append({"status": "success"})
             if self.pull == "error":
                 frames = [*frames[:3], {"error": MISSING}]
@@ -248,7 +311,11 @@ class OllamaChat(Gate):
             missing = f"open /models/blobs/{absent.replace(':', '-')}: no such file or directory"
             return [{"status": "parsing GGUF"}, {"error": missing}]
         self.models[name] = self.models[source] if source else ("completion",)
-        self.created[name] = {key: body[key] for key in ("template", "system", "license", "parameters", "messages") if body.get(key)}
+        self.created[name] = {
+            key: body[key]
+            for key in ("template", "system", "license", "parameters", "messages")
+            if body.get(key)
+        }
         first = "using existing layer" if source else "parsing GGUF"
         return [{"status": status} for status in (first, "writing manifest", "success")]
 
@@ -271,18 +338,20 @@ class OllamaChat(Gate):
             raise _Refused(400, f"registry.ollama.ai/library/{name} does not support tools")
         if not messages:
             return self._kept(name, body, {"message": {"role": "assistant", "content": ""}})
-        pictures = [data for message in messages for data in message["images"]]
-        said_last = next((message["content"] for message in reversed(messages) if message["role"] == "user"), "")
+        images = [data for message in messages for data in message["images"]]
+        said_last = next(
+            (message["content"] for message in reversed(messages) if message["role"] == "user"), ""
+        )
         # A result is answered with words, or the default rule would call its tool for ever.
         offered = [] if messages[-1]["role"] == "tool" else tools
-        return self._speak(peer, name, body, said_last, pictures, offered)
+        return self._speak(peer, name, body, said_last, images, offered)
 
     def _generate(self, peer: Peer, body: dict[str, Any]) -> Answer | None:
         name = self._named(body, missing=_Refused(404, "model '' not found"))
         prompt, suffix = _typed(body, "prompt", str, ""), _typed(body, "suffix", str, "")
         template, system = _typed(body, "template", str, ""), _typed(body, "system", str, "")
         context = _typed(body, "context", list, [])
-        pictures = [_base64(item) for item in _typed(body, "images", list, [])]
+        images = [_base64(item) for item in _typed(body, "images", list, [])]
         if _typed(body, "raw", bool, False) and (template or system or context):
             raise _Refused(400, "raw mode does not support template, system, or context")
         self._checked(name, body, "generate")
@@ -290,7 +359,7 @@ class OllamaChat(Gate):
             raise _Refused(400, f"registry.ollama.ai/library/{name} does not support insert")
         if not prompt:
             return self._kept(name, body, {"response": ""})
-        return self._speak(peer, name, body, prompt, pictures, None)
+        return self._speak(peer, name, body, prompt, images, None)
 
     def _checked(self, name: str, body: dict[str, Any], route_name: str) -> None:
         """What both routes refuse before a model is loaded."""
@@ -298,11 +367,17 @@ class OllamaChat(Gate):
         _typed(body, "stream", bool, True)
         think, form = body.get("think"), body.get("format")
         if isinstance(think, str) and think not in ("low", "medium", "high", "max"):
-            raise _Refused(400, f'invalid think value: "{think}" (must be "high", "medium", "low", "max", true, or false)')
+            raise _Refused(
+                400,
+                f'invalid think value: "{think}" (must be "high", "medium", "low", "max", true, or false)',
+            )
         if not isinstance(think, bool | str | None):
             raise _Refused(400, "think must be a boolean or string")
         if form not in (None, "", "json") and not isinstance(form, dict):
-            raise _Refused(500, f'invalid format: {json.dumps(form)}; expected "json" or a valid JSON Schema object')
+            raise _Refused(
+                500,
+                f'invalid format: {json.dumps(form)}; expected "json" or a valid JSON Schema object',
+            )
         if not 0 <= _typed(body, "top_logprobs", int, 0) <= 20:
             raise _Refused(400, "top_logprobs must be between 0 and 20")
         if "completion" not in self.models[name]:
@@ -319,7 +394,13 @@ class OllamaChat(Gate):
         unload = body.get("keep_alive") in (0, "0", "0s")
         self._load(name, body)
         reason = "unload" if unload else "load"
-        return said({"model": body["model"], "created_at": CREATED} | said_nothing | {"done": True, "done_reason": reason}, 200, JSON)
+        return said(
+            {"model": body["model"], "created_at": CREATED}
+            | said_nothing
+            | {"done": True, "done_reason": reason},
+            200,
+            JSON,
+        )
 
     def _load(self, name: str, body: dict[str, Any]) -> None:
         if body.get("keep_alive") in (0, "0", "0s"):
@@ -328,12 +409,22 @@ class OllamaChat(Gate):
             self.loaded[name] = (body.get("options") or {}).get("num_ctx", 4096)
 
     def _speak(
-        self, peer: Peer, name: str, body: dict[str, Any], words: str, pictures: list[bytes], tools: list[str] | None
+        self,
+        peer: Peer,
+        name: str,
+        body: dict[str, Any],
+        words: str,
+        images: list[bytes],
+        tools: list[str] | None,
     ) -> Answer | None:
         if "vision" not in self.models[name]:  # not seen, and not a word about it
-            words, pictures = "".join(f"[img-{number}]" for number in range(len(pictures))) + words, []
-        described = [_described(data) for data in pictures]
-        reply = self.script.pop(0) if self.script else self._default(name, body, words, described, tools or [])
+            words, images = "".join(f"[img-{number}]" for number in range(len(images))) + words, []
+        described = [_described(data) for data in images]
+        reply = (
+            self.script.pop(0)
+            if self.script
+            else self._default(name, body, words, described, tools or [])
+        )
         self._load(name, body)
         frames = list(self._frames(body["model"], reply, chat=tools is not None))
         if body.get("stream") is False:
@@ -348,7 +439,9 @@ class OllamaChat(Gate):
         peer.end()
         return STREAMED
 
-    def _default(self, name: str, body: dict[str, Any], words: str, pictures: list[str], tools: list[str]) -> Reply:
+    def _default(
+        self, name: str, body: dict[str, Any], words: str, images: list[str], tools: list[str]
+    ) -> Reply:
         thinks = "thinking" in self.models[name] and body.get("think") is not False
         thought = "I think about it." if thinks else ""
         called = next((tool for tool in tools if re.search(rf"\b{re.escape(tool)}\b", words)), None)
@@ -356,12 +449,18 @@ class OllamaChat(Gate):
             return Reply("", thought, [{"name": called, "arguments": _object_in(words)}])
         form = body.get("format")
         if form:
-            return Reply(json.dumps(_filled(form) if isinstance(form, dict) else {"text": words}), thought)
-        return Reply(" ".join(["I saw:", words, *pictures]), thought)
+            return Reply(
+                json.dumps(_filled(form) if isinstance(form, dict) else {"text": words}), thought
+            )
+        return Reply(" ".join(["I saw:", words, *images]), thought)
 
     def _frames(self, model: str, reply: Reply, chat: bool) -> Iterator[dict[str, Any]]:
         def frame(words: str, done: bool = False, **more: Any) -> dict[str, Any]:
-            held = {"message": {"role": "assistant", "content": words} | more} if chat else {"response": words} | more
+            held = (
+                {"message": {"role": "assistant", "content": words} | more}
+                if chat
+                else {"response": words} | more
+            )
             return {"model": model, "created_at": CREATED} | held | {"done": done}
 
         yield from (frame("", thinking=piece) for piece in _pieces(reply.thinking))
@@ -372,17 +471,32 @@ class OllamaChat(Gate):
             yield {"error": reply.error}
         if reply.error or reply.cut:
             return
-        counts = {"prompt_eval_count": 7, "prompt_eval_duration": 10_000_000, "eval_count": 5, "eval_duration": 50_000_000}
+        counts = {
+            "prompt_eval_count": 7,
+            "prompt_eval_duration": 10_000_000,
+            "eval_count": 5,
+            "eval_duration": 50_000_000,
+        }
         last = frame("", True) | ({"done_reason": reply.done_reason} if reply.done_reason else {})
         last |= {} if chat else {"context": [1, 2, 3]}
-        yield last | ({"total_duration": 90_000_000, "load_duration": 20_000_000} | counts if self.metrics else {})
+        yield last | (
+            {"total_duration": 90_000_000, "load_duration": 20_000_000} | counts
+            if self.metrics
+            else {}
+        )
 
     def _call(self, index: int, call: dict[str, Any]) -> dict[str, Any]:
         if "function" in call:
             return call
         self._calls += 1
         shown = {"id": f"call_{self._calls:08d}"} if self.ids else {}
-        return shown | {"function": {"index": index, "name": call["name"], "arguments": call.get("arguments", {})}}
+        return shown | {
+            "function": {
+                "index": index,
+                "name": call["name"],
+                "arguments": call.get("arguments", {}),
+            }
+        }
 
     def _embed(self, body: dict[str, Any], old: bool) -> Answer:
         name = self._named(body)
@@ -394,13 +508,19 @@ class OllamaChat(Gate):
         if "embedding" not in self.models[name]:
             raise _Refused(400, "this model does not support embeddings")
         self._load(name, body)
-        if body.get("truncate") is False and any(len(item.split()) > self.loaded.get(name, 4096) for item in texts):
+        if body.get("truncate") is False and any(
+            len(item.split()) > self.loaded.get(name, 4096) for item in texts
+        ):
             raise _Refused(400, "the input length exceeds the context length")
         vectors = [_vector(item, _typed(body, "dimensions", int, 0) or 8) for item in texts]
         if old:
             return said({"embedding": vectors[0] if vectors else []}, 200, JSON)
         counts = {"prompt_eval_count": sum(len(item.split()) for item in texts)}
-        shown = {"total_duration": 9_000_000, "load_duration": 2_000_000} | counts if self.metrics else {}
+        shown = (
+            {"total_duration": 9_000_000, "load_duration": 2_000_000} | counts
+            if self.metrics
+            else {}
+        )
         return said({"model": body["model"], "embeddings": vectors} | shown, 200, JSON)
 
 
@@ -431,7 +551,9 @@ def _typed(body: dict[str, Any], name: str, kind: type, default: Any) -> Any:
     if found is None:
         return default
     if not isinstance(found, kind) or (kind is int and isinstance(found, bool)):
-        raise _Refused(400, f"json: cannot unmarshal {type(found).__name__} into Go struct field .{name}")
+        raise _Refused(
+            400, f"json: cannot unmarshal {type(found).__name__} into Go struct field .{name}"
+        )
     return found
 
 
@@ -439,9 +561,15 @@ def _options(body: dict[str, Any]) -> None:
     """A wrong type is found when the model is about to be loaded: a 500."""
     for name, value in _typed(body, "options", dict, {}).items():
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        if (name in WHOLE and not (number and value == int(value))) or (name in REAL and not number):
-            raise _Refused(500, f'option "{name}" must be of type {"integer" if name in WHOLE else "float32"}')
-        if name == "stop" and not (isinstance(value, list) and all(isinstance(item, str) for item in value)):
+        if (name in WHOLE and not (number and value == int(value))) or (
+            name in REAL and not number
+        ):
+            raise _Refused(
+                500, f'option "{name}" must be of type {"integer" if name in WHOLE else "float32"}'
+            )
+        if name == "stop" and not (
+            isinstance(value, list) and all(isinstance(item, str) for item in value)
+        ):
             raise _Refused(500, 'option "stop" must be of type array')
         if name == "use_mmap" and not isinstance(value, bool):
             raise _Refused(500, 'option "use_mmap" must be of type boolean')
@@ -450,7 +578,9 @@ def _options(body: dict[str, Any]) -> None:
 def _message(item: Any) -> dict[str, Any]:
     if not isinstance(item, dict):
         raise _Refused(400, "json: cannot unmarshal into Go struct field ChatRequest.messages")
-    role = _typed(item, "role", str, "")  # any word will do; what becomes of it is the template's business
+    role = _typed(
+        item, "role", str, ""
+    )  # any word will do; what becomes of it is the template's business
     for call in _typed(item, "tool_calls", list, []):
         _typed(_typed(call, "function", dict, {}), "arguments", dict, {})
     for name in ("thinking", "tool_name", "tool_call_id"):
@@ -504,7 +634,9 @@ def _filled(schema: Any) -> Any:
         return {name: _filled(held) for name, held in schema["properties"].items()}
     if schema.get("type") == "array":
         return [_filled(schema.get("items", {}))]
-    return {"string": "text", "integer": 1, "number": 1.5, "boolean": True, "object": {}}.get(str(schema.get("type")))
+    return {"string": "text", "integer": 1, "number": 1.5, "boolean": True, "object": {}}.get(
+        str(schema.get("type"))
+    )
 
 
 def _pieces(words: str) -> list[str]:
@@ -521,7 +653,11 @@ def _joined(frames: list[dict[str, Any]]) -> dict[str, Any]:
     """The frames of a stream as the one object of `stream: false`."""
     chat = "message" in frames[-1]
     pieces = [frame["message"] if chat else frame for frame in frames]
-    held: dict[str, Any] = {"content" if chat else "response": "".join(piece["content" if chat else "response"] for piece in pieces)}
+    held: dict[str, Any] = {
+        "content" if chat else "response": "".join(
+            piece["content" if chat else "response"] for piece in pieces
+        )
+    }
     if thought := "".join(piece.get("thinking", "") for piece in pieces):
         held["thinking"] = thought
     if calls := [call for piece in pieces for call in piece.get("tool_calls", [])]:

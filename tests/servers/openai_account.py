@@ -101,7 +101,9 @@ class Wish:
         """A call of each tool that the text names, with the JSON objects in the text in turn; a forced one if none is named."""
         if not self.tools or self.choice == "none" or (self.answered and self.choice == "auto"):
             return []
-        named = [name for name in self.tools if re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", text)]
+        named = [
+            name for name in self.tools if re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", text)
+        ]
         if self.choice != "auto":
             named = [self.choice] if self.choice in self.tools else named or self.tools[:1]
         found = objects(text) or [{}]
@@ -163,9 +165,16 @@ class Speech(Gate):
         path, _ = route(seen)
         kind, _, given = seen.headers.get("authorization", "").partition(" ")
         if kind != "Bearer" or given != self.key:
-            raise Refused("Incorrect API key provided." if given else "You didn't provide an API key.", "invalid_api_key", status=401)
+            raise Refused(
+                "Incorrect API key provided." if given else "You didn't provide an API key.",
+                "invalid_api_key",
+                status=401,
+            )
         if seen.method == "GET" and path == "/v1/models":
-            listed = [{"id": name, "object": "model", "created": CREATED, "owned_by": "openai"} for name in self.models]
+            listed = [
+                {"id": name, "object": "model", "created": CREATED, "owned_by": "openai"}
+                for name in self.models
+            ]
             return {"object": "list", "data": listed}
         if seen.method != "POST" or path != self.path:
             return self.other(seen.method, path)
@@ -184,8 +193,18 @@ class Speech(Gate):
             failure = self.failures.pop(0) if self.failures else None
         if failure is not None:
             headers |= failure[2] if len(failure) > 2 else {}
-            kinds = {"rate_limit_exceeded": "requests", "insufficient_quota": "insufficient_quota", "server_error": "server_error"}
-            raise Refused(f"This is a {failure[1]}.", failure[1], None, failure[0], kinds.get(failure[1], "invalid_request_error"))
+            kinds = {
+                "rate_limit_exceeded": "requests",
+                "insufficient_quota": "insufficient_quota",
+                "server_error": "server_error",
+            }
+            raise Refused(
+                f"This is a {failure[1]}.",
+                failure[1],
+                None,
+                failure[0],
+                kinds.get(failure[1], "invalid_request_error"),
+            )
         return self.answer(peer, body, headers)
 
     def other(self, method: str, path: str) -> Json:
@@ -237,4 +256,7 @@ def sliced(text: str, size: int = 7) -> list[str]:
 def count(items: list[Json], kind: str | None = None) -> int:
     """The tokens of these items, a word a token."""
     texts = [item for item in items if kind is None or item["type"] == kind]
-    return sum(len(str(item.get("text") or item.get("refusal") or item.get("arguments", "")).split()) for item in texts)
+    return sum(
+        len(str(item.get("text") or item.get("refusal") or item.get("arguments", "")).split())
+        for item in texts
+    )

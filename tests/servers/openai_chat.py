@@ -1,6 +1,6 @@
 """OpenAI's chat completions, as `openai-chat.md` describes them: strict about every message, whole and streamed.
 
-server = OpenAIChat()
+server = OpenAIChatCodec()
 url = serve(server).url + "/v1"      # the key is "k"
 server.script = [Turn([says("Hi")]), Turn([calls("look", {"at": "a fox"})])]
 ...
@@ -38,7 +38,11 @@ class OpenAIChat(Speech):
     def answer(self, peer: Peer, body: Json, headers: dict[str, str]) -> Json | None:
         request = Request(self, body)
         turn = self.turn(request.wish)
-        about = {"id": self.named("chatcmpl"), "created": CREATED, "model": f"{body['model']}-2026-08-01"}
+        about = {
+            "id": self.named("chatcmpl"),
+            "created": CREATED,
+            "model": f"{body['model']}-2026-08-01",
+        }
         about |= {"service_tier": "default", "system_fingerprint": "fp_1"}
         made = [self._message(turn) for _ in range(body.get("n", 1))]
         if body.get("stream"):
@@ -49,15 +53,27 @@ class OpenAIChat(Speech):
             return None
         self.waited(peer)
         choices = [
-            {"index": index, "message": message, "logprobs": None, "finish_reason": _reason(turn, message)}
+            {
+                "index": index,
+                "message": message,
+                "logprobs": None,
+                "finish_reason": _reason(turn, message),
+            }
             for index, message in enumerate(made)
         ]
-        return {"object": "chat.completion", **about, "choices": choices, "usage": _usage(request, turn)}
+        return {
+            "object": "chat.completion",
+            **about,
+            "choices": choices,
+            "usage": _usage(request, turn),
+        }
 
     def _message(self, turn: Turn) -> Json:
         """The message of a turn. What was thought is not shown here."""
         said = "".join(item.get("text", "") for item in turn.items if item["type"] == "message")
-        refused = "".join(item.get("refusal", "") for item in turn.items if item["type"] == "message")
+        refused = "".join(
+            item.get("refusal", "") for item in turn.items if item["type"] == "message"
+        )
         made = [
             {
                 "id": item.get("id") or f"call_{self.number():019d}",
@@ -69,11 +85,18 @@ class OpenAIChat(Speech):
         ]
         content = None if (made or refused) and not said else said
         called = {"tool_calls": made} if made else {}
-        return {"role": "assistant", "content": content, "refusal": refused or None, "annotations": []} | called
+        return {
+            "role": "assistant",
+            "content": content,
+            "refusal": refused or None,
+            "annotations": [],
+        } | called
 
     # Streams
 
-    def _events(self, peer: Peer, request: Request, turn: Turn, about: Json, made: list[Json]) -> Iterator[bytes]:
+    def _events(
+        self, peer: Peer, request: Request, turn: Turn, about: Json, made: list[Json]
+    ) -> Iterator[bytes]:
         options = request.body.get("stream_options", {})
         counted = options.get("include_usage", False)
         more: Json = {"usage": None} if counted else {}
@@ -87,7 +110,11 @@ class OpenAIChat(Speech):
 
         pending = [_deltas(message) for message in made]
         for index, message in enumerate(made):
-            first = next(pending[index]) if self.opening and message["content"] is None and "tool_calls" in message else {"content": ""}
+            first = (
+                next(pending[index])
+                if self.opening and message["content"] is None and "tool_calls" in message
+                else {"content": ""}
+            )
             yield chunk(index, {"role": "assistant", "refusal": None} | first)
         self.waited(peer)
         told = 0
@@ -111,7 +138,16 @@ class OpenAIChat(Speech):
             raise Left
         if self.break_stream == "error":
             message = "The server had an error while processing your request. Sorry about that!"
-            yield _event({"error": {"message": message, "type": "server_error", "param": None, "code": "server_error"}})
+            yield _event(
+                {
+                    "error": {
+                        "message": message,
+                        "type": "server_error",
+                        "param": None,
+                        "code": "server_error",
+                    }
+                }
+            )
 
 
 def _event(document: Any) -> bytes:
@@ -125,20 +161,39 @@ def _deltas(message: Json) -> Iterator[Json]:
             yield {name: piece}
     for index, call in enumerate(message.get("tool_calls", [])):
         function = call["function"]
-        opening = {"index": index, "id": call["id"], "type": "function", "function": {"name": function["name"], "arguments": ""}}
+        opening = {
+            "index": index,
+            "id": call["id"],
+            "type": "function",
+            "function": {"name": function["name"], "arguments": ""},
+        }
         yield {"tool_calls": [opening]}
         for piece in sliced(function["arguments"]):
             yield {"tool_calls": [{"index": index, "function": {"arguments": piece}}]}
 
 
 def _reason(turn: Turn, message: Json) -> str:
-    return "tool_calls" if message.get("tool_calls") and turn.finish is None else REASONS[turn.finish]
+    return (
+        "tool_calls" if message.get("tool_calls") and turn.finish is None else REASONS[turn.finish]
+    )
 
 
 def _usage(request: Request, turn: Turn) -> Json:
     """Counts a test can foretell, a word a token; cached and reasoning tokens are included in the others."""
     made, thought = max(1, count(turn.items)), count(turn.items, "reasoning")
-    counts: Json = {"prompt_tokens": request.wish.tokens, "completion_tokens": made, "total_tokens": request.wish.tokens + made}
-    written = {"reasoning_tokens": thought, "audio_tokens": 0, "accepted_prediction_tokens": 0, "rejected_prediction_tokens": 0}
-    counts |= {"prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0}, "completion_tokens_details": written}
+    counts: Json = {
+        "prompt_tokens": request.wish.tokens,
+        "completion_tokens": made,
+        "total_tokens": request.wish.tokens + made,
+    }
+    written = {
+        "reasoning_tokens": thought,
+        "audio_tokens": 0,
+        "accepted_prediction_tokens": 0,
+        "rejected_prediction_tokens": 0,
+    }
+    counts |= {
+        "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0},
+        "completion_tokens_details": written,
+    }
     return counts | turn.usage

@@ -19,7 +19,7 @@ from tests.servers.openai_shapes import (
     invalid,
     not_supported,
     read_file,
-    read_picture,
+    read_image,
     unsupported,
 )
 
@@ -55,7 +55,15 @@ FIELDS: Json = {
     "safety_identifier": str,
     "user": str,
 }
-NOT_HERE = ("logprobs", "top_logprobs", "modalities", "audio", "web_search_options", "prediction", "moderation")  # for other models
+NOT_HERE = (
+    "logprobs",
+    "top_logprobs",
+    "modalities",
+    "audio",
+    "web_search_options",
+    "prediction",
+    "moderation",
+)  # for other models
 SAMPLING = ("temperature", "top_p", "frequency_penalty", "presence_penalty", "stop", "logit_bias")
 _ASKED: Json = {"role!": str, "content!": ANY, "name": str}
 MESSAGES: dict[str, Json] = {
@@ -82,12 +90,22 @@ PARTS: dict[str, Json] = {
     "file": {"type!": str, "file!": {"filename": str, "file_data": str, "file_id": str}},
 }
 WHERE = {"user": ("text", "image_url", "input_audio", "file"), "assistant": ("text", "refusal")}
-CALL: Json = {"id!": Text(40), "type!": ("function",), "function!": {"name!": str, "arguments!": str}}
-TOOL: Json = {"type!": ("function",), "function!": {"name!": str, "description": str, "parameters": dict, "strict": bool}}
+CALL: Json = {
+    "id!": Text(40),
+    "type!": ("function",),
+    "function!": {"name!": str, "arguments!": str},
+}
+TOOL: Json = {
+    "type!": ("function",),
+    "function!": {"name!": str, "description": str, "parameters": dict, "strict": bool},
+}
 FORMATS: dict[str, Json] = {
     "text": {"type!": str},
     "json_object": {"type!": str},
-    "json_schema": {"type!": str, "json_schema!": {"name!": str, "description": str, "schema!": dict, "strict": bool}},
+    "json_schema": {
+        "type!": str,
+        "json_schema!": {"name!": str, "description": str, "schema!": dict, "strict": bool},
+    },
 }
 
 
@@ -125,7 +143,11 @@ class Request:
         if "max_tokens" in body and self.model.efforts:
             raise unsupported("max_tokens", " Use 'max_completion_tokens' instead.")
         if "max_tokens" in body and "max_completion_tokens" in body:
-            raise invalid("Setting 'max_tokens' and 'max_completion_tokens' at the same time is not supported.", "max_tokens", None)
+            raise invalid(
+                "Setting 'max_tokens' and 'max_completion_tokens' at the same time is not supported.",
+                "max_tokens",
+                None,
+            )
         for name in SAMPLING:
             if name in body and wish.reasons:
                 raise unsupported(name)
@@ -133,7 +155,11 @@ class Request:
         check(stop, str if isinstance(stop, str) else [str], "stop")
         wish.stops = [stop] if isinstance(stop, str) else stop
         if len(wish.stops) > 4:
-            raise Refused("Invalid 'stop': array too long. Expected at most 4 texts.", "array_above_max_length", "stop")
+            raise Refused(
+                "Invalid 'stop': array too long. Expected at most 4 texts.",
+                "array_above_max_length",
+                "stop",
+            )
         wish.most = body.get("max_completion_tokens", body.get("max_tokens"))
 
     def _tools(self) -> None:
@@ -145,13 +171,25 @@ class Request:
             check(tool, TOOL, path)
             function = tool["function"]
             check_name(function["name"], f"{path}.function.name")
-            schema = function.get("parameters", {"type": "object", "properties": {}, "additionalProperties": False})
+            schema = function.get(
+                "parameters", {"type": "object", "properties": {}, "additionalProperties": False}
+            )
             whose = f"function '{function['name']}'"
-            check_schema(schema, function.get("strict", False), whose, f"{path}.function.parameters", "invalid_function_parameters")
+            check_schema(
+                schema,
+                function.get("strict", False),
+                whose,
+                f"{path}.function.parameters",
+                "invalid_function_parameters",
+            )
             wish.tools.append(function["name"])
         for name in ("tool_choice", "parallel_tool_calls"):
             if name in body and not wish.tools:
-                raise invalid(f"Invalid value for '{name}': '{name}' is only allowed when 'tools' are specified.", name, None)
+                raise invalid(
+                    f"Invalid value for '{name}': '{name}' is only allowed when 'tools' are specified.",
+                    name,
+                    None,
+                )
         wish.parallel = body.get("parallel_tool_calls", True)
         wish.choice = self._choice(body.get("tool_choice", "auto"))
 
@@ -162,7 +200,10 @@ class Request:
         check(choice, dict, "tool_choice")
         check(choice.get("type"), ("function", "allowed_tools"), "tool_choice.type")
         if choice["type"] == "allowed_tools":
-            allowed = {"mode!": ("auto", "required"), "tools!": [{"type!": ("function",), "function!": {"name!": str}}]}
+            allowed = {
+                "mode!": ("auto", "required"),
+                "tools!": [{"type!": ("function",), "function!": {"name!": str}}],
+            }
             check(choice, {"type!": str, "allowed_tools!": allowed}, "tool_choice")
             named = [tool["function"]["name"] for tool in choice["allowed_tools"]["tools"]]
         else:
@@ -201,7 +242,9 @@ class Request:
                 self._show(shown)
             elif role == "tool":
                 self.wish.answered = True
-                self.wish.sights.append(f"result {message['tool_call_id']}: {''.join(text for _, text in shown)}".rstrip())
+                self.wish.sights.append(
+                    f"result {message['tool_call_id']}: {''.join(text for _, text in shown)}".rstrip()
+                )
 
     def _show(self, shown: list[tuple[str, str]]) -> None:
         self.wish.said += [text for kind, text in shown if kind == "text"]
@@ -212,41 +255,64 @@ class Request:
         content = message.get("content")
         if content is None and role == "assistant":
             if not message.get("tool_calls") and not message.get("refusal"):
-                raise invalid(f"Invalid value for 'content': expected a string, got null: '{path}.content'.", f"{path}.content", None)
+                raise invalid(
+                    f"Invalid value for 'content': expected a string, got null: '{path}.content'.",
+                    f"{path}.content",
+                    None,
+                )
             return []
         if isinstance(content, str):
             return [("text", content)]
         check(content, list, f"{path}.content")
         check_filled(content, f"{path}.content")
-        return [self._part(part, role, path, f"{path}.content[{index}]") for index, part in enumerate(content)]
+        return [
+            self._part(part, role, path, f"{path}.content[{index}]")
+            for index, part in enumerate(content)
+        ]
 
     def _part(self, part: Any, role: str, message: str, path: str) -> tuple[str, str]:
         check(part, dict, path)
         kind = part.get("type")
         if kind not in (legal := WHERE.get(role, ("text",))):
             # "reported against messages[N] as if only text and image_url existed"
-            raise not_supported(kind, ("text", "image_url") if role == "user" else legal, message if role == "user" else f"{path}.type")
+            raise not_supported(
+                kind,
+                ("text", "image_url") if role == "user" else legal,
+                message if role == "user" else f"{path}.type",
+            )
         check(part, PARTS[kind], path)
         held = part[kind]
         if kind == "image_url":
-            return kind, read_picture(held["url"], f"{path}.image_url.url")
+            return kind, read_image(held["url"], f"{path}.image_url.url")
         if kind == "file":
             return kind, self._file(held, f"{path}.file")
         if kind == "input_audio":
             try:
-                return kind, f"{held['format']} of {len(b64decode(held['data'], validate=True))} bytes"
+                return (
+                    kind,
+                    f"{held['format']} of {len(b64decode(held['data'], validate=True))} bytes",
+                )
             except ValueError:
-                raise invalid(f"Invalid '{path}.input_audio.data'. The value is no base64.", f"{path}.input_audio.data") from None
+                raise invalid(
+                    f"Invalid '{path}.input_audio.data'. The value is no base64.",
+                    f"{path}.input_audio.data",
+                ) from None
         return kind, str(held)
 
     def _file(self, held: Json, path: str) -> str:
         if "file_id" in held:
             if held["file_id"] not in self.account.files:
-                raise invalid(f"No such File object: {held['file_id']}", f"{path}.file_id", None, 404)
+                raise invalid(
+                    f"No such File object: {held['file_id']}", f"{path}.file_id", None, 404
+                )
             return f"file of {len(self.account.files[held['file_id']])} bytes"
         for name in ("filename", "file_data"):
             if name not in held:
-                raise Refused(f"Missing required parameter: '{path}.{name}'.", "missing_required_parameter", f"{path}.{name}")
+                raise Refused(
+                    f"Missing required parameter: '{path}.{name}'.",
+                    "missing_required_parameter",
+                    f"{path}.{name}",
+                )
         return f"{held['filename']}: {read_file(held['file_data'], ('application/pdf',), f'{path}.file_data')}"
 
     def _said(self, message: Json, path: str) -> None:
@@ -272,7 +338,9 @@ class Request:
                 raise invalid(f"{said} {missing}", f"messages.[{index}].role", None)
             waiting = [call["id"] for call in message.get("tool_calls") or []]
             if len(set(waiting)) < len(waiting):
-                raise invalid("Duplicate value for 'tool_call_id'.", f"messages.[{index}].tool_calls", None)
+                raise invalid(
+                    "Duplicate value for 'tool_call_id'.", f"messages.[{index}].tool_calls", None
+                )
 
     def _format(self) -> None:
         wanted = self.body.get("response_format", {"type": "text"})
@@ -286,5 +354,11 @@ class Request:
         if wanted["type"] == "json_schema":
             held = wanted["json_schema"]
             check_name(held["name"], "response_format.json_schema.name")
-            check_schema(held["schema"], held.get("strict", False), f"response_format '{held['name']}'", "response_format", None)
+            check_schema(
+                held["schema"],
+                held.get("strict", False),
+                f"response_format '{held['name']}'",
+                "response_format",
+                None,
+            )
             self.wish.schema = held["schema"]

@@ -1,10 +1,10 @@
 """OpenAI's image routes, as `openai-images.md` describes them: each family of models has its own legal parameters, and all else is a 400.
 
-server = OpenAIImages()
+server = OpenAIImagesCodec()
 url = serve(server).url + "/v1"      # the key is "k"
 ...
 assert server.jobs[-1]["size"] == "1024x1024"
-assert picture_colour == colour({"model": "gpt-image-1.5", "prompt": "a red fox"})
+assert image_color == color({"model": "gpt-image-1.5", "prompt": "a red fox"})
 """
 
 from __future__ import annotations
@@ -19,7 +19,16 @@ from typing import Any
 
 from PIL import Image
 
-from tests.servers.hashed_images import Colour, b64, decoded, encoded, fingerprint, hashed, plain, repainted
+from tests.servers.hashed_images import (
+    Color,
+    b64,
+    decoded,
+    encoded,
+    fingerprint,
+    hashed,
+    plain,
+    repainted,
+)
 from tests.servers.http_helpers import STREAMED, Answer, Gate, Part, form, route, said
 from tests.support.loopback import Peer, Seen
 
@@ -58,7 +67,9 @@ _URLS: dict[str, Sequence[str]] = {"response_format": ("url", "b64_json")}
 _GPT = Family(32000, ("auto", *GPT_SIZES), values=_GPT_VALUES | _FIDELITY, other=_GPT_OTHER)
 _GPT_2 = replace(_GPT, free_sizes=True)
 FAMILIES: dict[str, Family] = {
-    "dall-e-2": Family(1000, ("256x256", "512x512", "1024x1024"), values={"quality": ("standard",)} | _URLS),
+    "dall-e-2": Family(
+        1000, ("256x256", "512x512", "1024x1024"), values={"quality": ("standard",)} | _URLS
+    ),
     "dall-e-3": Family(
         4000,
         ("1024x1024", "1792x1024", "1024x1792"),
@@ -76,10 +87,10 @@ ALWAYS = frozenset({"prompt", "model", "n", "size", "user"})
 NUMBERS = {"n": (1, 10), "partial_images": (0, 3), "output_compression": (0, 100)}
 
 
-def colour(settings: Mapping[str, Any], index: int = 0, partial: int | None = None) -> Colour:
-    """The colour of picture `index` of these settings, or of its partial picture; "auto" and what is left out have the model's default.
+def color(settings: Mapping[str, Any], index: int = 0, partial: int | None = None) -> Color:
+    """The color of image `index` of these settings, or of its partial image; "auto" and what is left out have the model's default.
 
-    `images` are `fingerprint()`s of the uploads. The centre of a transparent picture has this colour, all of any other one, but for what a
+    `images` are `fingerprint()`s of the uploads. The centre of a transparent image has this color, all of any other one, but for what a
     mask keeps.
     """
     dalle = str(settings.get("model", "")).startswith("dall-e")
@@ -116,7 +127,9 @@ class Refused(Exception):
 
 def _value(name: str, value: Any, legal: Iterable[str]) -> Refused:
     shown = ", ".join(f"'{item}'" for item in legal)
-    return Refused(f"Invalid value: '{value}'. Supported values are: {shown}.", "invalid_value", name)
+    return Refused(
+        f"Invalid value: '{value}'. Supported values are: {shown}.", "invalid_value", name
+    )
 
 
 @dataclass
@@ -134,11 +147,11 @@ class _Order:
 
 
 class OpenAIImages(Gate):
-    """A handler for `serve()`. `jobs` lists the settings of every request that was found legal, `downloads` the requests for `url` pictures.
+    """A handler for `serve()`. `jobs` lists the settings of every request that was found legal, `downloads` the requests for `url` images.
 
     Knobs: `families` (model id to Family; add ids as you like), `files` (id to bytes, for `file_id`), `refused_words` and `refused_midway`
     (prompts with such a word are refused at once, or amid a stream), `failures` (a list of (status, code): each next request takes one),
-    `partials` (at most so many partial pictures), `ignore_stream`, `cut_stream` (no completed event), `sentinel` ([DONE] at the end),
+    `partials` (at most so many partial images), `ignore_stream`, `cut_stream` (no completed event), `sentinel` ([DONE] at the end),
     `without` (keys left out of answers, as "usage" or "data"), `empty_data`, `hold()`/`release()` (the answer, or a stream's last event),
     `cancelled` (how many clients left while held).
     """
@@ -160,7 +173,7 @@ class OpenAIImages(Gate):
         self._numbers = 0
 
     def expire_urls(self) -> None:
-        """An hour passes: the `url` pictures are gone."""
+        """An hour passes: the `url` images are gone."""
         self._urls.clear()
 
     # HTTP
@@ -192,7 +205,10 @@ class OpenAIImages(Gate):
             message = "Incorrect API key provided." if given else "You didn't provide an API key."
             raise Refused(message, "invalid_api_key", status=401)
         if seen.method == "GET" and path == "/v1/models":
-            listed = [{"id": name, "object": "model", "created": 1, "owned_by": "openai"} for name in self.families]
+            listed = [
+                {"id": name, "object": "model", "created": 1, "owned_by": "openai"}
+                for name in self.families
+            ]
             return said({"object": "list", "data": listed})
         if seen.method != "POST" or path not in ("/v1/images/generations", "/v1/images/edits"):
             raise Refused(f"Invalid URL ({seen.method} {path})", None, status=404)
@@ -209,16 +225,26 @@ class OpenAIImages(Gate):
         return said(self._whole(peer, order))
 
     def _failure(self, status: int, code: str) -> Refused:
-        kinds = {"server_error": "server_error", "insufficient_quota": "insufficient_quota", "rate_limit_exceeded": "requests"}
-        return Refused(f"This is a {code}.", code, None, status, kinds.get(code, "invalid_request_error"))
+        kinds = {
+            "server_error": "server_error",
+            "insufficient_quota": "insufficient_quota",
+            "rate_limit_exceeded": "requests",
+        }
+        return Refused(
+            f"This is a {code}.", code, None, status, kinds.get(code, "invalid_request_error")
+        )
 
     def _download(self, seen: Seen, path: str) -> Answer:
-        """The host of the pictures is another one: it wants no key, and refuses who brings one."""
+        """The host of the images is another one: it wants no key, and refuses who brings one."""
         self.downloads.append(seen)
         if "authorization" in seen.headers:
             return Answer(403, b"AuthenticationFailed", "application/xml")
         data = self._urls.get(path)
-        return Answer(200, data, "image/png") if data is not None else Answer(404, b"BlobNotFound", "application/xml")
+        return (
+            Answer(200, data, "image/png")
+            if data is not None
+            else Answer(404, b"BlobNotFound", "application/xml")
+        )
 
     # Legality
 
@@ -242,20 +268,32 @@ class OpenAIImages(Gate):
         """The model's family. Without a model: dall-e-2, unless a parameter of gpt-image is there; gpt-image-1.5 for edits."""
         name = body.get("model")
         if name is None:
-            gpt = any(parameter in body for parameter in _GPT_OTHER | {"background", "moderation", "output_format"})
+            gpt = any(
+                parameter in body
+                for parameter in _GPT_OTHER | {"background", "moderation", "output_format"}
+            )
             name = "gpt-image-1.5" if edit else "gpt-image-1" if gpt else "dall-e-2"
         if not isinstance(name, str):
             raise Refused("Invalid type for 'model': expected a string.", "invalid_type", "model")
         if name not in self.families:
-            raise Refused(f"The model '{name}' does not exist or you do not have access to it.", "model_not_found", "model", 404)
+            raise Refused(
+                f"The model '{name}' does not exist or you do not have access to it.",
+                "model_not_found",
+                "model",
+                404,
+            )
         return name, self.families[name]
 
-    def _checked(self, body: Mapping[str, Any], path: str, images: set[str], multipart: bool = False) -> _Order:
-        """The settings of a request, checked by the table. `images` names the fields that hold pictures."""
+    def _checked(
+        self, body: Mapping[str, Any], path: str, images: set[str], multipart: bool = False
+    ) -> _Order:
+        """The settings of a request, checked by the table. `images` names the fields that hold images."""
         edit = path == "/v1/images/edits"
         model, family = self._family(body, edit)
         if edit and not family.edits:
-            raise _value("model", model, [name for name, other in self.families.items() if other.edits])
+            raise _value(
+                "model", model, [name for name, other in self.families.items() if other.edits]
+            )
         allowed = ALWAYS | family.other | set(family.values) | images
         allowed -= {"input_fidelity"} if not edit else set()
         allowed -= {"moderation"} if edit and multipart else set()
@@ -264,7 +302,9 @@ class OpenAIImages(Gate):
                 raise Refused(f"Unknown parameter: '{name}'.", "unknown_parameter", name)
         given = {name: value for name, value in body.items() if value is not None}
         if not given.get("prompt"):
-            raise Refused("Missing required parameter: 'prompt'.", "missing_required_parameter", "prompt")
+            raise Refused(
+                "Missing required parameter: 'prompt'.", "missing_required_parameter", "prompt"
+            )
         self._check_types(given)
         if len(given["prompt"]) > family.longest:
             message = f"Invalid 'prompt': string too long. Expected a string with maximum length {family.longest}."
@@ -272,26 +312,54 @@ class OpenAIImages(Gate):
         for name, legal in family.values.items():
             if name in given and given[name] not in legal:
                 raise _value(name, given[name], legal)
-        if "size" in given and given["size"] not in family.sizes and not (family.free_sizes and _free_size(given["size"])):
+        if (
+            "size" in given
+            and given["size"] not in family.sizes
+            and not (family.free_sizes and _free_size(given["size"]))
+        ):
             raise _value("size", given["size"], family.sizes)
         for name, (least, most) in NUMBERS.items():
             most = family.most if name == "n" else most
             if name in given and not least <= given[name] <= most:
                 raise Refused(
-                    f"Invalid '{name}': expected a value between {least} and {most}, but got {given[name]}.", "invalid_value", name
+                    f"Invalid '{name}': expected a value between {least} and {most}, but got {given[name]}.",
+                    "invalid_value",
+                    name,
                 )
         self._check_formats(given)
-        defaults = {"n": 1, "size": "1024x1024", "stream": False, "partial_images": 0, "output_format": "png"}
-        return _Order({"route": path, "model": model} | defaults | given | {"model": model, "images": [], "mask": None}, family)
+        defaults = {
+            "n": 1,
+            "size": "1024x1024",
+            "stream": False,
+            "partial_images": 0,
+            "output_format": "png",
+        }
+        return _Order(
+            {"route": path, "model": model}
+            | defaults
+            | given
+            | {"model": model, "images": [], "mask": None},
+            family,
+        )
 
     def _check_types(self, given: Mapping[str, Any]) -> None:
         for name, value in given.items():
             if name in NUMBERS and type(value) is not int:
-                raise Refused(f"Invalid type for '{name}': expected an integer.", "invalid_type", name)
+                raise Refused(
+                    f"Invalid type for '{name}': expected an integer.", "invalid_type", name
+                )
             if name == "stream" and not isinstance(value, bool):
-                raise Refused("Invalid type for 'stream': expected a boolean.", "invalid_type", name)
-            if name not in NUMBERS and name not in ("stream", "images", "mask") and not isinstance(value, str):
-                raise Refused(f"Invalid type for '{name}': expected a string.", "invalid_type", name)
+                raise Refused(
+                    "Invalid type for 'stream': expected a boolean.", "invalid_type", name
+                )
+            if (
+                name not in NUMBERS
+                and name not in ("stream", "images", "mask")
+                and not isinstance(value, str)
+            ):
+                raise Refused(
+                    f"Invalid type for '{name}': expected a string.", "invalid_type", name
+                )
 
     def _check_formats(self, given: Mapping[str, Any]) -> None:
         kind = given.get("output_format", "png")
@@ -302,7 +370,7 @@ class OpenAIImages(Gate):
             raise Refused(message, "invalid_value", "output_compression")
 
     def _read_form(self, kind: str, body: bytes) -> _Order:
-        """Edits, multipart: scalars are text, and every file wants a picture's content type."""
+        """Edits, multipart: scalars are text, and every file wants an image's content type."""
         try:
             parts = form(kind, body)
         except ValueError:
@@ -314,27 +382,41 @@ class OpenAIImages(Gate):
         order = self._checked(fields, "/v1/images/edits", set(), multipart=True)
         plain_files = [part for part in parts if part.name == "image"]
         if len(plain_files) > 1:
-            message = "Duplicate parameter: 'image'. Use the array syntax instead e.g. 'image[]=<value>'."
+            message = (
+                "Duplicate parameter: 'image'. Use the array syntax instead e.g. 'image[]=<value>'."
+            )
             raise Refused(message, "duplicate_parameter", "image")
         files = plain_files + [part for part in parts if part.name == "image[]"]
         masks = [_mime(part, "mask") for part in parts if part.name == "mask"]
-        return self._with_images(order, [_mime(part, "image") for part in files], masks[0] if masks else None)
+        return self._with_images(
+            order, [_mime(part, "image") for part in files], masks[0] if masks else None
+        )
 
     def _read_json_edit(self, body: dict[str, Any], path: str) -> _Order:
         """Edits, JSON: `images` of data URLs or file ids; gpt-image only."""
         order = self._checked(body, path, {"images", "mask"})
         if not order.family.gpt:
-            raise Refused("This model takes edits as multipart/form-data.", "unsupported_content_type")
+            raise Refused(
+                "This model takes edits as multipart/form-data.", "unsupported_content_type"
+            )
         items = body.get("images")
         if not isinstance(items, list):
-            raise Refused("Missing required parameter: 'images'.", "missing_required_parameter", "images")
+            raise Refused(
+                "Missing required parameter: 'images'.", "missing_required_parameter", "images"
+            )
         mask = body.get("mask")
         data = [self._referenced(item, "images") for item in items]
-        return self._with_images(order, data, self._referenced(mask, "mask") if mask is not None else None)
+        return self._with_images(
+            order, data, self._referenced(mask, "mask") if mask is not None else None
+        )
 
     def _referenced(self, item: Any, name: str) -> bytes:
         if not isinstance(item, dict) or len(item) != 1 or not {"image_url", "file_id"} & set(item):
-            raise Refused(f"Invalid '{name}': expected exactly one of 'image_url' and 'file_id'.", "invalid_value", name)
+            raise Refused(
+                f"Invalid '{name}': expected exactly one of 'image_url' and 'file_id'.",
+                "invalid_value",
+                name,
+            )
         if "file_id" in item:
             if item["file_id"] not in self.files:
                 raise Refused(f"No such File object: {item['file_id']}", "invalid_value", name)
@@ -342,7 +424,9 @@ class OpenAIImages(Gate):
         url = str(item["image_url"])
         found = re.match(r"data:(image/(?:png|jpeg|webp));base64,", url)
         if found is None or len(url) > LONGEST_URL:
-            raise Refused(f"Invalid '{name}': could not read the image URL.", "invalid_image_url", name)
+            raise Refused(
+                f"Invalid '{name}': could not read the image URL.", "invalid_image_url", name
+            )
         try:
             return b64decode(url[found.end() :], validate=True)
         except NotBase64:
@@ -351,11 +435,19 @@ class OpenAIImages(Gate):
     def _with_images(self, order: _Order, files: list[bytes], mask: bytes | None) -> _Order:
         most, largest = (16, 50 * MEGABYTE) if order.family.gpt else (1, 4 * MEGABYTE)
         if not 1 <= len(files) <= most:
-            raise Refused(f"Invalid 'image': expected 1 to {most} images, but got {len(files)}.", "invalid_value", "image")
+            raise Refused(
+                f"Invalid 'image': expected 1 to {most} images, but got {len(files)}.",
+                "invalid_value",
+                "image",
+            )
         for data in files:
             image = decoded(data)
             if image is None or len(data) >= largest:
-                raise Refused("Invalid image file or mode for image 1, please check your image file.", "invalid_image_file", "image")
+                raise Refused(
+                    "Invalid image file or mode for image 1, please check your image file.",
+                    "invalid_image_file",
+                    "image",
+                )
             if not order.family.gpt and (image.format != "PNG" or image.width != image.height):
                 raise Refused("Uploaded image must be a square PNG.", "invalid_image_file", "image")
             order.images.append(image)
@@ -381,7 +473,9 @@ class OpenAIImages(Gate):
         elif mask.size != image.size:
             problem = "mask size does not match image size"
         if mask is None or problem:
-            raise Refused(f"Invalid mask image format - {problem}", "invalid_mask_image_format", "mask")
+            raise Refused(
+                f"Invalid mask image format - {problem}", "invalid_mask_image_format", "mask"
+            )
         return _hole_of(mask)
 
     def _moderate(self, order: _Order) -> None:
@@ -391,13 +485,18 @@ class OpenAIImages(Gate):
             message = "Your request was rejected as a result of our safety system."
             raise Refused(message, "content_policy_violation")
         details = {"moderation_stage": "input", "categories": ["violence"]}
-        raise Refused(_BLOCKED, "moderation_blocked", kind="image_generation_user_error", moderation_details=details)
+        raise Refused(
+            _BLOCKED,
+            "moderation_blocked",
+            kind="image_generation_user_error",
+            moderation_details=details,
+        )
 
-    # Pictures
+    # Images
 
-    def _picture(self, order: _Order, index: int, partial: int | None = None) -> bytes:
+    def _image(self, order: _Order, index: int, partial: int | None = None) -> bytes:
         width, height = _sides(order.settings["size"])
-        found = colour(order.settings, index, partial)
+        found = color(order.settings, index, partial)
         image = plain(found, (width, height))
         if order.mask is not None:
             image = repainted(order.images[0], image, order.mask)
@@ -410,37 +509,46 @@ class OpenAIImages(Gate):
 
     def _whole(self, peer: Peer, order: _Order) -> dict[str, Any]:
         asked = order.settings
-        pictures = [] if self.empty_data else [self._picture(order, index) for index in range(asked["n"])]
+        images = (
+            [] if self.empty_data else [self._image(order, index) for index in range(asked["n"])]
+        )
         data = []
-        for picture in pictures:
-            item = {"b64_json": b64(picture)}
+        for image in images:
+            item = {"b64_json": b64(image)}
             if not order.family.gpt and asked.get("response_format", "url") == "url":
                 with self._changed:
                     self._numbers += 1
                     path = f"/files/img-{self._numbers}.png"
-                self._urls[path] = picture
+                self._urls[path] = image
                 item = {"url": peer.server.url + path}
             if asked["model"] == "dall-e-3":
                 item["revised_prompt"] = f"In detail: {asked['prompt']}"
             data.append(item)
         whole: dict[str, Any] = {"created": 1713833628, "data": data}
         if order.family.gpt:
-            whole |= self._facts(order, ("background", "output_format", "size", "quality")) | {"usage": self._usage(order, 0)}
+            whole |= self._facts(order, ("background", "output_format", "size", "quality")) | {
+                "usage": self._usage(order, 0)
+            }
         return {name: value for name, value in whole.items() if name not in self.without}
 
     def _facts(self, order: _Order, names: Iterable[str]) -> dict[str, Any]:
         """What was chosen in place of "auto"."""
         chosen = {"background": "opaque", "quality": "high", "size": "1024x1024"}
-        return {name: order.settings[name] if order.settings.get(name, "auto") != "auto" else chosen[name] for name in names}
+        return {
+            name: order.settings[name]
+            if order.settings.get(name, "auto") != "auto"
+            else chosen[name]
+            for name in names
+        }
 
     def _usage(self, order: _Order, partials: int) -> dict[str, Any]:
-        """Token counts as a test can foretell them: a partial picture costs 100 tokens."""
-        words, pictures = len(order.settings["prompt"].split()), 40 * len(order.images)
+        """Token counts as a test can foretell them: a partial image costs 100 tokens."""
+        words, images = len(order.settings["prompt"].split()), 40 * len(order.images)
         out = 50 * order.settings["n"] + 100 * partials
-        details = {"text_tokens": words, "image_tokens": pictures}
+        details = {"text_tokens": words, "image_tokens": images}
         return {
-            "total_tokens": words + pictures + out,
-            "input_tokens": words + pictures,
+            "total_tokens": words + images + out,
+            "input_tokens": words + images,
             "output_tokens": out,
             "input_tokens_details": details,
         }
@@ -461,20 +569,36 @@ class OpenAIImages(Gate):
         facts = self._facts(order, ("size", "quality", "background", "output_format"))
         count = min(order.settings["partial_images"], self.partials)
         for index in range(count):
-            body = {"b64_json": b64(self._picture(order, 0, index)), "partial_image_index": index, "created_at": 1620000000}
+            body = {
+                "b64_json": b64(self._image(order, 0, index)),
+                "partial_image_index": index,
+                "created_at": 1620000000,
+            }
             yield _event(f"{name}.partial_image", body | facts)
         if not self._wait(peer):
             yield None
             return
         if self.refused_midway & set(order.settings["prompt"].split()):
-            error = {"type": "image_generation_user_error", "code": "moderation_blocked", "message": _BLOCKED, "param": None}
+            error = {
+                "type": "image_generation_user_error",
+                "code": "moderation_blocked",
+                "message": _BLOCKED,
+                "param": None,
+            }
             yield _event("error", {"error": error})
             return
         if self.cut_stream:
             return
         for index in range(order.settings["n"]):
-            body = {"b64_json": b64(self._picture(order, index)), "created_at": 1620000000} | facts | {"usage": self._usage(order, count)}
-            yield _event(f"{name}.completed", {key: value for key, value in body.items() if key not in self.without})
+            body = (
+                {"b64_json": b64(self._image(order, index)), "created_at": 1620000000}
+                | facts
+                | {"usage": self._usage(order, count)}
+            )
+            yield _event(
+                f"{name}.completed",
+                {key: value for key, value in body.items() if key not in self.without},
+            )
         if self.sentinel:
             yield b"data: [DONE]\n\n"
 
@@ -497,7 +621,12 @@ def _free_size(size: str) -> bool:
         return False
     width, height = _sides(size)
     longer, shorter = max(width, height), min(width, height)
-    return width % 16 == height % 16 == 0 and longer <= 3 * shorter and longer <= 3840 and shorter <= 2160
+    return (
+        width % 16 == height % 16 == 0
+        and longer <= 3 * shorter
+        and longer <= 3840
+        and shorter <= 2160
+    )
 
 
 def _scalar(name: str, text: str) -> Any:

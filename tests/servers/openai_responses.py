@@ -1,6 +1,6 @@
 """OpenAI's Responses API, as `openai-responses.md` describes it: strict about items, ids and reasoning, whole and streamed.
 
-server = OpenAIResponses()
+server = OpenAIResponsesCodec()
 url = serve(server).url + "/v1"      # the key is "k"
 server.script = [Turn([thinks("Hm"), calls("look", {"at": "a fox"})]), Turn([draws("a fox"), says("")])]
 ...
@@ -14,7 +14,7 @@ from __future__ import annotations
 from base64 import b64decode
 from typing import Any
 
-from tests.servers.hashed_images import Colour, b64, decoded, encoded, hashed, plain
+from tests.servers.hashed_images import Color, b64, decoded, encoded, hashed, plain
 from tests.servers.openai_account import CREATED, Json, Left, Speech, Turn, count
 from tests.servers.openai_images import Refused
 from tests.servers.openai_responses_events import Events
@@ -22,11 +22,16 @@ from tests.servers.openai_responses_input import Known, Stored
 from tests.servers.openai_responses_request import Request
 from tests.support.loopback import Peer
 
-STATES = {None: "completed", "length": "incomplete", "content_filter": "incomplete", "failed": "failed"}
+STATES = {
+    None: "completed",
+    "length": "incomplete",
+    "content_filter": "incomplete",
+    "failed": "failed",
+}
 
 
-def colour(prompt: str, images: list[str] | None = None, partial: int | None = None) -> Colour:
-    """The colour of a picture of this prompt, made from pictures with these fingerprints; or of its partial picture."""
+def color(prompt: str, images: list[str] | None = None, partial: int | None = None) -> Color:
+    """The color of an image of this prompt, made from images with these fingerprints; or of its partial image."""
     return hashed({"prompt": prompt, "images": images or [], "partial": partial})
 
 
@@ -83,7 +88,9 @@ class OpenAIResponses(Speech):
         for index, item in enumerate(output):
             before = output[index - 1] if index else {}
             thought = before["id"] if before.get("type") == "reasoning" else ""
-            self.known[item["id"]] = Known(item, keeps, thought, output[index + 1] if index + 1 < len(output) else None)
+            self.known[item["id"]] = Known(
+                item, keeps, thought, output[index + 1] if index + 1 < len(output) else None
+            )
         state = STATES[turn.finish]
         reasons = {"length": "max_output_tokens", "content_filter": "content_filter"}
         fault = {"code": "server_error", "message": "The model failed to generate a response."}
@@ -94,7 +101,9 @@ class OpenAIResponses(Speech):
             "status": state,
             "background": False,
             "error": fault if state == "failed" else None,
-            "incomplete_details": {"reason": reasons[str(turn.finish)]} if state == "incomplete" else None,
+            "incomplete_details": {"reason": reasons[str(turn.finish)]}
+            if state == "incomplete"
+            else None,
             "instructions": body.get("instructions"),
             "max_output_tokens": body.get("max_output_tokens"),
             "model": f"{body['model']}-2026-08-01",
@@ -124,51 +133,104 @@ class OpenAIResponses(Speech):
         state = "completed" if turn.finish in (None, "failed") else "incomplete"
         if kind == "reasoning":
             made: Json = {"id": self.named("rs"), "type": kind}
-            made["summary"] = [{"type": "summary_text", "text": text} for text in item["parts"] if request.summarised]
+            made["summary"] = [
+                {"type": "summary_text", "text": text}
+                for text in item["parts"]
+                if request.summarised
+            ]
             if request.encrypted:
                 made["encrypted_content"] = b64(f"sealed {made['id']}: {item['text']}".encode())
                 self.sealed[made["encrypted_content"]] = made["id"]
             return made
         if kind == "function_call":
-            made = {"id": self.named("fc"), "type": kind, "status": state, "call_id": item.get("id") or f"call_{self.number():019d}"}
+            made = {
+                "id": self.named("fc"),
+                "type": kind,
+                "status": state,
+                "call_id": item.get("id") or f"call_{self.number():019d}",
+            }
             return made | {"name": item["name"], "arguments": item["arguments"]}
         if kind == "image_generation_call":
-            return self._picture(item["prompt"], request)
+            return self._image(item["prompt"], request)
         if kind == "web_search_call":
-            return {"id": self.named("ws"), "type": kind, "status": state, "action": {"type": "search", "query": item["query"]}}
-        part = {"type": "output_text", "annotations": [], "logprobs": [], "text": item.get("text", "")}
+            return {
+                "id": self.named("ws"),
+                "type": kind,
+                "status": state,
+                "action": {"type": "search", "query": item["query"]},
+            }
+        part = {
+            "type": "output_text",
+            "annotations": [],
+            "logprobs": [],
+            "text": item.get("text", ""),
+        }
         if "refusal" in item:
             part = {"type": "refusal", "refusal": item["refusal"]}
-        made = {"id": self.named("msg"), "type": kind, "status": state, "role": "assistant", "content": [part]}
+        made = {
+            "id": self.named("msg"),
+            "type": kind,
+            "status": state,
+            "role": "assistant",
+            "content": [part],
+        }
         return made | ({"phase": item["phase"]} if "phase" in item else {})
 
-    def _picture(self, prompt: str, request: Request) -> Json:
-        """One colour, all over; another one for the same words when there was something to edit."""
+    def _image(self, prompt: str, request: Request) -> Json:
+        """One color, all over; another one for the same words when there was something to edit."""
         tool = request.drawing or {}
         kind = tool.get("output_format", "png")
         settings = {"quality": "high", "size": "1024x1024", "background": "opaque"}
-        shown = {name: usual if tool.get(name, "auto") == "auto" else tool[name] for name, usual in settings.items()}
-        images = request.input.pictures if tool.get("action") != "generate" else []
-        width, height = (int(side) // 16 for side in shown["size"].split("x"))  # small, to keep tests quick
-        picture = encoded(plain(colour(prompt, images), (width, height)), kind)
-        about = {"id": self.named("ig"), "type": "image_generation_call", "status": "completed", "result": b64(picture)}
-        return about | {"revised_prompt": f"In detail: {prompt}", "output_format": kind, "action": "edit" if images else "generate"} | shown
+        shown = {
+            name: usual if tool.get(name, "auto") == "auto" else tool[name]
+            for name, usual in settings.items()
+        }
+        images = request.input.images if tool.get("action") != "generate" else []
+        width, height = (
+            int(side) // 16 for side in shown["size"].split("x")
+        )  # small, to keep tests quick
+        image = encoded(plain(color(prompt, images), (width, height)), kind)
+        about = {
+            "id": self.named("ig"),
+            "type": "image_generation_call",
+            "status": "completed",
+            "result": b64(image),
+        }
+        return (
+            about
+            | {
+                "revised_prompt": f"In detail: {prompt}",
+                "output_format": kind,
+                "action": "edit" if images else "generate",
+            }
+            | shown
+        )
 
     def _drafts(self, request: Request, response: Json) -> list[str]:
-        """The partial pictures of a stream, in base64."""
+        """The partial images of a stream, in base64."""
         wanted = (request.drawing or {}).get("partial_images", 0)
         drawn = [item for item in response["output"] if item["type"] == "image_generation_call"]
         if not drawn:
             return []
         whole: Any = decoded(b64decode(drawn[0]["result"]))
         prompt = drawn[0]["revised_prompt"].removeprefix("In detail: ")
-        images = request.input.pictures
-        return [b64(encoded(plain(colour(prompt, images, number), whole.size))) for number in range(wanted)]
+        images = request.input.images
+        return [
+            b64(encoded(plain(color(prompt, images, number), whole.size)))
+            for number in range(wanted)
+        ]
 
 
 def _usage(request: Request, turn: Turn) -> Json:
     """Counts a test can foretell, a word a token; cached and reasoning tokens are included in the others."""
     made, thought = max(1, count(turn.items)), count(turn.items, "reasoning")
-    counts: Json = {"input_tokens": request.wish.tokens, "input_tokens_details": {"cached_tokens": 0}, "output_tokens": made}
-    counts |= {"output_tokens_details": {"reasoning_tokens": thought}, "total_tokens": request.wish.tokens + made}
+    counts: Json = {
+        "input_tokens": request.wish.tokens,
+        "input_tokens_details": {"cached_tokens": 0},
+        "output_tokens": made,
+    }
+    counts |= {
+        "output_tokens_details": {"reasoning_tokens": thought},
+        "total_tokens": request.wish.tokens + made,
+    }
     return counts | turn.usage

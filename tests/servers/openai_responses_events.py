@@ -10,7 +10,13 @@ from tests.servers.openai_account import Json, pieces, sliced
 from tests.servers.openai_responses_request import Request
 
 Named = tuple[str, Json]
-OPEN = {"status": "in_progress", "output": [], "usage": None, "error": None, "incomplete_details": None}
+OPEN = {
+    "status": "in_progress",
+    "output": [],
+    "usage": None,
+    "error": None,
+    "incomplete_details": None,
+}
 
 
 class Habits(Protocol):
@@ -33,7 +39,9 @@ class Events:
         self._deltas = 0
 
     def before(self) -> Iterator[bytes]:
-        begun = {name: value for name, value in self._response.items() if name != "completed_at"} | OPEN
+        begun = {
+            name: value for name, value in self._response.items() if name != "completed_at"
+        } | OPEN
         yield self._event("response.created", response=begun)
         yield self._event("response.in_progress", response=begun)
 
@@ -52,13 +60,19 @@ class Events:
             yield b"data: [DONE]\n\n"
 
     def _broken(self) -> Iterator[bytes]:
-        fault = {"code": "server_error", "message": "The server had an error while processing your request."}
+        fault = {
+            "code": "server_error",
+            "message": "The server had an error while processing your request.",
+        }
         if self._habits.break_stream == "error":
             yield self._event("error", **fault, param=None)
         if self._habits.break_stream == "wrapped":
             yield self._event("error", error=fault | {"type": "server_error", "param": None})
         if self._habits.break_stream == "failed":
-            yield self._event("response.failed", response=self._response | OPEN | {"status": "failed", "error": fault})
+            yield self._event(
+                "response.failed",
+                response=self._response | OPEN | {"status": "failed", "error": fault},
+            )
 
     def _event(self, name: str, **more: Any) -> bytes:
         document = {"type": name, "sequence_number": self._number, **more}
@@ -69,24 +83,38 @@ class Events:
         return ("".join(lines[::-1] if self._habits.reversed_lines else lines) + "\n").encode()
 
     def _item(self, item: Json) -> Iterator[Named]:
-        opened = {"message": {"content": []}, "function_call": {"arguments": ""}, "reasoning": {"summary": []}}.get(item["type"], {})
-        shown = {name: value for name, value in item.items() if name not in ("result", "revised_prompt", "encrypted_content")}
+        opened = {
+            "message": {"content": []},
+            "function_call": {"arguments": ""},
+            "reasoning": {"summary": []},
+        }.get(item["type"], {})
+        shown = {
+            name: value
+            for name, value in item.items()
+            if name not in ("result", "revised_prompt", "encrypted_content")
+        }
         state = {"status": "in_progress"} if "status" in item else {}
         yield "response.output_item.added", {"item": shown | opened | state}
-        inner = {"message": _message, "function_call": _call, "reasoning": _reasoning, "web_search_call": _search}.get(
-            item["type"], self._picture
-        )
+        inner = {
+            "message": _message,
+            "function_call": _call,
+            "reasoning": _reasoning,
+            "web_search_call": _search,
+        }.get(item["type"], self._image)
         for name, more in inner(item):
             yield name, {"item_id": item["id"], **more}
         yield "response.output_item.done", {"item": item}
 
-    def _picture(self, item: Json) -> Iterator[Named]:
+    def _image(self, item: Json) -> Iterator[Named]:
         name = "response.image_generation_call"
         yield f"{name}.in_progress", {}
         yield f"{name}.generating", {}
         about = {key: item[key] for key in ("size", "quality", "background", "output_format")}
         for number, draft in enumerate(self._drafts):
-            yield f"{name}.partial_image", {"partial_image_index": number, "partial_image_b64": draft, **about}
+            yield (
+                f"{name}.partial_image",
+                {"partial_image_index": number, "partial_image_b64": draft, **about},
+            )
         yield f"{name}.completed", {}
 
 
@@ -105,7 +133,10 @@ def _message(item: Json) -> Iterator[Named]:
 def _call(item: Json) -> Iterator[Named]:
     for piece in sliced(item["arguments"]):
         yield "response.function_call_arguments.delta", {"delta": piece}
-    yield "response.function_call_arguments.done", {"arguments": item["arguments"]}  # "name was absent in recordings"
+    yield (
+        "response.function_call_arguments.done",
+        {"arguments": item["arguments"]},
+    )  # "name was absent in recordings"
 
 
 def _search(item: Json) -> Iterator[Named]:
@@ -115,7 +146,10 @@ def _search(item: Json) -> Iterator[Named]:
 
 def _reasoning(item: Json) -> Iterator[Named]:
     for index, part in enumerate(item["summary"]):
-        yield "response.reasoning_summary_part.added", {"summary_index": index, "part": part | {"text": ""}}
+        yield (
+            "response.reasoning_summary_part.added",
+            {"summary_index": index, "part": part | {"text": ""}},
+        )
         for piece in pieces(part["text"]):
             yield "response.reasoning_summary_text.delta", {"summary_index": index, "delta": piece}
         yield "response.reasoning_summary_text.done", {"summary_index": index, "text": part["text"]}

@@ -10,13 +10,30 @@ from typing import Any, Protocol
 from tests.servers.hashed_images import decoded, fingerprint
 from tests.servers.openai_account import Model, Wish
 from tests.servers.openai_images import Refused
-from tests.servers.openai_shapes import ANY, Text, check, check_filled, check_name, invalid, not_supported, read_file, read_picture
+from tests.servers.openai_shapes import (
+    ANY,
+    Text,
+    check,
+    check_filled,
+    check_name,
+    invalid,
+    not_supported,
+    read_file,
+    read_image,
+)
 
 Json = dict[str, Any]
 STATES = ("in_progress", "completed", "incomplete")
 ID = Text(64)
 ITEMS: dict[str, Json] = {
-    "message": {"type": str, "role!": str, "content!": ANY, "id": ID, "status": STATES, "phase?": ("commentary", "final_answer")},
+    "message": {
+        "type": str,
+        "role!": str,
+        "content!": ANY,
+        "id": ID,
+        "status": STATES,
+        "phase?": ("commentary", "final_answer"),
+    },
     "function_call": {
         "type!": str,
         "id": ID,
@@ -26,7 +43,13 @@ ITEMS: dict[str, Json] = {
         "status": STATES,
         "namespace": str,
     },
-    "function_call_output": {"type!": str, "id": ID, "call_id!": ID, "output!": ANY, "status": STATES},
+    "function_call_output": {
+        "type!": str,
+        "id": ID,
+        "call_id!": ID,
+        "output!": ANY,
+        "status": STATES,
+    },
     "reasoning": {
         "type!": str,
         "id": ID,
@@ -40,20 +63,45 @@ ITEMS: dict[str, Json] = {
         "id!": ID,
         "status": (*STATES, "generating", "failed"),
         "result?": str,
-        **dict.fromkeys(("revised_prompt", "size", "quality", "background", "output_format", "action"), str),
+        **dict.fromkeys(
+            ("revised_prompt", "size", "quality", "background", "output_format", "action"), str
+        ),
     },
-    "web_search_call": {"type!": str, "id!": ID, "status": (*STATES, "searching", "failed"), "action": dict},
+    "web_search_call": {
+        "type!": str,
+        "id!": ID,
+        "status": (*STATES, "searching", "failed"),
+        "action": dict,
+    },
     "item_reference": {"type": str, "id!": ID},
 }
 ROLES = ("user", "assistant", "system", "developer")
 PARTS: dict[str, Json] = {
     "input_text": {"type!": str, "text!": str},
-    "input_image": {"type!": str, "detail": ("auto", "low", "high", "original"), "image_url": str, "file_id": str},
-    "input_file": {"type!": str, "filename": str, "file_data": str, "file_url": str, "file_id": str},
+    "input_image": {
+        "type!": str,
+        "detail": ("auto", "low", "high", "original"),
+        "image_url": str,
+        "file_id": str,
+    },
+    "input_file": {
+        "type!": str,
+        "filename": str,
+        "file_data": str,
+        "file_url": str,
+        "file_id": str,
+    },
     "output_text": {"type!": str, "text!": str, "annotations": list, "logprobs": list},
     "refusal": {"type!": str, "refusal!": str},
 }
-MIMES = ("application/pdf", "application/json", "text/plain", "text/csv", "text/html", "text/markdown")
+MIMES = (
+    "application/pdf",
+    "application/json",
+    "text/plain",
+    "text/csv",
+    "text/html",
+    "text/markdown",
+)
 
 
 @dataclass
@@ -89,7 +137,7 @@ class Input:
 
     def __init__(self, account: Memory, body: Json, wish: Wish) -> None:
         self.account, self.wish = account, wish
-        self.pictures: list[str] = []  # fingerprints of what there is to edit
+        self.images: list[str] = []  # fingerprints of what there is to edit
         given = body["input"]
         if isinstance(given, str):
             given = [{"role": "user", "content": given}]
@@ -119,12 +167,18 @@ class Input:
         check(item, ITEMS[kind], path)
         if kind == "message":
             check(item["role"], ROLES, f"{path}.role")
-            legal = ("output_text", "refusal") if item["role"] == "assistant" else ("input_text", "input_image", "input_file")
+            legal = (
+                ("output_text", "refusal")
+                if item["role"] == "assistant"
+                else ("input_text", "input_image", "input_file")
+            )
             self._content(item["content"], legal, f"{path}.content")
         if kind == "function_call":
             check_name(item["name"], f"{path}.name")
         if kind == "function_call_output":
-            self._content(item["output"], ("input_text", "input_image", "input_file"), f"{path}.output")
+            self._content(
+                item["output"], ("input_text", "input_image", "input_file"), f"{path}.output"
+            )
 
     def _content(self, content: Any, legal: tuple[str, ...], path: str) -> None:
         if isinstance(content, str):
@@ -147,15 +201,21 @@ class Input:
         name = kind.removeprefix("input_")
         if "file_id" in part:
             if part["file_id"] not in self.account.files:
-                raise invalid(f"File {part['file_id']} was not found.", f"{path}.file_id", None, 404)
+                raise invalid(
+                    f"File {part['file_id']} was not found.", f"{path}.file_id", None, 404
+                )
             return f"{name} of {len(self.account.files[part['file_id']])} bytes"
         if "file_url" in part:
             return f"file at {part['file_url']}"
         for wanted in ("image_url",) if name == "image" else ("filename", "file_data"):
             if wanted not in part:
-                raise Refused(f"Missing required parameter: '{path}.{wanted}'.", "missing_required_parameter", f"{path}.{wanted}")
+                raise Refused(
+                    f"Missing required parameter: '{path}.{wanted}'.",
+                    "missing_required_parameter",
+                    f"{path}.{wanted}",
+                )
         if name == "image":
-            return read_picture(part["image_url"], f"{path}.image_url")
+            return read_image(part["image_url"], f"{path}.image_url")
         return f"{part['filename']}: {read_file(part['file_data'], MIMES, f'{path}.file_data')}"
 
     # What belongs together
@@ -166,21 +226,33 @@ class Input:
         if identity is None:
             return item
         known = self.account.known.get(identity)
-        inline = item.get("encrypted_content") or item.get("result") or item.get("type", "item_reference") in ("message", "function_call")
+        inline = (
+            item.get("encrypted_content")
+            or item.get("result")
+            or item.get("type", "item_reference") in ("message", "function_call")
+        )
         if known is None or (not known.kept and not inline):
             unkept = " Items are not persisted when `store` is set to false. Try again with `store` set to true, or remove this item from your input."
-            raise Refused(f"Item with id '{identity}' not found.{unkept if known else ''}", None, "input", 404)
-        return known.item | {name: value for name, value in item.items() if value is not None and name != "type"}
+            raise Refused(
+                f"Item with id '{identity}' not found.{unkept if known else ''}", None, "input", 404
+            )
+        return known.item | {
+            name: value for name, value in item.items() if value is not None and name != "type"
+        }
 
     def _thoughts(self, items: list[Json]) -> None:
         """What was thought goes with the item that followed it, in order; and an item that names itself with what was thought before it.
 
-        Of a picture "id alone is enough when stored".
+        Of an image "id alone is enough when stored".
         """
         for index, item in enumerate(items):
             if item.get("type") == "reasoning":
                 self._follows(item, items[index + 1] if index + 1 < len(items) else None)
-            elif (known := self.account.known.get(item.get("id", ""))) and known.thought and item["type"] != "image_generation_call":
+            elif (
+                (known := self.account.known.get(item.get("id", "")))
+                and known.thought
+                and item["type"] != "image_generation_call"
+            ):
                 before = items[index - 1] if index else {}
                 if before.get("type") != "reasoning" or self._named(before) != known.thought:
                     said = f"Item '{item['id']}' of type '{item['type']}' was provided without its required 'reasoning' item: '{known.thought}'."
@@ -190,7 +262,11 @@ class Input:
         """The id of a reasoning item, its own or that of what it holds encrypted."""
         held = item.get("encrypted_content")
         if held is None and "id" not in item:
-            raise Refused("Missing required parameter: 'input.encrypted_content'.", "missing_required_parameter", "input")
+            raise Refused(
+                "Missing required parameter: 'input.encrypted_content'.",
+                "missing_required_parameter",
+                "input",
+            )
         if held is None:
             return str(item["id"])
         if held not in self.account.sealed:
@@ -198,7 +274,11 @@ class Input:
             raise Refused(said, "invalid_encrypted_content", None)
         identity = self.account.sealed[held]
         if item.get("id", identity) != identity:
-            raise Refused("Encrypted content item_id did not match the target item id.", "invalid_encrypted_content", None)
+            raise Refused(
+                "Encrypted content item_id did not match the target item id.",
+                "invalid_encrypted_content",
+                None,
+            )
         return identity
 
     def _follows(self, item: Json, after: Json | None) -> None:
@@ -215,11 +295,17 @@ class Input:
         for item in self.items:
             if item.get("type") == "function_call":
                 if item["call_id"] in done | set(waiting):
-                    raise invalid(f"Duplicate function call with call_id {item['call_id']}.", "input", None)
+                    raise invalid(
+                        f"Duplicate function call with call_id {item['call_id']}.", "input", None
+                    )
                 waiting.append(item["call_id"])
             elif item.get("type") == "function_call_output":
                 if item["call_id"] not in waiting:
-                    raise invalid(f"No tool call found for function call output with call_id {item['call_id']}.", "input", None)
+                    raise invalid(
+                        f"No tool call found for function call output with call_id {item['call_id']}.",
+                        "input",
+                        None,
+                    )
                 waiting.remove(item["call_id"])
                 done.add(item["call_id"])
         if waiting:
@@ -231,7 +317,10 @@ class Input:
         wish, kind = self.wish, item.get("type", "message")
         if kind == "image_generation_call":
             self._edit(item["result"])
-        if kind in ("reasoning", "function_call", "image_generation_call", "web_search_call") or item.get("role") == "assistant":
+        if (
+            kind in ("reasoning", "function_call", "image_generation_call", "web_search_call")
+            or item.get("role") == "assistant"
+        ):
             wish.said, wish.sights, wish.answered = [], [], False
             return
         held = item["output"] if kind == "function_call_output" else item["content"]
@@ -242,7 +331,9 @@ class Input:
                 self._edit(part["image_url"].partition(",")[2])
         if kind == "function_call_output":
             wish.answered = True
-            wish.sights.append(f"result {item['call_id']}: {' '.join(text for _, text in shown)}".rstrip())
+            wish.sights.append(
+                f"result {item['call_id']}: {' '.join(text for _, text in shown)}".rstrip()
+            )
         elif item["role"] == "user":
             wish.said += [text for name, text in shown if name == "input_text"]
             wish.sights += [text for name, text in shown if name != "input_text"]
@@ -250,8 +341,8 @@ class Input:
     def _edit(self, data: str) -> None:
         image = decoded(b64decode(data))
         if image is None:
-            raise invalid("The result of an image generation call is no picture.", "input")
-        self.pictures.append(fingerprint(image))
+            raise invalid("The result of an image generation call is no image.", "input")
+        self.images.append(fingerprint(image))
 
 
 def essence(item: Json) -> str:
@@ -261,6 +352,10 @@ def essence(item: Json) -> str:
         return json.dumps([kind, item["call_id"], item["name"], item["arguments"]])
     if kind == "message":
         content = item["content"]
-        text = content if isinstance(content, str) else "".join(part.get("text", part.get("refusal", "")) for part in content)
+        text = (
+            content
+            if isinstance(content, str)
+            else "".join(part.get("text", part.get("refusal", "")) for part in content)
+        )
         return json.dumps([kind, item["role"], text])
     return json.dumps([kind, item.get("encrypted_content") or item.get("id")])

@@ -8,7 +8,16 @@ from typing import Any
 from tests.servers.openai_account import Model, Wish
 from tests.servers.openai_images import Refused
 from tests.servers.openai_responses_input import Input, Memory
-from tests.servers.openai_shapes import ANY, Number, check, check_name, check_schema, invalid, not_supported, unsupported
+from tests.servers.openai_shapes import (
+    ANY,
+    Number,
+    check,
+    check_name,
+    check_schema,
+    invalid,
+    not_supported,
+    unsupported,
+)
 
 Json = dict[str, Any]
 ENCRYPTED = "reasoning.encrypted_content"
@@ -53,7 +62,13 @@ FIELDS: Json = {
     "user": str,
 }
 NOT_HERE = ("background", "conversation", "context_management", "moderation", "top_logprobs")
-FUNCTION: Json = {"type!": ("function",), "name!": str, "description?": str, "parameters!": dict, "strict?": bool}
+FUNCTION: Json = {
+    "type!": ("function",),
+    "name!": str,
+    "description?": str,
+    "parameters!": dict,
+    "strict?": bool,
+}
 DRAWING: Json = {
     "type!": ("image_generation",),
     "model": str,
@@ -68,16 +83,27 @@ DRAWING: Json = {
     "partial_images": Number(0, 3, whole=True),
     "action": ("auto", "generate", "edit"),
 }
-SEARCH: Json = {"type!": ("web_search",), "search_context_size": ("low", "medium", "high"), "user_location": dict, "filters": dict}
+SEARCH: Json = {
+    "type!": ("web_search",),
+    "search_context_size": ("low", "medium", "high"),
+    "user_location": dict,
+    "filters": dict,
+}
 FORMATS: dict[str, Json] = {
     "text": {"type!": str},
     "json_object": {"type!": str},
-    "json_schema": {"type!": str, "name!": str, "schema!": dict, "description": str, "strict?": bool},
+    "json_schema": {
+        "type!": str,
+        "name!": str,
+        "schema!": dict,
+        "description": str,
+        "strict?": bool,
+    },
 }
 
 
 class Request:
-    """A request that was found legal in all its fields, and what it wishes. `drawing` is the hosted picture tool, if offered."""
+    """A request that was found legal in all its fields, and what it wishes. `drawing` is the hosted image tool, if offered."""
 
     def __init__(self, account: Memory, body: Json) -> None:
         self.body = body
@@ -98,7 +124,9 @@ class Request:
         self._tools()
         self.input = Input(account, body, self.wish)
         self._format()
-        self.wish.tokens = len(json.dumps([self.input.items, body.get("instructions"), body.get("tools")]).split())
+        self.wish.tokens = len(
+            json.dumps([self.input.items, body.get("instructions"), body.get("tools")]).split()
+        )
 
     def _settings(self, reasoning: Json) -> None:
         body = self.body
@@ -111,7 +139,9 @@ class Request:
             if not self.model.efforts:
                 raise unsupported(f"reasoning.{name}")
         if reasoning.get("effort") not in (None, *self.model.efforts):
-            raise not_supported(reasoning["effort"], self.model.efforts, "reasoning.effort", "unsupported_value")
+            raise not_supported(
+                reasoning["effort"], self.model.efforts, "reasoning.effort", "unsupported_value"
+            )
         for name in ("temperature", "top_p"):
             if name in body and self.wish.reasons:
                 raise unsupported(name)
@@ -133,7 +163,13 @@ class Request:
             check(tool, FUNCTION, path)
             check_name(tool["name"], f"{path}.name")
             strict = tool.get("strict") is not False  # "a missing value may be treated as strict"
-            check_schema(tool["parameters"], strict, f"function '{tool['name']}'", f"{path}.parameters", "invalid_function_parameters")
+            check_schema(
+                tool["parameters"],
+                strict,
+                f"function '{tool['name']}'",
+                f"{path}.parameters",
+                "invalid_function_parameters",
+            )
             wish.tools.append(tool["name"])
         wish.parallel = body.get("parallel_tool_calls", True)
         wish.draws = self.drawing is not None
@@ -143,27 +179,41 @@ class Request:
     def _choose(self, choice: Any) -> None:
         wish = self.wish
         if not self.body.get("tools"):
-            raise invalid("Tool choice must be specified with 'tools' parameter.", "tool_choice", None)
+            raise invalid(
+                "Tool choice must be specified with 'tools' parameter.", "tool_choice", None
+            )
         if isinstance(choice, str):
             check(choice, ("none", "auto", "required"), "tool_choice")
             wish.choice = choice
             wish.draws = wish.draws and choice != "none"
             return
         check(choice, dict, "tool_choice")
-        check(choice.get("type"), ("function", "allowed_tools", "image_generation"), "tool_choice.type")
+        check(
+            choice.get("type"),
+            ("function", "allowed_tools", "image_generation"),
+            "tool_choice.type",
+        )
         named: list[str] = []
         if choice["type"] == "function":
             check(choice, {"type!": str, "name!": str}, "tool_choice")
             named, wish.choice = [choice["name"]], choice["name"]
         elif choice["type"] == "allowed_tools":
             allowed = [{"type!": ("function",), "name!": str}]
-            check(choice, {"type!": str, "mode!": ("auto", "required"), "tools!": allowed}, "tool_choice")
+            check(
+                choice,
+                {"type!": str, "mode!": ("auto", "required"), "tools!": allowed},
+                "tool_choice",
+            )
             named, wish.choice = [tool["name"] for tool in choice["tools"]], choice["mode"]
         else:
             check(choice, {"type!": str}, "tool_choice")
         missing = [name for name in named if name not in wish.tools]
         if missing or (choice["type"] == "image_generation" and self.drawing is None):
-            raise invalid(f"Tool choice '{(missing or ['image_generation'])[0]}' not found in 'tools' parameter.", "tool_choice", None)
+            raise invalid(
+                f"Tool choice '{(missing or ['image_generation'])[0]}' not found in 'tools' parameter.",
+                "tool_choice",
+                None,
+            )
         wish.tools = named
         wish.draws = choice["type"] == "image_generation"
 
@@ -179,5 +229,11 @@ class Request:
         if wanted["type"] == "json_schema":
             check_name(wanted["name"], "text.format.name")
             strict = bool(wanted.get("strict"))
-            check_schema(wanted["schema"], strict, f"response_format '{wanted['name']}'", "text.format.schema", "invalid_json_schema")
+            check_schema(
+                wanted["schema"],
+                strict,
+                f"response_format '{wanted['name']}'",
+                "text.format.schema",
+                "invalid_json_schema",
+            )
             self.wish.schema = wanted["schema"]

@@ -1,4 +1,4 @@
-"""What both of OpenAI's chat APIs check alike: shapes, schemas, pictures and files; and what there is to see in these."""
+"""What both of OpenAI's chat APIs check alike: shapes, schemas, images and files; and what there is to see in these."""
 
 from __future__ import annotations
 
@@ -14,11 +14,29 @@ from tests.servers.openai_images import Refused
 
 # A shape: a type, a tuple of legal words, a list of one shape, or a dict of fields: with "!" they are required, with "?" they may be null.
 ANY = object()
-WORDS: dict[Any, str] = {str: "a string", int: "an integer", float: "a number", bool: "a boolean", dict: "an object", list: "an array"}
+WORDS: dict[Any, str] = {
+    str: "a string",
+    int: "an integer",
+    float: "a number",
+    bool: "a boolean",
+    dict: "an object",
+    list: "an array",
+}
 NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 IMAGES = ("png", "jpeg", "gif", "webp")
 # "Unsupported schema keywords" of the strict mode, and the formats it knows
-LOOSE = {"allOf", "oneOf", "not", "if", "then", "else", "dependentRequired", "dependentSchemas", "patternProperties", "propertyNames"}
+LOOSE = {
+    "allOf",
+    "oneOf",
+    "not",
+    "if",
+    "then",
+    "else",
+    "dependentRequired",
+    "dependentSchemas",
+    "patternProperties",
+    "propertyNames",
+}
 LOOSE |= {"default", "uniqueItems", "unevaluatedProperties", "contains"}
 FORMATS = ("date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid")
 
@@ -35,7 +53,9 @@ class Text:
     most: int
 
 
-def invalid(message: str, parameter: str | None, code: str | None = "invalid_value", status: int = 400) -> Refused:
+def invalid(
+    message: str, parameter: str | None, code: str | None = "invalid_value", status: int = 400
+) -> Refused:
     return Refused(message, code, parameter, status)
 
 
@@ -44,7 +64,9 @@ def unsupported(parameter: str, instead: str = "") -> Refused:
     return Refused(message, "unsupported_parameter", parameter)
 
 
-def not_supported(value: Any, legal: Iterable[str], parameter: str, code: str = "invalid_value") -> Refused:
+def not_supported(
+    value: Any, legal: Iterable[str], parameter: str, code: str = "invalid_value"
+) -> Refused:
     shown = ", ".join(f"'{word}'" for word in legal)
     return Refused(f"Invalid value: '{value}'. Supported values are: {shown}.", code, parameter)
 
@@ -61,10 +83,16 @@ def check(value: Any, wanted: Any, path: str) -> None:
         _check_number(value, wanted, path)
         return
     base = str if isinstance(wanted, Text) else wanted if isinstance(wanted, type) else type(wanted)
-    number = isinstance(value, int | float if base is float else int) and not isinstance(value, bool)
+    number = isinstance(value, int | float if base is float else int) and not isinstance(
+        value, bool
+    )
     if not (number if base in (int, float) else isinstance(value, base)):
         got = "null" if value is None else WORDS.get(type(value), "something else")
-        raise Refused(f"Invalid type for '{path}': expected {WORDS[base]}, but got {got} instead.", "invalid_type", path or None)
+        raise Refused(
+            f"Invalid type for '{path}': expected {WORDS[base]}, but got {got} instead.",
+            "invalid_type",
+            path or None,
+        )
     if isinstance(wanted, Text) and len(value) > wanted.most:
         said = f"Expected a string with maximum length {wanted.most}, but got a string with length {len(value)} instead."
         raise Refused(f"Invalid '{path}': string too long. {said}", "string_above_max_length", path)
@@ -92,10 +120,16 @@ def _check_fields(value: Mapping[str, Any], wanted: Mapping[str, Any], dotted: s
     shapes = {name.rstrip("!?"): (shape, name[-1]) for name, shape in wanted.items()}
     for name, (_, mark) in shapes.items():
         if mark == "!" and name not in value:
-            raise Refused(f"Missing required parameter: '{dotted}{name}'.", "missing_required_parameter", f"{dotted}{name}")
+            raise Refused(
+                f"Missing required parameter: '{dotted}{name}'.",
+                "missing_required_parameter",
+                f"{dotted}{name}",
+            )
     for name, item in value.items():
         if name not in shapes:
-            raise Refused(f"Unknown parameter: '{dotted}{name}'.", "unknown_parameter", f"{dotted}{name}")
+            raise Refused(
+                f"Unknown parameter: '{dotted}{name}'.", "unknown_parameter", f"{dotted}{name}"
+            )
         if item is not None or shapes[name][1] != "?":
             check(item, shapes[name][0], f"{dotted}{name}")
 
@@ -139,14 +173,18 @@ def check_schema(schema: Any, strict: bool, whose: str, path: str, code: str | N
             raise refuse(where, f"'{item['format']}' is not a valid format")
         if item.get("type") == "object" or "properties" in item:
             if item.get("additionalProperties") is not False:
-                raise refuse(where, "'additionalProperties' is required to be supplied and to be false")
+                raise refuse(
+                    where, "'additionalProperties' is required to be supplied and to be false"
+                )
             missing = sorted(set(item.get("properties", {})) - set(item.get("required", ())))
             if missing:
                 supplied = "'required' is required to be supplied and to be an array including every key in properties"
                 raise refuse(where, f"{supplied}. Missing '{missing[0]}'")
 
 
-def _schemas(schema: Any, where: tuple[str, ...]) -> Iterable[tuple[tuple[str, ...], dict[str, Any]]]:
+def _schemas(
+    schema: Any, where: tuple[str, ...]
+) -> Iterable[tuple[tuple[str, ...], dict[str, Any]]]:
     """Every schema within a schema, and where it stands."""
     if not isinstance(schema, dict):
         return
@@ -161,16 +199,19 @@ def _schemas(schema: Any, where: tuple[str, ...]) -> Iterable[tuple[tuple[str, .
             yield from _schemas(item, (*where, name, str(index)))
 
 
-# Pictures and files
+# Images and files
 
 
-def read_picture(url: str, path: str) -> str:
-    """What a picture's URL shows: its size and mean colour, or a link as it is."""
+def read_image(url: str, path: str) -> str:
+    """What an image's URL shows: its size and mean color, or a link as it is."""
     if re.match(r"https?://\S+$", url):
-        return f"picture at {url}"
+        return f"image at {url}"
     found = re.fullmatch(r"data:image/(\w+);base64,([A-Za-z0-9+/]+=*)", url)
     if found is None or found[1] not in IMAGES:
-        raise invalid(f"Invalid '{path}'. Expected a base64-encoded data URL with an image MIME type, or a valid URL.", path)
+        raise invalid(
+            f"Invalid '{path}'. Expected a base64-encoded data URL with an image MIME type, or a valid URL.",
+            path,
+        )
     image = decoded(_bytes(found[2], path))
     if image is None or str(image.format).lower() not in IMAGES:
         message = f"You uploaded an unsupported image. Please make sure your image has of one the following formats: {list(IMAGES)!r}."
@@ -185,7 +226,10 @@ def read_file(data: str, mimes: Iterable[str], path: str) -> str:
     found = re.fullmatch(r"data:([\w.+/-]+);base64,([A-Za-z0-9+/]*=*)", data)
     if found is None or found[1] not in mimes:
         got = f"unsupported MIME type '{found[1]}'" if found else "a value without one"
-        raise invalid(f"Invalid '{path}'. Expected a base64-encoded data URL with a supported MIME type, but got {got}.", path)
+        raise invalid(
+            f"Invalid '{path}'. Expected a base64-encoded data URL with a supported MIME type, but got {got}.",
+            path,
+        )
     held = _bytes(found[2], path)
     if found[1] == "application/pdf" and not held.startswith(b"%PDF-"):
         raise Refused("The file is not a valid PDF.", "unsupported_file", path)

@@ -39,7 +39,14 @@ class Reply:
         return found
 
 
-def ask(url: str, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None, seconds: float = 10) -> Reply:
+def ask(
+    url: str,
+    method: str,
+    path: str,
+    body: Any = None,
+    headers: dict[str, str] | None = None,
+    seconds: float = 10,
+) -> Reply:
     """One request on a connection of its own. A dict or a list goes as JSON."""
     data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
     kind = {} if body is None else {"Content-Type": "application/json"}
@@ -56,25 +63,47 @@ def ask(url: str, method: str, path: str, body: Any = None, headers: dict[str, s
 Field = tuple[Any, ...]  # (name, text) or (name, bytes, content type)
 
 
-def send_form(url: str, path: str, fields: Iterable[Field], headers: dict[str, str] | None = None, seconds: float = 10) -> Reply:
+def send_form(
+    url: str,
+    path: str,
+    fields: Iterable[Field],
+    headers: dict[str, str] | None = None,
+    seconds: float = 10,
+) -> Reply:
     """Post a multipart form of text fields and of files."""
     pieces = []
     for name, content, *kind in fields:
         extra = f'; filename="upload"\r\nContent-Type: {kind[0]}' if kind else ""
         data = content.encode() if isinstance(content, str) else content
-        pieces.append(f'--frontier\r\nContent-Disposition: form-data; name="{name}"{extra}\r\n\r\n'.encode() + data + b"\r\n")
+        pieces.append(
+            f'--frontier\r\nContent-Disposition: form-data; name="{name}"{extra}\r\n\r\n'.encode()
+            + data
+            + b"\r\n"
+        )
     body = b"".join(pieces) + b"--frontier--\r\n"
-    return ask(url, "POST", path, body, {"Content-Type": "multipart/form-data; boundary=frontier"} | (headers or {}), seconds)
+    return ask(
+        url,
+        "POST",
+        path,
+        body,
+        {"Content-Type": "multipart/form-data; boundary=frontier"} | (headers or {}),
+        seconds,
+    )
 
 
-def png(colour: Any = (10, 20, 30), size: tuple[int, int] = (64, 48), mode: str = "RGB", kind: str = "PNG") -> bytes:
+def png(
+    color: Any = (10, 20, 30),
+    size: tuple[int, int] = (64, 48),
+    mode: str = "RGB",
+    kind: str = "PNG",
+) -> bytes:
     held = io.BytesIO()
-    Image.new(mode, size, colour).save(held, kind)
+    Image.new(mode, size, color).save(held, kind)
     return held.getvalue()
 
 
 def halves(left: Any, right: Any, size: tuple[int, int] = (64, 48), mode: str = "L") -> bytes:
-    """A picture of two colours side by side: a mask, or one with a hole."""
+    """An image of two colors side by side: a mask, or one with a hole."""
     image = Image.new(mode, size, left)
     image.paste(right, (size[0] // 2, 0, *size))
     held = io.BytesIO()
@@ -87,7 +116,7 @@ def b64(data: bytes) -> str:
 
 
 def opened(text: str) -> Image.Image:
-    """The picture of a base64 text."""
+    """The image of a base64 text."""
     image = Image.open(io.BytesIO(base64.b64decode(text, validate=True)))
     image.load()
     return image

@@ -1,13 +1,13 @@
 """sd-server of stable-diffusion.cpp, as `sd-server.md` and the runs in `local-engines.md` describe it: one process, one model.
 
 Its three families of routes (`/v1/images/*`, `/sdapi/v1/*`, `/sdcpp/v1/*`) read different fields of a request, and drop the rest without a
-word. A picture is one colour: the hash of the settings in effect, so a test tells by `colour()` whether a setting reached the engine.
+word. An image is one color: the hash of the settings in effect, so a test tells by `color()` whether a setting reached the engine.
 
     server = StableDiffusion()
     url = serve(server).url
     ...
     assert server.jobs[-1]["steps"] == 20
-    assert picture_colour == colour({"prompt": "a red fox", "seed": 7})
+    assert image_color == color({"prompt": "a red fox", "seed": 7})
 """
 
 from __future__ import annotations
@@ -24,7 +24,17 @@ from typing import Any
 
 from PIL import Image
 
-from tests.servers.hashed_images import Colour, b64, decoded, encoded, fingerprint, hashed, leading_base64, plain, repainted
+from tests.servers.hashed_images import (
+    Color,
+    b64,
+    decoded,
+    encoded,
+    fingerprint,
+    hashed,
+    leading_base64,
+    plain,
+    repainted,
+)
 from tests.servers.http_helpers import Answer, Crash, Part, empty, form, route, said, text
 from tests.support.loopback import Peer, Seen
 
@@ -34,7 +44,17 @@ _SAMPLERS = (
 )
 _SCHEDULERS = "discrete normal karras exponential ays gits sgm_uniform simple smoothstep kl_optimal lcm bong_tangent ltx2 logit_normal flux2 flux beta"
 SAMPLERS, SCHEDULERS = _SAMPLERS.split(), _SCHEDULERS.split()
-FEATURES = ("init_image", "mask_image", "control_image", "ref_images", "lora", "vae_tiling", "hires", "cache", "cancel_queued")
+FEATURES = (
+    "init_image",
+    "mask_image",
+    "control_image",
+    "ref_images",
+    "lora",
+    "vae_tiling",
+    "hires",
+    "cache",
+    "cancel_queued",
+)
 
 # README.md, sampler vocabulary: what `/sdapi` takes in any case. No alias reaches euler_a_cfg_pp or dpm++2s_a.
 ALIASES = {
@@ -82,8 +102,8 @@ MOST = 8
 QUEUE = 64
 KEPT = 600
 
-# What the colour of a picture depends on, with the defaults of sd-server.md section 6.
-IN_COLOUR: dict[str, Any] = {
+# What the color of an image depends on, with the defaults of sd-server.md section 6.
+IN_COLOR: dict[str, Any] = {
     "prompt": "",
     "negative_prompt": "",
     "seed": 42,
@@ -104,12 +124,12 @@ IN_COLOUR: dict[str, Any] = {
 }
 
 
-def colour(settings: Mapping[str, Any], index: int = 0) -> Colour:
-    """The colour of picture `index` of these settings; what is left out has the server's default. Other keys do not count.
+def color(settings: Mapping[str, Any], index: int = 0) -> Color:
+    """The color of image `index` of these settings; what is left out has the server's default. Other keys do not count.
 
-    `init` and `references` are `fingerprint()`s of the uploaded pictures, `strength` counts only beside an init image.
+    `init` and `references` are `fingerprint()`s of the uploaded images, `strength` counts only beside an init image.
     """
-    facts = {name: settings.get(name, default) for name, default in IN_COLOUR.items()}
+    facts = {name: settings.get(name, default) for name, default in IN_COLOR.items()}
     facts["seed"] += index
     facts["cfg_scale"], facts["guidance"] = float(facts["cfg_scale"]), float(facts["guidance"])
     strength = settings.get("strength")
@@ -122,7 +142,10 @@ class _Refused(Exception):
 
     def __init__(self, error: str, status: int = 400) -> None:
         super().__init__(error)
-        self.answer = said({"error": "server_error", "message": error} if status == 500 else {"error": error}, status)
+        self.answer = said(
+            {"error": "server_error", "message": error} if status == 500 else {"error": error},
+            status,
+        )
 
 
 @dataclass
@@ -198,7 +221,7 @@ class _Job:
     status: str = "queued"
     started: int | None = None
     completed: int | None = None
-    pictures: list[str] = field(default_factory=list)
+    images: list[str] = field(default_factory=list)
     error: dict[str, str] | None = None
 
 
@@ -219,8 +242,8 @@ class _Process:
 class StableDiffusion:
     """A handler for `serve()`. `jobs` lists the settings in effect of every accepted request, in order.
 
-    Knobs, all free to change while it runs: `empty_data` (200 without a picture), `failing` (500, or a failed job), `crash` (the next picture
-    kills the process), `video_only`, `layers` (pictures per item of a batch), `flat_tag` (the schema of builds before 2026-04-11),
+    Knobs, all free to change while it runs: `empty_data` (200 without an image), `failing` (500, or a failed job), `crash` (the next image
+    kills the process), `video_only`, `layers` (images per item of a batch), `flat_tag` (the schema of builds before 2026-04-11),
     `patience` (seconds a POST without Content-Length waits), `clock` (the wall clock).
     """
 
@@ -239,7 +262,13 @@ class StableDiffusion:
         scheduler: str = "discrete",
         strength: float = 0.75,
     ) -> None:
-        self.model, self.multiple, self.formats, self.loras, self.size = model, multiple, tuple(formats), tuple(loras), size
+        self.model, self.multiple, self.formats, self.loras, self.size = (
+            model,
+            multiple,
+            tuple(formats),
+            tuple(loras),
+            size,
+        )
         self.seed, self.steps, self.cfg_scale = seed, steps, cfg_scale
         self.sampler, self.scheduler, self.strength = sampler, scheduler, strength
         self.jobs: list[dict[str, Any]] = []
@@ -257,7 +286,7 @@ class StableDiffusion:
     # What a test does to it
 
     def hold(self, at: str = "generating") -> None:
-        """Keep every picture from being finished until `release()`; `hold("queued")` keeps jobs from being begun as well."""
+        """Keep every image from being finished until `release()`; `hold("queued")` keeps jobs from being begun as well."""
         with self._changed:
             self._held = at
 
@@ -275,7 +304,9 @@ class StableDiffusion:
     def ended(self, job: str, seconds: float = 5) -> bool:
         """Whether a job of the native routes has ended, or is forgotten, within so long."""
         with self._changed:
-            return self._changed.wait_for(lambda: self.status(job) not in ("queued", "generating"), seconds)
+            return self._changed.wait_for(
+                lambda: self.status(job) not in ("queued", "generating"), seconds
+            )
 
     def status(self, job: str) -> str | None:
         """The status of a job, asked without a request; None when it is unknown."""
@@ -362,16 +393,36 @@ class StableDiffusion:
         if path == "/sdapi/v1/loras":
             process.known_loras = self.loras
         found: dict[str, Any] = {
-            "/v1/models": {"data": [{"id": "sd-cpp-local", "object": "model", "owned_by": "local"}]},
+            "/v1/models": {
+                "data": [{"id": "sd-cpp-local", "object": "model", "owned_by": "local"}]
+            },
             "/sdapi/v1/loras": self._lora_list,
             "/sdapi/v1/upscalers": [
-                {"name": name, "model_name": None, "model_path": None, "model_url": None, "scale": 4} for name in UPSCALERS[:3]
+                {
+                    "name": name,
+                    "model_name": None,
+                    "model_path": None,
+                    "model_url": None,
+                    "scale": 4,
+                }
+                for name in UPSCALERS[:3]
             ],
             "/sdapi/v1/latent-upscale-modes": [{"name": name} for name in UPSCALERS[3:]],
-            "/sdapi/v1/samplers": [{"name": name, "aliases": [name], "options": {}} for name in ("default", *SAMPLERS)],
-            "/sdapi/v1/schedulers": [{"name": name, "label": name} for name in ("default", *SCHEDULERS)],
+            "/sdapi/v1/samplers": [
+                {"name": name, "aliases": [name], "options": {}} for name in ("default", *SAMPLERS)
+            ],
+            "/sdapi/v1/schedulers": [
+                {"name": name, "label": name} for name in ("default", *SCHEDULERS)
+            ],
             "/sdapi/v1/sd-models": [
-                {"title": stem, "model_name": stem, "filename": self.model, "hash": "8" * 10, "sha256": "8" * 64, "config": None}
+                {
+                    "title": stem,
+                    "model_name": stem,
+                    "filename": self.model,
+                    "hash": "8" * 10,
+                    "sha256": "8" * 64,
+                    "config": None,
+                }
             ],
             "/sdapi/v1/options": {"samples_format": "png", "sd_model_checkpoint": stem},
         }
@@ -379,7 +430,10 @@ class StableDiffusion:
 
     @property
     def _lora_list(self) -> list[dict[str, str]]:
-        return [{"name": path.rpartition("/")[2].rpartition(".")[0], "path": path} for path in self.loras]
+        return [
+            {"name": path.rpartition("/")[2].rpartition(".")[0], "path": path}
+            for path in self.loras
+        ]
 
     @property
     def capabilities(self) -> dict[str, Any]:
@@ -403,12 +457,18 @@ class StableDiffusion:
             "output_compression": 100,
         }
         return {
-            "model": {"name": self.model, "stem": self.model.rpartition(".")[0], "path": f"/models/{self.model}"},
+            "model": {
+                "name": self.model,
+                "stem": self.model.rpartition(".")[0],
+                "path": f"/models/{self.model}",
+            },
             "current_mode": mode,
             "supported_modes": [mode],
             "defaults_by_mode": {mode: defaults},
             "output_formats_by_mode": {mode: list(self.formats)},
-            "features_by_mode": {mode: dict.fromkeys(FEATURES, True) | {"cancel_generating": False}},
+            "features_by_mode": {
+                mode: dict.fromkeys(FEATURES, True) | {"cancel_generating": False}
+            },
             "samplers": list(SAMPLERS),
             "schedulers": list(SCHEDULERS),
             "loras": self._lora_list,
@@ -426,7 +486,9 @@ class StableDiffusion:
     # Reading a request
 
     def _order(self, path: str) -> _Order:
-        return _Order(path, self.seed, self.steps, self.cfg_scale, self.sampler, self.scheduler, self.strength)
+        return _Order(
+            path, self.seed, self.steps, self.cfg_scale, self.sampler, self.scheduler, self.strength
+        )
 
     def _check_mode(self) -> None:
         if self.video_only:
@@ -444,8 +506,15 @@ class StableDiffusion:
         if not seen.body:
             raise _Refused("empty body")
         body = _parsed(seen.body)
-        prompt, count, size = _value(body, "prompt", ""), max(1, _value(body, "n", 1)), _value(body, "size", "")
-        kind, compression = _value(body, "output_format", "png"), _value(body, "output_compression", 100)
+        prompt, count, size = (
+            _value(body, "prompt", ""),
+            max(1, _value(body, "n", 1)),
+            _value(body, "size", ""),
+        )
+        kind, compression = (
+            _value(body, "output_format", "png"),
+            _value(body, "output_compression", 100),
+        )
         order = self._order("/v1/images/generations")
         order.width, order.height = _side_by_side(size, self.size)
         if not prompt:
@@ -476,10 +545,15 @@ class StableDiffusion:
             raise _Refused("at least one image[] required")
         order = self._order("/v1/images/edits")
         order.width, order.height = _side_by_side(fields.get("size", ""), (-1, -1))
-        self._output(order, fields.get("output_format", "png"), _number(fields.get("output_compression", ""), 100), webp=False)
+        self._output(
+            order,
+            fields.get("output_format", "png"),
+            _number(fields.get("output_compression", ""), 100),
+            webp=False,
+        )
         order.prompt, order.batch_count = fields["prompt"], _number(fields.get("n", ""), 1)
         for data in uploads:
-            if (image := _coloured(decoded(data))) is not None:
+            if (image := _colored(decoded(data))) is not None:
                 order.size_if_unset(image.size)
                 order.references.append(image)
         if order.references:
@@ -516,14 +590,26 @@ class StableDiffusion:
         if not isinstance(values, dict):
             return True
         words = {"prompt": "prompt", "negative_prompt": "negative_prompt"}
-        whole = {"clip_skip": "clip_skip", "width": "width", "height": "height", "batch_count": "batch_count", "seed": "seed"}
+        whole = {
+            "clip_skip": "clip_skip",
+            "width": "width",
+            "height": "height",
+            "batch_count": "batch_count",
+            "seed": "seed",
+        }
         real = {"strength": "strength"}
         _take(order, values, words, whole, real)
         if isinstance(values.get("embed_image_metadata"), bool):
             order.embed = values["embed_image_metadata"]
         sampling = values.get("sample_params")
         if self.flat_tag:
-            _take(order, values, {}, {"steps": "steps"}, {"cfg_scale": "cfg_scale", "guidance": "guidance"})
+            _take(
+                order,
+                values,
+                {},
+                {"steps": "steps"},
+                {"cfg_scale": "cfg_scale", "guidance": "guidance"},
+            )
             _take_names(order, values)
         elif isinstance(sampling, dict):
             _take(order, sampling, {}, {"sample_steps": "steps"}, {})
@@ -531,7 +617,13 @@ class StableDiffusion:
             if isinstance(sampling.get("custom_sigmas"), list):
                 order.custom_sigmas = [_real(item) for item in sampling["custom_sigmas"]]
             if isinstance(sampling.get("guidance"), dict):
-                _take(order, sampling["guidance"], {}, {}, {"txt_cfg": "cfg_scale", "distilled_guidance": "guidance"})
+                _take(
+                    order,
+                    sampling["guidance"],
+                    {},
+                    {},
+                    {"txt_cfg": "cfg_scale", "distilled_guidance": "guidance"},
+                )
         if isinstance(values.get("hires"), dict):
             order.hires = dict(values["hires"])
         return _take_loras(order, values, lora) and _take_images(order, values)
@@ -540,7 +632,10 @@ class StableDiffusion:
         """Defaults, clamps and checks at the end (sd-server.md sections 1, 2 and 6)."""
         if order.seed < 0:
             order.seed = int(self.clock()) % (1 << 31)
-        order.batch_count, order.steps = min(max(order.batch_count, 1), MOST), min(max(order.steps, 1), 100)
+        order.batch_count, order.steps = (
+            min(max(order.batch_count, 1), MOST),
+            min(max(order.steps, 1), 100),
+        )
         if order.cfg_scale < 0 or not 0 <= order.strength <= 1:
             raise _Refused(complaint)
         if order.hires.get("enabled") and order.hires.get("upscaler", "Latent") not in UPSCALERS:
@@ -551,10 +646,10 @@ class StableDiffusion:
     # The routes that wait
 
     def _openai(self, process: _Process, order: _Order) -> Answer:
-        pictures = self._generate(process, order)
-        if not pictures and not self.empty_data:
+        images = self._generate(process, order)
+        if not images and not self.empty_data:
             return said({"error": "generate_image returned no results"}, 500)
-        data = [{"b64_json": b64(picture)} for picture in pictures]
+        data = [{"b64_json": b64(image)} for image in images]
         return said({"created": self._now(), "data": data, "output_format": order.output_format})
 
     def _sdapi(self, process: _Process, seen: Seen, kind: str) -> Answer:
@@ -563,10 +658,10 @@ class StableDiffusion:
         self._check_mode()
         body = _parsed(seen.body)
         order = self._any2img(process, body, kind == "img2img")
-        pictures = self._generate(process, order)
-        if not pictures and not self.empty_data:
+        images = self._generate(process, order)
+        if not images and not self.empty_data:
             return said({"error": "generate_image returned no results"}, 500)
-        seeds = [order.seed + index for index in range(len(pictures))]
+        seeds = [order.seed + index for index in range(len(images))]
         info = {
             "prompt": order.prompt,
             "seed": order.seed,
@@ -587,15 +682,27 @@ class StableDiffusion:
             info["negative_prompt"] = order.negative_prompt
         if kind == "img2img":
             info["denoising_strength"] = order.strength
-        return said({"images": [b64(picture) for picture in pictures], "parameters": body, "info": json.dumps(info)})
+        return said(
+            {
+                "images": [b64(image) for image in images],
+                "parameters": body,
+                "info": json.dumps(info),
+            }
+        )
 
     def _any2img(self, process: _Process, body: Any, img2img: bool) -> _Order:
         """sd-server.md section 4. The tag is applied over the top level, and the fields after it win."""
         order = self._order(f"/sdapi/v1/{'img2img' if img2img else 'txt2img'}")
         prompt, negative = _value(body, "prompt", ""), _value(body, "negative_prompt", "")
         width, height = _value(body, "width", 512), _value(body, "height", 512)
-        order.steps, order.cfg_scale = _value(body, "steps", order.steps), _value(body, "cfg_scale", float(order.cfg_scale))
-        order.seed, order.batch_count = _wrapped(_value(body, "seed", -1)), _value(body, "batch_size", 1)
+        order.steps, order.cfg_scale = (
+            _value(body, "steps", order.steps),
+            _value(body, "cfg_scale", float(order.cfg_scale)),
+        )
+        order.seed, order.batch_count = (
+            _wrapped(_value(body, "seed", -1)),
+            _value(body, "batch_size", 1),
+        )
         clip_skip = _value(body, "clip_skip", -1)
         sampler, scheduler = _value(body, "sampler_name", ""), _value(body, "scheduler", "")
         if width <= 0 or height <= 0:
@@ -620,7 +727,9 @@ class StableDiffusion:
         self._read_tag(order)
         if clip_skip > 0:
             order.clip_skip = clip_skip
-        order.sampler = sampler if sampler in SAMPLERS else ALIASES.get(sampler.lower(), order.sampler)
+        order.sampler = (
+            sampler if sampler in SAMPLERS else ALIASES.get(sampler.lower(), order.sampler)
+        )
         order.scheduler = _scheduler(scheduler) or order.scheduler
         if isinstance(body.get("lora"), list):
             self._top_level_loras(process, order, body["lora"])
@@ -628,7 +737,7 @@ class StableDiffusion:
             self._inputs(order, body)
         if isinstance(body.get("extra_images"), list):
             for item in body["extra_images"]:
-                if isinstance(item, str) and (image := _picture(item)) is not None:
+                if isinstance(item, str) and (image := _image(item)) is not None:
                     order.size_if_unset(image.size)
                     order.references.append(image)
         return self._resolved(order, "invalid params")
@@ -647,19 +756,26 @@ class StableDiffusion:
             order.loras[path] = order.loras.get(path, 0.0) + multiplier
 
     def _inputs(self, order: _Order, body: dict[str, Any]) -> None:
-        """The pictures of img2img: an init image that cannot be read leaves a plain text-to-image."""
+        """The images of img2img: an init image that cannot be read leaves a plain text-to-image."""
         if isinstance(body.get("init_images"), list) and body["init_images"]:
             first = body["init_images"][0]
             if not isinstance(first, str):
-                raise _Refused(f"[json.exception.type_error.302] type must be string, but is {_kind(first)}", 500)
-            order.init = _picture(first) or order.init
+                raise _Refused(
+                    f"[json.exception.type_error.302] type must be string, but is {_kind(first)}",
+                    500,
+                )
+            order.init = _image(first) or order.init
             if order.init is not None:
                 order.size_if_unset(order.init.size)
         if isinstance(body.get("mask"), str):
             mask = decoded(leading_base64(body["mask"]))
             if mask is not None:
                 flat = mask.convert("L")
-                order.mask = flat.point(lambda level: 255 - level) if _value(body, "inpainting_mask_invert", 0) else flat
+                order.mask = (
+                    flat.point(lambda level: 255 - level)
+                    if _value(body, "inpainting_mask_invert", 0)
+                    else flat
+                )
                 order.size_if_unset(mask.size)
         else:
             order.mask = None
@@ -681,7 +797,9 @@ class StableDiffusion:
         order = self._order("/sdcpp/v1/img_gen")
         if not self._apply(order, body, lambda path: path if path in self.loras else None):
             raise _Refused("invalid generation parameters")
-        self._output(order, _value(body, "output_format", "png"), _value(body, "output_compression", 100))
+        self._output(
+            order, _value(body, "output_format", "png"), _value(body, "output_compression", 100)
+        )
         self._resolved(order, "invalid generation parameters")
         with self._changed:
             self._purge(process)
@@ -692,7 +810,13 @@ class StableDiffusion:
             process.jobs[job.id] = job
             process.queue.append(job.id)
             self.jobs.append(order.settings)
-            accepted = {"id": job.id, "kind": "img_gen", "status": "queued", "created": job.created, "poll_url": f"/sdcpp/v1/jobs/{job.id}"}
+            accepted = {
+                "id": job.id,
+                "kind": "img_gen",
+                "status": "queued",
+                "created": job.created,
+                "poll_url": f"/sdcpp/v1/jobs/{job.id}",
+            }
             self._pump(process)
         return said(accepted, 202)
 
@@ -717,8 +841,11 @@ class StableDiffusion:
             "queue_position": position,
         }
         if job.status == "completed":
-            pictures = [{"index": index, "b64_json": picture} for index, picture in enumerate(job.pictures)]
-            shown |= {"result": {"output_format": job.order.output_format, "images": pictures}, "error": None}
+            images = [{"index": index, "b64_json": image} for index, image in enumerate(job.images)]
+            shown |= {
+                "result": {"output_format": job.order.output_format, "images": images},
+                "error": None,
+            }
         elif job.error is not None:
             shown |= {"result": None, "error": job.error}
         return shown
@@ -754,23 +881,26 @@ class StableDiffusion:
 
     def _work(self, process: _Process, job: _Job) -> None:
         try:
-            pictures = self._generate(process, job.order, listed=True)
+            images = self._generate(process, job.order, listed=True)
         except Crash:
             return
         with self._changed:
             job.completed, process.busy = self._now(), False
-            if pictures or self.empty_data:
-                job.status, job.pictures = "completed", [b64(picture) for picture in pictures]
+            if images or self.empty_data:
+                job.status, job.images = "completed", [b64(image) for image in images]
             else:
                 job.status = "failed"
-                job.error = {"code": "generation_failed", "message": "generate_image returned no results"}
+                job.error = {
+                    "code": "generation_failed",
+                    "message": "generate_image returned no results",
+                }
             self._pump(process)
             self._changed.notify_all()
 
     # The engine
 
     def _generate(self, process: _Process, order: _Order, listed: bool = False) -> list[bytes]:
-        """One picture at a time, whoever asks: a client that gave up does not stop its own."""
+        """One image at a time, whoever asks: a client that gave up does not stop its own."""
         with self._changed:
             if not listed:
                 self.jobs.append(order.settings)
@@ -787,14 +917,18 @@ class StableDiffusion:
                         raise Crash
                     if self.failing or self.empty_data:
                         return []
-                return [self._draw(order, index) for index in range(order.batch_count) for _ in range(self.layers)]
+                return [
+                    self._draw(order, index)
+                    for index in range(order.batch_count)
+                    for _ in range(self.layers)
+                ]
         finally:
             with self._changed:
                 self._drawing -= 1
                 self._changed.notify_all()
 
     def _draw(self, order: _Order, index: int) -> bytes:
-        image = plain(colour(order.settings, index), self._pixels(order))
+        image = plain(color(order.settings, index), self._pixels(order))
         if order.init is not None and order.mask is not None:
             image = repainted(order.init, image, order.mask)
         parameters = self._parameters(order, order.seed + index) if order.embed else None
@@ -805,13 +939,20 @@ class StableDiffusion:
         width, height = order.width, order.height
         if order.hires.get("enabled"):
             scale = order.hires.get("scale", 2.0)
-            width, height = order.hires.get("target_width") or int(width * scale), order.hires.get("target_height") or int(height * scale)
-        return -(-width // self.multiple) * self.multiple, -(-height // self.multiple) * self.multiple
+            width, height = (
+                order.hires.get("target_width") or int(width * scale),
+                order.hires.get("target_height") or int(height * scale),
+            )
+        return -(-width // self.multiple) * self.multiple, -(
+            -height // self.multiple
+        ) * self.multiple
 
     def _parameters(self, order: _Order, seed: int) -> str:
         """The text chunk of a PNG; the seed is told nowhere else. The size is the one asked for."""
         negative = f"Negative prompt: {order.negative_prompt}\n" if order.negative_prompt else ""
-        block = json.dumps({"seed": seed, "prompt": order.prompt, "steps": order.steps}, ensure_ascii=False)
+        block = json.dumps(
+            {"seed": seed, "prompt": order.prompt, "steps": order.steps}, ensure_ascii=False
+        )
         return (
             f"{order.prompt}\n{negative}Steps: {order.steps}, CFG scale: {order.cfg_scale:f}, Guidance: {order.guidance:f}, Eta: 0.000000, "
             f"Seed: {seed}, Size: {order.width}x{order.height}, Model: {self.model}, RNG: cuda, Sampler: {order.sampler} {order.scheduler}, "
@@ -830,34 +971,56 @@ def _parsed(body: bytes) -> Any:
     """The JSON of a body. What is none is 500 here; the native route makes a 400 of it."""
     try:
         found = json.loads(body.decode(), parse_constant=_no_constant)
-        json.dumps(found, ensure_ascii=False).encode()  # half a surrogate pair is no JSON to the C++ parser
+        json.dumps(
+            found, ensure_ascii=False
+        ).encode()  # half a surrogate pair is no JSON to the C++ parser
     except ValueError as problem:
         raise _Refused(f"[json.exception.parse_error.101] parse error: {problem}", 500) from None
     return found
 
 
 def _kind(value: Any) -> str:
-    names = {dict: "object", list: "array", str: "string", bool: "boolean", int: "number", float: "number", type(None): "null"}
+    names = {
+        dict: "object",
+        list: "array",
+        str: "string",
+        bool: "boolean",
+        int: "number",
+        float: "number",
+        type(None): "null",
+    }
     return names[type(value)]
 
 
 def _value(body: Any, name: str, default: Any) -> Any:
     """A field as nlohmann's `value()` reads it: null and a wrong type throw; a number fits any number, and so does a boolean."""
     if not isinstance(body, dict):
-        raise _Refused(f"[json.exception.type_error.306] cannot use value() with {_kind(body)}", 500)
+        raise _Refused(
+            f"[json.exception.type_error.306] cannot use value() with {_kind(body)}", 500
+        )
     if name not in body:
         return default
     found = body[name]
-    wanted = "string" if isinstance(default, str) else "boolean" if isinstance(default, bool) else "number"
+    wanted = (
+        "string"
+        if isinstance(default, str)
+        else "boolean"
+        if isinstance(default, bool)
+        else "number"
+    )
     if _kind(found) != wanted and not (wanted == "number" and isinstance(found, bool)):
-        raise _Refused(f"[json.exception.type_error.302] type must be {wanted}, but is {_kind(found)}", 500)
+        raise _Refused(
+            f"[json.exception.type_error.302] type must be {wanted}, but is {_kind(found)}", 500
+        )
     return type(default)(found)
 
 
 def _real(value: Any) -> float:
     """An element of an array of numbers."""
     if _kind(value) not in ("number", "boolean"):
-        raise _Refused(f"[json.exception.type_error.302] type must be number, but is {_kind(value)}", 500)
+        raise _Refused(
+            f"[json.exception.type_error.302] type must be number, but is {_kind(value)}", 500
+        )
     return float(value)
 
 
@@ -885,16 +1048,26 @@ def _files(parts: list[Part], name: str) -> list[bytes]:
     return [part.content for part in parts if part.name == name and part.filename is not None]
 
 
-def _coloured(image: Image.Image | None) -> Image.Image | None:
-    """Pictures of one or two channels are refused as if they could not be read."""
-    return image.convert("RGB") if image is not None and image.mode in ("RGB", "RGBA", "P", "CMYK") else None
+def _colored(image: Image.Image | None) -> Image.Image | None:
+    """Images of one or two channels are refused as if they could not be read."""
+    return (
+        image.convert("RGB")
+        if image is not None and image.mode in ("RGB", "RGBA", "P", "CMYK")
+        else None
+    )
 
 
-def _picture(text: str) -> Image.Image | None:
-    return _coloured(decoded(leading_base64(text)))
+def _image(text: str) -> Image.Image | None:
+    return _colored(decoded(leading_base64(text)))
 
 
-def _take(order: _Order, values: dict[str, Any], words: dict[str, str], whole: dict[str, str], real: dict[str, str]) -> None:
+def _take(
+    order: _Order,
+    values: dict[str, Any],
+    words: dict[str, str],
+    whole: dict[str, str],
+    real: dict[str, str],
+) -> None:
     for name, target in words.items():
         if isinstance(values.get(name), str):
             setattr(order, target, values[name])
@@ -935,14 +1108,14 @@ def _take_loras(order: _Order, values: dict[str, Any], known: Callable[[str], st
 
 
 def _take_images(order: _Order, values: dict[str, Any]) -> bool:
-    """`null` is no picture; anything but readable base64 is an error."""
+    """`null` is no image; anything but readable base64 is an error."""
     for name in ("init_image", "mask_image"):
         value = values.get(name)
         if name not in values:
             continue
         image = decoded(leading_base64(value)) if isinstance(value, str) else None
         if name == "init_image":
-            image = _coloured(image)
+            image = _colored(image)
         if value is not None and image is None:
             return False
         if name == "init_image":
@@ -952,8 +1125,8 @@ def _take_images(order: _Order, values: dict[str, Any]) -> bool:
     if values.get("ref_images") is not None:
         if not isinstance(values["ref_images"], list):
             return False
-        pictures = [_picture(item) if isinstance(item, str) else None for item in values["ref_images"]]
-        if None in pictures:
+        images = [_image(item) if isinstance(item, str) else None for item in values["ref_images"]]
+        if None in images:
             return False
-        order.references = [image for image in pictures if image is not None]
+        order.references = [image for image in images if image is not None]
     return True

@@ -18,7 +18,11 @@ Serve = Callable[[Handler], Loopback]
 HEADERS = {"x-api-key": "k", "anthropic-version": OLD}
 MODEL = "claude-sonnet-4-5"
 NEWER = "claude-opus-4-8"
-LOOK = {"name": "look", "description": "Looks.", "input_schema": {"type": "object", "properties": {"at": {"type": "string"}}}}
+LOOK = {
+    "name": "look",
+    "description": "Looks.",
+    "input_schema": {"type": "object", "properties": {"at": {"type": "string"}}},
+}
 THINK: dict[str, Any] = {"thinking": {"type": "enabled", "budget_tokens": 1024}, "max_tokens": 2000}
 
 
@@ -37,7 +41,10 @@ def user(*blocks: Any) -> dict[str, Any]:
 
 
 def assistant(*blocks: Any) -> dict[str, Any]:
-    return {"role": "assistant", "content": blocks[0] if isinstance(blocks[0], str) else list(blocks)}
+    return {
+        "role": "assistant",
+        "content": blocks[0] if isinstance(blocks[0], str) else list(blocks),
+    }
 
 
 def text(words: str, **more: Any) -> dict[str, Any]:
@@ -56,8 +63,19 @@ def image(data: bytes, kind: str = "image/png") -> dict[str, Any]:
     return {"type": "image", "source": {"type": "base64", "media_type": kind, "data": b64(data)}}
 
 
-def post(url: str, *messages: Any, version: str = OLD, beta: str = "", path: str = "/v1/messages", **fields: Any) -> Reply:
-    body = {"model": MODEL, "max_tokens": 100, "messages": list(messages) or [user("Hi there")]} | fields
+def post(
+    url: str,
+    *messages: Any,
+    version: str = OLD,
+    beta: str = "",
+    path: str = "/v1/messages",
+    **fields: Any,
+) -> Reply:
+    body = {
+        "model": MODEL,
+        "max_tokens": 100,
+        "messages": list(messages) or [user("Hi there")],
+    } | fields
     sent = {name: value for name, value in body.items() if value is not ...}
     headers = HEADERS | {"anthropic-version": version} | ({"anthropic-beta": beta} if beta else {})
     return ask(url, "POST", path, sent, headers)
@@ -68,8 +86,14 @@ def words(reply: Reply) -> str:
     return "".join(block.get("text", "") for block in reply.json["content"])
 
 
-def refused(reply: Reply, message: str, status: int = 400, kind: str = "invalid_request_error") -> None:
-    assert (reply.status, reply.json["type"], reply.json["error"]["type"]) == (status, "error", kind)
+def refused(
+    reply: Reply, message: str, status: int = 400, kind: str = "invalid_request_error"
+) -> None:
+    assert (reply.status, reply.json["type"], reply.json["error"]["type"]) == (
+        status,
+        "error",
+        kind,
+    )
     assert message in reply.json["error"]["message"]
     assert reply.json["request_id"] == reply.headers["request-id"]
 
@@ -78,50 +102,95 @@ class TestAnswers:
     def test_text(self, url: str, server: Anthropic) -> None:
         reply = post(url)
         assert words(reply) == "Hi there"
-        assert (reply.json["role"], reply.json["stop_reason"], reply.json["model"]) == ("assistant", "end_turn", MODEL)
+        assert (reply.json["role"], reply.json["stop_reason"], reply.json["model"]) == (
+            "assistant",
+            "end_turn",
+            MODEL,
+        )
         assert reply.headers["retry-after"] == "3"
         assert server.seen[0]["messages"] == [user("Hi there")]
 
     def test_what_it_saw(self, url: str) -> None:
-        pdf = {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": b64(b"%PDF-1.7")}}
-        reply = post(url, user(text("See"), image(png()), pdf, image(png("red", kind="JPEG"), "image/jpeg")))
+        pdf = {
+            "type": "document",
+            "source": {"type": "base64", "media_type": "application/pdf", "data": b64(b"%PDF-1.7")},
+        }
+        reply = post(
+            url, user(text("See"), image(png()), pdf, image(png("red", kind="JPEG"), "image/jpeg"))
+        )
         assert words(reply) == "See\n64x48 #0a141e\ndocument of 8 bytes\n64x48 #fe0000"
 
-    def test_pictures_in_results(self, url: str) -> None:
-        history = [user("Look"), assistant(call()), user(result(content=[text("Here"), image(png())]))]
+    def test_images_in_results(self, url: str) -> None:
+        history = [
+            user("Look"),
+            assistant(call()),
+            user(result(content=[text("Here"), image(png())])),
+        ]
         assert words(post(url, *history, tools=[LOOK])) == "result toolu_1: Here 64x48 #0a141e"
 
     def test_a_script(self, url: str, server: Anthropic) -> None:
-        server.script = [Turn([text("One")], "refusal", {"output_tokens": 7}, {"stop_details": None}), Turn([])]
+        server.script = [
+            Turn([text("One")], "refusal", {"output_tokens": 7}, {"stop_details": None}),
+            Turn([]),
+        ]
         reply = post(url)
-        assert (words(reply), reply.json["stop_reason"], reply.json["usage"]["output_tokens"]) == ("One", "refusal", 7)
+        assert (words(reply), reply.json["stop_reason"], reply.json["usage"]["output_tokens"]) == (
+            "One",
+            "refusal",
+            7,
+        )
         assert post(url).json["content"] == []
         assert words(post(url)) == "Hi there"
 
     def test_calls(self, url: str) -> None:
         reply = post(url, user('Use look with {"at": "a fox"}'), tools=[LOOK])
         [block] = reply.json["content"]
-        assert (block["name"], block["input"], reply.json["stop_reason"]) == ("look", {"at": "a fox"}, "tool_use")
+        assert (block["name"], block["input"], reply.json["stop_reason"]) == (
+            "look",
+            {"at": "a fox"},
+            "tool_use",
+        )
         forced = post(url, user("Hi"), tools=[LOOK], tool_choice={"type": "any"})
         assert forced.json["content"][0]["input"] == {}
-        assert words(post(url, user("Use look"), tools=[LOOK], tool_choice={"type": "none"})) == "Use look"
+        assert (
+            words(post(url, user("Use look"), tools=[LOOK], tool_choice={"type": "none"}))
+            == "Use look"
+        )
 
     def test_schemas_and_ends(self, url: str) -> None:
-        schema = {"type": "object", "properties": {"n": {"type": "integer"}, "s": {"enum": ["x"]}}, "additionalProperties": False}
+        schema = {
+            "type": "object",
+            "properties": {"n": {"type": "integer"}, "s": {"enum": ["x"]}},
+            "additionalProperties": False,
+        }
         wanted = {"format": {"type": "json_schema", "schema": schema}}
         assert json.loads(words(post(url, output_config=wanted))) == {"n": 1, "s": "x"}
-        refused(post(url, output_config={"format": {"type": "json_schema", "schema": {"type": "object"}}}), "additionalProperties")
+        refused(
+            post(
+                url, output_config={"format": {"type": "json_schema", "schema": {"type": "object"}}}
+            ),
+            "additionalProperties",
+        )
         stopped = post(url, user("One STOP two"), stop_sequences=["STOP"]).json
-        assert (stopped["content"][0]["text"], stopped["stop_reason"], stopped["stop_sequence"]) == ("One ", "stop_sequence", "STOP")
+        assert (
+            stopped["content"][0]["text"],
+            stopped["stop_reason"],
+            stopped["stop_sequence"],
+        ) == ("One ", "stop_sequence", "STOP")
         assert post(url, max_tokens=1).json["stop_reason"] == "max_tokens"
 
     def test_models_and_counts(self, url: str) -> None:
         listed = ask(url, "GET", "/v1/models?limit=1", headers=HEADERS).json
         assert ([model["id"] for model in listed["data"]], listed["has_more"]) == ([MODEL], True)
         assert ask(url, "GET", f"/v1/models/{NEWER}", headers=HEADERS).json["type"] == "model"
-        refused(ask(url, "GET", "/v1/models/no", headers=HEADERS), "model: no", 404, "not_found_error")
+        refused(
+            ask(url, "GET", "/v1/models/no", headers=HEADERS), "model: no", 404, "not_found_error"
+        )
         assert post(url, path="/v1/messages/count_tokens", max_tokens=...).json["input_tokens"] > 0
-        refused(post(url, path="/v1/messages/count_tokens"), "max_tokens: Extra inputs are not permitted")
+        refused(
+            post(url, path="/v1/messages/count_tokens"),
+            "max_tokens: Extra inputs are not permitted",
+        )
 
 
 class TestRequests:
@@ -129,18 +198,32 @@ class TestRequests:
         body = {"model": MODEL, "max_tokens": 9, "messages": [user("Hi")]}
         bearer = {"authorization": "Bearer k", "anthropic-version": NEW}
         assert ask(url, "POST", "/v1/messages", body, bearer).status == 200
-        refused(ask(url, "POST", "/v1/messages", body, bearer | {"x-api-key": "no"}), "invalid", 401, "authentication_error")
+        refused(
+            ask(url, "POST", "/v1/messages", body, bearer | {"x-api-key": "no"}),
+            "invalid",
+            401,
+            "authentication_error",
+        )
         refused(ask(url, "POST", "/v1/messages", body, {"x-api-key": "k"}), "anthropic-version")
         refused(post(url, version="2027-01-01"), "not a valid version")
 
     def test_versions_differ(self, url: str) -> None:
         assert post(url, temperature=1).status == 200
-        refused(post(url, temperature=1, version=NEW), "temperature: Extra inputs are not permitted")
-        paper = {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "x"}}
+        refused(
+            post(url, temperature=1, version=NEW), "temperature: Extra inputs are not permitted"
+        )
+        paper = {
+            "type": "document",
+            "source": {"type": "text", "media_type": "text/plain", "data": "x"},
+        }
         history = [user("Hi"), assistant(paper), user("So?")]
         assert post(url, *history).status == 200
         refused(post(url, *history, version=NEW), "does not match any of the expected tags")
-        assert post(url, user(text("Hi", citations=[]))).status == post(url, user(text("Hi", citations=[{}]))).status == 200
+        assert (
+            post(url, user(text("Hi", citations=[]))).status
+            == post(url, user(text("Hi", citations=[{}]))).status
+            == 200
+        )
         refused(post(url, user(text("Hi", citations=[{}])), version=NEW), "citations")
 
     @pytest.mark.parametrize(
@@ -155,12 +238,29 @@ class TestRequests:
             ({"model": NEWER, "top_p": 0.5}, "not supported"),
             ({"tool_choice": {"type": "auto"}}, "tool_choice may only be specified"),
             ({"tools": [LOOK], "tool_choice": {"type": "tool", "name": "no"}}, "not found"),
-            ({"tools": [LOOK], "tool_choice": {"type": "any"}} | THINK, "Thinking may not be enabled"),
+            (
+                {"tools": [LOOK], "tool_choice": {"type": "any"}} | THINK,
+                "Thinking may not be enabled",
+            ),
             ({"tools": [LOOK, LOOK]}, "unique"),
             ({"tools": [{"type": "function", "function": LOOK}]}, "Field required"),
-            ({"tools": [LOOK | {"input_schema": {"type": "object", "required": None}}]}, "JSON schema is invalid"),
-            ({"tools": [LOOK | {"cache_control": {"type": "ephemeral"}, "name": f"l{i}"} for i in range(5)]}, "Found 5"),
-            ({"thinking": {"type": "enabled", "budget_tokens": 1000}}, "greater than or equal to 1024"),
+            (
+                {"tools": [LOOK | {"input_schema": {"type": "object", "required": None}}]},
+                "JSON schema is invalid",
+            ),
+            (
+                {
+                    "tools": [
+                        LOOK | {"cache_control": {"type": "ephemeral"}, "name": f"l{i}"}
+                        for i in range(5)
+                    ]
+                },
+                "Found 5",
+            ),
+            (
+                {"thinking": {"type": "enabled", "budget_tokens": 1000}},
+                "greater than or equal to 1024",
+            ),
             ({"thinking": {"type": "enabled", "budget_tokens": 1024}}, "must be greater than"),
             ({"model": NEWER} | THINK, "adaptive"),
             ({"temperature": 0.5} | THINK, "may only be set to 1"),
@@ -178,14 +278,37 @@ class TestRequests:
             ([user(text(""))], "text content blocks must be non-empty"),
             ([user("Hi"), assistant("So ")], "trailing whitespace"),
             ([{"role": "system", "content": "Hi"}], "Input should be 'user', 'assistant'"),
-            ([user(image(png(), "image/jpeg"))], "appears to be a image/png"),
-            ([user({"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "data:,"}})], "Invalid base64"),
+            ([user(image(png(), "image/jpeg"))], "appears to be an image/png"),
+            (
+                [
+                    user(
+                        {
+                            "type": "image",
+                            "source": {
+                                "type": "base64",
+                                "media_type": "image/png",
+                                "data": "data:,",
+                            },
+                        }
+                    )
+                ],
+                "Invalid base64",
+            ),
             ([user("Hi"), assistant(image(png())), user("Hi")], "expected tags"),
-            ([user("Hi"), assistant(call()), user("Hi")], "without `tool_result` blocks immediately after: toolu_1"),
+            (
+                [user("Hi"), assistant(call()), user("Hi")],
+                "without `tool_result` blocks immediately after: toolu_1",
+            ),
             ([user("Hi"), assistant(call()), user(text("Hi"), result())], "must come first"),
             ([user("Hi"), assistant(call()), user(result(), result())], "single result"),
-            ([user("Hi"), assistant(call()), user(result()), user(result("toolu_2"))], "unexpected `tool_use_id`"),
-            ([user("Hi"), assistant(call(given="a.b")), user(result("a.b"))], "should match pattern"),
+            (
+                [user("Hi"), assistant(call()), user(result()), user(result("toolu_2"))],
+                "unexpected `tool_use_id`",
+            ),
+            (
+                [user("Hi"), assistant(call(given="a.b")), user(result("a.b"))],
+                "should match pattern",
+            ),
             ([user("Hi"), assistant(call(), call()), user(result())], "unique"),
         ],
     )
@@ -216,7 +339,9 @@ class TestThinking:
         last = user(result(first[2]["id"]))
 
         def again(*blocks: Any, **fields: Any) -> Reply:
-            return post(url, user("Use look"), assistant(*blocks), last, tools=[LOOK], **(fields or THINK))
+            return post(
+                url, user("Use look"), assistant(*blocks), last, tools=[LOOK], **(fields or THINK)
+            )
 
         assert again(*first).status == 200
         refused(again(first[2]), "cannot be modified")
@@ -224,31 +349,68 @@ class TestThinking:
         refused(again(first[0] | {"thinking": "else"}, *first[1:]), "Invalid `signature`")
         refused(again({"type": "thinking", "thinking": "x"}, first[2]), "signature: Field required")
         assert again(first[2], max_tokens=9).status == 200
-        assert post(url, user("Use look"), assistant(first[2]), last, assistant("So."), user("Hi"), tools=[LOOK], **THINK).status == 200
+        assert (
+            post(
+                url,
+                user("Use look"),
+                assistant(first[2]),
+                last,
+                assistant("So."),
+                user("Hi"),
+                tools=[LOOK],
+                **THINK,
+            ).status
+            == 200
+        )
 
     def test_it_may_be_omitted(self, url: str) -> None:
-        first = post(url, model=NEWER, thinking={"type": "adaptive", "display": "omitted"}).json["content"]
+        first = post(url, model=NEWER, thinking={"type": "adaptive", "display": "omitted"}).json[
+            "content"
+        ]
         assert first[0]["thinking"] == "" and first[0]["signature"]
 
 
 class TestStreams:
     def test_events(self, url: str, server: Anthropic) -> None:
         server.script = [
-            Turn([{"type": "thinking", "thinking": "Hm"}, text("a b"), {"type": "tool_use", "name": "look", "input": {"at": "x"}}])
+            Turn(
+                [
+                    {"type": "thinking", "thinking": "Hm"},
+                    text("a b"),
+                    {"type": "tool_use", "name": "look", "input": {"at": "x"}},
+                ]
+            )
         ]
         server.late_input = 1
         reply = post(url, user("Hi"), tools=[LOOK], stream=True, **THINK)
         events = reply.events
         assert all(name == data["type"] for name, data in events)
-        assert [events[0][0], events[-2][0], events[-1][0]] == ["message_start", "message_delta", "message_stop"]
+        assert [events[0][0], events[-2][0], events[-1][0]] == [
+            "message_start",
+            "message_delta",
+            "message_stop",
+        ]
         deltas = [data["delta"] for name, data in events if name == "content_block_delta"]
-        assert [delta["type"] for delta in deltas[:4]] == ["thinking_delta", "signature_delta", "text_delta", "text_delta"]
-        assert deltas[4]["partial_json"] == "" and "".join(delta.get("partial_json", "") for delta in deltas) == '{"at": "x"}'
+        assert [delta["type"] for delta in deltas[:4]] == [
+            "thinking_delta",
+            "signature_delta",
+            "text_delta",
+            "text_delta",
+        ]
+        assert (
+            deltas[4]["partial_json"] == ""
+            and "".join(delta.get("partial_json", "") for delta in deltas) == '{"at": "x"}'
+        )
         start, end = events[0][1]["message"]["usage"], events[-2][1]["usage"]
-        assert end["input_tokens"] == start["input_tokens"] + 1 and events[-2][1]["delta"]["stop_reason"] == "tool_use"
+        assert (
+            end["input_tokens"] == start["input_tokens"] + 1
+            and events[-2][1]["delta"]["stop_reason"] == "tool_use"
+        )
 
     def test_oddities(self, url: str, server: Anthropic) -> None:
-        server.pings = server.padding = server.strange = server.interleaved = server.bare_delta = True
+        server.pings = server.padding = server.strange = server.interleaved = server.bare_delta = (
+            True
+        )
         server.script = [Turn([text("a b"), text("c d")])]
         reply = post(url, stream=True)
         names = {name for name, _ in reply.events}

@@ -15,7 +15,7 @@ from PIL import Image
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection, BytesMessage, Event, Request, TextMessage
 
-from tests.servers.comfyui import ComfyUI, colour
+from tests.servers.comfyui import ComfyUI, color
 from tests.servers.hashed_images import fingerprint
 from tests.servers.plain_client import ask, dot, halves, png, send_form
 from tests.support.loopback import Handler, Loopback
@@ -69,7 +69,9 @@ def run(server: ComfyUI, url: str, prompt: dict[str, Any]) -> dict[str, Any]:
     reply = ask(url, "POST", "/prompt", {"prompt": prompt})
     assert reply.status == 200, reply.body
     assert server.idle()
-    entry: dict[str, Any] = ask(url, "GET", f"/history/{reply.json['prompt_id']}").json[reply.json["prompt_id"]]
+    entry: dict[str, Any] = ask(url, "GET", f"/history/{reply.json['prompt_id']}").json[
+        reply.json["prompt_id"]
+    ]
     return entry
 
 
@@ -84,10 +86,14 @@ def test_a_graph_runs_and_its_settings_show(serve: Serve) -> None:
     url = serve(server).url
     entry = run(server, url, graph())
     assert entry["status"]["status_str"] == "success"
-    assert [kind for kind, _ in entry["status"]["messages"]] == ["execution_start", "execution_cached", "execution_success"]
+    assert [kind for kind, _ in entry["status"]["messages"]] == [
+        "execution_start",
+        "execution_cached",
+        "execution_success",
+    ]
     image = picture(url, entry)
     assert image.size == (64, 48)
-    assert dot(image) == colour(SETTINGS)
+    assert dot(image) == color(SETTINGS)
     assert json.loads(image.info["prompt"])["3"]["inputs"]["seed"] == 7  # type: ignore[index]
     assert ask(url, "GET", "/api/history/nobody").json == {}
 
@@ -97,17 +103,27 @@ def test_a_batch_begins_with_what_is_uploaded(serve: Serve) -> None:
     url = serve(server).url
     first = send_form(url, "/upload/image", [("image", png((1, 2, 3)), "image/png")]).json
     second = send_form(url, "/upload/image", [("image", halves(0, 255), "image/png")]).json
-    assert (first["name"], second["name"]) == ("upload", "upload (1)") or second["name"] != first["name"]
+    assert (first["name"], second["name"]) == ("upload", "upload (1)") or second["name"] != first[
+        "name"
+    ]
     made = graph() | {
         "10": {"class_type": "LoadImage", "inputs": {"image": first["name"]}},
         "11": {"class_type": "VAEEncode", "inputs": {"pixels": ["10", 0], "vae": ["4", 2]}},
-        "12": {"class_type": "LoadImageMask", "inputs": {"image": second["name"], "channel": "red"}},
-        "13": {"class_type": "SetLatentNoiseMask", "inputs": {"samples": ["11", 0], "mask": ["12", 0]}},
+        "12": {
+            "class_type": "LoadImageMask",
+            "inputs": {"image": second["name"], "channel": "red"},
+        },
+        "13": {
+            "class_type": "SetLatentNoiseMask",
+            "inputs": {"samples": ["11", 0], "mask": ["12", 0]},
+        },
     }
     made["3"]["inputs"] |= {"latent_image": ["13", 0], "denoise": 0.5}
     image = picture(url, run(server, url, made))
     assert dot(image, 2, 2) == (1, 2, 3)
-    assert dot(image, 60, 2) == colour(SETTINGS | {"denoise": 0.5, "init": fingerprint(png((1, 2, 3)))})
+    assert dot(image, 60, 2) == color(
+        SETTINGS | {"denoise": 0.5, "init": fingerprint(png((1, 2, 3)))}
+    )
 
 
 @pytest.mark.parametrize(
@@ -122,7 +138,9 @@ def test_a_batch_begins_with_what_is_uploaded(serve: Serve) -> None:
         ({"4": {"ckpt_name": "none"}}, "value_not_in_list", "4"),
     ],
 )
-def test_a_bad_graph_is_refused_with_reasons(serve: Serve, changes: dict[str, Any], kind: str, node: str) -> None:
+def test_a_bad_graph_is_refused_with_reasons(
+    serve: Serve, changes: dict[str, Any], kind: str, node: str
+) -> None:
     reply = ask(serve(ComfyUI()).url, "POST", "/prompt", {"prompt": graph(changes)})
     assert reply.status == 400
     assert reply.json["error"]["type"] == "prompt_outputs_failed_validation"
@@ -139,7 +157,10 @@ def test_other_refusals(serve: Serve) -> None:
     assert ask(url, "POST", "/prompt", b"{").status == 500
     assert ask(url, "GET", "/queue", headers={"Origin": "http://elsewhere"}).status == 403
     no_output = {name: node for name, node in graph().items() if name != "9"}
-    assert ask(url, "POST", "/prompt", {"prompt": no_output}).json["error"]["type"] == "prompt_no_outputs"
+    assert (
+        ask(url, "POST", "/prompt", {"prompt": no_output}).json["error"]["type"]
+        == "prompt_no_outputs"
+    )
     assert ask(url, "GET", "/view?filename=../x").status == 400
     assert ask(url, "GET", "/view?filename=x&subfolder=../x").status == 403
     assert ask(url, "GET", "/view?filename=x").status == 404
@@ -174,7 +195,10 @@ def test_failures_and_interrupts(serve: Serve) -> None:
     ask(url, "POST", "/queue", {"delete": [second]})
     ask(url, "POST", "/interrupt", {"prompt_id": first})
     assert server.idle()
-    assert ask(url, "GET", f"/history/{first}").json[first]["status"]["messages"][-1][0] == "execution_interrupted"
+    assert (
+        ask(url, "GET", f"/history/{first}").json[first]["status"]["messages"][-1][0]
+        == "execution_interrupted"
+    )
 
 
 class Listener:
@@ -186,7 +210,9 @@ class Listener:
         parts = urlsplit(url)
         self.socket = socket.create_connection((parts.hostname, parts.port), 5)
         self.protocol = WSConnection(ConnectionType.CLIENT)
-        self.socket.sendall(self.protocol.send(Request(host=parts.netloc, target=f"/ws?clientId={client}")))
+        self.socket.sendall(
+            self.protocol.send(Request(host=parts.netloc, target=f"/ws?clientId={client}"))
+        )
         self.waiting: list[Event] = []
         assert isinstance(self.next(), AcceptConnection)
 
@@ -230,11 +256,17 @@ def test_the_websocket_tells_of_a_job(serve: Serve, old: bool) -> None:
         ask(url, "POST", "/prompt", {"prompt": graph(), "client_id": "me"})
         server.release()
         told = listener.until("executed")
-        steps = [message["data"] for message in told if isinstance(message, dict) and message["type"] == "progress"]
+        steps = [
+            message["data"]
+            for message in told
+            if isinstance(message, dict) and message["type"] == "progress"
+        ]
         assert [step["value"] for step in steps] == [1, 2, 3, 4]
         assert ("prompt_id" in steps[0]) is not old
         previews = [message for message in told if isinstance(message, bytes)]
-        assert [struct.unpack(">I", preview[:4])[0] for preview in previews] == [1 if old else 4] * 4
+        assert [struct.unpack(">I", preview[:4])[0] for preview in previews] == [
+            1 if old else 4
+        ] * 4
         ended = listener.until("executing")[-1]
         assert ended["data"]["node"] is None
     assert server.listening(0)

@@ -16,9 +16,14 @@ from tests.support.loopback import Handler, Loopback
 Serve = Callable[[Handler], Loopback]
 OLD, NEW, PAINTER = "gemini-2.5-flash", "gemini-3-flash-preview", "gemini-3-pro-image-preview"
 WEATHER = {
-    "functionDeclarations": [{"name": "weather", "parametersJsonSchema": {"type": "object", "properties": {"city": {"type": "string"}}}}]
+    "functionDeclarations": [
+        {
+            "name": "weather",
+            "parametersJsonSchema": {"type": "object", "properties": {"city": {"type": "string"}}},
+        }
+    ]
 }
-PICTURE = {"inlineData": {"mimeType": "image/png", "data": b64(png())}}
+IMAGE = {"inlineData": {"mimeType": "image/png", "data": b64(png())}}
 CALL = {"functionCall": {"name": "weather", "args": {}}}
 RESULT = {"functionResponse": {"name": "weather", "response": {"result": "sun"}}}
 
@@ -34,14 +39,24 @@ def url(server: GeminiChat, serve: Serve) -> str:
 
 
 def user(*parts: Any) -> dict[str, Any]:
-    return {"role": "user", "parts": [{"text": part} if isinstance(part, str) else part for part in parts]}
+    return {
+        "role": "user",
+        "parts": [{"text": part} if isinstance(part, str) else part for part in parts],
+    }
 
 
 def model(*parts: Any) -> dict[str, Any]:
     return user(*parts) | {"role": "model"}
 
 
-def post(url: str, *contents: Any, to: str = OLD, call: str = "generateContent", key: str = "k", **more: Any) -> Reply:
+def post(
+    url: str,
+    *contents: Any,
+    to: str = OLD,
+    call: str = "generateContent",
+    key: str = "k",
+    **more: Any,
+) -> Reply:
     path = url[url.index("/v1beta") :] + f"/models/{to}:{call}"
     return ask(url, "POST", path, {"contents": list(contents), **more}, {"x-goog-api-key": key})
 
@@ -63,17 +78,24 @@ def chunks(frames: list[str]) -> list[Any]:
 
 
 class TestAnswers:
-    def test_words_and_pictures(self, url: str, server: GeminiChat) -> None:
+    def test_words_and_images(self, url: str, server: GeminiChat) -> None:
         snake = {"inline_data": {"mime_type": "image/png", "data": b64(png("red", (8, 6)))}}
-        reply = post(url, user("look here", PICTURE, snake))
+        reply = post(url, user("look here", IMAGE, snake))
         assert reply.json == {
             "candidates": [
                 {
-                    "content": {"role": "model", "parts": [{"text": "You said: look here 64x48 #0a141e 8x6 #ff0000"}]},
+                    "content": {
+                        "role": "model",
+                        "parts": [{"text": "You said: look here 64x48 #0a141e 8x6 #ff0000"}],
+                    },
                     "finishReason": "STOP",
                 }
             ],
-            "usageMetadata": {"promptTokenCount": 518, "candidatesTokenCount": 8, "totalTokenCount": 526},
+            "usageMetadata": {
+                "promptTokenCount": 518,
+                "candidatesTokenCount": 8,
+                "totalTokenCount": 526,
+            },
             "modelVersion": OLD,
             "responseId": "r1",
         }
@@ -83,9 +105,9 @@ class TestAnswers:
         reply = post(url, user('weather {"city": "Rome"}'), tools=[WEATHER])
         assert parts(reply) == [{"functionCall": {"name": "weather", "args": {"city": "Rome"}}}]
         assert reply.json["candidates"][0]["finishReason"] == "STOP"
-        assert post(url, user("weather"), model(CALL), user(RESULT), tools=[WEATHER]).json["candidates"][0]["content"]["parts"] == [
-            {"text": 'You said: weather weather={"result": "sun"}'}
-        ]
+        assert post(url, user("weather"), model(CALL), user(RESULT), tools=[WEATHER]).json[
+            "candidates"
+        ][0]["content"]["parts"] == [{"text": 'You said: weather weather={"result": "sun"}'}]
         quiet, forced = ({"functionCallingConfig": {"mode": mode}} for mode in ("NONE", "ANY"))
         assert "text" in parts(post(url, user("weather"), tools=[WEATHER], toolConfig=quiet))[0]
         assert parts(post(url, user("hi"), tools=[WEATHER], toolConfig=forced)) == [
@@ -99,21 +121,34 @@ class TestAnswers:
             "$defs": {"n": {"type": "integer"}},
         }
         config = {"responseMimeType": "application/json", "responseJsonSchema": plain}
-        assert json.loads(parts(post(url, user("x"), generationConfig=config))[0]["text"]) == {"n": 1, "yes": True}
-        config = {"responseMimeType": "application/json", "responseSchema": {"type": "ARRAY", "items": {"type": "STRING", "enum": ["a"]}}}
+        assert json.loads(parts(post(url, user("x"), generationConfig=config))[0]["text"]) == {
+            "n": 1,
+            "yes": True,
+        }
+        config = {
+            "responseMimeType": "application/json",
+            "responseSchema": {"type": "ARRAY", "items": {"type": "STRING", "enum": ["a"]}},
+        }
         assert json.loads(parts(post(url, user("x"), generationConfig=config))[0]["text"]) == ["a"]
 
     def test_thoughts_and_limits(self, url: str) -> None:
-        reply = post(url, user("a b c"), generationConfig={"thinkingConfig": {"includeThoughts": True}, "maxOutputTokens": 3})
+        reply = post(
+            url,
+            user("a b c"),
+            generationConfig={"thinkingConfig": {"includeThoughts": True}, "maxOutputTokens": 3},
+        )
         assert parts(reply) == [{"text": "I think.", "thought": True}, {"text": "You said: a"}]
         assert reply.json["candidates"][0]["finishReason"] == "MAX_TOKENS"
         assert reply.json["usageMetadata"]["thoughtsTokenCount"] == 2
 
-    def test_pictures_and_drafts(self, url: str, server: GeminiChat) -> None:
+    def test_images_and_drafts(self, url: str, server: GeminiChat) -> None:
         server.drafts = 1
         config = {"responseModalities": ["TEXT", "IMAGE"]}
         found = parts(post(url, user("a fox"), to=PAINTER, generationConfig=config))
-        assert [("inlineData" in part, "thoughtSignature" in part, part.get("thought")) for part in found] == [
+        assert [
+            ("inlineData" in part, "thoughtSignature" in part, part.get("thought"))
+            for part in found
+        ] == [
             (True, True, True),
             (False, False, None),
             (True, True, None),
@@ -130,9 +165,18 @@ class TestAnswers:
         key = {"x-goog-api-key": "k"}
         vector = ask(url, "POST", base + ":embedContent", one, key).json["embedding"]["values"]
         assert len(vector) == 4
-        batch = {"requests": [one | {"model": "models/gemini-embedding-001"}, one | {"model": "models/gemini-embedding-001"}]}
-        assert ask(url, "POST", base + ":batchEmbedContents", batch, key).json == {"embeddings": [{"values": vector}] * 2}
-        assert ask(url, "POST", base + ":batchEmbedContents", {"requests": [one]}, key).status == 400
+        batch = {
+            "requests": [
+                one | {"model": "models/gemini-embedding-001"},
+                one | {"model": "models/gemini-embedding-001"},
+            ]
+        }
+        assert ask(url, "POST", base + ":batchEmbedContents", batch, key).json == {
+            "embeddings": [{"values": vector}] * 2
+        }
+        assert (
+            ask(url, "POST", base + ":batchEmbedContents", {"requests": [one]}, key).status == 400
+        )
         assert ask(url, "POST", base + ":embedContent", one | {"n": 1}, key).status == 400
         assert post(url, user("x"), to="gemini-embedding-001").status == 404
         listed = ask(url, "GET", "/v1beta/models", headers=key).json["models"]
@@ -145,13 +189,28 @@ class TestStreams:
         found = chunks(stream(url, user("hello there"), to=NEW))
         usages = [chunk["usageMetadata"]["promptTokenCount"] for chunk in found]
         assert usages == [92, 92, 92, 2] and "candidates" not in found[1]
-        pieces = [chunk["candidates"][0]["content"]["parts"][0] for chunk in found if "candidates" in chunk]
+        pieces = [
+            chunk["candidates"][0]["content"]["parts"][0]
+            for chunk in found
+            if "candidates" in chunk
+        ]
         assert "".join(piece["text"] for piece in pieces) == "You said: hello there"
         assert pieces[-1]["text"] == "" and "thoughtSignature" in pieces[-1]
-        assert [chunk.get("candidates", [{}])[0].get("finishReason") for chunk in found] == [None, None, None, "STOP"]
+        assert [chunk.get("candidates", [{}])[0].get("finishReason") for chunk in found] == [
+            None,
+            None,
+            None,
+            "STOP",
+        ]
         assert post(url, user("hello there"), model(*pieces), user("again"), to=NEW).status == 200
-        merged = {"text": "You said: hello there", "thoughtSignature": pieces[-1]["thoughtSignature"]}
-        assert "Corrupted" in post(url, user("x"), model(merged), user("again"), to=NEW).json["error"]["message"]
+        merged = {
+            "text": "You said: hello there",
+            "thoughtSignature": pieces[-1]["thoughtSignature"],
+        }
+        assert (
+            "Corrupted"
+            in post(url, user("x"), model(merged), user("again"), to=NEW).json["error"]["message"]
+        )
 
     def test_a_call(self, url: str) -> None:
         found = chunks(stream(url, user("weather"), to=NEW, tools=[WEATHER]))
@@ -160,7 +219,10 @@ class TestStreams:
 
     def test_an_array(self, url: str) -> None:
         reply = post(url, user("x"), call="streamGenerateContent")
-        assert isinstance(reply.json, list) and reply.json[-1]["candidates"][0]["finishReason"] == "STOP"
+        assert (
+            isinstance(reply.json, list)
+            and reply.json[-1]["candidates"][0]["finishReason"] == "STOP"
+        )
 
     def test_broken_ones(self, url: str, server: GeminiChat) -> None:
         for broken in ("error", "bare", "array", "cut"):
@@ -168,7 +230,9 @@ class TestStreams:
         assert chunks(stream(url, user("x")))[-1]["error"]["status"] == "INTERNAL"
         assert json.loads(stream(url, user("x"))[-1])["error"]["code"] == 500
         assert json.loads(stream(url, user("x"))[-1])[0]["error"]["code"] == 500
-        assert not any("finishReason" in json.dumps(chunk) for chunk in chunks(stream(url, user("x"))))
+        assert not any(
+            "finishReason" in json.dumps(chunk) for chunk in chunks(stream(url, user("x")))
+        )
         server.script = [Turn([{"text": "Hello."}], broken="drop")]
         with pytest.raises(Exception, match="IncompleteRead"):
             stream(url, user("x"))
@@ -185,7 +249,14 @@ class TestScripts:
     def test_holding(self, url: str, server: GeminiChat, call: str) -> None:
         server.hold()
         with pytest.raises(TimeoutError):
-            ask(url, "POST", f"/v1beta/models/{OLD}:{call}", {"contents": [user("x")]}, {"x-goog-api-key": "k"}, seconds=0.2)
+            ask(
+                url,
+                "POST",
+                f"/v1beta/models/{OLD}:{call}",
+                {"contents": [user("x")]},
+                {"x-goog-api-key": "k"},
+                seconds=0.2,
+            )
         assert server.left()
 
     def test_ids_and_explicit_signatures(self, url: str, server: GeminiChat) -> None:
@@ -193,22 +264,34 @@ class TestScripts:
         [call] = parts(post(url, user("weather"), tools=[WEATHER]))
         assert call["functionCall"]["id"] == "call1-0"
         assert post(url, user("weather"), model(call), user(RESULT), tools=[WEATHER]).status == 400
-        server.script = [Turn([{"text": "a", "thoughtSignature": b64(b"mine")}]), Turn([CALL], signed=False)]
-        assert parts(post(url, user("x"), to=NEW)) == [{"text": "a", "thoughtSignature": b64(b"mine")}]
+        server.script = [
+            Turn([{"text": "a", "thoughtSignature": b64(b"mine")}]),
+            Turn([CALL], signed=False),
+        ]
+        assert parts(post(url, user("x"), to=NEW)) == [
+            {"text": "a", "thoughtSignature": b64(b"mine")}
+        ]
         assert parts(post(url, user("x"), to=NEW)) == [CALL]
 
     @pytest.mark.parametrize("finish", ["SAFETY", "RECITATION", "MALFORMED_FUNCTION_CALL"])
     def test_empty_ends(self, url: str, server: GeminiChat, finish: str) -> None:
         server.script = [Turn(finish=finish, message="m"), Turn(finish=finish)]
-        assert post(url, user("x")).json["candidates"] == [{"content": {}, "finishReason": finish, "finishMessage": "m"}]
-        assert chunks(stream(url, user("x")))[0]["candidates"] == [{"content": {}, "finishReason": finish}]
+        assert post(url, user("x")).json["candidates"] == [
+            {"content": {}, "finishReason": finish, "finishMessage": "m"}
+        ]
+        assert chunks(stream(url, user("x")))[0]["candidates"] == [
+            {"content": {}, "finishReason": finish}
+        ]
 
     def test_failures(self, url: str, server: GeminiChat) -> None:
         server.failures = ["RESOURCE_EXHAUSTED", "RESOURCE_EXHAUSTED", "UNAVAILABLE"]
         server.retry_delay, server.wrapped = "34.4s", True
         for call in ("generateContent", "streamGenerateContent?alt=sse"):
             reply = post(url, user("x"), call=call)
-            assert (reply.status, reply.json[0]["error"]["details"][1]["retryDelay"]) == (429, "34.4s")
+            assert (reply.status, reply.json[0]["error"]["details"][1]["retryDelay"]) == (
+                429,
+                "34.4s",
+            )
         server.wrapped = False
         assert post(url, user("x")).json["error"]["code"] == 503
 
@@ -226,7 +309,11 @@ class TestSignatures:
         bare = {"functionCall": call["functionCall"]}
 
         def again(part: Any, *later: Any, to: str = NEW) -> Any:
-            return post(url, first, model(part), user(RESULT), *later, to=to, tools=[WEATHER]).json.get("error", {}).get("message", "fine")
+            return (
+                post(url, first, model(part), user(RESULT), *later, to=to, tools=[WEATHER])
+                .json.get("error", {})
+                .get("message", "fine")
+            )
 
         assert again(call) == again(bare | {"thoughtSignature": ENCODED_SENTINEL}) == "fine"
         assert again(bare | {"thoughtSignature": "skip_thought_signature_validator"}) == "fine"
@@ -238,7 +325,13 @@ class TestSignatures:
 
 
 JSON_MIME = {"responseMimeType": "application/json"}
-BAD_SUBSET = [{"functionDeclarations": [{"name": "f", "parameters": {"type": "OBJECT", "additionalProperties": False}}]}]
+BAD_SUBSET = [
+    {
+        "functionDeclarations": [
+            {"name": "f", "parameters": {"type": "OBJECT", "additionalProperties": False}}
+        ]
+    }
+]
 HOSTED = [{"functionDeclarations": [{"name": "f"}]}, {"googleSearch": {}}]
 
 
@@ -249,18 +342,44 @@ class TestStrictness:
             ([], "contents is not specified"),
             ([user()], "must not be empty"),
             ([user("x") | {"role": "system"}], "valid role"),
-            ([user({"text": "x", "image": "y"})], "Unknown name \"image\" at 'contents[0].parts[0]'"),
-            ([user({"text": "x", **PICTURE})], "oneof"),
-            ([user({"inlineData": {"mimeType": "image/png", "data": b64(b"x")}})], "Unable to process"),
-            ([user("x"), model({"functionCall": {"name": "f", "args": "{}"}}), user(RESULT)], "Struct"),
-            ([user("x"), model(CALL), user({"functionResponse": {"name": "weather", "response": "x"}})], "Struct"),
-            ([user("x"), model("y"), model(CALL), user(RESULT)], "comes immediately after a user turn"),
+            (
+                [user({"text": "x", "image": "y"})],
+                "Unknown name \"image\" at 'contents[0].parts[0]'",
+            ),
+            ([user({"text": "x", **IMAGE})], "oneof"),
+            (
+                [user({"inlineData": {"mimeType": "image/png", "data": b64(b"x")}})],
+                "Unable to process",
+            ),
+            (
+                [user("x"), model({"functionCall": {"name": "f", "args": "{}"}}), user(RESULT)],
+                "Struct",
+            ),
+            (
+                [
+                    user("x"),
+                    model(CALL),
+                    user({"functionResponse": {"name": "weather", "response": "x"}}),
+                ],
+                "Struct",
+            ),
+            (
+                [user("x"), model("y"), model(CALL), user(RESULT)],
+                "comes immediately after a user turn",
+            ),
             ([user("x"), model(CALL, CALL), user(RESULT), user(RESULT)], "equal to the number"),
             ([user("x"), model(CALL), user("y")], "equal to the number"),
             ([user("x"), model(CALL)], "followed by a function response"),
             ([user("x"), user(RESULT)], "after a function call turn"),
             ([user("x", CALL)], "come from the model"),
-            ([user("x"), model(CALL), user({"functionResponse": RESULT["functionResponse"] | {"parts": [PICTURE]}})], "not supported"),
+            (
+                [
+                    user("x"),
+                    model(CALL),
+                    user({"functionResponse": RESULT["functionResponse"] | {"parts": [IMAGE]}}),
+                ],
+                "not supported",
+            ),
         ],
     )
     def test_contents(self, url: str, contents: Any, message: str) -> None:
@@ -271,10 +390,23 @@ class TestStrictness:
         ("more", "to"),
         [
             ({"n": 2}, OLD),
-            ({"generationConfig": JSON_MIME | {"responseSchema": {"type": "STRING"}, "responseJsonSchema": {}}}, OLD),
+            (
+                {
+                    "generationConfig": JSON_MIME
+                    | {"responseSchema": {"type": "STRING"}, "responseJsonSchema": {}}
+                },
+                OLD,
+            ),
             ({"generationConfig": {"responseJsonSchema": {"type": "string"}}}, OLD),
             ({"generationConfig": JSON_MIME | {"responseSchema": {"type": "string"}}}, OLD),
-            ({"generationConfig": {"thinkingConfig": {"thinkingBudget": 1, "thinkingLevel": "LOW"}}}, NEW),
+            (
+                {
+                    "generationConfig": {
+                        "thinkingConfig": {"thinkingBudget": 1, "thinkingLevel": "LOW"}
+                    }
+                },
+                NEW,
+            ),
             ({"generationConfig": {"thinkingConfig": {"thinkingBudget": 1}}}, NEW),
             ({"generationConfig": {"thinkingConfig": {"thinkingLevel": "LOW"}}}, OLD),
             ({"generationConfig": {"stopSequences": list("abcdef")}}, OLD),
@@ -282,8 +414,21 @@ class TestStrictness:
             ({"generationConfig": JSON_MIME, "tools": [WEATHER]}, OLD),
             ({"tools": BAD_SUBSET}, NEW),
             ({"tools": HOSTED}, OLD),
-            ({"toolConfig": {"functionCallingConfig": {"mode": "ANY", "allowedFunctionNames": ["f"]}}}, OLD),
-            ({"cachedContent": "cachedContents/1", "systemInstruction": {"parts": [{"text": "x"}]}}, OLD),
+            (
+                {
+                    "toolConfig": {
+                        "functionCallingConfig": {"mode": "ANY", "allowedFunctionNames": ["f"]}
+                    }
+                },
+                OLD,
+            ),
+            (
+                {
+                    "cachedContent": "cachedContents/1",
+                    "systemInstruction": {"parts": [{"text": "x"}]},
+                },
+                OLD,
+            ),
             ({"systemInstruction": {"parts": []}}, OLD),
         ],
     )
@@ -291,13 +436,31 @@ class TestStrictness:
         assert post(url, user("x"), to=to, **more).json["error"]["status"] == "INVALID_ARGUMENT"
 
     def test_what_is_legal(self, url: str) -> None:
-        assert post(url, user("x"), to=NEW, tools=HOSTED, generationConfig={"thinking_config": {"thinking_level": "LOW"}}).status == 200
-        assert post(url, user("x"), generation_config={"thinkingConfig": {"thinkingBudget": 0}}).status == 200
+        assert (
+            post(
+                url,
+                user("x"),
+                to=NEW,
+                tools=HOSTED,
+                generationConfig={"thinking_config": {"thinking_level": "LOW"}},
+            ).status
+            == 200
+        )
+        assert (
+            post(url, user("x"), generation_config={"thinkingConfig": {"thinkingBudget": 0}}).status
+            == 200
+        )
         signed = CALL | {"thoughtSignature": ENCODED_SENTINEL}
-        seen = {"functionResponse": {"name": "weather", "response": {}, "parts": [PICTURE]}}
-        assert "64x48 #0a141e" in parts(post(url, user("x"), model(signed, CALL), user(seen, seen), to=NEW))[0]["text"]
-        named = ({kind: held[kind] | {"id": "c1"}} for kind, held in (("functionCall", CALL), ("functionResponse", RESULT)))
-        assert post(url, user("x"), model(next(named)), user(next(named), PICTURE)).status == 200
+        seen = {"functionResponse": {"name": "weather", "response": {}, "parts": [IMAGE]}}
+        assert (
+            "64x48 #0a141e"
+            in parts(post(url, user("x"), model(signed, CALL), user(seen, seen), to=NEW))[0]["text"]
+        )
+        named = (
+            {kind: held[kind] | {"id": "c1"}}
+            for kind, held in (("functionCall", CALL), ("functionResponse", RESULT))
+        )
+        assert post(url, user("x"), model(next(named)), user(next(named), IMAGE)).status == 200
 
     def test_keys_and_models(self, url: str) -> None:
         error = post(url, user("x"), key="wrong").json["error"]

@@ -21,7 +21,10 @@ from tests.support.loopback import Handler, Loopback
 
 SMALL = StableDiffusion(size=(64, 64))
 TEXT = {"prompt": "x", "model": "m"}
-GEMINI = {"contents": [{"parts": [{"text": "x"}]}], "generationConfig": {"responseModalities": ["IMAGE"]}}
+GEMINI = {
+    "contents": [{"parts": [{"text": "x"}]}],
+    "generationConfig": {"responseModalities": ["IMAGE"]},
+}
 
 
 @pytest.mark.parametrize(
@@ -29,16 +32,30 @@ GEMINI = {"contents": [{"parts": [{"text": "x"}]}], "generationConfig": {"respon
     [
         (SMALL, "/v1/images/generations", TEXT),
         (LlamaSwap({"m": SMALL}), "/v1/images/generations", TEXT),
-        (OpenAIImages(), "/v1/images/generations", TEXT | {"model": "gpt-image-1", "stream": True, "partial_images": 1}),
+        (
+            OpenAIImages(),
+            "/v1/images/generations",
+            TEXT | {"model": "gpt-image-1", "stream": True, "partial_images": 1},
+        ),
         (OpenAIImages(), "/v1/images/generations", TEXT | {"model": "dall-e-2"}),
-        (Ollama(), "/api/generate", {"model": "x/z-image-turbo", "prompt": "x", "width": 64, "height": 64}),
+        (
+            Ollama(),
+            "/api/generate",
+            {"model": "x/z-image-turbo", "prompt": "x", "width": 64, "height": 64},
+        ),
         (Gemini(), "/v1beta/models/gemini-2.5-flash-image:streamGenerateContent?alt=sse", GEMINI),
     ],
 )
-def test_a_connection_is_kept(serve: Callable[[Handler], Loopback], handler: Handler, path: str, body: dict[str, Any]) -> None:
+def test_a_connection_is_kept(
+    serve: Callable[[Handler], Loopback], handler: Handler, path: str, body: dict[str, Any]
+) -> None:
     """After a whole answer, streamed or not, the next request may take the same connection."""
     server = serve(handler)
-    headers = {"Content-Type": "application/json", "Authorization": "Bearer k", "x-goog-api-key": "k"}
+    headers = {
+        "Content-Type": "application/json",
+        "Authorization": "Bearer k",
+        "x-goog-api-key": "k",
+    }
     with closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)) as connection:
         for _ in range(3):
             connection.request("POST", path, json.dumps(body), headers)
@@ -56,7 +73,9 @@ def test_the_bytes_of_a_form_are_untouched() -> None:
     assert found == [Part("image[]", data, "a b.png", "image/png"), Part("prompt", b"the prompt")]
 
 
-@pytest.mark.parametrize("body", [b"", b"--frontier\r\n", b"--frontier\r\nno head\r\n--frontier--", b"junk"])
+@pytest.mark.parametrize(
+    "body", [b"", b"--frontier\r\n", b"--frontier\r\nno head\r\n--frontier--", b"junk"]
+)
 def test_what_is_no_form(body: bytes) -> None:
     with pytest.raises(ValueError, match=r"part|body"):
         form("multipart/form-data; boundary=frontier", body)

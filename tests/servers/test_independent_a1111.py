@@ -78,14 +78,24 @@ def half_mask() -> Image.Image:
     return mask
 
 
-# --- pictures ---
+# --- images ---
 
 
 def test_text_to_image(api: Any, engine: Automatic1111) -> None:
-    result = api.txt2img(**SMALL, negative_prompt="blurry", sampler_name="Heun", scheduler="Karras", cfg_scale=5.5, batch_size=2, n_iter=2)
+    result = api.txt2img(
+        **SMALL,
+        negative_prompt="blurry",
+        sampler_name="Heun",
+        scheduler="Karras",
+        cfg_scale=5.5,
+        batch_size=2,
+        n_iter=2,
+    )
     job = engine.jobs[0]
     assert [image.size for image in result.images] == [(64, 48)] * 4
-    assert [image.getpixel((0, 0)) for image in result.images] == [engine.colour(job, index) for index in range(4)]
+    assert [image.getpixel((0, 0)) for image in result.images] == [
+        engine.color(job, index) for index in range(4)
+    ]
     assert len({image.getpixel((0, 0)) for image in result.images}) == 4
     assert result.info["all_seeds"] == [7, 8, 9, 10]
     assert result.info["sampler_name"] == "Heun"
@@ -99,8 +109,8 @@ def test_text_to_image(api: Any, engine: Automatic1111) -> None:
     assert api.png_info(result.images[1]).info == text
 
 
-def test_every_setting_changes_the_picture_and_repeating_it_does_not(api: Any) -> None:
-    def colour(**more: Any) -> Any:
+def test_every_setting_changes_the_image_and_repeating_it_does_not(api: Any) -> None:
+    def color(**more: Any) -> Any:
         return api.txt2img(**SMALL | more).image.getpixel((0, 0))
 
     changed = [
@@ -117,10 +127,10 @@ def test_every_setting_changes_the_picture_and_repeating_it_does_not(api: Any) -
         {"override_settings": {"CLIP_stop_at_last_layers": 2}},
         {"tiling": True},
     ]
-    assert len({colour(), *(colour(**more) for more in changed)}) == len(changed) + 1
-    assert colour() == colour()
-    # a later picture of a batch is the first one of the next seed
-    assert api.txt2img(**SMALL, batch_size=2).images[1].getpixel((0, 0)) == colour(seed=8)
+    assert len({color(), *(color(**more) for more in changed)}) == len(changed) + 1
+    assert color() == color()
+    # a later image of a batch is the first one of the next seed
+    assert api.txt2img(**SMALL, batch_size=2).images[1].getpixel((0, 0)) == color(seed=8)
 
 
 def test_a_random_seed_is_told(api: Any) -> None:
@@ -147,56 +157,81 @@ def test_image_to_image(api: Any, engine: Automatic1111) -> None:
 
 def test_inpainting_repaints_where_the_mask_is_white(api: Any, engine: Automatic1111) -> None:
     source = Image.new("RGB", (64, 48), "red")
-    image = api.img2img(images=[source], mask_image=half_mask(), mask_blur=0, inpainting_fill=1, **SMALL).image
+    image = api.img2img(
+        images=[source], mask_image=half_mask(), mask_blur=0, inpainting_fill=1, **SMALL
+    ).image
     assert (image.getpixel((0, 0)), image.getpixel((31, 47))) == ((255, 0, 0),) * 2
-    assert (image.getpixel((32, 0)), image.getpixel((63, 47))) == (engine.colour(engine.jobs[0]),) * 2
+    assert (image.getpixel((32, 0)), image.getpixel((63, 47))) == (
+        engine.color(engine.jobs[0]),
+    ) * 2
     assert engine.jobs[0]["inpainting_fill"] == 1
 
-    inverted = api.img2img(images=[source], mask_image=half_mask(), mask_blur=0, inpainting_mask_invert=1, **SMALL).image
+    inverted = api.img2img(
+        images=[source], mask_image=half_mask(), mask_blur=0, inpainting_mask_invert=1, **SMALL
+    ).image
     assert inverted.getpixel((63, 0)) == (255, 0, 0)
     assert inverted.getpixel((0, 0)) != (255, 0, 0)
 
     blurred = api.img2img(images=[source], mask_image=half_mask(), mask_blur=8, **SMALL).image
-    assert blurred.getpixel((28, 20)) not in ((255, 0, 0), engine.colour(engine.jobs[-1]))
+    assert blurred.getpixel((28, 20)) not in ((255, 0, 0), engine.color(engine.jobs[-1]))
 
 
-def test_only_the_whole_picture_mode_of_inpainting_changes_the_size(api: Any) -> None:
+def test_only_the_whole_image_mode_of_inpainting_changes_the_size(api: Any) -> None:
     source = Image.new("RGB", (64, 48), "red")
     wide = SMALL | {"width": 128, "height": 96}
     assert api.img2img(images=[source], mask_image=half_mask(), **wide).image.size == (64, 48)
-    assert api.img2img(images=[source], mask_image=half_mask(), inpaint_full_res=False, **wide).image.size == (128, 96)
+    assert api.img2img(
+        images=[source], mask_image=half_mask(), inpaint_full_res=False, **wide
+    ).image.size == (128, 96)
 
 
 def test_a_mask_with_a_hole_is_read_by_its_alpha(api: Any) -> None:
     mask = Image.new("RGBA", (64, 48), (255, 255, 255, 0))
     mask.paste((0, 0, 0, 255), (32, 0, 64, 48))
-    image = api.img2img(images=[Image.new("RGB", (64, 48), "red")], mask_image=mask, mask_blur=0, **SMALL).image
+    image = api.img2img(
+        images=[Image.new("RGB", (64, 48), "red")], mask_image=mask, mask_blur=0, **SMALL
+    ).image
     assert image.getpixel((0, 0)) == (255, 0, 0)
     assert image.getpixel((63, 0)) != (255, 0, 0)
 
 
 @pytest.mark.parametrize(("mode", "edge"), [(0, (255, 0, 0)), (1, (255, 0, 0)), (2, (255, 0, 0))])
-def test_resize_modes_bring_the_source_to_the_asked_size(api: Any, mode: int, edge: tuple[int, int, int]) -> None:
+def test_resize_modes_bring_the_source_to_the_asked_size(
+    api: Any, mode: int, edge: tuple[int, int, int]
+) -> None:
     image = api.img2img(
-        images=[Image.new("RGB", (32, 48), "red")], mask_image=half_mask(), mask_blur=0, inpaint_full_res=False, resize_mode=mode, **SMALL
+        images=[Image.new("RGB", (32, 48), "red")],
+        mask_image=half_mask(),
+        mask_blur=0,
+        inpaint_full_res=False,
+        resize_mode=mode,
+        **SMALL,
     ).image
     assert image.size == (64, 48)
     assert image.getpixel((0, 0)) == edge
 
 
-def test_upscaling_one_picture(api: Any) -> None:
+def test_upscaling_one_image(api: Any) -> None:
     source = Image.new("RGB", (32, 24), "green")
-    doubled = api.extra_single_image(source, upscaler_1=webuiapi.Upscaler.Lanczos, upscaling_resize=2).image
+    doubled = api.extra_single_image(
+        source, upscaler_1=webuiapi.Upscaler.Lanczos, upscaling_resize=2
+    ).image
     assert (doubled.size, doubled.getpixel((0, 0))) == ((64, 48), (0, 128, 0))
     assert api.extra_single_image(
-        source, upscaler_1="R-ESRGAN 4x+", resize_mode=1, upscaling_resize_w=40, upscaling_resize_h=40
+        source,
+        upscaler_1="R-ESRGAN 4x+",
+        resize_mode=1,
+        upscaling_resize_w=40,
+        upscaling_resize_h=40,
     ).image.size == (40, 40)
     assert api.extra_single_image(source).image.size == (32, 24)  # the upscaler "None"
     with pytest.raises(RuntimeError, match="could not find upscaler named nothing"):
         api.extra_single_image(source, upscaler_1="nothing")
 
 
-@pytest.mark.parametrize(("samples_format", "kind"), [("png", "PNG"), ("jpg", "JPEG"), ("webp", "WEBP")])
+@pytest.mark.parametrize(
+    ("samples_format", "kind"), [("png", "PNG"), ("jpg", "JPEG"), ("webp", "WEBP")]
+)
 def test_the_format_is_the_servers_own(connect: Connect, samples_format: str, kind: str) -> None:
     api = connect(Automatic1111(samples_format=samples_format))
     result = api.txt2img(**SMALL)
@@ -215,7 +250,7 @@ def test_a_grid_may_come_first(connect: Connect) -> None:
     assert api.txt2img(**SMALL).info["index_of_first_image"] == 0
 
 
-def test_pictures_may_stay_on_the_server(api: Any) -> None:
+def test_images_may_stay_on_the_server(api: Any) -> None:
     assert api.txt2img(**SMALL, send_images=False).images == []
 
 
@@ -224,9 +259,16 @@ def test_pictures_may_stay_on_the_server(api: Any) -> None:
 
 def test_progress_tells_the_step_and_shows_a_preview(api: Any, engine: Automatic1111) -> None:
     idle = api.get_progress()
-    assert (idle["progress"], idle["state"]["job_count"], idle["current_image"], idle["current_task"]) == (0, 0, None, None)
+    assert (
+        idle["progress"],
+        idle["state"]["job_count"],
+        idle["current_image"],
+        idle["current_task"],
+    ) == (0, 0, None, None)
     engine.hold_at = 2
-    answer = in_background(lambda: raw(api, "POST", "txt2img", json=SMALL | {"force_task_id": "mine"}))
+    answer = in_background(
+        lambda: raw(api, "POST", "txt2img", json=SMALL | {"force_task_id": "mine"})
+    )
     assert engine.reached.wait(5)
     shown = api.get_progress()
     assert shown["progress"] == pytest.approx(0.51)
@@ -250,7 +292,7 @@ def test_progress_tells_the_step_and_shows_a_preview(api: Any, engine: Automatic
 
 
 def test_previews_need_their_steps(connect: Connect) -> None:
-    engine = Automatic1111(previews_every=3)
+    engine = Automatic1111(preview_interval=3)
     api = connect(engine)
     for step, previewed in ((2, False), (3, True)):
         engine.hold_at = step
@@ -270,16 +312,16 @@ def test_interrupt_ends_the_job_with_what_there_is(api: Any, engine: Automatic11
     result = answer()
     assert len(result.images) == 1
     assert result.info["all_seeds"] == [7, 8, 9]  # as planned, not as made
-    assert result.image.getpixel((0, 0)) != engine.colour(engine.jobs[0])
+    assert result.image.getpixel((0, 0)) != engine.color(engine.jobs[0])
     assert engine.interrupts == 1
     assert api.get_progress()["state"]["interrupted"] is True
     # and nothing of it is left for the next job
-    assert api.txt2img(**SMALL).image.getpixel((0, 0)) == engine.colour(engine.jobs[-1])
+    assert api.txt2img(**SMALL).image.getpixel((0, 0)) == engine.color(engine.jobs[-1])
 
 
 def test_an_interrupt_of_an_idle_engine_is_forgotten(api: Any, engine: Automatic1111) -> None:
     api.interrupt()
-    assert api.txt2img(**SMALL).image.getpixel((0, 0)) == engine.colour(engine.jobs[0])
+    assert api.txt2img(**SMALL).image.getpixel((0, 0)) == engine.color(engine.jobs[0])
 
 
 def test_skip_ends_one_batch_only(api: Any, engine: Automatic1111) -> None:
@@ -288,16 +330,24 @@ def test_skip_ends_one_batch_only(api: Any, engine: Automatic1111) -> None:
     assert engine.reached.wait(5)
     assert api.skip() is None
     first, second = answer().images
-    assert first.getpixel((0, 0)) != engine.colour(engine.jobs[0], 0)
-    assert second.getpixel((0, 0)) == engine.colour(engine.jobs[0], 1)
+    assert first.getpixel((0, 0)) != engine.color(engine.jobs[0], 0)
+    assert second.getpixel((0, 0)) == engine.color(engine.jobs[0], 1)
 
 
-def test_jobs_wait_for_each_other_and_progress_is_the_running_ones(api: Any, connect: Connect, engine: Automatic1111) -> None:
+def test_jobs_wait_for_each_other_and_progress_is_the_running_ones(
+    api: Any, connect: Connect, engine: Automatic1111
+) -> None:
     engine.hold_at = 0
-    first = in_background(lambda: raw(api, "POST", "txt2img", json=SMALL | {"force_task_id": "first"}))
+    first = in_background(
+        lambda: raw(api, "POST", "txt2img", json=SMALL | {"force_task_id": "first"})
+    )
     assert engine.reached.wait(5)
     other = connect(engine)
-    second = in_background(lambda: raw(other, "POST", "txt2img", json=SMALL | {"prompt": "two", "force_task_id": "second"}))
+    second = in_background(
+        lambda: raw(
+            other, "POST", "txt2img", json=SMALL | {"prompt": "two", "force_task_id": "second"}
+        )
+    )
     assert engine.wait_for(lambda: engine.waiting == 1)
     assert len(engine.jobs) == 1
     assert api.get_progress()["current_task"] == "first"
@@ -312,11 +362,28 @@ def test_jobs_wait_for_each_other_and_progress_is_the_running_ones(api: Any, con
 
 def test_samplers_and_schedulers(api: Any, engine: Automatic1111) -> None:
     assert {"Euler", "Euler a", "DPM++ 2M", "DDIM", "UniPC"} <= set(api.util_get_sampler_names())
-    assert next(one for one in api.get_samplers() if one["name"] == "Euler a")["aliases"] == ["k_euler_a", "k_euler_ancestral"]
+    assert next(one for one in api.get_samplers() if one["name"] == "Euler a")["aliases"] == [
+        "k_euler_a",
+        "k_euler_ancestral",
+    ]
     assert {"automatic", "karras", "sgm_uniform", "ddim"} <= set(api.util_get_scheduler_names())
-    asked = [("Euler", "karras"), ("Heun", "SGM Uniform"), ("euler a", "nonsense"), ("Euler Karras", None), ("Euler Karras", "automatic")]
+    asked = [
+        ("Euler", "karras"),
+        ("Heun", "SGM Uniform"),
+        ("euler a", "nonsense"),
+        ("Euler Karras", None),
+        ("Euler Karras", "automatic"),
+    ]
     for sampler, scheduler in [*asked, ("DPM++ 2M Karras", None)]:
-        assert raw(api, "POST", "txt2img", json=SMALL | {"sampler_name": sampler, "scheduler": scheduler}).status_code == 200
+        assert (
+            raw(
+                api,
+                "POST",
+                "txt2img",
+                json=SMALL | {"sampler_name": sampler, "scheduler": scheduler},
+            ).status_code
+            == 200
+        )
     assert [(job["sampler"], job["scheduler"], job["schedule"]) for job in engine.jobs] == [
         ("Euler", "Karras", "Karras"),
         ("Heun", "SGM Uniform", "SGM Uniform"),
@@ -329,7 +396,10 @@ def test_samplers_and_schedulers(api: Any, engine: Automatic1111) -> None:
 
 def test_options_models_and_the_rest(api: Any, engine: Automatic1111) -> None:
     assert api.util_get_current_model() == "v1-5-pruned-emaonly.safetensors [6ce0161689]"
-    assert api.util_get_model_names() == ["sd_xl_base_1.0.safetensors [31e35c80fc]", "v1-5-pruned-emaonly.safetensors [6ce0161689]"]
+    assert api.util_get_model_names() == [
+        "sd_xl_base_1.0.safetensors [31e35c80fc]",
+        "v1-5-pruned-emaonly.safetensors [6ce0161689]",
+    ]
     api.util_set_model("sd_xl_base")
     assert api.get_options()["sd_model_checkpoint"] == "sd_xl_base_1.0.safetensors [31e35c80fc]"
     assert api.set_options({"CLIP_stop_at_last_layers": 2}) is None
@@ -356,7 +426,9 @@ def test_an_unknown_model_of_one_request_is_not_refused(connect: Connect) -> Non
 
 def test_an_override_lasts_for_one_request(api: Any) -> None:
     override = {"sd_model_checkpoint": "sd_xl_base_1.0"}
-    assert api.txt2img(**SMALL, override_settings=override).info["sd_model_name"] == "sd_xl_base_1.0"
+    assert (
+        api.txt2img(**SMALL, override_settings=override).info["sd_model_name"] == "sd_xl_base_1.0"
+    )
     assert api.util_get_current_model().startswith("v1-5")
     api.txt2img(**SMALL, override_settings=override, override_settings_restore_afterwards=False)
     assert api.util_get_current_model().startswith("sd_xl_base")
@@ -369,7 +441,10 @@ def test_basic_auth(connect: Connect) -> None:
     engine = Automatic1111(auth=("me", "secret"))
     assert connect(engine, username="me", password="secret").txt2img(**SMALL).images
     refused = {"error": "HTTPException", "body": "", "errors": ""}
-    for more, detail in (({"username": "me", "password": "wrong"}, "Incorrect username or password"), ({}, "Not authenticated")):
+    for more, detail in (
+        ({"username": "me", "password": "wrong"}, "Incorrect username or password"),
+        ({}, "Not authenticated"),
+    ):
         answer = raw(connect(engine, **more), "POST", "txt2img", json=SMALL)
         assert (answer.status_code, answer.json()) == (401, refused | {"detail": detail})
     assert connect(engine).get_loras()  # the extension's route is not guarded
@@ -388,11 +463,17 @@ def test_an_old_server_has_no_schedulers_and_refuses_unknown_samplers(connect: C
     assert "current_task" not in api.get_progress()
     result = api.txt2img(**SMALL, sampler_name="DPM++ 2M Karras", scheduler="Exponential")
     assert "scheduler" not in result.parameters
-    assert (result.info["sampler_name"], engine.jobs[0]["schedule"]) == ("DPM++ 2M Karras", "Karras")
+    assert (result.info["sampler_name"], engine.jobs[0]["schedule"]) == (
+        "DPM++ 2M Karras",
+        "Karras",
+    )
     answer = raw(api, "POST", "txt2img", json=SMALL | {"sampler_name": "nothing"})
     assert (answer.status_code, answer.json()["detail"]) == (404, "Sampler not found")
     refusing = connect(Automatic1111(unknown_sampler_status=400))
-    assert raw(refusing, "POST", "txt2img", json=SMALL | {"sampler_name": "nothing"}).status_code == 400
+    assert (
+        raw(refusing, "POST", "txt2img", json=SMALL | {"sampler_name": "nothing"}).status_code
+        == 400
+    )
 
 
 @pytest.mark.parametrize("way", ["null", "absent"])
@@ -411,23 +492,43 @@ def test_the_task_may_stay_unknown(connect: Connect, way: Any) -> None:
 
 
 def test_wrong_types_are_named_field_by_field(api: Any) -> None:
-    answer = raw(api, "POST", "txt2img", json={"steps": "many", "cfg_scale": [1], "prompt": {}, "unheard_of": 1, "n_iter": "2"})
+    answer = raw(
+        api,
+        "POST",
+        "txt2img",
+        json={"steps": "many", "cfg_scale": [1], "prompt": {}, "unheard_of": 1, "n_iter": "2"},
+    )
     assert answer.status_code == 422
     assert answer.json() == {
         "detail": [
             {"loc": ["body", "prompt"], "msg": "str type expected", "type": "type_error.str"},
-            {"loc": ["body", "steps"], "msg": "value is not a valid integer", "type": "type_error.integer"},
-            {"loc": ["body", "cfg_scale"], "msg": "value is not a valid float", "type": "type_error.float"},
+            {
+                "loc": ["body", "steps"],
+                "msg": "value is not a valid integer",
+                "type": "type_error.integer",
+            },
+            {
+                "loc": ["body", "cfg_scale"],
+                "msg": "value is not a valid float",
+                "type": "type_error.float",
+            },
         ]
     }
     assert raw(api, "POST", "txt2img", json=SMALL | {"unheard_of": {"x": 1}}).status_code == 200
     assert (
-        raw(api, "POST", "txt2img", data=b"{", headers={"content-type": "application/json"}).json()["detail"][0]["type"]
+        raw(api, "POST", "txt2img", data=b"{", headers={"content-type": "application/json"}).json()[
+            "detail"
+        ][0]["type"]
         == "value_error.jsondecode"
     )
-    assert raw(api, "POST", "txt2img").json() == {"detail": [{"loc": ["body"], "msg": "field required", "type": "value_error.missing"}]}
+    assert raw(api, "POST", "txt2img").json() == {
+        "detail": [{"loc": ["body"], "msg": "field required", "type": "value_error.missing"}]
+    }
     assert raw(api, "GET", "txt2img").status_code == 405
-    assert raw(api, "GET", "progress?skip_current_image=perhaps").json()["detail"][0]["loc"] == ["query", "skip_current_image"]
+    assert raw(api, "GET", "progress?skip_current_image=perhaps").json()["detail"][0]["loc"] == [
+        "query",
+        "skip_current_image",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -436,20 +537,40 @@ def test_wrong_types_are_named_field_by_field(api: Any) -> None:
         ({}, 404, "Init image not found"),
         ({"init_images": ["bm90IGFuIGltYWdl"]}, 500, "Invalid encoded image"),
         ({"init_images": ["http://127.0.0.1/x.png"]}, 500, "Requests not allowed"),
-        ({"init_images": [as_text(Image.new("RGB", (8, 8)))], "mask": "bm90IGFuIGltYWdl"}, 500, "Invalid encoded image"),
-        ({"init_images": [as_text(Image.new("RGB", (8, 8)))], "script_name": "nothing"}, 422, "Script 'nothing' not found"),
-        ({"init_images": [as_text(Image.new("RGB", (8, 8)))], "alwayson_scripts": {"no": {}}}, 422, "always on script no not found"),
+        (
+            {"init_images": [as_text(Image.new("RGB", (8, 8)))], "mask": "bm90IGFuIGltYWdl"},
+            500,
+            "Invalid encoded image",
+        ),
+        (
+            {"init_images": [as_text(Image.new("RGB", (8, 8)))], "script_name": "nothing"},
+            422,
+            "Script 'nothing' not found",
+        ),
+        (
+            {"init_images": [as_text(Image.new("RGB", (8, 8)))], "alwayson_scripts": {"no": {}}},
+            422,
+            "always on script no not found",
+        ),
     ],
 )
-def test_refusals_of_image_to_image(api: Any, more: dict[str, Any], status: int, detail: str) -> None:
+def test_refusals_of_image_to_image(
+    api: Any, more: dict[str, Any], status: int, detail: str
+) -> None:
     answer = raw(api, "POST", "img2img", json=SMALL | more)
-    assert (answer.status_code, answer.json()) == (status, {"error": "HTTPException", "detail": detail, "body": "", "errors": ""})
+    assert (answer.status_code, answer.json()) == (
+        status,
+        {"error": "HTTPException", "detail": detail, "body": "", "errors": ""},
+    )
 
 
 @pytest.mark.parametrize(
-    ("failure", "name", "part"), [("oom", "OutOfMemoryError", "CUDA out of memory."), ("nan", "NansException", "NaNs")]
+    ("failure", "name", "part"),
+    [("oom", "OutOfMemoryError", "CUDA out of memory."), ("nan", "NansException", "NaNs")],
 )
-def test_a_job_that_fails_leaves_the_engine_free(api: Any, engine: Automatic1111, failure: Any, name: str, part: str) -> None:
+def test_a_job_that_fails_leaves_the_engine_free(
+    api: Any, engine: Automatic1111, failure: Any, name: str, part: str
+) -> None:
     engine.failure = failure
     answer = raw(api, "POST", "txt2img", json=SMALL)
     assert answer.status_code == 500

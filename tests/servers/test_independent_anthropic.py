@@ -15,10 +15,16 @@ from tests.support.loopback import Handler, Loopback
 anthropic = require("anthropic")
 
 # The SDK warns of models whose end is near; the one that still takes thinking budgets is among them.
-pytestmark = pytest.mark.filterwarnings("ignore:The model:DeprecationWarning", "ignore:Using Claude:UserWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:The model:DeprecationWarning", "ignore:Using Claude:UserWarning"
+)
 
 MODEL = "claude-sonnet-4-5"
-LOOK = {"name": "look", "description": "Looks.", "input_schema": {"type": "object", "properties": {"at": {"type": "string"}}}}
+LOOK = {
+    "name": "look",
+    "description": "Looks.",
+    "input_schema": {"type": "object", "properties": {"at": {"type": "string"}}},
+}
 ASKED: dict[str, Any] = {"model": MODEL, "max_tokens": 2000}
 THINK = {"type": "enabled", "budget_tokens": 1024}
 
@@ -40,7 +46,11 @@ def user(content: Any) -> dict[str, Any]:
 
 def test_plain(client: Any) -> None:
     found = client.messages.create(messages=[user("Hi there")], system="Be short.", **ASKED)
-    assert (found.content[0].text, found.stop_reason, found.usage.cache_read_input_tokens) == ("Hi there", "end_turn", 0)
+    assert (found.content[0].text, found.stop_reason, found.usage.cache_read_input_tokens) == (
+        "Hi there",
+        "end_turn",
+        0,
+    )
     assert client.messages.count_tokens(model=MODEL, messages=[user("Hi")]).input_tokens > 0
     assert [model.id for model in client.models.list(limit=1)] == [MODEL, "claude-opus-4-8"]
     assert client.models.retrieve(MODEL).id == MODEL
@@ -52,7 +62,10 @@ def test_streamed(client: Any, server: Anthropic) -> None:
     with client.messages.stream(messages=[user("Hi there, you")], **ASKED) as stream:
         assert "".join(stream.text_stream) == "Hi there, you"
         found = stream.get_final_message()
-    assert found.usage.input_tokens == client.messages.create(messages=[user("Hi there, you")], **ASKED).usage.input_tokens
+    assert (
+        found.usage.input_tokens
+        == client.messages.create(messages=[user("Hi there, you")], **ASKED).usage.input_tokens
+    )
 
 
 @pytest.mark.parametrize("streamed", [False, True])
@@ -78,9 +91,14 @@ def test_tools_and_thinking(client: Any, server: Anthropic, streamed: bool) -> N
         ask(history)
 
 
-def test_pictures(client: Any) -> None:
-    picture = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": b64(png())}}
-    found = client.messages.create(messages=[user([{"type": "text", "text": "See"}, picture])], **ASKED)
+def test_images(client: Any) -> None:
+    image = {
+        "type": "image",
+        "source": {"type": "base64", "media_type": "image/png", "data": b64(png())},
+    }
+    found = client.messages.create(
+        messages=[user([{"type": "text", "text": "See"}, image])], **ASKED
+    )
     assert found.content[0].text == "See\n64x48 #0a141e"
 
 
@@ -88,7 +106,9 @@ def test_errors(client: Any, server: Anthropic) -> None:
     server.failures = [429, 529]
     with pytest.raises(anthropic.RateLimitError) as limited:
         client.messages.create(messages=[user("Hi")], **ASKED)
-    assert limited.value.response.headers["retry-after"] == "1" and limited.value.request_id.startswith("req_")
+    assert limited.value.response.headers[
+        "retry-after"
+    ] == "1" and limited.value.request_id.startswith("req_")
     with pytest.raises(anthropic.APIStatusError, match="overloaded_error") as busy:
         client.messages.create(messages=[user("Hi")], **ASKED)
     assert busy.value.status_code == 529

@@ -25,35 +25,55 @@ def server() -> GeminiChat:
 
 
 @pytest.fixture
-def client(server: GeminiChat, serve: Callable[[Handler], Loopback], monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def client(
+    server: GeminiChat, serve: Callable[[Handler], Loopback], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Any]:
     for name in ("GOOGLE_API_KEY", "GEMINI_API_KEY", "GOOGLE_GENAI_USE_VERTEXAI"):
         monkeypatch.delenv(name, raising=False)
-    with genai.Client(api_key="k", http_options=types.HttpOptions(base_url=serve(server).url, api_version="v1beta")) as held:
+    with genai.Client(
+        api_key="k",
+        http_options=types.HttpOptions(base_url=serve(server).url, api_version="v1beta"),
+    ) as held:
         yield held
 
 
 def tools(description: str = "The weather of a city.") -> Any:
     schema = {"type": "object", "properties": {"city": {"type": "string"}}}
-    declaration = types.FunctionDeclaration(name="weather", description=description, parameters_json_schema=schema)
+    declaration = types.FunctionDeclaration(
+        name="weather", description=description, parameters_json_schema=schema
+    )
     return [types.Tool(function_declarations=[declaration])]
 
 
 class TestWords:
     def test_plain(self, client: Any, server: GeminiChat) -> None:
-        config = types.GenerateContentConfig(system_instruction="Be brief.", temperature=0.5, top_k=3, seed=1, stop_sequences=["x"])
+        config = types.GenerateContentConfig(
+            system_instruction="Be brief.", temperature=0.5, top_k=3, seed=1, stop_sequences=["x"]
+        )
         found = client.models.generate_content(model=OLD, contents="hello there", config=config)
-        assert (found.text, found.candidates[0].finish_reason) == ("You said: hello there", types.FinishReason.STOP)
-        assert (found.usage_metadata.prompt_token_count, found.usage_metadata.total_token_count) == (2, 6)
+        assert (found.text, found.candidates[0].finish_reason) == (
+            "You said: hello there",
+            types.FinishReason.STOP,
+        )
+        assert (
+            found.usage_metadata.prompt_token_count,
+            found.usage_metadata.total_token_count,
+        ) == (2, 6)
         assert server.seen[0]["systemInstruction"]["parts"] == [{"text": "Be brief."}]
 
     def test_streamed(self, client: Any) -> None:
         found = list(client.models.generate_content_stream(model=NEW, contents="hello there"))
         assert "".join(chunk.text or "" for chunk in found) == "You said: hello there"
         assert found[-1].candidates[0].content.parts[0].thought_signature
-        assert (found[0].usage_metadata.prompt_token_count, found[-1].usage_metadata.prompt_token_count) == (92, 2)
+        assert (
+            found[0].usage_metadata.prompt_token_count,
+            found[-1].usage_metadata.prompt_token_count,
+        ) == (92, 2)
 
     def test_thoughts(self, client: Any) -> None:
-        config = types.GenerateContentConfig(thinking_config=types.ThinkingConfig(include_thoughts=True, thinking_level="LOW"))
+        config = types.GenerateContentConfig(
+            thinking_config=types.ThinkingConfig(include_thoughts=True, thinking_level="LOW")
+        )
         found = client.models.generate_content(model=NEW, contents="x", config=config)
         thought, words = found.candidates[0].content.parts
         assert (thought.thought, thought.text, words.thought) == (True, "I think.", None)
@@ -62,17 +82,27 @@ class TestWords:
     def test_schemas(self, client: Any) -> None:
         schema = {"type": "object", "properties": {"n": {"type": "integer"}}}
         for kind in ("response_schema", "response_json_schema"):
-            config = types.GenerateContentConfig(response_mime_type="application/json", **{kind: schema})
-            assert client.models.generate_content(model=OLD, contents="x", config=config).parsed == {"n": 1}
+            config = types.GenerateContentConfig(
+                response_mime_type="application/json", **{kind: schema}
+            )
+            assert client.models.generate_content(
+                model=OLD, contents="x", config=config
+            ).parsed == {"n": 1}
 
-    def test_a_picture(self, client: Any) -> None:
+    def test_an_image(self, client: Any) -> None:
         part = types.Part.from_bytes(data=png(), mime_type="image/png")
-        assert client.models.generate_content(model=OLD, contents=["see", part]).text == "You said: see 64x48 #0a141e"
+        assert (
+            client.models.generate_content(model=OLD, contents=["see", part]).text
+            == "You said: see 64x48 #0a141e"
+        )
 
     def test_blocked_and_stopped(self, client: Any, server: GeminiChat) -> None:
         server.script = [Turn(blocked="SAFETY"), Turn(finish="SAFETY")]
         found = client.models.generate_content(model=OLD, contents="x")
-        assert (found.candidates, found.prompt_feedback.block_reason) == (None, types.BlockedReason.SAFETY)
+        assert (found.candidates, found.prompt_feedback.block_reason) == (
+            None,
+            types.BlockedReason.SAFETY,
+        )
         found = client.models.generate_content(model=OLD, contents="x")
         assert (found.text, found.candidates[0].finish_reason) == (None, types.FinishReason.SAFETY)
 
@@ -84,7 +114,9 @@ class TestTools:
         found = chat.send_message('weather {"city": "Rome"}')
         [call] = found.function_calls
         assert (call.name, call.args, call.id) == ("weather", {"city": "Rome"}, None)
-        found = chat.send_message(types.Part.from_function_response(name="weather", response={"result": "sun"}))
+        found = chat.send_message(
+            types.Part.from_function_response(name="weather", response={"result": "sun"})
+        )
         assert found.text.endswith('weather={"result": "sun"}')
         assert chat.send_message("thanks").text == "You said: thanks"
 
@@ -94,13 +126,19 @@ class TestTools:
             return "sun in " + city
 
         found = client.models.generate_content(
-            model=NEW, contents='weather {"city": "Rome"}', config=types.GenerateContentConfig(tools=[weather])
+            model=NEW,
+            contents='weather {"city": "Rome"}',
+            config=types.GenerateContentConfig(tools=[weather]),
         )
         assert found.text.endswith('weather={"result": "sun in Rome"}')
 
     def test_a_streamed_chat(self, client: Any) -> None:
         chat = client.chats.create(model=NEW, config=types.GenerateContentConfig(tools=tools()))
-        calls = [call for chunk in chat.send_message_stream("weather") for call in chunk.function_calls or []]
+        calls = [
+            call
+            for chunk in chat.send_message_stream("weather")
+            for call in chunk.function_calls or []
+        ]
         assert [call.name for call in calls] == ["weather"]
         answer = types.Part.from_function_response(name="weather", response={"result": "sun"})
         assert "sun" in "".join(chunk.text or "" for chunk in chat.send_message_stream(answer))
@@ -117,12 +155,18 @@ class TestTools:
         assert client.models.generate_content(model=NEW, contents=turns).text
 
 
-class TestPictures:
+class TestImages:
     def test_made_and_edited(self, client: Any, server: GeminiChat) -> None:
         server.drafts = 1
-        chat = client.chats.create(model=PAINTER, config=types.GenerateContentConfig(response_modalities=["TEXT", "IMAGE"]))
+        chat = client.chats.create(
+            model=PAINTER, config=types.GenerateContentConfig(response_modalities=["TEXT", "IMAGE"])
+        )
         draft, words, image = chat.send_message("a fox").candidates[0].content.parts
-        assert (draft.thought, words.text, image.inline_data.mime_type) == (True, "Here is your picture.", "image/png")
+        assert (draft.thought, words.text, image.inline_data.mime_type) == (
+            True,
+            "Here is your image.",
+            "image/png",
+        )
         assert dot(opened(b64(draft.inline_data.data))) != dot(opened(b64(image.inline_data.data)))
         assert chat.send_message("a hat").candidates[0].content.parts[2].inline_data.data
 
@@ -130,7 +174,9 @@ class TestPictures:
 class TestOther:
     def test_embeddings(self, client: Any) -> None:
         config = types.EmbedContentConfig(task_type="RETRIEVAL_QUERY", output_dimensionality=4)
-        found = client.models.embed_content(model="gemini-embedding-001", contents=["a", "b"], config=config)
+        found = client.models.embed_content(
+            model="gemini-embedding-001", contents=["a", "b"], config=config
+        )
         assert [len(each.values) for each in found.embeddings] == [4, 4]
         assert found.embeddings[0].values != found.embeddings[1].values
 

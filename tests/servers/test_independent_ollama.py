@@ -14,7 +14,13 @@ from tests.servers.vendor_sdks import require
 from tests.support.loopback import Handler, Loopback
 
 ollama = require("ollama")
-TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object", "properties": {"a": {"type": "integer"}}}}}
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "add",
+        "parameters": {"type": "object", "properties": {"a": {"type": "integer"}}},
+    },
+}
 
 
 @pytest.fixture
@@ -34,13 +40,18 @@ def user(words: str, **more: Any) -> list[dict[str, Any]]:
 
 def test_chat(client: Any) -> None:
     found = client.chat("qwen3-vl", user("look", images=[png()]))
-    assert found.message.content == "I saw: look 64x48 #0a141e" and found.message.thinking == "I think about it."
+    assert (
+        found.message.content == "I saw: look 64x48 #0a141e"
+        and found.message.thinking == "I think about it."
+    )
     assert (found.done_reason, found.eval_count, found.total_duration) == ("stop", 5, 90_000_000)
 
 
 def test_a_stream(client: Any, server: OllamaChat) -> None:
     frames = list(client.chat("llama3.2", user("hi there"), stream=True))
-    assert "".join(frame.message.content for frame in frames) == "I saw: hi there" and frames[-1].done
+    assert (
+        "".join(frame.message.content for frame in frames) == "I saw: hi there" and frames[-1].done
+    )
     server.script = [Reply("begun", error="boom")]
     with pytest.raises(ollama.ResponseError, match="boom"):
         list(client.chat("llama3.2", user("hi"), stream=True))

@@ -11,14 +11,16 @@ from typing import Any
 import pytest
 
 from tests.servers.hashed_images import fingerprint
-from tests.servers.openai_images import OpenAIImages, colour
+from tests.servers.openai_images import OpenAIImages, color
 from tests.servers.plain_client import b64, dot, halves, opened, png
 from tests.support.loopback import Handler, Loopback
 
 if os.environ.get("MAJORDOMO_REQUIRE_PEERS"):
     import openai
 else:
-    openai = pytest.importorskip("openai", reason="the openai SDK is not installed: pip install openai")
+    openai = pytest.importorskip(
+        "openai", reason="the openai SDK is not installed: pip install openai"
+    )
 
 
 @pytest.fixture
@@ -53,30 +55,52 @@ class TestGenerate:
             output_compression=90,
             user="u",
         )
-        wanted = {"model": "gpt-image-1.5", "prompt": "a red fox", "size": "1536x1024", "quality": "low"}
+        wanted = {
+            "model": "gpt-image-1.5",
+            "prompt": "a red fox",
+            "size": "1536x1024",
+            "quality": "low",
+        }
         assert [opened(item.b64_json).format for item in found.data] == ["WEBP", "WEBP"]
-        assert colour(server.jobs[0]) == colour(wanted)
-        assert (found.size, found.quality, found.output_format, found.background) == ("1536x1024", "low", "webp", "opaque")
+        assert color(server.jobs[0]) == color(wanted)
+        assert (found.size, found.quality, found.output_format, found.background) == (
+            "1536x1024",
+            "low",
+            "webp",
+            "opaque",
+        )
         assert (found.usage.total_tokens, found.usage.input_tokens_details.text_tokens) == (103, 3)
 
     def test_dall_e(self, client: Any, server: OpenAIImages) -> None:
-        found = client.images.generate(model="dall-e-3", prompt="a red fox", response_format="b64_json", style="natural", quality="hd")
+        found = client.images.generate(
+            model="dall-e-3",
+            prompt="a red fox",
+            response_format="b64_json",
+            style="natural",
+            quality="hd",
+        )
         assert found.data[0].revised_prompt == "In detail: a red fox"
-        assert dot(opened(found.data[0].b64_json)) == colour(server.jobs[0])
+        assert dot(opened(found.data[0].b64_json)) == color(server.jobs[0])
         found = client.images.generate(model="dall-e-2", prompt="a red fox", size="256x256")
         assert str(found.data[0].url).startswith("http://127.0.0.1:") and found.usage is None
 
     def test_a_stream(self, client: Any, server: OpenAIImages) -> None:
-        with client.images.generate(model="gpt-image-1", prompt="a red fox", stream=True, partial_images=2) as stream:
+        with client.images.generate(
+            model="gpt-image-1", prompt="a red fox", stream=True, partial_images=2
+        ) as stream:
             events = list(stream)
-        assert [type(event).__name__ for event in events] == ["ImageGenPartialImageEvent"] * 2 + ["ImageGenCompletedEvent"]
+        assert [type(event).__name__ for event in events] == ["ImageGenPartialImageEvent"] * 2 + [
+            "ImageGenCompletedEvent"
+        ]
         assert [event.partial_image_index for event in events[:2]] == [0, 1]
-        assert dot(opened(events[1].b64_json)) == colour(server.jobs[0], partial=1)
-        assert dot(opened(events[2].b64_json)) == colour(server.jobs[0])
+        assert dot(opened(events[1].b64_json)) == color(server.jobs[0], partial=1)
+        assert dot(opened(events[2].b64_json)) == color(server.jobs[0])
         assert events[2].usage.output_tokens == 250
 
     def test_a_stream_that_is_refused_midway(self, client: Any) -> None:
-        stream = client.images.generate(model="gpt-image-1", prompt="refused midway", stream=True, partial_images=1)
+        stream = client.images.generate(
+            model="gpt-image-1", prompt="refused midway", stream=True, partial_images=1
+        )
         assert next(stream).type == "image_generation.partial_image"
         with pytest.raises(openai.APIError, match="rejected by the safety system"):
             next(stream)
@@ -87,29 +111,50 @@ class TestEdit:
     def test_one_image_with_a_mask(self, client: Any, server: OpenAIImages) -> None:
         hole = upload(halves((0, 0, 0, 255), (0, 0, 0, 0), mode="RGBA"), "mask.png")
         found = client.images.edit(
-            model="gpt-image-1.5", prompt="a hat", image=upload(png("red")), mask=hole, input_fidelity="high", size="1024x1024"
+            model="gpt-image-1.5",
+            prompt="a hat",
+            image=upload(png("red")),
+            mask=hole,
+            input_fidelity="high",
+            size="1024x1024",
         )
         image = opened(found.data[0].b64_json)
-        assert (dot(image, 0), dot(image, 1023)) == ((255, 0, 0), colour(server.jobs[0]))
+        assert (dot(image, 0), dot(image, 1023)) == ((255, 0, 0), color(server.jobs[0]))
         assert server.jobs[0]["input_fidelity"] == "high"
 
     def test_several_images(self, client: Any, server: OpenAIImages) -> None:
-        pictures = [png("red"), png("blue")]
-        client.images.edit(model="gpt-image-1.5", prompt="a hat", image=[upload(data) for data in pictures], n=2)
-        assert (server.jobs[0]["images"], server.jobs[0]["n"]) == ([fingerprint(data) for data in pictures], 2)
+        images = [png("red"), png("blue")]
+        client.images.edit(
+            model="gpt-image-1.5", prompt="a hat", image=[upload(data) for data in images], n=2
+        )
+        assert (server.jobs[0]["images"], server.jobs[0]["n"]) == (
+            [fingerprint(data) for data in images],
+            2,
+        )
 
     def test_dall_e(self, client: Any, server: OpenAIImages) -> None:
         square = ("square.png", png(size=(64, 64)), "image/png")
-        found = client.images.edit(model="dall-e-2", prompt="a hat", image=square, size="256x256", response_format="b64_json")
-        assert dot(opened(found.data[0].b64_json)) == colour(server.jobs[0])
+        found = client.images.edit(
+            model="dall-e-2",
+            prompt="a hat",
+            image=square,
+            size="256x256",
+            response_format="b64_json",
+        )
+        assert dot(opened(found.data[0].b64_json)) == color(server.jobs[0])
 
     def test_a_stream(self, client: Any) -> None:
-        with client.images.edit(model="gpt-image-1", prompt="a hat", image=upload(png()), stream=True, partial_images=1) as stream:
-            assert [event.type for event in stream] == ["image_edit.partial_image", "image_edit.completed"]
+        with client.images.edit(
+            model="gpt-image-1", prompt="a hat", image=upload(png()), stream=True, partial_images=1
+        ) as stream:
+            assert [event.type for event in stream] == [
+                "image_edit.partial_image",
+                "image_edit.completed",
+            ]
 
     def test_json_as_the_sdk_does_not_send_it(self, client: Any, server: OpenAIImages) -> None:
-        picture = {"image_url": "data:image/png;base64," + b64(png("red"))}
-        body = {"model": "gpt-image-1.5", "prompt": "a hat", "images": [picture]}
+        image = {"image_url": "data:image/png;base64," + b64(png("red"))}
+        body = {"model": "gpt-image-1.5", "prompt": "a hat", "images": [image]}
         found: Any = client.post("/images/edits", body=body, cast_to=openai.types.ImagesResponse)
         assert server.jobs[0]["images"] == [fingerprint(png("red"))]
         assert base64.b64decode(str(found.data[0].b64_json)).startswith(b"\x89PNG")

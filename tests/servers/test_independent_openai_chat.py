@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 from tests.servers.hashed_images import fingerprint
 from tests.servers.openai_account import Turn, calls, draws, refuses, says, thinks
 from tests.servers.openai_chat import OpenAIChat
-from tests.servers.openai_responses import OpenAIResponses, colour
+from tests.servers.openai_responses import OpenAIResponses, color
 from tests.servers.openai_responses_request import ENCRYPTED
 from tests.servers.plain_client import b64, dot, opened, png
 from tests.servers.vendor_sdks import require
@@ -22,9 +22,23 @@ openai = require("openai")
 
 URL = "data:image/png;base64," + b64(png())
 SHOWN = "64x48 #0a141e"
-SCHEMA = {"type": "object", "properties": {"at": {"type": "string"}}, "required": ["at"], "additionalProperties": False}
-LOOK = {"type": "function", "name": "look", "description": "Looks.", "parameters": SCHEMA, "strict": True}
-NESTED = {"type": "function", "function": {key: value for key, value in LOOK.items() if key != "type"}}
+SCHEMA = {
+    "type": "object",
+    "properties": {"at": {"type": "string"}},
+    "required": ["at"],
+    "additionalProperties": False,
+}
+LOOK = {
+    "type": "function",
+    "name": "look",
+    "description": "Looks.",
+    "parameters": SCHEMA,
+    "strict": True,
+}
+NESTED = {
+    "type": "function",
+    "function": {key: value for key, value in LOOK.items() if key != "type"},
+}
 BOTH = 'Use look with {"at": "a fox"} and find'
 FIND = LOOK | {"name": "find"}
 
@@ -54,18 +68,30 @@ class TestChat:
             yield held
 
     def test_plain(self, client: Any) -> None:
-        found = client.chat.completions.create(model="gpt-4.1", messages=[user("Hi there")], temperature=0, max_tokens=100)
-        assert (found.choices[0].message.content, found.choices[0].finish_reason) == ("Hi there", "stop")
+        found = client.chat.completions.create(
+            model="gpt-4.1", messages=[user("Hi there")], temperature=0, max_tokens=100
+        )
+        assert (found.choices[0].message.content, found.choices[0].finish_reason) == (
+            "Hi there",
+            "stop",
+        )
         assert found.usage.total_tokens == found.usage.prompt_tokens + found.usage.completion_tokens
         assert "gpt-4.1" in [model.id for model in client.models.list()]
 
     def test_streamed(self, client: Any) -> None:
-        asked: dict[str, Any] = {"model": "gpt-5.4", "messages": [user("one two three")], "stream_options": {"include_usage": True}}
+        asked: dict[str, Any] = {
+            "model": "gpt-5.4",
+            "messages": [user("one two three")],
+            "stream_options": {"include_usage": True},
+        }
         with client.chat.completions.stream(**asked) as stream:
             said = [event.delta for event in stream if event.type == "content.delta"]
             found = stream.get_final_completion()
         assert [piece for piece in said if piece] == ["one", " two", " three"]
-        assert (found.choices[0].message.content, found.choices[0].finish_reason) == ("one two three", "stop")
+        assert (found.choices[0].message.content, found.choices[0].finish_reason) == (
+            "one two three",
+            "stop",
+        )
         assert found.usage.completion_tokens_details.reasoning_tokens > 0
 
     @pytest.mark.parametrize("streamed", [False, True])
@@ -83,27 +109,51 @@ class TestChat:
         history: list[Any] = [user(BOTH)]
         found = ask(history)
         assert found.finish_reason == "tool_calls"
-        assert [(call.function.name, json.loads(call.function.arguments)) for call in found.message.tool_calls] == [
+        assert [
+            (call.function.name, json.loads(call.function.arguments))
+            for call in found.message.tool_calls
+        ] == [
             ("look", {"at": "a fox"}),
             ("find", {"at": "a fox"}),
         ]
-        spare = {"index": True, "function": {"parsed_arguments"}}  # of the helper alone, not of the API
+        spare = {
+            "index": True,
+            "function": {"parsed_arguments"},
+        }  # of the helper alone, not of the API
         again = [call.model_dump(exclude=spare) for call in found.message.tool_calls]
         history.append({"role": "assistant", "tool_calls": again} if streamed else found.message)
-        history += [{"role": "tool", "tool_call_id": call.id, "content": call.function.name} for call in found.message.tool_calls]
-        history.append(user([{"type": "text", "text": "see"}, {"type": "image_url", "image_url": {"url": URL}}]))
+        history += [
+            {"role": "tool", "tool_call_id": call.id, "content": call.function.name}
+            for call in found.message.tool_calls
+        ]
+        history.append(
+            user(
+                [{"type": "text", "text": "see"}, {"type": "image_url", "image_url": {"url": URL}}]
+            )
+        )
         ids = [call.id for call in found.message.tool_calls]
-        assert ask(history).message.content == f"see\nresult {ids[0]}: look\nresult {ids[1]}: find\n{SHOWN}"
+        assert (
+            ask(history).message.content
+            == f"see\nresult {ids[0]}: look\nresult {ids[1]}: find\n{SHOWN}"
+        )
         with pytest.raises(openai.BadRequestError, match="did not have response messages"):
             ask([*history[:2], history[3]])
 
     def test_parsed(self, client: Any, server: OpenAIChat) -> None:
-        found = client.chat.completions.parse(model="gpt-4.1", messages=[user("mood?")], response_format=Day)
+        found = client.chat.completions.parse(
+            model="gpt-4.1", messages=[user("mood?")], response_format=Day
+        )
         assert isinstance(found.choices[0].message.parsed, Day)
         assert server.seen[0]["response_format"]["json_schema"]["strict"] is True
         server.script = [Turn([refuses("I will not.")])]
-        refused = client.chat.completions.parse(model="gpt-4.1", messages=[user("mood?")], response_format=Mood).choices[0]
-        assert (refused.message.refusal, refused.message.parsed, refused.finish_reason) == ("I will not.", None, "stop")
+        refused = client.chat.completions.parse(
+            model="gpt-4.1", messages=[user("mood?")], response_format=Mood
+        ).choices[0]
+        assert (refused.message.refusal, refused.message.parsed, refused.finish_reason) == (
+            "I will not.",
+            None,
+            "stop",
+        )
 
     def test_errors(self, client: Any, server: OpenAIChat) -> None:
         with pytest.raises(openai.NotFoundError, match="does not exist"):
@@ -121,7 +171,9 @@ class TestChat:
         server.break_stream, server.break_after = "error", 2
         heard: list[str] = []
         with pytest.raises(openai.APIError, match="The server had an error"):
-            for chunk in client.chat.completions.create(model="gpt-4.1", messages=[user("one two three")], stream=True):
+            for chunk in client.chat.completions.create(
+                model="gpt-4.1", messages=[user("one two three")], stream=True
+            ):
                 heard.append(chunk.choices[0].delta.content)
         assert heard == ["", "one", " two"]
 
@@ -129,7 +181,9 @@ class TestChat:
     async def test_async(self, server: OpenAIChat, serve: Callable[[Handler], Loopback]) -> None:
         async with openai.AsyncOpenAI(api_key="k", base_url=serve(server).url + "/v1") as client:
             asked: dict[str, Any] = {"model": "gpt-4.1", "messages": [user("a b")]}
-            assert (await client.chat.completions.create(**asked, n=2)).choices[1].message.content == "a b"
+            assert (await client.chat.completions.create(**asked, n=2)).choices[
+                1
+            ].message.content == "a b"
             async with client.chat.completions.stream(**asked) as stream:
                 assert (await stream.get_final_completion()).choices[0].message.content == "a b"
 
@@ -140,7 +194,9 @@ class TestResponses:
         return OpenAIResponses()
 
     @pytest.fixture
-    def client(self, server: OpenAIResponses, serve: Callable[[Handler], Loopback]) -> Iterator[Any]:
+    def client(
+        self, server: OpenAIResponses, serve: Callable[[Handler], Loopback]
+    ) -> Iterator[Any]:
         with openai.OpenAI(api_key="k", base_url=serve(server).url + "/v1", max_retries=0) as held:
             yield held
 
@@ -148,26 +204,45 @@ class TestResponses:
         found = client.responses.create(model="gpt-4.1", input="Hi there", instructions="Be short.")
         assert (found.output_text, found.status, found.error) == ("Hi there", "completed", None)
         assert client.responses.retrieve(found.id).output_text == "Hi there"
-        assert client.responses.create(model="gpt-4.1", input="and?", previous_response_id=found.id).output_text == "and?"
+        assert (
+            client.responses.create(
+                model="gpt-4.1", input="and?", previous_response_id=found.id
+            ).output_text
+            == "and?"
+        )
         client.responses.delete(found.id)
         with pytest.raises(openai.NotFoundError):
             client.responses.retrieve(found.id)
 
     def test_streamed(self, client: Any, server: OpenAIResponses) -> None:
         server.script = [Turn([thinks("first", "then"), says("one two")])]
-        with client.responses.stream(model="gpt-5.4", input="Hi", reasoning={"summary": "auto"}) as stream:
+        with client.responses.stream(
+            model="gpt-5.4", input="Hi", reasoning={"summary": "auto"}
+        ) as stream:
             events = list(stream)
             found = stream.get_final_response()
         assert [event.sequence_number for event in events] == list(range(len(events)))
         kinds = [event.type for event in events]
-        assert kinds[:2] == ["response.created", "response.in_progress"] and kinds[-1] == "response.completed"
-        assert [event.delta for event in events if event.type == "response.output_text.delta"] == ["one", " two"]
+        assert (
+            kinds[:2] == ["response.created", "response.in_progress"]
+            and kinds[-1] == "response.completed"
+        )
+        assert [event.delta for event in events if event.type == "response.output_text.delta"] == [
+            "one",
+            " two",
+        ]
         assert [part.text for part in found.output[0].summary] == ["first", "then"]
 
     @pytest.mark.parametrize("streamed", [False, True])
     def test_a_loop_without_a_memory(self, client: Any, streamed: bool) -> None:
         def ask(items: list[Any]) -> Any:
-            asked: dict[str, Any] = {"model": "o3", "input": items, "tools": [LOOK, FIND], "store": False, "include": [ENCRYPTED]}
+            asked: dict[str, Any] = {
+                "model": "o3",
+                "input": items,
+                "tools": [LOOK, FIND],
+                "store": False,
+                "include": [ENCRYPTED],
+            }
             if not streamed:
                 return client.responses.create(**asked)
             with client.responses.stream(**asked) as stream:
@@ -175,10 +250,20 @@ class TestResponses:
 
         history: list[Any] = [user(BOTH)]
         found = ask(history)
-        assert [item.type for item in found.output] == ["reasoning", "function_call", "function_call"]
+        assert [item.type for item in found.output] == [
+            "reasoning",
+            "function_call",
+            "function_call",
+        ]
         history += found.output
-        shown = [{"type": "input_text", "text": "this"}, {"type": "input_image", "detail": "auto", "image_url": URL}]
-        history += [{"type": "function_call_output", "call_id": item.call_id, "output": shown} for item in found.output[1:]]
+        shown = [
+            {"type": "input_text", "text": "this"},
+            {"type": "input_image", "detail": "auto", "image_url": URL},
+        ]
+        history += [
+            {"type": "function_call_output", "call_id": item.call_id, "output": shown}
+            for item in found.output[1:]
+        ]
         assert f"this {SHOWN}" in ask(history).output_text
         with pytest.raises(openai.BadRequestError, match="without its required 'reasoning' item"):
             ask([history[0], *history[2:]])
@@ -192,38 +277,69 @@ class TestResponses:
         with pytest.raises(openai.BadRequestError, match="not found"):
             client.responses.create(model="o3", input="x", previous_response_id=found.id)
         kept = client.responses.create(model="o3", input="Hi")
-        assert client.responses.create(model="o3", input=[*kept.output, user("x")]).output_text == "x"
+        assert (
+            client.responses.create(model="o3", input=[*kept.output, user("x")]).output_text == "x"
+        )
 
     def test_parsed(self, client: Any, server: OpenAIResponses) -> None:
-        assert isinstance(client.responses.parse(model="gpt-4.1", input="mood?", text_format=Day).output_parsed, Day)
+        assert isinstance(
+            client.responses.parse(model="gpt-4.1", input="mood?", text_format=Day).output_parsed,
+            Day,
+        )
         tool = openai.pydantic_function_tool(Mood, name="feel")["function"]
-        found = client.responses.parse(model="gpt-4.1", input='feel {"word": "well", "score": 1}', tools=[{"type": "function", **tool}])
+        found = client.responses.parse(
+            model="gpt-4.1",
+            input='feel {"word": "well", "score": 1}',
+            tools=[{"type": "function", **tool}],
+        )
         assert found.output[0].parsed_arguments == {"word": "well", "score": 1}
         server.script = [Turn([refuses("I will not.")])]
-        assert client.responses.parse(model="gpt-4.1", input="x", text_format=Mood).output[0].content[0].refusal == "I will not."
+        assert (
+            client.responses.parse(model="gpt-4.1", input="x", text_format=Mood)
+            .output[0]
+            .content[0]
+            .refusal
+            == "I will not."
+        )
 
-    def test_pictures(self, client: Any, server: OpenAIResponses) -> None:
+    def test_images(self, client: Any, server: OpenAIResponses) -> None:
         tool = {"type": "image_generation", "partial_images": 2, "size": "1536x1024"}
         with client.responses.stream(model="gpt-5.4", input="a fox", tools=[tool]) as stream:
-            drafts = [event.partial_image_b64 for event in stream if event.type == "response.image_generation_call.partial_image"]
+            drafts = [
+                event.partial_image_b64
+                for event in stream
+                if event.type == "response.image_generation_call.partial_image"
+            ]
             found = stream.get_final_response()
-        assert [dot(opened(draft)) for draft in drafts] == [colour("a fox", partial=0), colour("a fox", partial=1)]
+        assert [dot(opened(draft)) for draft in drafts] == [
+            color("a fox", partial=0),
+            color("a fox", partial=1),
+        ]
         drawn = next(item for item in found.output if item.type == "image_generation_call")
-        assert dot(opened(drawn.result)) == colour("a fox")
+        assert dot(opened(drawn.result)) == color("a fox")
         again = client.responses.create(
-            model="gpt-5.4", input=[{"type": "image_generation_call", "id": drawn.id}, user("a hat")], tools=[{"type": "image_generation"}]
+            model="gpt-5.4",
+            input=[{"type": "image_generation_call", "id": drawn.id}, user("a hat")],
+            tools=[{"type": "image_generation"}],
         )
         edited = next(item for item in again.output if item.type == "image_generation_call")
-        assert dot(opened(edited.result)) == colour("a hat", [fingerprint(opened(drawn.result))])
+        assert dot(opened(edited.result)) == color("a hat", [fingerprint(opened(drawn.result))])
         assert (edited.action, edited.revised_prompt) == ("edit", "In detail: a hat")
 
     def test_how_it_can_end(self, client: Any, server: OpenAIResponses) -> None:
         found = client.responses.create(model="gpt-4.1", input="word " * 20, max_output_tokens=16)
-        assert (found.status, found.incomplete_details.reason, found.usage.output_tokens) == ("incomplete", "max_output_tokens", 16)
+        assert (found.status, found.incomplete_details.reason, found.usage.output_tokens) == (
+            "incomplete",
+            "max_output_tokens",
+            16,
+        )
         server.script = [Turn([], "failed"), Turn([calls("look"), draws("x")], "content_filter")]
         failed = client.responses.create(model="gpt-4.1", input="x")
         assert (failed.status, failed.error.code) == ("failed", "server_error")
-        assert client.responses.create(model="gpt-4.1", input="x").incomplete_details.reason == "content_filter"
+        assert (
+            client.responses.create(model="gpt-4.1", input="x").incomplete_details.reason
+            == "content_filter"
+        )
 
     def test_errors(self, client: Any, server: OpenAIResponses) -> None:
         with pytest.raises(openai.BadRequestError, match="does not exist") as caught:
@@ -244,8 +360,12 @@ class TestResponses:
             assert list(events)[-1].response.error.code == "server_error"
 
     @pytest.mark.parametrize("anyio_backend", ["asyncio"])
-    async def test_async(self, server: OpenAIResponses, serve: Callable[[Handler], Loopback]) -> None:
+    async def test_async(
+        self, server: OpenAIResponses, serve: Callable[[Handler], Loopback]
+    ) -> None:
         async with openai.AsyncOpenAI(api_key="k", base_url=serve(server).url + "/v1") as client:
-            assert (await client.responses.create(model="gpt-4.1", input="a b")).output_text == "a b"
+            assert (
+                await client.responses.create(model="gpt-4.1", input="a b")
+            ).output_text == "a b"
             async with client.responses.stream(model="gpt-4.1", input="a b") as stream:
                 assert (await stream.get_final_response()).output_text == "a b"

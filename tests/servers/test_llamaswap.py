@@ -14,7 +14,7 @@ import pytest
 
 from tests.servers.llamaswap import LlamaSwap
 from tests.servers.plain_client import Reply, ask, dot, opened, png, send_form
-from tests.servers.stable_diffusion import StableDiffusion, colour
+from tests.servers.stable_diffusion import StableDiffusion, color
 from tests.support.loopback import Handler, Loopback
 
 Serve = Callable[[Handler], Loopback]
@@ -47,8 +47,16 @@ def later() -> Iterator[Callable[..., Future[Reply]]]:
         yield lambda *args, **more: pool.submit(ask, *args, **more)
 
 
-def generate(url: str, model: Any = "sdxl", headers: dict[str, str] | None = None, **body: Any) -> Reply:
-    return ask(url, "POST", "/v1/images/generations", {"model": model, "prompt": "a fox", **body}, JSON | (headers or {}))
+def generate(
+    url: str, model: Any = "sdxl", headers: dict[str, str] | None = None, **body: Any
+) -> Reply:
+    return ask(
+        url,
+        "POST",
+        "/v1/images/generations",
+        {"model": model, "prompt": "a fox", **body},
+        JSON | (headers or {}),
+    )
 
 
 def test_a_feed_tells_each_change_of_state(url: str, swap: LlamaSwap) -> None:
@@ -73,10 +81,14 @@ def test_a_feed_tells_each_change_of_state(url: str, swap: LlamaSwap) -> None:
 
 
 class TestRouting:
-    def test_the_model_comes_from_a_body_a_form_or_a_query(self, url: str, models: dict[str, StableDiffusion], swap: LlamaSwap) -> None:
+    def test_the_model_comes_from_a_body_a_form_or_a_query(
+        self, url: str, models: dict[str, StableDiffusion], swap: LlamaSwap
+    ) -> None:
         image = opened(generate(url).json["data"][0]["b64_json"])
-        assert dot(image) == colour({"prompt": "a fox", "width": 64, "height": 64})
-        txt2img = ask(url, "POST", "/sdapi/v1/txt2img", {"model": "org/flux", "prompt": "x", "seed": 3})
+        assert dot(image) == color({"prompt": "a fox", "width": 64, "height": 64})
+        txt2img = ask(
+            url, "POST", "/sdapi/v1/txt2img", {"model": "org/flux", "prompt": "x", "seed": 3}
+        )
         assert txt2img.json["parameters"]["model"] == "org/flux"
         fields = [("model", "xl"), ("prompt", "x"), ("image[]", png(), "image/png")]
         assert send_form(url, "/v1/images/edits", fields).status == 200
@@ -91,27 +103,52 @@ class TestRouting:
         assert ask(url, "GET", "/upstream/org/flux" + accepted.json["poll_url"]).status == 200
         assert ask(url, "GET", accepted.json["poll_url"]).status == 404
         assert ask(url, "GET", "/upstream/sdxl/sdapi/v1/progress").body == b""
-        assert ask(url, "GET", "/upstream/none/x", headers=JSON).json["error"]["message"] == "model not found"
+        assert (
+            ask(url, "GET", "/upstream/none/x", headers=JSON).json["error"]["message"]
+            == "model not found"
+        )
         moved = ask(url, "GET", "/upstream/sdxl")
         assert (moved.status, moved.headers["location"]) == (301, "/upstream/sdxl/")
         assert ask(url, "POST", "/upstream/sdxl").status == 308
 
-    @pytest.mark.parametrize("path", ["/v1/images/variations", "/sdcpp/v1/img_gen", "/sdapi/v1/samplers", "/sdapi/v1/progress"])
+    @pytest.mark.parametrize(
+        "path",
+        ["/v1/images/variations", "/sdcpp/v1/img_gen", "/sdapi/v1/samplers", "/sdapi/v1/progress"],
+    )
     def test_what_is_not_routed(self, url: str, path: str) -> None:
         for method in ("GET", "POST"):
             reply = ask(url, method, path)
-            assert (reply.status, reply.body, reply.kind) == (404, b"404 page not found\n", "text/plain; charset=utf-8")
+            assert (reply.status, reply.body, reply.kind) == (
+                404,
+                b"404 page not found\n",
+                "text/plain; charset=utf-8",
+            )
         assert ask(url, "GET", "/v1/images/generations").status == 405
 
     @pytest.mark.parametrize("body", [{"prompt": "x"}, {"model": 5}, [], b"{"])
     def test_no_model(self, url: str, body: Any) -> None:
         reply = ask(url, "POST", "/v1/images/generations", body, JSON)
-        assert (reply.status, reply.json["error"]["message"]) == (404, "no model id could be identified")
+        assert (reply.status, reply.json["error"]["message"]) == (
+            404,
+            "no model id could be identified",
+        )
 
     def test_json_that_is_not_called_json(self, url: str) -> None:
-        assert ask(url, "POST", "/sdapi/v1/txt2img", b'{"model":"sdxl"}', {"Content-Type": "text/plain"}).status == 404
+        assert (
+            ask(
+                url,
+                "POST",
+                "/sdapi/v1/txt2img",
+                b'{"model":"sdxl"}',
+                {"Content-Type": "text/plain"},
+            ).status
+            == 404
+        )
         form = {"Content-Type": "application/x-www-form-urlencoded"}
-        assert ask(url, "POST", "/sdapi/v1/txt2img", b"model=sdxl&prompt=x", form).json["error"] == "server_error"
+        assert (
+            ask(url, "POST", "/sdapi/v1/txt2img", b"model=sdxl&prompt=x", form).json["error"]
+            == "server_error"
+        )
 
     def test_a_static_file_does_not_load_a_model(self, url: str) -> None:
         reply = ask(url, "GET", "/upstream/sdxl/view.png?x=1", headers=JSON)
@@ -119,9 +156,16 @@ class TestRouting:
         generate(url)
         assert ask(url, "GET", "/upstream/sdxl/view.png").body == b""
 
-    def test_filters_touch_json_routes_only(self, url: str, swap: LlamaSwap, models: dict[str, StableDiffusion]) -> None:
+    def test_filters_touch_json_routes_only(
+        self, url: str, swap: LlamaSwap, models: dict[str, StableDiffusion]
+    ) -> None:
         swap.set_params, swap.strip_params = {"steps": 3}, {"seed"}
-        ask(url, "POST", "/sdapi/v1/txt2img", {"model": "sdxl", "prompt": "x", "steps": 9, "negative_prompt": "y"})
+        ask(
+            url,
+            "POST",
+            "/sdapi/v1/txt2img",
+            {"model": "sdxl", "prompt": "x", "steps": 9, "negative_prompt": "y"},
+        )
         ask(url, "POST", "/upstream/sdxl/sdapi/v1/txt2img", {"prompt": "x", "steps": 9})
         assert [found["steps"] for found in models["sdxl"].jobs] == [3, 9]
 
@@ -150,7 +194,10 @@ class TestErrors:
             "code": "not_found",
         }
         swap.generation = "middle"
-        assert generate(url, "none").json == {"src": "llama-swap", "error": "no router for requested model"}
+        assert generate(url, "none").json == {
+            "src": "llama-swap",
+            "error": "no router for requested model",
+        }
         swap.generation = "old"
         assert generate(url, "none").json == {"error": "no local server found for requested model"}
 
@@ -161,33 +208,55 @@ class TestErrors:
         assert generate(url, "none", {"Accept": "*/*"}).json["src"] == "llama-swap"
         swap.generation = "old"
         reply = generate(url, "none", {"Accept": "*/*"})
-        assert (reply.kind, reply.body) == ("text/plain; charset=utf-8", b"no local server found for requested model")
+        assert (reply.kind, reply.body) == (
+            "text/plain; charset=utf-8",
+            b"no local server found for requested model",
+        )
 
     def test_keys(self, url: str, swap: LlamaSwap) -> None:
         swap.keys = {"k"}
         reply = generate(url)
-        assert (reply.status, reply.headers["www-authenticate"]) == (401, 'Basic realm="llama-swap"')
+        assert (reply.status, reply.headers["www-authenticate"]) == (
+            401,
+            'Basic realm="llama-swap"',
+        )
         assert reply.json["error"]["code"] == "unauthorized"
         basic = base64.b64encode(b"any:k").decode()
-        for headers in ({"Authorization": "Bearer k"}, {"Authorization": f"Basic {basic}"}, {"x-api-key": "k"}):
+        for headers in (
+            {"Authorization": "Bearer k"},
+            {"Authorization": f"Basic {basic}"},
+            {"x-api-key": "k"},
+        ):
             assert generate(url, headers=headers).status == 200
-        assert generate(url, headers={"Authorization": "Bearer wrong", "x-api-key": "k"}).status == 401
+        assert (
+            generate(url, headers={"Authorization": "Bearer wrong", "x-api-key": "k"}).status == 401
+        )
         assert ask(url, "GET", "/v1/models").status == 401
         assert ask(url, "GET", "/health").status == 200
 
     def test_the_limit_of_a_model(
-        self, url: str, swap: LlamaSwap, models: dict[str, StableDiffusion], later: Callable[..., Future[Reply]]
+        self,
+        url: str,
+        swap: LlamaSwap,
+        models: dict[str, StableDiffusion],
+        later: Callable[..., Future[Reply]],
     ) -> None:
         swap.limit = 1
         models["sdxl"].hold()
         first = later(url, "POST", "/v1/images/generations", {"model": "sdxl", "prompt": "x"})
         assert swap.open("sdxl", 1)
         reply = generate(url)
-        assert (reply.status, reply.headers["retry-after"], reply.json["error"]["code"]) == (429, "1", "concurrency_limit")
+        assert (reply.status, reply.headers["retry-after"], reply.json["error"]["code"]) == (
+            429,
+            "1",
+            "concurrency_limit",
+        )
         models["sdxl"].release()
         assert first.result().status == 200
 
-    def test_a_dead_upstream_is_an_empty_502(self, url: str, models: dict[str, StableDiffusion], swap: LlamaSwap) -> None:
+    def test_a_dead_upstream_is_an_empty_502(
+        self, url: str, models: dict[str, StableDiffusion], swap: LlamaSwap
+    ) -> None:
         models["sdxl"].crash = True
         reply = generate(url)
         assert (reply.status, reply.body, reply.kind) == (502, b"", None)
@@ -202,18 +271,26 @@ class TestErrors:
 
     def test_not_ready(self, url: str, swap: LlamaSwap) -> None:
         swap.not_ready = {"sdxl"}
-        assert (generate(url).status, generate(url).json["error"]["code"]) == (503, "service_unavailable")
+        assert (generate(url).status, generate(url).json["error"]["code"]) == (
+            503,
+            "service_unavailable",
+        )
         swap.generation = "middle"
         assert generate(url).body == b"llama-swap-error: [sdxl] process is not ready"
 
     def test_a_model_that_does_not_load(self, url: str, swap: LlamaSwap) -> None:
         swap.broken = {"sdxl"}
         reply = generate(url)
-        assert (reply.status, reply.json["error"]["message"]) == (500, "unspecific error: upstream command exited prematurely")
+        assert (reply.status, reply.json["error"]["message"]) == (
+            500,
+            "unspecific error: upstream command exited prematurely",
+        )
 
 
 class TestLoading:
-    def test_a_request_waits_for_its_model(self, url: str, swap: LlamaSwap, later: Callable[..., Future[Reply]]) -> None:
+    def test_a_request_waits_for_its_model(
+        self, url: str, swap: LlamaSwap, later: Callable[..., Future[Reply]]
+    ) -> None:
         swap.instant = False
         first = later(url, "POST", "/v1/images/generations", BODY)
         assert swap.starting("sdxl")
@@ -223,18 +300,27 @@ class TestLoading:
         swap.loaded("sdxl")
         assert first.result().status == 200
 
-    def test_a_load_that_fails(self, url: str, swap: LlamaSwap, later: Callable[..., Future[Reply]]) -> None:
+    def test_a_load_that_fails(
+        self, url: str, swap: LlamaSwap, later: Callable[..., Future[Reply]]
+    ) -> None:
         swap.instant = False
         first = later(url, "POST", "/v1/images/generations", BODY)
         swap.fail("sdxl", "health check timed out after 2m0s")
-        assert first.result().json["error"]["message"] == "unspecific error: health check timed out after 2m0s"
+        assert (
+            first.result().json["error"]["message"]
+            == "unspecific error: health check timed out after 2m0s"
+        )
         second = later(url, "POST", "/v1/images/generations", BODY)
         assert swap.starting("sdxl")
         assert ask(url, "POST", "/api/models/unload/sdxl").status == 200
         assert second.result().json["error"]["message"].endswith("model unloaded")
 
     def test_an_open_request_pins_its_model(
-        self, url: str, swap: LlamaSwap, models: dict[str, StableDiffusion], later: Callable[..., Future[Reply]]
+        self,
+        url: str,
+        swap: LlamaSwap,
+        models: dict[str, StableDiffusion],
+        later: Callable[..., Future[Reply]],
     ) -> None:
         models["sdxl"].hold()
         first = later(url, "POST", "/v1/images/generations", BODY)
@@ -246,7 +332,9 @@ class TestLoading:
         assert (first.result().status, second.result().status) == (200, 200)
         assert swap.state("sdxl") == "stopped"
 
-    def test_a_job_does_not(self, url: str, swap: LlamaSwap, models: dict[str, StableDiffusion]) -> None:
+    def test_a_job_does_not(
+        self, url: str, swap: LlamaSwap, models: dict[str, StableDiffusion]
+    ) -> None:
         models["sdxl"].hold()
         accepted = ask(url, "POST", "/upstream/sdxl/sdcpp/v1/img_gen", {"prompt": "x"})
         assert models["sdxl"].reached()
@@ -255,14 +343,18 @@ class TestLoading:
         assert (lost.status, lost.json) == (404, {"error": "job not found"})
         assert swap.loads == ["sdxl", "org/flux", "sdxl"]
 
-    def test_an_unload_ends_what_is_served(self, url: str, models: dict[str, StableDiffusion], later: Callable[..., Future[Reply]]) -> None:
+    def test_an_unload_ends_what_is_served(
+        self, url: str, models: dict[str, StableDiffusion], later: Callable[..., Future[Reply]]
+    ) -> None:
         models["sdxl"].hold()
         first = later(url, "POST", "/v1/images/generations", BODY)
         assert models["sdxl"].reached()
         assert ask(url, "POST", "/api/models/unload").json == {"msg": "ok"}
         assert (first.result().status, first.result().body) == (502, b"")
 
-    def test_who_leaves_is_forgotten(self, url: str, swap: LlamaSwap, models: dict[str, StableDiffusion]) -> None:
+    def test_who_leaves_is_forgotten(
+        self, url: str, swap: LlamaSwap, models: dict[str, StableDiffusion]
+    ) -> None:
         body = b'{"model":"sdxl","prompt":"xyz"}'
         head = f"POST /v1/images/generations HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         request = head.encode() + body

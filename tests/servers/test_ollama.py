@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.servers.hashed_images import fingerprint
-from tests.servers.ollama import BUSY, CRASHED, MEMORY, REMOVED, Ollama, colour
+from tests.servers.ollama import BUSY, CRASHED, MEMORY, REMOVED, Ollama, color
 from tests.servers.plain_client import Reply, ask, b64, dot, opened, png, send_form
 from tests.support.loopback import Handler, Loopback
 
@@ -32,7 +32,9 @@ def url(server: Ollama, serve: Serve) -> str:
 
 
 def generate(url: str, model: str = MODEL, **body: Any) -> Reply:
-    return ask(url, "POST", "/api/generate", {"model": model, "prompt": "a red fox", **SMALL, **body})
+    return ask(
+        url, "POST", "/api/generate", {"model": model, "prompt": "a red fox", **SMALL, **body}
+    )
 
 
 def frames(reply: Reply) -> list[Any]:
@@ -40,13 +42,20 @@ def frames(reply: Reply) -> list[Any]:
 
 
 def openai(url: str, route: str = "generations", **body: Any) -> Reply:
-    return ask(url, "POST", f"/v1/images/{route}", {"model": MODEL, "prompt": "a red fox", "size": "64x48", "seed": 7, **body})
+    return ask(
+        url,
+        "POST",
+        f"/v1/images/{route}",
+        {"model": MODEL, "prompt": "a red fox", "size": "64x48", "seed": 7, **body},
+    )
 
 
 class TestNative:
     def test_the_bytes(self, url: str) -> None:
         reply = generate(url)
-        head = '{"model":"x/z-image-turbo","created_at":"2026-02-01T10:00:00.1Z","response":"","done":'
+        head = (
+            '{"model":"x/z-image-turbo","created_at":"2026-02-01T10:00:00.1Z","response":"","done":'
+        )
         lines = reply.body.decode().splitlines()
         assert (reply.status, reply.kind) == (200, "application/x-ndjson")
         assert lines[:3] == [
@@ -55,10 +64,11 @@ class TestNative:
             head + 'false,"completed":2,"total":2}',
         ]
         assert lines[3].startswith(
-            head + 'true,"done_reason":"stop","total_duration":15000000000,"load_duration":2000000000,"image":"iVBOR'
+            head
+            + 'true,"done_reason":"stop","total_duration":15000000000,"load_duration":2000000000,"image":"iVBOR'
         )
         assert len(lines) == 4
-        assert dot(opened(json.loads(lines[3])["image"])) == colour(WANTED)
+        assert dot(opened(json.loads(lines[3])["image"])) == color(WANTED)
 
     def test_without_a_stream(self, url: str) -> None:
         reply = generate(url, stream=False)
@@ -66,9 +76,23 @@ class TestNative:
         assert (reply.json["done"], opened(reply.json["image"]).size) == (True, (64, 48))
 
     def test_defaults_and_what_is_ignored(self, url: str, server: Ollama) -> None:
-        generate(url, width=0, height=-5, steps=0, options={"steps": 3, "seed": "7"}, negative_prompt="x", n=3, images=[b64(png())])
+        generate(
+            url,
+            width=0,
+            height=-5,
+            steps=0,
+            options={"steps": 3, "seed": "7"},
+            negative_prompt="x",
+            n=3,
+            images=[b64(png())],
+        )
         found = server.jobs[0]
-        assert (found["width"], found["height"], found["steps"], found["images"]) == (1024, 1024, 9, [])
+        assert (found["width"], found["height"], found["steps"], found["images"]) == (
+            1024,
+            1024,
+            9,
+            [],
+        )
         assert found["seed"] != 7
         generate(url, FLUX, steps=0, width=100, height=100)
         assert (server.jobs[1]["steps"], server.jobs[1]["width"]) == (4, 96)
@@ -97,7 +121,12 @@ class TestNative:
         assert reply.status == 200
         last = frames(reply)[-1]
         if outcome == "no_image":
-            assert (last["done"], last["done_reason"], "image" in last, "error" in last) == (True, "stop", False, False)
+            assert (last["done"], last["done_reason"], "image" in last, "error" in last) == (
+                True,
+                "stop",
+                False,
+                False,
+            )
         else:
             assert last == {"error": CRASHED} if outcome == "crash" else last["completed"] == 1
 
@@ -105,9 +134,15 @@ class TestNative:
         def refusal(reply: Reply) -> tuple[int, Any]:
             return reply.status, reply.json
 
-        assert refusal(generate(url, width=4097)) == (400, {"error": "width and height must be <= 4096"})
+        assert refusal(generate(url, width=4097)) == (
+            400,
+            {"error": "width and height must be <= 4096"},
+        )
         assert refusal(generate(url, "none")) == (404, {"error": "model 'none' not found"})
-        assert refusal(ask(url, "POST", "/api/generate", b"")) == (400, {"error": "missing request body"})
+        assert refusal(ask(url, "POST", "/api/generate", b"")) == (
+            400,
+            {"error": "missing request body"},
+        )
         assert generate(url, width="64").status == 400
         assert generate(url, images=["data:image/png;base64,AAAA"]).status == 400
         assert ask(url, "GET", "/api/generate").status == 405
@@ -117,13 +152,17 @@ class TestNative:
         server.busy, server.outcome = False, "memory"
         assert refusal(generate(url)) == (500, {"error": MEMORY})
 
-    def test_a_text_model_does_not_know_of_pictures(self, url: str) -> None:
+    def test_a_text_model_does_not_know_of_images(self, url: str) -> None:
         assert generate(url, "llama3.2", stream=False).json["response"] == "hello"
 
     def test_cancelling_between_steps(self, url: str, server: Ollama) -> None:
         server.hold()
-        connection = http.client.HTTPConnection("127.0.0.1", int(url.rpartition(":")[2]), timeout=10)
-        connection.request("POST", "/api/generate", json.dumps({"model": MODEL, "prompt": "x", **SMALL}))
+        connection = http.client.HTTPConnection(
+            "127.0.0.1", int(url.rpartition(":")[2]), timeout=10
+        )
+        connection.request(
+            "POST", "/api/generate", json.dumps({"model": MODEL, "prompt": "x", **SMALL})
+        )
         reply = connection.getresponse()
         assert json.loads(reply.readline())["total"] == 2
         reply.close()
@@ -134,14 +173,22 @@ class TestNative:
 
 
 class TestVersions:
-    def test_images_are_honoured_for_a_while(self, serve: Serve) -> None:
-        for version, honoured in (("0.14.3", False), ("0.15.0", True), ("0.15.4", True), ("0.15.5", False), ("0.32.5", False)):
+    def test_images_are_honored_for_a_while(self, serve: Serve) -> None:
+        for version, honored in (
+            ("0.14.3", False),
+            ("0.15.0", True),
+            ("0.15.4", True),
+            ("0.15.5", False),
+            ("0.32.5", False),
+        ):
             server = Ollama(version)
             reply = generate(serve(server).url, images=[b64(png(size=(96, 32)))], stream=False)
             image = opened(reply.json["image"])
-            assert server.jobs[0]["images"] == ([fingerprint(png(size=(96, 32)))] if honoured else [])
-            assert image.size == ((96, 32) if honoured else (64, 48))
-            assert dot(image) == colour(server.jobs[0])
+            assert server.jobs[0]["images"] == (
+                [fingerprint(png(size=(96, 32)))] if honored else []
+            )
+            assert image.size == ((96, 32) if honored else (64, 48))
+            assert dot(image) == color(server.jobs[0])
 
     def test_today(self, serve: Serve) -> None:
         url = serve(Ollama("0.32.6")).url
@@ -150,7 +197,11 @@ class TestVersions:
         assert (generate(url).status, generate(url).json) == (400, {"error": REMOVED})
         for name in ("generations", "edits"):
             reply = openai(url, name)
-            assert (reply.status, reply.kind, reply.body) == (404, "text/plain", b"404 page not found")
+            assert (reply.status, reply.kind, reply.body) == (
+                404,
+                "text/plain",
+                b"404 page not found",
+            )
 
     def test_before(self, serve: Serve) -> None:
         url = serve(Ollama("0.13.9")).url
@@ -171,7 +222,9 @@ class TestVersions:
         assert list(openai(url).json["data"][0]) == ["b64_json"]
         server.outcome = "no_image"
         assert openai(url).json["data"] == [{}]
-        assert openai(url, stream=True).body.endswith(b'event:error\ndata:{"error":"' + CRASHED.encode() + b'"}\n\n')
+        assert openai(url, stream=True).body.endswith(
+            b'event:error\ndata:{"error":"' + CRASHED.encode() + b'"}\n\n'
+        )
 
     def test_tags_list_capabilities_from_0_30_on(self, serve: Serve) -> None:
         models = {MODEL: ("image",), "old": ()}
@@ -185,13 +238,20 @@ class TestVersions:
 class TestOpenAI:
     def test_one_object_under_a_wrong_content_type(self, url: str, server: Ollama) -> None:
         reply = openai(url, n=3, stream=True, steps=2, response_format="url")
-        assert (reply.kind, list(reply.json), len(reply.json["data"])) == ("application/x-ndjson", ["created", "data"], 1)
-        assert dot(opened(reply.json["data"][0]["b64_json"])) == colour({**WANTED, "steps": 9})
+        assert (reply.kind, list(reply.json), len(reply.json["data"])) == (
+            "application/x-ndjson",
+            ["created", "data"],
+            1,
+        )
+        assert dot(opened(reply.json["data"][0]["b64_json"])) == color({**WANTED, "steps": 9})
 
     def test_sizes_are_read_leniently(self, url: str, server: Ollama) -> None:
         for size in ("auto", "64x48 or so"):
             openai(url, size=size)
-        assert [(found["width"], found["height"]) for found in server.jobs] == [(1024, 1024), (64, 48)]
+        assert [(found["width"], found["height"]) for found in server.jobs] == [
+            (1024, 1024),
+            (64, 48),
+        ]
 
     @pytest.mark.parametrize("outcome", ["no_image", "crash", "cut"])
     def test_a_failure_is_an_empty_200(self, url: str, server: Ollama, outcome: str) -> None:
@@ -204,8 +264,16 @@ class TestOpenAI:
         assert (reply.status, reply.body) == (200, b"")
 
     def test_refusals(self, url: str, server: Ollama) -> None:
-        error = {"message": "prompt is required", "type": "invalid_request_error", "param": None, "code": None}
-        assert (openai(url, prompt="").status, openai(url, prompt="").json) == (400, {"error": error})
+        error = {
+            "message": "prompt is required",
+            "type": "invalid_request_error",
+            "param": None,
+            "code": None,
+        }
+        assert (openai(url, prompt="").status, openai(url, prompt="").json) == (
+            400,
+            {"error": error},
+        )
         assert openai(url, model="").json["error"]["message"] == "model is required"
         assert openai(url, model="none").json["error"]["type"] == "not_found_error"
         server.outcome = "memory"
@@ -214,11 +282,21 @@ class TestOpenAI:
     def test_edits_take_one_data_url(self, serve: Serve) -> None:
         server = Ollama("0.15.2")
         url = serve(server).url
-        picture = b64(png(size=(96, 32)))
+        image = b64(png(size=(96, 32)))
         for prefix in ("data:image/png;base64,", "data:;base64,"):
-            assert openai(url, "edits", image=prefix + picture).status == 200
+            assert openai(url, "edits", image=prefix + image).status == 200
         assert [found["images"] for found in server.jobs] == [[fingerprint(png(size=(96, 32)))]] * 2
-        assert openai(url, "edits", image=picture).json["error"]["message"] == "invalid image: invalid image input"
-        assert "URLs are not currently supported" in openai(url, "edits", image="https://x/y.png").json["error"]["message"]
-        form = send_form(url, "/v1/images/edits", [("model", MODEL), ("prompt", "x"), ("image", png(), "image/png")])
+        assert (
+            openai(url, "edits", image=image).json["error"]["message"]
+            == "invalid image: invalid image input"
+        )
+        assert (
+            "URLs are not currently supported"
+            in openai(url, "edits", image="https://x/y.png").json["error"]["message"]
+        )
+        form = send_form(
+            url,
+            "/v1/images/edits",
+            [("model", MODEL), ("prompt", "x"), ("image", png(), "image/png")],
+        )
         assert (form.status, form.json["error"]["type"]) == (400, "invalid_request_error")

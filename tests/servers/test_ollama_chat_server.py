@@ -24,7 +24,12 @@ def url(server: OllamaChat, serve: Callable[[Handler], Loopback]) -> str:
 
 
 def chat(url: str, words: Any = "hi", model: str = "llama3.2", **more: Any) -> Got:
-    return ask(url, "POST", "/api/chat", {"model": model, "messages": [{"role": "user", "content": words}], **more})
+    return ask(
+        url,
+        "POST",
+        "/api/chat",
+        {"model": model, "messages": [{"role": "user", "content": words}], **more},
+    )
 
 
 def lines(got: Got) -> list[Any]:
@@ -37,7 +42,9 @@ def test_a_stream_is_the_default(url: str, server: OllamaChat) -> None:
     assert found.kind == "application/x-ndjson"
     assert [frame["message"]["content"] for frame in frames] == ["", "a", " b", "", ""]
     assert frames[0]["message"]["thinking"] == "hm"
-    assert frames[3]["message"]["tool_calls"] == [{"id": "call_00000001", "function": {"index": 0, "name": "f", "arguments": {"x": 1}}}]
+    assert frames[3]["message"]["tool_calls"] == [
+        {"id": "call_00000001", "function": {"index": 0, "name": "f", "arguments": {"x": 1}}}
+    ]
     assert frames[-1]["done"] and frames[-1]["done_reason"] == "stop"
     assert server.seen[0]["model"] == "llama3.2"
 
@@ -46,7 +53,10 @@ def test_thinking_and_format(url: str) -> None:
     assert chat(url, model="qwen3-vl", stream=False).json["message"]["thinking"]
     assert "thinking" not in chat(url, model="qwen3-vl", stream=False, think=False).json["message"]
     schema = {"type": "object", "properties": {"n": {"type": "integer"}, "s": {"enum": ["x"]}}}
-    assert json.loads(chat(url, stream=False, format=schema).json["message"]["content"]) == {"n": 1, "s": "x"}
+    assert json.loads(chat(url, stream=False, format=schema).json["message"]["content"]) == {
+        "n": 1,
+        "s": "x",
+    }
 
 
 @pytest.mark.parametrize(
@@ -57,8 +67,19 @@ def test_thinking_and_format(url: str) -> None:
         {"think": True},
         {"model": "gemma3", "tools": [{"type": "function", "function": {"name": "f"}}]},
         {"model": "nomic-embed-text"},
-        {"messages": [{"role": "user", "content": "x", "images": ["data:image/png;base64," + b64(png())]}]},
-        {"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]}]},
+        {
+            "messages": [
+                {"role": "user", "content": "x", "images": ["data:image/png;base64," + b64(png())]}
+            ]
+        },
+        {
+            "messages": [
+                {
+                    "role": "assistant",
+                    "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}],
+                }
+            ]
+        },
     ],
 )
 def test_what_is_refused(url: str, body: dict[str, Any]) -> None:
@@ -67,7 +88,13 @@ def test_what_is_refused(url: str, body: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [{"format": "xml"}, {"options": {"stop": "x"}}, {"options": {"temperature": "hot"}}, {"options": {"num_ctx": True}}]
+    "body",
+    [
+        {"format": "xml"},
+        {"options": {"stop": "x"}},
+        {"options": {"temperature": "hot"}},
+        {"options": {"num_ctx": True}},
+    ],
 )
 def test_what_the_real_one_calls_its_own_failure(url: str, body: dict[str, Any]) -> None:
     found = chat(url, **body)
@@ -76,8 +103,10 @@ def test_what_the_real_one_calls_its_own_failure(url: str, body: dict[str, Any])
 
 def test_what_is_ignored(url: str) -> None:
     assert chat(url, options={"unknown": []}, tool_choice="none").status == 200
-    picture = {"role": "user", "content": "look", "images": [b64(png())]}
-    assert chat(url, messages=[picture], stream=False).json["message"]["content"] == "I saw: [img-0]look"
+    image = {"role": "user", "content": "look", "images": [b64(png())]}
+    assert (
+        chat(url, messages=[image], stream=False).json["message"]["content"] == "I saw: [img-0]look"
+    )
 
 
 def test_failures(url: str, server: OllamaChat) -> None:
@@ -107,15 +136,29 @@ def test_pulls(url: str, server: OllamaChat) -> None:
 def test_generate(url: str, server: OllamaChat) -> None:
     body = {"model": "llama3.2", "prompt": ""}
     assert ask(url, "POST", "/api/generate", body).json["done_reason"] == "load" and server.loaded
-    assert ask(url, "POST", "/api/generate", body | {"keep_alive": 0}).json["done_reason"] == "unload" and not server.loaded
-    assert ask(url, "POST", "/api/generate", body | {"prompt": "x", "raw": True, "template": "t"}).status == 400
+    assert (
+        ask(url, "POST", "/api/generate", body | {"keep_alive": 0}).json["done_reason"] == "unload"
+        and not server.loaded
+    )
+    assert (
+        ask(
+            url, "POST", "/api/generate", body | {"prompt": "x", "raw": True, "template": "t"}
+        ).status
+        == 400
+    )
 
 
 def test_blobs_and_empty_answers(url: str) -> None:
     path = "/api/blobs/sha256:" + hashlib.sha256(b"x").hexdigest()
     asked = [
         ask(url, *what).status
-        for what in (("HEAD", path), ("POST", path, b"y"), ("POST", path, b"x"), ("POST", path, b"x"), ("HEAD", path))
+        for what in (
+            ("HEAD", path),
+            ("POST", path, b"y"),
+            ("POST", path, b"x"),
+            ("POST", path, b"x"),
+            ("HEAD", path),
+        )
     ]
     assert asked == [404, 400, 201, 200, 200]
     found = ask(url, "POST", "/api/copy", {"source": "llama3.2", "destination": "mine"})

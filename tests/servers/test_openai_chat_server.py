@@ -15,10 +15,18 @@ from tests.servers.plain_client import Reply, ask, b64, png
 from tests.support.loopback import Handler, Loopback
 
 PLAIN, REASONING = "gpt-4.1", "o3"
-OBJECT = {"type": "object", "properties": {"at": {"type": "string"}}, "required": ["at"], "additionalProperties": False}
+OBJECT = {
+    "type": "object",
+    "properties": {"at": {"type": "string"}},
+    "required": ["at"],
+    "additionalProperties": False,
+}
 LOOK = {"type": "function", "function": {"name": "look", "parameters": OBJECT}}
-PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + b64(png())}}
-PDF = {"type": "file", "file": {"filename": "a.pdf", "file_data": "data:application/pdf;base64," + b64(b"%PDF-1.4 x")}}
+IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + b64(png())}}
+PDF = {
+    "type": "file",
+    "file": {"filename": "a.pdf", "file_data": "data:application/pdf;base64," + b64(b"%PDF-1.4 x")},
+}
 
 
 @pytest.fixture
@@ -39,7 +47,12 @@ def post(url: str, *messages: Any, key: str = "k", **fields: Any) -> Reply:
 def user(*content: Any) -> dict[str, Any]:
     if len(content) == 1 and isinstance(content[0], str):
         return {"role": "user", "content": content[0]}
-    return {"role": "user", "content": [{"type": "text", "text": part} if isinstance(part, str) else part for part in content]}
+    return {
+        "role": "user",
+        "content": [
+            {"type": "text", "text": part} if isinstance(part, str) else part for part in content
+        ],
+    }
 
 
 def assistant(content: Any = None, *made: Any) -> dict[str, Any]:
@@ -55,12 +68,20 @@ def answer(identity: str = "c1", content: Any = "x") -> dict[str, Any]:
     return {"role": "tool", "tool_call_id": identity, "content": content}
 
 
-def refused(reply: Reply, message: str, code: str | None = None, parameter: str | None = None, status: int = 400) -> None:
+def refused(
+    reply: Reply,
+    message: str,
+    code: str | None = None,
+    parameter: str | None = None,
+    status: int = 400,
+) -> None:
     assert reply.status == status, reply.body
     error = reply.json["error"]
     assert set(error) == {"message", "type", "param", "code"}
     assert message in error["message"]
-    assert (code is None or error["code"] == code) and (parameter is None or error["param"] == parameter)
+    assert (code is None or error["code"] == code) and (
+        parameter is None or error["param"] == parameter
+    )
 
 
 @pytest.mark.parametrize(
@@ -93,7 +114,9 @@ def refused(reply: Reply, message: str, code: str | None = None, parameter: str 
         ({"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "array"}}}}, 'got \'type: "array"', None, None),
     ],
 )  # fmt: skip
-def test_settings_that_are_refused(url: str, fields: Any, message: str, code: str | None, parameter: str | None) -> None:
+def test_settings_that_are_refused(
+    url: str, fields: Any, message: str, code: str | None, parameter: str | None
+) -> None:
     refused(post(url, **fields), message, code, parameter)
 
 
@@ -102,17 +125,45 @@ def test_settings_that_are_refused(url: str, fields: Any, message: str, code: st
     [
         ({"properties": {}, "required": []}, "'additionalProperties' is required"),
         ({"properties": {"a": {"type": "string"}}, "additionalProperties": False}, "Missing 'a'"),
-        ({"properties": {"a": {"oneOf": []}}, "required": ["a"], "additionalProperties": False}, "'oneOf' is not permitted"),
-        ({"properties": {"a": {"$ref": "#", "title": "x"}}, "required": ["a"], "additionalProperties": False}, "$ref cannot have keywords"),
-        ({"properties": {"a": {"type": "array"}}, "required": ["a"], "additionalProperties": False}, "array schema missing items"),
-        ({"properties": {"a": {"format": "uri"}}, "required": ["a"], "additionalProperties": False}, "'uri' is not a valid format"),
+        (
+            {"properties": {"a": {"oneOf": []}}, "required": ["a"], "additionalProperties": False},
+            "'oneOf' is not permitted",
+        ),
+        (
+            {
+                "properties": {"a": {"$ref": "#", "title": "x"}},
+                "required": ["a"],
+                "additionalProperties": False,
+            },
+            "$ref cannot have keywords",
+        ),
+        (
+            {
+                "properties": {"a": {"type": "array"}},
+                "required": ["a"],
+                "additionalProperties": False,
+            },
+            "array schema missing items",
+        ),
+        (
+            {
+                "properties": {"a": {"format": "uri"}},
+                "required": ["a"],
+                "additionalProperties": False,
+            },
+            "'uri' is not a valid format",
+        ),
     ],
 )
 def test_strict_schemas_are_strict(url: str, schema: dict[str, Any], message: str) -> None:
     held = {"name": "x", "schema": {"type": "object"} | schema, "strict": True}
     refused(post(url, response_format={"type": "json_schema", "json_schema": held}), message)
     function = {"name": "x", "parameters": held["schema"], "strict": True}
-    refused(post(url, tools=[{"type": "function", "function": function}]), message, "invalid_function_parameters")
+    refused(
+        post(url, tools=[{"type": "function", "function": function}]),
+        message,
+        "invalid_function_parameters",
+    )
 
 
 @pytest.mark.parametrize(
@@ -120,8 +171,8 @@ def test_strict_schemas_are_strict(url: str, schema: dict[str, Any], message: st
     [
         ([{"role": "model", "content": "x"}], "Supported values are: 'developer'", "messages[0].role"),
         ([user({"type": "input_text", "text": "x"})], "'text', 'image_url'", "messages[0]"),
-        ([{"role": "system", "content": [PICTURE]}], "Supported values are: 'text'", "messages[0].content[0].type"),
-        ([user("x"), assistant([PICTURE])], "'text', 'refusal'", "messages[1].content[0].type"),
+        ([{"role": "system", "content": [IMAGE]}], "Supported values are: 'text'", "messages[0].content[0].type"),
+        ([user("x"), assistant([IMAGE])], "'text', 'refusal'", "messages[1].content[0].type"),
         ([user()], "empty array", "messages[0].content"),
         ([{"role": "user", "content": None}], "expected an array, but got null", "messages[0].content"),
         ([user("x"), assistant()], "expected a string, got null", "messages[1].content"),
@@ -131,11 +182,11 @@ def test_strict_schemas_are_strict(url: str, schema: dict[str, Any], message: st
         ([user("x"), answer()], "must be a response to a preceeding message", None),
         ([user("x"), assistant("", call()), answer(), answer()], "must be a response to a preceeding message", None),
         ([user("x"), assistant("", call(), call()), answer()], "Duplicate", None),
-        ([user("x"), assistant("", call()), answer(content=[PICTURE])], "Supported values are: 'text'", "messages[2].content[0].type"),
+        ([user("x"), assistant("", call()), answer(content=[IMAGE])], "Supported values are: 'text'", "messages[2].content[0].type"),
         ([user("x"), assistant("", call("c" * 41)), answer("c" * 41)], "maximum length 40", "messages[1].tool_calls[0].id"),
         ([user("x"), assistant("", call(name="a.b")), answer()], "does not match pattern", "messages[1].tool_calls[0].function.name"),
         ([user("x"), assistant("", call(arguments={})), answer()], "expected a string", "messages[1].tool_calls[0].function.arguments"),
-        ([user({"type": "image_url", "image_url": PICTURE["image_url"] | {"detail": None}})], "'high'", None),
+        ([user({"type": "image_url", "image_url": IMAGE["image_url"] | {"detail": None}})], "'high'", None),
         ([user({"type": "image_url", "image_url": {"url": b64(png())}})], "Expected a base64-encoded data URL", None),
         ([user({"type": "image_url", "image_url": {"url": "data:image/png;base64,A"}})], "no base64", None),
         ([user({"type": "image_url", "image_url": {"url": "data:image/png;base64," + b64(png()[:60])}})], "unsupported image", None),
@@ -146,14 +197,21 @@ def test_strict_schemas_are_strict(url: str, schema: dict[str, Any], message: st
         ([user({"type": "file", "file": {"file_id": "no"}})], "No such File", None),
     ],
 )  # fmt: skip
-def test_messages_that_are_refused(url: str, messages: list[Any], message: str, parameter: str | None) -> None:
+def test_messages_that_are_refused(
+    url: str, messages: list[Any], message: str, parameter: str | None
+) -> None:
     reply = post(url, *messages)
     refused(reply, message, parameter=parameter, status=404 if "No such" in message else 400)
 
 
 def test_some_models_take_no_system_message(url: str) -> None:
     for role in ("system", "developer"):
-        refused(post(url, {"role": role, "content": "x"}, model="o1-mini"), "Supported values", "unsupported_value", "messages[0].role")
+        refused(
+            post(url, {"role": role, "content": "x"}, model="o1-mini"),
+            "Supported values",
+            "unsupported_value",
+            "messages[0].role",
+        )
         assert post(url, {"role": role, "content": "x"}, user("Hi"), model="o3").status == 200
 
 
@@ -163,8 +221,12 @@ class TestHTTP:
         refused(post(url, model="no"), "does not exist", "model_not_found", status=404)
         headers = {"Authorization": "Bearer k"}
         refused(ask(url, "POST", "/v1/completions", {}, headers), "Invalid URL", status=404)
-        refused(ask(url, "POST", "/v1/chat/completions", b"{", headers), "could not parse the JSON body")
-        assert PLAIN in [item["id"] for item in ask(url, "GET", "/v1/models", None, headers).json["data"]]
+        refused(
+            ask(url, "POST", "/v1/chat/completions", b"{", headers), "could not parse the JSON body"
+        )
+        assert PLAIN in [
+            item["id"] for item in ask(url, "GET", "/v1/models", None, headers).json["data"]
+        ]
         server.largest = 100
         refused(post(url, user("x" * 100)), "too large", status=413)
 
@@ -172,76 +234,135 @@ class TestHTTP:
         server.failures = [(429, "insufficient_quota"), (503, "server_error", {"retry-after": "2"})]
         refused(post(url), "insufficient_quota", "insufficient_quota", status=429)
         busy = post(url)
-        assert (busy.status, busy.headers["retry-after"], busy.headers["x-request-id"][:4]) == (503, "2", "req_")
+        assert (busy.status, busy.headers["retry-after"], busy.headers["x-request-id"][:4]) == (
+            503,
+            "2",
+            "req_",
+        )
 
 
 class TestAnswers:
     def test_whole(self, url: str) -> None:
-        found = post(url, user("see", PICTURE, PDF), n=2).json
+        found = post(url, user("see", IMAGE, PDF), n=2).json
         assert [choice["message"]["content"] for choice in found["choices"]] == [
             "see\n64x48 #0a141e\na.pdf: application/pdf of 10 bytes"
         ] * 2
-        assert (found["object"], found["model"], found["choices"][1]["index"]) == ("chat.completion", "gpt-4.1-2026-08-01", 1)
+        assert (found["object"], found["model"], found["choices"][1]["index"]) == (
+            "chat.completion",
+            "gpt-4.1-2026-08-01",
+            1,
+        )
 
     def test_rules(self, url: str) -> None:
         cut = post(url, user("one two three"), max_tokens=2).json["choices"][0]
         assert (cut["message"]["content"], cut["finish_reason"]) == ("one two", "length")
-        assert post(url, user("one two three"), stop=["two", "three"]).json["choices"][0]["message"]["content"] == "one "
-        held = {"type": "json_schema", "json_schema": {"name": "x", "schema": OBJECT, "strict": True}}
-        assert json.loads(post(url, response_format=held).json["choices"][0]["message"]["content"]) == {"at": "text"}
+        assert (
+            post(url, user("one two three"), stop=["two", "three"]).json["choices"][0]["message"][
+                "content"
+            ]
+            == "one "
+        )
+        held = {
+            "type": "json_schema",
+            "json_schema": {"name": "x", "schema": OBJECT, "strict": True},
+        }
+        assert json.loads(
+            post(url, response_format=held).json["choices"][0]["message"]["content"]
+        ) == {"at": "text"}
         thought = post(url, model=REASONING).json
-        assert thought["usage"]["completion_tokens_details"]["reasoning_tokens"] > 0 and "reasoning" not in thought["choices"][0]["message"]
+        assert (
+            thought["usage"]["completion_tokens_details"]["reasoning_tokens"] > 0
+            and "reasoning" not in thought["choices"][0]["message"]
+        )
 
     def test_calls(self, url: str) -> None:
         tools = [LOOK, {"type": "function", "function": {"name": "find"}}]
-        message = post(url, user('look and find {"at": "x"} {"at": "y"}'), tools=tools).json["choices"][0]["message"]
+        message = post(url, user('look and find {"at": "x"} {"at": "y"}'), tools=tools).json[
+            "choices"
+        ][0]["message"]
         assert message["content"] is None
-        assert [held["function"]["arguments"] for held in message["tool_calls"]] == ['{"at": "x"}', '{"at": "y"}']
-        one = post(url, user("look and find"), tools=tools, parallel_tool_calls=False).json["choices"][0]
+        assert [held["function"]["arguments"] for held in message["tool_calls"]] == [
+            '{"at": "x"}',
+            '{"at": "y"}',
+        ]
+        one = post(url, user("look and find"), tools=tools, parallel_tool_calls=False).json[
+            "choices"
+        ][0]
         assert (len(one["message"]["tool_calls"]), one["finish_reason"]) == (1, "tool_calls")
         allowed = {
             "type": "allowed_tools",
-            "allowed_tools": {"mode": "required", "tools": [{"type": "function", "function": {"name": "find"}}]},
+            "allowed_tools": {
+                "mode": "required",
+                "tools": [{"type": "function", "function": {"name": "find"}}],
+            },
         }
-        chosen = post(url, tools=tools, tool_choice=allowed).json["choices"][0]["message"]["tool_calls"]
+        chosen = post(url, tools=tools, tool_choice=allowed).json["choices"][0]["message"][
+            "tool_calls"
+        ]
         assert chosen[0]["function"]["name"] == "find"
         after = post(
-            url, user("look"), assistant("", *message["tool_calls"]), *(answer(held["id"]) for held in message["tool_calls"]), tools=tools
+            url,
+            user("look"),
+            assistant("", *message["tool_calls"]),
+            *(answer(held["id"]) for held in message["tool_calls"]),
+            tools=tools,
         )
         assert after.json["choices"][0]["finish_reason"] == "stop"
 
 
 class TestStreams:
     def chunks(self, reply: Reply) -> list[Any]:
-        *lines, last = [line.removeprefix("data: ") for line in reply.body.decode().split("\n\n") if line]
+        *lines, last = [
+            line.removeprefix("data: ") for line in reply.body.decode().split("\n\n") if line
+        ]
         assert last == "[DONE]"
         return [json.loads(line) for line in lines]
 
     def test_chunks(self, url: str, server: OpenAIChat) -> None:
-        server.script = [Turn([thinks("hm"), says("a b"), calls("look", {"at": "x"}), calls("find")])] * 2
+        server.script = [
+            Turn([thinks("hm"), says("a b"), calls("look", {"at": "x"}), calls("find")])
+        ] * 2
         found = self.chunks(post(url, stream=True, stream_options={"include_usage": True}))
         assert len({(chunk["id"], chunk["created"], chunk["model"]) for chunk in found}) == 1
         deltas = [chunk["choices"][0]["delta"] for chunk in found[:-1]]
-        assert deltas[0] == {"role": "assistant", "refusal": None, "content": ""} and deltas[-1] == {}
+        assert (
+            deltas[0] == {"role": "assistant", "refusal": None, "content": ""} and deltas[-1] == {}
+        )
         assert [delta["content"] for delta in deltas if "content" in delta] == ["", "a", " b"]
         pieces = [delta["tool_calls"][0] for delta in deltas if "tool_calls" in delta]
         assert [piece["index"] for piece in pieces] == sorted(piece["index"] for piece in pieces)
         assert [piece["function"]["name"] for piece in pieces if "id" in piece] == ["look", "find"]
-        assert "".join(piece["function"]["arguments"] for piece in pieces if piece["index"] == 0) == '{"at": "x"}'
+        assert (
+            "".join(piece["function"]["arguments"] for piece in pieces if piece["index"] == 0)
+            == '{"at": "x"}'
+        )
         assert found[-1]["choices"] == [] and found[-1]["usage"]["completion_tokens"] == 6
         assert all(chunk["usage"] is None and chunk["obfuscation"] for chunk in found[:-1])
         assert not any(
             "usage" in chunk or "obfuscation" in chunk
-            for chunk in self.chunks(post(url, stream=True, stream_options={"include_obfuscation": False}))
+            for chunk in self.chunks(
+                post(url, stream=True, stream_options={"include_obfuscation": False})
+            )
         )
 
     def test_choices_by_turns_and_calls_at_once(self, url: str, server: OpenAIChat) -> None:
         found = self.chunks(post(url, user("a b"), stream=True, n=2))
         assert [chunk["choices"][0]["index"] for chunk in found] == [0, 1] * 4
-        server.opening, server.script = True, [Turn([calls("look")]), Turn([refuses("I will not.")])]
-        assert self.chunks(post(url, stream=True))[0]["choices"][0]["delta"]["tool_calls"][0]["function"]["name"] == "look"
+        server.opening, server.script = (
+            True,
+            [Turn([calls("look")]), Turn([refuses("I will not.")])],
+        )
+        assert (
+            self.chunks(post(url, stream=True))[0]["choices"][0]["delta"]["tool_calls"][0][
+                "function"
+            ]["name"]
+            == "look"
+        )
         refusal = self.chunks(post(url, stream=True))
-        assert "".join(chunk["choices"][0]["delta"].get("refusal") or "" for chunk in refusal) == "I will not."
+        assert (
+            "".join(chunk["choices"][0]["delta"].get("refusal") or "" for chunk in refusal)
+            == "I will not."
+        )
         assert refusal[-1]["choices"][0]["finish_reason"] == "stop"
 
     def test_broken_ones(self, url: str, server: OpenAIChat) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.servers.hashed_images import fingerprint
-from tests.servers.openai_images import OpenAIImages, colour
+from tests.servers.openai_images import OpenAIImages, color
 from tests.servers.plain_client import Field, Reply, ask, b64, dot, halves, opened, png, send_form
 from tests.support.loopback import Handler, Loopback
 
@@ -30,7 +30,9 @@ def url(server: OpenAIImages, serve: Serve) -> str:
 
 
 def generate(url: str, model: str = "gpt-image-1.5", **body: Any) -> Reply:
-    return ask(url, "POST", "/v1/images/generations", {"model": model, "prompt": "a red fox", **body}, KEY)
+    return ask(
+        url, "POST", "/v1/images/generations", {"model": model, "prompt": "a red fox", **body}, KEY
+    )
 
 
 def edit(url: str, *fields: Field, model: str = "gpt-image-1.5") -> Reply:
@@ -38,7 +40,9 @@ def edit(url: str, *fields: Field, model: str = "gpt-image-1.5") -> Reply:
 
 
 def edit_json(url: str, **body: Any) -> Reply:
-    return ask(url, "POST", "/v1/images/edits", {"model": "gpt-image-1.5", "prompt": "a hat", **body}, KEY)
+    return ask(
+        url, "POST", "/v1/images/edits", {"model": "gpt-image-1.5", "prompt": "a hat", **body}, KEY
+    )
 
 
 def complaint(reply: Reply) -> tuple[int, str | None, str | None]:
@@ -46,21 +50,40 @@ def complaint(reply: Reply) -> tuple[int, str | None, str | None]:
 
 
 class TestGenerations:
-    def test_a_picture(self, url: str, server: OpenAIImages) -> None:
+    def test_an_image(self, url: str, server: OpenAIImages) -> None:
         reply = generate(url, n=2, quality="low", size="1536x1024")
-        assert list(reply.json) == ["created", "data", "background", "output_format", "size", "quality", "usage"]
+        assert list(reply.json) == [
+            "created",
+            "data",
+            "background",
+            "output_format",
+            "size",
+            "quality",
+            "usage",
+        ]
         images = [opened(item["b64_json"]) for item in reply.json["data"]]
         assert [image.size for image in images] == [(1536, 1024)] * 2
-        wanted = {"model": "gpt-image-1.5", "prompt": "a red fox", "quality": "low", "size": "1536x1024"}
-        assert [dot(image) for image in images] == [colour(wanted), colour(wanted, 1)]
+        wanted = {
+            "model": "gpt-image-1.5",
+            "prompt": "a red fox",
+            "quality": "low",
+            "size": "1536x1024",
+        }
+        assert [dot(image) for image in images] == [color(wanted), color(wanted, 1)]
         assert reply.json["usage"]["total_tokens"] == 103
         assert reply.headers["x-request-id"].startswith("req_")
         assert server.jobs[0]["n"] == 2
 
     def test_auto_is_a_choice_of_the_servers(self, url: str) -> None:
         reply = generate(url, size="auto", quality="auto", background="auto")
-        assert [reply.json[name] for name in ("size", "quality", "background")] == ["1024x1024", "high", "opaque"]
-        assert dot(opened(reply.json["data"][0]["b64_json"])) == colour({"model": "gpt-image-1.5", "prompt": "a red fox"})
+        assert [reply.json[name] for name in ("size", "quality", "background")] == [
+            "1024x1024",
+            "high",
+            "opaque",
+        ]
+        assert dot(opened(reply.json["data"][0]["b64_json"])) == color(
+            {"model": "gpt-image-1.5", "prompt": "a red fox"}
+        )
 
     @pytest.mark.parametrize(
         ("model", "name", "value"),
@@ -78,7 +101,9 @@ class TestGenerations:
             ("dall-e-3", "moderation", "low"),
         ],
     )
-    def test_illegal_parameters(self, url: str, server: OpenAIImages, model: str, name: str, value: Any) -> None:
+    def test_illegal_parameters(
+        self, url: str, server: OpenAIImages, model: str, name: str, value: Any
+    ) -> None:
         reply = generate(url, model, **{name: value})
         assert complaint(reply) == (400, "unknown_parameter", name)
         assert reply.json["error"]["message"] == f"Unknown parameter: '{name}'."
@@ -117,7 +142,11 @@ class TestGenerations:
         assert complaint(generate(url, n="2")) == (400, "invalid_type", "n")
         assert complaint(generate(url, stream="yes")) == (400, "invalid_type", "stream")
         assert complaint(generate(url, prompt="")) == (400, "missing_required_parameter", "prompt")
-        assert complaint(generate(url, "dall-e-2", prompt="x" * 1001)) == (400, "string_above_max_length", "prompt")
+        assert complaint(generate(url, "dall-e-2", prompt="x" * 1001)) == (
+            400,
+            "string_above_max_length",
+            "prompt",
+        )
         assert generate(url, "dall-e-3", prompt="x" * 1001).status == 200
         assert ask(url, "POST", "/v1/images/generations", b"{", KEY).status == 400
 
@@ -125,16 +154,25 @@ class TestGenerations:
         reply = generate(url, output_format="webp", output_compression=50, background="transparent")
         image = opened(reply.json["data"][0]["b64_json"])
         assert (image.format, image.mode) == ("WEBP", "RGBA")
-        assert image.getchannel("A").getpixel((0, 0)) == 0 and image.getchannel("A").getpixel((512, 512)) == 255
-        assert complaint(generate(url, output_format="jpeg", background="transparent")) == (400, "invalid_value", "background")
+        assert (
+            image.getchannel("A").getpixel((0, 0)) == 0
+            and image.getchannel("A").getpixel((512, 512)) == 255
+        )
+        assert complaint(generate(url, output_format="jpeg", background="transparent")) == (
+            400,
+            "invalid_value",
+            "background",
+        )
 
     def test_urls_of_dall_e(self, url: str, server: OpenAIImages) -> None:
         [item] = generate(url, "dall-e-2", size="256x256").json["data"]
         assert list(item) == ["url"]
         path = item["url"].removeprefix(url)
-        picture = ask(url, "GET", path)
-        assert (picture.status, picture.kind) == (200, "image/png")
-        assert dot(opened(b64(picture.body))) == colour({"model": "dall-e-2", "prompt": "a red fox", "size": "256x256"})
+        image = ask(url, "GET", path)
+        assert (image.status, image.kind) == (200, "image/png")
+        assert dot(opened(b64(image.body))) == color(
+            {"model": "dall-e-2", "prompt": "a red fox", "size": "256x256"}
+        )
         assert ask(url, "GET", path, headers=KEY).status == 403
         server.expire_urls()
         assert ask(url, "GET", path).status == 404
@@ -147,23 +185,42 @@ class TestGenerations:
         ask(url, "POST", "/v1/images/generations", {"prompt": "x"}, KEY)
         ask(url, "POST", "/v1/images/generations", {"prompt": "x", "background": "opaque"}, KEY)
         edit_json(url, images=[{"image_url": DATA + b64(png())}], model=None)
-        assert [found["model"] for found in server.jobs] == ["dall-e-2", "gpt-image-1", "gpt-image-1.5"]
+        assert [found["model"] for found in server.jobs] == [
+            "dall-e-2",
+            "gpt-image-1",
+            "gpt-image-1.5",
+        ]
 
     def test_keys_models_and_routes(self, url: str) -> None:
-        reply = ask(url, "POST", "/v1/images/generations", {"prompt": "x"}, {"Authorization": "Bearer wrong"})
+        reply = ask(
+            url,
+            "POST",
+            "/v1/images/generations",
+            {"prompt": "x"},
+            {"Authorization": "Bearer wrong"},
+        )
         assert complaint(reply) == (401, "invalid_api_key", None)
         assert ask(url, "POST", "/v1/images/generations", {"prompt": "x"}).status == 401
         assert complaint(generate(url, "gpt-image-9")) == (404, "model_not_found", "model")
         assert ask(url, "POST", "/v1/images/variations", {}, KEY).status == 404
-        assert "gpt-image-2" in [item["id"] for item in ask(url, "GET", "/v1/models", headers=KEY).json["data"]]
+        assert "gpt-image-2" in [
+            item["id"] for item in ask(url, "GET", "/v1/models", headers=KEY).json["data"]
+        ]
 
     def test_refusals_and_failures(self, url: str, server: OpenAIImages) -> None:
         reply = generate(url, prompt="something forbidden")
         assert (reply.status, reply.json["error"]["code"]) == (400, "moderation_blocked")
         assert reply.json["error"]["type"] == "image_generation_user_error"
         assert reply.json["error"]["moderation_details"]["moderation_stage"] == "input"
-        assert generate(url, "dall-e-3", prompt="forbidden").json["error"]["code"] == "content_policy_violation"
-        server.failures = [(429, "rate_limit_exceeded"), (429, "insufficient_quota"), (500, "server_error")]
+        assert (
+            generate(url, "dall-e-3", prompt="forbidden").json["error"]["code"]
+            == "content_policy_violation"
+        )
+        server.failures = [
+            (429, "rate_limit_exceeded"),
+            (429, "insufficient_quota"),
+            (500, "server_error"),
+        ]
         found = [generate(url) for _ in range(4)]
         assert [item.status for item in found] == [429, 429, 500, 200]
         assert [item.headers["retry-after"] for item in found[:2]] == ["1", None]
@@ -181,7 +238,10 @@ class TestEdits:
         reply = edit(url, ("image", one, "image/png"), ("input_fidelity", "high"), ("n", "2"))
         found = server.jobs[0]
         assert found["images"] == [fingerprint(one)]
-        assert [dot(opened(item["b64_json"])) for item in reply.json["data"]] == [colour(found), colour(found, 1)]
+        assert [dot(opened(item["b64_json"])) for item in reply.json["data"]] == [
+            color(found),
+            color(found, 1),
+        ]
         assert reply.json["usage"]["input_tokens_details"] == {"text_tokens": 2, "image_tokens": 40}
         edit(url, ("image[]", one, "image/png"), ("image[]", two, "image/jpeg"), ("size", "auto"))
         assert server.jobs[1]["images"] == [fingerprint(one), fingerprint(two)]
@@ -189,11 +249,22 @@ class TestEdits:
 
     def test_the_hole_of_a_mask_is_painted(self, url: str, server: OpenAIImages) -> None:
         hole = halves((0, 0, 0, 255), (0, 0, 0, 0), mode="RGBA")
-        image = opened(edit(url, ("image", png("red"), "image/png"), ("mask", hole, "image/png")).json["data"][0]["b64_json"])
-        assert (dot(image, 0), dot(image, 1023)) == ((255, 0, 0), colour(server.jobs[0]))
+        image = opened(
+            edit(url, ("image", png("red"), "image/png"), ("mask", hole, "image/png")).json["data"][
+                0
+            ]["b64_json"]
+        )
+        assert (dot(image, 0), dot(image, 1023)) == ((255, 0, 0), color(server.jobs[0]))
 
     @pytest.mark.parametrize(
-        "mask", [halves(0, 255), png(mode="RGB"), halves((0, 0, 0, 255), (0, 0, 0, 0), (32, 32), "RGBA"), png(kind="JPEG"), b"x"]
+        "mask",
+        [
+            halves(0, 255),
+            png(mode="RGB"),
+            halves((0, 0, 0, 255), (0, 0, 0, 0), (32, 32), "RGBA"),
+            png(kind="JPEG"),
+            b"x",
+        ],
     )
     def test_masks_that_are_none(self, url: str, mask: bytes) -> None:
         reply = edit(url, ("image", png("red"), "image/png"), ("mask", mask, "image/png"))
@@ -201,13 +272,33 @@ class TestEdits:
 
     def test_files(self, url: str) -> None:
         good = ("image", png(), "image/png")
-        assert complaint(edit(url, ("image", png(), "application/octet-stream"))) == (400, "unsupported_file_mimetype", "image")
-        assert complaint(edit(url, ("image", "text"))) == (400, "unsupported_file_mimetype", "image")
+        assert complaint(edit(url, ("image", png(), "application/octet-stream"))) == (
+            400,
+            "unsupported_file_mimetype",
+            "image",
+        )
+        assert complaint(edit(url, ("image", "text"))) == (
+            400,
+            "unsupported_file_mimetype",
+            "image",
+        )
         assert complaint(edit(url, good, good)) == (400, "duplicate_parameter", "image")
         assert complaint(edit(url)) == (400, "invalid_value", "image")
-        assert complaint(edit(url, *[("image[]", png(), "image/png")] * 17)) == (400, "invalid_value", "image")
-        assert complaint(edit(url, ("image", b"x", "image/png"))) == (400, "invalid_image_file", "image")
-        assert complaint(edit(url, good, ("moderation", "low"))) == (400, "unknown_parameter", "moderation")
+        assert complaint(edit(url, *[("image[]", png(), "image/png")] * 17)) == (
+            400,
+            "invalid_value",
+            "image",
+        )
+        assert complaint(edit(url, ("image", b"x", "image/png"))) == (
+            400,
+            "invalid_image_file",
+            "image",
+        )
+        assert complaint(edit(url, good, ("moderation", "low"))) == (
+            400,
+            "unknown_parameter",
+            "moderation",
+        )
         assert complaint(edit(url, good, ("n", "two"))) == (400, "invalid_type", "n")
         assert complaint(edit(url, good, ("input_fidelity", "low"), model="gpt-image-1-mini")) == (
             400,
@@ -217,24 +308,57 @@ class TestEdits:
 
     def test_dall_e(self, url: str, server: OpenAIImages) -> None:
         square = ("image", png(size=(64, 64)), "image/png")
-        assert edit(url, square, ("size", "256x256"), ("response_format", "b64_json"), model="dall-e-2").status == 200
-        assert complaint(edit(url, ("image", png(), "image/png"), model="dall-e-2")) == (400, "invalid_image_file", "image")
-        assert complaint(edit(url, ("image[]", png(), "image/png"), ("image[]", png(), "image/png"), model="dall-e-2"))[0] == 400
+        assert (
+            edit(
+                url, square, ("size", "256x256"), ("response_format", "b64_json"), model="dall-e-2"
+            ).status
+            == 200
+        )
+        assert complaint(edit(url, ("image", png(), "image/png"), model="dall-e-2")) == (
+            400,
+            "invalid_image_file",
+            "image",
+        )
+        assert (
+            complaint(
+                edit(
+                    url,
+                    ("image[]", png(), "image/png"),
+                    ("image[]", png(), "image/png"),
+                    model="dall-e-2",
+                )
+            )[0]
+            == 400
+        )
         assert complaint(edit(url, square, model="dall-e-3")) == (400, "invalid_value", "model")
         hole = halves((255, 0, 0, 255), (255, 0, 0, 0), (64, 64), "RGBA")
-        fields = [("image", hole, "image/png"), ("size", "256x256"), ("response_format", "b64_json")]
+        fields = [
+            ("image", hole, "image/png"),
+            ("size", "256x256"),
+            ("response_format", "b64_json"),
+        ]
         image = opened(edit(url, *fields, model="dall-e-2").json["data"][0]["b64_json"])
-        assert (dot(image, 0), dot(image, 255)) == ((255, 0, 0), colour(server.jobs[1]))
+        assert (dot(image, 0), dot(image, 255)) == ((255, 0, 0), color(server.jobs[1]))
 
     def test_json(self, url: str, server: OpenAIImages) -> None:
         server.files["file-1"] = halves((0, 0, 0, 255), (0, 0, 0, 0), mode="RGBA")
         red = DATA + b64(png("red"))
-        reply = edit_json(url, images=[{"image_url": red}], mask={"file_id": "file-1"}, moderation="low")
+        reply = edit_json(
+            url, images=[{"image_url": red}], mask={"file_id": "file-1"}, moderation="low"
+        )
         image = opened(reply.json["data"][0]["b64_json"])
-        assert (dot(image, 0), dot(image, 1023)) == ((255, 0, 0), colour(server.jobs[0]))
+        assert (dot(image, 0), dot(image, 1023)) == ((255, 0, 0), color(server.jobs[0]))
         assert complaint(edit_json(url, image=red)) == (400, "unknown_parameter", "image")
-        assert complaint(edit_json(url, images=[{"image_url": red, "file_id": "file-1"}])) == (400, "invalid_value", "images")
-        assert complaint(edit_json(url, images=[{"image_url": b64(png())}])) == (400, "invalid_image_url", "images")
+        assert complaint(edit_json(url, images=[{"image_url": red, "file_id": "file-1"}])) == (
+            400,
+            "invalid_value",
+            "images",
+        )
+        assert complaint(edit_json(url, images=[{"image_url": b64(png())}])) == (
+            400,
+            "invalid_image_url",
+            "images",
+        )
         assert edit_json(url, images=[{"image_url": red}], model="dall-e-2").status == 400
 
 
@@ -242,8 +366,12 @@ class TestStreams:
     def test_the_bytes(self, url: str) -> None:
         reply = generate(url, stream=True, partial_images=2)
         assert reply.kind == "text/event-stream"
-        assert reply.body.startswith(b'event: image_generation.partial_image\ndata: {"type":"image_generation.partial_image","b64_json":"')
-        assert [name for name, _ in reply.events] == ["image_generation.partial_image"] * 2 + ["image_generation.completed"]
+        assert reply.body.startswith(
+            b'event: image_generation.partial_image\ndata: {"type":"image_generation.partial_image","b64_json":"'
+        )
+        assert [name for name, _ in reply.events] == ["image_generation.partial_image"] * 2 + [
+            "image_generation.completed"
+        ]
         assert all(name == data["type"] for name, data in reply.events)
         partial, last = reply.events[0][1], reply.events[2][1]
         shown = ["size", "quality", "background", "output_format"]
@@ -251,12 +379,19 @@ class TestStreams:
         assert list(last) == ["type", "b64_json", "created_at", *shown, "usage"]
         assert last["usage"]["output_tokens"] == 250
         wanted = {"model": "gpt-image-1.5", "prompt": "a red fox"}
-        assert dot(opened(last["b64_json"])) == colour(wanted)
-        assert dot(opened(reply.events[1][1]["b64_json"])) == colour(wanted, partial=1) != colour(wanted)
+        assert dot(opened(last["b64_json"])) == color(wanted)
+        assert (
+            dot(opened(reply.events[1][1]["b64_json"])) == color(wanted, partial=1) != color(wanted)
+        )
 
     def test_edits_have_their_own_names(self, url: str) -> None:
-        reply = edit(url, ("image", png(), "image/png"), ("stream", "true"), ("partial_images", "1"))
-        assert [name for name, _ in reply.events] == ["image_edit.partial_image", "image_edit.completed"]
+        reply = edit(
+            url, ("image", png(), "image/png"), ("stream", "true"), ("partial_images", "1")
+        )
+        assert [name for name, _ in reply.events] == [
+            "image_edit.partial_image",
+            "image_edit.completed",
+        ]
 
     def test_fewer_partials_none_and_a_plain_answer(self, url: str, server: OpenAIImages) -> None:
         server.partials = 1
@@ -266,20 +401,36 @@ class TestStreams:
         assert "data" in generate(url, stream=True).json
 
     def test_streams_that_fail(self, url: str, server: OpenAIImages) -> None:
-        [first, (name, last)] = generate(url, stream=True, partial_images=1, prompt="refused midway").events
+        [first, (name, last)] = generate(
+            url, stream=True, partial_images=1, prompt="refused midway"
+        ).events
         assert first[0] == "image_generation.partial_image"
-        assert (name, last["type"], last["error"]["code"]) == ("error", "error", "moderation_blocked")
+        assert (name, last["type"], last["error"]["code"]) == (
+            "error",
+            "error",
+            "moderation_blocked",
+        )
         assert generate(url, stream=True, prompt="forbidden").status == 400
         server.cut_stream = True
-        assert [name for name, _ in generate(url, stream=True, partial_images=1).events] == ["image_generation.partial_image"]
+        assert [name for name, _ in generate(url, stream=True, partial_images=1).events] == [
+            "image_generation.partial_image"
+        ]
         server.cut_stream, server.sentinel = False, True
         assert generate(url, stream=True).body.endswith(b"\n\ndata: [DONE]\n\n")
 
-    def test_a_held_stream_shows_its_partials_and_sees_who_leaves(self, url: str, server: OpenAIImages) -> None:
+    def test_a_held_stream_shows_its_partials_and_sees_who_leaves(
+        self, url: str, server: OpenAIImages
+    ) -> None:
         server.hold()
-        connection = http.client.HTTPConnection("127.0.0.1", int(url.rpartition(":")[2]), timeout=10)
-        body = json.dumps({"model": "gpt-image-1", "prompt": "x", "stream": True, "partial_images": 1})
-        connection.request("POST", "/v1/images/generations", body, {"Content-Type": "application/json", **KEY})
+        connection = http.client.HTTPConnection(
+            "127.0.0.1", int(url.rpartition(":")[2]), timeout=10
+        )
+        body = json.dumps(
+            {"model": "gpt-image-1", "prompt": "x", "stream": True, "partial_images": 1}
+        )
+        connection.request(
+            "POST", "/v1/images/generations", body, {"Content-Type": "application/json", **KEY}
+        )
         reply = connection.getresponse()
         assert reply.readline() == b"event: image_generation.partial_image\n"
         assert server.holding()

@@ -9,15 +9,24 @@ from typing import Any
 import pytest
 
 from tests.servers.openai_account import Turn, calls, draws, refuses, says, searches, thinks
-from tests.servers.openai_responses import OpenAIResponses, colour
+from tests.servers.openai_responses import OpenAIResponses, color
 from tests.servers.openai_responses_request import ENCRYPTED
 from tests.servers.plain_client import Reply, ask, b64, dot, opened, png
 from tests.support.loopback import Handler, Loopback
 
 PLAIN, REASONING = "gpt-4.1", "o3"
-OBJECT = {"type": "object", "properties": {"at": {"type": "string"}}, "required": ["at"], "additionalProperties": False}
+OBJECT = {
+    "type": "object",
+    "properties": {"at": {"type": "string"}},
+    "required": ["at"],
+    "additionalProperties": False,
+}
 LOOK = {"type": "function", "name": "look", "parameters": OBJECT, "strict": True}
-PICTURE = {"type": "input_image", "detail": "auto", "image_url": "data:image/png;base64," + b64(png())}
+IMAGE = {
+    "type": "input_image",
+    "detail": "auto",
+    "image_url": "data:image/png;base64," + b64(png()),
+}
 HEADERS = {"Authorization": "Bearer k"}
 STATELESS = {"model": REASONING, "store": False, "include": [ENCRYPTED], "tools": [LOOK]}
 
@@ -40,7 +49,13 @@ def post(url: str, *items: Any, **fields: Any) -> Reply:
 def user(*content: Any) -> dict[str, Any]:
     if len(content) == 1 and isinstance(content[0], str):
         return {"role": "user", "content": content[0]}
-    return {"role": "user", "content": [{"type": "input_text", "text": part} if isinstance(part, str) else part for part in content]}
+    return {
+        "role": "user",
+        "content": [
+            {"type": "input_text", "text": part} if isinstance(part, str) else part
+            for part in content
+        ],
+    }
 
 
 def call(identity: str = "c1", **more: Any) -> dict[str, Any]:
@@ -55,12 +70,20 @@ def without(item: dict[str, Any], *names: str) -> dict[str, Any]:
     return {name: value for name, value in item.items() if name not in names}
 
 
-def refused(reply: Reply, message: str, code: str | None = None, parameter: str | None = None, status: int = 400) -> None:
+def refused(
+    reply: Reply,
+    message: str,
+    code: str | None = None,
+    parameter: str | None = None,
+    status: int = 400,
+) -> None:
     assert reply.status == status, reply.body
     error = reply.json["error"]
     assert set(error) == {"message", "type", "param", "code"}
     assert message in error["message"]
-    assert (code is None or error["code"] == code) and (parameter is None or error["param"] == parameter)
+    assert (code is None or error["code"] == code) and (
+        parameter is None or error["param"] == parameter
+    )
 
 
 @pytest.mark.parametrize(
@@ -93,7 +116,9 @@ def refused(reply: Reply, message: str, code: str | None = None, parameter: str 
         ({"previous_response_id": "resp_1"}, "not found", "previous_response_not_found", "previous_response_id"),
     ],
 )  # fmt: skip
-def test_settings_that_are_refused(url: str, fields: Any, message: str, code: str | None, parameter: str | None) -> None:
+def test_settings_that_are_refused(
+    url: str, fields: Any, message: str, code: str | None, parameter: str | None
+) -> None:
     refused(post(url, **fields), message, code, parameter)
 
 
@@ -105,8 +130,8 @@ def test_settings_that_are_refused(url: str, fields: Any, message: str, code: st
         ([user({"type": "text", "text": "x"})], "'input_text'", "input[0].content[0].type"),
         ([user("x"), {"role": "assistant", "content": [{"type": "input_text", "text": "x"}]}], "'output_text'", "input[1].content[0].type"),
         ([user()], "empty array", "input[0].content"),
-        ([user(PICTURE | {"image_url": {"url": PICTURE["image_url"]}})], "expected a string", "input[0].content[0].image_url"),
-        ([user(PICTURE | {"image_url": "data:image/png;base64," + b64(png()[:60])})], "unsupported image", None),
+        ([user(IMAGE | {"image_url": {"url": IMAGE["image_url"]}})], "expected a string", "input[0].content[0].image_url"),
+        ([user(IMAGE | {"image_url": "data:image/png;base64," + b64(png()[:60])})], "unsupported image", None),
         ([user({"type": "input_image"})], "image_url", "input[0].content[0].image_url"),
         ([user({"type": "input_file", "file_id": "no"})], "was not found", None),
         ([user({"type": "input_audio"})], "Supported values", None),
@@ -124,7 +149,9 @@ def test_settings_that_are_refused(url: str, fields: Any, message: str, code: st
         ([{"type": "reasoning", "summary": [], "encrypted_content": "AAAA"}, user("x")], "could not be verified", None),
     ],
 )  # fmt: skip
-def test_items_that_are_refused(url: str, items: list[Any], message: str, parameter: str | None) -> None:
+def test_items_that_are_refused(
+    url: str, items: list[Any], message: str, parameter: str | None
+) -> None:
     status = 404 if "Item with" in message or "was not found" in message else 400
     refused(post(url, *items, model=REASONING), message, parameter=parameter, status=status)
 
@@ -142,14 +169,23 @@ class TestThoughts:
         assert again(without(thought, "id"), without(made, "id"), answered).status == 200
         assert again(without(made, "id"), answered).status == 200
         refused(again(made, answered), "without its required 'reasoning' item: 'rs_")
-        refused(again(thought, without(made, "id") | {"arguments": "{ }"}, answered), "without its required following item")
+        refused(
+            again(thought, without(made, "id") | {"arguments": "{ }"}, answered),
+            "without its required following item",
+        )
         refused(again(thought, user("x")), "without its required following item")
         refused(again(thought), "without its required following item")
-        refused(again(without(thought, "encrypted_content"), made, answered), "Items are not persisted", status=404)
+        refused(
+            again(without(thought, "encrypted_content"), made, answered),
+            "Items are not persisted",
+            status=404,
+        )
         refused(again(thought | {"id": "rs_" + "9" * 24}, made, answered), "not found", status=404)
         other = post(url, user("look"), **STATELESS).json["output"][0]
         refused(
-            again(thought | {"encrypted_content": other["encrypted_content"]}, made, answered), "did not match", "invalid_encrypted_content"
+            again(thought | {"encrypted_content": other["encrypted_content"]}, made, answered),
+            "did not match",
+            "invalid_encrypted_content",
         )
 
     def test_with_a_memory(self, url: str) -> None:
@@ -160,23 +196,45 @@ class TestThoughts:
         answered = result(made["call_id"])
         assert post(url, user("look"), thought, made, answered, **asked).status == 200
         assert (
-            post(url, user("look"), *({"type": "item_reference", "id": item["id"]} for item in (thought, made)), answered, **asked).status
+            post(
+                url,
+                user("look"),
+                *({"type": "item_reference", "id": item["id"]} for item in (thought, made)),
+                answered,
+                **asked,
+            ).status
             == 200
         )
-        assert post(url, answered, previous_response_id=first["id"], **asked).json["output"][-1]["content"][0]["text"].endswith("x")
-        refused(post(url, user("x"), previous_response_id=first["id"], **asked), "No tool output found")
+        assert (
+            post(url, answered, previous_response_id=first["id"], **asked)
+            .json["output"][-1]["content"][0]["text"]
+            .endswith("x")
+        )
+        refused(
+            post(url, user("x"), previous_response_id=first["id"], **asked), "No tool output found"
+        )
 
     def test_summaries_come_when_asked_for(self, url: str, server: OpenAIResponses) -> None:
         server.script = [Turn([thinks("one", "two"), says("x")])] * 2
         assert post(url, model=REASONING).json["output"][0]["summary"] == []
-        found = post(url, model=REASONING, reasoning={"summary": "auto"}).json["output"][0]["summary"]
-        assert found == [{"type": "summary_text", "text": "one"}, {"type": "summary_text", "text": "two"}]
+        found = post(url, model=REASONING, reasoning={"summary": "auto"}).json["output"][0][
+            "summary"
+        ]
+        assert found == [
+            {"type": "summary_text", "text": "one"},
+            {"type": "summary_text", "text": "two"},
+        ]
 
 
 class TestAnswers:
     def test_what_is_kept(self, url: str) -> None:
         kept, gone = post(url).json["id"], post(url, store=False).json["id"]
-        assert ask(url, "GET", f"/v1/responses/{kept}", None, HEADERS).json["output"][0]["content"][0]["text"] == "Hi"
+        assert (
+            ask(url, "GET", f"/v1/responses/{kept}", None, HEADERS).json["output"][0]["content"][0][
+                "text"
+            ]
+            == "Hi"
+        )
         refused(ask(url, "GET", f"/v1/responses/{gone}", None, HEADERS), "not found", status=404)
         assert ask(url, "DELETE", f"/v1/responses/{kept}", None, HEADERS).json["deleted"] is True
         refused(ask(url, "GET", f"/v1/responses/{kept}", None, HEADERS), "not found", status=404)
@@ -190,34 +248,66 @@ class TestAnswers:
         )
         server.script = [Turn([], "failed"), Turn([refuses("No.")])]
         failed = post(url)
-        assert (failed.status, failed.json["status"], failed.json["error"]["code"]) == (200, "failed", "server_error")
+        assert (failed.status, failed.json["status"], failed.json["error"]["code"]) == (
+            200,
+            "failed",
+            "server_error",
+        )
         assert post(url).json["output"][0]["content"] == [{"type": "refusal", "refusal": "No."}]
 
-    def test_pictures(self, url: str) -> None:
+    def test_images(self, url: str) -> None:
         tool = {"type": "image_generation", "output_format": "webp", "size": "1024x1536"}
         drawn = post(url, user("a fox"), tools=[tool]).json["output"][0]
         image = opened(drawn["result"])
-        assert (image.format, image.size, drawn["action"], drawn["size"]) == ("WEBP", (64, 96), "generate", "1024x1536")
-        edited = post(url, user("a hat", PICTURE), tools=[tool | {"output_format": "png"}]).json["output"][0]
-        assert edited["action"] == "edit" and dot(opened(edited["result"])) != colour("a hat")
-        assert post(url, user("a hat", PICTURE), tools=[tool], tool_choice="none").json["output"][0]["type"] == "message"
+        assert (image.format, image.size, drawn["action"], drawn["size"]) == (
+            "WEBP",
+            (64, 96),
+            "generate",
+            "1024x1536",
+        )
+        edited = post(url, user("a hat", IMAGE), tools=[tool | {"output_format": "png"}]).json[
+            "output"
+        ][0]
+        assert edited["action"] == "edit" and dot(opened(edited["result"])) != color("a hat")
+        assert (
+            post(url, user("a hat", IMAGE), tools=[tool], tool_choice="none").json["output"][0][
+                "type"
+            ]
+            == "message"
+        )
 
 
 class TestStreams:
     def test_the_order_of_events(self, url: str, server: OpenAIResponses) -> None:
-        server.script = [Turn([thinks("a b"), says("c d"), calls("look", {"at": "x"}), draws("a fox")])]
+        server.script = [
+            Turn([thinks("a b"), says("c d"), calls("look", {"at": "x"}), draws("a fox")])
+        ]
         reply = post(
-            url, stream=True, model=REASONING, reasoning={"summary": "auto"}, tools=[{"type": "image_generation", "partial_images": 1}]
+            url,
+            stream=True,
+            model=REASONING,
+            reasoning={"summary": "auto"},
+            tools=[{"type": "image_generation", "partial_images": 1}],
         )
         events = reply.events
         assert all(name == data["type"] for name, data in events)
         assert [data["sequence_number"] for _, data in events] == list(range(len(events)))
         names = [str(name).removeprefix("response.") for name, _ in events]
-        summary, text, arguments = "reasoning_summary_text", "output_text", "function_call_arguments"
+        summary, text, arguments = (
+            "reasoning_summary_text",
+            "output_text",
+            "function_call_arguments",
+        )
         assert names == [
             "created",
             "in_progress",
-            *("output_item.added", "reasoning_summary_part.added", f"{summary}.delta", f"{summary}.delta", f"{summary}.done"),
+            *(
+                "output_item.added",
+                "reasoning_summary_part.added",
+                f"{summary}.delta",
+                f"{summary}.delta",
+                f"{summary}.done",
+            ),
             *("reasoning_summary_part.done", "output_item.done"),
             *(
                 "output_item.added",
@@ -228,13 +318,31 @@ class TestStreams:
                 "content_part.done",
                 "output_item.done",
             ),
-            *("output_item.added", f"{arguments}.delta", f"{arguments}.delta", f"{arguments}.done", "output_item.done"),
-            *("output_item.added", "image_generation_call.in_progress", "image_generation_call.generating"),
-            *("image_generation_call.partial_image", "image_generation_call.completed", "output_item.done"),
+            *(
+                "output_item.added",
+                f"{arguments}.delta",
+                f"{arguments}.delta",
+                f"{arguments}.done",
+                "output_item.done",
+            ),
+            *(
+                "output_item.added",
+                "image_generation_call.in_progress",
+                "image_generation_call.generating",
+            ),
+            *(
+                "image_generation_call.partial_image",
+                "image_generation_call.completed",
+                "output_item.done",
+            ),
             "completed",
         ]
         added = [data["item"] for name, data in events if name == "response.output_item.added"]
-        assert (added[0]["summary"], added[1]["content"], added[2]["arguments"]) == ([], [], "") and "result" not in added[3]
+        assert (added[0]["summary"], added[1]["content"], added[2]["arguments"]) == (
+            [],
+            [],
+            "",
+        ) and "result" not in added[3]
         done = [data["item"] for name, data in events if name == "response.output_item.done"]
         assert done == events[-1][1]["response"]["output"] and done[3]["result"]
         assert all(("obfuscation" in data) is str(name).endswith(".delta") for name, data in events)
@@ -242,13 +350,22 @@ class TestStreams:
         assert not any("obfuscation" in data for _, data in plain.events)
 
     def test_how_they_end(self, url: str, server: OpenAIResponses) -> None:
-        server.script = [Turn([says("a")], "length"), Turn([says("a")], "failed"), Turn([refuses("No.")])]
+        server.script = [
+            Turn([says("a")], "length"),
+            Turn([says("a")], "failed"),
+            Turn([refuses("No.")]),
+        ]
         assert post(url, stream=True).events[-1][0] == "response.incomplete"
         assert post(url, stream=True).events[-1][0] == "response.failed"
         assert "response.refusal.delta" in [name for name, _ in post(url, stream=True).events]
 
     def test_broken_ones(self, url: str, server: OpenAIResponses) -> None:
-        for how, name in (("error", "error"), ("wrapped", "error"), ("failed", "response.failed"), ("cut", "response.output_text.delta")):
+        for how, name in (
+            ("error", "error"),
+            ("wrapped", "error"),
+            ("failed", "response.failed"),
+            ("cut", "response.output_text.delta"),
+        ):
             server.break_stream = how
             last = post(url, user("a b"), stream=True).events[-1]
             assert last[0] == name
@@ -260,10 +377,25 @@ class TestStreams:
     def test_searches(self, url: str, server: OpenAIResponses) -> None:
         server.script = [Turn([searches("a fox")])]
         events = post(url, stream=True, tools=[{"type": "web_search"}]).events
-        assert [str(name).rpartition(".")[2] for name, _ in events[2:-1]] == ["added", "in_progress", "searching", "completed", "done"]
-        assert post(url, user("x"), events[-1][1]["response"]["output"][0], user("y")).json["output"][0]["content"][0]["text"] == "y"
+        assert [str(name).rpartition(".")[2] for name, _ in events[2:-1]] == [
+            "added",
+            "in_progress",
+            "searching",
+            "completed",
+            "done",
+        ]
+        assert (
+            post(url, user("x"), events[-1][1]["response"]["output"][0], user("y")).json["output"][
+                0
+            ]["content"][0]["text"]
+            == "y"
+        )
 
     def test_oddities(self, url: str, server: OpenAIResponses) -> None:
         server.sentinel = server.reversed_lines = server.strange = True
         body = post(url, stream=True).body.decode()
-        assert body.startswith("data: ") and body.endswith("data: [DONE]\n\n") and "response.weather.delta" in body
+        assert (
+            body.startswith("data: ")
+            and body.endswith("data: [DONE]\n\n")
+            and "response.weather.delta" in body
+        )

@@ -14,7 +14,7 @@ import pytest
 
 from tests.servers.hashed_images import fingerprint
 from tests.servers.plain_client import Reply, ask, b64, dot, halves, opened, png, send_form
-from tests.servers.stable_diffusion import StableDiffusion, colour
+from tests.servers.stable_diffusion import StableDiffusion, color
 from tests.support.loopback import Handler, Loopback
 
 Serve = Callable[[Handler], Loopback]
@@ -33,7 +33,9 @@ def url(server: StableDiffusion, serve: Serve) -> str:
 
 
 def generate(url: str, **body: Any) -> Reply:
-    return ask(url, "POST", "/v1/images/generations", {"prompt": "a red fox", "size": "64x64", **body})
+    return ask(
+        url, "POST", "/v1/images/generations", {"prompt": "a red fox", "size": "64x64", **body}
+    )
 
 
 def tag(**values: Any) -> str:
@@ -41,7 +43,9 @@ def tag(**values: Any) -> str:
 
 
 def submit(url: str, **body: Any) -> str:
-    reply = ask(url, "POST", "/sdcpp/v1/img_gen", {"prompt": "a red fox", "width": 64, "height": 64, **body})
+    reply = ask(
+        url, "POST", "/sdcpp/v1/img_gen", {"prompt": "a red fox", "width": 64, "height": 64, **body}
+    )
     assert reply.status == 202
     assert reply.json["poll_url"] == f"/sdcpp/v1/jobs/{reply.json['id']}"
     return str(reply.json["id"])
@@ -55,35 +59,72 @@ SQUARE = {"width": 64, "height": 64}
 
 
 class TestGenerations:
-    def test_a_picture_is_the_colour_of_its_settings(self, url: str, server: StableDiffusion) -> None:
+    def test_an_image_is_the_color_of_its_settings(self, url: str, server: StableDiffusion) -> None:
         reply = generate(url)
         assert list(reply.json) == ["created", "data", "output_format"]
         assert list(reply.json["data"][0]) == ["b64_json"]
         image = opened(reply.json["data"][0]["b64_json"])
-        assert dot(image) == colour({"prompt": "a red fox", **SQUARE}) == colour(server.jobs[0])
-        assert re.search(r"\nSteps: 20, .*Seed: 42, Size: 64x64, .*Sampler: euler_a discrete", image.info["parameters"])
+        assert dot(image) == color({"prompt": "a red fox", **SQUARE}) == color(server.jobs[0])
+        assert re.search(
+            r"\nSteps: 20, .*Seed: 42, Size: 64x64, .*Sampler: euler_a discrete",
+            image.info["parameters"],
+        )
 
     def test_top_level_settings_are_ignored(self, url: str, server: StableDiffusion) -> None:
-        generate(url, seed=7, steps=5, cfg_scale=1.5, negative_prompt="x", sampler="heun", model="m", stream=True, response_format="url")
-        assert dot(opened(generate(url).json["data"][0]["b64_json"])) == colour(server.jobs[0])
+        generate(
+            url,
+            seed=7,
+            steps=5,
+            cfg_scale=1.5,
+            negative_prompt="x",
+            sampler="heun",
+            model="m",
+            stream=True,
+            response_format="url",
+        )
+        assert dot(opened(generate(url).json["data"][0]["b64_json"])) == color(server.jobs[0])
         assert (server.jobs[0]["seed"], server.jobs[0]["steps"]) == (42, 20)
 
-    def test_the_tag_sets_what_the_top_level_cannot(self, url: str, server: StableDiffusion) -> None:
-        sampling = {"sample_steps": 9, "sample_method": "heun", "scheduler": "karras", "guidance": {"txt_cfg": 2.5}}
-        generate(url, prompt="before " + tag(seed=7, negative_prompt="rain", sample_params=sampling) + "after")
+    def test_the_tag_sets_what_the_top_level_cannot(
+        self, url: str, server: StableDiffusion
+    ) -> None:
+        sampling = {
+            "sample_steps": 9,
+            "sample_method": "heun",
+            "scheduler": "karras",
+            "guidance": {"txt_cfg": 2.5},
+        }
+        generate(
+            url,
+            prompt="before "
+            + tag(seed=7, negative_prompt="rain", sample_params=sampling)
+            + "after",
+        )
         found = server.jobs[0]
         assert found["prompt"] == "before after"
-        assert (found["seed"], found["negative_prompt"], found["steps"], found["cfg_scale"]) == (7, "rain", 9, 2.5)
+        assert (found["seed"], found["negative_prompt"], found["steps"], found["cfg_scale"]) == (
+            7,
+            "rain",
+            9,
+            2.5,
+        )
         assert (found["sampler"], found["scheduler"]) == ("heun", "karras")
 
-    def test_the_old_tag_is_ignored_by_a_new_build_and_the_other_way_round(self, url: str, server: StableDiffusion) -> None:
+    def test_the_old_tag_is_ignored_by_a_new_build_and_the_other_way_round(
+        self, url: str, server: StableDiffusion
+    ) -> None:
         both = tag(steps=5, cfg_scale=1.0, sample_method="lcm", sample_params={"sample_steps": 6})
         generate(url, prompt=both)
         server.flat_tag = True
         generate(url, prompt=both)
-        assert [(found["steps"], found["sampler"]) for found in server.jobs] == [(6, "euler_a"), (5, "lcm")]
+        assert [(found["steps"], found["sampler"]) for found in server.jobs] == [
+            (6, "euler_a"),
+            (5, "lcm"),
+        ]
 
-    def test_only_the_first_tag_is_parsed_and_all_are_deleted(self, url: str, server: StableDiffusion) -> None:
+    def test_only_the_first_tag_is_parsed_and_all_are_deleted(
+        self, url: str, server: StableDiffusion
+    ) -> None:
         generate(url, prompt=tag(seed=1) + " a " + tag(seed=2) + " b")
         assert (server.jobs[0]["prompt"], server.jobs[0]["seed"]) == (" a  b", 1)
         generate(url, prompt="<sd_cpp_extra_args></sd_cpp_extra_args>a" + tag(seed=2))
@@ -94,38 +135,67 @@ class TestGenerations:
         generate(url, prompt=words)
         assert (server.jobs[0]["prompt"], server.jobs[0]["seed"]) == (words, 42)
 
-    def test_what_a_deletion_puts_together_stays_as_text(self, url: str, server: StableDiffusion) -> None:
-        generate(url, prompt='<sd_cpp_<sd_cpp_extra_args>{}</sd_cpp_extra_args>extra_args>{"seed":9}</sd_cpp_extra_args>')
+    def test_what_a_deletion_puts_together_stays_as_text(
+        self, url: str, server: StableDiffusion
+    ) -> None:
+        generate(
+            url,
+            prompt='<sd_cpp_<sd_cpp_extra_args>{}</sd_cpp_extra_args>extra_args>{"seed":9}</sd_cpp_extra_args>',
+        )
         assert server.jobs[0]["prompt"] == '<sd_cpp_extra_args>{"seed":9}</sd_cpp_extra_args>'
         assert server.jobs[0]["seed"] == 42
 
-    @pytest.mark.parametrize("body", ["{", "seed", '{"prompt": "</sd_cpp_extra_args>"}', '{"init_image": "nothing"}', '{"lora": [{}]}'])
+    @pytest.mark.parametrize(
+        "body",
+        [
+            "{",
+            "seed",
+            '{"prompt": "</sd_cpp_extra_args>"}',
+            '{"init_image": "nothing"}',
+            '{"lora": [{}]}',
+        ],
+    )
     def test_a_bad_tag(self, url: str, body: str) -> None:
         reply = generate(url, prompt=f"<sd_cpp_extra_args>{body}</sd_cpp_extra_args>x")
         assert (reply.status, reply.json) == (400, {"error": "invalid sd_cpp_extra_args"})
 
-    def test_scalars_of_a_wrong_type_in_a_tag_are_dropped_and_elements_of_arrays_are_not(self, url: str, server: StableDiffusion) -> None:
-        generate(url, prompt="x" + tag(seed="5", sample_params={"sample_steps": 20.0, "sample_method": 5}))
+    def test_scalars_of_a_wrong_type_in_a_tag_are_dropped_and_elements_of_arrays_are_not(
+        self, url: str, server: StableDiffusion
+    ) -> None:
+        generate(
+            url,
+            prompt="x" + tag(seed="5", sample_params={"sample_steps": 20.0, "sample_method": 5}),
+        )
         assert (server.jobs[0]["seed"], server.jobs[0]["steps"]) == (42, 20)
-        assert generate(url, prompt="x" + tag(sample_params={"custom_sigmas": ["a"]})).json["error"] == "server_error"
+        assert (
+            generate(url, prompt="x" + tag(sample_params={"custom_sigmas": ["a"]})).json["error"]
+            == "server_error"
+        )
 
     def test_a_long_tag_ends_the_process(self, url: str) -> None:
         with pytest.raises((http.client.HTTPException, ConnectionError)):
             generate(url, prompt="<sd_cpp_extra_args>" + "a" * 50_000)
-        assert generate(url, prompt="<sd_cpp_extra_args>" + "a" * 30_000 + "\n" + "a" * 30_000).status == 200
+        assert (
+            generate(url, prompt="<sd_cpp_extra_args>" + "a" * 30_000 + "\n" + "a" * 30_000).status
+            == 200
+        )
 
     def test_a_prompt_of_only_a_tag_passes_and_an_empty_one_does_not(self, url: str) -> None:
         assert generate(url, prompt=tag()).status == 200
         assert generate(url, prompt="").json == {"error": "prompt required"}
         assert ask(url, "POST", "/v1/images/generations", b"").json == {"error": "empty body"}
 
-    @pytest.mark.parametrize("body", [{"n": "2"}, {"n": None}, {"prompt": None}, {"size": 5}, {"output_format": None}])
+    @pytest.mark.parametrize(
+        "body", [{"n": "2"}, {"n": None}, {"prompt": None}, {"size": 5}, {"output_format": None}]
+    )
     def test_null_and_wrong_types_are_a_server_error(self, url: str, body: dict[str, Any]) -> None:
         reply = generate(url, **body)
         assert (reply.status, reply.json["error"]) == (500, "server_error")
         assert "type_error" in reply.json["message"]
 
-    @pytest.mark.parametrize("body", [b"{", b"[]", b'{"prompt": NaN}', b'{"prompt": "\\ud800"}', b"\xff"])
+    @pytest.mark.parametrize(
+        "body", [b"{", b"[]", b'{"prompt": NaN}', b'{"prompt": "\\ud800"}', b"\xff"]
+    )
     def test_bad_json_is_a_server_error(self, url: str, body: bytes) -> None:
         reply = ask(url, "POST", "/v1/images/generations", body)
         assert (reply.status, reply.json["error"]) == (500, "server_error")
@@ -149,24 +219,34 @@ class TestGenerations:
         found = generate(url, n=99, prompt="x" + tag(seed=7)).json["data"]
         assert len(found) == 8
         assert [dot(opened(item["b64_json"])) for item in found] == [
-            colour({"prompt": "x", "seed": 7, **SQUARE}, index) for index in range(8)
+            color({"prompt": "x", "seed": 7, **SQUARE}, index) for index in range(8)
         ]
         assert len({item["b64_json"] for item in found}) == 8
         assert "Seed: 9," in opened(found[2]["b64_json"]).info["parameters"]
         assert len(generate(url, n=-1).json["data"]) == 1
 
     def test_output_formats(self, url: str) -> None:
-        assert opened(generate(url, output_format="WEBP").json["data"][0]["b64_json"]).format == "WEBP"
+        assert (
+            opened(generate(url, output_format="WEBP").json["data"][0]["b64_json"]).format == "WEBP"
+        )
         reply = generate(url, output_format="jpg")
-        assert (reply.status, reply.json) == (400, {"error": "invalid output_format, must be one of [png, jpeg, webp]"})
+        assert (reply.status, reply.json) == (
+            400,
+            {"error": "invalid output_format, must be one of [png, jpeg, webp]"},
+        )
 
     def test_invalid_params(self, url: str) -> None:
-        assert generate(url, prompt="x" + tag(sample_params={"guidance": {"txt_cfg": -1}})).json == {"error": "invalid params"}
+        assert generate(
+            url, prompt="x" + tag(sample_params={"guidance": {"txt_cfg": -1}})
+        ).json == {"error": "invalid params"}
         assert generate(url, prompt="x" + tag(strength=1.5)).json == {"error": "invalid params"}
 
     def test_failures(self, url: str, server: StableDiffusion) -> None:
         server.failing = True
-        assert (generate(url).status, generate(url).json) == (500, {"error": "generate_image returned no results"})
+        assert (generate(url).status, generate(url).json) == (
+            500,
+            {"error": "generate_image returned no results"},
+        )
         server.failing, server.empty_data = False, True
         assert (generate(url).status, generate(url).json["data"]) == (200, [])
         server.empty_data, server.video_only = False, True
@@ -179,59 +259,117 @@ class TestGenerations:
 
 
 class TestEdits:
-    def test_the_first_upload_is_init_and_reference(self, url: str, server: StableDiffusion) -> None:
+    def test_the_first_upload_is_init_and_reference(
+        self, url: str, server: StableDiffusion
+    ) -> None:
         one, two = png("red"), png("blue")
-        reply = send_form(url, "/v1/images/edits", [("prompt", "a hat"), ("image[]", one, "image/png"), ("image[]", two, "image/png")])
+        reply = send_form(
+            url,
+            "/v1/images/edits",
+            [("prompt", "a hat"), ("image[]", one, "image/png"), ("image[]", two, "image/png")],
+        )
         found = server.jobs[0]
-        assert (found["init"], found["references"]) == (fingerprint(one), [fingerprint(one), fingerprint(two)])
+        assert (found["init"], found["references"]) == (
+            fingerprint(one),
+            [fingerprint(one), fingerprint(two)],
+        )
         assert (found["strength"], found["width"], found["height"]) == (0.75, 64, 48)
-        assert dot(opened(reply.json["data"][0]["b64_json"])) == colour(found)
+        assert dot(opened(reply.json["data"][0]["b64_json"])) == color(found)
 
     def test_a_single_image_field(self, url: str, server: StableDiffusion) -> None:
-        fields = [("prompt", "x"), ("image", png("red"), "image/png"), ("image", png("blue"), "image/png")]
+        fields = [
+            ("prompt", "x"),
+            ("image", png("red"), "image/png"),
+            ("image", png("blue"), "image/png"),
+        ]
         send_form(url, "/v1/images/edits", fields)
         assert server.jobs[0]["references"] == [fingerprint(png("red"))]
         send_form(url, "/v1/images/edits", [*fields, ("image[]", png("lime"), "image/png")])
         assert server.jobs[1]["references"] == [fingerprint(png("lime"))]
 
-    @pytest.mark.parametrize("upload", [png(90, mode="L"), png((9, 9), mode="LA"), png()[:60], b"no picture"])
-    def test_what_cannot_be_read_is_skipped(self, url: str, server: StableDiffusion, upload: bytes) -> None:
-        reply = send_form(url, "/v1/images/edits", [("prompt", "x"), ("image[]", upload, "image/png")])
+    @pytest.mark.parametrize(
+        "upload", [png(90, mode="L"), png((9, 9), mode="LA"), png()[:60], b"no image"]
+    )
+    def test_what_cannot_be_read_is_skipped(
+        self, url: str, server: StableDiffusion, upload: bytes
+    ) -> None:
+        reply = send_form(
+            url, "/v1/images/edits", [("prompt", "x"), ("image[]", upload, "image/png")]
+        )
         assert reply.status == 200
-        assert (server.jobs[0]["init"], server.jobs[0]["references"], server.jobs[0]["strength"]) == (None, [], None)
+        assert (
+            server.jobs[0]["init"],
+            server.jobs[0]["references"],
+            server.jobs[0]["strength"],
+        ) == (None, [], None)
 
     def test_black_keeps_and_white_repaints(self, url: str, server: StableDiffusion) -> None:
-        fields = [("prompt", "x"), ("image[]", png("red"), "image/png"), ("mask", halves(0, 255), "image/png")]
+        fields = [
+            ("prompt", "x"),
+            ("image[]", png("red"), "image/png"),
+            ("mask", halves(0, 255), "image/png"),
+        ]
         image = opened(send_form(url, "/v1/images/edits", fields).json["data"][0]["b64_json"])
         assert dot(image, 0) == (255, 0, 0)
-        assert dot(image, 63) == colour(server.jobs[0])
+        assert dot(image, 63) == color(server.jobs[0])
 
     def test_the_alpha_of_a_mask_is_dropped(self, url: str, server: StableDiffusion) -> None:
         hole = halves((255, 255, 255, 255), (255, 255, 255, 0), mode="RGBA")
-        fields = [("prompt", "x"), ("image[]", png("red"), "image/png"), ("mask", hole, "image/png")]
+        fields = [
+            ("prompt", "x"),
+            ("image[]", png("red"), "image/png"),
+            ("mask", hole, "image/png"),
+        ]
         image = opened(send_form(url, "/v1/images/edits", fields).json["data"][0]["b64_json"])
-        assert dot(image, 0) == dot(image, 63) == colour(server.jobs[0])
+        assert dot(image, 0) == dot(image, 63) == color(server.jobs[0])
 
-    def test_another_ratio_cuts_the_picture_from_its_middle(self, url: str) -> None:
-        fields = [("prompt", "x"), ("size", "32x48"), ("image[]", halves("red", "blue", mode="RGB"), "image/png")]
-        image = opened(send_form(url, "/v1/images/edits", [*fields, ("mask", png(0, mode="L"), "image/png")]).json["data"][0]["b64_json"])
+    def test_another_ratio_cuts_the_image_from_its_middle(self, url: str) -> None:
+        fields = [
+            ("prompt", "x"),
+            ("size", "32x48"),
+            ("image[]", halves("red", "blue", mode="RGB"), "image/png"),
+        ]
+        image = opened(
+            send_form(
+                url, "/v1/images/edits", [*fields, ("mask", png(0, mode="L"), "image/png")]
+            ).json["data"][0]["b64_json"]
+        )
         assert (image.size, dot(image, 0), dot(image, 31)) == ((32, 48), (255, 0, 0), (0, 0, 255))
 
     def test_refusals(self, url: str) -> None:
-        assert ask(url, "POST", "/v1/images/edits", {}).json == {"error": "Content-Type must be multipart/form-data"}
-        assert send_form(url, "/v1/images/edits", [("prompt", "")]).json == {"error": "prompt required"}
-        assert send_form(url, "/v1/images/edits", [("prompt", "x"), ("image", "text")]).json == {"error": "at least one image[] required"}
+        assert ask(url, "POST", "/v1/images/edits", {}).json == {
+            "error": "Content-Type must be multipart/form-data"
+        }
+        assert send_form(url, "/v1/images/edits", [("prompt", "")]).json == {
+            "error": "prompt required"
+        }
+        assert send_form(url, "/v1/images/edits", [("prompt", "x"), ("image", "text")]).json == {
+            "error": "at least one image[] required"
+        }
         webp = [("prompt", "x"), ("output_format", "webp"), ("image", png(), "image/png")]
-        assert send_form(url, "/v1/images/edits", webp).json == {"error": "invalid output_format, must be one of [png, jpeg]"}
+        assert send_form(url, "/v1/images/edits", webp).json == {
+            "error": "invalid output_format, must be one of [png, jpeg]"
+        }
 
     def test_numbers_that_are_none_fall_back(self, url: str) -> None:
-        fields = [("prompt", "x"), ("n", "two"), ("output_compression", "much"), ("size", "auto"), ("image", png(), "image/png")]
+        fields = [
+            ("prompt", "x"),
+            ("n", "two"),
+            ("output_compression", "much"),
+            ("size", "auto"),
+            ("image", png(), "image/png"),
+        ]
         assert len(send_form(url, "/v1/images/edits", fields).json["data"]) == 1
 
 
 class TestSdapi:
     def txt2img(self, url: str, **body: Any) -> Reply:
-        return ask(url, "POST", "/sdapi/v1/txt2img", {"prompt": "a red fox", "width": 64, "height": 64, **body})
+        return ask(
+            url,
+            "POST",
+            "/sdapi/v1/txt2img",
+            {"prompt": "a red fox", "width": 64, "height": 64, **body},
+        )
 
     def img2img(self, url: str, **body: Any) -> Reply:
         return ask(url, "POST", "/sdapi/v1/img2img", {"prompt": "a red fox", **body})
@@ -248,12 +386,24 @@ class TestSdapi:
         }
         reply = self.txt2img(url, **sent, batch_size=2, model="m")
         info = json.loads(reply.json["info"])
-        assert (info["seed"], info["all_seeds"], info["sampler_name"], info["steps"]) == (7, [7, 8], "dpm++2m", 9)
+        assert (info["seed"], info["all_seeds"], info["sampler_name"], info["steps"]) == (
+            7,
+            [7, 8],
+            "dpm++2m",
+            9,
+        )
         assert (info["version"], len(info["infotexts"])) == ("stable-diffusion.cpp", 2)
         assert reply.json["parameters"]["model"] == "m"
-        wanted = {"prompt": "a red fox", "negative_prompt": "rain", "steps": 9, "cfg_scale": 2.5, "seed": 7, "sampler": "dpm++2m"}
+        wanted = {
+            "prompt": "a red fox",
+            "negative_prompt": "rain",
+            "steps": 9,
+            "cfg_scale": 2.5,
+            "seed": 7,
+            "sampler": "dpm++2m",
+        }
         assert [dot(opened(item)) for item in reply.json["images"]] == [
-            colour({**wanted, "scheduler": "karras", **SQUARE}, index) for index in range(2)
+            color({**wanted, "scheduler": "karras", **SQUARE}, index) for index in range(2)
         ]
 
     @pytest.mark.parametrize(
@@ -277,7 +427,12 @@ class TestSdapi:
     def test_schedulers_are_exact(self, url: str, server: StableDiffusion) -> None:
         for name in ("Karras", "Automatic", "normal", "sgm_uniform"):
             self.txt2img(url, scheduler=name)
-        assert [found["scheduler"] for found in server.jobs] == ["discrete", "discrete", "discrete", "sgm_uniform"]
+        assert [found["scheduler"] for found in server.jobs] == [
+            "discrete",
+            "discrete",
+            "discrete",
+            "sgm_uniform",
+        ]
 
     def test_the_seed_is_random_unless_told(self, url: str, server: StableDiffusion) -> None:
         server.clock = lambda: 1234.5
@@ -286,8 +441,14 @@ class TestSdapi:
         assert [found["seed"] for found in server.jobs] == [1234, 1234, 1234]
         assert self.txt2img(url, seed=None).json["error"] == "server_error"
 
-    def test_the_tag_overrides_all_but_what_comes_after_it(self, url: str, server: StableDiffusion) -> None:
-        within = tag(seed=9, width=128, sample_params={"sample_steps": 3, "sample_method": "heun", "scheduler": "karras"})
+    def test_the_tag_overrides_all_but_what_comes_after_it(
+        self, url: str, server: StableDiffusion
+    ) -> None:
+        within = tag(
+            seed=9,
+            width=128,
+            sample_params={"sample_steps": 3, "sample_method": "heun", "scheduler": "karras"},
+        )
         self.txt2img(url, prompt=within + "x", seed=1, steps=8, sampler_name="lcm")
         found = server.jobs[0]
         assert (found["prompt"], found["seed"], found["width"], found["steps"]) == ("x", 9, 128, 3)
@@ -306,18 +467,27 @@ class TestSdapi:
     def test_img2img(self, url: str, server: StableDiffusion) -> None:
         init = png("red")
         reply = self.img2img(
-            url, init_images=["data:image/png;base64," + b64(init), "second"], denoising_strength=1.5, mask=b64(halves(0, 255))
+            url,
+            init_images=["data:image/png;base64," + b64(init), "second"],
+            denoising_strength=1.5,
+            mask=b64(halves(0, 255)),
         )
         image = opened(reply.json["images"][0])
-        assert (dot(image, 0), dot(image, 63)) == ((255, 0, 0), colour(server.jobs[0]))
+        assert (dot(image, 0), dot(image, 63)) == ((255, 0, 0), color(server.jobs[0]))
         assert (server.jobs[0]["strength"], server.jobs[0]["init"]) == (1.0, fingerprint(init))
-        reply = self.img2img(url, init_images=[b64(init)], mask=b64(halves(0, 255)), inpainting_mask_invert=1)
+        reply = self.img2img(
+            url, init_images=[b64(init)], mask=b64(halves(0, 255)), inpainting_mask_invert=1
+        )
         assert dot(opened(reply.json["images"][0]), 63) == (255, 0, 0)
         assert server.jobs[1]["strength"] == 0.75
         assert json.loads(reply.json["info"])["denoising_strength"] == 0.75
 
-    @pytest.mark.parametrize("init", ["junk", b64(png())[:50] + "\n" + b64(png())[50:], b64(png(90, mode="L"))])
-    def test_an_init_image_that_cannot_be_read_is_a_text_to_image(self, url: str, server: StableDiffusion, init: str) -> None:
+    @pytest.mark.parametrize(
+        "init", ["junk", b64(png())[:50] + "\n" + b64(png())[50:], b64(png(90, mode="L"))]
+    )
+    def test_an_init_image_that_cannot_be_read_is_a_text_to_image(
+        self, url: str, server: StableDiffusion, init: str
+    ) -> None:
         assert self.img2img(url, init_images=[init]).status == 200
         assert server.jobs[0]["init"] is None
 
@@ -325,28 +495,49 @@ class TestSdapi:
         self.txt2img(url, extra_images=[b64(png("red")), "junk", 5])
         assert server.jobs[0]["references"] == [fingerprint(png("red"))]
 
-    def test_loras_are_known_only_after_they_were_listed(self, url: str, server: StableDiffusion) -> None:
+    def test_loras_are_known_only_after_they_were_listed(
+        self, url: str, server: StableDiffusion
+    ) -> None:
         wanted = [{"path": "sub/one.safetensors", "multiplier": 0.5}]
-        assert self.txt2img(url, lora=wanted).json == {"error": "invalid lora path: sub/one.safetensors"}
-        assert ask(url, "GET", "/sdapi/v1/loras").json == [{"name": "one", "path": "sub/one.safetensors"}]
+        assert self.txt2img(url, lora=wanted).json == {
+            "error": "invalid lora path: sub/one.safetensors"
+        }
+        assert ask(url, "GET", "/sdapi/v1/loras").json == [
+            {"name": "one", "path": "sub/one.safetensors"}
+        ]
         assert self.txt2img(url, lora=wanted).status == 200
         assert server.jobs[0]["loras"] == {"sub/one.safetensors": 0.5}
         assert self.txt2img(url, lora=[{}]).json == {"error": "lora.path required"}
         assert self.txt2img(url, prompt="x <lora:one:1>").status == 200
 
     def test_hires(self, url: str) -> None:
-        assert opened(self.txt2img(url, enable_hr=True, hr_scale=1.5).json["images"][0]).size == (96, 96)
+        assert opened(self.txt2img(url, enable_hr=True, hr_scale=1.5).json["images"][0]).size == (
+            96,
+            96,
+        )
 
     def test_discovery(self, url: str) -> None:
-        assert ask(url, "GET", "/sdapi/v1/samplers").json[0] == {"name": "default", "aliases": ["default"], "options": {}}
+        assert ask(url, "GET", "/sdapi/v1/samplers").json[0] == {
+            "name": "default",
+            "aliases": ["default"],
+            "options": {},
+        }
         assert {"name": "karras", "label": "karras"} in ask(url, "GET", "/sdapi/v1/schedulers").json
-        assert ask(url, "GET", "/sdapi/v1/options").json == {"samples_format": "png", "sd_model_checkpoint": "tiny-image"}
+        assert ask(url, "GET", "/sdapi/v1/options").json == {
+            "samples_format": "png",
+            "sd_model_checkpoint": "tiny-image",
+        }
         assert ask(url, "GET", "/sdapi/v1/sd-models").json[0]["hash"] == "8888888888"
         assert ask(url, "GET", "/sdapi/v1/upscalers").json[0]["name"] == "None"
         assert ask(url, "GET", "/sdapi/v1/latent-upscale-modes").json[0] == {"name": "Latent"}
-        assert ask(url, "GET", "/v1/models").json == {"data": [{"id": "sd-cpp-local", "object": "model", "owned_by": "local"}]}
+        assert ask(url, "GET", "/v1/models").json == {
+            "data": [{"id": "sd-cpp-local", "object": "model", "owned_by": "local"}]
+        }
 
-    @pytest.mark.parametrize("path", ["/sdapi/v1/progress", "/sdapi/v1/cmd-flags", "/sdapi/v1/memory", "/health", "/sdcpp/v1"])
+    @pytest.mark.parametrize(
+        "path",
+        ["/sdapi/v1/progress", "/sdapi/v1/cmd-flags", "/sdapi/v1/memory", "/health", "/sdcpp/v1"],
+    )
     def test_missing_routes_are_empty(self, url: str, path: str) -> None:
         reply = ask(url, "GET", path)
         assert (reply.status, reply.body, reply.kind) == (404, b"", None)
@@ -365,15 +556,19 @@ class TestNative:
         assert "result" not in found[0] and "result" not in found[1]
         assert ask(url, "POST", f"/sdcpp/v1/jobs/{first}/cancel").status == 409
         cancelled = ask(url, "POST", f"/sdcpp/v1/jobs/{second}/cancel")
-        assert (cancelled.status, cancelled.json["status"], cancelled.json["error"]["code"]) == (200, "cancelled", "cancelled")
+        assert (cancelled.status, cancelled.json["status"], cancelled.json["error"]["code"]) == (
+            200,
+            "cancelled",
+            "cancelled",
+        )
         assert job(url, third)["queue_position"] == 1
         server.release()
         assert server.ended(first) and server.ended(third)
         done = job(url, third)
         assert (done["status"], done["queue_position"], done["error"]) == ("completed", 0, None)
-        [picture] = done["result"]["images"]
-        assert done["result"]["output_format"] == "png" and picture["index"] == 0
-        assert dot(opened(picture["b64_json"])) == colour({"prompt": "a red fox", "seed": 3, **SQUARE})
+        [image] = done["result"]["images"]
+        assert done["result"]["output_format"] == "png" and image["index"] == 0
+        assert dot(opened(image["b64_json"])) == color({"prompt": "a red fox", "seed": 3, **SQUARE})
         again = ask(url, "POST", f"/sdcpp/v1/jobs/{third}/cancel").json
         assert again == job(url, third) == done
 
@@ -391,34 +586,77 @@ class TestNative:
             "scheduler": "karras",
             "guidance": {"txt_cfg": 2.5, "distilled_guidance": 2},
         }
-        body = {"negative_prompt": "rain", "seed": 7, "batch_count": 2, "sample_params": sampling, "output_format": "jpeg", "steps": 3}
+        body = {
+            "negative_prompt": "rain",
+            "seed": 7,
+            "batch_count": 2,
+            "sample_params": sampling,
+            "output_format": "jpeg",
+            "steps": 3,
+        }
         name = submit(url, **body, prompt=tag(seed=1) + "x")
         assert server.ended(name)
         found = server.jobs[0]
-        assert (found["prompt"], found["seed"], found["steps"], found["cfg_scale"]) == (tag(seed=1) + "x", 7, 9, 2.5)
-        assert (found["negative_prompt"], found["sampler"], found["scheduler"], found["guidance"]) == ("rain", "heun", "karras", 2.0)
-        pictures = job(url, name)["result"]["images"]
-        assert [opened(item["b64_json"]).format for item in pictures] == ["JPEG", "JPEG"]
+        assert (found["prompt"], found["seed"], found["steps"], found["cfg_scale"]) == (
+            tag(seed=1) + "x",
+            7,
+            9,
+            2.5,
+        )
+        assert (
+            found["negative_prompt"],
+            found["sampler"],
+            found["scheduler"],
+            found["guidance"],
+        ) == ("rain", "heun", "karras", 2.0)
+        images = job(url, name)["result"]["images"]
+        assert [opened(item["b64_json"]).format for item in images] == ["JPEG", "JPEG"]
 
     def test_wrong_types_are_dropped(self, url: str, server: StableDiffusion) -> None:
         reply = ask(
-            url, "POST", "/sdcpp/v1/img_gen", {"prompt": 5, "seed": "7", "width": 64.0, "sample_params": {"sample_method": "Euler a"}}
+            url,
+            "POST",
+            "/sdcpp/v1/img_gen",
+            {
+                "prompt": 5,
+                "seed": "7",
+                "width": 64.0,
+                "sample_params": {"sample_method": "Euler a"},
+            },
         )
         assert (reply.status, reply.json["status"]) == (202, "queued")
         found = server.jobs[0]
-        assert (found["prompt"], found["seed"], found["width"], found["sampler"]) == ("", 42, 64, "euler_a")
+        assert (found["prompt"], found["seed"], found["width"], found["sampler"]) == (
+            "",
+            42,
+            64,
+            "euler_a",
+        )
         assert ask(url, "POST", "/sdcpp/v1/img_gen", {}).status == 202
 
     def test_images(self, url: str, server: StableDiffusion) -> None:
         init, other = png("red"), png("blue")
-        pictures = {"init_image": b64(init), "ref_images": [b64(other)], "mask_image": b64(halves(0, 255)), "strength": 0.5}
-        name = submit(url, **pictures, height=48)
+        images = {
+            "init_image": b64(init),
+            "ref_images": [b64(other)],
+            "mask_image": b64(halves(0, 255)),
+            "strength": 0.5,
+        }
+        name = submit(url, **images, height=48)
         assert server.ended(name)
         image = opened(job(url, name)["result"]["images"][0]["b64_json"])
-        assert (dot(image, 0), dot(image, 63)) == ((255, 0, 0), colour(server.jobs[0]))
-        assert (server.jobs[0]["strength"], server.jobs[0]["references"]) == (0.5, [fingerprint(other)])
+        assert (dot(image, 0), dot(image, 63)) == ((255, 0, 0), color(server.jobs[0]))
+        assert (server.jobs[0]["strength"], server.jobs[0]["references"]) == (
+            0.5,
+            [fingerprint(other)],
+        )
         submit(url, init_image=None)
-        bare = ask(url, "POST", "/sdcpp/v1/img_gen", {"prompt": "x", "init_image": b64(png(size=(128, 128)))})
+        bare = ask(
+            url,
+            "POST",
+            "/sdcpp/v1/img_gen",
+            {"prompt": "x", "init_image": b64(png(size=(128, 128)))},
+        )
         assert bare.status == 202
         assert (server.jobs[2]["width"], server.jobs[2]["height"]) == (64, 64)
 
@@ -446,14 +684,23 @@ class TestNative:
         reply = ask(url, "POST", "/sdcpp/v1/img_gen", {"output_format": None})
         assert (reply.status, reply.json["error"]) == (500, "server_error")
         assert ask(url, "POST", "/sdcpp/v1/img_gen", {"output_format": "gif"}).status == 400
-        assert ask(url, "POST", "/sdcpp/v1/img_gen", {"lora": [{"path": "sub/one.safetensors"}]}).status == 202
+        assert (
+            ask(
+                url, "POST", "/sdcpp/v1/img_gen", {"lora": [{"path": "sub/one.safetensors"}]}
+            ).status
+            == 202
+        )
 
     def test_the_queue_is_full_at_64(self, url: str, server: StableDiffusion) -> None:
         server.hold()
         for _ in range(64):
             submit(url)
         reply = ask(url, "POST", "/sdcpp/v1/img_gen", {"prompt": "x"})
-        assert (reply.status, reply.json, reply.headers["retry-after"]) == (429, {"error": "job queue is full"}, None)
+        assert (reply.status, reply.json, reply.headers["retry-after"]) == (
+            429,
+            {"error": "job queue is full"},
+            None,
+        )
         server.lose_jobs()
         assert submit(url)
 
@@ -475,7 +722,10 @@ class TestNative:
         assert server.ended(name)
         found = job(url, name)
         assert (found["status"], found["result"]) == ("failed", None)
-        assert found["error"] == {"code": "generation_failed", "message": "generate_image returned no results"}
+        assert found["error"] == {
+            "code": "generation_failed",
+            "message": "generate_image returned no results",
+        }
         server.crash = True
         name = submit(url)
         assert server.ended(name)
@@ -486,11 +736,15 @@ class TestNative:
         assert found["features_by_mode"]["img_gen"]["cancel_queued"] is True
         assert found["features_by_mode"]["img_gen"]["cancel_generating"] is False
         assert found["limits"]["max_batch_count"] == 8 and found["limits"]["max_queue_size"] == 64
-        assert found["model"]["stem"] == "tiny-image" and "euler_a" in found["samplers"] and "karras" in found["schedulers"]
+        assert (
+            found["model"]["stem"] == "tiny-image"
+            and "euler_a" in found["samplers"]
+            and "karras" in found["schedulers"]
+        )
 
 
 class TestProcess:
-    def test_one_picture_at_a_time(self, url: str, server: StableDiffusion) -> None:
+    def test_one_image_at_a_time(self, url: str, server: StableDiffusion) -> None:
         server.hold()
         with ThreadPoolExecutor() as pool:
             waiting = [pool.submit(generate, url) for _ in range(3)]

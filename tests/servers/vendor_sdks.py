@@ -13,4 +13,6 @@ def require(name: str) -> Any:
     """The module, or a skip that says why; with MAJORDOMO_REQUIRE_PEERS set its absence is a failure."""
     if os.environ.get("MAJORDOMO_REQUIRE_PEERS"):
         return importlib.import_module(name)
-    return pytest.importorskip(name, reason=f"{name} is not installed (MAJORDOMO_REQUIRE_PEERS=1 makes that a failure)")
+    return pytest.importorskip(
+        name, reason=f"{name} is not installed (MAJORDOMO_REQUIRE_PEERS=1 makes that a failure)"
+    )

@@ -21,7 +21,7 @@ BRIEFS = {
     },
     "Four variants of a watercolour cat, 16:9, calm": {
         "subject": "animal",
-        "medium": "watercolour",
+        "medium": "watercolor",
         "mood": "calm",
         "aspect": "16:9",
         "orientation": "landscape",
@@ -35,17 +35,58 @@ BRIEFS = {
         "count": 3,
         "language": "de",
     },
-    "une affiche pour un concert de jazz avec le titre « Minuit »": {"medium": "poster", "text": "Minuit", "language": "fr"},
-    "un cartel para la fiesta con el título VERANO y una luna": {"medium": "poster", "text": "VERANO", "language": "es"},
-    "un gatto in stile anime con la luna, acquerello": {"subject": "animal", "style": "anime", "medium": "watercolour", "language": "it"},
+    "une affiche pour un concert de jazz avec le titre « Minuit »": {
+        "medium": "poster",
+        "text": "Minuit",
+        "language": "fr",
+    },
+    "un cartel para la fiesta con el título VERANO y una luna": {
+        "medium": "poster",
+        "text": "VERANO",
+        "language": "es",
+    },
+    "un gatto in stile anime con la luna, acquerello": {
+        "subject": "animal",
+        "style": "anime",
+        "medium": "watercolor",
+        "language": "it",
+    },
     "een kat met een hoed in het bos, van de zijkant": {"language": "nl"},
-    "кот на море, акварель, с надписью «Привет»": {"subject": "animal", "medium": "watercolour", "text": "Привет", "language": "ru"},
-    "一张赛博朋克风格的城市海报，写着「霓虹」": {"style": "cyberpunk", "medium": "poster", "text": "霓虹", "language": "zh"},
-    "猫のポスター、縦長": {"subject": "animal", "medium": "poster", "orientation": "portrait", "language": "ja"},
-    "고양이 포스터, 세로": {"subject": "animal", "medium": "poster", "orientation": "portrait", "language": "ko"},
+    "кот на море, акварель, с надписью «Привет»": {
+        "subject": "animal",
+        "medium": "watercolor",
+        "text": "Привет",
+        "language": "ru",
+    },
+    "一张赛博朋克风格的城市海报，写着「霓虹」": {
+        "style": "cyberpunk",
+        "medium": "poster",
+        "text": "霓虹",
+        "language": "zh",
+    },
+    "猫のポスター、縦長": {
+        "subject": "animal",
+        "medium": "poster",
+        "orientation": "portrait",
+        "language": "ja",
+    },
+    "고양이 포스터, 세로": {
+        "subject": "animal",
+        "medium": "poster",
+        "orientation": "portrait",
+        "language": "ko",
+    },
     "ملصق لحفلة موسيقية": {"language": "ar"},
-    "a landscape of hills, 1024x1536": {"subject": "landscape", "size": "1024x1536", "orientation": "portrait"},
-    "a photo of a red sailboat, square": {"subject": "vehicle", "style": "photographic", "orientation": "square"},
+    "a landscape of hills, 1024x1536": {
+        "subject": "landscape",
+        "size": "1024x1536",
+        "orientation": "portrait",
+    },
+    "a photo of a red sailboat, square": {
+        "subject": "vehicle",
+        "style": "photographic",
+        "orientation": "square",
+    },
     "two posters, doors at 19:30": {"medium": "poster", "aspect": "", "count": 0},
     "a cat and 3 dogs": {"subject": "animal", "count": 0},
     "say 'hello there', it's my friend's birthday": {"subject": "event", "text": "hello there"},
@@ -68,16 +109,22 @@ def test_it_shows_what_it_went_by() -> None:
     assert all(read.brief[found.start : found.end] == found.words for found in read.found)
 
 
-def test_words_that_are_to_be_written_are_no_words_about_the_picture() -> None:
+def test_words_that_are_to_be_written_are_no_words_about_the_image() -> None:
     read = classify('a poster with the title "Dark Cat"')
     assert (read.text, read.subject, read.mood) == ("Dark Cat", "", "")
-    assert classify('a poster with the title "NUDE"').safety == ("sexual",), "but they are looked at twice"
+    assert classify('a poster with the title "NUDE"').safety == ("sexual",), (
+        "but they are looked at twice"
+    )
 
 
 def test_safety_is_a_hint_and_never_a_refusal() -> None:
     read = classify("a bloody battle with a gun, and a child watching")
     assert read.safety == ("violence", "minors")
-    assert {found.words for found in read.found if found.kind == "safety"} == {"bloody", "gun", "child"}
+    assert {found.words for found in read.found if found.kind == "safety"} == {
+        "bloody",
+        "gun",
+        "child",
+    }
 
 
 def test_of_several_categories_the_one_named_most_often_counts_and_all_can_be_seen() -> None:
@@ -85,7 +132,7 @@ def test_of_several_categories_the_one_named_most_often_counts_and_all_can_be_se
     assert (read.subject, read.all("subject")) == ("landscape", ("vehicle", "landscape"))
 
 
-def test_a_caller_can_add_words_by_a_mapping_or_a_file(tmp_path: Path) -> None:
+def test_a_user_id_can_add_words_by_a_mapping_or_a_file(tmp_path: Path) -> None:
     own = {"style": {"house style": ["our look"]}, "subject": {"animal": ["quokka"]}}
     read = classify("quokkas in our look", own)
     assert (read.subject, read.style) == ("animal", "house style")
@@ -133,7 +180,7 @@ def test_control_characters_become_spaces_and_it_says_so() -> None:
     assert classify("a cat\nin ink 👩‍🚀").warnings == ()
 
 
-def test_at_most_sixteen_pictures_are_wanted_at_a_time() -> None:
+def test_at_most_sixteen_images_are_wanted_at_a_time() -> None:
     read = classify("100 variants of a cat")
     assert (read.count, read.warnings[0].code) == (16, "COUNT_CLAMPED")
 
@@ -151,7 +198,10 @@ def test_any_text_is_read_or_refused_with_a_typed_error_and_survives_json(text: 
     assert all(read.brief[found.start : found.end] == found.words for found in read.found)
 
 
-@pytest.mark.parametrize("piece", ['"', "“", '"a" cat ', "cat ", "with the title ", "a single ", "'a ", "16:9 ", "9" * 50])
+@pytest.mark.parametrize(
+    "piece",
+    ['"', "“", '"a" cat ', "cat ", "with the title ", "a single ", "'a ", "16:9 ", "9" * 50],
+)
 def test_a_hostile_brief_costs_time_in_proportion_to_its_length(piece: str) -> None:
     """Counted in function calls, which do not depend on the machine."""
     import cProfile

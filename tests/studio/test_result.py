@@ -11,43 +11,59 @@ import pytest
 
 import majordomo as md
 from majordomo.imaging import Derivative
-from majordomo.studio import Outcome, Picture, Studio
-from majordomo.testing import ScriptedPainter, plain_picture
+from majordomo.studio import Studio, StudioImage, StudioResult
+from majordomo.testing import ScriptedImageModel, plain_image
 
-PICTURE = plain_picture(16, 16)
+IMAGE = plain_image(16, 16)
 
 
-def outcome(*names: str) -> Outcome:
-    return Outcome(tuple(Picture(name, PICTURE, finished=True) for name in names))
+def outcome(*names: str) -> StudioResult:
+    return StudioResult(tuple(StudioImage(name, IMAGE, finished=True) for name in names))
 
 
 def test_names_are_safe_and_not_taken_twice() -> None:
     names = ["../../etc/passwd", "a b", "A B", "con", "", "名前", "manifest", "x" * 300]
     files = list(outcome(*names).files)
-    assert files == ["passwd.png", "a_b.png", "A_B-2.png", "picture_con.png", "picture.png", "名前.png", "manifest.png", "x" * 80 + ".png"]
+    assert files == [
+        "passwd.png",
+        "a_b.png",
+        "A_B-2.png",
+        "image_con.png",
+        "image.png",
+        "名前.png",
+        "manifest.png",
+        "x" * 80 + ".png",
+    ]
 
 
-def test_a_derivative_that_is_called_like_a_picture_gets_a_number() -> None:
-    made = Studio(derivatives=[Derivative("2")]).run_sync([Picture("main", PICTURE), Picture("main-2", PICTURE)])
+def test_a_derivative_that_is_called_like_an_image_gets_a_number() -> None:
+    made = Studio(derivatives=[Derivative("2")]).run_sync(
+        [StudioImage("main", IMAGE), StudioImage("main-2", IMAGE)]
+    )
     assert list(made.files) == ["main.png", "main-2.png", "main-2-2.png", "main-2-2-2.png"]
 
 
 def test_the_manifest_has_no_bytes_and_says_what_each_file_is() -> None:
-    made = Studio(ScriptedPainter([PICTURE]), derivatives=[Derivative("thumb", size=8, format="webp")]).run_sync("a cat", steps=3, seed=7)
+    made = Studio(
+        ScriptedImageModel([IMAGE]), derivatives=[Derivative("thumb", size=8, format="webp")]
+    ).run_sync("a cat", steps=3, seed=7)
     told = json.loads(made.to_json())
-    [picture] = told["pictures"]
-    assert {name: picture[name] for name in ("file", "mime", "width", "sha256", "prompt", "seed", "settings")} == {
+    [image] = told["images"]
+    assert {
+        name: image[name]
+        for name in ("file", "mime", "width", "sha256", "prompt", "seed", "settings")
+    } == {
         "file": "main.png",
         "mime": "image/png",
         "width": 16,
-        "sha256": PICTURE.sha256,
+        "sha256": IMAGE.sha256,
         "prompt": "A cat.",
         "seed": 7,
         "settings": {"steps": 3},
     }
-    assert picture["derivatives"][0]["file"] == "main-thumb.webp"
+    assert image["derivatives"][0]["file"] == "main-thumb.webp"
     assert told["plan"]["answered_by"] == "rules"
-    assert PICTURE.to_base64()[:40] not in made.to_json()
+    assert IMAGE.to_base64()[:40] not in made.to_json()
 
 
 def test_nothing_is_overwritten_and_nothing_is_written_then(tmp_path: Path) -> None:
@@ -58,9 +74,16 @@ def test_nothing_is_overwritten_and_nothing_is_written_then(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(errno.ENOSPC, "STORAGE_FULL"), (errno.EDQUOT, "STORAGE_FULL"), (errno.EROFS, "STORAGE_READ_ONLY")]
+    ("number", "code"),
+    [
+        (errno.ENOSPC, "STORAGE_FULL"),
+        (errno.EDQUOT, "STORAGE_FULL"),
+        (errno.EROFS, "STORAGE_READ_ONLY"),
+    ],
 )
-def test_a_disk_that_fails_halfway_keeps_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, code: str) -> None:
+def test_a_disk_that_fails_halfway_keeps_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, code: str
+) -> None:
     written = itertools.count()
 
     def fsync(_: int) -> None:
@@ -75,7 +98,9 @@ def test_a_disk_that_fails_halfway_keeps_nothing(tmp_path: Path, monkeypatch: py
     assert list(tmp_path.iterdir()) == []
 
 
-def test_it_is_written_where_a_file_system_knows_no_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_written_where_a_file_system_knows_no_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def link(*_: object) -> None:
         raise OSError(errno.EPERM, "no links here")
 
@@ -90,16 +115,20 @@ def test_a_folder_that_is_a_file_is_a_typed_error(tmp_path: Path) -> None:
         outcome("a").save(tmp_path / "out")
 
 
-@pytest.mark.parametrize("change", [{"file": "../a.png"}, {"file": ""}, {"sha256": "0" * 64}, {"name": None}, {"derivatives": 7}], ids=repr)
+@pytest.mark.parametrize(
+    "change",
+    [{"file": "../a.png"}, {"file": ""}, {"sha256": "0" * 64}, {"name": None}, {"derivatives": 7}],
+    ids=repr,
+)
 def test_a_manifest_that_lies_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
     outcome("a").save(tmp_path / "out")
-    (tmp_path / "a.png").write_bytes(PICTURE.data)
+    (tmp_path / "a.png").write_bytes(IMAGE.data)
     path = tmp_path / "out" / "manifest.json"
     told = json.loads(path.read_text())
-    told["pictures"][0] |= change
+    told["images"][0] |= change
     path.write_text(json.dumps(told))
     with pytest.raises(md.InvalidRequestError):
-        Outcome.load(tmp_path / "out")
+        StudioResult.load(tmp_path / "out")
     path.write_text("{")
     with pytest.raises(md.InvalidRequestError):
-        Outcome.load(tmp_path / "out")
+        StudioResult.load(tmp_path / "out")

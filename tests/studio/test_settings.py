@@ -10,7 +10,7 @@ from majordomo.imagegen.request import check_request
 from majordomo.settings import Limits
 from majordomo.studio import TARGETS, NamedPrompt, Plan, classify
 from majordomo.studio.image_requests import requests_for
-from majordomo.studio.settings import settled
+from majordomo.studio.settings import resolve_settings
 from tests.support.hypothesis_effort import tries
 
 VALUES = (
@@ -22,17 +22,27 @@ VALUES = (
     | st.from_regex(r"\A\d{1,6}[x:]\d{1,6}\Z")
     | st.lists(st.integers(), max_size=2)
 )
-MODELS = st.dictionaries(st.sampled_from(["n", "size", "aspect", "steps", "cfg_scale", "sampler", "what"]), VALUES)
-BRIEFS = ["a cat", "a cat, portrait, 5 variants", "a cat, 16:9", "a cat, 1000x300", "a cat, landscape format, 16000x200"]
+MODELS = st.dictionaries(
+    st.sampled_from(["n", "size", "aspect", "steps", "cfg_scale", "sampler", "what"]), VALUES
+)
+BRIEFS = [
+    "a cat",
+    "a cat, portrait, 5 variants",
+    "a cat, 16:9",
+    "a cat, 1000x300",
+    "a cat, landscape format, 16000x200",
+]
 
 
 @given(MODELS, st.sampled_from(BRIEFS), st.sampled_from(sorted(TARGETS)))
 @example({"size": "1X\u0661"}, BRIEFS[0], "hosted")
 @example({"n": 10**400, "steps": 10**400, "cfg_scale": -(10**400)}, BRIEFS[0], "sdxl")
 @settings(max_examples=tries(300), deadline=None)
-def test_whatever_a_model_says_the_settings_can_be_drawn(model: dict[str, Any], brief: str, family: str) -> None:
+def test_whatever_a_model_says_the_settings_can_be_drawn(
+    model: dict[str, Any], brief: str, family: str
+) -> None:
     target, read = TARGETS[family], classify(brief)
-    config, warnings = settled(target, read, model, {})
+    config, warnings = resolve_settings(target, read, model, {})
     plan = Plan(read, config, (NamedPrompt("main", "a cat"),))
     requests = requests_for(plan, {}, hidden=False)
     assert len(requests) == config.n == (read.count or config.n)
@@ -60,6 +70,8 @@ def test_whatever_a_model_says_the_settings_can_be_drawn(model: dict[str, Any], 
         ("a cat", {"aspect": "99:1"}, ("", "")),
     ],
 )
-def test_one_shape_comes_of_all_that_have_a_say(brief: str, model: dict[str, Any], shape: tuple[str, str]) -> None:
-    config, _ = settled(TARGETS["sdxl"], classify(brief), model, {})
+def test_one_shape_comes_of_all_that_have_a_say(
+    brief: str, model: dict[str, Any], shape: tuple[str, str]
+) -> None:
+    config, _ = resolve_settings(TARGETS["sdxl"], classify(brief), model, {})
     assert (config.size, config.aspect) == shape

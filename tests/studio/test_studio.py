@@ -14,37 +14,37 @@ from majordomo.studio import (
     Classification,
     Classified,
     DerivativeReady,
-    Done,
     GenerationConfig,
+    ImageFailed,
+    ImageFinished,
+    ImageProgress,
     NamedPrompt,
-    Outcome,
-    Picture,
-    PictureFailed,
-    PictureReady,
     Plan,
     PlanReady,
-    Progress,
     PromptAssistant,
-    Stages,
+    StageOverrides,
     Studio,
+    StudioDone,
     StudioEvent,
+    StudioImage,
+    StudioResult,
     classify,
 )
-from majordomo.testing import Pause, ScriptedChat, ScriptedPainter, plain_picture
+from majordomo.testing import Pause, ScriptedChatModel, ScriptedImageModel, plain_image
 
 BRIEF = "a poster for a jazz night, portrait, with the title BLUE ROOM"
-PICTURE = plain_picture(64, 96)
+IMAGE = plain_image(64, 96)
 THUMB = Derivative("thumb", size=32, format="webp")
 
 
 def plan_of(*names: str, **config: Any) -> Plan:
-    prompts = tuple(NamedPrompt(name, f"a picture of {name}") for name in names)
+    prompts = tuple(NamedPrompt(name, f"an image of {name}") for name in names)
     return Plan(classify(BRIEF), GenerationConfig(n=len(names), **config), prompts)
 
 
-def by_prompt(answers: dict[str, Any]) -> ScriptedPainter:
+def by_prompt(answers: dict[str, Any]) -> ScriptedImageModel:
     """Answers by the name at the end of the prompt, whatever the order of asking."""
-    return ScriptedPainter(lambda request: answers.get(request.prompt.split()[-1], PICTURE))
+    return ScriptedImageModel(lambda request: answers.get(request.prompt.split()[-1], IMAGE))
 
 
 async def listened(studio: Studio, start: Any, **wishes: Any) -> list[StudioEvent]:
@@ -55,37 +55,47 @@ async def listened(studio: Studio, start: Any, **wishes: Any) -> list[StudioEven
 async def test_a_brief_becomes_finished_files_offline(tmp_path: Path) -> None:
     offline = md.Offline()
     studio = Studio(
-        offline.image_model("sketch"), offline.model("clerk"), recipe="sanitise,convert=webp", derivatives=[THUMB], overlay=True, previews=1
+        offline.image_model("renderer"),
+        offline.model("rules"),
+        recipe="sanitize,convert=webp",
+        derivatives=[THUMB],
+        overlay=True,
+        previews=1,
     )
     events = await listened(studio, BRIEF, n=2, size="64x96", steps=2, seed=7)
     kinds = [type(event) for event in events]
     assert kinds[:2] == [Classified, PlanReady]
-    assert kinds[-1] is Done
-    assert kinds.count(PictureReady) == kinds.count(DerivativeReady) == 2
-    assert {(event.name, type(event.event)) for event in events if isinstance(event, Progress)} == {
-        (name, kind) for name in ("main", "main-2") for kind in (imagegen.Step, imagegen.Preview)
-    }
-    outcome = events[-1].outcome  # type: ignore[union-attr]
-    assert [(picture.name, picture.image.mime, picture.seed) for picture in outcome.pictures] == [
+    assert kinds[-1] is StudioDone
+    assert kinds.count(ImageFinished) == kinds.count(DerivativeReady) == 2
+    assert {
+        (event.name, type(event.event)) for event in events if isinstance(event, ImageProgress)
+    } == {(name, kind) for name in ("main", "main-2") for kind in (imagegen.Step, imagegen.Preview)}
+    outcome = events[-1].result  # type: ignore[union-attr]
+    assert [(image.name, image.image.mime, image.seed) for image in outcome.items] == [
         ("main", "image/webp", 7),
         ("main-2", "image/webp", 8),
     ]
-    assert list(outcome.files) == ["main.webp", "main-thumb.webp", "main-2.webp", "main-2-thumb.webp"]
-    assert all(picture.image.parameters == {} for picture in outcome.pictures), "sanitised"
+    assert list(outcome.files) == [
+        "main.webp",
+        "main-thumb.webp",
+        "main-2.webp",
+        "main-2-thumb.webp",
+    ]
+    assert all(picture.image.parameters == {} for picture in outcome.items), "sanitized"
     assert outcome.errors == ()
     written = outcome.save(tmp_path / "out")
     assert sorted(path.name for path in written) == sorted([*outcome.files, "manifest.json"])
-    assert Outcome.load(tmp_path / "out").to_dict() == outcome.to_dict()
+    assert StudioResult.load(tmp_path / "out").to_dict() == outcome.to_dict()
 
 
 def test_both_blocking_forms_do_the_same() -> None:
     offline = md.Offline()
-    studio = Studio(offline.image_model("sketch"), derivatives=[THUMB])
+    studio = Studio(offline.image_model("renderer"), derivatives=[THUMB])
     outcome = studio.run_sync("a cat", size="64x64", steps=1)
     with studio.stream_sync("a cat", size="64x64", steps=1) as stream:
         events = list(stream)
     assert stream.result is not None
-    assert isinstance(events[-1], Done)
+    assert isinstance(events[-1], StudioDone)
     assert stream.result.images == outcome.images
 
 
@@ -101,17 +111,30 @@ async def test_words_and_mark_are_written_before_the_steps_that_care_for_the_fil
     finisher = studio._equipment.finisher
     for text in ("BLUE ROOM", ""):
         steps.append([type(step).__name__ for step in finisher.steps(text)])
-    assert steps == [["Resize", "Text", "Watermark", "Convert", "Fit"], ["Resize", "Watermark", "Convert", "Fit"]]
+    assert steps == [
+        ["Resize", "Text", "Watermark", "Convert", "Fit"],
+        ["Resize", "Watermark", "Convert", "Fit"],
+    ]
     assert finisher.steps("BLUE ROOM").steps[1] == Text("BLUE ROOM", anchor="top")
     plain = (await Studio(by_prompt({})).run(plan_of("a"))).images[0]
-    assert plain == PICTURE, "nothing to do, nothing done"
-    assert (await Studio(by_prompt({}), overlay=True).run(plan_of("a"))).images[0] != PICTURE
-    assert (await Studio(by_prompt({}), watermark=Watermark("me")).run(plan_of("a"))).images[0] != PICTURE
+    assert plain == IMAGE, "nothing to do, nothing done"
+    assert (await Studio(by_prompt({}), overlay=True).run(plan_of("a"))).images[0] != IMAGE
+    assert (await Studio(by_prompt({}), watermark=Watermark("me")).run(plan_of("a"))).images[
+        0
+    ] != IMAGE
 
 
 FAILURES: dict[str, tuple[Exception, str, str]] = {
-    "out of memory": (md.BackendError("CUDA out of memory", code="GPU_OOM"), "GPU_OOM", "fewer pixels"),
-    "refused": (md.ContentRefusedError("not this"), "CONTENT_REFUSED", "word the brief differently"),
+    "out of memory": (
+        md.BackendError("CUDA out of memory", code="GPU_OOM"),
+        "GPU_OOM",
+        "fewer pixels",
+    ),
+    "refused": (
+        md.ContentRefusedError("not this"),
+        "CONTENT_REFUSED",
+        "word the brief differently",
+    ),
     "slow": (md.DeadlineExceededError("slow", phase="total"), "DEADLINE_EXCEEDED", "more time"),
     "gone": (md.ConnectionFailedError("gone"), "CONNECTION_FAILED", "runs"),
     "a bug": (ZeroDivisionError("oops"), "STAGE_FAILED", "try again"),
@@ -119,86 +142,108 @@ FAILURES: dict[str, tuple[Exception, str, str]] = {
 
 
 @pytest.mark.parametrize(("error", "code", "helps"), FAILURES.values(), ids=FAILURES.keys())
-async def test_three_of_four_pictures_survive_the_fourths_failure(error: Exception, code: str, helps: str) -> None:
-    studio = Studio(by_prompt({"c": error}), derivatives=[THUMB], concurrency=4)
+async def test_three_of_four_images_survive_the_fourths_failure(
+    error: Exception, code: str, helps: str
+) -> None:
+    studio = Studio(by_prompt({"c": error}), derivatives=[THUMB], max_concurrency=4)
     outcome = await studio.run(plan_of("a", "b", "c", "d"))
-    assert [picture.name for picture in outcome.pictures] == ["a", "b", "d"]
-    assert all(len(picture.derivatives) == 1 for picture in outcome.pictures)
+    assert [image.name for image in outcome.items] == ["a", "b", "d"]
+    assert all(len(picture.derivatives) == 1 for picture in outcome.items)
     [failure] = outcome.errors
     assert failure.code == code
     assert failure.details["stage"] == "paint"
-    assert failure.details["asked"] == "a picture of c"
-    assert failure.details["picture"] == "c"
+    assert failure.details["asked"] == "an image of c"
+    assert failure.details["image"] == "c"
     assert helps in failure.details["help"]
     told = json.loads(outcome.to_json())["errors"][0]
     assert (told["code"], told["details"]["stage"]) == (code, "paint")
 
 
-async def test_no_picture_at_all_is_the_first_ones_error_with_all_of_them() -> None:
-    studio = Studio(by_prompt({"a": md.BackendError("oom", code="GPU_OOM"), "b": md.ContentRefusedError("no")}))
+async def test_no_image_at_all_is_the_first_ones_error_with_all_of_them() -> None:
+    studio = Studio(
+        by_prompt({"a": md.BackendError("oom", code="GPU_OOM"), "b": md.ContentRefusedError("no")})
+    )
     with pytest.raises(md.BackendError) as caught:
         await studio.run(plan_of("a", "b"))
     assert caught.value.code == "GPU_OOM"
-    assert [failure["code"] for failure in caught.value.details["failures"]] == ["GPU_OOM", "CONTENT_REFUSED"]
+    assert [failure["code"] for failure in caught.value.details["failures"]] == [
+        "GPU_OOM",
+        "CONTENT_REFUSED",
+    ]
     json.dumps(caught.value.to_dict())
     events: list[StudioEvent] = []
     with pytest.raises(md.BackendError):
         async with studio.stream(plan_of("a", "b")) as stream:
             async for event in stream:
                 events.append(event)
-    assert [type(event) for event in events] == [PlanReady, PictureFailed, PictureFailed]
+    assert [type(event) for event in events] == [PlanReady, ImageFailed, ImageFailed]
 
 
-async def test_a_picture_whose_recipe_fails_can_be_gone_on_with() -> None:
-    broken = md.ImagePart(PICTURE.data[:60])
+async def test_an_image_whose_recipe_fails_can_be_gone_on_with() -> None:
+    broken = md.ImagePart(IMAGE.data[:60])
     studio = Studio(by_prompt({"b": broken}), recipe="resize=32", derivatives=[THUMB])
     events = await listened(studio, plan_of("a", "b"))
-    [failed] = [event for event in events if isinstance(event, PictureFailed)]
-    assert (failed.name, failed.error.code, failed.error.details["stage"]) == ("b", "BAD_IMAGE", "finish")
+    [failed] = [event for event in events if isinstance(event, ImageFailed)]
+    assert (failed.name, failed.error.code, failed.error.details["stage"]) == (
+        "b",
+        "BAD_IMAGE",
+        "finish",
+    )
     assert failed.painted is not None
-    outcome = await Studio(recipe="sanitise", derivatives=[]).run(Picture("b", PICTURE, failed.painted.prompt))
-    assert [(picture.name, picture.finished) for picture in outcome.pictures] == [("b", True)]
+    outcome = await Studio(recipe="sanitize", derivatives=[]).run(
+        StudioImage("b", IMAGE, failed.painted.prompt)
+    )
+    assert [(image.name, image.finished) for image in outcome.items] == [("b", True)]
 
 
-async def test_a_picture_is_delivered_without_what_cannot_be_derived_from_it() -> None:
-    broken = md.ImagePart(PICTURE.data[:60])
+async def test_an_image_is_delivered_without_what_cannot_be_derived_from_it() -> None:
+    broken = md.ImagePart(IMAGE.data[:60])
     outcome = await Studio(by_prompt({"b": broken}), derivatives=[THUMB]).run(plan_of("a", "b"))
-    assert [(picture.name, len(picture.derivatives)) for picture in outcome.pictures] == [("a", 1), ("b", 0)]
-    assert [(error.code, error.details["stage"], error.details["derivative"]) for error in outcome.errors] == [
-        ("BAD_IMAGE", "derive", "thumb")
-    ]
+    assert [(image.name, len(image.derivatives)) for image in outcome.items] == [("a", 1), ("b", 0)]
+    assert [
+        (error.code, error.details["stage"], error.details["derivative"])
+        for error in outcome.errors
+    ] == [("BAD_IMAGE", "derive", "thumb")]
 
 
-async def test_a_chat_model_that_fails_costs_no_picture_and_it_says_so() -> None:
-    outcome = await Studio(by_prompt({}), ScriptedChat([md.DeadlineExceededError("slow", phase="total")])).run(BRIEF)
-    assert len(outcome.pictures) == 1
+async def test_a_chat_model_that_fails_costs_no_image_and_it_says_so() -> None:
+    outcome = await Studio(
+        by_prompt({}), ScriptedChatModel([md.DeadlineExceededError("slow", phase="total")])
+    ).run(BRIEF)
+    assert len(outcome.items) == 1
     assert outcome.plan is not None
     assert outcome.plan.failure is not None
     assert (outcome.plan.failure.code, outcome.warnings[0].code) == ("LLM_TIMEOUT", "LLM_TIMEOUT")
 
 
 async def test_it_goes_on_from_any_stage() -> None:
-    chat, painter = ScriptedChat([json.dumps({"prompts": [{"name": "a", "prompt": "x"}]})] * 2), by_prompt({})
-    studio = Studio(painter, chat, derivatives=[THUMB])
+    chat, image_model = (
+        ScriptedChatModel([json.dumps({"prompts": [{"name": "a", "prompt": "x"}]})] * 2),
+        by_prompt({}),
+    )
+    studio = Studio(image_model, chat, derivatives=[THUMB])
     whole = await listened(studio, BRIEF)
     classification, plan = whole[0].classification, whole[1].plan  # type: ignore[union-attr]
-    assert [type(event) for event in await listened(studio, classification)][:2] == [PlanReady, PictureReady]
+    assert [type(event) for event in await listened(studio, classification)][:2] == [
+        PlanReady,
+        ImageFinished,
+    ]
     assert len(chat.requests) == 2
-    assert [type(event) for event in await listened(studio, plan)][:2] == [PlanReady, PictureReady]
-    assert (len(chat.requests), len(painter.requests)) == (2, 3)
-    outcome: Outcome = whole[-1].outcome  # type: ignore[union-attr]
-    for start in (outcome, outcome.pictures, outcome.pictures[0], PICTURE, [PICTURE]):
+    assert [type(event) for event in await listened(studio, plan)][:2] == [PlanReady, ImageFinished]
+    assert (len(chat.requests), len(image_model.requests)) == (2, 3)
+    outcome: StudioResult = whole[-1].result  # type: ignore[union-attr]
+    for start in (outcome, outcome.items, outcome.items[0], IMAGE, [IMAGE]):
         events = await listened(studio, start)
-        assert [type(event) for event in events] == [PictureReady, DerivativeReady, Done]
-    assert len(painter.requests) == 3, "nothing was painted again"
+        assert [type(event) for event in events] == [ImageFinished, DerivativeReady, StudioDone]
+    assert len(image_model.requests) == 3, "nothing was painted again"
 
 
-async def test_a_finished_picture_is_not_finished_again() -> None:
+async def test_a_finished_image_is_not_finished_again() -> None:
     studio = Studio(by_prompt({}), watermark="me")
     first = await studio.run(plan_of("a"))
     again = await studio.run(first)
     assert again.images == first.images
-    assert first.images[0] != PICTURE
+    assert first.images[0] != IMAGE
 
 
 async def test_each_stage_can_be_a_function() -> None:
@@ -214,28 +259,32 @@ async def test_each_stage_can_be_a_function() -> None:
 
     async def painting(request: imagegen.Request) -> imagegen.Result:
         asked.append("paint")
-        return imagegen.Result((PICTURE,))
+        return imagegen.Result((IMAGE,))
 
-    def finishing(picture: Picture) -> md.ImagePart:
+    def finishing(image: StudioImage) -> md.ImagePart:
         asked.append("finish")
-        return plain_picture(8, 8)
+        return plain_image(8, 8)
 
-    def deriving(picture: Picture) -> list[Any]:
+    def deriving(image: StudioImage) -> list[Any]:
         asked.append("derive")
         return []
 
-    outcome = await Studio(stages=Stages(classifying, planning, painting, finishing, deriving)).run("anything")
+    outcome = await Studio(
+        stage_overrides=StageOverrides(classifying, planning, painting, finishing, deriving)
+    ).run("anything")
     assert asked == ["classify", "plan", "paint", "finish", "derive"]
-    assert outcome.images == (plain_picture(8, 8),)
+    assert outcome.images == (plain_image(8, 8),)
 
 
 @pytest.mark.parametrize("stage", ["classify", "plan", "paint", "finish", "derive"])
-async def test_a_stage_of_somebodys_that_fails_or_gives_nonsense_is_a_typed_error_that_names_it(stage: str) -> None:
+async def test_a_stage_of_somebodys_that_fails_or_gives_nonsense_is_a_typed_error_that_names_it(
+    stage: str,
+) -> None:
     def failing(_: object) -> Any:
         raise ValueError("mine")
 
     for function in (failing, lambda _: None):
-        studio = Studio(by_prompt({}), stages=Stages(**{stage: function}))  # type: ignore[arg-type]
+        studio = Studio(by_prompt({}), stage_overrides=StageOverrides(**{stage: function}))  # type: ignore[arg-type]
         if stage == "derive":
             error = (await studio.run(BRIEF)).errors[0]
         else:
@@ -256,23 +305,29 @@ async def test_as_many_are_painted_at_once_as_allowed_and_those_behind_are_queue
         await anyio.lowlevel.checkpoint()
         await anyio.lowlevel.checkpoint()
         running -= 1
-        return PICTURE
+        return IMAGE
 
-    events = await listened(Studio(ScriptedPainter(paint), concurrency=2), plan_of(*"abcdef"))
+    events = await listened(
+        Studio(ScriptedImageModel(paint), max_concurrency=2), plan_of(*"abcdef")
+    )
     assert most == 2
-    assert [event.name for event in events if event == Progress(getattr(event, "name", ""), imagegen.Queued())]
-    assert len(events[-1].outcome.pictures) == 6  # type: ignore[union-attr]
+    assert [
+        event.name
+        for event in events
+        if event == ImageProgress(getattr(event, "name", ""), imagegen.Queued())
+    ]
+    assert len(events[-1].result.items) == 6  # type: ignore[union-attr]
 
 
-async def test_pictures_keep_the_order_of_the_plan_whichever_is_ready_first() -> None:
+async def test_images_keep_the_order_of_the_plan_whichever_is_ready_first() -> None:
     pause = Pause()
-    studio = Studio(by_prompt({"a": [pause, PICTURE]}))
+    studio = Studio(by_prompt({"a": [pause, IMAGE]}))
     async with studio.stream(plan_of("a", "b")) as stream:
         async for event in stream:
-            if isinstance(event, PictureReady) and event.picture.name == "b":
+            if isinstance(event, ImageFinished) and event.item.name == "b":
                 pause.release()
     assert stream.result is not None
-    assert [picture.name for picture in stream.result.pictures] == ["a", "b"]
+    assert [image.name for image in stream.result.items] == ["a", "b"]
 
 
 async def test_leaving_the_stream_stops_everything() -> None:
@@ -285,13 +340,13 @@ async def test_leaving_the_stream_stops_everything() -> None:
         except anyio.get_cancelled_exc_class():
             cancelled.append(request.prompt)
             raise
-        return PICTURE
+        return IMAGE
 
-    studio = Studio(ScriptedPainter(paint), concurrency=2)
+    studio = Studio(ScriptedImageModel(paint), max_concurrency=2)
     with pytest.raises(KeyError, match="mine"):
         async with studio.stream(plan_of("a", "b", "c")) as stream:
             async for event in stream:
-                if isinstance(event, Progress):
+                if isinstance(event, ImageProgress):
                     await pause.reached()
                     raise KeyError("mine")
     assert 1 <= len(begun) <= 2
@@ -300,42 +355,60 @@ async def test_leaving_the_stream_stops_everything() -> None:
 
 async def test_cancelling_a_run_stops_everything() -> None:
     pause = Pause()
-    painter = ScriptedPainter(lambda _: [pause, PICTURE])
+    image_model = ScriptedImageModel(lambda _: [pause, IMAGE])
     async with anyio.create_task_group() as group:
-        group.start_soon(Studio(painter).run, plan_of("a", "b", "c"))
+        group.start_soon(Studio(image_model).run, plan_of("a", "b", "c"))
         await pause.reached()
         group.cancel_scope.cancel()
     pause.release()
-    assert len(painter.requests) == 2
+    assert len(image_model.requests) == 2
 
 
 async def test_what_is_wished_goes_over_the_plan() -> None:
-    painter = by_prompt({})
-    await Studio(painter).run(
-        plan_of("a", aspect="1:1", steps=9), size="64x64", steps=3, cfg_scale=2.5, negative_prompt="text", seed=0, caller="ann", n=2
+    image_model = by_prompt({})
+    await Studio(image_model).run(
+        plan_of("a", aspect="1:1", steps=9),
+        size="64x64",
+        steps=3,
+        cfg_scale=2.5,
+        negative_prompt="text",
+        seed=0,
+        user_id="ann",
+        n=2,
     )
-    first, second = sorted(painter.requests, key=lambda request: request.seed or 0)
+    first, second = sorted(image_model.requests, key=lambda request: request.seed or 0)
     assert first == imagegen.Request(
-        "a picture of a", n=1, size="64x64", steps=3, cfg_scale=2.5, negative_prompt="text", seed=0, caller="ann"
+        "an image of a",
+        n=1,
+        size="64x64",
+        steps=3,
+        cfg_scale=2.5,
+        negative_prompt="text",
+        seed=0,
+        user_id="ann",
     )
     assert second == first.override(seed=1)
 
 
-async def test_pictures_of_one_prompt_are_drawn_from_different_seeds() -> None:
-    painter = by_prompt({})
-    await Studio(painter).run("a cat", n=3)
-    assert len({request.seed for request in painter.requests}) == 3
+async def test_images_of_one_prompt_are_drawn_from_different_seeds() -> None:
+    image_model = by_prompt({})
+    await Studio(image_model).run("a cat", n=3)
+    assert len({request.seed for request in image_model.requests}) == 3
     single = by_prompt({})
     await Studio(single).run("a cat")
     assert single.requests[0].seed is None, "left to the backend"
 
 
 async def test_a_studio_draws_no_more_than_its_most() -> None:
-    outcome = await Studio(by_prompt({}), most=2).run("five variants of a cat")
-    assert (len(outcome.pictures), outcome.warnings[-1].code) == (2, "COUNT_CLAMPED")
+    outcome = await Studio(by_prompt({}), max_images=2).run("five variants of a cat")
+    assert (len(outcome.items), outcome.warnings[-1].code) == (2, "COUNT_CLAMPED")
 
 
-@pytest.mark.parametrize("start", [None, 7, [], [1], "", "x" * 1_000_000, b"bytes", [PICTURE] * 17], ids=lambda start: repr(start)[:20])
+@pytest.mark.parametrize(
+    "start",
+    [None, 7, [], [1], "", "x" * 1_000_000, b"bytes", [IMAGE] * 17],
+    ids=lambda start: repr(start)[:20],
+)
 async def test_what_no_run_can_begin_with_is_a_typed_error(start: Any) -> None:
     with pytest.raises(md.InvalidRequestError) as caught:
         await Studio(by_prompt({})).run(start)
@@ -345,22 +418,32 @@ async def test_what_no_run_can_begin_with_is_a_typed_error(start: Any) -> None:
 
 @pytest.mark.parametrize(
     "wishes",
-    [{"n": 17}, {"steps": 0}, {"size": "big"}, {"seed": -1}, {"strength": 2.0}, {"caller": "a\nb"}, {"mask": PICTURE}],
+    [
+        {"n": 17},
+        {"steps": 0},
+        {"size": "big"},
+        {"seed": -1},
+        {"strength": 2.0},
+        {"user_id": "a\nb"},
+        {"mask": IMAGE},
+    ],
     ids=lambda wishes: next(iter(wishes)),
 )
-async def test_a_wish_that_cannot_be_is_refused_before_anything_is_asked(wishes: dict[str, Any]) -> None:
-    painter = by_prompt({})
+async def test_a_wish_that_cannot_be_is_refused_before_anything_is_asked(
+    wishes: dict[str, Any],
+) -> None:
+    image_model = by_prompt({})
     with pytest.raises(md.InvalidRequestError) as caught:
-        await Studio(painter).run(BRIEF, **wishes)
+        await Studio(image_model).run(BRIEF, **wishes)
     assert caught.value.field in wishes
-    assert painter.requests == []
+    assert image_model.requests == []
 
 
 @pytest.mark.parametrize(
     "settings",
     [
-        {"concurrency": 0},
-        {"most": True},
+        {"max_concurrency": 0},
+        {"max_images": True},
         {"previews": -1},
         {"recipe": 7},
         {"recipe": "bake=1"},
@@ -379,6 +462,6 @@ def test_settings_that_make_no_sense_are_typed_errors(settings: dict[str, Any]) 
         Studio(by_prompt({}), **settings)
 
 
-async def test_without_a_painter_it_says_what_is_missing() -> None:
+async def test_without_an_image_model_it_says_what_is_missing() -> None:
     with pytest.raises(md.ConfigurationError, match="painter"):
         await Studio().run(BRIEF)

@@ -42,7 +42,14 @@ BACKENDS = [
         "/v1/messages",
         ("x-api-key", KEY),
     ),
-    Backend("ollama", _by("ollama"), lambda url, **c: md.Ollama(url, KEY, **c), "/api/chat", "/api/chat", kind="application/x-ndjson"),
+    Backend(
+        "ollama",
+        _by("ollama"),
+        lambda url, **c: md.Ollama(url, KEY, **c),
+        "/api/chat",
+        "/api/chat",
+        kind="application/x-ndjson",
+    ),
     Backend(
         "gemini",
         _by("gemini"),
@@ -53,7 +60,13 @@ BACKENDS = [
         model="gemini-3-pro",
     ),
     Backend("openai", _by("responses"), _openai, "/v1/responses", "/v1/responses"),
-    Backend("openai chat", _by("chat"), lambda url, **c: md.OpenAI(KEY, url + "/v1", **c), "/v1/chat/completions", "/v1/chat/completions"),
+    Backend(
+        "openai chat",
+        _by("chat"),
+        lambda url, **c: md.OpenAI(KEY, url + "/v1", **c),
+        "/v1/chat/completions",
+        "/v1/chat/completions",
+    ),
     Backend(
         "openaicompatible",
         _by("chat"),
@@ -61,7 +74,13 @@ BACKENDS = [
         "/v1/chat/completions",
         "/v1/chat/completions",
     ),
-    Backend("llamaswap", _by("chat"), lambda url, **c: md.LlamaSwap(url, KEY, **c), "/v1/chat/completions", "/v1/chat/completions"),
+    Backend(
+        "llamaswap",
+        _by("chat"),
+        lambda url, **c: md.LlamaSwap(url, KEY, **c),
+        "/v1/chat/completions",
+        "/v1/chat/completions",
+    ),
 ]
 
 
@@ -72,7 +91,9 @@ def answering(backend: Backend, *, size: int = 7, cut: int | None = None) -> Han
         while (seen := peer.request()) is not None:
             if seen.method == "GET":
                 peer.reply({"running": []})
-            elif seen.path == backend.streamed and (seen.json.get("stream") is True or backend.path != backend.streamed):
+            elif seen.path == backend.streamed and (
+                seen.json.get("stream") is True or backend.path != backend.streamed
+            ):
                 peer.begin(headers={"content-type": backend.kind})
                 data = backend.dialect.stream[:cut]
                 for at in range(0, len(data), size):

@@ -9,21 +9,26 @@ from typing import Any
 
 import majordomo as md
 from majordomo import llm
-from majordomo.dialects.anthropic.messages import AnthropicMessages
-from majordomo.dialects.gemini.chat import GeminiChat
-from majordomo.dialects.ollama.chat import OllamaChat
-from majordomo.dialects.openai.chat import OpenAIChat
-from majordomo.dialects.openai.responses import OpenAIResponses
+from majordomo.dialects.anthropic.messages import AnthropicMessagesCodec
+from majordomo.dialects.gemini.chat import GeminiChatCodec
+from majordomo.dialects.ollama.chat import OllamaChatCodec
+from majordomo.dialects.openai.chat import OpenAIChatCodec
+from majordomo.dialects.openai.responses import OpenAIResponsesCodec
 from majordomo.llm import TextDelta, ThinkingDelta
 
 
 def named(*events: dict[str, Any]) -> bytes:
     """Server-sent events that say their type twice."""
-    return b"".join(f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode() for event in events)
+    return b"".join(
+        f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode() for event in events
+    )
 
 
 def data(*events: Any, end: str = "\n\n") -> bytes:
-    return b"".join(f"data: {event if isinstance(event, str) else json.dumps(event)}{end}".encode() for event in events)
+    return b"".join(
+        f"data: {event if isinstance(event, str) else json.dumps(event)}{end}".encode()
+        for event in events
+    )
 
 
 def lines(*frames: Any) -> bytes:
@@ -35,7 +40,7 @@ class Dialect:
     """What the door of this dialect reads as: a thought, the text "Grüße 🦊", a call of draw with {"what": "fox"}."""
 
     name: str
-    door: Any
+    codec: Any
     stream: bytes
     whole: dict[str, Any]
     raw_reason: str | None
@@ -47,8 +52,20 @@ class Dialect:
 
 
 def _anthropic() -> Dialect:
-    head = {"id": "msg_1", "type": "message", "role": "assistant", "model": "claude-x", "content": [], "stop_reason": None}
-    counts = {"input_tokens": 10, "cache_creation_input_tokens": 3, "cache_read_input_tokens": 4, "output_tokens": 1}
+    head = {
+        "id": "msg_1",
+        "type": "message",
+        "role": "assistant",
+        "model": "claude-x",
+        "content": [],
+        "stop_reason": None,
+    }
+    counts = {
+        "input_tokens": 10,
+        "cache_creation_input_tokens": 3,
+        "cache_read_input_tokens": 4,
+        "output_tokens": 1,
+    }
     counts["cache_creation"] = {"ephemeral_5m_input_tokens": 2, "ephemeral_1h_input_tokens": 1}
 
     def block(index: int, begin: dict[str, Any], *deltas: dict[str, Any]) -> list[dict[str, Any]]:
@@ -59,7 +76,12 @@ def _anthropic() -> Dialect:
         ]
 
     start = {"type": "message_start", "message": {**head, "usage": counts}}
-    text = block(1, {"type": "text", "text": ""}, {"type": "text_delta", "text": "Grü"}, {"type": "text_delta", "text": "ße 🦊"})
+    text = block(
+        1,
+        {"type": "text", "text": ""},
+        {"type": "text_delta", "text": "Grü"},
+        {"type": "text_delta", "text": "ße 🦊"},
+    )
     stream = named(
         start,
         {"type": "ping"},
@@ -78,7 +100,11 @@ def _anthropic() -> Dialect:
             {"type": "input_json_delta", "partial_json": '{"what":'},
             {"type": "input_json_delta", "partial_json": '"fox"}'},
         ),
-        {"type": "message_delta", "delta": {"stop_reason": "tool_use", "stop_sequence": None}, "usage": {"output_tokens": 9}},
+        {
+            "type": "message_delta",
+            "delta": {"stop_reason": "tool_use", "stop_sequence": None},
+            "usage": {"output_tokens": 9},
+        },
         {"type": "message_stop"},
     )
     whole = {
@@ -91,22 +117,51 @@ def _anthropic() -> Dialect:
         "stop_reason": "tool_use",
         "usage": {**counts, "output_tokens": 9},
     }
-    failing = named(start, *text, {"type": "error", "error": {"type": "overloaded_error", "message": "too busy"}})
+    failing = named(
+        start,
+        *text,
+        {"type": "error", "error": {"type": "overloaded_error", "message": "too busy"}},
+    )
 
     def says(words: str) -> bytes:
-        return named({"type": "content_block_delta", "index": 1, "delta": {"type": "text_delta", "text": words}})
+        return named(
+            {
+                "type": "content_block_delta",
+                "index": 1,
+                "delta": {"type": "text_delta", "text": words},
+            }
+        )
 
     usage = llm.Usage(17, 9, 4, None, 3, 1)
-    return Dialect("anthropic", AnthropicMessages(), stream, whole, "tool_use", usage, failing, says, {"signature": "sig=="})
+    return Dialect(
+        "anthropic",
+        AnthropicMessagesCodec(),
+        stream,
+        whole,
+        "tool_use",
+        usage,
+        failing,
+        says,
+        {"signature": "sig=="},
+    )
 
 
 def _ollama() -> Dialect:
     def frame(done: bool = False, **message: Any) -> dict[str, Any]:
-        return {"model": "m", "created_at": "2026-01-01T00:00:00.123456789Z", "message": {"role": "assistant", **message}, "done": done}
+        return {
+            "model": "m",
+            "created_at": "2026-01-01T00:00:00.123456789Z",
+            "message": {"role": "assistant", **message},
+            "done": done,
+        }
 
     call = {"id": "c1", "function": {"index": 0, "name": "draw", "arguments": {"what": "fox"}}}
     counts = {"done_reason": "stop", "total_duration": 5, "prompt_eval_count": 17, "eval_count": 9}
-    counts |= {"load_duration": 2_000_000_000, "prompt_eval_duration": 500_000_000, "eval_duration": 250_000_000}
+    counts |= {
+        "load_duration": 2_000_000_000,
+        "prompt_eval_duration": 500_000_000,
+        "eval_duration": 250_000_000,
+    }
     stream = lines(
         frame(content="", thinking="a fox"),
         frame(content="Grü"),
@@ -121,13 +176,17 @@ def _ollama() -> Dialect:
         return lines(frame(content=words))
 
     usage = llm.Usage(17, 9, load_seconds=2.0, prompt_seconds=0.5, output_seconds=0.25)
-    return Dialect("ollama", OllamaChat(), stream, whole, "stop", usage, failing, says, end=b"\n")
+    return Dialect(
+        "ollama", OllamaChatCodec(), stream, whole, "stop", usage, failing, says, end=b"\n"
+    )
 
 
 def _gemini() -> Dialect:
     def chunk(*parts: dict[str, Any], **more: Any) -> dict[str, Any]:
         return {
-            "candidates": [{"content": {"role": "model", "parts": list(parts)}, "index": 0, **more}],
+            "candidates": [
+                {"content": {"role": "model", "parts": list(parts)}, "index": 0, **more}
+            ],
             "modelVersion": "gemini-x",
             "usageMetadata": {"promptTokenCount": 169},
         }
@@ -138,7 +197,10 @@ def _gemini() -> Dialect:
         "thoughtsTokenCount": 4,
         "totalTokenCount": 26,
         "cachedContentTokenCount": 4,
-        "promptTokensDetails": [{"modality": "TEXT", "tokenCount": 7}, {"modality": "IMAGE", "tokenCount": 10}],
+        "promptTokensDetails": [
+            {"modality": "TEXT", "tokenCount": 7},
+            {"modality": "IMAGE", "tokenCount": 10},
+        ],
         "candidatesTokensDetails": [{"modality": "TEXT", "tokenCount": 5}],
     }
     split = {"text_input_tokens": 7, "image_input_tokens": 10, "audio_input_tokens": 0}
@@ -152,14 +214,31 @@ def _gemini() -> Dialect:
         {**chunk(call, finishReason="STOP"), "usageMetadata": counts},
         end="\r\n\r\n",
     )
-    whole = {**chunk(thought, {"text": "Grüße 🦊"}, call, finishReason="STOP"), "usageMetadata": counts}
-    failing = data(chunk({"text": "Grüße 🦊"}), {"error": {"code": 503, "message": "too busy", "status": "UNAVAILABLE"}}, end="\r\n\r\n")
+    whole = {
+        **chunk(thought, {"text": "Grüße 🦊"}, call, finishReason="STOP"),
+        "usageMetadata": counts,
+    }
+    failing = data(
+        chunk({"text": "Grüße 🦊"}),
+        {"error": {"code": 503, "message": "too busy", "status": "UNAVAILABLE"}},
+        end="\r\n\r\n",
+    )
 
     def says(words: str) -> bytes:
         return data(chunk({"text": words}), end="\r\n\r\n")
 
     usage = llm.Usage(17, 9, 4, 4, **split)
-    return Dialect("gemini", GeminiChat("gemini-3-pro"), stream, whole, "STOP", usage, failing, says, end=b"\r\n\r\n")
+    return Dialect(
+        "gemini",
+        GeminiChatCodec("gemini-3-pro"),
+        stream,
+        whole,
+        "STOP",
+        usage,
+        failing,
+        says,
+        end=b"\r\n\r\n",
+    )
 
 
 def _responses() -> Dialect:
@@ -170,36 +249,100 @@ def _responses() -> Dialect:
         "output_tokens_details": {"reasoning_tokens": 4},
         "total_tokens": 26,
     }
-    thought = {"type": "reasoning", "id": "rs_1", "summary": [{"type": "summary_text", "text": "a fox"}], "encrypted_content": "enc"}
+    thought = {
+        "type": "reasoning",
+        "id": "rs_1",
+        "summary": [{"type": "summary_text", "text": "a fox"}],
+        "encrypted_content": "enc",
+    }
     said = {"type": "output_text", "text": "Grüße 🦊", "annotations": []}
-    message = {"type": "message", "id": "msg_1", "role": "assistant", "status": "completed", "content": [said]}
-    call = {"type": "function_call", "id": "fc_1", "call_id": "c1", "name": "draw", "arguments": '{"what":"fox"}', "status": "completed"}
-    head = {"id": "resp_1", "object": "response", "model": "gpt-x", "error": None, "incomplete_details": None}
+    message = {
+        "type": "message",
+        "id": "msg_1",
+        "role": "assistant",
+        "status": "completed",
+        "content": [said],
+    }
+    call = {
+        "type": "function_call",
+        "id": "fc_1",
+        "call_id": "c1",
+        "name": "draw",
+        "arguments": '{"what":"fox"}',
+        "status": "completed",
+    }
+    head = {
+        "id": "resp_1",
+        "object": "response",
+        "model": "gpt-x",
+        "error": None,
+        "incomplete_details": None,
+    }
     whole = {**head, "status": "completed", "output": [thought, message, call], "usage": usage}
-    delta = {"type": "response.output_text.delta", "output_index": 1, "content_index": 0, "item_id": "msg_1", "obfuscation": "xx"}
+    delta = {
+        "type": "response.output_text.delta",
+        "output_index": 1,
+        "content_index": 0,
+        "item_id": "msg_1",
+        "obfuscation": "xx",
+    }
     text = [{**delta, "delta": "Grü"}, {**delta, "delta": "ße 🦊"}]
     stream = named(
         {"type": "response.created", "response": {**head, "status": "in_progress", "output": []}},
-        {"type": "response.output_item.added", "output_index": 0, "item": {"type": "reasoning", "id": "rs_1", "summary": []}},
-        {"type": "response.reasoning_summary_text.delta", "output_index": 0, "item_id": "rs_1", "delta": "a fox"},
+        {
+            "type": "response.output_item.added",
+            "output_index": 0,
+            "item": {"type": "reasoning", "id": "rs_1", "summary": []},
+        },
+        {
+            "type": "response.reasoning_summary_text.delta",
+            "output_index": 0,
+            "item_id": "rs_1",
+            "delta": "a fox",
+        },
         {"type": "response.output_item.done", "output_index": 0, "item": thought},
-        {"type": "response.output_item.added", "output_index": 1, "item": {**message, "content": []}},
+        {
+            "type": "response.output_item.added",
+            "output_index": 1,
+            "item": {**message, "content": []},
+        },
         *text,
         {"type": "response.output_text.done", "output_index": 1, "text": "Grüße 🦊"},
         {"type": "response.output_item.done", "output_index": 1, "item": message},
-        {"type": "response.output_item.added", "output_index": 2, "item": {**call, "arguments": ""}},
-        {"type": "response.function_call_arguments.delta", "output_index": 2, "item_id": "fc_1", "delta": '{"what":"fox"}'},
+        {
+            "type": "response.output_item.added",
+            "output_index": 2,
+            "item": {**call, "arguments": ""},
+        },
+        {
+            "type": "response.function_call_arguments.delta",
+            "output_index": 2,
+            "item_id": "fc_1",
+            "delta": '{"what":"fox"}',
+        },
         {"type": "response.something_new", "x": 1},
         {"type": "response.output_item.done", "output_index": 2, "item": call},
         {"type": "response.completed", "response": whole},
     )
-    failing = named(*text, {"type": "error", "code": "server_error", "message": "too busy", "param": None})
+    failing = named(
+        *text, {"type": "error", "code": "server_error", "message": "too busy", "param": None}
+    )
     keeps = {"encrypted_content": "enc"}
 
     def says(words: str) -> bytes:
         return named({**delta, "delta": words})
 
-    return Dialect("responses", OpenAIResponses(), stream, whole, "completed", llm.Usage(17, 9, 4, 4, 2), failing, says, keeps)
+    return Dialect(
+        "responses",
+        OpenAIResponsesCodec(),
+        stream,
+        whole,
+        "completed",
+        llm.Usage(17, 9, 4, 4, 2),
+        failing,
+        says,
+        keeps,
+    )
 
 
 def _chat() -> Dialect:
@@ -207,11 +350,20 @@ def _chat() -> Dialect:
         choice = {"index": 0, "delta": delta, "finish_reason": reason}
         return {"id": "x", "object": "chat.completion.chunk", "model": "m", "choices": [choice]}
 
-    call = {"id": "c1", "type": "function", "function": {"name": "draw", "arguments": '{"what":"fox"}'}}
+    call = {
+        "id": "c1",
+        "type": "function",
+        "function": {"name": "draw", "arguments": '{"what":"fox"}'},
+    }
     usage = {
         "prompt_tokens": 17,
         "completion_tokens": 9,
-        "prompt_tokens_details": {"cached_tokens": 4, "text_tokens": 15, "image_tokens": 2, "audio_tokens": 0},
+        "prompt_tokens_details": {
+            "cached_tokens": 4,
+            "text_tokens": 15,
+            "image_tokens": 2,
+            "audio_tokens": 0,
+        },
         "completion_tokens_details": {"reasoning_tokens": 4},
     }
     stream = data(
@@ -225,14 +377,26 @@ def _chat() -> Dialect:
         "[DONE]",
     )
     told = llm.Usage(17, 9, 4, 4, text_input_tokens=15, image_input_tokens=2, audio_input_tokens=0)
-    message = {"role": "assistant", "content": "Grüße 🦊", "reasoning_content": "a fox", "tool_calls": [call]}
-    whole = {"id": "x", "model": "m", "choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}], "usage": usage}
+    message = {
+        "role": "assistant",
+        "content": "Grüße 🦊",
+        "reasoning_content": "a fox",
+        "tool_calls": [call],
+    }
+    whole = {
+        "id": "x",
+        "model": "m",
+        "choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}],
+        "usage": usage,
+    }
     failing = data(chunk({"content": "Grüße 🦊"}), {"error": {"message": "too busy", "code": 503}})
 
     def says(words: str) -> bytes:
         return data(chunk({"content": words}))
 
-    return Dialect("chat", OpenAIChat(owner="openai"), stream, whole, "tool_calls", told, failing, says)
+    return Dialect(
+        "chat", OpenAIChatCodec(provider="openai"), stream, whole, "tool_calls", told, failing, says
+    )
 
 
 DIALECTS = [_anthropic(), _ollama(), _gemini(), _responses(), _chat()]
@@ -256,7 +420,7 @@ def decoded(decoder: Any, *pieces: bytes) -> list[llm.ChatEvent]:
 
 
 def joined(events: list[llm.ChatEvent]) -> list[Any]:
-    """The events with neighbouring pieces of one text put together: how they are sliced is the network's affair."""
+    """The events with neighboring pieces of one text put together: how they are sliced is the network's affair."""
     made: list[Any] = []
     for event in events:
         if isinstance(event, (TextDelta, ThinkingDelta)) and made and type(made[-1]) is type(event):

@@ -1,7 +1,7 @@
 """Servers that say what they are given to say, each in its own dialect: one conversation, eight ways to carry it.
 
 `BACKENDS` has a line for every provider that chats. A strict server stands behind each where there is one; `OpenAIShaped` only checks what
-makes a conversation one: who may speak when, and that pictures are pictures.
+makes a conversation one: who may speak when, and that images are images.
 """
 
 from __future__ import annotations
@@ -39,7 +39,10 @@ def _anthropic(script: Script, thinks: bool) -> Handler:
     for message in script:
         content: list[Json] = [{"type": "thinking", "thinking": THOUGHT}] if thinks else []
         content += [{"type": "text", "text": message.text}] if message.text else []
-        content += [{"type": "tool_use", "name": call.name, "input": call.arguments} for call in _calls(message)]
+        content += [
+            {"type": "tool_use", "name": call.name, "input": call.arguments}
+            for call in _calls(message)
+        ]
         server.script.append(anthropic.Turn(content))
     return server
 
@@ -49,7 +52,10 @@ def _gemini(script: Script, thinks: bool) -> Handler:
     for message in script:
         parts: list[Json] = [{"text": THOUGHT, "thought": True}] if thinks else []
         parts += [{"text": message.text}] if message.text else []
-        parts += [{"functionCall": {"name": call.name, "args": call.arguments}} for call in _calls(message)]
+        parts += [
+            {"functionCall": {"name": call.name, "args": call.arguments}}
+            for call in _calls(message)
+        ]
         server.script.append(gemini_chat.Turn(parts))
     return server
 
@@ -68,7 +74,17 @@ def _openai(kind: type[Speech]) -> Callable[[Script, bool], Handler]:
         for message in script:
             items = [openai_speech.thinks(THOUGHT)] if thinks else []
             items += [openai_speech.says(message.text)] if message.text else []
-            made.script.append(Turn([*items, *(openai_speech.calls(call.name, call.arguments_json) for call in _calls(message))]))
+            made.script.append(
+                Turn(
+                    [
+                        *items,
+                        *(
+                            openai_speech.calls(call.name, call.arguments_json)
+                            for call in _calls(message)
+                        ),
+                    ]
+                )
+            )
         return made
 
     return server
@@ -97,7 +113,15 @@ class OpenAIShaped:
                 _check_chat(body) if chat else _check_responses(body)
                 message = self.script.pop(0)
             except (_Refused, KeyError, IndexError, ValueError, TypeError) as error:
-                peer.reply({"error": {"message": f"{type(error).__name__}: {error}", "type": "invalid_request_error"}}, 400)
+                peer.reply(
+                    {
+                        "error": {
+                            "message": f"{type(error).__name__}: {error}",
+                            "type": "invalid_request_error",
+                        }
+                    },
+                    400,
+                )
                 continue
             whole, stream = (self._chat if chat else self._responses)(message)
             if body.get("stream"):
@@ -113,7 +137,11 @@ class OpenAIShaped:
 
     def _chat(self, said: llm.Message) -> tuple[Json, bytes]:
         calls = [
-            {"id": self._id("call"), "type": "function", "function": {"name": call.name, "arguments": call.arguments_json}}
+            {
+                "id": self._id("call"),
+                "type": "function",
+                "function": {"name": call.name, "arguments": call.arguments_json},
+            }
             for call in _calls(said)
         ]
         message: Json = {"role": "assistant", "content": said.text or None, "refusal": None}
@@ -126,39 +154,89 @@ class OpenAIShaped:
             choice = {"index": 0, "delta": delta, "finish_reason": finish}
             return about | {"object": "chat.completion.chunk", "choices": [choice]}
 
-        pieces = [{"role": "assistant", "content": ""}, *([{"reasoning_content": THOUGHT}] if self.thinks else [])]
+        pieces = [
+            {"role": "assistant", "content": ""},
+            *([{"reasoning_content": THOUGHT}] if self.thinks else []),
+        ]
         pieces += [{"content": word} for word in said.text.split(" ", 1)[:1] if word]
         pieces += [{"content": " " + rest} for rest in said.text.split(" ", 1)[1:]]
         pieces += [{"tool_calls": [{"index": index, **call}]} for index, call in enumerate(calls)]
         stream = data(*(chunk(piece) for piece in pieces), chunk({}, reason), "[DONE]")
-        return about | {"choices": [{"index": 0, "message": message, "finish_reason": reason}]}, stream
+        return about | {
+            "choices": [{"index": 0, "message": message, "finish_reason": reason}]
+        }, stream
 
     def _responses(self, said: llm.Message) -> tuple[Json, bytes]:
         output: list[Json] = []
         if self.thinks:
             summary = [{"type": "summary_text", "text": THOUGHT}]
-            output.append({"type": "reasoning", "id": self._id("rs"), "summary": summary, "encrypted_content": "enc"})
+            output.append(
+                {
+                    "type": "reasoning",
+                    "id": self._id("rs"),
+                    "summary": summary,
+                    "encrypted_content": "enc",
+                }
+            )
         if said.text:
             content = [{"type": "output_text", "text": said.text, "annotations": []}]
-            output.append({"type": "message", "id": self._id("msg"), "role": "assistant", "status": "completed", "content": content})
+            output.append(
+                {
+                    "type": "message",
+                    "id": self._id("msg"),
+                    "role": "assistant",
+                    "status": "completed",
+                    "content": content,
+                }
+            )
         for call in _calls(said):
-            made = {"type": "function_call", "id": self._id("fc"), "call_id": self._id("call"), "name": call.name}
+            made = {
+                "type": "function_call",
+                "id": self._id("fc"),
+                "call_id": self._id("call"),
+                "name": call.name,
+            }
             output.append(made | {"arguments": call.arguments_json})
-        whole = {"id": self._id("resp"), "object": "response", "status": "completed", "model": "m", "error": None, "output": output}
+        whole = {
+            "id": self._id("resp"),
+            "object": "response",
+            "status": "completed",
+            "model": "m",
+            "error": None,
+            "output": output,
+        }
         events: list[Json] = []
         for index, item in enumerate(output):
-            opened = item | {"message": {"content": []}, "function_call": {"arguments": ""}, "reasoning": {"summary": []}}[item["type"]]
-            events.append({"type": "response.output_item.added", "output_index": index, "item": opened})
+            opened = (
+                item
+                | {
+                    "message": {"content": []},
+                    "function_call": {"arguments": ""},
+                    "reasoning": {"summary": []},
+                }[item["type"]]
+            )
+            events.append(
+                {"type": "response.output_item.added", "output_index": index, "item": opened}
+            )
             if item["type"] == "message":
-                events.append({"type": "response.output_text.delta", "output_index": index, "content_index": 0, "delta": said.text})
-            events.append({"type": "response.output_item.done", "output_index": index, "item": item})
+                events.append(
+                    {
+                        "type": "response.output_text.delta",
+                        "output_index": index,
+                        "content_index": 0,
+                        "delta": said.text,
+                    }
+                )
+            events.append(
+                {"type": "response.output_item.done", "output_index": index, "item": item}
+            )
         return whole, named(*events, {"type": "response.completed", "response": whole})
 
 
-def _check_picture(url: str) -> None:
+def _check_image(url: str) -> None:
     head, _, text = url.partition(",")
     if head != "data:image/png;base64":
-        raise _Refused(f"{head[:40]} is no picture")
+        raise _Refused(f"{head[:40]} is no image")
     Image.open(io.BytesIO(base64.b64decode(text, validate=True))).load()
 
 
@@ -179,7 +257,7 @@ def _check_chat(body: Json) -> None:
                 raise _Refused("content may be missing with tool_calls only")
         for part in content if isinstance(content, list) else ():
             if part["type"] == "image_url":
-                _check_picture(part["image_url"]["url"])
+                _check_image(part["image_url"]["url"])
     if waiting:
         raise _Refused("tool calls without an answer")
 
@@ -208,7 +286,7 @@ def _check_responses(body: Json) -> None:
         thought = False
         for part in content if isinstance(content, list) else ():
             if part["type"] == "input_image":
-                _check_picture(part["image_url"])
+                _check_image(part["image_url"])
     if waiting or thought:
         raise _Refused("the input ends in the middle of a step")
 
@@ -225,13 +303,33 @@ class Backend:
 
 
 BACKENDS = [
-    Backend("openai", _openai(OpenAIResponses), lambda url: md.OpenAI("k", url + "/v1", api="responses"), "gpt-5.4"),
-    Backend("openai chat", _openai(OpenAIChat), lambda url: md.OpenAI("k", url + "/v1", api="chat"), "gpt-5.4", shows_thoughts=False),
+    Backend(
+        "openai",
+        _openai(OpenAIResponses),
+        lambda url: md.OpenAI("k", url + "/v1", api="responses"),
+        "gpt-5.4",
+    ),
+    Backend(
+        "openai chat",
+        _openai(OpenAIChat),
+        lambda url: md.OpenAI("k", url + "/v1", api="chat"),
+        "gpt-5.4",
+        shows_thoughts=False,
+    ),
     Backend("openaicompatible", OpenAIShaped, lambda url: md.OpenAICompatible(url + "/v1", "k")),
     Backend("llamaswap", OpenAIShaped, lambda url: md.LlamaSwap(url, "k")),
     Backend("ollama", _ollama, lambda url: md.Ollama(url), "qwen3-vl"),
-    Backend("anthropic", _anthropic, lambda url: md.Anthropic("k", url + "/v1"), "claude-sonnet-4-5"),
-    Backend("anthropic 2026", _anthropic, lambda url: md.Anthropic("k", url + "/v1", version="2026-10-21"), "claude-opus-4-8"),
-    Backend("gemini", _gemini, lambda url: md.Gemini("k", url + "/v1beta"), "gemini-3-flash-preview"),
+    Backend(
+        "anthropic", _anthropic, lambda url: md.Anthropic("k", url + "/v1"), "claude-sonnet-4-5"
+    ),
+    Backend(
+        "anthropic 2026",
+        _anthropic,
+        lambda url: md.Anthropic("k", url + "/v1", version="2026-10-21"),
+        "claude-opus-4-8",
+    ),
+    Backend(
+        "gemini", _gemini, lambda url: md.Gemini("k", url + "/v1beta"), "gemini-3-flash-preview"
+    ),
     Backend("gemini 2.5", _gemini, lambda url: md.Gemini("k", url + "/v1beta"), "gemini-2.5-flash"),
 ]

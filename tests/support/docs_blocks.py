@@ -10,7 +10,12 @@ from dataclasses import dataclass, field
 FENCE = re.compile(r"^(?P<indent> *)(?P<mark>`{3,}|~{3,})(?P<info>[^`\n]*)$")
 COMMENT = re.compile(r"<!--(.*?)-->", re.DOTALL)
 TITLE = re.compile(r'title="([^"]*)"')
-BEFORE_A_BLOCK = ("not run", "raises", "exits with", "prints")  # these speak of the next block alone
+BEFORE_A_BLOCK = (
+    "not run",
+    "raises",
+    "exits with",
+    "prints",
+)  # these speak of the next block alone
 ON_THEIR_OWN = ("runs with", "hidden")
 OUTPUT_OF_OTHERS = ("text", "json", "yaml", "http", "diff", "")
 
@@ -52,7 +57,11 @@ def read(text: str) -> list[Block | Note]:
             language, _, rest = opened["info"].strip().partition(" ")
             body = textwrap.dedent("\n".join(lines[at + 1 : end]))
             title = TITLE.search(rest)
-            found.append(Block(language.strip("{}."), body + "\n", at + 1, title[1] if title else "", waiting))
+            found.append(
+                Block(
+                    language.strip("{}."), body + "\n", at + 1, title[1] if title else "", waiting
+                )
+            )
             waiting = {}
             at = end + 1
         elif lines[at].lstrip().startswith("<!--"):
@@ -66,7 +75,9 @@ def read(text: str) -> list[Block | Note]:
             at = end + 1
         else:
             if lines[at].strip() and waiting:
-                raise BadPage(f"line {at + 1}: a comment about a block ({', '.join(waiting)}) and no block behind it")
+                raise BadPage(
+                    f"line {at + 1}: a comment about a block ({', '.join(waiting)}) and no block behind it"
+                )
             at += 1
     return found
 
@@ -85,7 +96,11 @@ def _note(comment: str, line: int) -> Note | None:
             if rest[:1] not in (":", "\n", ""):
                 continue
             said = rest.removeprefix(":")
-            return Note(kind, textwrap.dedent(said.strip("\n")) if kind == "hidden" else " ".join(said.split()), line)
+            return Note(
+                kind,
+                textwrap.dedent(said.strip("\n")) if kind == "hidden" else " ".join(said.split()),
+                line,
+            )
     return None
 
 
@@ -115,7 +130,9 @@ def missing_lines(wanted: str, printed: str) -> list[str]:
         pattern = re.compile(".*".join(re.escape(piece) for piece in line.split("...")))
         if not line:
             continue
-        place = next((number for number, held in enumerate(rest) if pattern.fullmatch(held.strip())), None)
+        place = next(
+            (number for number, held in enumerate(rest) if pattern.fullmatch(held.strip())), None
+        )
         if place is None:
             missing.append(line)
         else:

@@ -36,7 +36,7 @@ from tests.servers.stable_diffusion import StableDiffusion
 from tests.support.loopback import Handler, Loopback, Peer, Seen
 
 KEY = "k"  # what all these servers want to see
-PICTURE_MODELS = ("sdxl", "flux", "z-image", "qwen-image")
+IMAGE_MODELS = ("sdxl", "flux", "z-image", "qwen-image")
 CHAT_MODELS = ("qwen3-vl", "qwen3", "gemma3")
 
 
@@ -60,13 +60,35 @@ class LlamaCpp:
         if path == "/health":
             return said({"status": "ok"})
         if path.endswith("/models"):  # hosted services have it below paths of their own
-            return said({"object": "list", "data": [{"id": self.model, "object": "model", "created": 1, "owned_by": "llamacpp"}]})
+            return said(
+                {
+                    "object": "list",
+                    "data": [
+                        {"id": self.model, "object": "model", "created": 1, "owned_by": "llamacpp"}
+                    ],
+                }
+            )
         if path.endswith("/embeddings"):
-            texts = seen.json["input"] if isinstance(seen.json["input"], list) else [seen.json["input"]]
-            vectors = [{"object": "embedding", "index": index, "embedding": [float(len(one)), 1.0]} for index, one in enumerate(texts)]
-            return said({"object": "list", "data": vectors, "model": self.model, "usage": {"prompt_tokens": 3, "total_tokens": 3}})
+            texts = (
+                seen.json["input"] if isinstance(seen.json["input"], list) else [seen.json["input"]]
+            )
+            vectors = [
+                {"object": "embedding", "index": index, "embedding": [float(len(one)), 1.0]}
+                for index, one in enumerate(texts)
+            ]
+            return said(
+                {
+                    "object": "list",
+                    "data": vectors,
+                    "model": self.model,
+                    "usage": {"prompt_tokens": 3, "total_tokens": 3},
+                }
+            )
         if not path.endswith("/chat/completions"):
-            return said({"error": {"code": 404, "message": "File Not Found", "type": "not_found_error"}}, 404)
+            return said(
+                {"error": {"code": 404, "message": "File Not Found", "type": "not_found_error"}},
+                404,
+            )
         self.seen.append(seen.json)
         return self._chat(seen.json)
 
@@ -75,15 +97,26 @@ class LlamaCpp:
         about = {"id": f"chatcmpl-{len(self.seen)}", "created": 1, "model": self.model}
         usage = {"prompt_tokens": 3, "completion_tokens": 5, "total_tokens": 8}
         if not body.get("stream"):
-            choice = {"index": 0, "finish_reason": finish, "message": {"role": "assistant", **message}}
+            choice = {
+                "index": 0,
+                "finish_reason": finish,
+                "message": {"role": "assistant", **message},
+            }
             return said({**about, "object": "chat.completion", "choices": [choice], "usage": usage})
         words = re.findall(r"\s*\S+|\s+$", message["content"] or "")
-        calls = [{"index": index, **call} for index, call in enumerate(message.get("tool_calls", []))]
-        deltas: list[dict[str, Any]] = [{"role": "assistant", "content": None}, *({"content": word} for word in words)]
+        calls = [
+            {"index": index, **call} for index, call in enumerate(message.get("tool_calls", []))
+        ]
+        deltas: list[dict[str, Any]] = [
+            {"role": "assistant", "content": None},
+            *({"content": word} for word in words),
+        ]
         deltas += [{"tool_calls": calls}] if calls else []
         choices = [[{"index": 0, "delta": delta, "finish_reason": None}] for delta in deltas]
         choices += [[{"index": 0, "delta": {}, "finish_reason": finish}]]
-        told = [{**about, "object": "chat.completion.chunk", "choices": choice} for choice in choices]
+        told = [
+            {**about, "object": "chat.completion.chunk", "choices": choice} for choice in choices
+        ]
         told.append({**about, "object": "chat.completion.chunk", "choices": [], "usage": usage})
         lines = "".join(f"data: {json.dumps(piece)}\n\n" for piece in told) + "data: [DONE]\n\n"
         return text(lines, content_type="text/event-stream")
@@ -93,18 +126,33 @@ class LlamaCpp:
         if self.script:
             return {"content": self.script.pop(0)}, "stop"
         last = body["messages"][-1]
-        pieces = [{"type": "text", "text": last["content"]}] if isinstance(last["content"], str) else last["content"] or []
+        pieces = (
+            [{"type": "text", "text": last["content"]}]
+            if isinstance(last["content"], str)
+            else last["content"] or []
+        )
         words = "\n".join(piece["text"] for piece in pieces if piece["type"] == "text")
         sights = sum(piece["type"] == "image_url" for piece in pieces)
-        offered = [tool["function"]["name"] for tool in body.get("tools", [])] if last["role"] == "user" else []
+        offered = (
+            [tool["function"]["name"] for tool in body.get("tools", [])]
+            if last["role"] == "user"
+            else []
+        )
         if named := [name for name in offered if re.search(rf"\b{re.escape(name)}\b", words)]:
             arguments = json.dumps(next(iter(objects(words)), {}))
-            calls = [{"id": f"call_{name}", "type": "function", "function": {"name": name, "arguments": arguments}} for name in named]
+            calls = [
+                {
+                    "id": f"call_{name}",
+                    "type": "function",
+                    "function": {"name": name, "arguments": arguments},
+                }
+                for name in named
+            ]
             return {"content": None, "tool_calls": calls}, "tool_calls"
         wanted = body.get("response_format") or {}
         if schema := wanted.get("json_schema", {}).get("schema"):
             return {"content": json.dumps(_filled(schema, schema))}, "stop"
-        return {"content": words + f"\nand {sights} pictures" * bool(sights)}, "stop"
+        return {"content": words + f"\nand {sights} images" * bool(sights)}, "stop"
 
 
 class Shared:
@@ -115,7 +163,9 @@ class Shared:
 
     def __call__(self, peer: Peer) -> None:
         while (seen := peer.request()) is not None:
-            server = next(server for prefix, server in self.by_path.items() if seen.path.startswith(prefix))
+            server = next(
+                server for prefix, server in self.by_path.items() if seen.path.startswith(prefix)
+            )
             waiting = [seen]
             turn = copy.copy(peer)
             turn.request = lambda waiting=waiting: waiting.pop() if waiting else None  # type: ignore[method-assign]
@@ -129,14 +179,25 @@ class OpenAI(Shared):
         self.responses, self.images, self.chat = OpenAIResponses(), OpenAIImages(), OpenAIChat()
         for speech in (self.responses, self.chat):
             speech.models |= {"gpt-5-mini": Model(("low", "medium", "high"))}
-        self.chat.models |= dict.fromkeys(("gpt-image-1.5", "gpt-image-2", "text-embedding-3-small"), Model())  # the list has all
+        self.chat.models |= dict.fromkeys(
+            ("gpt-image-1.5", "gpt-image-2", "text-embedding-3-small"), Model()
+        )  # the list has all
         embeddings = LlamaCpp("text-embedding-3-small")
-        super().__init__({"/v1/responses": self.responses, "/v1/images": self.images, "/v1/embeddings": embeddings, "/": self.chat})
+        super().__init__(
+            {
+                "/v1/responses": self.responses,
+                "/v1/images": self.images,
+                "/v1/embeddings": embeddings,
+                "/": self.chat,
+            }
+        )
 
 
 def _swap() -> LlamaSwap:
-    painters = {name: StableDiffusion(size=(64, 64)) for name in PICTURE_MODELS}
-    return LlamaSwap({**painters, **{name: LlamaCpp(name) for name in CHAT_MODELS}}, declared=PICTURE_MODELS)
+    image_models = {name: StableDiffusion(size=(64, 64)) for name in IMAGE_MODELS}
+    return LlamaSwap(
+        {**image_models, **{name: LlamaCpp(name) for name in CHAT_MODELS}}, declared=IMAGE_MODELS
+    )
 
 
 def _ollama() -> OllamaChat:
@@ -229,7 +290,9 @@ def town(authority: trustme.CA, certificates: str) -> Iterator[Town]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(anyio, "connect_tcp", led)
         patch.setattr(certifi, "where", lambda: certificates)
-        patch.setattr(group, "_named", weakref.WeakValueDictionary())  # each page is a process of its own, as far as it can tell
+        patch.setattr(
+            group, "_named", weakref.WeakValueDictionary()
+        )  # each page is a process of its own, as far as it can tell
         for name in VARIABLES:
             patch.setenv(name, KEY)
         try:

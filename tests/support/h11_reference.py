@@ -31,7 +31,11 @@ class Judge:
             self.connection.receive_data(data)
             while self.end == "open":
                 event = self.connection.next_event()
-                if event is h11.NEED_DATA or event is h11.PAUSED or isinstance(event, h11.ConnectionClosed):
+                if (
+                    event is h11.NEED_DATA
+                    or event is h11.PAUSED
+                    or isinstance(event, h11.ConnectionClosed)
+                ):
                     break
                 if isinstance(event, h11.Response):
                     self.answered = True

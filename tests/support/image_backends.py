@@ -1,4 +1,4 @@
-"""Every picture backend the library has, each with a faithful server of its own: who adds a provider adds a line here, or a test is red."""
+"""Every image backend the library has, each with a faithful server of its own: who adds a provider adds a line here, or a test is red."""
 
 from __future__ import annotations
 
@@ -38,14 +38,42 @@ def _engine() -> Handler:
 
 BACKENDS = [
     Backend("llamaswap", _swap, md.LlamaSwap),
-    Backend("llamaswap sdapi", _swap, lambda url, **common: md.LlamaSwap(url, images="sdapi", **common)),
+    Backend(
+        "llamaswap sdapi", _swap, lambda url, **common: md.LlamaSwap(url, images="sdapi", **common)
+    ),
     Backend("stablediffusion", _engine, md.StableDiffusion),
-    Backend("stablediffusion sdapi", _engine, lambda url, **common: md.StableDiffusion(url, api="sdapi", **common)),
-    Backend("stablediffusion openai", _engine, lambda url, **common: md.StableDiffusion(url, api="openai", **common)),
+    Backend(
+        "stablediffusion sdapi",
+        _engine,
+        lambda url, **common: md.StableDiffusion(url, api="sdapi", **common),
+    ),
+    Backend(
+        "stablediffusion openai",
+        _engine,
+        lambda url, **common: md.StableDiffusion(url, api="openai", **common),
+    ),
     Backend("automatic1111", Automatic1111, md.Automatic1111, "current"),
     Backend("comfyui", ComfyUI, md.ComfyUI, "current"),
     Backend("ollama", Ollama, md.Ollama, "x/z-image-turbo", {"size": "64x64", "steps": 3}),
-    Backend("openai", OpenAIImages, lambda url, **common: md.OpenAI("k", url + "/v1", **common), "gpt-image-1", {}),
-    Backend("gemini", Gemini, lambda url, **common: md.Gemini("k", url + "/v1beta", **common), "gemini-2.5-flash-image", {}),
-    Backend("openaicompatible", OpenAIImages, lambda url, **common: md.OpenAICompatible(url + "/v1", "k", **common), "gpt-image-1", {}),
+    Backend(
+        "openai",
+        OpenAIImages,
+        lambda url, **common: md.OpenAI("k", url + "/v1", **common),
+        "gpt-image-1",
+        {},
+    ),
+    Backend(
+        "gemini",
+        Gemini,
+        lambda url, **common: md.Gemini("k", url + "/v1beta", **common),
+        "gemini-2.5-flash-image",
+        {},
+    ),
+    Backend(
+        "openaicompatible",
+        OpenAIImages,
+        lambda url, **common: md.OpenAICompatible(url + "/v1", "k", **common),
+        "gpt-image-1",
+        {},
+    ),
 ]

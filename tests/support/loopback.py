@@ -45,7 +45,9 @@ class Peer:
         head, _, rest = self._held.partition(b"\r\n\r\n")
         first, *lines = head.decode("latin-1").split("\r\n")
         method, path, _ = first.split(" ")
-        headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+        headers = {
+            name.lower(): value for name, _, value in (line.partition(": ") for line in lines)
+        }
         length = int(headers.get("content-length", 0))
         self._held = rest
         while len(self._held) < length:
@@ -91,13 +93,22 @@ class Peer:
             self.socket.sendall(data)
             self.socket.shutdown(socket.SHUT_WR)
 
-    def reply(self, body: bytes | str | dict[str, Any] = b"", status: int = 200, headers: dict[str, str] | None = None) -> None:
+    def reply(
+        self,
+        body: bytes | str | dict[str, Any] = b"",
+        status: int = 200,
+        headers: dict[str, str] | None = None,
+    ) -> None:
         """A well-formed answer with a Content-Length."""
         self.send(whole(body, status, headers))
 
     def begin(self, status: int = 200, headers: dict[str, str] | None = None) -> None:
         """The head of a chunked answer."""
-        shown = {"content-type": "text/event-stream", "transfer-encoding": "chunked", **(headers or {})}
+        shown = {
+            "content-type": "text/event-stream",
+            "transfer-encoding": "chunked",
+            **(headers or {}),
+        }
         self.send(f"HTTP/1.1 {status} X\r\n{_lines(shown)}\r\n".encode())
 
     def chunk(self, data: bytes) -> None:
@@ -150,7 +161,9 @@ class Loopback:
             except OSError:
                 return
             accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            threading.Thread(target=self._serve, args=(accepted,), name="Loopback", daemon=True).start()
+            threading.Thread(
+                target=self._serve, args=(accepted,), name="Loopback", daemon=True
+            ).start()
 
     def _serve(self, accepted: socket.socket) -> None:
         if self._tls is not None:
@@ -162,7 +175,9 @@ class Loopback:
         peer = Peer(accepted, self, len(self.peers))
         self.peers.append(peer)
         try:
-            with contextlib.suppress(OSError):  # the test is over, and the server closed, before its handler was
+            with contextlib.suppress(
+                OSError
+            ):  # the test is over, and the server closed, before its handler was
                 self._handler(peer)
         finally:
             peer.close()
@@ -178,10 +193,24 @@ class Loopback:
             peer.close()
 
 
-def whole(body: bytes | str | dict[str, Any] = b"", status: int = 200, headers: dict[str, str] | None = None) -> bytes:
+def whole(
+    body: bytes | str | dict[str, Any] = b"",
+    status: int = 200,
+    headers: dict[str, str] | None = None,
+) -> bytes:
     """The bytes of a well-formed answer."""
-    data = json.dumps(body).encode() if isinstance(body, dict) else body.encode() if isinstance(body, str) else body
-    shown = {"content-type": "application/json", "content-length": str(len(data)), **(headers or {})}
+    data = (
+        json.dumps(body).encode()
+        if isinstance(body, dict)
+        else body.encode()
+        if isinstance(body, str)
+        else body
+    )
+    shown = {
+        "content-type": "application/json",
+        "content-length": str(len(data)),
+        **(headers or {}),
+    }
     return f"HTTP/1.1 {status} X\r\n{_lines(shown)}\r\n".encode() + data
 
 
@@ -206,7 +235,9 @@ def chat(text: str, **more: Any) -> dict[str, Any]:
         "object": "chat.completion",
         "created": 1,
         "model": "m-2026",
-        "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}],
+        "choices": [
+            {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
+        ],
         "usage": {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5},
         **more,
     }
@@ -216,13 +247,24 @@ def delta(content: dict[str, Any] | str, finish: str | None = None, **more: Any)
     """One event of a chat stream."""
     piece = {"content": content} if isinstance(content, str) else content
     choice = {"index": 0, "delta": piece, "finish_reason": finish}
-    body = {"id": "c1", "object": "chat.completion.chunk", "created": 1, "model": "m-2026", "choices": [choice], **more}
+    body = {
+        "id": "c1",
+        "object": "chat.completion.chunk",
+        "created": 1,
+        "model": "m-2026",
+        "choices": [choice],
+        **more,
+    }
     return b"data: " + json.dumps(body).encode() + b"\n\n"
 
 
 DONE = b"data: [DONE]\n\n"
 
 
-def images(*pictures: bytes, **more: Any) -> dict[str, Any]:
-    """A whole answer of a picture route."""
-    return {"created": 1, "data": [{"b64_json": base64.b64encode(data).decode()} for data in pictures], **more}
+def images_reply(*pictures: bytes, **more: Any) -> dict[str, Any]:
+    """A whole answer of an image route."""
+    return {
+        "created": 1,
+        "data": [{"b64_json": base64.b64encode(data).decode()} for data in pictures],
+        **more,
+    }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from majordomo.observability import Attempt, Call, Observer, Outcome
+from majordomo.observability import Call, CallResult, Observer, RetryAttempt
 
 
 class Witness(Observer):
@@ -33,20 +33,20 @@ class Witness(Observer):
         assert call in self.calls
         self.story.append((name, thing))
 
-    def started(self, call: Call) -> None:
+    def on_start(self, call: Call) -> None:
         self._saw("started", call)
 
-    def attempted(self, call: Call, attempt: Attempt) -> None:
+    def on_retry(self, call: Call, attempt: RetryAttempt) -> None:
         self._saw("attempted", call, attempt)
 
-    def told(self, call: Call, event: Any) -> None:
+    def on_event(self, call: Call, event: Any) -> None:
         self._saw("told", call, event)
 
-    def finished(self, call: Call, outcome: Outcome) -> None:
+    def on_success(self, call: Call, outcome: CallResult) -> None:
         self._saw("finished", call, outcome)
 
-    def failed(self, call: Call, error: Any) -> None:
+    def on_error(self, call: Call, error: Any) -> None:
         self._saw("failed", call, error)
 
-    def cancelled(self, call: Call) -> None:
+    def on_cancel(self, call: Call) -> None:
         self._saw("cancelled", call)

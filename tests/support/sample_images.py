@@ -1,4 +1,4 @@
-"""Pictures that tests make for themselves: what they show is known, and what is hidden in them."""
+"""Images that tests make for themselves: what they show is known, and what is hidden in them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,11 @@ def gradient(width: int = 64, height: int = 48, mode: str = "RGB") -> Image.Imag
     image = Image.new("RGB", (width, height))
     image.putdata(
         [
-            (255 * x // max(1, width - 1), 255 * y // max(1, height - 1), 255 * ((x // 8 + y // 8) % 2))
+            (
+                255 * x // max(1, width - 1),
+                255 * y // max(1, height - 1),
+                255 * ((x // 8 + y // 8) % 2),
+            )
             for y in range(height)
             for x in range(width)
         ]
@@ -37,15 +41,17 @@ def gradient(width: int = 64, height: int = 48, mode: str = "RGB") -> Image.Imag
 
 
 def noisy(width: int = 64, height: int = 48, seed: int = 1, mode: str = "RGB") -> Image.Image:
-    return Image.frombytes(mode, (width, height), random.Random(seed).randbytes(width * height * len(mode)))
+    return Image.frombytes(
+        mode, (width, height), random.Random(seed).randbytes(width * height * len(mode))
+    )
 
 
 def corners(width: int = 40, height: int = 20) -> Image.Image:
     """A quarter each: red, lime, blue, white, row by row."""
     image = Image.new("RGB", (width, height), "white")
     half = (width // 2, height // 2)
-    for colour, at in (("red", (0, 0)), ("lime", (half[0], 0)), ("blue", (0, half[1]))):
-        image.paste(colour, (*at, at[0] + half[0], at[1] + half[1]))
+    for color, at in (("red", (0, 0)), ("lime", (half[0], 0)), ("blue", (0, half[1]))):
+        image.paste(color, (*at, at[0] + half[0], at[1] + half[1]))
     return image
 
 
@@ -59,7 +65,7 @@ def exif_of(orientation: int = 1) -> Image.Exif:
 
 
 def telling(image: Image.Image, kind: str, orientation: int = 1) -> ImagePart:
-    """With all the metadata its kind has room for, a colour profile, and bytes behind its end."""
+    """With all the metadata its kind has room for, a color profile, and bytes behind its end."""
     xmp = b"<x:xmpmeta xmlns:x='adobe:ns:meta/'>" + SECRET + b"</x:xmpmeta>"
     settings: dict[str, object] = {"exif": exif_of(orientation)}
     if image.mode != "L":
@@ -87,9 +93,13 @@ def png_chunk(kind: bytes, body: bytes) -> bytes:
 
 
 def animation(kind: str, frames: int = 3) -> ImagePart:
-    images = [Image.new("RGB", (20, 10), colour) for colour in ("red", "lime", "blue", "white")[:frames]]
+    images = [
+        Image.new("RGB", (20, 10), color) for color in ("red", "lime", "blue", "white")[:frames]
+    ]
     settings: dict[str, object] = {"lossless": True} if kind == "WEBP" else {}
-    return part(images[0], kind, save_all=True, append_images=images[1:], duration=50, loop=0, **settings)
+    return part(
+        images[0], kind, save_all=True, append_images=images[1:], duration=50, loop=0, **settings
+    )
 
 
 def pixels(picture: ImagePart) -> bytes:
@@ -98,5 +108,5 @@ def pixels(picture: ImagePart) -> bytes:
     return image.convert("RGBA").tobytes()
 
 
-def at(picture: ImagePart, x: int, y: int) -> object:
-    return picture.to_pil().getpixel((x, y))
+def at(image: ImagePart, x: int, y: int) -> object:
+    return image.to_pil().getpixel((x, y))

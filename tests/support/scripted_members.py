@@ -19,7 +19,12 @@ Listed = dict[str, set[Any]]
 class House(llm.Provider, imagegen.Provider):
     """Who serves them: lists models and tells of its health as it is told to, and counts the questions."""
 
-    def __init__(self, listed: Listed | Exception | None = None, health: md.Health | Exception | None = None, name: str = "house") -> None:
+    def __init__(
+        self,
+        listed: Listed | Exception | None = None,
+        health: md.Health | Exception | None = None,
+        name: str = "house",
+    ) -> None:
         self.name = name
         self.listed = listed if listed is not None else {}
         self.found = health or md.Health(True)
@@ -41,7 +46,10 @@ class House(llm.Provider, imagegen.Provider):
         await anyio.lowlevel.checkpoint()
         if isinstance(self.listed, Exception):
             raise self.listed
-        return [md.ModelInfo(name, frozenset(capabilities)) for name, capabilities in self.listed.items()]
+        return [
+            md.ModelInfo(name, frozenset(capabilities))
+            for name, capabilities in self.listed.items()
+        ]
 
     async def health(self) -> md.Health:
         self.visits += 1
@@ -71,17 +79,22 @@ class _Scripted:
 
 class Voice(_Scripted, ChatModel):
     def __init__(
-        self, name: str, *script: Any, options: Sequence[llm.Option] = (), house: House | None = None, provider: str = "own"
+        self,
+        name: str,
+        *script: Any,
+        options: Sequence[llm.Option] = (),
+        house: House | None = None,
+        provider: str = "own",
     ) -> None:
         super().__init__(house.name if house else provider, name, options, limits=md.Limits())
         self.script, self.asked, self.house, self.left = script or (f"I am {name}",), [], house, 0
 
     @property
-    def served_by(self) -> House | None:
+    def provider_instance(self) -> House | None:
         return self.house
 
-    async def ask(self, request: llm.Request) -> llm.Reply:
-        source = self.listen(request)
+    async def _generate(self, request: llm.Request) -> llm.Reply:
+        source = self._stream(request)
         try:
             while await source.next_events():
                 pass
@@ -89,7 +102,7 @@ class Voice(_Scripted, ChatModel):
         finally:
             await source.aclose()
 
-    def listen(self, request: llm.Request) -> _Saying:
+    def _stream(self, request: llm.Request) -> _Saying:
         return _Saying(self, self.step(request))
 
 
@@ -134,19 +147,26 @@ class _Saying:
 
 
 class Brush(_Scripted, ImageModel):
-    """Its text is the colour of the picture it gives."""
+    """Its text is the color of the image it gives."""
 
     def __init__(
-        self, name: str, *script: Any, options: Sequence[imagegen.Option] = (), house: House | None = None, provider: str = "own"
+        self,
+        name: str,
+        *script: Any,
+        options: Sequence[imagegen.Option] = (),
+        house: House | None = None,
+        provider: str = "own",
     ) -> None:
         super().__init__(house.name if house else provider, name, options, limits=md.Limits())
         self.script, self.asked, self.house, self.left = script or ("navy",), [], house, 0
 
     @property
-    def served_by(self) -> House | None:
+    def provider_instance(self) -> House | None:
         return self.house
 
-    async def draw(self, request: imagegen.Request, tell: Callable[[imagegen.ImageEvent], None] | None) -> imagegen.Result:
+    async def _generate(
+        self, request: imagegen.Request, emit: Callable[[imagegen.ImageEvent], None] | None
+    ) -> imagegen.Result:
         try:
             for step in self.step(request):
                 await anyio.lowlevel.checkpoint()
@@ -154,11 +174,13 @@ class Brush(_Scripted, ImageModel):
                     raise step
                 if callable(step):
                     await step()
-                elif not isinstance(step, str) and tell is not None:
-                    tell(step)
+                elif not isinstance(step, str) and emit is not None:
+                    emit(step)
             return imagegen.Result((PIXEL,))
         finally:
             self.left += 1
 
 
-PIXEL = md.ImagePart.from_base64("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==")
+PIXEL = md.ImagePart.from_base64(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)

@@ -35,7 +35,9 @@ ONCE = md.Retries(attempts=1)
 
 
 def provider(server: Loopback, faults: Faults, **settings: Any) -> md.OpenAICompatible:
-    return md.OpenAICompatible(server.url + "/v1", transport=faults, **{"retries": ONCE, **settings})
+    return md.OpenAICompatible(
+        server.url + "/v1", transport=faults, **{"retries": ONCE, **settings}
+    )
 
 
 @pytest.fixture
@@ -58,14 +60,16 @@ FAULTS: list[tuple[Fault, type[md.MajordomoError], dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("fault", "kind", "shown"), FAULTS, ids=lambda value: repr(value)[:30])
-async def test_a_fault_becomes_the_error_of_a_real_one(server: Loopback, fault: Fault, kind: Any, shown: dict[str, Any]) -> None:
+async def test_a_fault_becomes_the_error_of_a_real_one(
+    server: Loopback, fault: Fault, kind: Any, shown: dict[str, Any]
+) -> None:
     faults = Faults([fault])
     async with provider(server, faults) as backend:
         with pytest.raises(kind) as caught:
             await backend.model("m").generate("hi")
         assert {name: getattr(caught.value, name) for name in shown} == shown
         assert (await backend.model("m").generate("hi")).text == "hi"
-    assert (faults.count(), faults.count(type(fault)), faults.passed) == (1, 1, 1)
+    assert (faults.count(), faults.count(type(fault)), faults.calls) == (1, 1, 1)
     assert len(server.seen) == (2 if isinstance(fault, CutAfter) else 1)
     assert [(one.number, one.method, one.path, one.fault) for one in faults.happened] == [
         (1, "POST", "/chat/completions", fault),
@@ -93,22 +97,26 @@ async def test_a_stream_is_cut_where_it_was_said(serve: Serve) -> None:
         assert caught.value.partial.text == "Good "
 
 
-async def test_a_model_that_loads_is_waited_for(server: Loopback, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("majordomo.models.client.LOADING_PAUSE", 0.0)
+async def test_a_model_that_loads_is_waited_for(
+    server: Loopback, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("majordomo.models.client.LOADING_INTERVAL", 0.0)
     faults = Faults([ModelLoading(times=3)])
     async with provider(server, faults) as backend, backend.model("m").stream("hi") as stream:
         events = [event async for event in stream]
     assert [type(event) for event in events[:3]] == [llm.Loading] * 3
     assert stream.reply.text == "hi"
-    assert (faults.count(ModelLoading), faults.passed) == (3, 1)
+    assert (faults.count(ModelLoading), faults.calls) == (3, 1)
 
 
 async def test_repeats_are_counted_as_they_leave(server: Loopback) -> None:
     faults = Faults([BadGateway(), Refused(), None, Refused()])
-    async with provider(server, faults, retries=md.Retries(attempts=3, base=0)) as backend:
+    async with provider(server, faults, retries=md.Retries(attempts=3, initial_delay=0)) as backend:
         assert (await backend.model("m").generate("hi")).text == "hi"
     assert [type(one.fault) for one in faults.happened] == [BadGateway, Refused, type(None)]
-    with provider(server, Faults([Refused()]), retries=md.Retries(attempts=2, base=0)) as backend:
+    with provider(
+        server, Faults([Refused()]), retries=md.Retries(attempts=2, initial_delay=0)
+    ) as backend:
         assert backend.model("m").generate_sync("hi").text == "hi"
 
 
@@ -128,7 +136,10 @@ async def test_a_slow_answer_begins_when_it_is_released(server: Loopback) -> Non
     async def ask() -> None:
         replies.append((await backend.model("m").generate("hi")).text)
 
-    async with provider(server, Faults([Slow(until=pause)])) as backend, anyio.create_task_group() as group:
+    async with (
+        provider(server, Faults([Slow(until=pause)])) as backend,
+        anyio.create_task_group() as group,
+    ):
         group.start_soon(ask)
         await pause.reached()
         assert (replies, server.seen) == ([], [])
@@ -148,7 +159,9 @@ async def test_a_slow_answer_goes_by_the_clock_it_is_given(server: Loopback) -> 
 
 
 async def test_time_limits_hold_while_it_is_slow(server: Loopback) -> None:
-    async with provider(server, Faults([Slow(3600)]), timeout=md.Timeout(first_byte=0.05)) as backend:
+    async with provider(
+        server, Faults([Slow(3600)]), timeout=md.Timeout(first_byte=0.05)
+    ) as backend:
         with pytest.raises(md.DeadlineExceededError) as caught:
             await backend.model("m").generate("hi")
     assert caught.value.phase == "first_byte"
@@ -159,7 +172,9 @@ async def test_a_provider_looks_whether_the_model_loads_while_it_is_slow(serve: 
     """llama-swap is asked what runs; nothing loads, so the limit for the first byte is the one that counts."""
     server = serve(LlamaSwap({"tiny": StableDiffusion(size=(64, 64))}))
     faults = Faults(lambda request, number: Slow(3600) if "images" in request.path else None)
-    async with md.LlamaSwap(server.url, transport=faults, timeout=md.Timeout(first_byte=0.05)) as backend:
+    async with md.LlamaSwap(
+        server.url, transport=faults, timeout=md.Timeout(first_byte=0.05)
+    ) as backend:
         with pytest.raises(md.DeadlineExceededError):
             await backend.image_model("tiny").generate("a fox", size="64x64")
     assert [one.path for one in faults.happened if one.fault is None] == ["/running"]

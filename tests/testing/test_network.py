@@ -28,15 +28,23 @@ WATCHED = ("connect", "connect_ex", "sendto", "sendmsg")
 
 async def test_a_forgotten_provider_says_where_it_wanted_to_go() -> None:
     with no_network() as network:
-        for base_url, where in (("https://api.openai.com/v1", "api.openai.com:443"), ("http://192.0.2.7:8080", "192.0.2.7:8080")):
+        for base_url, where in (
+            ("https://api.openai.com/v1", "api.openai.com:443"),
+            ("http://192.0.2.7:8080", "192.0.2.7:8080"),
+        ):
             async with md.OpenAICompatible(base_url, "k") as backend:
                 with pytest.raises(NetworkForbiddenError, match=where) as caught:
                     await backend.model("m").generate("hi")
             assert f"{caught.value.host}:{caught.value.port}" == where
             assert not caught.value.retryable
-            with pytest.raises(NetworkForbiddenError), md.OpenAICompatible(base_url, "k") as blocking:
+            with (
+                pytest.raises(NetworkForbiddenError),
+                md.OpenAICompatible(base_url, "k") as blocking,
+            ):
                 blocking.model("m").generate_sync("hi")
-    assert [str(attempt) for attempt in network.forbidden] == ["api.openai.com:443"] * 2 + ["192.0.2.7:8080"] * 2
+    assert [str(attempt) for attempt in network.forbidden] == ["api.openai.com:443"] * 2 + [
+        "192.0.2.7:8080"
+    ] * 2
 
 
 def test_sockets_of_any_library_are_stopped() -> None:
@@ -46,7 +54,10 @@ def test_sockets_of_any_library_are_stopped() -> None:
         (lambda: httpx.get("http://192.0.2.1:81"), Attempt("192.0.2.1", 81)),
         (lambda: urllib.request.urlopen("https://example.org"), Attempt("example.org", 443)),
         (lambda: asyncio.run(asyncio.open_connection("192.0.2.1", 82)), Attempt("192.0.2.1", 82)),
-        (lambda: anyio.run(anyio.connect_tcp, "example.com", 83, backend="trio"), Attempt("example.com", 83)),
+        (
+            lambda: anyio.run(anyio.connect_tcp, "example.com", 83, backend="trio"),
+            Attempt("example.com", 83),
+        ),
         (lambda: socket.create_connection(("127.0.0.1", 84)), Attempt("127.0.0.1", 84)),
         (lambda: socket.create_connection(("2001:db8::1", 85)), Attempt("2001:db8::1", 85)),
         (lambda: socket.socket().connect_ex(("192.0.2.1", 86)), Attempt("192.0.2.1", 86)),
@@ -59,7 +70,9 @@ def test_sockets_of_any_library_are_stopped() -> None:
     ]
     with no_network() as network:
         for number, (attempt, where) in enumerate(attempts):
-            with pytest.raises(NetworkForbiddenError, match="no network in this test: something wanted to reach"):
+            with pytest.raises(
+                NetworkForbiddenError, match="no network in this test: something wanted to reach"
+            ):
                 attempt()
             assert network.forbidden[number:] == [where]
     udp.close()
@@ -91,16 +104,28 @@ async def test_a_recording_needs_no_network(serve: Serve, tmp_path: Path) -> Non
 
 
 def test_everything_is_put_back_even_after_an_error() -> None:
-    before = {name: vars(socket.socket).get(name) for name in WATCHED}, socket.getaddrinfo, socket.gethostbyname
+    before = (
+        {name: vars(socket.socket).get(name) for name in WATCHED},
+        socket.getaddrinfo,
+        socket.gethostbyname,
+    )
     with pytest.raises(ZeroDivisionError), no_network():
         assert socket.getaddrinfo is not before[1]
         raise ZeroDivisionError
-    assert ({name: vars(socket.socket).get(name) for name in WATCHED}, socket.getaddrinfo, socket.gethostbyname) == before
+    assert (
+        {name: vars(socket.socket).get(name) for name in WATCHED},
+        socket.getaddrinfo,
+        socket.gethostbyname,
+    ) == before
 
 
 def test_what_is_no_network_is_left_alone(tmp_path: Path) -> None:
     path = str(tmp_path / "s")
-    with no_network() as network, socket.socket(socket.AF_UNIX) as server, socket.socket(socket.AF_UNIX) as client:
+    with (
+        no_network() as network,
+        socket.socket(socket.AF_UNIX) as server,
+        socket.socket(socket.AF_UNIX) as client,
+    ):
         server.bind(path)
         server.listen()
         client.connect(path)
@@ -137,7 +162,10 @@ def test_the_loopback_is_known(host: str, here: bool) -> None:
 
 def test_the_error_can_be_sent_on() -> None:
     error = NetworkForbiddenError("x", host="h", port=1)
-    assert (pickle.loads(pickle.dumps(error)).host, pickle.loads(pickle.dumps(error)).port) == ("h", 1)
+    assert (pickle.loads(pickle.dumps(error)).host, pickle.loads(pickle.dumps(error)).port) == (
+        "h",
+        1,
+    )
 
 
 OTHERS_TESTS = """
@@ -162,8 +190,17 @@ def test_who_forgets_fails():
 
 def test_pytest_finds_the_fixtures_by_itself(tmp_path: Path) -> None:
     (tmp_path / "test_others.py").write_text(OTHERS_TESTS)
-    strangers = [word for name in ("cacheprovider", "hypothesispytest", "anyio", "pytest_cov") for word in ("-p", f"no:{name}")]
+    strangers = [
+        word
+        for name in ("cacheprovider", "hypothesispytest", "anyio", "pytest_cov")
+        for word in ("-p", f"no:{name}")
+    ]
     command = [sys.executable, "-m", "pytest", "-q", "-W", "error", *strangers, str(tmp_path)]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "NO_COLOR": "1"})
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "NO_COLOR": "1"}
+    )
     assert "1 failed, 2 passed" in done.stdout, done.stdout + done.stderr
-    assert "NetworkForbiddenError: no network in this test: something wanted to reach example.com:443" in done.stdout
+    assert (
+        "NetworkForbiddenError: no network in this test: something wanted to reach example.com:443"
+        in done.stdout
+    )

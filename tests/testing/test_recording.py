@@ -14,11 +14,21 @@ import pytest
 
 import majordomo as md
 from majordomo import imagegen, llm
-from majordomo.testing import Faults, Recorder, RecordingError, Refused, Replay, plain_picture
+from majordomo.testing import Faults, Recorder, RecordingError, Refused, Replay, plain_image
 from tests.servers.ollama_chat import OllamaChat
 from tests.servers.ollama_chat import Reply as Said
 from tests.support.image_backends import BACKENDS, Backend
-from tests.support.loopback import DONE, Handler, Loopback, Peer, always, chat, delta, images, whole
+from tests.support.loopback import (
+    DONE,
+    Handler,
+    Loopback,
+    Peer,
+    always,
+    chat,
+    delta,
+    images_reply,
+    whole,
+)
 
 pytestmark = pytest.mark.anyio
 Serve = Callable[[Handler], Loopback]
@@ -67,7 +77,11 @@ async def test_a_chat_comes_again_without_its_server(serve: Serve, tmp_path: Pat
 
 
 async def test_a_stream_comes_again_piece_by_piece(serve: Serve, tmp_path: Path) -> None:
-    sent = [delta("Good ") + delta("eve")[:30], delta("eve")[30:] + delta("ning"), delta({}, "stop") + DONE]
+    sent = [
+        delta("Good ") + delta("eve")[:30],
+        delta("eve")[30:] + delta("ning"),
+        delta({}, "stop") + DONE,
+    ]
 
     def handler(peer: Peer) -> None:
         peer.request()
@@ -87,7 +101,10 @@ async def test_a_stream_comes_again_piece_by_piece(serve: Serve, tmp_path: Path)
     for pieces in ("recorded", "whole", 1, 7):
         async with compatible(server.url, Replay(tmp_path, pieces=pieces)) as backend:  # type: ignore[arg-type]
             assert await heard(backend.model("m"), "hi") == first
-    with compatible(server.url, Replay(tmp_path)) as backend, backend.model("m").stream_sync("hi") as blocking:
+    with (
+        compatible(server.url, Replay(tmp_path)) as backend,
+        backend.model("m").stream_sync("hi") as blocking,
+    ):
         assert list(blocking) == first
 
 
@@ -106,7 +123,9 @@ async def test_ollama_lines_come_again(serve: Serve, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS, ids=lambda backend: backend.name)
-async def test_every_picture_backend_comes_again(backend: Backend, serve: Serve, tmp_path: Path) -> None:
+async def test_every_image_backend_comes_again(
+    backend: Backend, serve: Serve, tmp_path: Path
+) -> None:
     server = serve(backend.server())
     recorder = Recorder(tmp_path)
     async with backend.connect(server.url, transport=recorder) as provider:
@@ -117,42 +136,56 @@ async def test_every_picture_backend_comes_again(backend: Backend, serve: Serve,
         again = await provider.image_model(backend.model).generate("a red fox", **backend.fields)
     assert again.images == first.images
     assert again.details == first.details
-    assert list((tmp_path / "pictures").iterdir())
+    assert list((tmp_path / "images").iterdir())
     again_sync = Replay(tmp_path)
     with backend.connect(server.url, transport=again_sync) as provider:
-        assert provider.image_model(backend.model).generate_sync("a red fox", **backend.fields).images == first.images
+        assert (
+            provider.image_model(backend.model).generate_sync("a red fox", **backend.fields).images
+            == first.images
+        )
 
 
-async def test_pictures_are_kept_once_and_uploads_too(serve: Serve, tmp_path: Path, picture: Callable[..., md.ImagePart]) -> None:
-    drawn, given = picture(40, 30), picture(64, 64, "red")
-    server = serve(always(whole(images(drawn.data, drawn.data))))
+async def test_images_are_kept_once_and_uploads_too(
+    serve: Serve, tmp_path: Path, image: Callable[..., md.ImagePart]
+) -> None:
+    drawn, given = image(40, 30), image(64, 64, "red")
+    server = serve(always(whole(images_reply(drawn.data, drawn.data))))
     ask: dict[str, Any] = {"images": [given], "n": 2}
     async with md.OpenAI(KEY, server.url + "/v1", transport=Recorder(tmp_path)) as backend:
         first = await backend.image_model("gpt-image-1").generate("a hat", **ask)
     server.close()
-    kept = [path.read_bytes() for path in (tmp_path / "pictures").iterdir()]
+    kept = [path.read_bytes() for path in (tmp_path / "images").iterdir()]
     assert sorted(kept) == sorted([drawn.data, given.data])
     told = document(tmp_path)
     form = {field["name"]: field for field in told["request"]["body"]["form"]}
     assert form["prompt"]["content"] == "a hat"
-    assert next(field for name, field in form.items() if name.startswith("image"))["content"].startswith("<pictures/")
+    assert next(field for name, field in form.items() if name.startswith("image"))[
+        "content"
+    ].startswith("<images/")
     assert "boundary" not in json.dumps(told)
     async with md.OpenAI("other-key", server.url + "/v1", transport=Replay(tmp_path)) as backend:
-        assert (await backend.image_model("gpt-image-1").generate("a hat", **ask)).images == first.images
+        assert (
+            await backend.image_model("gpt-image-1").generate("a hat", **ask)
+        ).images == first.images
 
 
-async def test_pictures_in_a_chat_are_kept_as_files(serve: Serve, tmp_path: Path) -> None:
-    shown = plain_picture()
+async def test_images_in_a_chat_are_kept_as_files(serve: Serve, tmp_path: Path) -> None:
+    shown = plain_image()
     server = serve(always(whole(chat("a blue one"))))
     async with compatible(server.url, Recorder(tmp_path)) as backend:
         await backend.model("m").generate([md.user("look", shown)])
-    assert [path.read_bytes() for path in (tmp_path / "pictures").iterdir()] == [shown.data]
+    assert [path.read_bytes() for path in (tmp_path / "images").iterdir()] == [shown.data]
     assert shown.to_base64() not in kept_texts(tmp_path)
     async with compatible(server.url, Replay(tmp_path)) as backend:
         assert (await backend.model("m").generate([md.user("look", shown)])).text == "a blue one"
 
 
-SHAPES = (KEY, quote(KEY, safe=""), base64.b64encode(KEY.encode()).decode(), base64.b64encode(b"majordomo:" + KEY.encode()).decode())
+SHAPES = (
+    KEY,
+    quote(KEY, safe=""),
+    base64.b64encode(KEY.encode()).decode(),
+    base64.b64encode(b"majordomo:" + KEY.encode()).decode(),
+)
 OTHERS = "sk-proj-0123456789abcdefghijKLMNOP"
 
 
@@ -175,8 +208,12 @@ async def test_no_key_gets_into_a_file(serve: Serve, tmp_path: Path) -> None:
 
     server = serve(handler)
     recorder = Recorder(tmp_path, secrets="hunter-2-hunter", headers=["X-Kept"])
-    async with compatible(server.url, recorder, headers={"x-other": "Bearer other-token-12345"}) as backend:
-        model = backend.model("m", md.with_extra({"path": "?api_key=" + KEY, "more": {"token": "other-token-12345"}}))
+    async with compatible(
+        server.url, recorder, headers={"x-other": "Bearer other-token-12345"}
+    ) as backend:
+        model = backend.model(
+            "m", md.with_extra({"path": "?api_key=" + KEY, "more": {"token": "other-token-12345"}})
+        )
         assert KEY in (await model.generate(f"my key is {KEY}")).text
         await heard(model, f"my key is {KEY}")
         with pytest.raises(md.AuthenticationError):
@@ -185,13 +222,23 @@ async def test_no_key_gets_into_a_file(serve: Serve, tmp_path: Path) -> None:
     assert len(kept) == 3
     for path in kept:
         found = path.read_text() + path.name
-        for secret in (*SHAPES, OTHERS, "hunter-2-hunter", "other-token-12345", json.dumps(KEY)[1:-1]):
+        for secret in (
+            *SHAPES,
+            OTHERS,
+            "hunter-2-hunter",
+            "other-token-12345",
+            json.dumps(KEY)[1:-1],
+        ):
             assert secret not in found, path
         assert "cookie" not in found
         assert '"x-kept": "for ***"' in found
     replay = Replay(tmp_path, secrets="hunter-2-hunter")
-    async with compatible(server.url, replay, headers={"x-other": "Bearer other-token-12345"}) as backend:
-        model = backend.model("m", md.with_extra({"path": "?api_key=" + KEY, "more": {"token": "other-token-12345"}}))
+    async with compatible(
+        server.url, replay, headers={"x-other": "Bearer other-token-12345"}
+    ) as backend:
+        model = backend.model(
+            "m", md.with_extra({"path": "?api_key=" + KEY, "more": {"token": "other-token-12345"}})
+        )
         assert "keys: ***" in (await model.generate(f"my key is {KEY}")).text
         events = await heard(model, f"my key is {KEY}")
         assert "keys: ***" in events[-1].reply.text
@@ -199,7 +246,7 @@ async def test_no_key_gets_into_a_file(serve: Serve, tmp_path: Path) -> None:
 
 async def test_keys_in_a_query_are_not_kept(tmp_path: Path) -> None:
     from majordomo.settings import LOCAL
-    from majordomo.transport_types import Deadline, WireRequest
+    from majordomo.transport_types import Deadline, HTTPRequest
 
     class Port:
         status, headers = 200, {"content-type": "text/plain"}
@@ -215,23 +262,25 @@ async def test_keys_in_a_query_are_not_kept(tmp_path: Path) -> None:
         async def aclose(self) -> None: ...
 
     for transport in (Recorder(tmp_path), Replay(tmp_path)):
-        port = transport.around(Port(), "/v1", str)
-        reply = await port.open(WireRequest("GET", "/models?key=abcdefgh&page=2&access_token=zzzz"), Deadline(LOCAL))
+        port = transport.wrap(Port(), "/v1", str)
+        reply = await port.open(
+            HTTPRequest("GET", "/models?key=abcdefgh&page=2&access_token=zzzz"), Deadline(LOCAL)
+        )
         assert await reply.read() == b""
         await port.aclose()
         with pytest.raises(md.ConfigurationError, match="closed"):
-            await port.open(WireRequest("GET", "/models"), Deadline(LOCAL))
+            await port.open(HTTPRequest("GET", "/models"), Deadline(LOCAL))
     assert document(tmp_path)["request"]["path"] == "/v1/models?key=***&page=2&access_token=***"
 
 
-async def test_a_picture_that_holds_a_key_is_not_kept(serve: Serve, tmp_path: Path) -> None:
-    drawn = plain_picture().data
+async def test_an_image_that_holds_a_key_is_not_kept(serve: Serve, tmp_path: Path) -> None:
+    drawn = plain_image().data
     drawn += KEY.encode()
-    server = serve(always(whole(images(drawn))))
+    server = serve(always(whole(images_reply(drawn))))
     async with md.OpenAI(KEY, server.url + "/v1", transport=Recorder(tmp_path)) as backend:
         with pytest.raises(RecordingError) as caught:
             await backend.image_model("gpt-image-1").generate("a hat")
-    assert caught.value.code == "SECRET_IN_PICTURE"
+    assert caught.value.code == "SECRET_IN_IMAGE"
     assert files(tmp_path) == []
 
 
@@ -251,7 +300,7 @@ async def test_an_error_status_comes_again(serve: Serve, tmp_path: Path, status:
 
 async def test_retries_come_again_in_their_order(serve: Serve, tmp_path: Path) -> None:
     server = serve(always(whole(b"", 502), whole(chat("at last"))))
-    patient = md.Retries(attempts=2, base=0)
+    patient = md.Retries(attempts=2, initial_delay=0)
     for transport in (Recorder(tmp_path), Replay(tmp_path)):
         async with compatible(server.url, transport, retries=patient) as backend:
             assert (await backend.model("m").generate("hi")).text == "at last"
@@ -285,7 +334,9 @@ async def test_a_connection_that_fails_fails_again(serve: Serve, tmp_path: Path)
 async def test_a_time_limit_that_passed_passes_again(serve: Serve, tmp_path: Path) -> None:
     server = serve(silent)
     for transport in (Recorder(tmp_path), Replay(tmp_path)):
-        async with compatible(server.url, transport, retries=ONCE, timeout=md.Timeout(first_byte=0.05)) as backend:
+        async with compatible(
+            server.url, transport, retries=ONCE, timeout=md.Timeout(first_byte=0.05)
+        ) as backend:
             with pytest.raises(md.DeadlineExceededError) as caught:
                 await backend.model("m").generate("hi")
         assert caught.value.phase == "first_byte"
@@ -300,7 +351,10 @@ async def test_what_was_left_half_way_is_kept_so_far(serve: Serve, tmp_path: Pat
 
     server = serve(handler)
     for transport in (Recorder(tmp_path), Replay(tmp_path)):
-        async with compatible(server.url, transport) as backend, backend.model("m").stream("hi") as stream:
+        async with (
+            compatible(server.url, transport) as backend,
+            backend.model("m").stream("hi") as stream,
+        ):
             async for event in stream:
                 assert event == llm.TextDelta("Good ")
                 break
@@ -325,7 +379,9 @@ async def test_a_call_that_is_cancelled_leaves_no_trace(serve: Serve, tmp_path: 
     assert [path.name[-7:] for path in files(tmp_path)] == ["-1.json"]
 
 
-async def test_once_records_what_is_missing_and_all_records_anew(serve: Serve, tmp_path: Path) -> None:
+async def test_once_records_what_is_missing_and_all_records_anew(
+    serve: Serve, tmp_path: Path
+) -> None:
     server = serve(always(*(whole(chat(f"answer {number}")) for number in range(1, 9))))
 
     async def ask(mode: Any, *prompts: str) -> list[str]:
@@ -349,18 +405,22 @@ async def test_the_same_exchanges_make_the_same_files(serve: Serve, tmp_path: Pa
         server = serve(always(whole(chat("hi"))))
         async with compatible(server.url, Recorder(folder)) as backend:
             for prompt in ("b", "a"):
-                await backend.model("m").generate([md.user(prompt, plain_picture())])
+                await backend.model("m").generate([md.user(prompt, plain_image())])
         texts.append([(path.relative_to(folder), path.read_bytes()) for path in files(folder)])
     assert texts[0] == texts[1]
     assert not [path for path in files(tmp_path) if path.name.startswith(".")]
 
 
-async def test_a_recording_can_be_made_over_a_foreign_transport_and_over_faults(tmp_path: Path) -> None:
+async def test_a_recording_can_be_made_over_a_foreign_transport_and_over_faults(
+    tmp_path: Path,
+) -> None:
     import httpx
 
     foreign = httpx.MockTransport(lambda request: httpx.Response(200, json=chat("foreign")))
     recorder = Recorder(tmp_path, Faults([Refused()], foreign))
-    async with compatible("http://backend.test", recorder, retries=md.Retries(attempts=2, base=0)) as backend:
+    async with compatible(
+        "http://backend.test", recorder, retries=md.Retries(attempts=2, initial_delay=0)
+    ) as backend:
         assert (await backend.model("m").generate("hi")).text == "foreign"
     assert len(files(tmp_path)) == 2
     with pytest.raises(md.ConfigurationError, match="transport"):
@@ -369,12 +429,16 @@ async def test_a_recording_can_be_made_over_a_foreign_transport_and_over_faults(
         compatible("http://x", Recorder(tmp_path, foreign), proxy="http://x")
 
 
-async def test_a_websocket_is_refused_and_the_pictures_come_all_the_same(serve: Serve, tmp_path: Path) -> None:
+async def test_a_websocket_is_refused_and_the_images_come_all_the_same(
+    serve: Serve, tmp_path: Path
+) -> None:
     (backend,) = [backend for backend in BACKENDS if backend.name == "comfyui"]
     server = serve(backend.server())
     async with backend.connect(server.url, transport=Recorder(tmp_path)) as provider:
-        connect = provider._caller.port.connect
+        connect = provider._client.transport.connect
         with pytest.raises(md.UnsupportedError, match="no websockets"):
             await connect("/ws", None, 1)
-        events = await heard(provider.image_model(backend.model), "a red fox", previews=1, **backend.fields)
+        events = await heard(
+            provider.image_model(backend.model), "a red fox", previews=1, **backend.fields
+        )
     assert isinstance(events[-1], imagegen.Done)

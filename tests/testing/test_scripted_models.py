@@ -11,7 +11,14 @@ import pytest
 
 import majordomo as md
 from majordomo import imagegen, llm
-from majordomo.testing import Pause, ScriptedChat, ScriptedPainter, ScriptedProvider, ScriptError, plain_picture
+from majordomo.testing import (
+    Pause,
+    ScriptedChatModel,
+    ScriptedImageModel,
+    ScriptedProvider,
+    ScriptError,
+    plain_image,
+)
 
 pytestmark = pytest.mark.anyio
 CALL = md.ToolCallPart("call-1", "add", '{"a": 1, "b": 2}')
@@ -23,7 +30,10 @@ async def events_of(model: Any, prompt: str = "hi", **overrides: Any) -> list[An
 
 
 async def test_answers_are_given_in_order_and_requests_are_kept() -> None:
-    model = ScriptedChat(["one", md.assistant("two"), llm.Reply(md.assistant("three"), "length", llm.Usage(3, 4))], md.with_seed(7))
+    model = ScriptedChatModel(
+        ["one", md.assistant("two"), llm.Reply(md.assistant("three"), "length", llm.Usage(3, 4))],
+        md.with_seed(7),
+    )
     replies = [await model.generate(text, temperature=0.5) for text in ("a", "b", "c")]
     assert [reply.text for reply in replies] == ["one", "two", "three"]
     assert [reply.finish_reason for reply in replies] == ["stop", "stop", "length"]
@@ -31,7 +41,7 @@ async def test_answers_are_given_in_order_and_requests_are_kept() -> None:
     assert (replies[0].provider, replies[0].model) == ("scripted", "scripted-chat")
     assert [request.messages[0].text for request in model.requests] == ["a", "b", "c"]
     assert (model.requests[0].seed, model.requests[0].temperature) == (7, 0.5)
-    assert model.left == 0
+    assert model.remaining == 0
 
 
 async def test_a_function_answers_each_request() -> None:
@@ -39,55 +49,76 @@ async def test_a_function_answers_each_request() -> None:
         await anyio.lowlevel.checkpoint()
         return request.messages[-1].text.upper()
 
-    model = ScriptedChat(answer)
+    model = ScriptedChatModel(answer)
     assert (await model.generate("hello")).text == "HELLO"
-    assert (await ScriptedChat(lambda request: "plain").generate("x")).text == "plain"
+    assert (await ScriptedChatModel(lambda request: "plain").generate("x")).text == "plain"
 
 
 async def test_the_end_of_a_script_is_told_with_the_request_that_met_it() -> None:
-    model = ScriptedChat(["only"])
+    model = ScriptedChatModel(["only"])
     await model.generate("first")
-    with pytest.raises(ScriptError, match=r"has 1 answers, and this is request 2: 'second'") as caught:
+    with pytest.raises(
+        ScriptError, match=r"has 1 answers, and this is request 2: 'second'"
+    ) as caught:
         await model.generate("second")
-    assert (caught.value.code, caught.value.provider, caught.value.retryable) == ("SCRIPT_OVER", "scripted", False)
+    assert (caught.value.code, caught.value.provider, caught.value.retryable) == (
+        "SCRIPT_EXHAUSTED",
+        "scripted",
+        False,
+    )
 
 
-@pytest.mark.parametrize("script", ["text", b"x", 7, [7], ["fine", {"role": "assistant"}], [["fine", imagegen.Step(1, 2)]]])
+@pytest.mark.parametrize(
+    "script",
+    ["text", b"x", 7, [7], ["fine", {"role": "assistant"}], [["fine", imagegen.Step(1, 2)]]],
+)
 def test_what_is_no_answer_is_refused_when_the_model_is_made(script: Any) -> None:
     with pytest.raises(ScriptError):
-        ScriptedChat(script)
+        ScriptedChatModel(script)
 
 
 async def test_what_a_function_gives_is_checked_too() -> None:
     with pytest.raises(ScriptError, match="dict"):
-        await ScriptedChat(lambda request: {"text": "x"}).generate("hi")
+        await ScriptedChatModel(lambda request: {"text": "x"}).generate("hi")
 
 
 async def test_a_text_is_streamed_word_by_word() -> None:
-    events = await events_of(ScriptedChat(["Good evening, guest"]))
-    assert events[:-1] == [llm.TextDelta("Good "), llm.TextDelta("evening, "), llm.TextDelta("guest")]
+    events = await events_of(ScriptedChatModel(["Good evening, guest"]))
+    assert events[:-1] == [
+        llm.TextDelta("Good "),
+        llm.TextDelta("evening, "),
+        llm.TextDelta("guest"),
+    ]
     assert isinstance(events[-1], llm.Done)
     assert events[-1].reply.text == "Good evening, guest"
 
 
 async def test_a_story_is_told_event_by_event() -> None:
-    picture = plain_picture()
-    story = [llm.Queued(2), llm.Loading("warming"), llm.ThinkingDelta("hm"), "Here", " it is", picture, CALL]
-    events = await events_of(ScriptedChat([story]))
+    image = plain_image()
+    story = [
+        llm.Queued(2),
+        llm.Loading("warming"),
+        llm.ThinkingDelta("hm"),
+        "Here",
+        " it is",
+        image,
+        CALL,
+    ]
+    events = await events_of(ScriptedChatModel([story]))
     assert events[:-1] == [
         llm.Queued(2),
         llm.Loading("warming"),
         llm.ThinkingDelta("hm"),
         llm.TextDelta("Here"),
         llm.TextDelta(" it is"),
-        llm.ImageReady(picture),
+        llm.ImageReady(image),
         llm.ToolCallStarted(0, "call-1", "add"),
         llm.ToolCallDelta(0, CALL.arguments_json),
         llm.ToolCall(0, CALL),
     ]
     reply = events[-1].reply
     assert (reply.text, reply.thinking, reply.images, reply.tool_calls, reply.finish_reason) == (
-        "Here it is", "hm", (picture,), (CALL,), "tool_calls",
+        "Here it is", "hm", (image,), (CALL,), "tool_calls",
     )  # fmt: skip
 
 
@@ -95,7 +126,7 @@ async def test_the_tool_loop_runs_over_it() -> None:
     def add(a: int, b: int) -> int:
         return a + b
 
-    model = ScriptedChat([CALL, "three"])
+    model = ScriptedChatModel([CALL, "three"])
     reply = await md.run_tools(model, "1 + 2?", tools=[add])
     assert reply.text == "three"
     result = model.requests[1].messages[-1].parts[0]
@@ -104,36 +135,42 @@ async def test_the_tool_loop_runs_over_it() -> None:
 
 
 async def test_structured_output_is_validated_and_asked_for_again() -> None:
-    model = ScriptedChat(["seven", "7"], md.with_reask())
+    model = ScriptedChatModel(["seven", "7"], md.with_output_retries())
     assert (await model.generate("n?", output=int)).output == 7
     assert len(model.requests) == 2
     with pytest.raises(md.BadResponseError):
-        await ScriptedChat(["seven"]).generate("n?", output=int)
+        await ScriptedChatModel(["seven"]).generate("n?", output=int)
 
 
 async def test_bad_requests_are_refused_as_everywhere() -> None:
-    model = ScriptedChat(["never"])
+    model = ScriptedChatModel(["never"])
     with pytest.raises(md.InvalidRequestError) as caught:
         await model.generate("hi", temperature=9.0)
     assert caught.value.field == "temperature"
-    assert (model.requests, model.left) == ([], 1)
+    assert (model.requests, model.remaining) == ([], 1)
 
 
 async def test_an_error_is_raised_and_the_script_goes_on() -> None:
     limit = md.RateLimitError("slow down", retry_after=2.0)
-    model = ScriptedChat([limit, "fine"], provider="mine")
+    model = ScriptedChatModel([limit, "fine"], provider="mine")
     with pytest.raises(md.RateLimitError) as caught:
         await model.generate("hi")
-    assert (caught.value.retry_after, caught.value.provider, caught.value.model) == (2.0, "mine", "scripted-chat")
+    assert (caught.value.retry_after, caught.value.provider, caught.value.model) == (
+        2.0,
+        "mine",
+        "scripted-chat",
+    )
     assert limit.provider is None, "the script's own error is not written on"
     assert (await model.generate("hi")).text == "fine"
 
 
 @pytest.mark.parametrize("error", [md.StreamBrokenError("cut"), md.ConnectionFailedError("gone")])
-async def test_a_stream_breaks_in_the_middle_with_what_had_arrived(error: md.MajordomoError) -> None:
+async def test_a_stream_breaks_in_the_middle_with_what_had_arrived(
+    error: md.MajordomoError,
+) -> None:
     heard = []
     with pytest.raises(md.StreamBrokenError) as caught:
-        async with ScriptedChat([["Good ", "eve", error, "ning"]]).stream("hi") as stream:
+        async with ScriptedChatModel([["Good ", "eve", error, "ning"]]).stream("hi") as stream:
             async for event in stream:
                 heard.append(event)
     assert heard == [llm.TextDelta("Good "), llm.TextDelta("eve")]
@@ -144,7 +181,7 @@ async def test_a_stream_breaks_in_the_middle_with_what_had_arrived(error: md.Maj
 async def test_a_pause_holds_the_stream_until_the_test_lets_it_go() -> None:
     pause = Pause()
     heard: list[Any] = []
-    model = ScriptedChat([["Good ", pause, "evening"]])
+    model = ScriptedChatModel([["Good ", pause, "evening"]])
 
     async def listen() -> None:
         async with model.stream("hi") as stream:
@@ -162,7 +199,7 @@ async def test_a_pause_holds_the_stream_until_the_test_lets_it_go() -> None:
 
 async def test_a_call_that_waits_can_be_cancelled() -> None:
     pause = Pause()
-    model = ScriptedChat([["a", pause, "b"]])
+    model = ScriptedChatModel([["a", pause, "b"]])
     async with anyio.create_task_group() as group:
         group.start_soon(events_of, model)
         await pause.reached()
@@ -174,7 +211,7 @@ async def test_a_call_that_waits_can_be_cancelled() -> None:
 def test_a_blocking_stream_pauses_too() -> None:
     pause = Pause()
     heard: list[Any] = []
-    model = ScriptedChat([["Good ", pause, "evening"]])
+    model = ScriptedChatModel([["Good ", pause, "evening"]])
 
     def listen() -> None:
         with model.stream_sync("hi") as stream:
@@ -186,16 +223,22 @@ def test_a_blocking_stream_pauses_too() -> None:
     pause.release()
     thread.join(10)
     assert [event.text for event in heard[:-1]] == ["Good ", "evening"]
-    assert ScriptedChat(["blocking"]).generate_sync("hi").text == "blocking"
+    assert ScriptedChatModel(["blocking"]).generate_sync("hi").text == "blocking"
     with pytest.raises(ScriptError, match="did not come"):
         Pause().reached_sync(0.01)
 
 
-async def test_pictures_are_given_in_order_with_what_was_asked() -> None:
-    one, two = plain_picture(64, 64), plain_picture(32, 32)
-    model = ScriptedPainter([one, [one, two], imagegen.Result((two,), warnings=(md.CallWarning("X", "y"),))])
+async def test_images_are_given_in_order_with_what_was_asked() -> None:
+    one, two = plain_image(64, 64), plain_image(32, 32)
+    model = ScriptedImageModel(
+        [one, [one, two], imagegen.Result((two,), warnings=(md.CallWarning("X", "y"),))]
+    )
     first = await model.generate("a cat", size="64x64", seed=5)
-    assert (first.images, first.details[0].seed, first.details[0].size_asked) == ((one,), 5, (64, 64))
+    assert (first.images, first.details[0].seed, first.details[0].size_asked) == (
+        (one,),
+        5,
+        (64, 64),
+    )
     assert [detail.seed for detail in (await model.generate("cats", n=2, seed=5)).details] == [5, 6]
     third = await model.generate("more", n=2)
     assert [warning.code for warning in third.warnings] == ["X", "COUNT_DIFFERS"]
@@ -203,45 +246,56 @@ async def test_pictures_are_given_in_order_with_what_was_asked() -> None:
 
 
 async def test_a_drawing_is_told_in_the_order_of_every_backend() -> None:
-    picture, pause = plain_picture(), Pause()
+    image, pause = plain_image(), Pause()
     pause.release()
     story = [
         imagegen.Queued(1),
         imagegen.Loading("sd"),
         imagegen.Step(1, 2),
-        imagegen.Preview(picture),
+        imagegen.Preview(image),
         pause,
         imagegen.Step(2, 2),
-        picture,
+        image,
     ]
-    events = await events_of(ScriptedPainter([story]))
+    events = await events_of(ScriptedImageModel([story]))
     assert events[:-1] == [*story[:4], imagegen.Step(2, 2)]
-    assert events[-1].result.image == picture
-    assert ScriptedPainter(lambda request: [picture] * (request.n or 1)).generate_sync("x", n=3).images == (picture,) * 3
+    assert events[-1].result.image == image
+    assert (
+        ScriptedImageModel(lambda request: [image] * (request.n or 1))
+        .generate_sync("x", n=3)
+        .images
+        == (image,) * 3
+    )
 
 
 async def test_a_drawing_fails_as_scripted() -> None:
-    picture = plain_picture()
-    for beat, kind in ((md.ContentRefusedError("no"), md.ContentRefusedError), ([imagegen.Step(1, 2)], md.NoImageError)):
+    image = plain_image()
+    for beat, kind in (
+        (md.ContentRefusedError("no"), md.ContentRefusedError),
+        ([imagegen.Step(1, 2)], md.NoImageError),
+    ):
         with pytest.raises(kind) as caught:
-            await ScriptedPainter([beat]).generate("x")
+            await ScriptedImageModel([beat]).generate("x")
         assert caught.value.provider == "scripted"
     with pytest.raises(md.StreamBrokenError) as broken:
-        await events_of(ScriptedPainter([[picture, md.StreamBrokenError("cut")]]))
-    assert broken.value.partial.images == (picture,)
-    for wrong in (picture, "text", ["text"], [[picture, llm.TextDelta("x")]]):
+        await events_of(ScriptedImageModel([[image, md.StreamBrokenError("cut")]]))
+    assert broken.value.partial.images == (image,)
+    for wrong in (image, "text", ["text"], [[image, llm.TextDelta("x")]]):
         with pytest.raises(ScriptError):
-            ScriptedPainter(wrong)
+            ScriptedImageModel(wrong)
 
 
 async def test_a_provider_shares_its_scripts_between_its_models() -> None:
-    async with ScriptedProvider(["one", "two"], [plain_picture()]) as provider:
+    async with ScriptedProvider(["one", "two"], [plain_image()]) as provider:
         assert (await provider.model("a").generate("x")).text == "one"
         reply = await provider.model("b", md.with_seed(3)).generate("y")
         assert (reply.text, reply.model, provider.chat_requests[1].seed) == ("two", "b", 3)
         await provider.image_model("p").generate("z")
         assert provider.image_requests[0].prompt == "z"
-        assert [model.id for model in await provider.models()] == ["scripted-chat", "scripted-painter"]
+        assert [model.id for model in await provider.models()] == [
+            "scripted-chat",
+            "scripted-painter",
+        ]
         assert (await provider.health()).ok
         with pytest.raises(md.UnsupportedError):
             provider.embedding_model("e")
@@ -251,4 +305,4 @@ async def test_a_provider_shares_its_scripts_between_its_models() -> None:
     with pytest.raises(md.UnsupportedError):
         ScriptedProvider(["x"]).image_model("p")
     with pytest.raises(md.UnsupportedError):
-        ScriptedProvider(images=[plain_picture()]).model("p")
+        ScriptedProvider(images=[plain_image()]).model("p")

@@ -32,7 +32,9 @@ ENDS = [LAST, b"0\r\nx-trailer: 1\r\n\r\n", b""]
 
 
 @given(CHUNKS, SIZES, st.sampled_from(["%x", "%X", "%04x"]), st.sampled_from(ENDS))
-def test_the_body_is_the_same_and_only_its_end_is_shown(chunks: list[bytes], sizes: list[int], form: str, end: bytes) -> None:
+def test_the_body_is_the_same_and_only_its_end_is_shown(
+    chunks: list[bytes], sizes: list[int], form: str, end: bytes
+) -> None:
     pieces = sliced(HEAD + b"".join(chunk(data, form) for data in chunks) + end, sizes)
     heard, shown = past(pieces)
     assert heard == alone(pieces)
@@ -53,7 +55,9 @@ def test_the_body_is_the_same_and_only_its_end_is_shown(chunks: list[bytes], siz
 @example(b"\r\n\r\n", [])
 @example(b"fffffffff\r\n", [])
 @example(b"5\r\nhello\r\n5\r\nhello\r\n1\r", [])
-def test_what_is_not_well_formed_is_judged_as_it_would_be_without(garbage: bytes, sizes: list[int]) -> None:
+def test_what_is_not_well_formed_is_judged_as_it_would_be_without(
+    garbage: bytes, sizes: list[int]
+) -> None:
     for body in (garbage, chunk(b"one") + chunk(b"two") + garbage):
         pieces = sliced(HEAD + body, sizes)
         assert past(pieces)[0] == alone(pieces)
@@ -95,12 +99,19 @@ def test_a_body_that_is_not_chunked_is_left_alone(head: bytes) -> None:
 
 
 def test_the_answer_to_head_has_no_chunks_whatever_stands_behind_it() -> None:
-    assert past([HEAD + chunk(b"one")], "HEAD")[0] == alone([HEAD + chunk(b"one")], "HEAD") == (b"", "whole <Headers([])>")
+    assert (
+        past([HEAD + chunk(b"one")], "HEAD")[0]
+        == alone([HEAD + chunk(b"one")], "HEAD")
+        == (b"", "whole <Headers([])>")
+    )
 
 
 def test_provisional_answers_may_come_before() -> None:
     early = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: a\r\n\r\n"
-    assert past([early + HEAD + chunk(b"one") + chunk(b"two") + LAST]) == ((b"onetwo", "whole <Headers([])>"), len(early + HEAD + LAST))
+    assert past([early + HEAD + chunk(b"one") + chunk(b"two") + LAST]) == (
+        (b"onetwo", "whole <Headers([])>"),
+        len(early + HEAD + LAST),
+    )
 
 
 def test_a_thousand_provisional_answers_may_come_before_and_no_more() -> None:
@@ -126,7 +137,12 @@ def test_all_chunks_of_a_read_are_one_piece_and_a_part_of_one_is_given_at_once()
     assert chunks.take(b"x" * 18 + b"\r") == b"x" * 18
     assert chunks.take(b"\n1\r") == b""
     assert chunks.plain
-    assert (chunks.take(b"\n!\r\n" + LAST), chunks.plain, chunks.release(), chunks.holds) == (b"!", False, LAST, False)
+    assert (chunks.take(b"\n!\r\n" + LAST), chunks.plain, chunks.release(), chunks.holds) == (
+        b"!",
+        False,
+        LAST,
+        False,
+    )
 
 
 def test_a_size_without_end_is_not_kept() -> None:
@@ -148,7 +164,9 @@ def test_what_was_never_taken_is_released_as_it_came() -> None:
 
 @pytest.mark.parametrize("behind", [b"!", b"\r!", b"\n\r"])
 @pytest.mark.parametrize("sizes", [[], [1, 1]])
-def test_a_chunk_longer_than_it_says_is_bad_once_its_beginning_was_given(behind: bytes, sizes: list[int]) -> None:
+def test_a_chunk_longer_than_it_says_is_bad_once_its_beginning_was_given(
+    behind: bytes, sizes: list[int]
+) -> None:
     chunks = Chunks()
     chunks.feed(HEAD + b"5\r\nhe")
     assert chunks.take() == b"he"

@@ -21,15 +21,15 @@ import trustme
 import majordomo as md
 from majordomo.redaction import Secret
 from majordomo.settings import Timeout
-from majordomo.transport import Address
+from majordomo.transport import BaseURL
 from majordomo.transport.base_url import encode_headers
 from majordomo.transport.connection import Connection
-from majordomo.transport.http_transport import Room
+from majordomo.transport.http_transport import HTTPTransport
 from majordomo.transport.httpcore_compat import httpcore
 from majordomo.transport.pool import Pool
 from majordomo.transport.response import LAST
-from majordomo.transport.socket_stream import READ, Wire
-from majordomo.transport_types import Deadline, WireRequest, WireStream
+from majordomo.transport.socket_stream import READ, SocketStream
+from majordomo.transport_types import Deadline, HTTPRequest, HTTPStream
 from tests.support.h11_reference import alone
 from tests.support.loopback import Handler, Loopback, Peer, always, whole
 
@@ -38,19 +38,24 @@ Serve = Callable[[Handler], Loopback]
 QUICK = Timeout(connect=2, queue=2, first_byte=2, idle=2, total=5)
 
 
-def room(server: Loopback | str, **settings: object) -> Room:
+def room(server: Loopback | str, **settings: object) -> HTTPTransport:
     url = server if isinstance(server, str) else server.url
-    address = Address.parse(url)
+    address = BaseURL.parse(url)
     proxy = settings.pop("proxy", None)
-    through = Address.parse(proxy) if isinstance(proxy, str) else None
-    return Room(address, headers=encode_headers(address, {"Authorization": Secret("Bearer sk-key")}), proxy=through, **settings)  # type: ignore[arg-type]
+    through = BaseURL.parse(proxy) if isinstance(proxy, str) else None
+    return HTTPTransport(
+        address,
+        headers=encode_headers(address, {"Authorization": Secret("Bearer sk-key")}),
+        proxy=through,
+        **settings,
+    )  # type: ignore[arg-type]
 
 
-def get(path: str = "/", **more: object) -> WireRequest:
-    return WireRequest("GET", path, **more)  # type: ignore[arg-type]
+def get(path: str = "/", **more: object) -> HTTPRequest:
+    return HTTPRequest("GET", path, **more)  # type: ignore[arg-type]
 
 
-async def body_of(reply: WireStream) -> bytes:
+async def body_of(reply: HTTPStream) -> bytes:
     pieces = []
     while piece := await reply.read():
         pieces.append(piece)
@@ -69,8 +74,10 @@ async def soonest(work: Callable[[], Awaitable[None]], limit: float) -> float:
     return best
 
 
-async def fetch(port: Room, request: WireRequest | None = None, timeout: Timeout = QUICK) -> tuple[int, bytes]:
-    reply = await port.open(request or get(), Deadline(timeout))
+async def fetch(
+    transport: HTTPTransport, request: HTTPRequest | None = None, timeout: Timeout = QUICK
+) -> tuple[int, bytes]:
+    reply = await transport.open(request or get(), Deadline(timeout))
     try:
         return reply.status, await body_of(reply)
     finally:
@@ -93,7 +100,7 @@ async def test_it_sends_head_and_small_body_in_one_packet(serve: Serve) -> None:
         peer.reply("ok")
 
     port = room(serve(handler))
-    await fetch(port, WireRequest("POST", "/x?y=1", b'{"a":1}', "application/json"))
+    await fetch(port, HTTPRequest("POST", "/x?y=1", b'{"a":1}', "application/json"))
     assert packets[0].startswith(b"POST /x?y=1 HTTP/1.1\r\n")
     assert packets[0].endswith(b'\r\n\r\n{"a":1}')
     head = packets[0].decode().lower()
@@ -112,7 +119,7 @@ async def test_it_sends_head_and_small_body_in_one_packet(serve: Serve) -> None:
 async def test_it_sends_a_length_with_an_empty_post(serve: Serve) -> None:
     server = serve(always(whole("ok")))
     port = room(server)
-    await fetch(port, WireRequest("POST", "/unload"))
+    await fetch(port, HTTPRequest("POST", "/unload"))
     assert server.seen[0].headers["content-length"] == "0"
     await port.aclose()
 
@@ -128,7 +135,9 @@ async def test_it_sends_a_length_with_an_empty_post(serve: Serve) -> None:
     ],
 )
 @pytest.mark.parametrize("together", [True, False], ids=["same packet", "later"])
-async def test_it_never_takes_an_answer_nobody_asked_for(serve: Serve, unasked: bytes, together: bool) -> None:
+async def test_it_never_takes_an_answer_nobody_asked_for(
+    serve: Serve, unasked: bytes, together: bool
+) -> None:
     arrived = threading.Event()
 
     def handler(peer: Peer) -> None:
@@ -171,7 +180,11 @@ def long_answer(chunked: bool) -> bytes:
 @FRAMINGS
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])
 async def test_the_middle_of_a_long_body_is_not_shown_to_the_protocol_library(
-    serve: Serve, authority: trustme.CA, monkeypatch: pytest.MonkeyPatch, secure: bool, chunked: bool
+    serve: Serve,
+    authority: trustme.CA,
+    monkeypatch: pytest.MonkeyPatch,
+    secure: bool,
+    chunked: bool,
 ) -> None:
     """Its copies cost more than all else. The connection is kept, and what stands behind the body is still noticed."""
     shown = 0
@@ -187,7 +200,11 @@ async def test_the_middle_of_a_long_body_is_not_shown_to_the_protocol_library(
     authority.issue_cert("127.0.0.1").configure_cert(context)
     trust = ssl.create_default_context()
     authority.configure_trust(trust)
-    server = Loopback(always(long_answer(chunked)), context) if secure else serve(always(long_answer(chunked)))
+    server = (
+        Loopback(always(long_answer(chunked)), context)
+        if secure
+        else serve(always(long_answer(chunked)))
+    )
     port = room(server, tls=trust) if secure else room(server)
     assert [await fetch(port), await fetch(port)] == [(200, LONG_BODY)] * 2
     assert server.connections == 1
@@ -207,7 +224,9 @@ async def test_an_answer_is_whole_when_the_protocol_library_hides_its_state(
 
 
 @FRAMINGS
-async def test_a_long_body_that_is_cut_is_an_error_with_what_came_before(serve: Serve, chunked: bool) -> None:
+async def test_a_long_body_that_is_cut_is_an_error_with_what_came_before(
+    serve: Serve, chunked: bool
+) -> None:
     def handler(peer: Peer) -> None:
         while peer.request() is not None:
             if len(peer.server.seen) == 1:
@@ -230,7 +249,9 @@ async def test_a_long_body_that_is_cut_is_an_error_with_what_came_before(serve: 
     await port.aclose()
 
 
-async def test_a_chunk_longer_than_it_says_cuts_the_answer_and_ends_the_connection(serve: Serve) -> None:
+async def test_a_chunk_longer_than_it_says_cuts_the_answer_and_ends_the_connection(
+    serve: Serve,
+) -> None:
     handed_on = threading.Event()
 
     def handler(peer: Peer) -> None:
@@ -260,7 +281,9 @@ async def test_a_chunk_longer_than_it_says_cuts_the_answer_and_ends_the_connecti
 
 async def test_half_a_head_is_no_answer_and_not_nothing(serve: Serve) -> None:
     """Which decides whether the request may be sent again."""
-    port = room(serve(lambda peer: (peer.request(), peer.send(b"HTTP/1.1 200 X\r\ncont"), peer.close())))
+    port = room(
+        serve(lambda peer: (peer.request(), peer.send(b"HTTP/1.1 200 X\r\ncont"), peer.close()))
+    )
     with pytest.raises(md.BadResponseError) as caught:
         await port.open(get(), Deadline(QUICK))
     assert caught.value.code == "NOT_HTTP"
@@ -287,7 +310,9 @@ async def test_bytes_behind_a_long_body_end_the_connection(serve: Serve, chunked
 
 @FRAMINGS
 @pytest.mark.parametrize("end", ["cancelled", "left", "late"])
-async def test_a_long_body_left_in_its_middle_costs_no_place(serve: Serve, end: str, chunked: bool) -> None:
+async def test_a_long_body_left_in_its_middle_costs_no_place(
+    serve: Serve, end: str, chunked: bool
+) -> None:
     closed = threading.Event()
     begun = long_answer(chunked)[:-100_000]
     sent = len(alone([begun])[0])
@@ -303,7 +328,12 @@ async def test_a_long_body_left_in_its_middle_costs_no_place(serve: Serve, end: 
             return
 
     port = room(serve(handler), connections=1)
-    reply = await port.open(get(), Deadline(Timeout(connect=2, queue=2, first_byte=2, idle=0.1 if end == "late" else 2, total=5)))
+    reply = await port.open(
+        get(),
+        Deadline(
+            Timeout(connect=2, queue=2, first_byte=2, idle=0.1 if end == "late" else 2, total=5)
+        ),
+    )
     came = 0
     while came < sent:
         came += len(await reply.read())
@@ -341,14 +371,22 @@ class OneRead:
 
 
 @pytest.mark.parametrize(("size", "clean"), [(READ - 1, True), (READ, False)])
-async def test_a_connection_whose_last_read_filled_its_buffer_is_not_used_again(size: int, clean: bool) -> None:
+async def test_a_connection_whose_last_read_filled_its_buffer_is_not_used_again(
+    size: int, clean: bool
+) -> None:
     """Bytes may wait above the socket then, where no poll sees them."""
     body = b"x" * (READ - 500)
     head = b"HTTP/1.1 200 X\r\ncontent-length: %d\r\n" % len(body)
-    stream = OneRead(head + b"x-pad: " + b"p" * (size - len(head) - len(body) - 11) + b"\r\n\r\n" + body)
+    stream = OneRead(
+        head + b"x-pad: " + b"p" * (size - len(head) - len(body) - 11) + b"\r\n\r\n" + body
+    )
     deadline = Deadline(QUICK)
-    connection = Connection(httpcore.Origin(b"http", b"x", 80), Wire(stream, deadline, secure=False))  # type: ignore[arg-type]
-    response = await connection.protocol.handle_async_request(httpcore.Request("GET", "http://x/", headers=[("Host", "x")]))
+    connection = Connection(
+        httpcore.Origin(b"http", b"x", 80), SocketStream(stream, deadline, secure=False)
+    )  # type: ignore[arg-type]
+    response = await connection.protocol.handle_async_request(
+        httpcore.Request("GET", "http://x/", headers=[("Host", "x")])
+    )
     await response.aread()
     await response.aclose()
     assert connection.is_clean() is clean
@@ -358,8 +396,12 @@ async def test_a_connection_whose_last_read_filled_its_buffer_is_not_used_again(
 async def test_a_connection_whose_last_bytes_are_held_back_is_not_used_again() -> None:
     """A body behind the answer to HEAD, which has none: its first byte looks like the size of a chunk that is still to come."""
     stream = OneRead(b"HTTP/1.1 200 X\r\ntransfer-encoding: chunked\r\n\r\n5")
-    connection = Connection(httpcore.Origin(b"http", b"x", 80), Wire(stream, Deadline(QUICK), secure=False))  # type: ignore[arg-type]
-    response = await connection.protocol.handle_async_request(httpcore.Request("HEAD", "http://x/", headers=[("Host", "x")]))
+    connection = Connection(
+        httpcore.Origin(b"http", b"x", 80), SocketStream(stream, Deadline(QUICK), secure=False)
+    )  # type: ignore[arg-type]
+    response = await connection.protocol.handle_async_request(
+        httpcore.Request("HEAD", "http://x/", headers=[("Host", "x")])
+    )
     await response.aread()
     await response.aclose()
     assert not connection.is_clean()
@@ -373,7 +415,7 @@ async def test_a_failed_dial_gives_its_place_back() -> None:
     pool = Pool(dial, size=1)
     for _ in range(5):
         with pytest.raises(md.ConnectionFailedError, match="nobody there"):
-            await pool.take(Deadline(Timeout(queue=0.1)))
+            await pool.acquire(Deadline(Timeout(queue=0.1)))
     await pool.aclose()
 
 
@@ -398,7 +440,9 @@ async def test_it_takes_a_fresh_connection_when_the_kept_one_was_closed(serve: S
 async def test_it_says_who_does_not_listen() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         free = taken.getsockname()[1]
-    with pytest.raises(md.ConnectionFailedError, match=f"cannot connect to 127.0.0.1:{free}") as caught:
+    with pytest.raises(
+        md.ConnectionFailedError, match=f"cannot connect to 127.0.0.1:{free}"
+    ) as caught:
         await fetch(room(f"http://127.0.0.1:{free}"))
     assert isinstance(caught.value, ConnectionError)
     assert caught.value.details["sent"] is False
@@ -410,17 +454,24 @@ async def test_it_says_who_does_not_listen() -> None:
         ("first_byte", lambda peer: peer.request() and peer.wait_for_close()),
         ("first_byte", lambda peer: _drip(peer, b"HTTP/1.1 200 OK\r\nx-a: " + b"a" * 500)),
         ("first_byte", lambda peer: _forever(peer, b"HTTP/1.1 100 Continue\r\n\r\n")),
-        ("idle", lambda peer: (peer.request(), peer.begin(), peer.chunk(b"x"), peer.wait_for_close())),
+        (
+            "idle",
+            lambda peer: (peer.request(), peer.begin(), peer.chunk(b"x"), peer.wait_for_close()),
+        ),
         ("total", lambda peer: (peer.request(), peer.begin(), _forever(peer, b"1\r\nx\r\n"))),
     ],
     ids=["silence", "dripping head", "endless 1xx", "stalled body", "dripping body"],
 )
-async def test_it_ends_on_time_whatever_the_server_does(serve: Serve, name: str, handler: Handler) -> None:
+async def test_it_ends_on_time_whatever_the_server_does(
+    serve: Serve, name: str, handler: Handler
+) -> None:
     port = room(serve(handler))
 
     async def late() -> None:
         with pytest.raises(md.DeadlineExceededError) as caught:
-            await fetch(port, timeout=Timeout(connect=1, queue=1, first_byte=0.3, idle=0.3, total=0.6))
+            await fetch(
+                port, timeout=Timeout(connect=1, queue=1, first_byte=0.3, idle=0.3, total=0.6)
+            )
         assert caught.value.phase == name
         assert isinstance(caught.value, TimeoutError)
 
@@ -551,11 +602,15 @@ async def test_it_reads_to_the_end_after_the_dialects_end_mark(serve: Serve) -> 
     await port.aclose()
 
 
-async def test_chunks_that_come_together_are_one_piece_and_half_a_line_is_no_end(serve: Serve) -> None:
+async def test_chunks_that_come_together_are_one_piece_and_half_a_line_is_no_end(
+    serve: Serve,
+) -> None:
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     heard: list[bytes] = []
-    wire = Wire(await anyio.abc.SocketStream.from_socket(ours), Deadline(QUICK), secure=False)
+    wire = SocketStream(
+        await anyio.abc.SocketStream.from_socket(ours), Deadline(QUICK), secure=False
+    )
 
     async def taken() -> None:
         """The reader has everything that was sent."""
@@ -605,7 +660,14 @@ async def test_it_does_not_wait_for_a_server_that_never_ends_its_stream(serve: S
 
 
 async def test_leaving_a_stalled_stream_takes_no_time(serve: Serve) -> None:
-    server = serve(lambda peer: (peer.request(), peer.begin(), peer.chunk(b"data: x\n\n"), peer.wait_for_close()))
+    server = serve(
+        lambda peer: (
+            peer.request(),
+            peer.begin(),
+            peer.chunk(b"data: x\n\n"),
+            peer.wait_for_close(),
+        )
+    )
     port = room(server)
     reply = await port.open(get(stream=True), Deadline(Timeout(idle=20)))
     assert await reply.read()
@@ -623,14 +685,16 @@ class Endless:
         self.taken = 0
         self._pieces = pieces
 
-    def pieces(self):  # type: ignore[no-untyped-def]
+    def chunks(self):  # type: ignore[no-untyped-def]
         for _ in range(self._pieces):
             self.taken += 1
             yield b"x" * 65536
 
 
 @pytest.mark.parametrize("pause", [0, 0.3], ids=["while the body leaves", "when the body is stuck"])
-async def test_it_reads_the_answer_to_a_body_the_server_does_not_want(serve: Serve, pause: float) -> None:
+async def test_it_reads_the_answer_to_a_body_the_server_does_not_want(
+    serve: Serve, pause: float
+) -> None:
     def handler(peer: Peer) -> None:
         peer.socket.recv(1000)
         time.sleep(pause)
@@ -640,7 +704,7 @@ async def test_it_reads_the_answer_to_a_body_the_server_does_not_want(serve: Ser
 
     body = Endless(400)
     port = room(serve(handler))
-    status, answer = await fetch(port, WireRequest("POST", "/x", body, "application/json"))
+    status, answer = await fetch(port, HTTPRequest("POST", "/x", body, "application/json"))
     assert (status, answer) == (413, b'{"error": "too large"}')
     assert body.taken < 400
     await port.aclose()
@@ -649,7 +713,7 @@ async def test_it_reads_the_answer_to_a_body_the_server_does_not_want(serve: Ser
 async def test_it_sends_a_body_piece_by_piece_with_a_known_length(serve: Serve) -> None:
     server = serve(always(whole("ok")))
     port = room(server)
-    await fetch(port, WireRequest("POST", "/x", Endless(20), "application/json"))
+    await fetch(port, HTTPRequest("POST", "/x", Endless(20), "application/json"))
     assert server.seen[0].body == b"x" * 20 * 65536
     assert "transfer-encoding" not in server.seen[0].headers
     await port.aclose()
@@ -688,7 +752,9 @@ async def test_a_bomb_comes_in_small_pieces(serve: Serve) -> None:
 
 
 async def test_it_follows_no_redirect_and_keeps_no_cookie(serve: Serve) -> None:
-    server = serve(always(whole(b"", 307, {"location": "/elsewhere", "set-cookie": "a=b"}), whole("ok")))
+    server = serve(
+        always(whole(b"", 307, {"location": "/elsewhere", "set-cookie": "a=b"}), whole("ok"))
+    )
     port = room(server)
     assert (await fetch(port))[0] == 307
     await fetch(port)
@@ -697,7 +763,9 @@ async def test_it_follows_no_redirect_and_keeps_no_cookie(serve: Serve) -> None:
     await port.aclose()
 
 
-async def test_it_ignores_proxies_of_the_environment(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_it_ignores_proxies_of_the_environment(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     port = room(serve(always(whole("direct"))))
@@ -725,7 +793,9 @@ def secured(authority: trustme.CA, handler: Handler) -> Loopback:
     return Loopback(handler, context)
 
 
-async def test_it_verifies_certificates(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> None:
+async def test_it_verifies_certificates(
+    authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     server = secured(authority, always(whole("secure")))
     trusted = tmp_path_factory.mktemp("tls") / "ca.pem"
     authority.cert_pem.write_to_path(str(trusted))
@@ -807,11 +877,15 @@ async def test_a_closed_room_refuses_calls(serve: Serve) -> None:
         await fetch(port)
 
 
-async def test_the_log_names_the_call_and_no_secret(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_log_names_the_call_and_no_secret(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.DEBUG)
     port = room(serve(always(whole("ok"))))
     await fetch(port, get("/v1/models?token=abc"))
-    assert any("GET http://127.0.0.1" in line and "/v1/models -> 200" in line for line in caplog.messages)
+    assert any(
+        "GET http://127.0.0.1" in line and "/v1/models -> 200" in line for line in caplog.messages
+    )
     assert "sk-key" not in caplog.text
     await port.aclose()
 
@@ -823,7 +897,13 @@ async def test_a_thousand_at_once_all_arrive(serve: Serve) -> None:
     async with anyio.create_task_group() as group:
 
         async def one() -> None:
-            arrived.append((await fetch(port, timeout=Timeout(connect=5, queue=30, first_byte=30, idle=30, total=60)))[1])
+            arrived.append(
+                (
+                    await fetch(
+                        port, timeout=Timeout(connect=5, queue=30, first_byte=30, idle=30, total=60)
+                    )
+                )[1]
+            )
 
         for _ in range(1000):
             group.start_soon(one)

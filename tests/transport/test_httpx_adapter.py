@@ -30,12 +30,20 @@ class Pieces(httpx.AsyncByteStream):
             yield piece
 
 
-def provider(answer: Callable[[httpx.Request], httpx.Response], **settings: Any) -> md.OpenAICompatible:
+def provider(
+    answer: Callable[[httpx.Request], httpx.Response], **settings: Any
+) -> md.OpenAICompatible:
     transport = httpx.MockTransport(answer)
-    return md.OpenAICompatible("http://backend.test/v1", "sk-key", transport=transport, retries=md.Retries(attempts=1), **settings)
+    return md.OpenAICompatible(
+        "http://backend.test/v1",
+        "sk-key",
+        transport=transport,
+        retries=md.Retries(attempts=1),
+        **settings,
+    )
 
 
-async def test_a_call_over_a_transport_is_the_same_call(picture: Callable[[], md.ImagePart]) -> None:
+async def test_a_call_over_a_transport_is_the_same_call(image: Callable[[], md.ImagePart]) -> None:
     seen: list[httpx.Request] = []
 
     def answer(request: httpx.Request) -> httpx.Response:
@@ -43,11 +51,14 @@ async def test_a_call_over_a_transport_is_the_same_call(picture: Callable[[], md
         return httpx.Response(200, json=chat("hi"))
 
     async with provider(answer) as backend:
-        reply = await backend.model("m").generate([md.user("look", picture())])
+        reply = await backend.model("m").generate([md.user("look", image())])
     assert reply.text == "hi"
-    assert (seen[0].url, seen[0].headers["authorization"]) == ("http://backend.test/v1/chat/completions", "Bearer sk-key")
+    assert (seen[0].url, seen[0].headers["authorization"]) == (
+        "http://backend.test/v1/chat/completions",
+        "Bearer sk-key",
+    )
     body = json.loads(await seen[0].aread())
-    assert body["messages"][0]["content"][1]["image_url"]["url"] == picture().to_data_url()
+    assert body["messages"][0]["content"][1]["image_url"]["url"] == image().to_data_url()
     assert "cookie" not in seen[0].headers
 
 
@@ -70,7 +81,12 @@ async def test_sizes_redirects_codings_and_errors_are_kept() -> None:
         (httpx.Response(302, headers={"location": "http://evil.test"}), md.BadResponseError),
         (httpx.Response(401, json={"error": {"message": "no"}}), md.AuthenticationError),
         (httpx.Response(200, stream=Pieces(b"x" * 2000)), md.BadResponseError),
-        (httpx.Response(200, headers={"content-encoding": "gzip"}, stream=Pieces(gzip.compress(b" " * 5000))), md.BadResponseError),
+        (
+            httpx.Response(
+                200, headers={"content-encoding": "gzip"}, stream=Pieces(gzip.compress(b" " * 5000))
+            ),
+            md.BadResponseError,
+        ),
         (httpx.ConnectError("no route to sk-key"), md.ConnectionFailedError),
         (httpx.ReadError("gone"), md.ConnectionFailedError),
         (httpx.ConnectTimeout("slow"), md.DeadlineExceededError),
@@ -82,7 +98,7 @@ async def test_sizes_redirects_codings_and_errors_are_kept() -> None:
             raise found
         return found
 
-    async with provider(answer, limits=md.Limits(reply=1000)) as backend:
+    async with provider(answer, limits=md.Limits(max_reply_bytes=1000)) as backend:
         while answers:
             with pytest.raises(answers[0][1]) as caught:
                 await backend.model("m").generate("hi")
@@ -129,12 +145,20 @@ async def test_what_cannot_be_kept_from_outside_is_refused() -> None:
         md.OpenAICompatible("http://x/v1", transport=object())
     for fake in ({"proxy": "http://x"}, {"tls": "ca.pem"}):
         with pytest.raises(md.ConfigurationError):
-            md.OpenAICompatible("http://x/v1", transport=types.SimpleNamespace(open=None, aclose=None), **fake)
+            md.OpenAICompatible(
+                "http://x/v1", transport=types.SimpleNamespace(open=None, aclose=None), **fake
+            )
 
 
 async def test_an_application_in_this_process_can_be_the_backend() -> None:
     async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json")]})
+        await send(
+            {
+                "type": "http.response.start",
+                "status": 200,
+                "headers": [(b"content-type", b"application/json")],
+            }
+        )
         await send({"type": "http.response.body", "body": json.dumps(chat(scope["path"])).encode()})
 
     backend = md.OpenAICompatible("http://app.test/v1", transport=httpx.ASGITransport(application))
@@ -146,7 +170,11 @@ async def test_a_fake_of_the_port_is_six_lines() -> None:
         async def open(self, request: Any, deadline: Any) -> Any:
             return self
 
-        status, headers, pieces = 200, {"content-type": "application/json"}, [json.dumps(chat("fake")).encode(), b""]
+        status, headers, pieces = (
+            200,
+            {"content-type": "application/json"},
+            [json.dumps(chat("fake")).encode(), b""],
+        )
 
         async def read(self) -> bytes:
             return self.pieces.pop(0)
@@ -155,21 +183,27 @@ async def test_a_fake_of_the_port_is_six_lines() -> None:
 
         async def aclose(self) -> None: ...
 
-    assert (await md.OpenAICompatible("http://x/v1", transport=Port()).model("m").generate("hi")).text == "fake"
+    assert (
+        await md.OpenAICompatible("http://x/v1", transport=Port()).model("m").generate("hi")
+    ).text == "fake"
 
 
-async def test_a_wrapper_is_told_the_path_and_the_keys_and_stands_on_what_it_names(serve: Serve) -> None:
+async def test_a_wrapper_is_told_the_path_and_the_keys_and_stands_on_what_it_names(
+    serve: Serve,
+) -> None:
     server = serve(always(whole(chat("hi"))))
     told: list[Any] = []
 
     class Wrapper:
         inner = None
 
-        def around(self, port: Any, base_path: str, hide: Callable[[str], str]) -> Any:
-            told.append((base_path, hide("Bearer sk-key or sk-key, and a token-of-mine")))
+        def wrap(self, port: Any, base_path: str, redact: Callable[[str], str]) -> Any:
+            told.append((base_path, redact("Bearer sk-key or sk-key, and a token-of-mine")))
             return port
 
-    async with md.OpenAICompatible(server.url + "/v1", "sk-key", transport=Wrapper(), headers={"x-more": "Token token-of-mine"}) as backend:
+    async with md.OpenAICompatible(
+        server.url + "/v1", "sk-key", transport=Wrapper(), headers={"x-more": "Token token-of-mine"}
+    ) as backend:
         assert (await backend.model("m").generate("hi")).text == "hi"
     assert told == [("/v1", "*** or ***, and a ***")]
     assert server.seen[0].headers["authorization"] == "Bearer sk-key"
@@ -179,7 +213,10 @@ async def test_a_wrapper_is_told_the_path_and_the_keys_and_stands_on_what_it_nam
 
 async def test_whole_answers_of_a_loopback_are_read_too(serve: Serve) -> None:
     server = serve(always(whole(chat("hi"))))
-    async with httpx.AsyncHTTPTransport() as transport, md.OpenAICompatible(server.url + "/v1", transport=transport) as backend:
+    async with (
+        httpx.AsyncHTTPTransport() as transport,
+        md.OpenAICompatible(server.url + "/v1", transport=transport) as backend,
+    ):
         assert (await backend.model("m").generate("hi")).text == "hi"
 
 

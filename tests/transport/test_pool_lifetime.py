@@ -12,24 +12,24 @@ import pytest
 
 from majordomo import ConfigurationError
 from majordomo.settings import Timeout
-from majordomo.transport import Address
+from majordomo.transport import BaseURL
 from majordomo.transport.base_url import encode_headers
 from majordomo.transport.connection import Connection
-from majordomo.transport.http_transport import Room
+from majordomo.transport.http_transport import HTTPTransport
 from majordomo.transport.tls import context_for
-from majordomo.transport_types import Deadline, WireRequest
+from majordomo.transport_types import Deadline, HTTPRequest
 from tests.support.loopback import Handler, Loopback, always, whole
 
 Serve = Callable[[Handler], Loopback]
 
 
-def plain_room(server: Loopback) -> Room:
-    address = Address.parse(server.url)
-    return Room(address, headers=encode_headers(address, {}))
+def plain_room(server: Loopback) -> HTTPTransport:
+    address = BaseURL.parse(server.url)
+    return HTTPTransport(address, headers=encode_headers(address, {}))
 
 
-async def fetch(port: Room) -> bytes:
-    reply = await port.open(WireRequest("GET", "/"), Deadline(Timeout(total=5)))
+async def fetch(transport: HTTPTransport) -> bytes:
+    reply = await transport.open(HTTPRequest("GET", "/"), Deadline(Timeout(total=5)))
     body = b""
     while piece := await reply.read():
         body += piece
@@ -49,7 +49,9 @@ def sockets() -> int:
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
-def test_two_runs_without_a_close_leave_no_socket_and_warn_of_nothing(serve: Serve, backend: str) -> None:
+def test_two_runs_without_a_close_leave_no_socket_and_warn_of_nothing(
+    serve: Serve, backend: str
+) -> None:
     server = serve(always(whole("ok")))
     port = plain_room(server)
     for _ in range(2):
@@ -84,7 +86,9 @@ def test_rooms_leave_no_file_descriptor(serve: Serve, backend: str, rooms: int) 
     assert sockets() <= before + 1
 
 
-def test_a_connection_whose_protocol_state_cannot_be_seen_is_not_used_again(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_connection_whose_protocol_state_cannot_be_seen_is_not_used_again(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It rests on one private attribute of httpcore; a renamed one costs keep-alive, and is noticed here."""
     server = serve(always(whole("ok")))
 
@@ -118,9 +122,9 @@ def test_a_connection_whose_protocol_state_cannot_be_seen_is_not_used_again(serv
 
 
 def test_addresses_are_read_once_and_strictly() -> None:
-    assert Address.parse("http://gpu-box:8080/base/").path == "/base"
-    assert Address.parse("https://[::1]").authority == "[::1]"
-    assert Address.parse("http://bücher.test").host == "xn--bcher-kva.test"
+    assert BaseURL.parse("http://gpu-box:8080/base/").path == "/base"
+    assert BaseURL.parse("https://[::1]").authority == "[::1]"
+    assert BaseURL.parse("http://bücher.test").host == "xn--bcher-kva.test"
     for bad in (
         "gpu-box:8080",
         "ftp://x",
@@ -133,7 +137,7 @@ def test_addresses_are_read_once_and_strictly() -> None:
         5,
     ):
         with pytest.raises(ConfigurationError) as caught:
-            Address.parse(bad)  # type: ignore[arg-type]
+            BaseURL.parse(bad)  # type: ignore[arg-type]
         assert "sk-secret" not in str(caught.value)
 
 

@@ -13,13 +13,21 @@ import httpx
 import pytest
 import trustme
 from wsproto import ConnectionType, WSConnection
-from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, Event, Ping, Pong, TextMessage
+from wsproto.events import (
+    AcceptConnection,
+    BytesMessage,
+    CloseConnection,
+    Event,
+    Ping,
+    Pong,
+    TextMessage,
+)
 
 import majordomo as md
 from majordomo.redaction import Secret
 from majordomo.settings import Timeout
-from majordomo.transport import Address, open_room
-from majordomo.transport_types import Deadline, MessageStream, connector
+from majordomo.transport import BaseURL, make_transport
+from majordomo.transport_types import Deadline, MessageStream, websocket_connector
 from tests.support.loopback import Handler, Loopback, Peer
 
 pytestmark = pytest.mark.anyio
@@ -36,7 +44,9 @@ class Talker:
         assert seen is not None
         self.peer = peer
         self.protocol = WSConnection(ConnectionType.SERVER)
-        self.protocol.initiate_upgrade_connection([(name.encode(), value.encode()) for name, value in seen.headers.items()], seen.path)
+        self.protocol.initiate_upgrade_connection(
+            [(name.encode(), value.encode()) for name, value in seen.headers.items()], seen.path
+        )
         list(self.protocol.events())
         self.say(AcceptConnection())
 
@@ -66,9 +76,13 @@ def saying(*events: Event) -> Handler:
     return handler
 
 
-async def connected(url: str, timeout: Timeout = QUICK, limit: int = LIMIT, **settings: Any) -> MessageStream:
-    port = open_room(Address.parse(url), headers={"Authorization": Secret("Bearer sk-key")}, **settings)
-    connect = connector(port)
+async def connected(
+    url: str, timeout: Timeout = QUICK, limit: int = LIMIT, **settings: Any
+) -> MessageStream:
+    port = make_transport(
+        BaseURL.parse(url), headers={"Authorization": Secret("Bearer sk-key")}, **settings
+    )
+    connect = websocket_connector(port)
     assert connect is not None
     return await connect("/ws?clientId=a", Deadline(timeout), limit)
 
@@ -106,7 +120,10 @@ async def test_messages_come_whole_whatever_their_pieces(serve: Serve) -> None:
         await socket.aclose()
     assert server.seen[0].path == "/base/ws?clientId=a"
     headers = server.seen[0].headers
-    assert (headers["authorization"], headers["host"]) == ("Bearer sk-key", f"127.0.0.1:{server.port}")
+    assert (headers["authorization"], headers["host"]) == (
+        "Bearer sk-key",
+        f"127.0.0.1:{server.port}",
+    )
     assert await anyio.to_thread.run_sync(ended.wait, 5)
     assert isinstance(outcome[0], TextMessage)
     assert isinstance(outcome[1], Pong)
@@ -136,12 +153,23 @@ async def test_a_lost_connection(serve: Serve) -> None:
     [
         (b"\x81\x7f" + struct.pack(">Q", 1 << 40) + b"x" * 2000, "TOO_LARGE"),
         (b"\x82\x7e" + struct.pack(">H", 1001) + b"x" * 1001, "TOO_LARGE"),
-        ((b"\x02\x7e" + struct.pack(">H", 400) + b"x" * 400) + (b"\x00\x7e" + struct.pack(">H", 400) + b"x" * 400) * 2, "TOO_LARGE"),
+        (
+            (b"\x02\x7e" + struct.pack(">H", 400) + b"x" * 400)
+            + (b"\x00\x7e" + struct.pack(">H", 400) + b"x" * 400) * 2,
+            "TOO_LARGE",
+        ),
         (b"\xff\xff\xff", "NOT_WEBSOCKET"),
         (b"\x81\x02\xff\xff", "NOT_WEBSOCKET"),
         (b"\x80\x01x", "NOT_WEBSOCKET"),
     ],
-    ids=["endless", "too large", "too many pieces", "reserved bits", "no UTF-8", "nothing to continue"],
+    ids=[
+        "endless",
+        "too large",
+        "too many pieces",
+        "reserved bits",
+        "no UTF-8",
+        "nothing to continue",
+    ],
 )
 async def test_frames_that_cannot_be(serve: Serve, raw: bytes, code: str) -> None:
     def handler(peer: Peer) -> None:
@@ -192,7 +220,9 @@ async def test_time_limits(serve: Serve) -> None:
         await connected(server.url, Timeout(connect=2, first_byte=0.05, idle=2))
     assert caught.value.phase == "first_byte"
     assert await anyio.to_thread.run_sync(server.peers[0].closed_by_client.wait, 5)
-    socket = await connected(serve(saying(TextMessage("a"))).url, Timeout(connect=2, first_byte=2, idle=0.05))
+    socket = await connected(
+        serve(saying(TextMessage("a"))).url, Timeout(connect=2, first_byte=2, idle=0.05)
+    )
     try:
         assert await socket.receive() == "a"
         with pytest.raises(md.DeadlineExceededError) as caught:
@@ -249,10 +279,15 @@ async def test_through_a_proxy_it_asks_for_a_tunnel(serve: Serve) -> None:
 
 async def test_who_has_none(serve: Serve) -> None:
     async with httpx.AsyncClient() as client:
-        assert connector(open_room(Address.parse("http://x"), headers={}, transport=client)) is None
-    port = open_room(Address.parse(serve(saying()).url), headers={})
+        assert (
+            websocket_connector(
+                make_transport(BaseURL.parse("http://x"), headers={}, transport=client)
+            )
+            is None
+        )
+    port = make_transport(BaseURL.parse(serve(saying()).url), headers={})
     await port.aclose()
-    connect = connector(port)
+    connect = websocket_connector(port)
     assert connect is not None
     with pytest.raises(md.ConfigurationError):
         await connect("/ws", Deadline(QUICK), LIMIT)

@@ -11,30 +11,30 @@ from typing import Any
 
 from majordomo.dialects.errors import build_error, error_value
 from majordomo.dialects.image_fields import (
-    Forms,
-    elided,
+    ImageInputFormat,
+    base64_text,
+    describe_image,
+    drop_fields,
     first_size,
-    preview_of,
-    received_base64,
-    sized,
-    text_of,
-    told_count,
-    told_seed,
-    without,
+    parse_base64_image,
+    parse_preview,
+    reported_count,
+    reported_seed,
+    resolve_size,
 )
 from majordomo.dialects.image_jobs import JobProgress
 from majordomo.dialects.request_body import json_request
-from majordomo.dialects.samplers import A1111, SDCPP, Lists
-from majordomo.dialects.stable_diffusion_cpp.prompt_tag import neutralised, within_steps
+from majordomo.dialects.samplers import A1111, SDCPP, SamplerCatalog
+from majordomo.dialects.stable_diffusion_cpp.prompt_tag import clamp_steps, with_neutralized_text
 from majordomo.errors import BadResponseError, CallWarning, NoImageError, UnsupportedError
 from majordomo.framing.base64_placeholders import Splices
-from majordomo.framing.buffered_body import WholeReply
+from majordomo.framing.buffered_body import BufferedBody
 from majordomo.framing.json import decode_json, decode_object
 from majordomo.imagegen import ImageDetails, Request, Result
 from majordomo.imagegen.geometry import local_geometry
 from majordomo.media.image_part import ImagePart
 from majordomo.settings import Limits
-from majordomo.transport_types import WireRequest
+from majordomo.transport_types import HTTPRequest
 
 CURRENT = "current"  # the model id that leaves A1111 with the checkpoint it has loaded
 ORIGINAL = 1  # inpainting_fill: begin with what is there; the API's default 0 blurs it away, A1111's own page sends 1
@@ -42,34 +42,38 @@ CROP = 1  # resize_mode: crop and resize; 0 would stretch
 
 
 @dataclass(frozen=True, slots=True)
-class SDAPI:
+class SDAPICodec:
     """Client door of txt2img and img2img."""
 
     sdcpp: bool = False  # sd-server's subset: its own names, no mini-language, PNG only, 8 at once, no progress
     path: str = "/sdapi/v1"
     names_model: bool = False  # llama-swap finds the model in the body; sd-server has one
 
-    def forms(self, model: str) -> Forms:
-        return Forms(rgb_png=True, mask="luminance")
+    def input_format(self, model: str) -> ImageInputFormat:
+        return ImageInputFormat(rgb_png=True, mask="luminance")
 
-    def most(self, model: str, request: Request) -> int:
+    def max_per_call(self, model: str, request: Request) -> int:
         return 8 if self.sdcpp else 100
 
-    def fit(self, model: str, request: Request, lists: Lists | None = None) -> tuple[Request, list[CallWarning]]:
+    def adapt(
+        self, model: str, request: Request, lists: SamplerCatalog | None = None
+    ) -> tuple[Request, list[CallWarning]]:
         warnings: list[CallWarning] = []
-        speaker = SDCPP.speaker if self.sdcpp else A1111.speaker
+        backend = SDCPP.backend if self.sdcpp else A1111.backend
         if not self.sdcpp:
             request = _joined(request, lists)
-        request = (SDCPP if self.sdcpp else A1111).spell(request, lists)
+        request = (SDCPP if self.sdcpp else A1111).translate(request, lists)
         lacking = ["quality", "background"]
         if not request.images:
-            request, lost = without(request, ("strength",), "it needs images")
+            request, lost = drop_fields(request, ("strength",), "it needs images")
             warnings += lost
         elif len(request.images) > 1 and not self.sdcpp:
-            raise UnsupportedError("AUTOMATIC1111 begins with one picture; several need an extension", field="images")
+            raise UnsupportedError(
+                "AUTOMATIC1111 begins with one image; several need an extension", field="images"
+            )
         if self.sdcpp:
-            request, tagged = neutralised(request)
-            request, cut = within_steps(request)
+            request, tagged = with_neutralized_text(request)
+            request, cut = clamp_steps(request)
             warnings += tagged + cut
             lacking.append("previews")
             if request.output_format != "png":
@@ -78,15 +82,19 @@ class SDAPI:
             lacking.append("output_format")
         reason = {"output_format": "this server answers in its own format"}
         for name in lacking:
-            request, lost = without(request, (name,), reason.get(name, f"{speaker} has no such setting"))
+            request, lost = drop_fields(
+                request, (name,), reason.get(name, f"{backend} has no such setting")
+            )
             warnings += lost
         geometry = local_geometry(model)
         if not self.sdcpp and request.size:
-            geometry = replace(geometry, multiple=8, smallest=8)  # the latent's grid; anything else fails or is floored
-        request, more = sized(request, geometry, exactly=not self.sdcpp)
+            geometry = replace(
+                geometry, multiple=8, smallest=8
+            )  # the latent's grid; anything else fails or is floored
+        request, more = resolve_size(request, geometry, exactly=not self.sdcpp)
         return request, [*warnings, *more]
 
-    def encode(self, model: str, request: Request, task: str = "") -> WireRequest:
+    def encode_request(self, model: str, request: Request, task: str = "") -> HTTPRequest:
         splices = Splices()
         body: dict[str, Any] = {"prompt": request.prompt}
         if self.names_model:
@@ -96,7 +104,9 @@ class SDAPI:
         size = request.pixels if self.sdcpp else first_size(request)
         if size is not None:
             # sd-server takes the input's size by itself; A1111 would take 512x512
-            body["width"], body["height"] = size if self.sdcpp else (max(8, side // 8 * 8) for side in size)
+            body["width"], body["height"] = (
+                size if self.sdcpp else (max(8, side // 8 * 8) for side in size)
+            )
         settings = (
             ("negative_prompt", request.negative_prompt or None),
             ("steps", request.steps),
@@ -121,29 +131,33 @@ class SDAPI:
                 body["inpainting_mask_invert"] = 0
                 if not self.sdcpp:
                     body["inpainting_fill"] = ORIGINAL
-                    body["inpaint_full_res"] = False  # else only the masked part is drawn, at full size, and put back
+                    body["inpaint_full_res"] = (
+                        False  # else only the masked part is drawn, at full size, and put back
+                    )
         route = "img2img" if request.images else "txt2img"
         return json_request(f"{self.path}/{route}", body, request.extra, splices)
 
-    def encode_task(self, model: str, request: Request, task: str) -> WireRequest:
-        return self.encode(model, request, task)
+    def encode_task(self, model: str, request: Request, task: str) -> HTTPRequest:
+        return self.encode_request(model, request, task)
 
-    def encode_look(self, *, preview: bool) -> WireRequest:
-        return WireRequest("GET", f"{self.path}/progress?skip_current_image={'false' if preview else 'true'}")
+    def encode_progress(self, *, preview: bool) -> HTTPRequest:
+        return HTTPRequest(
+            "GET", f"{self.path}/progress?skip_current_image={'false' if preview else 'true'}"
+        )
 
-    def encode_interrupt(self) -> WireRequest:
+    def encode_interrupt(self) -> HTTPRequest:
         """Stops whatever runs, whoever began it."""
-        return WireRequest("POST", f"{self.path}/interrupt")
+        return HTTPRequest("POST", f"{self.path}/interrupt")
 
-    def decode_look(self, body: bytes, limits: Limits) -> JobProgress:
+    def decode_progress(self, body: bytes, limits: Limits) -> JobProgress:
         return decode_progress(body, limits)
 
-    def reply_decoder(self, limits: Limits) -> WholeReply:
-        return WholeReply(limits.picture_reply)
+    def reply_decoder(self, limits: Limits) -> BufferedBody:
+        return BufferedBody(limits.max_image_reply_bytes)
 
-    def decode(self, reply: WholeReply, request: Request, limits: Limits) -> Result:
-        """The pictures, without the contact sheet that some servers put first. Raises NoImageError when there is none."""
-        document = decode_object(reply.whole(), limits.depth)
+    def decode_reply(self, reply: BufferedBody, request: Request, limits: Limits) -> Result:
+        """The images, without the contact sheet that some servers put first. Raises NoImageError when there is none."""
+        document = decode_object(reply.body(), limits.max_json_depth)
         if "error" in document and not document.get("images"):
             raise build_error(200, error_value(document), {})
         texts = document.get("images")
@@ -151,28 +165,44 @@ class SDAPI:
             raise BadResponseError('the answer has no list "images"')
         info = _info(document.get("info"), limits)
         first = info.get("index_of_first_image")
-        if isinstance(first, int) and 0 < first < len(texts):  # option return_grid: the sheet has an infotext too, but no seed
+        if isinstance(first, int) and 0 < first < len(
+            texts
+        ):  # option return_grid: the sheet has an infotext too, but no seed
             texts = texts[first:]
-            info = {**info, "infotexts": infotexts[first:] if isinstance(infotexts := info.get("infotexts"), list) else None}
-        images = [received_base64(text, limits) for text in texts if text]
+            info = {
+                **info,
+                "infotexts": infotexts[first:]
+                if isinstance(infotexts := info.get("infotexts"), list)
+                else None,
+            }
+        images = [parse_base64_image(text, limits) for text in texts if text]
         if not images:
-            raise NoImageError("the answer holds no picture")
+            raise NoImageError("the answer holds no image")
         details = tuple(_details(image, index, info, request) for index, image in enumerate(images))
         told = info.get("sd_model_name")
-        raw = {**document, "images": [elided(image) for image in images], "parameters": _short(document.get("parameters"))}
-        return Result(tuple(images), details, model=told if isinstance(told, str) and not self.sdcpp else "", raw=raw)
+        raw = {
+            **document,
+            "images": [describe_image(image) for image in images],
+            "parameters": _short(document.get("parameters")),
+        }
+        return Result(
+            tuple(images),
+            details,
+            model=told if isinstance(told, str) and not self.sdcpp else "",
+            raw=raw,
+        )
 
     def is_other(self, model: str, told: str) -> bool:
         """Whether another checkpoint drew: A1111 keeps its own, silently, when it does not know the one asked for."""
         return bool(told) and model != CURRENT and told.lower() not in model.lower()
 
 
-def _joined(request: Request, lists: Lists | None) -> Request:
+def _joined(request: Request, lists: SamplerCatalog | None) -> Request:
     """Before 1.9 there were no schedulers: the name of a sampler carried it, "DPM++ 2M Karras"."""
     if lists is None or lists.schedulers != () or not request.scheduler:
         return request
-    bare, old = Lists(), lists.samplers or ()
-    spelt = A1111.spell(replace(request, sampler=request.sampler or "Euler"), bare)
+    bare, old = SamplerCatalog(), lists.samplers or ()
+    spelt = A1111.translate(replace(request, sampler=request.sampler or "Euler"), bare)
     joined = f"{spelt.sampler} {spelt.scheduler}"
     return replace(request, sampler=joined, scheduler="") if joined in old else request
 
@@ -182,18 +212,18 @@ def _info(value: Any, limits: Limits) -> dict[str, Any]:
     if not isinstance(value, str) or not value.strip():
         return {}
     try:
-        info = decode_json(value.encode(), limits.depth)
+        info = decode_json(value.encode(), limits.max_json_depth)
     except BadResponseError:
         return {}
     return info if isinstance(info, dict) else {}
 
 
 def _details(image: ImagePart, index: int, info: dict[str, Any], request: Request) -> ImageDetails:
-    texts = text_of(image)
+    texts = base64_text(image)
     seeds, infotexts = info.get("all_seeds"), info.get("infotexts")
     seed = _at(seeds, index, int)
     if seed is None:
-        seed = told_seed(texts)
+        seed = reported_seed(texts)
     if seed is None and request.seed is not None:
         seed = request.seed + index
     settings: dict[str, Any] = dict(texts)
@@ -208,7 +238,7 @@ def _at(values: Any, index: int, kind: type) -> Any:
 
 
 def _short(parameters: Any) -> Any:
-    """The echo of our own body, without its pictures."""
+    """The echo of our own body, without its images."""
     if isinstance(parameters, dict):
         return {name: _short(value) for name, value in parameters.items()}
     if isinstance(parameters, list):
@@ -217,11 +247,14 @@ def _short(parameters: Any) -> Any:
 
 
 def decode_progress(body: bytes, limits: Limits) -> JobProgress:
-    """`GET /sdapi/v1/progress`. Steps count through all pictures of a job."""
-    document = decode_object(body, limits.depth)
+    """`GET /sdapi/v1/progress`. Steps count through all images of a job."""
+    document = decode_object(body, limits.max_json_depth)
     found = document.get("state")
     state: dict[str, Any] = found if isinstance(found, dict) else {}
-    step, steps, job, jobs = (told_count(state.get(name)) for name in ("sampling_step", "sampling_steps", "job_no", "job_count"))
+    step, steps, job, jobs = (
+        reported_count(state.get(name))
+        for name in ("sampling_step", "sampling_steps", "job_no", "job_count")
+    )
     task = document.get("current_task")
     return JobProgress(
         task if isinstance(task, str) else None,
@@ -230,13 +263,15 @@ def decode_progress(body: bytes, limits: Limits) -> JobProgress:
         step + steps * min(job, max(jobs - 1, 0)),
         steps * max(jobs, 1),
         state.get("interrupted") is True,
-        preview_of(document.get("current_image"), limits),
+        parse_preview(document.get("current_image"), limits),
     )
 
 
-def decode_names(body: bytes, limits: Limits, key: str = "name") -> tuple[list[str], dict[str, str]]:
+def decode_names(
+    body: bytes, limits: Limits, key: str = "name"
+) -> tuple[list[str], dict[str, str]]:
     """The names in one of the list routes, and their other spellings (aliases, labels, titles) to them."""
-    items = decode_json(body, limits.depth)
+    items = decode_json(body, limits.max_json_depth)
     if not isinstance(items, list):
         raise BadResponseError("the answer is no list")
     names: list[str] = []
@@ -245,6 +280,11 @@ def decode_names(body: bytes, limits: Limits, key: str = "name") -> tuple[list[s
         if not isinstance(item, dict) or not isinstance(item.get(key), str):
             continue
         names.append(item[key])
-        others: Sequence[Any] = [*(item["aliases"] if isinstance(item.get("aliases"), list) else []), item.get("name")]
-        aliases |= {other: item[key] for other in others if isinstance(other, str) and other != item[key]}
+        others: Sequence[Any] = [
+            *(item["aliases"] if isinstance(item.get("aliases"), list) else []),
+            item.get("name"),
+        ]
+        aliases |= {
+            other: item[key] for other in others if isinstance(other, str) and other != item[key]
+        }
     return names, aliases

@@ -1,4 +1,4 @@
-"""What ComfyUI's websocket tells, frame by frame: steps and unfinished pictures of one job. Sources: as `comfyui`, and `protocol.py`.
+"""What ComfyUI's websocket tells, frame by frame: steps and unfinished images of one job. Sources: as `comfyui`, and `protocol.py`.
 
 Frames of others come too: an interrupt goes to everybody, so does all about a job that was queued without a client id, and older
 servers send progress without saying whose it is.
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from majordomo import imagegen
-from majordomo.dialects.image_fields import received
+from majordomo.dialects.image_fields import parse_image
 from majordomo.errors import BadResponseError
 from majordomo.framing.json import decode_object, encode_json
 from majordomo.imagegen import ImageEvent
@@ -20,15 +20,31 @@ from majordomo.settings import Limits
 
 PREVIEW, PREVIEW_WITH_METADATA = 1, 4
 # The first message, else a newer server leaves out whose preview it is
-GREETING = encode_json({"type": "feature_flags", "data": {"supports_preview_metadata": True}}).decode()
-_BEGUN = ("execution_start", "execution_cached", "executing", "progress", "progress_state", "executed")
+GREETING = encode_json(
+    {"type": "feature_flags", "data": {"supports_preview_metadata": True}}
+).decode()
+_BEGUN = (
+    "execution_start",
+    "execution_cached",
+    "executing",
+    "progress",
+    "progress_state",
+    "executed",
+)
 _ENDED = ("execution_success", "execution_error", "execution_interrupted")
 
 
-class Listening:
+class ComfyEventParser:
     """Follows one job. `ended`: its history tells the rest. Frames that cannot be read tell nothing."""
 
-    def __init__(self, job: str, nodes: Sequence[str], samplers: frozenset[str], previews: int, limits: Limits) -> None:
+    def __init__(
+        self,
+        job: str,
+        nodes: Sequence[str],
+        samplers: frozenset[str],
+        previews: int,
+        limits: Limits,
+    ) -> None:
         self._job = job
         self._nodes = frozenset(nodes)
         self._samplers = samplers
@@ -39,12 +55,14 @@ class Listening:
         self._shown = 0
         self.ended: bool = False
 
-    def hear(self, message: str | bytes) -> list[ImageEvent]:
+    def feed(self, message: str | bytes) -> list[ImageEvent]:
         return self._text(message) if isinstance(message, str) else self._binary(message)
 
     def _text(self, message: str) -> list[ImageEvent]:
         try:
-            document = decode_object(message.encode("utf-8", "replace"), self._limits.depth)
+            document = decode_object(
+                message.encode("utf-8", "replace"), self._limits.max_json_depth
+            )
         except BadResponseError:
             return []
         kind, data = document.get("type"), document.get("data")
@@ -53,7 +71,9 @@ class Listening:
         job = data.get("prompt_id")
         if job is not None and kind in _BEGUN:
             self._ours = job == self._job
-        if job == self._job and (kind in _ENDED or (kind == "executing" and data.get("node", "") is None)):
+        if job == self._job and (
+            kind in _ENDED or (kind == "executing" and data.get("node", "") is None)
+        ):
             self.ended = True
             self._ours = False
         if kind == "progress" and (job == self._job or (job is None and self._ours)):
@@ -68,13 +88,19 @@ class Listening:
         return []
 
     def _stepped(self, node: Any, state: dict[str, Any]) -> list[ImageEvent]:
-        """Steps of several samplers count through. Other nodes, a decoder of tiles for one, have steps that are not the picture's."""
+        """Steps of several samplers count through. Other nodes, a decoder of tiles for one, have steps that are not the image's."""
         if isinstance(node, str) and node in self._nodes and node not in self._samplers:
             return []
         value, most = state.get("value"), state.get("max")
-        if not isinstance(value, (int, float)) or not isinstance(most, (int, float)) or not 0 <= value <= most <= 1_000_000:
+        if (
+            not isinstance(value, (int, float))
+            or not isinstance(most, (int, float))
+            or not 0 <= value <= most <= 1_000_000
+        ):
             return []
-        if isinstance(node, str) and node not in self._samplers and most <= 1:  # progress_state lists every node, done in one step
+        if (
+            isinstance(node, str) and node not in self._samplers and most <= 1
+        ):  # progress_state lists every node, done in one step
             return []
         self._progress[str(node)] = (int(value), int(most))
         done, total = (sum(found) for found in zip(*self._progress.values(), strict=True))
@@ -85,17 +111,21 @@ class Listening:
             return []
         kind, second = struct.unpack_from(">II", message)
         if kind == PREVIEW and self._ours:
-            picture = message[8:]
+            image = message[8:]
         elif kind == PREVIEW_WITH_METADATA and self._is_ours(message[8 : 8 + second]):
-            picture = message[8 + second :]
+            image = message[8 + second :]
         else:
             return []
-        done, total = (sum(found) for found in zip(*self._progress.values(), strict=True)) if self._progress else (0, 0)
+        done, total = (
+            (sum(found) for found in zip(*self._progress.values(), strict=True))
+            if self._progress
+            else (0, 0)
+        )
         # at most `previews` of them, spread over the steps
         if not total or done * (self._previews + 1) < total * (self._shown + 1):
             return []
         try:
-            shown: ImagePart = received(picture, self._limits)
+            shown: ImagePart = parse_image(image, self._limits)
         except BadResponseError:
             return []
         self._shown += 1
@@ -103,6 +133,8 @@ class Listening:
 
     def _is_ours(self, metadata: bytes) -> bool:
         try:
-            return decode_object(metadata, self._limits.depth).get("prompt_id") == self._job
+            return (
+                decode_object(metadata, self._limits.max_json_depth).get("prompt_id") == self._job
+            )
         except BadResponseError:
             return False

@@ -1,4 +1,4 @@
-"""Built-in workflows for a plain checkpoint (Stable Diffusion 1, 2, XL): from text, from a picture, and repainting a part of one.
+"""Built-in workflows for a plain checkpoint (Stable Diffusion 1, 2, XL): from text, from an image, and repainting a part of one.
 
 Flux, SD3, Qwen and others need loaders of their own: for those a workflow is given, not guessed.
 """
@@ -24,7 +24,7 @@ _SLOTS: dict[str, tuple[Slot, ...]] = {
 
 
 def template(*, image: bool = False, mask: bool = False, scaled: bool = False) -> Workflow:
-    """`scaled`: the picture it begins with is brought to another size."""
+    """`scaled`: the image it begins with is brought to another size."""
     slots = dict(_SLOTS)
     latent = "5"
     graph: Graph = {
@@ -34,15 +34,26 @@ def template(*, image: bool = False, mask: bool = False, scaled: bool = False) -
     }
     if not image:
         graph["5"] = _node("EmptyLatentImage", width=512, height=512, batch_size=1)
-        slots |= {"width": (("5", "width"),), "height": (("5", "height"),), "n": (("5", "batch_size"),)}
+        slots |= {
+            "width": (("5", "width"),),
+            "height": (("5", "height"),),
+            "n": (("5", "batch_size"),),
+        }
     else:
         pixels = "10"
         graph["10"] = _node("LoadImage", image="")
         slots |= {"images": (("10", "image"),), "strength": ((_SAMPLER, "denoise"),)}
         if scaled:
-            # A mask is stretched to the latent's size, so the picture below it must be as well
+            # A mask is stretched to the latent's size, so the image below it must be as well
             crop = "disabled" if mask else "center"
-            graph["11"] = _node("ImageScale", image=["10", 0], upscale_method="lanczos", width=512, height=512, crop=crop)
+            graph["11"] = _node(
+                "ImageScale",
+                image=["10", 0],
+                upscale_method="lanczos",
+                width=512,
+                height=512,
+                crop=crop,
+            )
             slots |= {"width": (("11", "width"),), "height": (("11", "height"),)}
             pixels = "11"
         graph["12"] = _node("VAEEncode", pixels=[pixels, 0], vae=["4", 2])

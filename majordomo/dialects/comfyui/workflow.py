@@ -71,8 +71,20 @@ _INPUTS = {
     "mask": ("image",),
     "model": ("ckpt_name", "unet_name"),
 }
-_TEXTS = (("text",), ("text_g", "text_l"), ("clip_l", "t5xxl"), ("prompt",))  # CLIPTextEncode, and those of SDXL, Flux and Qwen
-_PRIMITIVE = ("value", "text", "string", "prompt", "int", "number")  # what nodes that only hold a value call it
+_TEXTS = (
+    ("text",),
+    ("text_g", "text_l"),
+    ("clip_l", "t5xxl"),
+    ("prompt",),
+)  # CLIPTextEncode, and those of SDXL, Flux and Qwen
+_PRIMITIVE = (
+    "value",
+    "text",
+    "string",
+    "prompt",
+    "int",
+    "number",
+)  # what nodes that only hold a value call it
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +95,9 @@ class Workflow:
     slots: Slots
 
     @classmethod
-    def parse(cls, source: Mapping[str, Any] | str | bytes, slots: Mapping[str, Any] | None = None) -> Workflow:
+    def parse(
+        cls, source: Mapping[str, Any] | str | bytes, slots: Mapping[str, Any] | None = None
+    ) -> Workflow:
         """From a graph, as a mapping or as JSON. `slots` names inputs, `{"prompt": ("6", "text")}`, or several for one slot; the others
         are found by the titles of nodes ("prompt", "negative", "seed"...), else by following the links of its samplers.
 
@@ -93,14 +107,18 @@ class Workflow:
         graph = _graph(source)
         given = _given(slots or {}, graph)
         titled, linked = _titled(graph), _linked(graph)
-        found = {name: given.get(name) or titled.get(name) or linked.get(name) or () for name in SLOTS}
+        found = {
+            name: given.get(name) or titled.get(name) or linked.get(name) or () for name in SLOTS
+        }
         if found["negative_prompt"] == found["prompt"]:
             found["negative_prompt"] = ()
         made = cls(graph, {name: places for name, places in found.items() if places})
         if not made.outputs:
-            raise _unusable("it has no node that saves a picture")
+            raise _unusable("it has no node that saves an image")
         if "prompt" not in made.slots:
-            raise _unusable('where its prompt belongs is unclear; say it with slots={"prompt": ("6", "text")}')
+            raise _unusable(
+                'where its prompt belongs is unclear; say it with slots={"prompt": ("6", "text")}'
+            )
         return made
 
     def copied(self) -> Graph:
@@ -108,13 +126,21 @@ class Workflow:
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """The nodes that save or show pictures."""
-        return tuple(node_id for node_id, node in self.graph.items() if "save" in (kind := node["class_type"].lower()) or "preview" in kind)
+        """The nodes that save or show images."""
+        return tuple(
+            node_id
+            for node_id, node in self.graph.items()
+            if "save" in (kind := node["class_type"].lower()) or "preview" in kind
+        )
 
     @property
     def samplers(self) -> frozenset[str]:
-        """The nodes whose steps are the picture's steps."""
-        return frozenset(node_id for node_id, node in self.graph.items() if "sampler" in node["class_type"].lower())
+        """The nodes whose steps are the image's steps."""
+        return frozenset(
+            node_id
+            for node_id, node in self.graph.items()
+            if "sampler" in node["class_type"].lower()
+        )
 
     @property
     def mask_form(self) -> Literal["luminance", "alpha"]:
@@ -125,8 +151,8 @@ class Workflow:
         return "luminance" if not places or channel in ("red", "green", "blue") else "alpha"
 
     @property
-    def mask_in_picture(self) -> bool:
-        """Whether one LoadImage gives both the picture and the mask."""
+    def mask_in_image(self) -> bool:
+        """Whether one LoadImage gives both the image and the mask."""
         return bool(self.slots.get("mask")) and self.slots.get("mask") == self.slots.get("images")
 
 
@@ -143,11 +169,13 @@ def _graph(source: Mapping[str, Any] | str | bytes) -> Graph:
     if not isinstance(source, Mapping) or not source:
         raise _unusable("it is no graph: a mapping of node ids to nodes")
     if isinstance(source.get("nodes"), Sequence) and "links" in source:
-        raise _unusable('it is the format of the editor; export it with "Export (API)" ("Save (API Format)" in older ones)')
+        raise _unusable(
+            'it is the format of the editor; export it with "Export (API)" ("Save (API Format)" in older ones)'
+        )
     inner = source.get("prompt")
     if isinstance(inner, Mapping) and "class_type" not in source:  # the whole body of POST /prompt
         source = inner
-    if (trouble := graph_trouble(source)) is not None:
+    if (trouble := graph_error(source)) is not None:
         raise _unusable(trouble)
     try:
         graph: Graph = _plain(source)
@@ -163,12 +191,14 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-def graph_trouble(graph: Mapping[Any, Any]) -> str | None:
+def graph_error(graph: Mapping[Any, Any]) -> str | None:
     """What keeps this from being a graph, or None."""
     for node_id, node in graph.items():
         if not isinstance(node_id, str) or not isinstance(node, Mapping):
             return f"{node_id!r} is no node"
-        if not isinstance(node.get("class_type"), str) or not isinstance(node.get("inputs"), Mapping):
+        if not isinstance(node.get("class_type"), str) or not isinstance(
+            node.get("inputs"), Mapping
+        ):
             return f"node {node_id!r} has no class_type or no inputs"
     return None
 
@@ -180,17 +210,25 @@ def _given(slots: Mapping[str, Any], graph: Graph) -> dict[str, tuple[Slot, ...]
         if name not in SLOTS:
             raise _unusable(f"there is no slot {name!r}; there are {', '.join(SLOTS)}", "slots")
         if not isinstance(value, Sequence) or isinstance(value, str) or not value:
-            raise _unusable(f'{name} is a pair of node id and input, as ("6", "text"), or a list of such pairs', "slots")
+            raise _unusable(
+                f'{name} is a pair of node id and input, as ("6", "text"), or a list of such pairs',
+                "slots",
+            )
         pairs = [value] if isinstance(value[0], (str, int)) else value
         places = []
         for pair in pairs:
             if not isinstance(pair, Sequence) or isinstance(pair, str) or len(pair) != 2:
-                raise _unusable(f'{name} is a pair of node id and input, as ("6", "text"), or a list of such pairs', "slots")
+                raise _unusable(
+                    f'{name} is a pair of node id and input, as ("6", "text"), or a list of such pairs',
+                    "slots",
+                )
             node, input_name = str(pair[0]), str(pair[1])
             if node not in graph:
                 raise _unusable(f"{name} names node {node!r}, which the workflow lacks", "slots")
             if input_name not in graph[node]["inputs"]:
-                raise _unusable(f"{name} names input {input_name!r}, which node {node!r} lacks", "slots")
+                raise _unusable(
+                    f"{name} names input {input_name!r}, which node {node!r} lacks", "slots"
+                )
             places.append((node, input_name))
         found[name] = tuple(places)
     return found
@@ -202,7 +240,11 @@ def _titled(graph: Graph) -> dict[str, tuple[Slot, ...]]:
     for node_id, node in graph.items():
         meta = node.get("_meta")
         title = meta.get("title") if isinstance(meta, Mapping) else None
-        name = _TITLES.get(" ".join(title.lower().replace("_", " ").split())) if isinstance(title, str) else None
+        name = (
+            _TITLES.get(" ".join(title.lower().replace("_", " ").split()))
+            if isinstance(title, str)
+            else None
+        )
         if name is None:
             continue
         if name in ("prompt", "negative_prompt"):
@@ -218,7 +260,9 @@ def _linked(graph: Graph) -> dict[str, tuple[Slot, ...]]:
     """Slots that follow from the samplers' links, where all samplers lead to one place."""
     found = _Found(graph)
     for node_id, node in graph.items():
-        if "latent_image" in node["inputs"] and ("positive" in node["inputs"] or "guider" in node["inputs"]):
+        if "latent_image" in node["inputs"] and (
+            "positive" in node["inputs"] or "guider" in node["inputs"]
+        ):
             found.sampler(node_id)
         found.add("model", _own(node, node_id, ("ckpt_name",)))
     if "images" not in found.places:
@@ -243,7 +287,10 @@ class _Found:
     def sampler(self, node_id: str) -> None:
         """KSampler and its like hold all by themselves; custom ones have nodes for noise, guider, sampler and sigmas (Flux and later)."""
         inputs = self._graph[node_id]["inputs"]
-        parts = [_link(self._graph, inputs.get(name)) for name in ("noise", "guider", "sampler", "sigmas")]
+        parts = [
+            _link(self._graph, inputs.get(name))
+            for name in ("noise", "guider", "sampler", "sigmas")
+        ]
         for part in (node_id, *(linked for linked in parts if linked is not None)):
             for name in ("seed", "steps", "cfg_scale", "sampler", "scheduler", "strength"):
                 self.add(name, _value(self._graph, part, _INPUTS[name]))
@@ -256,21 +303,31 @@ class _Found:
     def _texts(self, node_id: str, role: str, seen: set[str]) -> Iterator[tuple[Slot, ...]]:
         """Where the text of a conditioning stands, behind whatever lies between. An emptied conditioning has none."""
         inputs = self._graph[node_id]["inputs"]
-        names = [role] if role in inputs else [name for name in inputs if name.startswith("conditioning")]
+        names = (
+            [role]
+            if role in inputs
+            else [name for name in inputs if name.startswith("conditioning")]
+        )
         for name in names:
             above = _link(self._graph, inputs[name])
-            if above is None or above in seen or self._graph[above]["class_type"] == "ConditioningZeroOut":
+            if (
+                above is None
+                or above in seen
+                or self._graph[above]["class_type"] == "ConditioningZeroOut"
+            ):
                 continue
             seen.add(above)
             node = self._graph[above]
-            place = _text_places(node, above) or (_value(self._graph, above, ("text",)) if "text" in node["inputs"] else ())
+            place = _text_places(node, above) or (
+                _value(self._graph, above, ("text",)) if "text" in node["inputs"] else ()
+            )
             if place:
                 yield place
             else:
                 yield from self._texts(above, role, seen)
 
     def _latent(self, node_id: str, seen: set[str]) -> None:
-        """What a latent, a picture or a mask is made from: its size, its number, its files."""
+        """What a latent, an image or a mask is made from: its size, its number, its files."""
         if node_id in seen:
             return
         seen.add(node_id)
@@ -301,7 +358,11 @@ class _Found:
 
 def _link(graph: Graph, value: Any) -> str | None:
     """The node that an input is linked to."""
-    return str(value[0]) if isinstance(value, list) and len(value) == 2 and str(value[0]) in graph else None
+    return (
+        str(value[0])
+        if isinstance(value, list) and len(value) == 2 and str(value[0]) in graph
+        else None
+    )
 
 
 def _own(node: Mapping[str, Any], node_id: str, names: Sequence[str]) -> tuple[Slot, ...]:

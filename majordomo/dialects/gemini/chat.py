@@ -12,13 +12,29 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 from urllib.parse import quote
 
-from majordomo.dialects.chat_accumulator import Answer, ChatStream, count, json_of, objects, word_of
-from majordomo.dialects.conversation import arguments_of, attachments, gathered, linked, own, refuse_misplaced, text_of, tool_results
+from majordomo.dialects.chat_accumulator import (
+    ChatAccumulator,
+    ChatStreamDecoder,
+    as_json,
+    as_objects,
+    as_text,
+    as_token_count,
+)
+from majordomo.dialects.conversation import (
+    arguments_of,
+    attachments,
+    merge_system_messages,
+    normalize_tool_ids,
+    own_thinking,
+    refuse_misplaced,
+    text_of,
+    tool_results,
+)
 from majordomo.dialects.errors import build_error, error_value
 from majordomo.dialects.gemini.images import LARGEST_SEED, without_bytes
 from majordomo.dialects.gemini.partial_arguments import PartialArguments
-from majordomo.dialects.gemini.usage import of_modalities, tokens_of
-from majordomo.dialects.image_fields import received_base64
+from majordomo.dialects.gemini.usage import tokens_by_modality, usage_by_modality
+from majordomo.dialects.image_fields import parse_base64_image
 from majordomo.dialects.request_body import UNSUPPORTED, json_request
 from majordomo.errors import BadResponseError, CallWarning, ContentRefusedError, plain_text
 from majordomo.framing.base64_placeholders import Splices
@@ -40,9 +56,9 @@ from majordomo.llm import (
 )
 from majordomo.llm.reply import FinishReason
 from majordomo.llm.tools import output_schema
-from majordomo.media.image_part import COMMON, Readable
+from majordomo.media.image_part import COMMON_FORMATS, ImageSupport
 from majordomo.settings import Limits
-from majordomo.transport_types import WireRequest
+from majordomo.transport_types import HTTPRequest
 
 # What Google's SDK puts where a call was not made by this model: base64 of "skip_thought_signature_validator"
 SENTINEL = "c2tpcF90aG91Z2h0X3NpZ25hdHVyZV92YWxpZGF0b3I="
@@ -50,37 +66,65 @@ SENTINEL = "c2tpcF90aG91Z2h0X3NpZ25hdHVyZV92YWxpZGF0b3I="
 _HOSTED = ("executableCode", "codeExecutionResult", "toolCall", "toolResponse")
 _BUDGET = {"off": 0, "low": 1024, "medium": 8192, "high": 24576}
 _VERSION = re.compile(r"gemini-(\d{1,3})")
-_CONFIG = {"temperature": "temperature", "top_p": "topP", "top_k": "topK", "max_tokens": "maxOutputTokens"}
+_CONFIG = {
+    "temperature": "temperature",
+    "top_p": "topP",
+    "top_k": "topK",
+    "max_tokens": "maxOutputTokens",
+}
 
 
 @dataclass(frozen=True, slots=True)
-class GeminiChat:
+class GeminiChatCodec:
     """Client door of one `model`: signatures of another one are never sent."""
 
     model: str
-    owner: str = "gemini"
-    reads: Readable = COMMON
+    provider: str = "gemini"
+    image_support: ImageSupport = COMMON_FORMATS
 
-    def encode(self, model: str, request: Request, *, stream: bool = False) -> tuple[WireRequest, list[CallWarning]]:
+    def encode_request(
+        self, model: str, request: Request, *, stream: bool = False
+    ) -> tuple[HTTPRequest, list[CallWarning]]:
         """The request, and what of it will not happen as asked."""
         warnings: list[CallWarning] = []
         splices = Splices()
-        messages = linked(request.messages)
+        messages = normalize_tool_ids(request.messages)
         body: dict[str, Any] = {"contents": self._contents(messages, splices, warnings, model)}
-        if said := [{"text": part.text} for m in messages if m.role == "system" for part in m.parts if isinstance(part, TextPart)]:
+        if said := [
+            {"text": part.text}
+            for m in messages
+            if m.role == "system"
+            for part in m.parts
+            if isinstance(part, TextPart)
+        ]:
             body["systemInstruction"] = {"parts": said}
-        warnings += gathered(messages)
-        config: dict[str, Any] = {word: value for name, word in _CONFIG.items() if (value := getattr(request, name)) is not None}
+        warnings += merge_system_messages(messages)
+        config: dict[str, Any] = {
+            word: value
+            for name, word in _CONFIG.items()
+            if (value := getattr(request, name)) is not None
+        }
         if request.stop:
             config["stopSequences"] = list(request.stop[:5])
             if len(request.stop) > 5:
-                warnings.append(CallWarning(UNSUPPORTED, "Gemini takes five stop texts: the first five were sent", "stop"))
+                warnings.append(
+                    CallWarning(
+                        UNSUPPORTED,
+                        "Gemini takes five stop texts: the first five were sent",
+                        "stop",
+                    )
+                )
         if request.seed is not None and request.seed > LARGEST_SEED:
-            warnings.append(CallWarning(UNSUPPORTED, f"Gemini's seeds go up to {LARGEST_SEED}", "seed"))
+            warnings.append(
+                CallWarning(UNSUPPORTED, f"Gemini's seeds go up to {LARGEST_SEED}", "seed")
+            )
         elif request.seed is not None:
             config["seed"] = request.seed
         if request.output is not None:
-            config |= {"responseMimeType": "application/json", "responseJsonSchema": output_schema(request.output)}
+            config |= {
+                "responseMimeType": "application/json",
+                "responseJsonSchema": output_schema(request.output),
+            }
         if request.reasoning is not None:
             config["thinkingConfig"] = _thinking(request.reasoning, _generation(model), warnings)
         if config:
@@ -89,7 +133,12 @@ class GeminiChat:
             body["tools"] = [
                 {
                     "functionDeclarations": [
-                        {"name": t.name, "description": t.description, "parametersJsonSchema": dict(t.parameters)} for t in request.tools
+                        {
+                            "name": t.name,
+                            "description": t.description,
+                            "parametersJsonSchema": dict(t.parameters),
+                        }
+                        for t in request.tools
                     ]
                 }
             ]
@@ -101,10 +150,14 @@ class GeminiChat:
                 body["toolConfig"] = {"functionCallingConfig": calling}
         # Without alt=sse the stream is one JSON array
         method = "streamGenerateContent?alt=sse" if stream else "generateContent"
-        return json_request(f"/models/{quote(model, safe='')}:{method}", body, request.extra, splices, stream=stream), warnings
+        return json_request(
+            f"/models/{quote(model, safe='')}:{method}", body, request.extra, splices, stream=stream
+        ), warnings
 
-    def _contents(self, messages: list[Message], splices: Splices, warnings: list[CallWarning], model: str) -> list[dict[str, Any]]:
-        """User and model in turn. All results of a step stand in one content; pictures of other models move to the user's next."""
+    def _contents(
+        self, messages: list[Message], splices: Splices, warnings: list[CallWarning], model: str
+    ) -> list[dict[str, Any]]:
+        """User and model in turn. All results of a step stand in one content; images of other models move to the user's next."""
         contents: list[dict[str, Any]] = []
         drawn: list[dict[str, Any]] = []
         for message in messages:
@@ -112,7 +165,7 @@ class GeminiChat:
                 continue
             parts: list[dict[str, Any]] = []
             if message.role == "assistant":
-                parts = self._said(message.parts, splices, drawn, model)
+                parts = self._assistant_parts(message.parts, splices, drawn, model)
             elif message.role == "tool":
                 for result in tool_results(message):
                     parts += _result(result, splices, _generation(model))
@@ -131,21 +184,35 @@ class GeminiChat:
         if drawn:
             contents.append({"role": "user", "parts": drawn})
         if contents and contents[0]["role"] == "model":  # "a call turn must follow a user turn"
-            warnings.append(CallWarning("HISTORY_CHANGED", "a conversation begins with the user here: a turn was put first", "messages"))
+            warnings.append(
+                CallWarning(
+                    "HISTORY_CHANGED",
+                    "a conversation begins with the user here: a turn was put first",
+                    "messages",
+                )
+            )
             contents.insert(0, {"role": "user", "parts": [{"text": "(the conversation so far)"}]})
         return contents
 
-    def _said(self, parts: tuple[Part, ...], splices: Splices, drawn: list[dict[str, Any]], model: str) -> list[dict[str, Any]]:
+    def _assistant_parts(
+        self, parts: tuple[Part, ...], splices: Splices, drawn: list[dict[str, Any]], model: str
+    ) -> list[dict[str, Any]]:
         said: list[dict[str, Any]] = []
         signature: str | None = None
         called = False
         for part in parts:
             if isinstance(part, ThinkingPart):
-                if own(part, self.owner, model) and isinstance(part.opaque.get("part"), dict):
+                if own_thinking(part, self.provider, model) and isinstance(
+                    part.opaque.get("part"), dict
+                ):
                     said.append(part.opaque["part"])
-                elif own(part, self.owner, model) and (found := word_of(part.opaque.get("signature"))):
+                elif own_thinking(part, self.provider, model) and (
+                    found := as_text(part.opaque.get("signature"))
+                ):
                     if part.opaque.get("on") == "nothing":
-                        said.append({"text": "", "thoughtSignature": found})  # "never drop an empty text part that has one"
+                        said.append(
+                            {"text": "", "thoughtSignature": found}
+                        )  # "never drop an empty text part that has one"
                     else:
                         signature = found
                 continue
@@ -154,7 +221,10 @@ class GeminiChat:
                 if not signed and not called and _generation(model) >= 3:
                     signed = {"thoughtSignature": SENTINEL}
                 called = True
-                said.append({"functionCall": {"id": part.id, "name": part.name, "args": arguments_of(part)}} | signed)
+                said.append(
+                    {"functionCall": {"id": part.id, "name": part.name, "args": arguments_of(part)}}
+                    | signed
+                )
             elif isinstance(part, ImagePart) and not signature:
                 drawn += [{"text": "(from the model's turn above)"}, *_part(part, splices)]
             else:
@@ -163,12 +233,12 @@ class GeminiChat:
             signature = None
         return said
 
-    def decode(self, body: bytes, request: Request, limits: Limits) -> Reply:
+    def decode_reply(self, body: bytes, request: Request, limits: Limits) -> Reply:
         """The reply in a whole answer. Raises ContentRefusedError when the prompt was blocked, BadResponseError for what is no answer."""
-        document = decode_object(body, limits.depth)
+        document = decode_object(body, limits.max_json_depth)
         if "error" in document and not document.get("candidates"):
             raise build_error(200, error_value(document), {})
-        answer = GeminiAnswer(request, limits, self.owner, self.model)
+        answer = GeminiAccumulator(request, limits, self.provider, self.model)
         events: list[ChatEvent] = []
         answer.chunk(document, events)
         if not isinstance(document.get("candidates"), list):
@@ -176,15 +246,21 @@ class GeminiChat:
         answer.close(events)
         return answer.reply(whole=True, raw=without_bytes(document))
 
-    def stream_decoder(self, request: Request, limits: Limits) -> GeminiChatStream:
-        return GeminiChatStream(GeminiAnswer(request, limits, self.owner, self.model), EventDecoder(limits.picture_event), limits)
+    def stream_decoder(self, request: Request, limits: Limits) -> GeminiStreamDecoder:
+        return GeminiStreamDecoder(
+            GeminiAccumulator(request, limits, self.provider, self.model),
+            EventDecoder(limits.max_image_event_bytes),
+            limits,
+        )
 
     def reply_limit(self, request: Request, limits: Limits) -> int:
-        return limits.picture_reply  # "image parts … up to 3 MB, sometimes bigger than the picture"
+        return (
+            limits.max_image_reply_bytes
+        )  # "image parts … up to 3 MB, sometimes bigger than the image"
 
 
-class GeminiAnswer(Answer):
-    words: ClassVar[Mapping[str, FinishReason]] = {
+class GeminiAccumulator(ChatAccumulator):
+    finish_reasons: ClassVar[Mapping[str, FinishReason]] = {
         "STOP": "stop",
         "MAX_TOKENS": "length",
         **dict.fromkeys(
@@ -223,73 +299,87 @@ class GeminiAnswer(Answer):
 
     def chunk(self, document: dict[str, Any], events: list[ChatEvent]) -> None:
         feedback = document.get("promptFeedback")
-        if isinstance(feedback, dict) and (reason := word_of(feedback.get("blockReason"))):
-            message = plain_text(word_of(feedback.get("blockReasonMessage")) or "", 500)
-            raise ContentRefusedError(f"Gemini refused the prompt ({reason}) {message}".strip(), details={"reason": reason})
-        self.model: str = word_of(document.get("modelVersion")) or self.model
+        if isinstance(feedback, dict) and (reason := as_text(feedback.get("blockReason"))):
+            message = plain_text(as_text(feedback.get("blockReasonMessage")) or "", 500)
+            raise ContentRefusedError(
+                f"Gemini refused the prompt ({reason}) {message}".strip(),
+                details={"reason": reason},
+            )
+        self.model: str = as_text(document.get("modelVersion")) or self.model
         if isinstance(usage := document.get("usageMetadata"), dict):
             self.usage: Usage = _usage(usage)  # cumulative, "and may shrink: take the last"
-        for candidate in objects(document.get("candidates"))[:1]:
+        for candidate in as_objects(document.get("candidates"))[:1]:
             content = candidate.get("content")
-            for part in objects(content.get("parts") if isinstance(content, dict) else None):
+            for part in as_objects(content.get("parts") if isinstance(content, dict) else None):
                 self._take(part, events)
-            self.finish_reason: str | None = word_of(candidate.get("finishReason")) or self.finish_reason
+            self.finish_reason: str | None = (
+                as_text(candidate.get("finishReason")) or self.finish_reason
+            )
 
     def _take(self, part: dict[str, Any], events: list[ChatEvent]) -> None:
         text, call, inline = part.get("text"), part.get("functionCall"), part.get("inlineData")
-        signature = word_of(part.get("thoughtSignature"))
+        signature = as_text(part.get("thoughtSignature"))
         if any(name in part for name in _HOSTED):
-            self.keep({"part": part, "model": self._asked}, apart=True)
+            self.attach_opaque({"part": part, "model": self._asked}, apart=True)
             return
         if part.get("thought") is True:
             if isinstance(text, str):
-                self.think(text, events)  # drafts of pictures are no answer
+                self.add_thinking(text, events)  # drafts of images are no answer
             return
         if signature:
             # It belongs to this part and goes back on it, so it is kept just before it
-            self.keep({"signature": signature, **({"on": "nothing"} if text == "" else {}), "model": self._asked}, apart=True)
+            self.attach_opaque(
+                {
+                    "signature": signature,
+                    **({"fallback_on": "nothing"} if text == "" else {}),
+                    "model": self._asked,
+                },
+                apart=True,
+            )
         if isinstance(call, dict):
             self._take_call(call, events)
         elif isinstance(inline, dict) and str(inline.get("mimeType", "")).startswith("image/"):
-            self.picture(received_base64(word_of(inline.get("data")) or "", self._limits), events)
+            self.add_image(
+                parse_base64_image(as_text(inline.get("data")) or "", self._limits), events
+            )
         elif isinstance(text, str):
-            self.text(text, events)
+            self.add_text(text, events)
         if signature:
-            self.break_off()
+            self.end_part()
 
     def _take_call(self, call: dict[str, Any], events: list[ChatEvent]) -> None:
         """A call comes whole, or (`streamFunctionCallArguments`) as its name, then pieces, then an empty one that closes it."""
-        name, arguments = word_of(call.get("name")), call.get("args")
-        goes_on, pieces = call.get("willContinue") is True, objects(call.get("partialArgs"))
+        name, arguments = as_text(call.get("name")), call.get("args")
+        goes_on, pieces = call.get("willContinue") is True, as_objects(call.get("partialArgs"))
         if name:
             self._end_pieces(events)
             if arguments or not (goes_on or pieces):
-                self.whole_call(word_of(call.get("id")) or "", name, json_of(arguments or {}), events)
+                self.add_call(as_text(call.get("id")) or "", name, as_json(arguments or {}), events)
                 return
-            self.begin_call(word_of(call.get("id")) or "", name, events)
-            self._pieces = PartialArguments(self._limits.depth)
+            self.start_call(as_text(call.get("id")) or "", name, events)
+            self._pieces = PartialArguments(self._limits.max_json_depth)
         if self._pieces is None:
             return
         for piece in pieces:
-            self.arguments(self.calls - 1, self._pieces.take(piece), events)
+            self.add_arguments(self.calls - 1, self._pieces.feed(piece), events)
         if not goes_on:
             self._end_pieces(events)
 
     def _end_pieces(self, events: list[ChatEvent]) -> None:
         if self._pieces is not None:
-            self.arguments(self.calls - 1, self._pieces.close(), events)
+            self.add_arguments(self.calls - 1, self._pieces.close(), events)
             self.end_call(self.calls - 1, events)
             self._pieces = None
 
 
-class GeminiChatStream(ChatStream):
+class GeminiStreamDecoder(ChatStreamDecoder):
     """There is no end mark: whole when the bytes end after some chunk had a finishReason."""
 
-    answer: GeminiAnswer
+    accumulator: GeminiAccumulator
 
-    def take(self, document: dict[str, Any], events: list[ChatEvent]) -> None:
-        self.answer.chunk(document, events)
-        self.complete: bool = self.answer.finish_reason is not None
+    def handle_document(self, document: dict[str, Any], events: list[ChatEvent]) -> None:
+        self.accumulator.chunk(document, events)
+        self.complete: bool = self.accumulator.finish_reason is not None
 
 
 def _result(result: ToolResultPart, splices: Splices, generation: int) -> list[dict[str, Any]]:
@@ -327,10 +417,22 @@ def _thinking(wish: str | int, generation: int, warnings: list[CallWarning]) -> 
     if generation < 3:
         return shown | {"thinkingBudget": wish if isinstance(wish, int) else _BUDGET[wish]}
     if isinstance(wish, int):
-        warnings.append(CallWarning(UNSUPPORTED, "this model takes low, medium and high, not a number of tokens", "reasoning"))
+        warnings.append(
+            CallWarning(
+                UNSUPPORTED,
+                "this model takes low, medium and high, not a number of tokens",
+                "reasoning",
+            )
+        )
         return shown
     if wish == "off":
-        warnings.append(CallWarning(UNSUPPORTED, "this model always thinks; it was asked to think as little as it can", "reasoning"))
+        warnings.append(
+            CallWarning(
+                UNSUPPORTED,
+                "this model always thinks; it was asked to think as little as it can",
+                "reasoning",
+            )
+        )
         return {"thinkingLevel": "MINIMAL"}
     return shown | {"thinkingLevel": wish.upper()}
 
@@ -344,20 +446,25 @@ def _generation(model: str) -> int:
 def _usage(usage: dict[str, Any]) -> Usage:
     """Of this dialect: "zero and false fields are omitted": within usage a missing count is 0."""
     asked, tools, made, thought = (
-        count(usage.get(name)) or 0
-        for name in ("promptTokenCount", "toolUsePromptTokenCount", "candidatesTokenCount", "thoughtsTokenCount")
+        as_token_count(usage.get(name)) or 0
+        for name in (
+            "promptTokenCount",
+            "toolUsePromptTokenCount",
+            "candidatesTokenCount",
+            "thoughtsTokenCount",
+        )
     )
-    read = of_modalities(usage, "promptTokensDetails", "toolUsePromptTokensDetails")
-    written = of_modalities(usage, "candidatesTokensDetails")
+    read = usage_by_modality(usage, "promptTokensDetails", "toolUsePromptTokensDetails")
+    written = usage_by_modality(usage, "candidatesTokensDetails")
     return Usage(
         asked + tools,
         made + thought,
-        count(usage.get("cachedContentTokenCount")) or 0,
+        as_token_count(usage.get("cachedContentTokenCount")) or 0,
         thought,
-        text_input_tokens=tokens_of(read, "TEXT", "DOCUMENT"),
-        image_input_tokens=tokens_of(read, "IMAGE"),
-        audio_input_tokens=tokens_of(read, "AUDIO"),
-        text_output_tokens=tokens_of(written, "TEXT", "DOCUMENT"),
-        image_output_tokens=tokens_of(written, "IMAGE"),
-        audio_output_tokens=tokens_of(written, "AUDIO"),
+        text_input_tokens=tokens_by_modality(read, "TEXT", "DOCUMENT"),
+        image_input_tokens=tokens_by_modality(read, "IMAGE"),
+        audio_input_tokens=tokens_by_modality(read, "AUDIO"),
+        text_output_tokens=tokens_by_modality(written, "TEXT", "DOCUMENT"),
+        image_output_tokens=tokens_by_modality(written, "IMAGE"),
+        audio_output_tokens=tokens_by_modality(written, "AUDIO"),
     )

@@ -10,11 +10,13 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from majordomo.dialects.chat_accumulator import json_of
+from majordomo.dialects.chat_accumulator import as_json
 from majordomo.errors import BadResponseError
 
 # $.a.b, $.list[0], $['a key']
-_STEP = re.compile(r"""\.([^.\[\]]+)|\[(\d{1,9})\]|\['((?:[^'\\]|\\.)*)'\]|\["((?:[^"\\]|\\.)*)"\]""")
+_STEP = re.compile(
+    r"""\.([^.\[\]]+)|\[(\d{1,9})\]|\['((?:[^'\\]|\\.)*)'\]|\["((?:[^"\\]|\\.)*)"\]"""
+)
 
 
 @dataclass(slots=True)
@@ -35,7 +37,7 @@ class PartialArguments:
         self._levels: list[_Level] = []
         self._string: tuple[str | int, ...] | None = None  # where a text goes on
 
-    def take(self, piece: dict[str, Any]) -> str:
+    def feed(self, piece: dict[str, Any]) -> str:
         """The JSON text that this piece adds. Raises BadResponseError for a path that is none, or leads back."""
         path = self._path(piece.get("jsonPath"))
         goes_on = piece.get("willContinue") is True
@@ -50,9 +52,11 @@ class PartialArguments:
         for name in ("numberValue", "boolValue", "nullValue"):
             if name in piece:
                 value = None if name == "nullValue" else piece[name]
-                if isinstance(value, bool) != (name == "boolValue") or not isinstance(value, (bool, int, float, type(None))):
+                if isinstance(value, bool) != (name == "boolValue") or not isinstance(
+                    value, (bool, int, float, type(None))
+                ):
                     raise BadResponseError(f"a piece of a tool call has a {name} that is none")
-                return self._move(path) + json_of(value)
+                return self._move(path) + as_json(value)
         return ""
 
     def close(self) -> str:
@@ -65,7 +69,13 @@ class PartialArguments:
         at = 1
         while text.startswith("$") and at < len(text) and (found := _STEP.match(text, at)):
             name, index, *quoted = found.groups()
-            steps.append(int(index) if index else name if name else re.sub(r"\\(.)", r"\1", next((q for q in quoted if q is not None), "")))
+            steps.append(
+                int(index)
+                if index
+                else name
+                if name
+                else re.sub(r"\\(.)", r"\1", next((q for q in quoted if q is not None), ""))
+            )
             at = found.end()
         if not steps or at < len(text) or len(steps) > self._depth or isinstance(steps[0], int):
             raise BadResponseError("a piece of a tool call has no path that can be followed")
@@ -78,7 +88,11 @@ class PartialArguments:
             self._levels.append(_Level("", is_list=False))
             written += "{"
         common = 1
-        while common < len(self._levels) and common < len(path) and self._levels[common].step == path[common - 1]:
+        while (
+            common < len(self._levels)
+            and common < len(path)
+            and self._levels[common].step == path[common - 1]
+        ):
             common += 1
         written += self._end_levels(common)
         for place in range(common - 1, len(path)):
@@ -91,7 +105,11 @@ class PartialArguments:
 
     def _enter(self, step: str | int) -> str:
         level = self._levels[-1]
-        fits = step == len(level.keys) if level.is_list else isinstance(step, str) and step not in level.keys
+        fits = (
+            step == len(level.keys)
+            if level.is_list
+            else isinstance(step, str) and step not in level.keys
+        )
         if not fits:
             raise BadResponseError("the pieces of a tool call do not follow one another")
         comma = "," if level.keys else ""

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
-from majordomo.dialects.chat_accumulator import count, word_of
+from majordomo.dialects.chat_accumulator import as_text, as_token_count
 from majordomo.dialects.errors import build_error, error_value
 from majordomo.dialects.ollama.chat import usage_of
 from majordomo.dialects.request_body import json_request
@@ -20,14 +20,14 @@ from majordomo.llm.reply import Usage
 from majordomo.llm.tools import output_schema
 from majordomo.media.image_part import ImagePart, check_sendable
 from majordomo.settings import Limits
-from majordomo.transport_types import WireRequest
+from majordomo.transport_types import HTTPRequest
 from majordomo.validation import check_name, check_text
 
 DIGEST = 64  # hexadecimal digits of a sha256
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class PullProgress:
     """One step of a pull, a push or a creation. `completed` and `total` are bytes of the layer `digest`, None while nothing flows."""
 
     status: str
@@ -49,14 +49,19 @@ class Generated:
     raw: Any = field(default=None, repr=False, compare=False)
 
 
-def named(method: str, path: str, model: str, *, stream: bool = False, **fields: Any) -> WireRequest:
+def model_request(
+    method: str, path: str, model: str, *, stream: bool = False, **fields: Any
+) -> HTTPRequest:
     """A request about one model; fields that are None stay at home."""
-    body: dict[str, Any] = {"model": check_name(model, "model"), **{key: value for key, value in fields.items() if value is not None}}
+    body: dict[str, Any] = {
+        "model": check_name(model, "model"),
+        **{key: value for key, value in fields.items() if value is not None},
+    }
     made = json_request(path, body, {}, Splices(), stream=stream)
-    return WireRequest(method, path, made.body, made.content_type, made.accept, stream)
+    return HTTPRequest(method, path, made.body, made.content_type, made.accept, stream)
 
 
-class Creation(TypedDict, total=False):
+class CreateFields(TypedDict, total=False):
     """What a model may be made of. `files` and `adapters` are names and digests of blobs sent before; `extra` holds fields not named
     here."""
 
@@ -75,7 +80,7 @@ class Creation(TypedDict, total=False):
     extra: Mapping[str, Any] | None
 
 
-class Completion(TypedDict, total=False):
+class GenerateFields(TypedDict, total=False):
     """What a completion may be told besides its prompt. `output` is a schema or a pydantic model (`format`), "json" for any JSON;
     `keep_alive` is seconds, or a duration as "10m"; `extra` holds fields not named here."""
 
@@ -92,23 +97,25 @@ class Completion(TypedDict, total=False):
     extra: Mapping[str, Any] | None
 
 
-def encode_create(model: str, fields: Creation) -> WireRequest:
+def encode_create(model: str, fields: CreateFields) -> HTTPRequest:
     """Raises InvalidRequestError for a model made of nothing and for a digest that is none, TypeError for a field nobody knows."""
-    known = _known(fields, Creation, "create")
+    known = _known(fields, CreateFields, "create")
     if not (fields.get("from_model") or fields.get("files")):
-        raise InvalidRequestError("a model is made from another one, or from files", field="from_model")
+        raise InvalidRequestError(
+            "a model is made from another one, or from files", field="from_model"
+        )
     for digest in {**(fields.get("files") or {}), **(fields.get("adapters") or {})}.values():
         check_digest(digest)
     extra = known.pop("extra", None) or {}
     known["from"] = known.pop("from_model", None)
-    return named("POST", "/api/create", model, stream=True, **{**known, **extra})
+    return model_request("POST", "/api/create", model, stream=True, **{**known, **extra})
 
 
-def encode_generate(model: str, prompt: str, fields: Completion, limits: Limits) -> WireRequest:
-    """Raises InvalidRequestError for text and pictures no backend can take, and for `raw` beside what it replaces; TypeError for a
+def encode_generate(model: str, prompt: str, fields: GenerateFields, limits: Limits) -> HTTPRequest:
+    """Raises InvalidRequestError for text and images no backend can take, and for `raw` beside what it replaces; TypeError for a
     field nobody knows."""
-    known = _known(fields, Completion, "generate")
-    check_text(prompt, "prompt", limits.prompt)
+    known = _known(fields, GenerateFields, "generate")
+    check_text(prompt, "prompt", limits.max_prompt_characters)
     extra = known.pop("extra", None) or {}
     images = tuple(known.pop("images", ()))
     output, context = known.pop("output", None), known.pop("context", None)
@@ -128,7 +135,7 @@ def encode_generate(model: str, prompt: str, fields: Completion, limits: Limits)
     return json_request("/api/generate", body, {}, splices, stream=True)
 
 
-def encode_unload(model: str) -> WireRequest:
+def encode_unload(model: str) -> HTTPRequest:
     """An empty prompt to be kept for no time: "with keep_alive 0 unloads"."""
     body = {"model": check_name(model, "model"), "prompt": "", "keep_alive": 0, "stream": False}
     return json_request("/api/generate", body, {}, Splices())
@@ -145,13 +152,15 @@ def check_digest(digest: str) -> str:
     """`sha256:` and 64 hexadecimal digits. Raises InvalidRequestError (field `digest`)."""
     kind, _, digits = digest.partition(":")
     if kind != "sha256" or len(digits) != DIGEST or not set(digits) <= set("0123456789abcdef"):
-        raise InvalidRequestError("a digest is sha256: and 64 hexadecimal digits in lower case", field="digest")
+        raise InvalidRequestError(
+            "a digest is sha256: and 64 hexadecimal digits in lower case", field="digest"
+        )
     return digest
 
 
 def decode_frame(line: bytes, limits: Limits) -> dict[str, Any]:
     """One line of an answer. Raises the error it tells: after the first line there is no status to tell it."""
-    frame = decode_json(line, limits.depth)
+    frame = decode_json(line, limits.max_json_depth)
     if not isinstance(frame, dict):
         raise BadResponseError("a line of the answer is no JSON object")
     if frame.get("error"):
@@ -159,13 +168,16 @@ def decode_frame(line: bytes, limits: Limits) -> dict[str, Any]:
     return frame
 
 
-def decode_progress(frame: Mapping[str, Any]) -> Progress:
-    return Progress(
-        word_of(frame.get("status")) or "", word_of(frame.get("digest")) or "", count(frame.get("total")), count(frame.get("completed"))
+def decode_progress(frame: Mapping[str, Any]) -> PullProgress:
+    return PullProgress(
+        as_text(frame.get("status")) or "",
+        as_text(frame.get("digest")) or "",
+        as_token_count(frame.get("total")),
+        as_token_count(frame.get("completed")),
     )
 
 
-class Generation:
+class GenerationAccumulator:
     """The frames of `/api/generate`, put together."""
 
     def __init__(self) -> None:
@@ -174,12 +186,15 @@ class Generation:
         self._size = 0
         self.done: Generated | None = None
 
-    def take(self, frame: Mapping[str, Any], limits: Limits) -> str:
+    def feed(self, frame: Mapping[str, Any], limits: Limits) -> str:
         """The text of this frame."""
-        text, thought = word_of(frame.get("response")) or "", word_of(frame.get("thinking")) or ""
+        text, thought = as_text(frame.get("response")) or "", as_text(frame.get("thinking")) or ""
         self._size += len(text) + len(thought)
-        if self._size > limits.reply:
-            raise BadResponseError(f"the answer is larger than the limit of {limits.reply:,} characters", code="TOO_LARGE")
+        if self._size > limits.max_reply_bytes:
+            raise BadResponseError(
+                f"the answer is larger than the limit of {limits.max_reply_bytes:,} characters",
+                code="TOO_LARGE",
+            )
         self._text.append(text)
         self._thinking.append(thought)
         if frame.get("done") is True:
@@ -187,10 +202,12 @@ class Generation:
             self.done = Generated(
                 "".join(self._text),
                 "".join(self._thinking),
-                tuple(token for token in context if isinstance(token, int)) if isinstance(context, list) else (),
-                word_of(frame.get("done_reason")) or "",
+                tuple(token for token in context if isinstance(token, int))
+                if isinstance(context, list)
+                else (),
+                as_text(frame.get("done_reason")) or "",
                 usage_of(frame),
-                word_of(frame.get("model")) or "",
+                as_text(frame.get("model")) or "",
                 dict(frame),
             )
         return text
@@ -199,7 +216,7 @@ class Generation:
     def partial(self) -> Generated:
         return Generated("".join(self._text), "".join(self._thinking))
 
-    def whole(self) -> Generated:
+    def result(self) -> Generated:
         if self.done is None:
             raise StreamBrokenError("the answer ended before it was done", partial=self.partial)
         return self.done

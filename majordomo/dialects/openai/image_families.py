@@ -1,4 +1,4 @@
-"""How picture models behind OpenAI's routes differ: what each takes, so that nothing illegal is ever sent.
+"""How image models behind OpenAI's routes differ: what each takes, so that nothing illegal is ever sent.
 
 Source: openai-openapi at f85dbe2 (the per-model notes of CreateImageRequest and CreateImageEditRequest), openai-python at e43b422.
 """
@@ -13,27 +13,31 @@ MIB = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Family:
+class ImageModelFamily:
     """What models of one kind take. A server that is not OpenAI's takes anything: it ignores what it does not know."""
 
-    speaker: str
-    geometry: Geometry | None = None  # None: any size, guessed from the id where one must be worked out
+    backend: str
+    geometry: Geometry | None = (
+        None  # None: any size, guessed from the id where one must be worked out
+    )
     prompt: int = 1_000_000  # characters
-    most: int = 10  # pictures a call
-    edits: int = 16  # pictures an edit takes, 0: no edits
+    max_images: int = 10  # images a call
+    edits: int = 16  # images an edit takes, 0: no edits
     edit_bytes: int = 50 * MIB
     qualities: tuple[str, ...] | None = None  # None: any
     formats: bool = True  # output_format
     backgrounds: bool = True
-    response_format: bool = False  # illegal for the gpt-image family, which always answers in base64
+    response_format: bool = (
+        False  # illegal for the gpt-image family, which always answers in base64
+    )
     streams: bool = False
     settings: bool = False  # steps, seed and the like, at the top level
-    square_png: bool = False  # an edit's picture
+    square_png: bool = False  # an edit's image
 
 
 _LANDSCAPES = ((1024, 1024), (1536, 1024), (1024, 1536))
 _GPT = ("auto", "low", "medium", "high")
-DALL_E_2 = Family(
+DALL_E_2 = ImageModelFamily(
     "dall-e-2",
     Geometry(sizes=((256, 256), (512, 512), (1024, 1024))),
     prompt=1000,
@@ -45,45 +49,54 @@ DALL_E_2 = Family(
     response_format=True,
     square_png=True,
 )
-DALL_E_3 = Family(
+DALL_E_3 = ImageModelFamily(
     "dall-e-3",
     Geometry(sizes=((1024, 1024), (1792, 1024), (1024, 1792))),
     prompt=4000,
-    most=1,
+    max_images=1,
     edits=0,
     qualities=("standard", "hd"),
     formats=False,
     backgrounds=False,
     response_format=True,
 )
-GPT_IMAGE = Family("gpt-image", Geometry(sizes=_LANDSCAPES), prompt=32_000, qualities=_GPT, streams=True)
+GPT_IMAGE = ImageModelFamily(
+    "gpt-image", Geometry(sizes=_LANDSCAPES), prompt=32_000, qualities=_GPT, streams=True
+)
 # "any WxH with both divisible by 16, ratio 1:3..3:1, max 3840x2160"
-GPT_IMAGE_2 = Family(
+GPT_IMAGE_2 = ImageModelFamily(
     "gpt-image-2",
     Geometry(multiple=16, smallest=256, largest=3840, most=3840 * 2160, widest=3.0),
     prompt=32_000,
     qualities=_GPT,
     streams=True,
 )
-COMPATIBLE = Family("this server", response_format=True, settings=True)
-SDCPP = Family("stable-diffusion.cpp", most=8, qualities=(), backgrounds=False, response_format=True, settings=True)
+COMPATIBLE = ImageModelFamily("this server", response_format=True, settings=True)
+SDCPP = ImageModelFamily(
+    "stable-diffusion.cpp",
+    max_images=8,
+    qualities=(),
+    backgrounds=False,
+    response_format=True,
+    settings=True,
+)
 
 
-def hosted_family(model: str) -> Family:
+def hosted_family(model: str) -> ImageModelFamily:
     """OpenAI's own models; an id it does not know yet is taken for the newest kind."""
     return _known(model) or GPT_IMAGE_2
 
 
-def compatible_family(model: str) -> Family:
+def compatible_family(model: str) -> ImageModelFamily:
     """The same ids behind any OpenAI-shaped server keep their rules (it may be a proxy); others are free."""
     return _known(model) or COMPATIBLE
 
 
-def sdcpp_family(model: str) -> Family:
+def sdcpp_family(model: str) -> ImageModelFamily:
     return SDCPP
 
 
-def _known(model: str) -> Family | None:
+def _known(model: str) -> ImageModelFamily | None:
     name = model.rpartition("/")[2].lower()
     if name.startswith("dall-e-2"):
         return DALL_E_2
@@ -96,5 +109,5 @@ def _known(model: str) -> Family | None:
     return GPT_IMAGE_2 if name.startswith("gpt-image-") else None
 
 
-def geometry_of(family: Family, model: str) -> Geometry:
+def geometry_of(family: ImageModelFamily, model: str) -> Geometry:
     return family.geometry or local_geometry(model)

@@ -11,38 +11,62 @@ from collections.abc import Callable
 from typing import Any
 
 from majordomo.backend_status import Capability, ModelInfo
-from majordomo.dialects.chat_accumulator import objects, word_of
+from majordomo.dialects.chat_accumulator import as_objects, as_text
 from majordomo.errors import BadResponseError
 from majordomo.framing.json import decode_json, decode_object
 from majordomo.settings import Limits
 
-Named = Callable[[str], frozenset[Capability]]
+ModelKind = Callable[[str], frozenset[Capability]]
 
 
-def decode_models(body: bytes, limits: Limits, running: dict[str, str] | None = None, named: Named | None = None) -> list[ModelInfo]:
+def decode_models(
+    body: bytes,
+    limits: Limits,
+    running: dict[str, str] | None = None,
+    named: ModelKind | None = None,
+) -> list[ModelInfo]:
     """The models listed. `running` (id to state) is truer than what the list says: there a model that still starts counts as loaded.
 
     `named` says what a model can do by its id, where the list says nothing.
     """
-    document = decode_json(body, limits.depth) if body.lstrip().startswith(b"[") else decode_object(body, limits.depth)
-    data = document if isinstance(document, list) else document.get("data")  # Together's list stands bare
+    document = (
+        decode_json(body, limits.max_json_depth)
+        if body.lstrip().startswith(b"[")
+        else decode_object(body, limits.max_json_depth)
+    )
+    data = (
+        document if isinstance(document, list) else document.get("data")
+    )  # Together's list stands bare
     if not isinstance(data, list):
         raise BadResponseError('the model list has no list "data"')
     beside = {} if isinstance(document, list) else _beside(document)
-    return [_model(item, running, beside.get(item["id"], frozenset()), named) for item in objects(data) if isinstance(item.get("id"), str)]
+    return [
+        _model(item, running, beside.get(item["id"], frozenset()), named)
+        for item in as_objects(data)
+        if isinstance(item.get("id"), str)
+    ]
 
 
 def _beside(document: dict[str, Any]) -> dict[str, frozenset[Capability]]:
     """llama.cpp: beside `data` stands a list in Ollama's form. Its "multimodal" may be eyes or ears, so it proves neither."""
     found: dict[str, frozenset[Capability]] = {}
-    for item in objects(document.get("models")):
+    for item in as_objects(document.get("models")):
         words = item.get("capabilities")
-        if (name := word_of(item.get("name"))) and isinstance(words, list) and "completion" in words:
+        if (
+            (name := as_text(item.get("name")))
+            and isinstance(words, list)
+            and "completion" in words
+        ):
             found[name] = frozenset({"chat"})
     return found
 
 
-def _model(item: dict[str, Any], running: dict[str, str] | None, beside: frozenset[Capability], named: Named | None) -> ModelInfo:
+def _model(
+    item: dict[str, Any],
+    running: dict[str, str] | None,
+    beside: frozenset[Capability],
+    named: ModelKind | None,
+) -> ModelInfo:
     state = ""
     loaded: bool | None = None
     status = item.get("status")
@@ -54,7 +78,14 @@ def _model(item: dict[str, Any], running: dict[str, str] | None, beside: frozens
         loaded = running.get(item["id"]) == "ready"
     description = item.get("description") or item.get("name")
     capabilities = _declared(item) | beside or (named(item["id"]) if named else frozenset())
-    return ModelInfo(item["id"], capabilities, loaded, state, description if isinstance(description, str) else "", item)
+    return ModelInfo(
+        item["id"],
+        capabilities,
+        loaded,
+        state,
+        description if isinstance(description, str) else "",
+        item,
+    )
 
 
 # The words of the lists. llama-swap and Mistral: keys of `capabilities`
@@ -67,7 +98,11 @@ _ABLE: dict[str, Capability] = {
     "reasoning": "thinking",
 }
 # OpenRouter: `supported_parameters`
-_TAKES: dict[str, Capability] = {"tools": "tools", "reasoning": "thinking", "include_reasoning": "thinking"}
+_TAKES: dict[str, Capability] = {
+    "tools": "tools",
+    "reasoning": "thinking",
+    "include_reasoning": "thinking",
+}
 # Together: `type`. A "language" or "code" model only continues a text
 _TYPES: dict[str, Capability] = {"chat": "chat", "image": "image", "embedding": "embed"}
 
@@ -80,7 +115,9 @@ def _declared(item: dict[str, Any]) -> frozenset[Capability]:
         found |= {able for word, able in _ABLE.items() if declared.get(word) is True}
     architecture = item.get("architecture")
     if isinstance(architecture, dict):
-        found |= _modalities(architecture.get("input_modalities"), architecture.get("output_modalities"))
+        found |= _modalities(
+            architecture.get("input_modalities"), architecture.get("output_modalities")
+        )
     taken = item.get("supported_parameters")
     if isinstance(taken, list):
         found |= {able for word, able in _TAKES.items() if word in taken}
@@ -122,7 +159,7 @@ def openai_family(name: str) -> frozenset[Capability]:
 
 def decode_running(body: bytes, limits: Limits) -> dict[str, str]:
     """Id to state (starting, ready, stopping) of what llama-swap has in memory."""
-    running = decode_object(body, limits.depth).get("running")
+    running = decode_object(body, limits.max_json_depth).get("running")
     if not isinstance(running, list):
         raise BadResponseError('the answer has no list "running"')
     return {
@@ -139,16 +176,30 @@ def decode_change(data: bytes, limits: Limits) -> list[ModelInfo] | None:
     stopped, starting, ready, stopping, shutdown (llama-swap's API handlers, 2026).
     """
     try:
-        event = decode_object(data, limits.depth)
-        listed = decode_json(event["data"].encode(), limits.depth) if event.get("type") == "modelStatus" else None
+        event = decode_object(data, limits.max_json_depth)
+        listed = (
+            decode_json(event["data"].encode(), limits.max_json_depth)
+            if event.get("type") == "modelStatus"
+            else None
+        )
     except (BadResponseError, KeyError, AttributeError):
         return None
     if not isinstance(listed, list):
         return None
-    return [_changed(item) for item in listed if isinstance(item, dict) and isinstance(item.get("id"), str)]
+    return [
+        _changed(item)
+        for item in listed
+        if isinstance(item, dict) and isinstance(item.get("id"), str)
+    ]
 
 
 def _changed(item: dict[str, Any]) -> ModelInfo:
     state = item.get("state") if isinstance(item.get("state"), str) else ""
     said = item.get("description") or item.get("name")
-    return ModelInfo(item["id"], loaded=state == "ready", state=state or "", description=said if isinstance(said, str) else "", raw=item)
+    return ModelInfo(
+        item["id"],
+        loaded=state == "ready",
+        state=state or "",
+        description=said if isinstance(said, str) else "",
+        raw=item,
+    )

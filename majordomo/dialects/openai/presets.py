@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from majordomo.dialects.openai.chat import OpenAIChat
+from majordomo.dialects.openai.chat import OpenAIChatCodec
 
 
 @dataclass(frozen=True, slots=True)
 class Preset:
     base_url: str
     key_variable: str
-    door: OpenAIChat = field(default_factory=OpenAIChat)
+    codec: OpenAIChatCodec = field(default_factory=OpenAIChatCodec)
     local: bool = False  # waits for models to load, and needs no key
 
 
@@ -24,21 +24,36 @@ PRESETS = {
     "openrouter": Preset(
         "https://openrouter.ai/api/v1",
         "OPENROUTER_API_KEY",
-        OpenAIChat(reasoning_object=True, thoughts="reasoning_details", object_root=True),
+        OpenAIChatCodec(
+            reasoning_object=True, thinking_field="reasoning_details", object_root=True
+        ),
     ),
-    "groq": Preset("https://api.groq.com/openai/v1", "GROQ_API_KEY", OpenAIChat(top_k=False)),
+    "groq": Preset("https://api.groq.com/openai/v1", "GROQ_API_KEY", OpenAIChatCodec(top_k=False)),
     # Unknown fields are refused (422); usage comes without being asked for
     "mistral": Preset(
         "https://api.mistral.ai/v1",
         "MISTRAL_API_KEY",
-        OpenAIChat(required="any", seed_field="random_seed", top_k=False, short_ids=True, stream_usage=False),
+        OpenAIChatCodec(
+            required="any",
+            seed_field="random_seed",
+            top_k=False,
+            short_ids=True,
+            stream_usage=False,
+        ),
     ),
     "deepseek": Preset(
-        "https://api.deepseek.com", "DEEPSEEK_API_KEY", OpenAIChat(schema_form="words", thoughts="reasoning_content", top_k=False)
+        "https://api.deepseek.com",
+        "DEEPSEEK_API_KEY",
+        OpenAIChatCodec(schema_form="words", thinking_field="reasoning_content", top_k=False),
     ),
-    "xai": Preset("https://api.x.ai/v1", "XAI_API_KEY", OpenAIChat(top_k=False)),
+    "xai": Preset("https://api.x.ai/v1", "XAI_API_KEY", OpenAIChatCodec(top_k=False)),
     "together": Preset("https://api.together.xyz/v1", "TOGETHER_API_KEY"),
-    "vllm": Preset("http://localhost:8000/v1", "VLLM_API_KEY", OpenAIChat(thoughts="reasoning"), local=True),
+    "vllm": Preset(
+        "http://localhost:8000/v1",
+        "VLLM_API_KEY",
+        OpenAIChatCodec(thinking_field="reasoning"),
+        local=True,
+    ),
     "llamacpp": Preset("http://localhost:8080/v1", "LLAMA_API_KEY", local=True),
     "lmstudio": Preset("http://localhost:1234/v1", "LM_API_TOKEN", local=True),
 }

@@ -22,33 +22,41 @@ CLOSING = "</sd_cpp_extra_args>"
 # The server is case-sensitive today; a stranger's text is broken whatever the case
 _IN_TEXT = re.compile(r"<(?=/?sd_cpp_extra_args>)", re.IGNORECASE)
 
-MOST_STEPS = 100  # more are cut to this, silently
+MAX_STEPS = 100  # more are cut to this, silently
 SEED_WARNING = CallWarning(
-    "SEED_DEFAULT", "no seed was set: a stable-diffusion.cpp server then draws from its own, usually always 42", "seed"
+    "SEED_DEFAULT",
+    "no seed was set: a stable-diffusion.cpp server then draws from its own, usually always 42",
+    "seed",
 )
 
 
-def neutralise(text: str) -> tuple[str, bool]:
+def neutralize(text: str) -> tuple[str, bool]:
     """The text with every tag in it broken by a space after `<`, and whether there was one. Doing it twice changes nothing more."""
     broken, count = _IN_TEXT.subn("< ", text)
     return broken, count > 0
 
 
-def neutralised(request: Request) -> tuple[Request, list[CallWarning]]:
+def with_neutralized_text(request: Request) -> tuple[Request, list[CallWarning]]:
     """The request with every tag in its prompt broken, and a warning when there was one."""
-    prompt, found = neutralise(request.prompt)
+    prompt, found = neutralize(request.prompt)
     if not found:
         return request, []
-    warning = CallWarning("TAG_NEUTRALISED", "the prompt held <sd_cpp_extra_args>; it was broken so that it sets nothing", "prompt")
+    warning = CallWarning(
+        "TAG_NEUTRALIZED",
+        "the prompt held <sd_cpp_extra_args>; it was broken so that it sets nothing",
+        "prompt",
+    )
     return replace(request, prompt=prompt), [warning]
 
 
-def within_steps(request: Request) -> tuple[Request, list[CallWarning]]:
+def clamp_steps(request: Request) -> tuple[Request, list[CallWarning]]:
     """The request with no more steps than stable-diffusion.cpp draws."""
-    if request.steps is None or request.steps <= MOST_STEPS:
+    if request.steps is None or request.steps <= MAX_STEPS:
         return request, []
-    warning = CallWarning(UNSUPPORTED, f"stable-diffusion.cpp draws at most {MOST_STEPS} steps", "steps")
-    return replace(request, steps=MOST_STEPS), [warning]
+    warning = CallWarning(
+        UNSUPPORTED, f"stable-diffusion.cpp draws at most {MAX_STEPS} steps", "steps"
+    )
+    return replace(request, steps=MAX_STEPS), [warning]
 
 
 def encode_tag(request: Request) -> str:

@@ -12,7 +12,7 @@ from majordomo.offline.renderer.canvas import levels, noise
 from majordomo.offline.renderer.palette import dice
 
 Brush = Callable[[Image.Image, random.Random], Image.Image]
-CELLS = 96  # marks along the shorter side: the same number in a small picture and in a large one
+CELLS = 96  # marks along the shorter side: the same number in a small image and in a large one
 
 
 def soft(image: Image.Image, chance: random.Random) -> Image.Image:
@@ -26,8 +26,15 @@ def hatching(image: Image.Image, chance: random.Random) -> Image.Image:
     angle = chance.uniform(0.5, 1.1)
     for turn, threshold in ((angle, 150), (angle + 1.3, 85)):
         lines = _lines(image.size, turn, _cell(image) * 0.9, 0.42)
-        mask = ImageChops.multiply(lines, tone.point([255 - level for level in map(levels(threshold - 70, threshold + 60), range(256))]))
-        image.paste(ImageChops.multiply(image, Image.new("RGB", image.size, (150, 146, 162))), (0, 0), mask)
+        mask = ImageChops.multiply(
+            lines,
+            tone.point(
+                [255 - level for level in map(levels(threshold - 70, threshold + 60), range(256))]
+            ),
+        )
+        image.paste(
+            ImageChops.multiply(image, Image.new("RGB", image.size, (150, 146, 162))), (0, 0), mask
+        )
     light = _lines(image.size, angle + 0.7, _cell(image) * 1.3, 0.3)
     image.paste(
         ImageChops.screen(image, Image.new("RGB", image.size, (26, 24, 22))),
@@ -38,7 +45,7 @@ def hatching(image: Image.Image, chance: random.Random) -> Image.Image:
 
 
 def dots(image: Image.Image, chance: random.Random) -> Image.Image:
-    """Touches of pure colour side by side."""
+    """Touches of pure color side by side."""
     cell = _cell(image) * 1.05
     small = _sampled(image, cell)
     pixels = small.load()
@@ -49,9 +56,15 @@ def dots(image: Image.Image, chance: random.Random) -> Image.Image:
         for column in range(small.width):
             red, green, blue = _channels(pixels[column, row])
             lift = chance.uniform(0.84, 1.2)
-            x, y = (column + 0.5 + chance.uniform(-0.3, 0.3)) * cell, (row + 0.5 + chance.uniform(-0.3, 0.3)) * cell
+            x, y = (
+                (column + 0.5 + chance.uniform(-0.3, 0.3)) * cell,
+                (row + 0.5 + chance.uniform(-0.3, 0.3)) * cell,
+            )
             radius = cell * chance.uniform(0.36, 0.56)
-            pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=(_clip(red * lift), _clip(green * lift), _clip(blue * lift)))
+            pen.ellipse(
+                (x - radius, y - radius, x + radius, y + radius),
+                fill=(_clip(red * lift), _clip(green * lift), _clip(blue * lift)),
+            )
     return Image.blend(image, drawing, 0.72)
 
 
@@ -73,8 +86,8 @@ def strokes(image: Image.Image, chance: random.Random) -> Image.Image:
             turn, long = wind + chance.gauss(0, 0.25), cell * share * chance.uniform(0.5, 1)
             x, y = (column + chance.random()) * cell, (row + chance.random()) * cell
             dx, dy = math.cos(turn) * long, math.sin(turn) * long
-            colour = (_clip(red * lift), _clip(green * lift), _clip(blue * lift))
-            pen.line((x - dx, y - dy, x + dx, y + dy), fill=colour, width=max(1, round(cell * 0.62)))
+            color = (_clip(red * lift), _clip(green * lift), _clip(blue * lift))
+            pen.line((x - dx, y - dy, x + dx, y + dy), fill=color, width=max(1, round(cell * 0.62)))
         drawing = Image.blend(drawing, layer, alpha)
     return drawing
 
@@ -87,43 +100,80 @@ def facets(image: Image.Image, chance: random.Random) -> Image.Image:
     pixels = small.load()
     assert pixels is not None
     corners = [
-        [((column + chance.uniform(-0.36, 0.36)) * cell, (row + chance.uniform(-0.36, 0.36)) * cell) for column in range(columns + 1)]
+        [
+            (
+                (column + chance.uniform(-0.36, 0.36)) * cell,
+                (row + chance.uniform(-0.36, 0.36)) * cell,
+            )
+            for column in range(columns + 1)
+        ]
         for row in range(rows + 1)
     ]
     drawing = image.copy()
     pen = ImageDraw.Draw(drawing)
     for row in range(rows):
         for column in range(columns):
-            a, b, c, d = corners[row][column], corners[row][column + 1], corners[row + 1][column + 1], corners[row + 1][column]
-            for triangle in ((a, b, c), (a, c, d)) if chance.random() < 0.5 else ((a, b, d), (b, c, d)):
-                x, y = sum(point[0] for point in triangle) / 3, sum(point[1] for point in triangle) / 3
-                spot = (min(small.width - 1, max(0, int(2 * x / cell))), min(small.height - 1, max(0, int(2 * y / cell))))
+            a, b, c, d = (
+                corners[row][column],
+                corners[row][column + 1],
+                corners[row + 1][column + 1],
+                corners[row + 1][column],
+            )
+            for triangle in (
+                ((a, b, c), (a, c, d)) if chance.random() < 0.5 else ((a, b, d), (b, c, d))
+            ):
+                x, y = (
+                    sum(point[0] for point in triangle) / 3,
+                    sum(point[1] for point in triangle) / 3,
+                )
+                spot = (
+                    min(small.width - 1, max(0, int(2 * x / cell))),
+                    min(small.height - 1, max(0, int(2 * y / cell))),
+                )
                 red, green, blue = _channels(pixels[spot])
                 lift = chance.uniform(0.92, 1.1)
-                pen.polygon(triangle, fill=(_clip(red * lift), _clip(green * lift), _clip(blue * lift)))
+                pen.polygon(
+                    triangle, fill=(_clip(red * lift), _clip(green * lift), _clip(blue * lift))
+                )
     return Image.blend(image, drawing, 0.68)
 
 
 def ink(image: Image.Image, chance: random.Random) -> Image.Image:
-    """Washes of colour under dark outlines."""
+    """Washes of color under dark outlines."""
     wash = _mottled(image, chance, 0.3)
     # outlines are found on a smaller copy: they come out as wide as a pen, and the cost stays small
     scale = max(1.0, min(image.size) / 512)
-    small = image.convert("L").resize((max(1, round(image.width / scale)), max(1, round(image.height / scale))), Image.Resampling.BILINEAR)
-    edges = small.filter(ImageFilter.FIND_EDGES).filter(ImageFilter.GaussianBlur(0.7)).point(levels(8, 46, 215))
+    small = image.convert("L").resize(
+        (max(1, round(image.width / scale)), max(1, round(image.height / scale))),
+        Image.Resampling.BILINEAR,
+    )
+    edges = (
+        small.filter(ImageFilter.FIND_EDGES)
+        .filter(ImageFilter.GaussianBlur(0.7))
+        .point(levels(8, 46, 215))
+    )
     # FIND_EDGES leaves the outermost pixels as they were
     ImageDraw.Draw(edges).rectangle((0, 0, edges.width - 1, edges.height - 1), outline=0, width=2)
-    wash.paste((26, 22, 38), (0, 0, *image.size), edges.resize(image.size, Image.Resampling.BILINEAR))
+    wash.paste(
+        (26, 22, 38), (0, 0, *image.size), edges.resize(image.size, Image.Resampling.BILINEAR)
+    )
     return wash
 
 
-def watercolour(image: Image.Image, chance: random.Random) -> Image.Image:
-    """Colour that ran and dried: soft inside, darker at the rims, on rough paper."""
+def watercolor(image: Image.Image, chance: random.Random) -> Image.Image:
+    """Color that ran and dried: soft inside, darker at the rims, on rough paper."""
     half = image.resize((max(1, image.width // 3), max(1, image.height // 3)), Image.Resampling.BOX)
     ran = half.filter(ImageFilter.MedianFilter(5))
-    rims = ran.convert("L").filter(ImageFilter.FIND_EDGES).filter(ImageFilter.GaussianBlur(1)).point(levels(6, 60, 95))
+    rims = (
+        ran.convert("L")
+        .filter(ImageFilter.FIND_EDGES)
+        .filter(ImageFilter.GaussianBlur(1))
+        .point(levels(6, 60, 95))
+    )
     wash = ran.resize(image.size, Image.Resampling.BICUBIC)
-    wash.paste(ImageChops.multiply(wash, wash), (0, 0), rims.resize(image.size, Image.Resampling.BILINEAR))
+    wash.paste(
+        ImageChops.multiply(wash, wash), (0, 0), rims.resize(image.size, Image.Resampling.BILINEAR)
+    )
     return _mottled(Image.blend(image, wash, 0.72), chance, 0.55)
 
 
@@ -134,7 +184,7 @@ BRUSHES: dict[str, Brush] = {
     "strokes": strokes,
     "facets": facets,
     "ink": ink,
-    "watercolour": watercolour,
+    "watercolor": watercolor,
 }
 # Samplers people name most often, each with a hand of its own; any other name finds one by its hash.
 SAMPLERS = {
@@ -144,9 +194,14 @@ SAMPLERS = {
     "dpm2": "ink",
     "ddim": "facets",
     "lcm": "dots",
-    "dpmpp2m": "watercolour",
+    "dpmpp2m": "watercolor",
 }
-SAMPLERS |= {"euler_ancestral": "strokes", "dpmpp_2m": "watercolour", "dpm++2m": "watercolour", "unipc": "facets"}
+SAMPLERS |= {
+    "euler_ancestral": "strokes",
+    "dpmpp_2m": "watercolor",
+    "dpm++2m": "watercolor",
+    "unipc": "facets",
+}
 
 
 def brush_for(sampler: str) -> str:
@@ -154,11 +209,13 @@ def brush_for(sampler: str) -> str:
     name = "_".join(sampler.lower().split())
     if not name:
         return "soft"
-    return SAMPLERS.get(name) or dice("sampler", name).choice([brush for brush in BRUSHES if brush != "soft"])
+    return SAMPLERS.get(name) or dice("sampler", name).choice(
+        [brush for brush in BRUSHES if brush != "soft"]
+    )
 
 
 def brushed(image: Image.Image, sampler: str, root: tuple[object, ...]) -> Image.Image:
-    """The picture as the sampler's brush paints it; `image` may be used up."""
+    """The image as the sampler's brush paints it; `image` may be used up."""
     return BRUSHES[brush_for(sampler)](image, dice(*root, "brush", sampler))
 
 
@@ -167,7 +224,9 @@ def tiled(image: Image.Image, steps: int) -> Image.Image:
     block = round(min(image.size) / (14 * steps))
     if block < 2 or steps >= 12:
         return image
-    small = image.resize((max(1, image.width // block), max(1, image.height // block)), Image.Resampling.BOX)
+    small = image.resize(
+        (max(1, image.width // block), max(1, image.height // block)), Image.Resampling.BOX
+    )
     blocks = small.resize(image.size, Image.Resampling.NEAREST)
     return Image.blend(image, blocks, min(1.0, 1.25 - 0.12 * steps))
 
@@ -181,7 +240,9 @@ def grained(image: Image.Image, chance: random.Random, strength: float = 0.016) 
     for left in range(0, image.width, side):
         strip.paste(tile, (left, 0))
     sheet = Image.merge("RGB", (strip, strip, strip))
-    for box in bands(image.size, side):  # band by band, since a large picture three times over would fill the memory
+    for box in bands(
+        image.size, side
+    ):  # band by band, since a large image three times over would fill the memory
         part = image.crop(box)
         # adding (grain - 128): one addition with an offset does it
         image.paste(ImageChops.add(part, sheet.crop((0, 0, *part.size)), 1.0, -128), box)
@@ -189,13 +250,16 @@ def grained(image: Image.Image, chance: random.Random, strength: float = 0.016) 
 
 
 def bands(size: tuple[int, int], height: int) -> Iterator[tuple[int, int, int, int]]:
-    """The boxes of a picture cut into horizontal bands."""
+    """The boxes of an image cut into horizontal bands."""
     for top in range(0, size[1], height):
         yield (0, top, size[0], min(size[1], top + height))
 
 
 def _mottled(image: Image.Image, chance: random.Random, strength: float) -> Image.Image:
-    cells = (max(1, min(60, 12 * image.width // max(1, min(image.size)))), max(1, min(60, 12 * image.height // max(1, min(image.size)))))
+    cells = (
+        max(1, min(60, 12 * image.width // max(1, min(image.size)))),
+        max(1, min(60, 12 * image.height // max(1, min(image.size)))),
+    )
     pigment = noise(chance, image.size, cells, 4)
     light = ImageChops.soft_light(image, Image.merge("RGB", (pigment, pigment, pigment)))
     return Image.blend(image, light, strength)
@@ -212,7 +276,9 @@ def _lines(size: tuple[int, int], angle: float, pitch: float, share: float) -> I
         offset = (index - count / 2) * max(1.5, pitch)
         x, y = size[0] / 2 - dy * offset, size[1] / 2 + dx * offset
         wide = max(1, round(pitch * share))
-        pen.line((x - dx * reach, y - dy * reach, x + dx * reach, y + dy * reach), fill=255, width=wide)
+        pen.line(
+            (x - dx * reach, y - dy * reach, x + dx * reach, y + dy * reach), fill=255, width=wide
+        )
     return sheet
 
 
@@ -222,7 +288,10 @@ def _cell(image: Image.Image) -> float:
 
 
 def _sampled(image: Image.Image, cell: float) -> Image.Image:
-    return image.resize((max(1, math.ceil(image.width / cell)), max(1, math.ceil(image.height / cell))), Image.Resampling.BOX)
+    return image.resize(
+        (max(1, math.ceil(image.width / cell)), max(1, math.ceil(image.height / cell))),
+        Image.Resampling.BOX,
+    )
 
 
 def _channels(pixel: object) -> tuple[int, int, int]:

@@ -14,7 +14,7 @@ Box = tuple[int, int, int, int]
 
 
 class Canvas:
-    """An RGB picture being painted, and, when asked for, the mask of what stands before the sky."""
+    """An RGB image being painted, and, when asked for, the mask of what stands before the sky."""
 
     def __init__(self, width: int, height: int, *, keep_solid: bool = False) -> None:
         self.width: int = width
@@ -30,14 +30,18 @@ class Canvas:
         if mask := self._mask():
             mask.polygon(points, fill=255)
 
-    def ellipse(self, x: float, y: float, rx: float, ry: float, fill: RGB, alpha: int = 255) -> None:
+    def ellipse(
+        self, x: float, y: float, rx: float, ry: float, fill: RGB, alpha: int = 255
+    ) -> None:
         """Fill it around its middle."""
         box = (x - rx, y - ry, x + rx, y + ry)
         self._pen().ellipse(box, fill=(*fill, alpha))
         if mask := self._mask():
             mask.ellipse(box, fill=255)
 
-    def rectangle(self, x: float, y: float, width: float, height: float, fill: RGB, alpha: int = 255) -> None:
+    def rectangle(
+        self, x: float, y: float, width: float, height: float, fill: RGB, alpha: int = 255
+    ) -> None:
         """Fill it from its upper left corner."""
         box = (x, y, x + max(0.0, width), y + max(0.0, height))
         self._pen().rectangle(box, fill=(*fill, alpha))
@@ -46,12 +50,19 @@ class Canvas:
 
     def line(self, points: Sequence[Point], fill: RGB, width: float, alpha: int = 255) -> None:
         """Draw it, never thinner than a pixel."""
-        self._pen().line(points, fill=(*fill, alpha), width=max(1, round(width)), joint="curve" if len(points) > 2 else None)
+        self._pen().line(
+            points,
+            fill=(*fill, alpha),
+            width=max(1, round(width)),
+            joint="curve" if len(points) > 2 else None,
+        )
         if mask := self._mask():
             mask.line(points, fill=255, width=max(1, round(width)))
 
-    def shade(self, points: Sequence[Point], first: RGB, last: RGB, *, across: bool = False) -> None:
-        """A polygon whose colour runs from its top to its bottom, or `across` from left to right."""
+    def shade(
+        self, points: Sequence[Point], first: RGB, last: RGB, *, across: bool = False
+    ) -> None:
+        """A polygon whose color runs from its top to its bottom, or `across` from left to right."""
         found = self._clip(points)
         if found is None:
             return
@@ -62,19 +73,32 @@ class Canvas:
         span = size[0] if across else size[1]
         ramp = gradient([(0.0, first), (1.0, last)], span)
         self.image.paste(
-            (ramp.transpose(Image.Transpose.ROTATE_90) if across else ramp).resize(size, Image.Resampling.NEAREST), found, mask
+            (ramp.transpose(Image.Transpose.ROTATE_90) if across else ramp).resize(
+                size, Image.Resampling.NEAREST
+            ),
+            found,
+            mask,
         )
         if self.solid is not None and self.marking:
             self.solid.paste(255, found, mask)
 
-    def glow(self, x: float, y: float, radius: float, fill: RGB, amount: float, power: float = 2.0, flat: float = 1.0) -> None:
+    def glow(
+        self,
+        x: float,
+        y: float,
+        radius: float,
+        fill: RGB,
+        amount: float,
+        power: float = 2.0,
+        flat: float = 1.0,
+    ) -> None:
         """Light around a point, fading outwards: `power` says how fast, `flat` how much wider than high it is. Never solid."""
         rx, ry = max(1.0, radius * flat), max(1.0, radius)
         left, top = max(0, int(x - rx)), max(0, int(y - ry))
         right, bottom = min(self.width, int(x + rx) + 1), min(self.height, int(y + ry) + 1)
         if left >= right or top >= bottom:
             return
-        # only the part that falls on the canvas is enlarged: a glow may be much larger than the picture
+        # only the part that falls on the canvas is enlarged: a glow may be much larger than the image
         scale_x, scale_y = 256 / (2 * rx), 256 / (2 * ry)
         source = (
             max(0.0, (left - x + rx) * scale_x),
@@ -85,7 +109,9 @@ class Canvas:
         if source[2] - source[0] < 0.01 or source[3] - source[1] < 0.01:
             return
         box = (left, top, right, bottom)
-        mask = _fade(amount, power).resize((right - left, bottom - top), Image.Resampling.BILINEAR, box=source)
+        mask = _fade(amount, power).resize(
+            (right - left, bottom - top), Image.Resampling.BILINEAR, box=source
+        )
         self._screen(fill, mask, box)
 
     def beam(self, points: Sequence[Point], reach: float, fill: RGB, amount: float) -> None:
@@ -96,12 +122,17 @@ class Canvas:
         left, top, right, bottom = found
         x, y = points[0]
         scale = 128 / max(1.0, reach)
-        # the fade is cut out of a disc that may be larger than the picture; outside of it there is no light
-        corners = [128 + (edge - middle) * scale for edge, middle in ((left, x), (top, y), (right, x), (bottom, y))]
+        # the fade is cut out of a disc that may be larger than the image; outside of it there is no light
+        corners = [
+            128 + (edge - middle) * scale
+            for edge, middle in ((left, x), (top, y), (right, x), (bottom, y))
+        ]
         x0, y0, x1, y1 = (min(256.0, max(0.0, corner)) for corner in corners)
         if x1 - x0 < 0.01 or y1 - y0 < 0.01:
             return
-        fade = _fade(amount, 1.5).resize((right - left, bottom - top), Image.Resampling.BILINEAR, box=(x0, y0, x1, y1))
+        fade = _fade(amount, 1.5).resize(
+            (right - left, bottom - top), Image.Resampling.BILINEAR, box=(x0, y0, x1, y1)
+        )
         wedge = Image.new("L", fade.size)
         ImageDraw.Draw(wedge).polygon([(px - left, py - top) for px, py in points], fill=255)
         self._screen(fill, ImageChops.multiply(fade, wedge), found)
@@ -112,14 +143,18 @@ class Canvas:
         part.paste(lit, (0, 0), mask)
         self.image.paste(part, box)
 
-    def arc(self, x: float, y: float, rx: float, ry: float, width: float, fill: RGB, alpha: int) -> None:
+    def arc(
+        self, x: float, y: float, rx: float, ry: float, width: float, fill: RGB, alpha: int
+    ) -> None:
         """The upper half of a ring, `width` wide inwards. Never solid."""
         mask = Image.new("L", (self.width, max(1, min(self.height, round(y)))))
-        ImageDraw.Draw(mask).arc((x - rx, y - ry, x + rx, y + ry), 180, 360, fill=alpha, width=max(1, round(width)))
+        ImageDraw.Draw(mask).arc(
+            (x - rx, y - ry, x + rx, y + ry), 180, 360, fill=alpha, width=max(1, round(width))
+        )
         self.cover(fill, mask, (0, 0))
 
     def cover(self, fill: RGB, mask: Image.Image, at: tuple[int, int]) -> None:
-        """One colour through a mask whose upper left corner lies at `at`."""
+        """One color through a mask whose upper left corner lies at `at`."""
         self.image.paste(fill, (at[0], at[1], at[0] + mask.width, at[1] + mask.height), mask)
 
     def _pen(self) -> ImageDraw.ImageDraw:
@@ -129,13 +164,19 @@ class Canvas:
         return ImageDraw.Draw(self.solid) if self.solid is not None and self.marking else None
 
     def _clip(self, points: Sequence[Point]) -> Box | None:
-        left, right = max(0, int(min(x for x, _ in points))), min(self.width, int(max(x for x, _ in points)) + 1)
-        top, bottom = max(0, int(min(y for _, y in points))), min(self.height, int(max(y for _, y in points)) + 1)
+        left, right = (
+            max(0, int(min(x for x, _ in points))),
+            min(self.width, int(max(x for x, _ in points)) + 1),
+        )
+        top, bottom = (
+            max(0, int(min(y for _, y in points))),
+            min(self.height, int(max(y for _, y in points)) + 1),
+        )
         return (left, top, right, bottom) if left < right and top < bottom else None
 
 
 def gradient(stops: Sequence[tuple[float, RGB]], height: int) -> Image.Image:
-    """One column of pixels running through the colours; positions go from 0 to 1."""
+    """One column of pixels running through the colors; positions go from 0 to 1."""
     column = bytearray()
     index = 0
     for row in range(height):
@@ -147,15 +188,22 @@ def gradient(stops: Sequence[tuple[float, RGB]], height: int) -> Image.Image:
     return Image.frombytes("RGB", (1, height), bytes(column))
 
 
-def noise(chance: random.Random, size: tuple[int, int], cells: tuple[int, int], octaves: int = 4) -> Image.Image:
-    """Smooth cloudy grey: random grids, each twice as fine and half as strong, laid over each other."""
-    # mixed small and enlarged once: nobody sees the difference, and the cost no longer depends on the picture
-    small = (min(size[0], max(16, cells[0] * 2**octaves)), min(size[1], max(16, cells[1] * 2**octaves)))
+def noise(
+    chance: random.Random, size: tuple[int, int], cells: tuple[int, int], octaves: int = 4
+) -> Image.Image:
+    """Smooth cloudy gray: random grids, each twice as fine and half as strong, laid over each other."""
+    # mixed small and enlarged once: nobody sees the difference, and the cost no longer depends on the image
+    small = (
+        min(size[0], max(16, cells[0] * 2**octaves)),
+        min(size[1], max(16, cells[1] * 2**octaves)),
+    )
     total = Image.new("L", small)
     weight = 0.0
     for octave in range(octaves):
         columns, rows = cells[0] * 2**octave + 1, cells[1] * 2**octave + 1
-        grid = Image.frombytes("L", (columns, rows), chance.randbytes(columns * rows)).resize(small, Image.Resampling.BICUBIC)
+        grid = Image.frombytes("L", (columns, rows), chance.randbytes(columns * rows)).resize(
+            small, Image.Resampling.BICUBIC
+        )
         share = 0.5**octave
         weight += share
         total = grid if octave == 0 else Image.blend(total, grid, share / weight)
@@ -176,4 +224,6 @@ def _fade(amount: float, power: float) -> Image.Image:
     """A disc of light, 256 wide: `amount` in the middle, nothing from the rim on."""
     # Pillow's gradient is 181 where the inscribed circle touches the edge and 255 only in the corners
     strength = [max(0.0, 1 - level / 181) ** power for level in range(256)]
-    return Image.radial_gradient("L").point([round(255 * min(1.0, amount) * share) for share in strength])
+    return Image.radial_gradient("L").point(
+        [round(255 * min(1.0, amount) * share) for share in strength]
+    )

@@ -45,30 +45,45 @@ NAMED: dict[str, RGB] = {
     "pink": (246, 166, 190),
     "rose": (204, 104, 132),
 }
-_OTHER_NAMES = {"gray": "grey", "golden": "gold", "crimson": "red", "scarlet": "red", "azure": "sky blue", "cyan": "turquoise"}
-_OTHER_NAMES |= {"violet": "purple", "emerald": "green", "amber": "gold", "ivory": "cream", "peach": "coral"}
+_OTHER_NAMES = {
+    "gray": "grey",
+    "golden": "gold",
+    "crimson": "red",
+    "scarlet": "red",
+    "azure": "sky blue",
+    "cyan": "turquoise",
+}
+_OTHER_NAMES |= {
+    "violet": "purple",
+    "emerald": "green",
+    "amber": "gold",
+    "ivory": "cream",
+    "peach": "coral",
+}
 
 
 def dice(*parts: object) -> random.Random:
     """Chance that depends on `parts` alone: the same parts roll the same numbers in every process."""
-    told = hashlib.sha256("\x1f".join(str(part) for part in parts).encode("utf-8", "replace")).digest()
+    told = hashlib.sha256(
+        "\x1f".join(str(part) for part in parts).encode("utf-8", "replace")
+    ).digest()
     return random.Random(int.from_bytes(told, "big"))
 
 
-def colour_named(word: str) -> RGB | None:
+def color_named(word: str) -> RGB | None:
     """The colour of a plain name or of "#rrggbb", or None."""
     word = _OTHER_NAMES.get(word, word)
     if word in NAMED:
         return NAMED[word]
     if len(word) == 7 and word.startswith("#"):
         try:
-            return hexed(word)
+            return parse_hex(word)
         except ValueError:
             return None
     return None
 
 
-def hexed(text: str) -> RGB:
+def parse_hex(text: str) -> RGB:
     """The colour "#rrggbb" means."""
     return int(text[1:3], 16), int(text[3:5], 16), int(text[5:7], 16)
 
@@ -76,27 +91,33 @@ def hexed(text: str) -> RGB:
 def mix(a: RGB, b: RGB, share: float) -> RGB:
     """From `a` (share 0) to `b` (share 1)."""
     share = min(1.0, max(0.0, share))
-    return (round(a[0] + (b[0] - a[0]) * share), round(a[1] + (b[1] - a[1]) * share), round(a[2] + (b[2] - a[2]) * share))
+    return (
+        round(a[0] + (b[0] - a[0]) * share),
+        round(a[1] + (b[1] - a[1]) * share),
+        round(a[2] + (b[2] - a[2]) * share),
+    )
 
 
-def lighter(colour: RGB, share: float) -> RGB:
+def lighter(color: RGB, share: float) -> RGB:
     """Towards white; a negative share goes towards black."""
-    return mix(colour, (255, 255, 255), share) if share >= 0 else mix(colour, (0, 0, 0), -share)
+    return mix(color, (255, 255, 255), share) if share >= 0 else mix(color, (0, 0, 0), -share)
 
 
-def turned(colour: RGB, degrees: float, saturation: float = 1.0) -> RGB:
+def turned(color: RGB, degrees: float, saturation: float = 1.0) -> RGB:
     """The hue turned, the saturation multiplied, the lightness kept."""
-    hue, light, chroma = colorsys.rgb_to_hls(*(channel / 255 for channel in colour))
-    red, green, blue = colorsys.hls_to_rgb((hue + degrees / 360) % 1, light, min(1.0, chroma * saturation))
+    hue, light, chroma = colorsys.rgb_to_hls(*(channel / 255 for channel in color))
+    red, green, blue = colorsys.hls_to_rgb(
+        (hue + degrees / 360) % 1, light, min(1.0, chroma * saturation)
+    )
     return round(red * 255), round(green * 255), round(blue * 255)
 
 
-def tinted(colour: RGB, towards: RGB, share: float) -> RGB:
+def tinted(color: RGB, towards: RGB, share: float) -> RGB:
     """Mixed towards a colour with its own lightness mostly kept, so that shadows stay shadows."""
     hue, light, chroma = colorsys.rgb_to_hls(*(channel / 255 for channel in towards))
-    own = colorsys.rgb_to_hls(*(channel / 255 for channel in colour))[1]
+    own = colorsys.rgb_to_hls(*(channel / 255 for channel in color))[1]
     red, green, blue = colorsys.hls_to_rgb(hue, own * 0.85 + light * 0.15, chroma)
-    return mix(colour, (round(red * 255), round(green * 255), round(blue * 255)), share)
+    return mix(color, (round(red * 255), round(green * 255), round(blue * 255)), share)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,19 +148,68 @@ class Palette:
         return replace(self, sky=(change(a), change(b), change(c), change(d)), **new)  # type: ignore[arg-type]
 
 
-def _hour(sky: str, rest: str, daylight: float, sun_height: float, *, moon: bool = False) -> Palette:
-    a, b, c, d = (hexed(word) for word in sky.split())
-    sun, cloud, far, land, near, water = (hexed(word) for word in rest.split())
-    return Palette((a, b, c, d), sun, cloud, far, land, near, water, daylight=daylight, sun_height=sun_height, moon=moon)
+def _hour(
+    sky: str, rest: str, daylight: float, sun_height: float, *, moon: bool = False
+) -> Palette:
+    a, b, c, d = (parse_hex(word) for word in sky.split())
+    sun, cloud, far, land, near, water = (parse_hex(word) for word in rest.split())
+    return Palette(
+        (a, b, c, d),
+        sun,
+        cloud,
+        far,
+        land,
+        near,
+        water,
+        daylight=daylight,
+        sun_height=sun_height,
+        moon=moon,
+    )
 
 
 HOURS: dict[str, Palette] = {
     #                 top     upper   lower   horizon     sun     cloud   far     land    near    water
-    "dawn": _hour("#4f6fa8 #a3aed2 #f0c0bd #ffe2b5", "#fff0c8 #f6cfcb #b7a9c4 #5d7a63 #2c3a45 #7f9cba", 0.6, 0.12),
-    "morning": _hour("#4796d6 #86c0ea #c5e4f4 #faf0d8", "#fff6d6 #ffffff #a9c6d6 #6fa35a #2f5a3c #4f98bd", 1.0, 0.45),
-    "day": _hour("#2c7fd0 #64adea #a8d6f4 #e4f3f6", "#fffbe0 #ffffff #9dc0d6 #63a14c #29552f #2f86b5", 1.0, 0.72),
-    "golden": _hour("#5580b4 #b9b09f #f2c07a #ffe2a0", "#fff2c0 #ffe7bd #c9a886 #8d8a45 #43391f #b39a72", 0.75, 0.3),
-    "sunset": _hour("#2f2a63 #8f3c70 #ee6a4c #ffbd5c", "#fff0b0 #f58a6a #8a4a68 #4a3346 #1d1526 #a0506a", 0.4, 0.14),
-    "dusk": _hour("#141a44 #3f3a80 #b0567f #fbaf70", "#ffe3a6 #c66a8a #6d568c #2f2a4c #100f24 #4a4480", 0.22, 0.05),
-    "night": _hour("#040819 #0a1838 #1a3058 #3c567f", "#f3f0dc #33496f #25395f #14233f #050a16 #15294a", 0.0, 0.66, moon=True),
+    "dawn": _hour(
+        "#4f6fa8 #a3aed2 #f0c0bd #ffe2b5",
+        "#fff0c8 #f6cfcb #b7a9c4 #5d7a63 #2c3a45 #7f9cba",
+        0.6,
+        0.12,
+    ),
+    "morning": _hour(
+        "#4796d6 #86c0ea #c5e4f4 #faf0d8",
+        "#fff6d6 #ffffff #a9c6d6 #6fa35a #2f5a3c #4f98bd",
+        1.0,
+        0.45,
+    ),
+    "day": _hour(
+        "#2c7fd0 #64adea #a8d6f4 #e4f3f6",
+        "#fffbe0 #ffffff #9dc0d6 #63a14c #29552f #2f86b5",
+        1.0,
+        0.72,
+    ),
+    "golden": _hour(
+        "#5580b4 #b9b09f #f2c07a #ffe2a0",
+        "#fff2c0 #ffe7bd #c9a886 #8d8a45 #43391f #b39a72",
+        0.75,
+        0.3,
+    ),
+    "sunset": _hour(
+        "#2f2a63 #8f3c70 #ee6a4c #ffbd5c",
+        "#fff0b0 #f58a6a #8a4a68 #4a3346 #1d1526 #a0506a",
+        0.4,
+        0.14,
+    ),
+    "dusk": _hour(
+        "#141a44 #3f3a80 #b0567f #fbaf70",
+        "#ffe3a6 #c66a8a #6d568c #2f2a4c #100f24 #4a4480",
+        0.22,
+        0.05,
+    ),
+    "night": _hour(
+        "#040819 #0a1838 #1a3058 #3c567f",
+        "#f3f0dc #33496f #25395f #14233f #050a16 #15294a",
+        0.0,
+        0.66,
+        moon=True,
+    ),
 }

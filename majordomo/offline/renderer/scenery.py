@@ -13,13 +13,19 @@ from majordomo.offline.renderer.palette import RGB, lighter, mix
 from majordomo.offline.renderer.stage import WATERY, Stage
 
 
-def ridge(chance: random.Random, stage: Stage, base: float, height: float, waves: float, rough: float) -> list[Point]:
+def ridge(
+    chance: random.Random, stage: Stage, base: float, height: float, waves: float, rough: float
+) -> list[Point]:
     """The upper edge of a range of hills: sines of falling strength, the finer ones stronger the more `rough`."""
     width = stage.canvas.width
     unit = max(1.0, stage.canvas.unit)
     octaves = 2 + round(4 * stage.detail * min(1.0, 0.4 + rough))
     parts = [
-        (waves * 1.9**octave, chance.uniform(0, 6.28), (0.42 + 0.16 * rough) ** octave * chance.uniform(0.7, 1.2))
+        (
+            waves * 1.9**octave,
+            chance.uniform(0, 6.28),
+            (0.42 + 0.16 * rough) ** octave * chance.uniform(0.7, 1.2),
+        )
         for octave in range(octaves)
     ]
     steps = min(1200, max(8, width // 5))
@@ -45,17 +51,32 @@ def far_land(stage: Stage) -> None:
     chance, unit = stage.dice("far"), canvas.unit
     if place == "mountains":
         for index, distance in enumerate((0.86, 0.62, 0.34)):
-            _mountains(stage, chance, stage.horizon + unit * (0.01 + 0.03 * index), unit * (0.46 - 0.09 * index), distance)
+            _mountains(
+                stage,
+                chance,
+                stage.horizon + unit * (0.01 + 0.03 * index),
+                unit * (0.46 - 0.09 * index),
+                distance,
+            )
         return
     heights = {"sea": 0.07, "beach": 0.07, "lake": 0.26, "desert": 0.16, "city": 0.1}
     tall = unit * heights.get(place, 0.2)
     for index, distance in enumerate((0.92, 0.7)):
-        edge = ridge(chance, stage, stage.horizon + unit * 0.01, tall * (1 - 0.35 * index), 1.2 + 1.2 * index, 0.2)
+        edge = ridge(
+            chance,
+            stage,
+            stage.horizon + unit * 0.01,
+            tall * (1 - 0.35 * index),
+            1.2 + 1.2 * index,
+            0.2,
+        )
         body = stage.faded(palette.land, distance)
         _fill(stage, edge, stage.horizon + unit * 0.03, body, mix(body, palette.sky[3], 0.35))
 
 
-def _mountains(stage: Stage, chance: random.Random, base: float, tall: float, distance: float) -> None:
+def _mountains(
+    stage: Stage, chance: random.Random, base: float, tall: float, distance: float
+) -> None:
     """One range: straight flanks roughened by chance, shadow on the side away from the sun, snow on the highest."""
     canvas, palette, unit = stage.canvas, stage.palette, max(1.0, stage.canvas.unit)
     peaks: list[tuple[float, float, float]] = []
@@ -64,7 +85,10 @@ def _mountains(stage: Stage, chance: random.Random, base: float, tall: float, di
         peaks.append((x, tall * chance.uniform(0.45, 1.0), chance.uniform(0.75, 1.25)))
         x += unit * chance.uniform(0.16, 0.36)
     steps = min(1200, max(12, canvas.width // 4))
-    rough = [(chance.uniform(18, 120), chance.uniform(0, 6.28), chance.uniform(0.2, 1.0)) for _ in range(2 + round(6 * stage.detail))]
+    rough = [
+        (chance.uniform(18, 120), chance.uniform(0, 6.28), chance.uniform(0.2, 1.0))
+        for _ in range(2 + round(6 * stage.detail))
+    ]
     edge: list[Point] = []
     owners: list[int] = []
     nearby = 0
@@ -75,7 +99,14 @@ def _mountains(stage: Stage, chance: random.Random, base: float, tall: float, di
         some = range(max(0, nearby - 3), min(len(peaks), nearby + 5))
         owner = max(some, key=lambda at: peaks[at][1] - peaks[at][2] * abs(x - peaks[at][0]))
         height = max(tall * 0.12, peaks[owner][1] - peaks[owner][2] * abs(x - peaks[owner][0]))
-        height += tall * 0.016 * sum(share * math.sin(phase + rate * x / unit) * 30 / rate for rate, phase, share in rough)
+        height += (
+            tall
+            * 0.016
+            * sum(
+                share * math.sin(phase + rate * x / unit) * 30 / rate
+                for rate, phase, share in rough
+            )
+        )
         edge.append((x, base - height))
         owners.append(owner)
     body = stage.faded(mix(palette.land, palette.near, 0.35), distance)
@@ -86,7 +117,9 @@ def _mountains(stage: Stage, chance: random.Random, base: float, tall: float, di
             _peak(stage, chance, flank, base, body, tall)
 
 
-def _peak(stage: Stage, chance: random.Random, flank: list[Point], base: float, body: RGB, tall: float) -> None:
+def _peak(
+    stage: Stage, chance: random.Random, flank: list[Point], base: float, body: RGB, tall: float
+) -> None:
     canvas, palette = stage.canvas, stage.palette
     top = min(flank, key=lambda point: point[1])
     away = 1 if top[0] > stage.light_x else -1
@@ -96,7 +129,10 @@ def _peak(stage: Stage, chance: random.Random, flank: list[Point], base: float, 
     if len(shadow) > 1:
         foot = max(y for _, y in shadow)
         spine = [
-            (top[0] + away * tall * (0.05 * t + chance.uniform(-0.03, 0.03)), top[1] + (foot - top[1]) * t)
+            (
+                top[0] + away * tall * (0.05 * t + chance.uniform(-0.03, 0.03)),
+                top[1] + (foot - top[1]) * t,
+            )
             for t in (0.9, 0.7, 0.5, 0.3, 0.15)
         ]
         canvas.polygon([top, *shadow, *spine], lighter(body, -0.4), 95)
@@ -114,7 +150,9 @@ def _peak(stage: Stage, chance: random.Random, flank: list[Point], base: float, 
         share = t / teeth
         x, y = right[0] + (left[0] - right[0]) * share, right[1] + (left[1] - right[1]) * share
         hem.append((x, y + depth * ((0.16 if t % 2 else -0.26) + chance.uniform(-0.12, 0.12))))
-    snow = mix(mix((248, 250, 255), palette.sky[3], 0.2), palette.far, 0.1 + 0.4 * (1 - palette.daylight))
+    snow = mix(
+        mix((248, 250, 255), palette.sky[3], 0.2), palette.far, 0.1 + 0.4 * (1 - palette.daylight)
+    )
     canvas.polygon([*cap, *hem], snow, 235)
     shaded = [point for point in [*cap, *hem] if (point[0] - top[0]) * away >= 0]
     if len(shaded) > 2:
@@ -123,34 +161,60 @@ def _peak(stage: Stage, chance: random.Random, flank: list[Point], base: float, 
 
 def skyline(stage: Stage) -> None:
     """Three rows of houses, the nearest darkest, with lit windows in the evening."""
-    canvas, palette, chance, unit = stage.canvas, stage.palette, stage.dice("skyline"), stage.canvas.unit
+    canvas, palette, chance, unit = (
+        stage.canvas,
+        stage.palette,
+        stage.dice("skyline"),
+        stage.canvas.unit,
+    )
     for index, distance in enumerate((0.8, 0.5, 0.12)):
         x = -unit * 0.05 * chance.random()
         body = stage.faded(mix(palette.near, palette.land, 0.25), distance)
         while x < canvas.width:
             wide = unit * chance.uniform(0.05, 0.11) * (1 + 0.25 * index)
-            tall = unit * (chance.uniform(0.16, 0.56) - 0.1 * index) * (0.7 + 0.3 * math.sin(3.1 * x / canvas.width))
+            tall = (
+                unit
+                * (chance.uniform(0.16, 0.56) - 0.1 * index)
+                * (0.7 + 0.3 * math.sin(3.1 * x / canvas.width))
+            )
             top = stage.horizon - tall
             floor = max(stage.horizon, top + 1) + unit * 0.01
             corners = [(x, floor), (x, top), (x + wide, top), (x + wide, floor)]
             shape = chance.randrange(4)
             if shape == 1:
-                corners[1:3] = [(x, top + wide * 0.3), (x + wide / 2, top - wide * 0.2), (x + wide, top + wide * 0.3)]
+                corners[1:3] = [
+                    (x, top + wide * 0.3),
+                    (x + wide / 2, top - wide * 0.2),
+                    (x + wide, top + wide * 0.3),
+                ]
             elif shape == 2:
                 corners[1:3] = [(x, top), (x + wide, top + wide * 0.45)]
             elif shape == 3:
-                canvas.line([(x + wide / 2, top), (x + wide / 2, top - wide * 0.8)], body, unit * 0.004)
+                canvas.line(
+                    [(x + wide / 2, top), (x + wide / 2, top - wide * 0.8)], body, unit * 0.004
+                )
             canvas.shade(corners, body, mix(body, palette.far, 0.5 * (1 - index / 3)))
             _windows(stage, x, top + wide * 0.45, wide, floor, distance, chance)
             x += wide * chance.uniform(0.9, 1.25)
 
 
-def _windows(stage: Stage, x: float, top: float, wide: float, floor: float, distance: float, chance: random.Random) -> None:
+def _windows(
+    stage: Stage,
+    x: float,
+    top: float,
+    wide: float,
+    floor: float,
+    distance: float,
+    chance: random.Random,
+) -> None:
     if stage.detail < 0.15:
         return
     palette, pitch = stage.palette, stage.canvas.unit * 0.017
     lit = 0.62 - 0.55 * palette.daylight
-    columns, rows = min(8, int((wide - pitch) / pitch)), min(30, int((floor - top) / (pitch * 1.35)))
+    columns, rows = (
+        min(8, int((wide - pitch) / pitch)),
+        min(30, int((floor - top) / (pitch * 1.35))),
+    )
     for row in range(rows):
         for column in range(columns):
             roll = chance.random()
@@ -159,7 +223,12 @@ def _windows(stage: Stage, x: float, top: float, wide: float, floor: float, dist
             glass = palette.lamp if roll < lit else lighter(palette.sky[2], 0.1)
             alpha = round((235 if roll < lit else 60) * (1 - 0.65 * distance))
             stage.canvas.rectangle(
-                x + pitch * (0.75 + column), top + row * pitch * 1.35, pitch * 0.45, pitch * 0.7, stage.faded(glass, distance * 0.5), alpha
+                x + pitch * (0.75 + column),
+                top + row * pitch * 1.35,
+                pitch * 0.45,
+                pitch * 0.7,
+                stage.faded(glass, distance * 0.5),
+                alpha,
             )
 
 
@@ -170,13 +239,20 @@ def water(stage: Stage) -> None:
     depth = canvas.height - line
     if depth < 1 or line < 1:
         return
-    above = canvas.image.crop((0, max(0, line - depth * 2), canvas.width, line)).transpose(Image.Transpose.FLIP_TOP_BOTTOM)
+    above = canvas.image.crop((0, max(0, line - depth * 2), canvas.width, line)).transpose(
+        Image.Transpose.FLIP_TOP_BOTTOM
+    )
     # blurred sideways by way of a narrow copy: ripples mix what lies side by side
     calm = 5 if stage.scene.place == "lake" else 14
     narrow = above.resize((max(1, canvas.width // calm), depth), Image.Resampling.BILINEAR)
     mirror = narrow.resize((canvas.width, depth), Image.Resampling.BILINEAR)
     body = gradient(
-        [(0.0, mix(palette.water, palette.sky[3], 0.55)), (0.35, palette.water), (1.0, mix(palette.water, palette.near, 0.7))], depth
+        [
+            (0.0, mix(palette.water, palette.sky[3], 0.55)),
+            (0.35, palette.water),
+            (1.0, mix(palette.water, palette.near, 0.7)),
+        ],
+        depth,
     )
     surface = Image.blend(body.resize(mirror.size, Image.Resampling.NEAREST), mirror, 0.58)
     canvas.image.paste(surface, (0, line))
@@ -191,35 +267,63 @@ def _ripples(stage: Stage, chance: random.Random, line: int, depth: int) -> None
     for _ in range(stage.count(min(1500, round(520 * canvas.width / unit)))):
         t = chance.random() ** 1.5
         x, y = chance.random() * canvas.width, line + t * depth
-        wide, thick = unit * (0.012 + 0.13 * t) * chance.uniform(0.4, 1.2), unit * (0.0006 + 0.0042 * t) * rough
-        colour = mix(palette.sky[3], palette.sky[2], chance.random()) if chance.random() < 0.45 else mix(palette.water, palette.near, 0.6)
-        canvas.ellipse(x, y, wide, thick, colour, round(20 + 46 * (1 - t)))
+        wide, thick = (
+            unit * (0.012 + 0.13 * t) * chance.uniform(0.4, 1.2),
+            unit * (0.0006 + 0.0042 * t) * rough,
+        )
+        color = (
+            mix(palette.sky[3], palette.sky[2], chance.random())
+            if chance.random() < 0.45
+            else mix(palette.water, palette.near, 0.6)
+        )
+        canvas.ellipse(x, y, wide, thick, color, round(20 + 46 * (1 - t)))
     if stage.scene.weather in ("rain", "storm", "fog"):
         return
     for _ in range(stage.count(430)):
         t = chance.random() ** 1.25
         spread = unit * (0.02 + 0.1 * t)
         x, y = stage.light_x + chance.gauss(0, 1) * spread, line + t * depth
-        wide, thick = unit * (0.008 + 0.04 * t) * chance.uniform(0.3, 1.1), unit * (0.0009 + 0.0034 * t)
-        canvas.ellipse(x, y, wide, thick, mix(palette.sun, palette.sky[3], 0.35 * t), round(150 * (1 - 0.75 * t)))
+        wide, thick = (
+            unit * (0.008 + 0.04 * t) * chance.uniform(0.3, 1.1),
+            unit * (0.0009 + 0.0034 * t),
+        )
+        canvas.ellipse(
+            x,
+            y,
+            wide,
+            thick,
+            mix(palette.sun, palette.sky[3], 0.35 * t),
+            round(150 * (1 - 0.75 * t)),
+        )
 
 
 def near_land(stage: Stage) -> None:
     """The ground that things stand on. Sets `stage.ground`."""
     place = stage.scene.place
-    painters: dict[str, Callable[[Stage], None]] = {"sea": _headland, "lake": _headland, "city": _quay}
-    painters.get(place, _slope)(stage)
+    image_models: dict[str, Callable[[Stage], None]] = {
+        "sea": _headland,
+        "lake": _headland,
+        "city": _quay,
+    }
+    image_models.get(place, _slope)(stage)
 
 
 def _slope(stage: Stage) -> None:
-    canvas, palette, chance, unit = stage.canvas, stage.palette, stage.dice("slope"), stage.canvas.unit
+    canvas, palette, chance, unit = (
+        stage.canvas,
+        stage.palette,
+        stage.dice("slope"),
+        stage.canvas.unit,
+    )
     watery = stage.scene.place in WATERY
     rows = ((0.22, 0.2),) if watery else ((-0.01, 0.5), (0.09, 0.26), (0.2, 0.0))
     edge: list[Point] = []
     middle: list[Point] = []
     for index, (drop, distance) in enumerate(rows):
         waves = 0.9 if watery else 1.1 + 0.5 * index
-        edge = ridge(chance, stage, stage.horizon + unit * drop * 0.9 + unit * 0.05, unit * 0.1, waves, 0.0)
+        edge = ridge(
+            chance, stage, stage.horizon + unit * drop * 0.9 + unit * 0.05, unit * 0.1, waves, 0.0
+        )
         top = stage.faded(lighter(palette.land, 0.06 * palette.daylight), distance)
         if not watery and index == len(rows) - 2:
             middle = edge
@@ -239,24 +343,40 @@ def _height_of(edge: list[Point], width: int) -> Callable[[float], float]:
     return height
 
 
-def _grass(stage: Stage, edge: list[Point], tall: float, colour: RGB, chance: random.Random) -> None:
+def _grass(stage: Stage, edge: list[Point], tall: float, color: RGB, chance: random.Random) -> None:
     for _ in range(stage.count(420)):
         x, y = edge[int(chance.random() * len(edge))]
         x, lean = x + chance.uniform(-1, 1) * tall, chance.uniform(-0.4, 0.4) * tall
         y += chance.random() ** 2 * tall * 6
-        blade = mix(colour, stage.palette.near, chance.uniform(0.0, 0.6))
-        stage.canvas.line([(x, y + tall * 0.3), (x + lean, y - tall * chance.uniform(0.3, 1))], blade, tall * 0.14, 170)
+        blade = mix(color, stage.palette.near, chance.uniform(0.0, 0.6))
+        stage.canvas.line(
+            [(x, y + tall * 0.3), (x + lean, y - tall * chance.uniform(0.3, 1))],
+            blade,
+            tall * 0.14,
+            170,
+        )
 
 
 def _headland(stage: Stage) -> None:
     """A cliff that runs out into the sea, from the side the main thing stands on; a low point is nearer than the horizon."""
-    canvas, palette, chance, unit = stage.canvas, stage.palette, stage.dice("headland"), stage.canvas.unit
+    canvas, palette, chance, unit = (
+        stage.canvas,
+        stage.palette,
+        stage.dice("headland"),
+        stage.canvas.unit,
+    )
     side = 1 if stage.focus > canvas.width / 2 else -1
-    tip, end = stage.focus - side * unit * chance.uniform(0.22, 0.3), canvas.width + unit * 0.08 if side > 0 else -unit * 0.08
+    tip, end = (
+        stage.focus - side * unit * chance.uniform(0.22, 0.3),
+        canvas.width + unit * 0.08 if side > 0 else -unit * 0.08,
+    )
     crown = stage.horizon - unit * chance.uniform(0.0, 0.05)
     foot = stage.horizon + unit * 0.15
     steps = 30 + round(90 * stage.detail)
-    bumps = [(chance.uniform(8, 40), chance.uniform(0, 6.28), chance.uniform(0.002, 0.007)) for _ in range(2 + round(4 * stage.detail))]
+    bumps = [
+        (chance.uniform(8, 40), chance.uniform(0, 6.28), chance.uniform(0.002, 0.007))
+        for _ in range(2 + round(4 * stage.detail))
+    ]
     edge: list[Point] = []
     for index in range(steps + 1):
         t = index / steps
@@ -264,22 +384,45 @@ def _headland(stage: Stage) -> None:
         rise = min(1.0, abs(x - tip) / (unit * 0.2))
         rise = rise * rise * (3 - 2 * rise)
         y = foot + (crown - foot) * rise - unit * 0.05 * max(0.0, t - 0.5)
-        edge.append((x, y + unit * sum(size * math.sin(phase + rate * x / unit) for rate, phase, size in bumps)))
+        edge.append(
+            (
+                x,
+                y
+                + unit
+                * sum(size * math.sin(phase + rate * x / unit) for rate, phase, size in bumps),
+            )
+        )
     stage.ground = _by_nearest(edge)
     shore = [
-        (tip + (end - tip) * t / 24 - side * unit * 0.02, foot + unit * (0.012 + 0.03 * t / 24 + chance.uniform(-0.005, 0.005)))
+        (
+            tip + (end - tip) * t / 24 - side * unit * 0.02,
+            foot + unit * (0.012 + 0.03 * t / 24 + chance.uniform(-0.005, 0.005)),
+        )
         for t in range(24, -1, -1)
     ]
     # its own dark reflection first, then the rock over it
     mirrored = [(x, foot + unit * 0.02 + (foot - y) * 0.55) for x, y in edge]
     for share in (1.0, 0.8, 0.6):
         part = [(x, foot + (y - foot) * share) for x, y in mirrored]
-        canvas.polygon([*part, (end, foot), (tip, foot)], mix(palette.water, palette.near, 0.75), 70)
+        canvas.polygon(
+            [*part, (end, foot), (tip, foot)], mix(palette.water, palette.near, 0.75), 70
+        )
     for _ in range(stage.count(170)):  # ripples break its rim
         x, y = mirrored[int(chance.random() * len(mirrored))]
         y += chance.uniform(-0.03, 0.02) * unit
-        colour = mix(palette.water, palette.near, 0.75) if chance.random() < 0.5 else mix(palette.water, palette.sky[2], 0.5)
-        canvas.ellipse(x - side * unit * chance.random() * 0.03, y, unit * chance.uniform(0.01, 0.06), unit * 0.0017, colour, 85)
+        color = (
+            mix(palette.water, palette.near, 0.75)
+            if chance.random() < 0.5
+            else mix(palette.water, palette.sky[2], 0.5)
+        )
+        canvas.ellipse(
+            x - side * unit * chance.random() * 0.03,
+            y,
+            unit * chance.uniform(0.01, 0.06),
+            unit * 0.0017,
+            color,
+            85,
+        )
     top = mix(palette.land, palette.far, 0.1)
     canvas.shade([*edge, *shore], top, palette.near)
     _rocks(stage, edge, foot, chance, side)
@@ -288,8 +431,19 @@ def _headland(stage: Stage) -> None:
     _grass(stage, edge, unit * 0.012, top, chance)
     for t in range(stage.count(60)):
         x = tip + (end - tip) * chance.random() ** 1.4 - side * unit * 0.03
-        y = foot + unit * (0.02 + chance.random() * 0.02) + abs(x - tip) / max(1.0, abs(end - tip)) * unit * 0.03
-        canvas.ellipse(x, y, unit * chance.uniform(0.006, 0.03), unit * 0.0016, lighter(palette.sky[3], 0.3), 90 - t % 30)
+        y = (
+            foot
+            + unit * (0.02 + chance.random() * 0.02)
+            + abs(x - tip) / max(1.0, abs(end - tip)) * unit * 0.03
+        )
+        canvas.ellipse(
+            x,
+            y,
+            unit * chance.uniform(0.006, 0.03),
+            unit * 0.0016,
+            lighter(palette.sky[3], 0.3),
+            90 - t % 30,
+        )
 
 
 def _by_nearest(edge: list[Point]) -> Callable[[float], float]:
@@ -310,26 +464,43 @@ def _rocks(stage: Stage, edge: list[Point], foot: float, chance: random.Random, 
         middle = y + (low - y) * chance.uniform(0.12, 0.9)
         size = min(unit * chance.uniform(0.012, 0.045), low - y)
         lit = chance.random() < 0.4
-        colour = mix(palette.land, palette.sun, 0.4) if lit else palette.near
+        color = mix(palette.land, palette.sun, 0.4) if lit else palette.near
         shape = [
-            (x + dx * size, middle + dy * size) for dx, dy in ((-0.05, -0.7), (0.22 * side, -0.3), (0.3 * side, 0.8), (-0.18 * side, 0.4))
+            (x + dx * size, middle + dy * size)
+            for dx, dy in (
+                (-0.05, -0.7),
+                (0.22 * side, -0.3),
+                (0.3 * side, 0.8),
+                (-0.18 * side, 0.4),
+            )
         ]
         if all(py > y for _, py in shape):
-            canvas.polygon(shape, colour, 40 if lit else 70)
+            canvas.polygon(shape, color, 40 if lit else 70)
 
 
 def _quay(stage: Stage) -> None:
     canvas, palette, unit = stage.canvas, stage.palette, stage.canvas.unit
     top = stage.horizon + unit * 0.16
     floor = max(canvas.height, top + 1)
-    canvas.shade([(0, top), (canvas.width, top), (canvas.width, floor), (0, floor)], mix(palette.near, palette.land, 0.35), palette.near)
-    canvas.line([(0, top), (canvas.width, top)], mix(palette.near, palette.sky[3], 0.4), unit * 0.004)
+    canvas.shade(
+        [(0, top), (canvas.width, top), (canvas.width, floor), (0, floor)],
+        mix(palette.near, palette.land, 0.35),
+        palette.near,
+    )
+    canvas.line(
+        [(0, top), (canvas.width, top)], mix(palette.near, palette.sky[3], 0.4), unit * 0.004
+    )
     stage.ground = lambda x: top + unit * 0.02
 
 
 def foreground(stage: Stage) -> None:
     """Something dark and near at the lower edge, which gives the rest its depth."""
-    canvas, palette, chance, unit = stage.canvas, stage.palette, stage.dice("foreground"), stage.canvas.unit
+    canvas, palette, chance, unit = (
+        stage.canvas,
+        stage.palette,
+        stage.dice("foreground"),
+        stage.canvas.unit,
+    )
     if stage.scene.place in ("space", "abstract", "city", "beach", "desert"):
         return
     low = canvas.height - unit * 0.02
@@ -339,5 +510,9 @@ def foreground(stage: Stage) -> None:
         x, base = edge[int(chance.random() * len(edge))]
         x += chance.uniform(-1, 1) * unit * 0.01
         tall, lean = unit * chance.uniform(0.015, 0.075), unit * chance.uniform(-0.02, 0.03)
-        blade = [(x - unit * 0.002, base + unit * 0.02), (x + lean, base - tall), (x + unit * 0.002, base + unit * 0.02)]
+        blade = [
+            (x - unit * 0.002, base + unit * 0.02),
+            (x + lean, base - tall),
+            (x + unit * 0.002, base + unit * 0.02),
+        ]
         canvas.polygon(blade, mix(palette.near, palette.land, chance.uniform(0, 0.25)))

@@ -16,27 +16,42 @@ from majordomo.dialects.ollama.account import (
     SearchResult,
     WebPage,
     decode_account,
+    decode_fetch,
     decode_search,
     decode_status,
-    decode_visit,
+    encode_fetch,
     encode_search,
-    encode_visit,
 )
-from majordomo.dialects.ollama.admin import Completion, Creation, Generated, Progress, check_digest, encode_create, encode_generate, named
+from majordomo.dialects.ollama.admin import (
+    CreateFields,
+    Generated,
+    GenerateFields,
+    PullProgress,
+    check_digest,
+    encode_create,
+    encode_generate,
+    model_request,
+)
 from majordomo.dialects.request_body import json_request
 from majordomo.errors import BadResponseError, MajordomoError, NotFoundError
 from majordomo.framing.base64_placeholders import Splices
 from majordomo.framing.json import decode_object
-from majordomo.models.client import Caller
+from majordomo.models.client import BackendClient
 from majordomo.providers.ollama.blobs import digested
-from majordomo.providers.ollama.chat_model import Look
-from majordomo.providers.ollama.json_lines_run import ProgressReading, SyncWorkStream, TextReading, Work, WorkStream
+from majordomo.providers.ollama.chat_model import EnsureVision
+from majordomo.providers.ollama.json_lines_run import (
+    JSONLinesRun,
+    ProgressReader,
+    SyncTaskEventStream,
+    TaskEventStream,
+    TextReader,
+)
 from majordomo.settings import Limits, Timeout
-from majordomo.transport_types import WireRequest
+from majordomo.transport_types import HTTPRequest
 from majordomo.validation import check_name
 
 T = TypeVar("T")
-Tell = Callable[[Progress], None]
+Tell = Callable[[PullProgress], None]
 
 
 class OllamaAdmin:
@@ -48,8 +63,16 @@ class OllamaAdmin:
     Leaving the call or the stream stops it; a pull that was stopped goes on where it was.
     """
 
-    def __init__(self, caller: Caller, ask: Callable[..., Awaitable[bytes]], timeout: Timeout, *, look: Look, hosted: bool) -> None:
-        self._caller = caller
+    def __init__(
+        self,
+        client: BackendClient,
+        ask: Callable[..., Awaitable[bytes]],
+        timeout: Timeout,
+        *,
+        look: EnsureVision,
+        hosted: bool,
+    ) -> None:
+        self._client = client
         self._ask = ask
         self._timeout = timeout
         self._look = look
@@ -70,43 +93,58 @@ class OllamaAdmin:
 
     async def show(self, model: str, *, verbose: bool = False) -> dict[str, Any]:
         """Details, template, parameters, capabilities and `model_info` of one model."""
-        request = named("POST", "/api/show", model, verbose=verbose or None)
+        request = model_request("POST", "/api/show", model, verbose=verbose or None)
         return self._told(_document, await self._fetch(request))
 
     # Models come and go
 
-    async def pull(self, model: str, *, insecure: bool = False, tell: Tell | None = None) -> None:
+    async def pull(
+        self, model: str, *, insecure: bool = False, on_event: Tell | None = None
+    ) -> None:
         """Fetch a model from its registry."""
-        await self._carrying("/api/pull", model, insecure).done(tell)
+        await self._carrying("/api/pull", model, insecure).result(on_event)
 
-    async def push(self, model: str, *, insecure: bool = False, tell: Tell | None = None) -> None:
+    async def push(
+        self, model: str, *, insecure: bool = False, on_event: Tell | None = None
+    ) -> None:
         """Send a model, `namespace/name:tag`, to its registry."""
-        await self._carrying("/api/push", model, insecure).done(tell)
+        await self._carrying("/api/push", model, insecure).result(on_event)
 
-    async def create(self, model: str, *, tell: Tell | None = None, **fields: Unpack[Creation]) -> None:
+    async def create(
+        self, model: str, *, on_event: Tell | None = None, **fields: Unpack[CreateFields]
+    ) -> None:
         """Make a model from another one (`from_model`) or from files sent before (`files`: names and digests, see `upload`)."""
-        await self._creating(model, fields).done(tell)
+        await self._creating(model, fields).result(on_event)
 
-    def stream_pull(self, model: str, *, insecure: bool = False) -> AbstractAsyncContextManager[WorkStream[Progress, Progress]]:
+    def stream_pull(
+        self, model: str, *, insecure: bool = False
+    ) -> AbstractAsyncContextManager[TaskEventStream[PullProgress, PullProgress]]:
         """`async with admin.stream_pull(model) as stream: async for progress in stream: ...`. A failure is raised by the iteration."""
         return self._carrying("/api/pull", model, insecure).stream()
 
-    def stream_push(self, model: str, *, insecure: bool = False) -> AbstractAsyncContextManager[WorkStream[Progress, Progress]]:
+    def stream_push(
+        self, model: str, *, insecure: bool = False
+    ) -> AbstractAsyncContextManager[TaskEventStream[PullProgress, PullProgress]]:
         return self._carrying("/api/push", model, insecure).stream()
 
-    def stream_create(self, model: str, **fields: Unpack[Creation]) -> AbstractAsyncContextManager[WorkStream[Progress, Progress]]:
+    def stream_create(
+        self, model: str, **fields: Unpack[CreateFields]
+    ) -> AbstractAsyncContextManager[TaskEventStream[PullProgress, PullProgress]]:
         return self._creating(model, fields).stream()
 
     async def copy(self, source: str, destination: str) -> None:
-        body = {"source": check_name(source, "source"), "destination": check_name(destination, "destination")}
+        body = {
+            "source": check_name(source, "source"),
+            "destination": check_name(destination, "destination"),
+        }
         await self._fetch(json_request("/api/copy", body, {}, Splices()))
 
     async def delete(self, model: str) -> None:
-        await self._fetch(named("DELETE", "/api/delete", model))
+        await self._fetch(model_request("DELETE", "/api/delete", model))
 
     async def has_blob(self, digest: str) -> bool:
         try:
-            await self._fetch(WireRequest("HEAD", f"/api/blobs/{check_digest(digest)}"))
+            await self._fetch(HTTPRequest("HEAD", f"/api/blobs/{check_digest(digest)}"))
         except NotFoundError:
             return False
         return True
@@ -115,7 +153,9 @@ class OllamaAdmin:
         """Send a file as a blob, unless the server has it; returns its digest, for `create`."""
         body, name = await to_thread.run_sync(digested, file)
         if not await self.has_blob(name):
-            await self._fetch(WireRequest("POST", f"/api/blobs/{name}", body, "application/octet-stream"))
+            await self._fetch(
+                HTTPRequest("POST", f"/api/blobs/{name}", body, "application/octet-stream")
+            )
         return name
 
     # Work
@@ -129,14 +169,19 @@ class OllamaAdmin:
         await self.generate(model, "", keep_alive=0)
 
     async def generate(
-        self, model: str, prompt: str, *, tell: Callable[[str], None] | None = None, **fields: Unpack[Completion]
+        self,
+        model: str,
+        prompt: str,
+        *,
+        on_event: Callable[[str], None] | None = None,
+        **fields: Unpack[GenerateFields],
     ) -> Generated:
         """Completion of a prompt, without the form of a chat; `tell` is called with each piece of text."""
-        return await self._completing(model, prompt, fields).done(tell)
+        return await self._completing(model, prompt, fields).result(on_event)
 
     def stream_generate(
-        self, model: str, prompt: str, **fields: Unpack[Completion]
-    ) -> AbstractAsyncContextManager[WorkStream[str, Generated]]:
+        self, model: str, prompt: str, **fields: Unpack[GenerateFields]
+    ) -> AbstractAsyncContextManager[TaskEventStream[str, Generated]]:
         """The pieces of text; the whole is in `stream.result` after the last."""
         return self._completing(model, prompt, fields).stream()
 
@@ -153,12 +198,15 @@ class OllamaAdmin:
     async def web_search(self, query: str, max_results: int | None = None) -> list[SearchResult]:
         """Pages about something, at most `max_results` (1 to 10; the service takes 5). At https://ollama.com it needs a key; any other
         server asks for its account. Raises AuthenticationError as `account` does."""
-        request = encode_search(query, max_results, self._caller.limits, hosted=self._hosted)
+        request = encode_search(query, max_results, self._client.limits, hosted=self._hosted)
         return self._told(decode_search, await self._fetch(request))
 
     async def web_fetch(self, url: str) -> WebPage:
         """The text of a page, which the service reads, not this program."""
-        return self._told(decode_visit, await self._fetch(encode_visit(url, self._caller.limits, hosted=self._hosted)))
+        return self._told(
+            decode_fetch,
+            await self._fetch(encode_fetch(url, self._client.limits, hosted=self._hosted)),
+        )
 
     # The blocking forms
 
@@ -174,22 +222,34 @@ class OllamaAdmin:
     def show_sync(self, model: str, *, verbose: bool = False) -> dict[str, Any]:
         return portal.run(lambda: self.show(model, verbose=verbose))
 
-    def pull_sync(self, model: str, *, insecure: bool = False, tell: Tell | None = None) -> None:
-        portal.run(lambda: self.pull(model, insecure=insecure, tell=tell))
+    def pull_sync(
+        self, model: str, *, insecure: bool = False, on_event: Tell | None = None
+    ) -> None:
+        portal.run(lambda: self.pull(model, insecure=insecure, on_event=on_event))
 
-    def push_sync(self, model: str, *, insecure: bool = False, tell: Tell | None = None) -> None:
-        portal.run(lambda: self.push(model, insecure=insecure, tell=tell))
+    def push_sync(
+        self, model: str, *, insecure: bool = False, on_event: Tell | None = None
+    ) -> None:
+        portal.run(lambda: self.push(model, insecure=insecure, on_event=on_event))
 
-    def create_sync(self, model: str, *, tell: Tell | None = None, **fields: Unpack[Creation]) -> None:
-        portal.run(lambda: self.create(model, tell=tell, **fields))
+    def create_sync(
+        self, model: str, *, on_event: Tell | None = None, **fields: Unpack[CreateFields]
+    ) -> None:
+        portal.run(lambda: self.create(model, on_event=on_event, **fields))
 
-    def stream_pull_sync(self, model: str, *, insecure: bool = False) -> AbstractContextManager[SyncWorkStream[Progress, Progress]]:
+    def stream_pull_sync(
+        self, model: str, *, insecure: bool = False
+    ) -> AbstractContextManager[SyncTaskEventStream[PullProgress, PullProgress]]:
         return self._carrying("/api/pull", model, insecure).stream_sync()
 
-    def stream_push_sync(self, model: str, *, insecure: bool = False) -> AbstractContextManager[SyncWorkStream[Progress, Progress]]:
+    def stream_push_sync(
+        self, model: str, *, insecure: bool = False
+    ) -> AbstractContextManager[SyncTaskEventStream[PullProgress, PullProgress]]:
         return self._carrying("/api/push", model, insecure).stream_sync()
 
-    def stream_create_sync(self, model: str, **fields: Unpack[Creation]) -> AbstractContextManager[SyncWorkStream[Progress, Progress]]:
+    def stream_create_sync(
+        self, model: str, **fields: Unpack[CreateFields]
+    ) -> AbstractContextManager[SyncTaskEventStream[PullProgress, PullProgress]]:
         return self._creating(model, fields).stream_sync()
 
     def copy_sync(self, source: str, destination: str) -> None:
@@ -211,13 +271,18 @@ class OllamaAdmin:
         portal.run(lambda: self.unload(model))
 
     def generate_sync(
-        self, model: str, prompt: str, *, tell: Callable[[str], None] | None = None, **fields: Unpack[Completion]
+        self,
+        model: str,
+        prompt: str,
+        *,
+        on_event: Callable[[str], None] | None = None,
+        **fields: Unpack[GenerateFields],
     ) -> Generated:
-        return portal.run(lambda: self.generate(model, prompt, tell=tell, **fields))
+        return portal.run(lambda: self.generate(model, prompt, on_event=on_event, **fields))
 
     def stream_generate_sync(
-        self, model: str, prompt: str, **fields: Unpack[Completion]
-    ) -> AbstractContextManager[SyncWorkStream[str, Generated]]:
+        self, model: str, prompt: str, **fields: Unpack[GenerateFields]
+    ) -> AbstractContextManager[SyncTaskEventStream[str, Generated]]:
         return self._completing(model, prompt, fields).stream_sync()
 
     def status_sync(self) -> CloudStatus:
@@ -234,41 +299,65 @@ class OllamaAdmin:
 
     # How
 
-    def _carrying(self, path: str, model: str, insecure: bool) -> Work[Progress, Progress]:
-        return self._long(named("POST", path, model, stream=True, insecure=insecure or None), model)
+    def _carrying(
+        self, path: str, model: str, insecure: bool
+    ) -> JSONLinesRun[PullProgress, PullProgress]:
+        return self._long(
+            model_request("POST", path, model, stream=True, insecure=insecure or None), model
+        )
 
-    def _creating(self, model: str, fields: Creation) -> Work[Progress, Progress]:
+    def _creating(
+        self, model: str, fields: CreateFields
+    ) -> JSONLinesRun[PullProgress, PullProgress]:
         return self._long(encode_create(model, fields), model)
 
-    def _long(self, request: WireRequest, model: str) -> Work[Progress, Progress]:
+    def _long(self, request: HTTPRequest, model: str) -> JSONLinesRun[PullProgress, PullProgress]:
         # Between two frames a layer is verified or quantized: minutes without a word are no failure
-        return Work(self._caller, request, ProgressReading, Timeout(first_byte=None, idle=None).over(self._timeout), model)
+        return JSONLinesRun(
+            self._client,
+            request,
+            ProgressReader,
+            Timeout(first_byte=None, idle=None).with_defaults(self._timeout),
+            model,
+        )
 
-    def _completing(self, model: str, prompt: str, fields: Completion) -> Work[str, Generated]:
-        limits = self._caller.limits
+    def _completing(
+        self, model: str, prompt: str, fields: GenerateFields
+    ) -> JSONLinesRun[str, Generated]:
+        limits = self._client.limits
         request = encode_generate(model, prompt, fields, limits)
         first = (lambda: self._look(model)) if fields.get("images") else None
-        return Work(self._caller, request, lambda: TextReading(limits), self._timeout, model, gated=True, first=first)
+        return JSONLinesRun(
+            self._client,
+            request,
+            lambda: TextReader(limits),
+            self._timeout,
+            model,
+            counts_as_call=True,
+            first=first,
+        )
 
-    async def _fetch(self, request: WireRequest) -> bytes:
+    async def _fetch(self, request: HTTPRequest) -> bytes:
         try:
-            return await self._caller.fetch(request, self._caller.deadline(self._timeout), self._caller.limits.reply)
+            return await self._client.read_body(
+                request, self._client.deadline(self._timeout), self._client.limits.max_reply_bytes
+            )
         except MajordomoError as error:
-            raise self._caller.about(error) from None
+            raise self._client.with_context(error) from None
 
     def _told(self, decode: Callable[[bytes, Limits], T], body: bytes) -> T:
         try:
-            return decode(body, self._caller.limits)
+            return decode(body, self._client.limits)
         except MajordomoError as error:
             del body  # the frames that hold the answer may quote a key
-            raise self._caller.about(error).with_traceback(None) from None
+            raise self._client.with_context(error).with_traceback(None) from None
 
     async def _get(self, path: str) -> dict[str, Any]:
         return self._told(_document, await self._ask(path))
 
 
 def _document(body: bytes, limits: Limits) -> dict[str, Any]:
-    return decode_object(body, limits.depth)
+    return decode_object(body, limits.max_json_depth)
 
 
 def _list(document: dict[str, Any]) -> list[dict[str, Any]]:

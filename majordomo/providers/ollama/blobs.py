@@ -7,16 +7,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from majordomo.transport_types import Upload
+from majordomo.transport_types import StreamingBody
 
 PIECE = 1 << 20
 
 
-def digested(file: bytes | str | Path) -> tuple[bytes | Upload, str]:
+def digested(file: bytes | str | Path) -> tuple[bytes | StreamingBody, str]:
     """The body that a file is sent as, and its digest, `sha256:` and 64 hexadecimal digits. Reads the whole file."""
-    body: bytes | _File = file if isinstance(file, bytes) else _File(Path(file), Path(file).stat().st_size)
+    body: bytes | _File = (
+        file if isinstance(file, bytes) else _File(Path(file), Path(file).stat().st_size)
+    )
     digest = hashlib.sha256()
-    for piece in [body] if isinstance(body, bytes) else body.pieces():
+    for piece in [body] if isinstance(body, bytes) else body.chunks():
         digest.update(piece)
     return body, f"sha256:{digest.hexdigest()}"
 
@@ -28,7 +30,7 @@ class _File:
     path: Path
     length: int
 
-    def pieces(self) -> Iterator[bytes]:
+    def chunks(self) -> Iterator[bytes]:
         with self.path.open("rb") as file:
             while piece := file.read(PIECE):
                 yield piece

@@ -1,6 +1,6 @@
-"""Chat with Ollama: a picture is sent only to a model that sees.
+"""Chat with Ollama: an image is sent only to a model that sees.
 
-A server gives a model without sight the words "[img-0]" in the picture's place and says nothing (seen with 0.24.0).
+A server gives a model without sight the words "[img-0]" in the image's place and says nothing (seen with 0.24.0).
 """
 
 from __future__ import annotations
@@ -11,25 +11,27 @@ from typing import Any
 from majordomo import llm
 from majordomo.errors import CallWarning, MajordomoError
 from majordomo.models.chat_model import HTTPChatModel
-from majordomo.models.image_conversion import pictures
+from majordomo.models.image_conversion import images_in
 
-Look = Callable[[str], Awaitable[None]]
+EnsureVision = Callable[[str], Awaitable[None]]
 
 
 class OllamaChatModel(HTTPChatModel):
-    """`look` is asked about the model before each call with pictures; it raises UnsupportedError for one that cannot see them."""
+    """`look` is asked about the model before each call with images; it raises UnsupportedError for one that cannot see them."""
 
-    def __init__(self, *args: Any, look: Look, **settings: Any) -> None:
+    def __init__(self, *args: Any, ensure_vision: EnsureVision, **settings: Any) -> None:
         super().__init__(*args, **settings)
-        self._look = look
+        self._ensure_vision = ensure_vision
 
-    def _goes_as_it_is(self, request: llm.Request) -> bool:
-        return not any(pictures(request))
+    def _needs_no_conversion(self, request: llm.Request) -> bool:
+        return not any(images_in(request))
 
-    async def _shown(self, request: llm.Request) -> tuple[llm.Request, list[CallWarning]]:
-        if any(pictures(request)):
+    async def _with_converted_images(
+        self, request: llm.Request
+    ) -> tuple[llm.Request, list[CallWarning]]:
+        if any(images_in(request)):
             try:
-                await self._look(self.id)
+                await self._ensure_vision(self.id)
             except MajordomoError as error:
-                raise error.about(self.provider, self.id) from None
-        return await super()._shown(request)
+                raise error.with_context(self.provider, self.id) from None
+        return await super()._with_converted_images(request)

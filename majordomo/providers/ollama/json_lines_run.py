@@ -1,4 +1,4 @@
-"""An answer of Ollama's that comes in JSON lines: read once, for the call that waits, for its stream, and for both colours."""
+"""An answer of Ollama's that comes in JSON lines: read once, for the call that waits, for its stream, and for both colors."""
 
 from __future__ import annotations
 
@@ -8,14 +8,20 @@ from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar, cast
 
 from majordomo.concurrency.event_stream import EventStream, SyncEventStream
-from majordomo.concurrency.loop_lifetime import Tie, tied
-from majordomo.dialects.ollama.admin import Generated, Generation, Progress, decode_frame, decode_progress
+from majordomo.concurrency.loop_lifetime import LoopGuard, close_with_loop
+from majordomo.dialects.ollama.admin import (
+    Generated,
+    GenerationAccumulator,
+    PullProgress,
+    decode_frame,
+    decode_progress,
+)
 from majordomo.errors import ConnectionFailedError, MajordomoError, StreamBrokenError
 from majordomo.framing.lines import JSONLinesDecoder
-from majordomo.models.client import Caller
-from majordomo.queueing.admission import Place
+from majordomo.models.client import BackendClient
+from majordomo.queueing.admission import Admission
 from majordomo.settings import Limits, Timeout
-from majordomo.transport_types import WireRequest, WireStream
+from majordomo.transport_types import HTTPRequest, HTTPStream
 
 E = TypeVar("E")
 R = TypeVar("R")
@@ -23,7 +29,7 @@ E_co = TypeVar("E_co", covariant=True)
 R_co = TypeVar("R_co", covariant=True)
 
 
-class Reading(Protocol[E_co, R_co]):
+class FrameReader(Protocol[E_co, R_co]):
     """What the frames of one kind of answer mean."""
 
     @property
@@ -41,7 +47,7 @@ class Reading(Protocol[E_co, R_co]):
         ...
 
 
-class WorkStream(Protocol[E_co, R_co]):
+class TaskEventStream(Protocol[E_co, R_co]):
     """Work while it goes on: iterate it once, inside its `async with`; leaving stops the work. `result` is None until it is done."""
 
     @property
@@ -52,7 +58,7 @@ class WorkStream(Protocol[E_co, R_co]):
     async def __anext__(self) -> E_co: ...
 
 
-class SyncWorkStream(Protocol[E_co, R_co]):
+class SyncTaskEventStream(Protocol[E_co, R_co]):
     """The same, blocking."""
 
     @property
@@ -64,53 +70,55 @@ class SyncWorkStream(Protocol[E_co, R_co]):
 
 
 @dataclass(frozen=True, slots=True)
-class Work(Generic[E, R]):
+class JSONLinesRun(Generic[E, R]):
     """A request, and how its answer is read; `source` begins it anew. `gated`: it is one of the calls that `max_concurrency` counts.
     `first` is awaited before anything is sent, and may raise."""
 
-    caller: Caller
-    request: WireRequest
-    reading: Callable[[], Reading[E, R]]
+    client: BackendClient
+    request: HTTPRequest
+    reading: Callable[[], FrameReader[E, R]]
     timeout: Timeout
     model: str
-    gated: bool = False
+    counts_as_call: bool = False
     first: Callable[[], Awaitable[None]] | None = None
 
-    def source(self) -> WorkSource[E, R]:
-        return WorkSource(self)
+    def source(self) -> JSONLinesSource[E, R]:
+        return JSONLinesSource(self)
 
-    async def done(self, tell: Callable[[E], None] | None) -> R:
+    async def result(self, on_event: Callable[[E], None] | None) -> R:
         """The result, `tell` called with each event on the way."""
         source = self.source()
         try:
-            while await _told(source, tell):
+            while await _told(source, on_event):
                 pass
         finally:
             await source.aclose()
         assert source.result is not None
         return source.result
 
-    def stream(self) -> AbstractAsyncContextManager[WorkStream[E, R]]:
-        return cast("AbstractAsyncContextManager[WorkStream[E, R]]", EventStream(self.source))
+    def stream(self) -> AbstractAsyncContextManager[TaskEventStream[E, R]]:
+        return cast("AbstractAsyncContextManager[TaskEventStream[E, R]]", EventStream(self.source))
 
-    def stream_sync(self) -> AbstractContextManager[SyncWorkStream[E, R]]:
-        return cast("AbstractContextManager[SyncWorkStream[E, R]]", SyncEventStream(self.source))
+    def stream_sync(self) -> AbstractContextManager[SyncTaskEventStream[E, R]]:
+        return cast(
+            "AbstractContextManager[SyncTaskEventStream[E, R]]", SyncEventStream(self.source)
+        )
 
 
-class WorkSource(Generic[E, R]):
+class JSONLinesSource(Generic[E, R]):
     """Events in batches, one batch for each piece of network that holds any."""
 
-    def __init__(self, work: Work[E, R]) -> None:
+    def __init__(self, work: JSONLinesRun[E, R]) -> None:
         self.result: R | None = None
         self._work = work
-        self._caller = work.caller
+        self._client = work.client
         self._reading = work.reading()
-        self._deadline = work.caller.deadline(work.timeout, work.model)
-        self._lines = JSONLinesDecoder(work.caller.limits.event)
-        self._stream: WireStream | None = None
+        self._deadline = work.client.deadline(work.timeout, work.model)
+        self._lines = JSONLinesDecoder(work.client.limits.max_event_bytes)
+        self._stream: HTTPStream | None = None
         self._failure: MajordomoError | None = None
-        self._place: Place | None = None
-        self._tie: Tie | None = None
+        self._place: Admission | None = None
+        self._tie: LoopGuard | None = None
 
     async def next_events(self) -> Sequence[E]:
         try:
@@ -120,26 +128,26 @@ class WorkSource(Generic[E, R]):
                 return ()
             if self._stream is None:
                 self._stream = await self._opened()
-                self._tie = await tied(self._stream, self._place)
+                self._tie = await close_with_loop(self._stream, self._place)
             return await self._read(self._stream)
         except MajordomoError as error:
             # Without its frames: they hold the answer, which may quote a key
-            raise self._caller.about(error, self._work.model).with_traceback(None) from None
+            raise self._client.with_context(error, self._work.model).with_traceback(None) from None
 
-    async def _opened(self) -> WireStream:
+    async def _opened(self) -> HTTPStream:
         if self._work.first is not None:
             await self._work.first()
-        if self._work.gated:
-            self._place = await self._caller.enter(self._deadline, self._work.model)
-        return await self._caller.open(self._work.request, self._deadline)
+        if self._work.counts_as_call:
+            self._place = await self._client.admit(self._deadline, self._work.model)
+        return await self._client.open(self._work.request, self._deadline)
 
-    async def _read(self, stream: WireStream) -> Sequence[E]:
+    async def _read(self, stream: HTTPStream) -> Sequence[E]:
         events: list[E] = []
         while not events and self.result is None:
             piece = await self._piece(stream)
             try:
                 for line in self._lines.feed(piece) if piece else self._lines.finish():
-                    event = self._reading.take(decode_frame(line, self._caller.limits))
+                    event = self._reading.take(decode_frame(line, self._client.limits))
                     if event is not None:
                         events.append(event)
                     if self._reading.whole:
@@ -154,12 +162,14 @@ class WorkSource(Generic[E, R]):
                 self._failure = error  # what came before it in the same piece is told first
         return events
 
-    async def _piece(self, stream: WireStream) -> bytes:
+    async def _piece(self, stream: HTTPStream) -> bytes:
         try:
             return await stream.read()
         except ConnectionFailedError as error:
             broken = f"the stream broke off: {error.message}"
-            raise StreamBrokenError(broken, partial=self._reading.partial, details=error.details) from None
+            raise StreamBrokenError(
+                broken, partial=self._reading.partial, details=error.details
+            ) from None
 
     async def aclose(self) -> None:
         try:
@@ -172,26 +182,26 @@ class WorkSource(Generic[E, R]):
 
     def _leave(self) -> None:
         if self._place is not None:
-            self._place.leave()
+            self._place.release()
 
 
-async def _told(source: WorkSource[E, R], tell: Callable[[E], None] | None) -> bool:
+async def _told(source: JSONLinesSource[E, R], emit: Callable[[E], None] | None) -> bool:
     """Whether there was something to tell. In a frame of its own, so that an error's traceback holds nothing of what came before it."""
     events = await source.next_events()
-    if tell is not None:
+    if emit is not None:
         for event in events:
-            tell(event)
+            emit(event)
     return bool(events)
 
 
-class ProgressReading:
+class ProgressReader:
     """Pull, push and create: whole at `success`, and that is the result."""
 
     def __init__(self) -> None:
         self.whole: bool = False
-        self._last = Progress("")
+        self._last = PullProgress("")
 
-    def take(self, frame: Mapping[str, Any]) -> Progress:
+    def take(self, frame: Mapping[str, Any]) -> PullProgress:
         self._last = decode_progress(frame)
         self.whole = self._last.status == "success"
         return self._last
@@ -200,18 +210,21 @@ class ProgressReading:
     def partial(self) -> str:
         return self._last.status
 
-    def result(self) -> Progress:
+    def result(self) -> PullProgress:
         if not self.whole:
-            raise StreamBrokenError(f"the work ended without success, at: {self.partial or 'nothing'}", partial=self.partial)
+            raise StreamBrokenError(
+                f"the work ended without success, at: {self.partial or 'nothing'}",
+                partial=self.partial,
+            )
         return self._last
 
 
-class TextReading:
+class TextReader:
     """`/api/generate`: pieces of text, and the whole of it."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._generation = Generation()
+        self._generation = GenerationAccumulator()
 
     @property
     def whole(self) -> bool:
@@ -222,7 +235,7 @@ class TextReading:
         return self._generation.partial
 
     def take(self, frame: Mapping[str, Any]) -> str | None:
-        return self._generation.take(frame, self._limits) or None
+        return self._generation.feed(frame, self._limits) or None
 
     def result(self) -> Generated:
-        return self._generation.whole()
+        return self._generation.result()

@@ -33,8 +33,12 @@ class Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
     body: bytes
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (the base class names it)
-        print(f"{self.command} {self.path} {args[1] if len(args) > 1 else ''}", file=sys.stderr, flush=True)
+    def log_message(self, format: str, *args: object) -> None:
+        print(
+            f"{self.command} {self.path} {args[1] if len(args) > 1 else ''}",
+            file=sys.stderr,
+            flush=True,
+        )
 
     def do_GET(self) -> None:
         self.body = self._read_body()
@@ -56,7 +60,13 @@ class Handler(BaseHTTPRequestHandler):
             pass
         return b"".join(pieces)
 
-    def send(self, status: int, body: bytes = b"", kind: str | None = None, headers: dict[str, str] | None = None) -> None:
+    def send(
+        self,
+        status: int,
+        body: bytes = b"",
+        kind: str | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
         """A whole answer; without a kind it has no Content-Type."""
         self.send_response(status)
         if kind is not None:

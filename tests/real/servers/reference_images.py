@@ -1,4 +1,4 @@
-"""Draw pictures with the engine itself, without any server: what a picture that came over HTTP is compared with.
+"""Draw images with the engine itself, without any server: what an image that came over HTTP is compared with.
 
 Standard input is a JSON object: file name to keyword arguments of `generate_image`. The files are written into OUT as PNG.
 

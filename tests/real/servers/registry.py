@@ -61,7 +61,10 @@ class _Handler(BaseHTTPRequestHandler):
             digest = path.rpartition("/")[2]
             if self.command == "GET" and digest in self.held.blobs and path.startswith("/v2/"):
                 # Ollama fetches from a store under another name, and takes no content from the registry itself
-                return self._send(307, Location=f"http://localhost:{self.held.host.partition(':')[2]}/store/{digest}")
+                return self._send(
+                    307,
+                    Location=f"http://localhost:{self.held.host.partition(':')[2]}/store/{digest}",
+                )
             found = self.held.blobs.get(digest)
             if found is not None and self.held.spoilt:
                 found = bytes([found[0] ^ 1]) + found[1:]

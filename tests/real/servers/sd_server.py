@@ -1,4 +1,4 @@
-"""sd-server's HTTP over the real engine: the routes of `tests/servers/stable_diffusion.py`, pictures by stable-diffusion.cpp's Python binding.
+"""sd-server's HTTP over the real engine: the routes of `tests/servers/stable_diffusion.py`, images by stable-diffusion.cpp's Python binding.
 
 Only the engine is real; the HTTP around it follows stable-diffusion.cpp at 97d2990. The binding itself takes `<lora:...>` out of a prompt;
 sd-server leaves it as text.
@@ -37,7 +37,9 @@ class Real(Routes):
         self._engine = engine
 
     def answer(self, seen: Seen) -> Answer:
-        return text("Stable Diffusion Server is running") if seen.path == "/" else super().answer(seen)
+        return (
+            text("Stable Diffusion Server is running") if seen.path == "/" else super().answer(seen)
+        )
 
     def _draw(self, order: Any, index: int) -> bytes:
         inputs: dict[str, Any] = {}
@@ -61,11 +63,18 @@ class Real(Routes):
             **inputs,
         )[0].convert("RGB")
         image.info.clear()  # the binding leaves all of its own arguments there
-        return encoded(image, order.output_format, self._parameters(order, order.seed + index), order.output_compression)
+        return encoded(
+            image,
+            order.output_format,
+            self._parameters(order, order.seed + index),
+            order.output_compression,
+        )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="sd-server's HTTP over stable-diffusion-cpp-python")
+    parser = argparse.ArgumentParser(
+        description="sd-server's HTTP over stable-diffusion-cpp-python"
+    )
     parser.add_argument("--model", type=Path, required=True, metavar="DIR")
     parser.add_argument("--port", type=int, default=1234)
     parser.add_argument("--threads", type=int, default=1)
@@ -76,14 +85,26 @@ def main() -> None:
     given = parser.parse_args()
     model = given.model / "tiny-image.safetensors"
     engine = StableDiffusion(
-        model_path=str(model), taesd_path=str(given.model / "tiny-tae.safetensors"), n_threads=given.threads, verbose=False
+        model_path=str(model),
+        taesd_path=str(given.model / "tiny-tae.safetensors"),
+        n_threads=given.threads,
+        verbose=False,
     )
-    if not engine.model:  # a file that is no model raises nothing, and crashes the process at its end
+    if (
+        not engine.model
+    ):  # a file that is no model raises nothing, and crashes the process at its end
         sys.stderr.write(f"cannot load {model}\n")
         sys.stderr.flush()
         os._exit(1)
     size = given.width, given.height
-    routes = Real(engine, size=size, steps=given.steps, cfg_scale=given.cfg_scale, sampler="default", scheduler="default")
+    routes = Real(
+        engine,
+        size=size,
+        steps=given.steps,
+        cfg_scale=given.cfg_scale,
+        sampler="default",
+        scheduler="default",
+    )
     Loopback(routes, port=given.port)
     if stat.S_ISFIFO(os.fstat(0).st_mode):
         threading.Thread(target=_end_with_parent, daemon=True).start()

@@ -46,7 +46,15 @@ from answering import Handler, Server, has_left, serve
 
 POLL = 0.2
 GRACE = 1.0  # seconds between asking a process to end and ending it
-HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "te", "trailer", "upgrade", "proxy-connection"}
+HOP_BY_HOP = {
+    "connection",
+    "keep-alive",
+    "transfer-encoding",
+    "te",
+    "trailer",
+    "upgrade",
+    "proxy-connection",
+}
 MODEL_IN_BODY = {
     "/v1/chat/completions",
     "/v1/completions",
@@ -65,7 +73,9 @@ MODEL_IN_QUERY = {"/sdapi/v1/loras"}
 class GatewayError(Exception):
     """An answer the gateway makes itself."""
 
-    def __init__(self, status: int, message: str, code: str, kind: str, headers: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, status: int, message: str, code: str, kind: str, headers: dict[str, str] | None = None
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.message = message
@@ -127,7 +137,13 @@ class Swap:
     def _counted(self, model: str) -> Iterator[None]:
         with self.changed:
             if self.waiting.get(model, 0) >= self.models[model].get("concurrencyLimit", 10):
-                raise GatewayError(429, "Too many requests", "concurrency_limit", "rate_limit_error", {"Retry-After": "1"})
+                raise GatewayError(
+                    429,
+                    "Too many requests",
+                    "concurrency_limit",
+                    "rate_limit_error",
+                    {"Retry-After": "1"},
+                )
             self.waiting[model] = self.waiting.get(model, 0) + 1
         try:
             yield
@@ -141,7 +157,9 @@ class Swap:
             while True:
                 self._forget_dead()
                 if awaited is not None and awaited is not self.current:
-                    if awaited.state != "stopped":  # that one made room for another model; this one waits its turn again
+                    if (
+                        awaited.state != "stopped"
+                    ):  # that one made room for another model; this one waits its turn again
                         raise failed(self._reason(awaited))
                     awaited = None
                 process = self.current
@@ -152,7 +170,11 @@ class Swap:
                     return process
                 elif process.model == model and process.state == "starting":
                     awaited = process
-                elif process.model != model and process.state == "ready" and not process.open_requests:
+                elif (
+                    process.model != model
+                    and process.state == "ready"
+                    and not process.open_requests
+                ):
                     self._stop(process)
                     continue
                 self.changed.wait(POLL)
@@ -167,7 +189,11 @@ class Swap:
         return "upstream command exited prematurely"
 
     def _forget_dead(self) -> None:
-        if self.current is not None and self.current.popen.poll() is not None and self.current.state != "stopping":
+        if (
+            self.current is not None
+            and self.current.popen.poll() is not None
+            and self.current.state != "stopping"
+        ):
             self.current = None
             self.changed.notify_all()
 
@@ -265,7 +291,9 @@ class SwapHandler(Handler):
         if self.command == "GET" and path in ("/v1/models", "/models"):
             self.send_json(200, {"object": "list", "data": self._listed()})
         elif self.command == "GET" and path == "/running":
-            self.send_json(200, {"running": [self._described(process) for process in self.swap.running()]})
+            self.send_json(
+                200, {"running": [self._described(process) for process in self.swap.running()]}
+            )
         elif self.command == "GET" and path == "/unload":
             self.swap.unload()
             self.send(200, b"OK", "text/plain")
@@ -278,7 +306,9 @@ class SwapHandler(Handler):
             self.send(200, b"OK", "text/plain")
         elif path.startswith("/upstream/"):
             self._upstream(path)
-        elif (self.command == "POST" and path in MODEL_IN_BODY) or (self.command == "GET" and path in MODEL_IN_QUERY):
+        elif (self.command == "POST" and path in MODEL_IN_BODY) or (
+            self.command == "GET" and path in MODEL_IN_QUERY
+        ):
             self._pass_on(self._known(self._named_model()), self.path)
         else:
             self.send(404, b"404 page not found\n", "text/plain; charset=utf-8")
@@ -305,8 +335,15 @@ class SwapHandler(Handler):
         given = config.get("output")
         if not given:
             return {}
-        architecture = {"input_modalities": ["text"], "output_modalities": given, "modality": f"text->{'+'.join(given)}"}
-        return {"architecture": architecture, "capabilities": {"image_generation": True} if "image" in given else {}}
+        architecture = {
+            "input_modalities": ["text"],
+            "output_modalities": given,
+            "modality": f"text->{'+'.join(given)}",
+        }
+        return {
+            "architecture": architecture,
+            "capabilities": {"image_generation": True} if "image" in given else {},
+        }
 
     def _described(self, process: Process) -> dict[str, Any]:
         config = self.swap.models[process.model]
@@ -335,7 +372,9 @@ class SwapHandler(Handler):
                 body = json.loads(self.body)
                 model = body.get("model") if isinstance(body, dict) else None
         elif "multipart/form-data" in kind:
-            form = message_from_bytes(b"Content-Type: " + kind.encode("latin-1") + b"\r\n\r\n" + self.body)
+            form = message_from_bytes(
+                b"Content-Type: " + kind.encode("latin-1") + b"\r\n\r\n" + self.body
+            )
             for part in form.get_payload() if form.is_multipart() else ():
                 if part.get_param("name", header="content-disposition") == "model":
                     model = part.get_payload(decode=True).decode("utf-8", "replace")
@@ -369,11 +408,16 @@ class SwapHandler(Handler):
                 self.send(502)
                 return
             over = threading.Event()
-            watcher = threading.Thread(target=self._watch_client, args=(connection.sock, over), daemon=True)
+            watcher = threading.Thread(
+                target=self._watch_client, args=(connection.sock, over), daemon=True
+            )
             watcher.start()
             try:
                 self._relay(connection, path, process)
-            except (OSError, http.client.HTTPException):  # after the headers: neither a last chunk nor the promised length
+            except (
+                OSError,
+                http.client.HTTPException,
+            ):  # after the headers: neither a last chunk nor the promised length
                 process.await_death()
                 self.close_connection = True
             finally:
@@ -439,7 +483,13 @@ class SwapHandler(Handler):
             given = value.strip()
         if given not in self.keys:
             headers = {"WWW-Authenticate": 'Basic realm="llama-swap"'}
-            raise GatewayError(401, "unauthorized: invalid or missing API key", "unauthorized", "authentication_error", headers)
+            raise GatewayError(
+                401,
+                "unauthorized: invalid or missing API key",
+                "unauthorized",
+                "authentication_error",
+                headers,
+            )
 
     def _send_error(self, error: GatewayError) -> None:
         accept = self.headers.get("Accept", "")
@@ -447,16 +497,33 @@ class SwapHandler(Handler):
             if "application/json" in accept:
                 self.send_json(error.status, {"error": error.message}, error.headers)
             else:
-                self.send(error.status, f"{error.message}\n".encode(), "text/plain; charset=utf-8", error.headers)
+                self.send(
+                    error.status,
+                    f"{error.message}\n".encode(),
+                    "text/plain; charset=utf-8",
+                    error.headers,
+                )
         elif "text/plain" in accept:
-            self.send(error.status, f"llama-swap: {error.message}".encode(), "text/plain", error.headers)
+            self.send(
+                error.status, f"llama-swap: {error.message}".encode(), "text/plain", error.headers
+            )
         elif "text/html" in accept:
             page = re.sub(r"[<>&]", " ", error.message)
-            self.send(error.status, f"<html><title>llama-swap</title><p>{page}</p></html>".encode(), "text/html", error.headers)
+            self.send(
+                error.status,
+                f"<html><title>llama-swap</title><p>{page}</p></html>".encode(),
+                "text/html",
+                error.headers,
+            )
         else:
             value: object = error.message
             if self.errors == "current":
-                value = {"message": error.message, "type": error.kind, "param": None, "code": error.code}
+                value = {
+                    "message": error.message,
+                    "type": error.kind,
+                    "param": None,
+                    "code": error.code,
+                }
             self.send_json(error.status, {"src": "llama-swap", "error": value}, error.headers)
 
 

@@ -1,4 +1,4 @@
-"""The main job: draw a picture, then talk about it. Runs offline; another backend is another constructor or another string."""
+"""The main job: draw an image, then talk about it. Runs offline; another backend is another constructor or another string."""
 
 import asyncio
 import sys
@@ -7,10 +7,10 @@ import majordomo as md
 
 
 async def main(prompt: str) -> None:
-    painter = md.Offline().image_model("sketch")
-    chat = md.Offline().model("clerk")
+    image_model = md.Offline().image_model("renderer")
+    chat = md.Offline().model("rules")
 
-    result = await painter.generate(prompt, md.with_random_seed(), size="384x256", steps=12)
+    result = await image_model.generate(prompt, md.with_random_seed(), size="384x256", steps=12)
     print(f"drawn from seed {result.details[0].seed}: {result.image!r}")
 
     reply = await chat.generate([md.user("What mood is this?", result.image)])

@@ -1,4 +1,4 @@
-"""Show people what happens while a picture is drawn, and stop when they lose patience."""
+"""Show people what happens while an image is drawn, and stop when they lose patience."""
 
 import asyncio
 import os
@@ -9,9 +9,12 @@ from majordomo import imagegen
 
 
 async def main(prompt: str) -> None:
-    async with md.image_model(os.environ.get("MAJORDOMO_IMAGE_MODEL", "offline")) as painter:
+    async with md.image_model(os.environ.get("MAJORDOMO_IMAGE_MODEL", "offline")) as image_model:
         try:
-            async with asyncio.timeout(300), painter.stream(prompt, steps=8, previews=2) as stream:
+            async with (
+                asyncio.timeout(300),
+                image_model.stream(prompt, steps=8, previews=2) as stream,
+            ):
                 async for event in stream:
                     match event:
                         case imagegen.Queued(position):
@@ -26,7 +29,9 @@ async def main(prompt: str) -> None:
         except md.ContentRefusedError:
             print("the backend will not draw this")
         except md.MajordomoError as error:
-            print(f"sorry: {error} ({error.code}{', worth another try' if error.retryable else ''})")
+            print(
+                f"sorry: {error} ({error.code}{', worth another try' if error.retryable else ''})"
+            )
 
 
 asyncio.run(main(" ".join(sys.argv[1:]) or "a boat on a quiet lake in the morning"))

@@ -1,6 +1,6 @@
-"""Make files for the web of pictures: stripped, sized, stamped, with a contact sheet. Without FILES one is drawn offline.
+"""Make files for the web of images: stripped, sized, stamped, with a contact sheet. Without FILES one is drawn offline.
 
-python examples/process_pictures.py [FILES]
+python examples/process_images.py [FILES]
 """
 
 from __future__ import annotations
@@ -13,11 +13,18 @@ from pathlib import Path
 import majordomo as md
 from majordomo import imaging
 
-STAMPED = imaging.Recipe.parse("strip,resize=640:fast,watermark=© me:anchor=bottom-left,convert=jpeg:quality=85")
+STAMPED = imaging.Recipe.parse(
+    "strip,resize=640:fast,watermark=© me:anchor=bottom-left,convert=jpeg:quality=85"
+)
 FILES = [
-    imaging.Derivative("thumbnail", imaging.Sanitise() + imaging.Crop(aspect="1:1", how="smart"), size=128, format="webp"),
+    imaging.Derivative(
+        "thumbnail",
+        imaging.Sanitize() + imaging.Crop(aspect="1:1", how="smart"),
+        size=128,
+        format="webp",
+    ),
     imaging.Derivative("stamped", STAMPED),
-    imaging.Derivative("original", imaging.Sanitise()),
+    imaging.Derivative("original", imaging.Sanitize()),
 ]
 
 
@@ -25,11 +32,17 @@ async def main(*paths: str) -> None:
     if paths:
         named = {Path(path).stem: md.ImagePart.from_file(path) for path in paths}
     else:
-        named = {"lighthouse": (await md.image_model("offline").generate("a lighthouse at dusk", size="512x384", seed=7)).image}
+        named = {
+            "lighthouse": (
+                await md.image_model("offline").generate(
+                    "a lighthouse at dusk", size="512x384", seed=7
+                )
+            ).image
+        }
     made: list[imaging.Derived] = []
-    for name, picture in named.items():
+    for name, image in named.items():
         try:
-            made += await imaging.derive_async(picture, FILES, stem=name)
+            made += await imaging.derive_async(image, FILES, stem=name)
         except md.InvalidRequestError as error:  # one broken file does not stop the others
             print(f"{name}: {error} ({error.code})")
     if made:

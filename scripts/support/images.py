@@ -1,4 +1,4 @@
-"""What each picture backend does with each field, asked of the dialects themselves."""
+"""What each image backend does with each field, asked of the dialects themselves."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from support.page import legend, of_one_page, table
 
 import majordomo as md
 from majordomo import imagegen
-from majordomo.dialects.ollama.images import OllamaImages, Server
+from majordomo.dialects.ollama.images import OllamaImagesCodec, OllamaServer
 from majordomo.models.image_model import HTTPImageModel
 from majordomo.offline import provider as offline
 
@@ -38,16 +38,18 @@ class Backend:
 
 
 def _ollama(*version: int) -> imagegen.Model:
-    """What it takes is a matter of the server's version, which is asked before the first picture."""
+    """What it takes is a matter of the server's version, which is asked before the first image."""
     model = md.Ollama().image_model("x/flux2-klein")
-    model._any_door = OllamaImages(lambda _: Server((version[0], version[1], version[2]), frozenset({"image", "vision"})))
+    model._any_codec = OllamaImagesCodec(
+        lambda _: OllamaServer((version[0], version[1], version[2]), frozenset({"image", "vision"}))
+    )
     return model
 
 
 PAID = "closes the connection; it is paid for all the same"
-LEAVES = "closes the connection: gone from the line and from a load; a picture that is drawn runs to its end"
+LEAVES = "closes the connection: gone from the line and from a load; an image that is drawn runs to its end"
 BETWEEN = "stops between two steps"
-SDCPP_SEED = "picture's text"
+SDCPP_SEED = "image's text"
 BACKENDS = [
     Backend(
         "`StableDiffusion`",
@@ -106,9 +108,17 @@ BACKENDS = [
         lambda: md.ComfyUI().image_model("sdxl"),
         "place in the queue; steps with `[comfyui]`",
         "deletes a job that waits, interrupts one that is ours and runs",
-        "picture's text",
+        "image's text",
     ),
-    Backend("`Ollama` 0.14.3 to 0.32.5", "ollama", lambda: _ollama(0, 32, 5), "steps", BETWEEN, "what was sent", usage="seconds"),
+    Backend(
+        "`Ollama` 0.14.3 to 0.32.5",
+        "ollama",
+        lambda: _ollama(0, 32, 5),
+        "steps",
+        BETWEEN,
+        "what was sent",
+        usage="seconds",
+    ),
     Backend(
         "`Ollama` 0.15.0 to 0.15.4",
         "ollama",
@@ -138,8 +148,24 @@ BACKENDS = [
         usage="tokens",
         readme=False,
     ),
-    Backend("`OpenAI` dall-e-3", "openai", lambda: md.OpenAI("k").image_model("dall-e-3"), "–", PAID, "–", readme=False),
-    Backend("`OpenAI` dall-e-2", "openai", lambda: md.OpenAI("k").image_model("dall-e-2"), "–", PAID, "–", readme=False),
+    Backend(
+        "`OpenAI` dall-e-3",
+        "openai",
+        lambda: md.OpenAI("k").image_model("dall-e-3"),
+        "–",
+        PAID,
+        "–",
+        readme=False,
+    ),
+    Backend(
+        "`OpenAI` dall-e-2",
+        "openai",
+        lambda: md.OpenAI("k").image_model("dall-e-2"),
+        "–",
+        PAID,
+        "–",
+        readme=False,
+    ),
     Backend(
         "`Gemini` 2.5",
         "gemini",
@@ -167,11 +193,18 @@ BACKENDS = [
         lambda: md.OpenAICompatible().image_model("some-model"),
         "–",
         "closes the connection",
-        "picture's text",
+        "image's text",
         usage="tokens",
         arrives="sent",
     ),
-    Backend("`Offline`", "offline", lambda: md.Offline().image_model("sketch"), "steps", "stops", "answer"),
+    Backend(
+        "`Offline`",
+        "offline",
+        lambda: md.Offline().image_model("renderer"),
+        "steps",
+        "stops",
+        "answer",
+    ),
 ]
 
 # field: (fields asked for, the field that a warning or an error would name)
@@ -194,13 +227,23 @@ PROBES: dict[str, tuple[dict[str, Any], str]] = {
     "`background`": ({"background": "transparent"}, "background"),
     "`previews`": ({"previews": 2}, "previews"),
 }
-IN_README = ["`size`", "`steps`", "`sampler`", "`seed`", "`images`, one", "`images`, several", "`mask`", "`strength`", "`previews`"]
+IN_README = [
+    "`size`",
+    "`steps`",
+    "`sampler`",
+    "`seed`",
+    "`images`, one",
+    "`images`, several",
+    "`mask`",
+    "`strength`",
+    "`previews`",
+]
 WORDS = {
     "yes": "it arrives",
     "sent": "what becomes of it only the server knows",
     "warning": "the backend has no such thing or only some values; the result warns, `strict=True` makes it an `UnsupportedError`",
     "no": "`UnsupportedError` before anything is sent",
-    "calls": "several calls, one picture each",
+    "calls": "several calls, one image each",
     "shape": "the nearest shape (and area, where the model has several) is asked for; the result warns when what came has other pixels",
 }
 
@@ -208,19 +251,22 @@ WORDS = {
 def cells(backend: Backend, fields: list[str]) -> list[str]:
     """A backend's column."""
     model = backend.model()
-    return [backend.size if field == "`size`" and backend.size else cell(backend, model, *PROBES[field]) for field in fields]
+    return [
+        backend.size if field == "`size`" and backend.size else cell(backend, model, *PROBES[field])
+        for field in fields
+    ]
 
 
 def cell(backend: Backend, model: imagegen.Model, fields: dict[str, Any], name: str) -> str:
     request = imagegen.Request("a lighthouse", **fields)
     try:
         if isinstance(model, HTTPImageModel):
-            door = model._any_door
-            fitted, warnings = door.fit(model.id, request, None)
-            if name == "n" and door.most(model.id, fitted) < 2:
+            door = model._any_codec
+            fitted, warnings = door.adapt(model.id, request, None)
+            if name == "n" and door.max_per_call(model.id, fitted) < 2:
                 return "calls"
         else:
-            fitted, warnings = offline._fit(request, model.id, model.provider)
+            fitted, warnings = offline._adapt_request(request, model.id, model.provider)
     except md.UnsupportedError:
         return "no"
     return "warning" if any(warning.field == name for warning in warnings) else backend.arrives
@@ -241,7 +287,9 @@ def whole_table() -> str:
     """All backends, each with a link to its page."""
     found = columns()
     rows = [[row, *(told[row] for _, told in found)] for row in found[0][1]]
-    return f"{legend(WORDS)}\n\n" + table(["", *(f"[{backend.name}](backends/{backend.page}.md)" for backend, _ in found)], rows)
+    return f"{legend(WORDS)}\n\n" + table(
+        ["", *(f"[{backend.name}](backends/{backend.page}.md)" for backend, _ in found)], rows
+    )
 
 
 def page_tables() -> dict[str, str]:
@@ -254,5 +302,9 @@ def page_tables() -> dict[str, str]:
 
 
 def readme_table() -> str:
-    rows = [[backend.name, *cells(backend, IN_README), backend.progress] for backend in BACKENDS if backend.readme]
+    rows = [
+        [backend.name, *cells(backend, IN_README), backend.progress]
+        for backend in BACKENDS
+        if backend.readme
+    ]
     return table(["draws with", *IN_README, "tells"], rows)
