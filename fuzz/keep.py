@@ -18,8 +18,8 @@ sys.path[:0] = [str(HERE.parent), str(TESTS), str(TESTS / "providers"), str(TEST
 LIBRARY = str(HERE.parent / "majordomo")
 LONGEST = 2000  # bytes of an input worth keeping
 
-import seeds
-import targets
+import seeds  # noqa: E402
+import targets  # noqa: E402
 
 Way = tuple[str, int, int]
 

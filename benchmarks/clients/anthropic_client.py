@@ -4,7 +4,7 @@ import measure
 
 
 def load():
-    import anthropic
+    import anthropic  # noqa: F401
 
 
 class Client:

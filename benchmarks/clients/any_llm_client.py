@@ -4,7 +4,7 @@ import measure
 
 
 def load():
-    import any_llm
+    import any_llm  # noqa: F401
 
 
 class Client:

@@ -8,7 +8,7 @@ os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
 
 
 def load():
-    import litellm
+    import litellm  # noqa: F401
 
 
 class Client:

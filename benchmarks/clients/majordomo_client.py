@@ -4,7 +4,7 @@ import measure
 
 
 def load():
-    import majordomo
+    import majordomo  # noqa: F401
 
 
 def image_model(url):

@@ -4,7 +4,7 @@ import measure
 
 
 def load():
-    import ollama
+    import ollama  # noqa: F401
 
 
 class Client:

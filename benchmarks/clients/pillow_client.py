@@ -5,7 +5,7 @@ from without_network import Local
 
 
 def load():
-    import PIL.Image
+    import PIL.Image  # noqa: F401
 
 
 class Client(Local):

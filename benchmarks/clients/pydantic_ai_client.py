@@ -4,7 +4,7 @@ import measure
 
 
 def load():
-    import pydantic_ai
+    import pydantic_ai  # noqa: F401
 
 
 class Client:

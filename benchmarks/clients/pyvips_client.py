@@ -5,7 +5,7 @@ from without_network import Local
 
 
 def load():
-    import pyvips
+    import pyvips  # noqa: F401
 
 
 class Client(Local):

@@ -4,7 +4,7 @@ import measure
 
 
 def load():
-    import asyncio
+    import asyncio  # noqa: F401
 
 
 class Client:

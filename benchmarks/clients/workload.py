@@ -207,9 +207,9 @@ async def gate(client, callers=1000, slots=4):
             await none.make(client.reply(QUICK), ANSWER)
 
     async def without_a_line(_):
-        await asyncio.gather(*(worker() for _ in range(places)))
+        await asyncio.gather(*(worker() for _ in range(slots)))
 
-    ask = client.line(places, QUICK)
+    ask = client.line(slots, QUICK)
     finished = []
 
     async def wait_and_ask(attempts, number):
@@ -219,15 +219,13 @@ async def gate(client, callers=1000, slots=4):
     async def line(attempts, count=callers):
         await asyncio.gather(*(wait_and_ask(attempts, number) for number in range(count)))
 
-    await line(Attempts(), 2 * places)
+    await line(Attempts(), 2 * slots)
     await client.reply(QUICK)
     beside, _ = await _measured(without_a_line, callers)
     finished.clear()
     measurement, figures = await _measured(line, callers)
     # Whoever has a place may overtake others who have one, nobody else.
-    overtaken = [
-        number for place, number in enumerate(finished) if abs(place - number) > 2 * places
-    ]
+    overtaken = [number for place, number in enumerate(finished) if abs(place - number) > 2 * slots]
     if overtaken:
         figures |= {
             "failures": len(overtaken),

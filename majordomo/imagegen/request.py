@@ -177,7 +177,7 @@ def check_request(request: Request, limits: Limits) -> None:
             "size says how large already: aspect and megapixels are for when it is unset",
             field="aspect",
         )
-    request.ratio
+    request.ratio  # noqa: B018
     check_user_id(request.user_id)
     check_number("megapixels", request.megapixels, 0.004, limits.max_image_pixels / 1e6)
     check_number("steps", request.steps, 1, 1000, whole=True)

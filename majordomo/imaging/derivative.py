@@ -33,7 +33,7 @@ class Derivative:
             )
         if self.quality is not None and self.format is None:
             raise InvalidRequestError("a quality needs a format", field="quality")
-        self.whole
+        self.whole  # noqa: B018
 
     @property
     def whole(self) -> Recipe:

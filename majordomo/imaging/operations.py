@@ -129,7 +129,7 @@ class Crop(Step):
         if self.box is not None:
             object.__setattr__(self, "box", _box(self.box))
         elif self.aspect:
-            self.shape
+            self.shape  # noqa: B018
         elif self.width is None or self.height is None:
             raise InvalidRequestError(
                 "a crop needs width and height", field="height" if self.width else "width"

@@ -205,8 +205,11 @@ def _load_part(saved: dict[str, Any]) -> Part:
         case "tool_result":
             content = tuple(_load_part(piece) for piece in saved["parts"])
             return ToolResultPart(
-                _text(saved["call_id"]), _text(saved["name"]), content, bool(saved["is_error"])
-            )  # type: ignore[arg-type]  # what was saved held only these
+                _text(saved["call_id"]),
+                _text(saved["name"]),
+                content,  # type: ignore[arg-type]  # only these parts were saved
+                bool(saved["is_error"]),
+            )
         case unknown:
             raise ValueError(f"unknown part {unknown!r}")
 

@@ -294,7 +294,7 @@ class _ToolLoopSource:
 
 async def _called(function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
     if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
-        getattr(function, "__call__", None)
+        getattr(function, "__call__", None)  # noqa: B004
     ):
         return await function(**arguments)
     # A thread cannot be stopped; a call that is given up goes on without it

@@ -106,7 +106,7 @@ class ResourceGroup:
                 with self._lock:
                     self._unload_previous(idle.pop())
             # On another place: a call that began now would be cut off by it
-            while self._leaving.get(lease) and deadline.remaining() > 0:
+            while self._leaving.get(lease) and deadline.remaining() > 0:  # noqa: ASYNC110
                 await anyio.sleep(POSITION_INTERVAL)
         except BaseException:
             with self._lock:

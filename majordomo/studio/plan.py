@@ -35,10 +35,14 @@ class GenerationConfig:
 
     def __post_init__(self) -> None:
         check_number("n", self.n, 1, MOST_COUNT, whole=True)
-        shape = {"size": self.size} if self.size else {"aspect": self.aspect}
         wanted = imagegen.Request(
-            "x", steps=self.steps, cfg_scale=self.cfg_scale, sampler=self.sampler, **shape
-        )  # type: ignore[arg-type]  # two texts
+            "x",
+            steps=self.steps,
+            cfg_scale=self.cfg_scale,
+            sampler=self.sampler,
+            size=self.size,
+            aspect="" if self.size else self.aspect,
+        )
         imagegen.request.check_request(wanted, Limits())
 
 

@@ -84,7 +84,7 @@ FIRST_LINES = _broken(
         "NUL in the reason": answer(first=b"HTTP/1.1 200 O\0K\r\n"),
         "a bare page, as of HTTP/0.9": b"<html>hi</html>\n" * 20,
         "the preface of HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-        "a frame of HTTP/2": b"\0\0\x06\x04\0\0\0\0\0\0\x03\0\0\0\x64"
+        "a frame of HTTP/2": b"\0\0\x06\x04\0\0\0\0\0\0\x03\0\0\0\x64"  # noqa: ISC003
         + b"\0\0\x08\x07\0\0\0\0\0"
         + b"\0" * 8,
         "an alert of TLS": b"\x15\x03\x01\x00\x02\x02\x46",

@@ -133,7 +133,7 @@ def test_base64_in_any_slicing_is_the_same_bytes(data: bytes, size: int) -> None
 
 def test_an_upload_is_encoded_while_it_leaves() -> None:
     data = (
-        b"\x89PNG\r\n\x1a\n"
+        b"\x89PNG\r\n\x1a\n"  # noqa: ISC003
         + b"\0\0\0\rIHDR"
         + b"\0\0\0\x05\0\0\0\x05"
         + random.Random(3).randbytes(1_200_000)

@@ -129,7 +129,7 @@ SEEDS: dict[str, list[bytes]] = {
         b'{"3": {"class_type": "KSampler", "inputs": {"seed": 5, "steps": 20, "positive": ["6", 0]}}, "6": {"inputs": {"text": "a"}}}',
     ],
     "errors": [
-        b"\x01\xadretry-after: 3\nx-request-id: 7\n\n"
+        b"\x01\xadretry-after: 3\nx-request-id: 7\n\n"  # noqa: ISC003
         + b'{"error": {"message": "slow", "code": "insufficient_quota"}}',
         b"\x01\x90content-type: text/html\n\n<html><title>Login</title></html>",
         b'\x01\xa6\n\n{"detail": [{"loc": ["body", 1], "msg": "wrong"}]}',

@@ -136,7 +136,7 @@ def test_a_functions_signature_is_its_schema() -> None:
 
 def test_what_cannot_be_a_tool_is_refused() -> None:
     def star(*things: int) -> None: ...
-    def unknown(x: Nowhere) -> None: ...  # type: ignore[name-defined]
+    def unknown(x: Nowhere) -> None: ...  # type: ignore[name-defined]  # noqa: F821
     def odd(x: object.__class__) -> None: ...  # type: ignore[name-defined]
 
     for bad in (5, star, unknown):

@@ -324,7 +324,7 @@ async def test_observers_and_prices_of_a_registry_keep_the_books(serve: Serve) -
     assert (account.calls, account.input_tokens, account.output_tokens) == (1, 1000, 100)
     assert account.money == Decimal("0.002")
     with pytest.raises(md.ConfigurationError, match="prices"):
-        Registry({"prices": {"a/b": {"input_per_million": -1}}}).prices
+        Registry({"prices": {"a/b": {"input_per_million": -1}}}).prices  # noqa: B018
     with pytest.raises(md.ConfigurationError):
         Registry(config, observers=[object()])  # type: ignore[list-item]
 

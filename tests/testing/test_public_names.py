@@ -46,7 +46,7 @@ def test_the_names_are_these() -> None:
     assert all(getattr(testing, name).__module__.startswith("majordomo.testing.") for name in NAMES)
     assert set(NAMES) <= set(dir(testing))
     with pytest.raises(AttributeError, match="nobody"):
-        testing.nobody
+        testing.nobody  # noqa: B018
 
 
 def test_what_type_checkers_see_is_what_is_there() -> None:
