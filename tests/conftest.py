@@ -5,7 +5,9 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
+import optional_suites
 import properties
 import pytest
 from hypothesis import HealthCheck, settings
@@ -40,6 +42,20 @@ def _keep_bytecode(config: pytest.Config) -> None:
     config.add_cleanup(patch.undo)
     patch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
     patch.setenv("PYTHONPYCACHEPREFIX", folder.name)
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """Leave out the tests of independent clients that are not installed."""
+    return True if optional_suites.lacks_peer(collection_path.name) else None
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Print why a selected suite did not run.
+
+    This file prints it because with xdist the controlling process loads only this conftest.
+    """
+    for line in optional_suites.missing_tools(config):
+        terminalreporter.write_line(line)
 
 
 @pytest.hookimpl(tryfirst=True)
