@@ -27,6 +27,7 @@ No error holds a key or an object of an HTTP library, so every one of them can b
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self
@@ -295,3 +296,43 @@ class ChainExhaustedError(MajordomoError):
     ) -> None:
         super().__init__(message, **rest)
         self.failures: tuple[MajordomoError, ...] = tuple(failures)
+
+
+class MajordomoDeprecationWarning(DeprecationWarning):
+    """Warning category for public names that a later version removes.
+
+    Python hides a `DeprecationWarning` outside `__main__` and test runners by default. This
+    category makes it possible to select only the warnings of this library.
+
+    Example:
+        ```python
+        import warnings
+
+        from majordomo.errors import MajordomoDeprecationWarning
+
+        warnings.simplefilter("error", MajordomoDeprecationWarning)
+        ```
+    """
+
+
+def warn_deprecated(
+    name: str, *, since: str, removed_in: str, instead: str, stacklevel: int = 2
+) -> None:
+    """Emit a `MajordomoDeprecationWarning` for a public name.
+
+    Call it directly in the deprecated function, method or property.
+
+    Args:
+        name: The deprecated name, as users write it: `"Retries(cap=)"`.
+        since: The version that deprecated it.
+        removed_in: The version that removes it.
+        instead: What to use instead: `"Retries(max_delay=)"`.
+        stacklevel: The number of stack frames between this function and the line to report.
+            2 reports the line that called the deprecated function. Add 1 for each helper
+            function in between.
+    """
+    warnings.warn(
+        f"{name} is deprecated since majordomo {since} and will be removed in {removed_in}; use {instead} instead",
+        MajordomoDeprecationWarning,
+        stacklevel=stacklevel + 1,
+    )

@@ -5,13 +5,14 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 from PIL import Image
 
 from majordomo import ImagePart
-from tests.support import hypothesis_effort as properties
+from tests.support import hypothesis_effort, optional_suites
 from tests.support.loopback import Handler, Loopback
 
 
@@ -27,11 +28,11 @@ def pytest_configure(config: pytest.Config) -> None:
     """Before a test is read: its number of tries is fixed when it is."""
     if sys.dont_write_bytecode and not hasattr(config, "workerinput"):
         _keep_bytecode(config)
-    properties.thorough = _slow_wanted(config)
+    hypothesis_effort.thorough = _slow_wanted(config)
     settings.register_profile(
         "majordomo",
         parent=settings.default,
-        max_examples=properties.tries(100),
+        max_examples=hypothesis_effort.tries(100),
         suppress_health_check=[HealthCheck.too_slow],
     )  # it goes by the clock
     settings.load_profile("majordomo")
@@ -45,6 +46,22 @@ def _keep_bytecode(config: pytest.Config) -> None:
     config.add_cleanup(patch.undo)
     patch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
     patch.setenv("PYTHONPYCACHEPREFIX", folder.name)
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """Leave out the tests of independent clients that are not installed."""
+    return True if optional_suites.lacks_peer(collection_path.name) else None
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Print why a selected suite did not run.
+
+    This file prints it because with xdist the controlling process loads only this conftest.
+    """
+    for line in optional_suites.missing_tools(config):
+        terminalreporter.write_line(line)
 
 
 @pytest.hookimpl(tryfirst=True)

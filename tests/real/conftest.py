@@ -27,10 +27,10 @@ from typing import Any
 import pytest
 
 import majordomo as md
+from tests.support import optional_suites
+from tests.support.optional_suites import CACHE, ENGINES
 
 HERE = Path(__file__).parent
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "majordomo"
-ENGINES = Path(os.environ.get("MAJORDOMO_ENGINES") or CACHE / "engines")
 OLLAMA = CACHE / "bin" / "ollama"
 NO_OLLAMA = (
     "not installed, its tests were skipped (scripts/install-engines says why it could not be had)"
@@ -42,24 +42,18 @@ READY_SECONDS = 60
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    ours = [item for item in items if item.path.is_relative_to(HERE)]
-    if "real" not in config.getoption("markexpr"):
-        skip = pytest.mark.skip(reason="real engines: run with -m real")
-    elif (
-        not (ENGINES / "bin" / "python").exists()
-        and os.environ.get("MAJORDOMO_REQUIRE_REAL") != "1"
-    ):
-        skip = pytest.mark.skip(reason="engines not installed: run scripts/install-engines")
-    else:
+    """Deselect the tests of this folder unless they were selected and can run."""
+    if optional_suites.real_engines_run(config):
         return
-    for item in ours:
-        item.add_marker(skip)
+    left_out = [item for item in items if item.path.is_relative_to(HERE)]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if not item.path.is_relative_to(HERE)]
 
 
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    if "real" in config.getoption("markexpr"):
+    if optional_suites.real_engines_run(config):
         found = real_llama_swap()
         terminalreporter.write_line(
             f"llama-swap: {found}"
