@@ -195,7 +195,7 @@ def _resolving(found: Callable[[str, int], list[Any]]) -> Iterator[None]:
         family: int = 0,
         type: int = 0,
         proto: int = 0,
-        flags: int = 0,  # noqa: A002
+        flags: int = 0,
     ) -> Any:
         name = host.decode() if isinstance(host, bytes) else host
         # trio asks in its own thread whether it is a number, and only then in another one
