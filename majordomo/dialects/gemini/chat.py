@@ -331,7 +331,7 @@ class GeminiAccumulator(ChatAccumulator):
             self.attach_opaque(
                 {
                     "signature": signature,
-                    **({"fallback_on": "nothing"} if text == "" else {}),
+                    **({"on": "nothing"} if text == "" else {}),
                     "model": self._asked,
                 },
                 apart=True,
