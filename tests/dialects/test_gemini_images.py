@@ -14,7 +14,7 @@ from PIL import Image
 
 import majordomo as md
 from majordomo.dialects.errors import error_from_reply
-from majordomo.dialects.gemini.images import LARGEST_BODY, GeminiImagesCodec
+from majordomo.dialects.gemini.images import MAX_BODY_BYTES, GeminiImagesCodec
 from majordomo.dialects.gemini.models import decode_models
 from majordomo.imagegen import Request, Result
 from majordomo.settings import Limits
@@ -134,11 +134,11 @@ def test_any_size_has_a_shape_and_is_fitted_once(width: int, height: int, model:
 
 def test_a_body_may_have_so_many_bytes_and_no_more() -> None:
     bare = len(body_of(sent(Request("a", images=(md.ImagePart(png()),))))) - len(PNG)
-    room = (LARGEST_BODY - bare) // 4 * 3
+    room = (MAX_BODY_BYTES - bare) // 4 * 3
     data = png()
     fits = md.ImagePart(data + bytes(room - len(data)))
     wire = sent(Request("a", images=(fits,)))
-    assert LARGEST_BODY - 4 < len(body_of(wire)) <= LARGEST_BODY
+    assert MAX_BODY_BYTES - 4 < len(body_of(wire)) <= MAX_BODY_BYTES
     for images in ((md.ImagePart(fits.data + b"\0"),), (fits, IMAGE)):
         with pytest.raises(md.InvalidRequestError) as caught:
             sent(Request("a", images=images))
