@@ -158,8 +158,9 @@ class SdcppJobsCodec:
         status = job.get("status")
         if status == "queued":
             position = job.get("queue_position")
-            is_position = isinstance(position, int) and not isinstance(position, bool)
-            return JobStatus(position if is_position and position > 0 else 1)
+            if not isinstance(position, int) or isinstance(position, bool) or position < 1:
+                position = 1
+            return JobStatus(position)
         if status == "completed":
             return JobStatus(result=_decode_result(job, reply.images, request, limits))
         if status in ("failed", "cancelled"):
