@@ -229,10 +229,10 @@ def test_a_circle_ends() -> None:
     [
         ({"nodes": [], "links": []}, None, "workflow", "API"),
         ("{", None, "workflow", "JSON"),
-        ("[]", None, "workflow", "no graph"),
-        ({}, None, "workflow", "no graph"),
+        ("[]", None, "workflow", "not a graph"),
+        ({}, None, "workflow", "not a graph"),
         ({"3": {"inputs": {}}}, None, "workflow", "class_type"),
-        ({"3": 5}, None, "workflow", "no node"),
+        ({"3": 5}, None, "workflow", "not a node"),
         (
             {name: entry for name, entry in graph().items() if name != "9"},
             None,
@@ -288,15 +288,15 @@ def test_the_masks_form_follows_its_node() -> None:
     )
     workflow = Workflow.parse(made)
     assert workflow.mask_in_image
-    assert workflow.mask_form == "alpha"
+    assert workflow.mask_format == "alpha"
     made["11"] = node("LoadImageMask", image="m.png", channel="red")
     made["12"]["inputs"]["mask"] = ["11", 0]
-    assert (Workflow.parse(made).mask_form, Workflow.parse(made).mask_in_image) == (
+    assert (Workflow.parse(made).mask_format, Workflow.parse(made).mask_in_image) == (
         "luminance",
         False,
     )
     made["11"]["inputs"]["channel"] = "alpha"
-    assert Workflow.parse(made).mask_form == "alpha"
+    assert Workflow.parse(made).mask_format == "alpha"
     made["13"] = node("InvertMask", mask=["11", 0])
     made["12"]["inputs"]["mask"] = ["13", 0]
     assert "mask" not in Workflow.parse(made).slots
@@ -409,7 +409,7 @@ def test_what_the_workflow_cannot_take_is_a_warning() -> None:
 def test_images_without_a_place_are_refused() -> None:
     image = md.ImagePart(png())
     for codec in (ComfyUICodec(Workflow.parse(graph())), ComfyUICodec()):
-        many = (image,) * (1 if codec.given else 2)
+        many = (image,) * (1 if codec.custom_workflow else 2)
         with pytest.raises(md.UnsupportedError) as caught:
             codec.adapt("m", imagegen.Request("a", images=many))
         assert caught.value.field == "images"
@@ -506,7 +506,7 @@ def test_history_tells_how_a_job_ended() -> None:
             LIMITS,
         )
     assert caught.value.code == "GPU_OOM"
-    with pytest.raises(md.BackendError, match="without a reason") as caught:
+    with pytest.raises(md.BackendError, match="no reason") as caught:
         codec.decode_history(
             entry(status={"status_str": "error", "messages": [["execution_error"], 5]}), "j", LIMITS
         )
