@@ -353,7 +353,7 @@ def test_any_model_list_is_decoded_or_raises_a_typed_error(item: Any) -> None:
         assert all(isinstance(model.id, str) for model in models)
 
 
-def test_text_beside_images_is_kept_in_the_details() -> None:
+def test_text_with_images_is_kept_in_the_details() -> None:
     parts = (
         f'{{"text":"hm","thought":true}},{{"text":"Here "}},{INLINE},{{"text":"it is."}},{INLINE}'
     )
