@@ -89,7 +89,9 @@ class AnthropicMessagesCodec:
     None turns caching off.
     """
     path: str = "/messages"
+    """Path of the route below the base URL."""
     image_support: ImageSupport = IMAGE_SUPPORT
+    """The images that the API accepts. Other images are converted first."""
 
     def encode_request(
         self, model: str, request: Request, *, stream: bool = False

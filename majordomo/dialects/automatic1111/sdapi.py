@@ -60,6 +60,7 @@ class SDAPICodec:
     It has its own names, no prompt syntax, PNG only, at most 8 images at once and no progress.
     """
     path: str = "/sdapi/v1"
+    """Path of the API below the base URL."""
     names_model: bool = False
     """Whether to send the model in the body: llama-swap reads it there, sd-server has one model."""
 

@@ -87,6 +87,7 @@ class GeminiChatCodec:
     provider: str = "gemini"
     """Name of the provider whose thinking parts are sent back."""
     image_support: ImageSupport = COMMON_FORMATS
+    """The images that the API accepts. Other images are converted first."""
 
     def encode_request(
         self, model: str, request: Request, *, stream: bool = False

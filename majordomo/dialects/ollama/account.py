@@ -40,10 +40,13 @@ class Account:
     """The account that is signed in."""
 
     name: str
+    """User name."""
     email: str = ""
+    """Email address; "" when the server does not say."""
     id: str = ""
+    """The service's id of the account; "" when the server does not say."""
     plan: str = ""
-    """The service's name of the plan, for example "free"."""
+    """The service's name of the plan, for example "free"; "" when the server does not say."""
     raw: Any = field(default=None, repr=False, compare=False)
     """The response as the server sent it."""
 

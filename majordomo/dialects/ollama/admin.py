@@ -49,13 +49,17 @@ class Generated:
     """The result of `/api/generate`."""
 
     text: str
+    """The completion."""
     thinking: str = ""
+    """The model's thinking; "" when it did not think."""
     context: tuple[int, ...] = ()
     """The conversation as tokens, to send with the next request (an old form of memory)."""
     finish_reason: str = ""
     """The server's `done_reason`, for example "stop" or "length"."""
     usage: Usage = field(default_factory=Usage)
+    """Token counts and durations."""
     model: str = ""
+    """The model that the server used."""
     raw: Any = field(default=None, repr=False, compare=False)
     """The last line of the response as the server sent it."""
 
@@ -80,21 +84,25 @@ class CreateFields(TypedDict, total=False):
     files: Mapping[str, str] | None
     """File names, and the digests of the uploaded blobs with their content."""
     adapters: Mapping[str, str] | None
-    """File names of adapters, and the digests of the uploaded blobs with their content."""
+    """File names of LoRA adapters, and the digests of the uploaded blobs with their content."""
     template: str | None
     """Prompt template."""
     system: str | None
     """System prompt."""
     license: str | Sequence[str] | None
+    """The text of one license, or of several."""
     parameters: Mapping[str, Any] | None
     """Default options of the model."""
     messages: Sequence[Mapping[str, Any]] | None
-    """Messages that every conversation begins with."""
+    """Messages added before every chat and generation request."""
     quantize: str | None
     """Quantization of the new model."""
     renderer: str | None
+    """Ollama's `renderer`, sent unchanged."""
     parser: str | None
+    """Ollama's `parser`, sent unchanged."""
     requires: str | None
+    """The minimum version of Ollama that the model requires."""
     extra: Mapping[str, Any] | None
     """Fields that are not listed here."""
 
@@ -109,11 +117,13 @@ class GenerateFields(TypedDict, total=False):
     template: str | None
     """Prompt template, instead of the model's own."""
     images: Sequence[ImagePart]
+    """Images for a vision model."""
     output: Any
     """A JSON schema or a pydantic model (sent as `format`), or "json" for any JSON."""
     options: Mapping[str, Any] | None
     """Model options, for example `{"num_ctx": 8192}`."""
     think: bool | str | None
+    """Ollama's `think`: whether a thinking model thinks, or how much ("low", "medium", "high")."""
     raw: bool
     """Send the prompt without a template; excludes `template`, `system` and `context`."""
     keep_alive: str | float | None

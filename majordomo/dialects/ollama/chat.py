@@ -70,6 +70,7 @@ class OllamaChatCodec:
     provider: str = "ollama"
     """Name of the provider whose thinking parts are sent back."""
     image_support: ImageSupport = PNG_AND_JPEG
+    """The images that the API accepts. Other images are converted first."""
 
     def encode_request(
         self, model: str, request: Request, *, stream: bool = False

@@ -52,6 +52,7 @@ class SdcppJobsCodec:
     """
 
     path: str = "/sdcpp/v1"
+    """Path of the API below the base URL."""
 
     def input_format(self, model: str) -> ImageInputFormat:
         """Return the format of input images: RGB PNG, with a luminance mask."""
