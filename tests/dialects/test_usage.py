@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from majordomo import imagegen, llm
-from majordomo.dialects.embeddings import OllamaEmbeddingsCodec
 from majordomo.dialects.gemini.images import GeminiImagesCodec
+from majordomo.dialects.ollama.embeddings import OllamaEmbeddingsCodec
 from majordomo.dialects.openai.chat import OpenAIChatCodec
 from majordomo.dialects.openai.images import usage_of
 from majordomo.settings import Limits

@@ -8,9 +8,9 @@ from typing import Any, Protocol, Unpack
 
 from majordomo import env, imagegen, llm
 from majordomo.backend_status import Health, ModelInfo
-from majordomo.dialects.embeddings import OllamaEmbeddingsCodec
 from majordomo.dialects.ollama.admin import encode_unload
 from majordomo.dialects.ollama.chat import OllamaChatCodec
+from majordomo.dialects.ollama.embeddings import OllamaEmbeddingsCodec
 from majordomo.dialects.ollama.images import (
     CAPABILITIES_LISTED_SINCE,
     OllamaImagesCodec,
