@@ -187,7 +187,7 @@ BODIES = {
         "502 Bad Gateway",
     ),
     "empty 404": (404, "", md.NotFoundError, "no such route"),
-    "empty 502": (502, "", md.BackendError, "died"),
+    "empty 502": (502, "", md.BackendError, "crashed"),
     "router without the model": (
         400,
         {"error": {"code": 400, "message": "model 'x' not found", "type": "invalid_request_error"}},

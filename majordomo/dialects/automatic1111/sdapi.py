@@ -13,7 +13,6 @@ from typing import Any
 from majordomo.dialects.errors import build_error, error_value
 from majordomo.dialects.image_fields import (
     ImageInputFormat,
-    base64_text,
     describe_image,
     drop_fields,
     first_size,
@@ -22,6 +21,7 @@ from majordomo.dialects.image_fields import (
     reported_count,
     reported_seed,
     resolve_size,
+    text_chunks,
 )
 from majordomo.dialects.image_jobs import JobProgress
 from majordomo.dialects.request_body import json_request
@@ -273,7 +273,7 @@ def _decode_info(value: Any, limits: Limits) -> dict[str, Any]:
 
 
 def _details(image: ImagePart, index: int, info: dict[str, Any], request: Request) -> ImageDetails:
-    texts = base64_text(image)
+    texts = text_chunks(image)
     seeds, infotexts = info.get("all_seeds"), info.get("infotexts")
     seed = _item_at(seeds, index, int)
     if seed is None:

@@ -16,12 +16,12 @@ from majordomo.backend_status import Capability, ModelInfo
 from majordomo.dialects.errors import build_error, error_value
 from majordomo.dialects.image_fields import (
     ImageInputFormat,
-    base64_text,
     describe_image,
     drop_fields,
     parse_base64_image,
     reported_count,
     resolve_size,
+    text_chunks,
 )
 from majordomo.dialects.request_body import json_request
 from majordomo.dialects.samplers import SamplerCatalog
@@ -370,7 +370,7 @@ class OllamaImageStreamDecoder:
         model = frame.get("model")
         return Result(
             (image,),
-            (ImageDetails(seed=request.seed, settings=dict(base64_text(image))),),
+            (ImageDetails(seed=request.seed, settings=dict(text_chunks(image))),),
             usage=Usage(
                 seconds=_seconds(frame.get("total_duration")),
                 load_seconds=_seconds(frame.get("load_duration")),
