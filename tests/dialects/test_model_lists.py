@@ -9,7 +9,7 @@ import pytest
 
 import majordomo as md
 from majordomo.dialects.gemini import models as gemini_models
-from majordomo.dialects.openai.models import decode_models, openai_family
+from majordomo.dialects.openai.models import decode_models, openai_capabilities
 
 LIMITS = md.Limits()
 
@@ -153,14 +153,16 @@ def test_openais_names_tell_their_family(name: str, able: set[str]) -> None:
     (found,) = decode_models(
         json.dumps({"data": [{"id": name, "owned_by": "system"}]}).encode(),
         LIMITS,
-        named=openai_family,
+        capabilities_by_name=openai_capabilities,
     )
     assert found.capabilities == able
 
 
 def test_what_a_list_declares_stands_before_what_a_name_tells() -> None:
     body = b'{"data": [{"id": "gpt-4o", "capabilities": {"image_generation": true}}]}'
-    assert decode_models(body, LIMITS, named=openai_family)[0].capabilities == {"image"}
+    assert decode_models(body, LIMITS, capabilities_by_name=openai_capabilities)[
+        0
+    ].capabilities == {"image"}
 
 
 WRITES = ["generateContent", "countTokens"]

@@ -378,7 +378,7 @@ class AnthropicMessagesCodec:
         accumulator.update_metadata(document)
         accumulator.finish_reason = as_text(document.get("stop_reason"))
         accumulator.close(events)
-        return accumulator.reply(whole=True, raw=document)
+        return accumulator.reply(complete=True, raw=document)
 
     def stream_decoder(self, request: Request, limits: Limits) -> AnthropicStreamDecoder:
         """Return a decoder of the server-sent events of one response."""
@@ -479,7 +479,7 @@ class AnthropicAccumulator(ChatAccumulator):
                 self.add_arguments(call_index, as_text(delta.get("partial_json")) or "", events)
             case "input_json_delta" | "compaction_delta" if index in self._replayed_blocks:
                 fragment = as_text(delta.get("partial_json") or delta.get("content")) or ""
-                self._grow(len(fragment))
+                self._count_characters(len(fragment))
                 self._replayed_blocks[index][1].append(fragment)
 
     def finish_block(self, events: list[ChatEvent], index: int = 0) -> None:

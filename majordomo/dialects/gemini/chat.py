@@ -280,7 +280,7 @@ class GeminiChatCodec:
         if not isinstance(document.get("candidates"), list):
             raise BadResponseError('the response has no list "candidates"')
         accumulator.close(events)
-        return accumulator.reply(whole=True, raw=without_image_bytes(document))
+        return accumulator.reply(complete=True, raw=without_image_bytes(document))
 
     def stream_decoder(self, request: Request, limits: Limits) -> GeminiStreamDecoder:
         """Return a decoder of the server-sent events of one response."""

@@ -205,7 +205,7 @@ class OllamaChatCodec:
         events: list[ChatEvent] = []
         accumulator.add_frame(document, events)
         accumulator.close(events)
-        return accumulator.reply(whole=True, raw=document)
+        return accumulator.reply(complete=True, raw=document)
 
     def stream_decoder(self, request: Request, limits: Limits) -> OllamaStreamDecoder:
         """Return a decoder of the JSON lines of one response."""

@@ -1,11 +1,11 @@
-"""An answer of the chat completions dialect as it grows, from one message or from a stream of deltas.
+"""Decode chat completions, from one message or from a stream of deltas.
 
-Every field is optional, unknown ones are harmless; see `openai_chat` for the sources.
+Every field is optional and unknown fields are ignored; `dialects.openai.chat` names the sources.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar
 
 from majordomo.dialects.chat_accumulator import (
@@ -26,7 +26,10 @@ from majordomo.llm import ChatEvent, Loading, Part, Request, TextPart, ThinkingP
 from majordomo.llm.reply import FinishReason
 from majordomo.settings import Limits
 
-_FINISH: dict[str, FinishReason] = {
+_OPENING_TAG, _CLOSING_TAG = "<think>", "</think>"
+# Longer data URLs are left out of `raw`.
+_MAX_DATA_URL_CHARACTERS = 100
+_FINISH_REASONS: dict[str, FinishReason] = {
     "stop": "stop",
     "eos": "stop",
     "end_turn": "stop",
@@ -42,184 +45,205 @@ _FINISH: dict[str, FinishReason] = {
 
 
 class ThinkTagParser:
-    """`<think>…</think>` at the very beginning of the text, as servers without a field for it send it. Takes any slicing."""
+    """Separates `<think>…</think>` at the very beginning of the text; accepts any slicing.
 
-    __slots__ = ("_held", "_state")
+    Servers without a field for thinking send it in these tags.
+    """
+
+    __slots__ = ("_buffer", "_state")
 
     def __init__(self) -> None:
         self._state = "start"
-        self._held = ""
+        self._buffer = ""
 
     def feed(self, text: str) -> Iterator[tuple[bool, str]]:
-        """(is it thinking, text), in order, nothing empty."""
+        """Yield (is thinking, text) pairs in order, without empty text."""
         if self._state == "text":
             yield False, text
             return
-        held = self._held + text
-        self._held = ""
+        buffer = self._buffer + text
+        self._buffer = ""
         if self._state == "start":
-            seen = held.lstrip()
-            if seen.startswith("<think>"):
-                self._state, held = "thinking", seen[7:]
-            elif "<think>".startswith(seen):
-                self._held = held
+            stripped = buffer.lstrip()
+            if stripped.startswith(_OPENING_TAG):
+                self._state, buffer = "thinking", stripped[len(_OPENING_TAG) :]
+            elif _OPENING_TAG.startswith(stripped):
+                self._buffer = buffer
                 return
             else:
                 self._state = "text"
-                yield False, held
+                yield False, buffer
                 return
-        thought, end, rest = held.partition("</think>")
-        if end:
+        thinking, closing_tag, rest = buffer.partition(_CLOSING_TAG)
+        if closing_tag:
             self._state = "text"
-            if thought:
-                yield True, thought
+            if thinking:
+                yield True, thinking
             if rest := rest.lstrip("\n"):
                 yield False, rest
             return
-        keep = next(
-            (n for n in range(min(7, len(held)), 0, -1) if "</think>".startswith(held[-n:])), 0
-        )
-        self._held = held[len(held) - keep :]
-        if thought := held[: len(held) - keep]:
-            yield True, thought
+        # The end of the buffer may be the beginning of the closing tag, so keep it.
+        longest = min(len(_CLOSING_TAG) - 1, len(buffer))
+        kept = next((n for n in range(longest, 0, -1) if _CLOSING_TAG.startswith(buffer[-n:])), 0)
+        self._buffer = buffer[len(buffer) - kept :]
+        if thinking := buffer[: len(buffer) - kept]:
+            yield True, thinking
 
     def finish(self) -> Iterator[tuple[bool, str]]:
-        if self._held:
-            yield self._state == "thinking", self._held
-        self._held = ""
+        """Yield the buffered text at the end of the stream."""
+        if self._buffer:
+            yield self._state == "thinking", self._buffer
+        self._buffer = ""
 
 
 class OpenAIChatAccumulator(ChatAccumulator):
-    """An answer as it grows, from one message or from many deltas. Its parts stand by kind: thoughts, text, images, calls."""
+    """A reply that grows from one message or from many deltas.
 
-    finish_reasons: ClassVar[Mapping[str, FinishReason]] = _FINISH
+    Its parts are sorted by kind: thinking, text, images, tool calls.
+    """
+
+    finish_reasons: ClassVar[Mapping[str, FinishReason]] = _FINISH_REASONS
 
     def __init__(
-        self, request: Request, limits: Limits, owner: str, *, details: bool = False
+        self, request: Request, limits: Limits, provider: str, *, keep_details: bool = False
     ) -> None:
-        super().__init__(request, limits, owner)
-        self._details: list[dict[str, Any]] | None = (
-            [] if details else None
-        )  # OpenRouter's, to go back as they came
-        self._tags = ThinkTagParser()
-        self._plain = False  # the tags are decided: text needs no further look
-        self._at: dict[int, int] = {}
+        super().__init__(request, limits, provider)
+        # OpenRouter's `reasoning_details`, which have to be sent back unchanged.
+        self._details: list[dict[str, Any]] | None = [] if keep_details else None
+        self._tag_parser = ThinkTagParser()
+        # Whether text has begun: from then on it can hold no tags, and the parser is skipped.
+        self._text_started = False
+        # The index in the stream of each tool call, mapped to its index in the reply.
+        self._call_indexes: dict[int, int] = {}
 
     def add_delta(self, delta: dict[str, Any], events: list[ChatEvent]) -> None:
-        """A message, or a delta of one."""
+        """Add a complete message, or a delta of one."""
         content = delta.get("content")
         if type(content) is str:
             if content:
-                self._take_text(content, events)
+                self._add_content_text(content, events)
         elif isinstance(content, list):
-            self._take_parts(content, events)
+            self._add_content_parts(content, events)
         if len(delta) > 1 or "content" not in delta:
-            self._take_rest(delta, events)
+            self._add_other_fields(delta, events)
 
-    def _take_rest(self, delta: dict[str, Any], events: list[ChatEvent]) -> None:
+    def _add_other_fields(self, delta: dict[str, Any], events: list[ChatEvent]) -> None:
+        """Add everything but `content`."""
         if self._details is not None:
             for detail in as_objects(delta.get("reasoning_details")):
                 self._keep_detail(detail)
-        # Some send the same thought under two names: the first that holds any
+        # Some servers send the same thinking in two fields: use the first that is not empty.
         for name in ("reasoning_content", "reasoning"):
-            if isinstance(thought := delta.get(name), str) and thought:
-                self.add_thinking(thought, events)
+            if isinstance(thinking := delta.get(name), str) and thinking:
+                self.add_thinking(thinking, events)
                 break
         else:
             details = delta.get("reasoning_details")
             for detail in details if isinstance(details, list) else ():
                 if (
                     isinstance(detail, dict)
-                    and isinstance(thought := detail.get("text") or detail.get("summary"), str)
-                    and thought
+                    and isinstance(thinking := detail.get("text") or detail.get("summary"), str)
+                    and thinking
                 ):
-                    self.add_thinking(thought, events)
+                    self.add_thinking(thinking, events)
         if isinstance(refusal := delta.get("refusal"), str) and refusal:
-            self._refuse(refusal, events)
+            self._add_refusal(refusal, events)
         calls = delta.get("tool_calls")
         for call in calls if isinstance(calls, list) else ():
             if isinstance(call, dict):
-                self._take_call(call, events)
+                self._add_call_delta(call, events)
         images = delta.get("images")
         if isinstance(images, list):
-            self._take_parts(images, events)
+            self._add_content_parts(images, events)
 
-    def _refuse(self, words: str, events: list[ChatEvent]) -> None:
-        """ "A refusal arrives with finish `stop`": the reply says what it is. It ends no stream."""
+    def _add_refusal(self, text: str, events: list[ChatEvent]) -> None:
+        """Add the text of a refusal and mark the reply; the stream goes on.
+
+        "A refusal arrives with finish `stop`"
+        """
         self.refused = True
-        self._take_text(words, events)
+        self._add_content_text(text, events)
 
     def _keep_detail(self, detail: dict[str, Any]) -> None:
-        """ "In a stream, merge deltas of the same index and type": texts grow, anything else is replaced."""
+        """Keep one of `reasoning_details`.
+
+        "In a stream, merge deltas of the same index and type": text is appended, anything else is
+        replaced.
+        """
         assert self._details is not None
-        self._grow(sum(len(value) for value in detail.values() if isinstance(value, str)))
-        known = next(
-            (
-                d
-                for d in self._details
-                if (d.get("index"), d.get("type")) == (detail.get("index"), detail.get("type"))
-            ),
-            None,
+        self._count_characters(
+            sum(len(value) for value in detail.values() if isinstance(value, str))
         )
+        key = (detail.get("index"), detail.get("type"))
+        known = next((d for d in self._details if (d.get("index"), d.get("type")) == key), None)
         if known is None or "index" not in detail:
             self._details.append(dict(detail))
             return
-        for key, value in detail.items():
+        for name, value in detail.items():
             if (
-                key in ("text", "summary", "data")
+                name in ("text", "summary", "data")
                 and isinstance(value, str)
-                and isinstance(known.get(key), str)
+                and isinstance(known.get(name), str)
             ):
-                known[key] += value
+                known[name] += value
             elif value is not None:
-                known[key] = value
+                known[name] = value
 
-    def _take_text(self, text: str, events: list[ChatEvent]) -> None:
-        if self._plain:
+    def _add_content_text(self, text: str, events: list[ChatEvent]) -> None:
+        """Add text that may begin with thinking in tags."""
+        if self._text_started:
             self.add_text(text, events)
-            return
-        for is_thought, piece in self._tags.feed(text):
-            if is_thought:
-                self.add_thinking(piece, events)
-            else:
-                self._plain = True
-                self.add_text(piece, events)
+        else:
+            self._add_parsed_text(self._tag_parser.feed(text), events)
 
-    def _take_parts(self, parts: list[Any], events: list[ChatEvent]) -> None:
+    def _add_parsed_text(self, parsed: Iterable[tuple[bool, str]], events: list[ChatEvent]) -> None:
+        for is_thinking, text in parsed:
+            if is_thinking:
+                self.add_thinking(text, events)
+            else:
+                self._text_started = True
+                self.add_text(text, events)
+
+    def _add_content_parts(self, parts: list[Any], events: list[ChatEvent]) -> None:
         for part in parts:
             if not isinstance(part, dict):
                 continue
-            kind = part.get("type")
-            if kind == "refusal" and (refusal := as_text(part.get("refusal"))):
-                self._refuse(refusal, events)
+            part_type = part.get("type")
+            if part_type == "refusal" and (refusal := as_text(part.get("refusal"))):
+                self._add_refusal(refusal, events)
             elif isinstance(text := part.get("text"), str) and text:
-                self._take_text(text, events)
-            elif kind == "thinking":  # Mistral: a list of text chunks
-                pieces = part.get("thinking")
-                for piece in pieces if isinstance(pieces, list) else ():
+                self._add_content_text(text, events)
+            elif part_type == "thinking":  # Mistral: a list of text chunks
+                chunks = part.get("thinking")
+                for chunk in chunks if isinstance(chunks, list) else ():
                     if (
-                        isinstance(piece, dict)
-                        and isinstance(thought := piece.get("text"), str)
-                        and thought
+                        isinstance(chunk, dict)
+                        and isinstance(thinking := chunk.get("text"), str)
+                        and thinking
                     ):
-                        self.add_thinking(thought, events)
-            elif kind == "image_url":
+                        self.add_thinking(thinking, events)
+            elif part_type == "image_url":
                 link = part.get("image_url")
                 url = link.get("url") if isinstance(link, dict) else link
                 if isinstance(url, str):
-                    self._take_image(url, events)
+                    self._add_image_url(url, events)
 
-    def _take_image(self, url: str, events: list[ChatEvent]) -> None:
+    def _add_image_url(self, url: str, events: list[ChatEvent]) -> None:
         if not url.startswith("data:"):
             self.warnings.append(
                 CallWarning(
-                    "IMAGE_MISSING", "the answer links to an image; links are never fetched"
+                    "IMAGE_MISSING", "the response links to an image; links are never fetched"
                 )
             )
             return
         self.add_image(parse_base64_image(url, self._limits), events)
 
-    def _take_call(self, call: dict[str, Any], events: list[ChatEvent]) -> None:
+    def _add_call_delta(self, call: dict[str, Any], events: list[ChatEvent]) -> None:
+        """Add a tool call, or a delta of one.
+
+        It belongs to the call of the same stream index, or without an index to the call of the
+        same id, or else to the last call if it has no name.
+        """
         function = call.get("function")
         function = function if isinstance(function, dict) else {}
         name = as_text(function.get("name")) or ""
@@ -227,56 +251,61 @@ class OpenAIChatAccumulator(ChatAccumulator):
         arguments = function.get("arguments")
         if isinstance(arguments, (dict, list)):
             arguments = as_json(arguments)
-        index = call.get("index")
-        place = (
-            self._at.get(index)
-            if isinstance(index, int)
-            else (len(self._calls) - 1 if self._calls and not name else None)
-        )
-        if place is None and not isinstance(index, int) and identity:
-            place = next((i for i, known in enumerate(self._calls) if known.id == identity), None)
-        # A new id at a known index is another call: two glued into one would be nobody's wish
-        if place is not None and identity and self._calls[place].id != identity and name:
-            place = None
-        if place is None:
+        stream_index = call.get("index")
+        index: int | None
+        if isinstance(stream_index, int):
+            index = self._call_indexes.get(stream_index)
+        else:
+            index = len(self._calls) - 1 if self._calls and not name else None
+            if index is None and identity:
+                index = next(
+                    (i for i, known in enumerate(self._calls) if known.id == identity), None
+                )
+        # A new id at a known index is another call: do not merge two calls into one.
+        if index is not None and identity and self._calls[index].id != identity and name:
+            index = None
+        if index is None:
             self.end_call(self.calls - 1, events)
-            place = self.start_call(identity, name, events)
-            if isinstance(index, int):
-                self._at[index] = place
-        elif name and not self._calls[place].name:
-            self._calls[place].name = name  # servers repeat the name or send it late
+            index = self.start_call(identity, name, events)
+            if isinstance(stream_index, int):
+                self._call_indexes[stream_index] = index
+        # Some servers repeat the name or send it late.
+        elif name and not self._calls[index].name:
+            self._calls[index].name = name
         if isinstance(arguments, str):
-            self.add_arguments(place, arguments, events)
+            self.add_arguments(index, arguments, events)
 
     def close(self, events: list[ChatEvent]) -> None:
-        for is_thought, piece in self._tags.finish():
-            if is_thought:
-                self.add_thinking(piece, events)
-            else:
-                self._plain = True
-                self.add_text(piece, events)
+        """Add the text that the tag parser still holds, and complete all calls."""
+        self._add_parsed_text(self._tag_parser.finish(), events)
         super().close(events)
 
     def _parts(self) -> tuple[Part, ...]:
-        # Servers alternate between the fields as they like; the dialect has no order between them
-        runs = {
-            kind: [run for run in self._part_builders if run.kind == kind]
+        # Servers alternate between the fields freely; the dialect defines no order between them.
+        builders = {
+            kind: [builder for builder in self._part_builders if builder.kind == kind]
             for kind in ("thinking", "text", "image", "call")
         }
-        thought, said = (
-            "".join(piece for run in runs[kind] for piece in run.pieces)
+        thinking, text = (
+            "".join(chunk for builder in builders[kind] for chunk in builder.chunks)
             for kind in ("thinking", "text")
         )
-        kept: dict[str, Any] = {"reasoning_details": self._details} if self._details else {}
-        parts: list[Part] = [ThinkingPart(thought, self._provider, kept)] if thought or kept else []
-        parts += [TextPart(said)] if said else []
-        parts += [self._part(run) for run in (*runs["image"], *runs["call"])]
+        opaque: dict[str, Any] = {"reasoning_details": self._details} if self._details else {}
+        parts: list[Part] = []
+        if thinking or opaque:
+            parts.append(ThinkingPart(thinking, self._provider, opaque))
+        if text:
+            parts.append(TextPart(text))
+        parts += [self._part(builder) for builder in (*builders["image"], *builders["call"])]
         return tuple(parts) or (TextPart(""),)
 
 
 class OpenAIChatStreamDecoder(ChatStreamDecoder):
-    """A stream is whole when a finish reason was seen; `[DONE]` without one is a cut stream (llama-cpp-python ends an interrupted
-    one that way). Usage may come after the finish reason, so the end is `[DONE]` or the end of the bytes.
+    """Decoder of a streamed chat completion.
+
+    A stream is complete once a finish reason has arrived. `[DONE]` without one is a truncated
+    stream: llama-cpp-python ends an interrupted stream that way. Usage may follow the finish
+    reason, so the reply ends at `[DONE]` or at the end of the bytes.
     """
 
     accumulator: OpenAIChatAccumulator
@@ -286,39 +315,45 @@ class OpenAIChatStreamDecoder(ChatStreamDecoder):
         request: Request,
         limits: Limits,
         *,
-        owner: str = "",
+        provider: str = "",
         loading_chunks: bool = False,
-        details: bool = False,
-        within: str = "",
+        keep_details: bool = False,
+        output_field: str = "",
     ) -> None:
-        answer = OpenAIChatAccumulator(request, limits, owner, details=details)
-        answer.output_field = within
+        accumulator = OpenAIChatAccumulator(request, limits, provider, keep_details=keep_details)
+        accumulator.output_field = output_field
         super().__init__(
-            answer,
+            accumulator,
             EventDecoder(
                 limits.max_image_event_bytes if wants_images(request) else limits.max_event_bytes
             ),
             limits,
         )
         self._loading_chunks = loading_chunks
-        from pydantic_core import from_json  # with the first answer, see framing.json
+        # Imported with the first response to keep the import of the package fast; see framing.json.
+        from pydantic_core import from_json
 
-        self._parse = from_json
+        self._parse_json = from_json
 
     def handle_frame(self, data: bytes, events: list[ChatEvent]) -> None:
-        """Nearly all are one choice with a delta: those are read with as few looks as they need."""
-        if len(data) > LIGHT:  # as the others are read, which weighs it
-            self._odd_frame(data, events)
+        """Handle one frame of the stream.
+
+        Nearly all frames are one choice with a delta. This fast path handles those with as few
+        checks as possible and leaves all other frames to the general one.
+        """
+        # The general path checks the memory that a large frame would take.
+        if len(data) > LIGHT:
+            self._handle_other_frame(data, events)
             return
         try:
-            document = self._parse(data)
+            document = self._parse_json(data)
             choices = document["choices"]
             delta = choices[0]["delta"]
         except (ValueError, LookupError, TypeError, RecursionError):
-            self._odd_frame(data, events)
+            self._handle_other_frame(data, events)
             return
         if len(choices) != 1 or not isinstance(delta, dict) or "error" in document:
-            self._odd_frame(data, events)
+            self._handle_other_frame(data, events)
             return
         if (
             self._loading_chunks
@@ -326,33 +361,38 @@ class OpenAIChatStreamDecoder(ChatStreamDecoder):
             and "object" not in document
             and "model" not in document
         ):
-            # "chunks … with no id, model, index, object or created, full of progress text": the gateway speaks, not the model
-            if isinstance(word := delta.get("reasoning_content"), str) and (
-                word := plain_text(word)
+            # "chunks … with no id, model, index, object or created, full of progress text": these
+            # come from the gateway, not from the model.
+            if isinstance(progress := delta.get("reasoning_content"), str) and (
+                progress := plain_text(progress)
             ):
-                events.append(Loading(word))
+                events.append(Loading(progress))
             return
         self.accumulator.add_delta(delta, events)
-        self._take_around(choices[0], document)
+        self._read_metadata(choices[0], document)
 
-    def _odd_frame(self, data: bytes, events: list[ChatEvent]) -> None:
-        """Everything but one choice with a delta: the end, usage alone, an error, or what nobody can read."""
+    def _handle_other_frame(self, data: bytes, events: list[ChatEvent]) -> None:
+        """Handle a frame that is not one choice with a delta.
+
+        It is the end mark, usage alone, an error, or not valid.
+        """
         if data.strip() == b"[DONE]":
-            self.bytes_ended(events)
+            self.handle_end_of_stream(events)
         else:
             super().handle_frame(data, events)
 
     def handle_document(self, document: dict[str, Any], events: list[ChatEvent]) -> None:
+        """Handle one document: a delta, or a complete message in one event."""
         choice = first_choice(document) or {}
-        said = choice.get("delta")
-        said = (
-            said if isinstance(said, dict) else choice.get("message")
-        )  # a whole answer in one event
-        if isinstance(said, dict):
-            self.accumulator.add_delta(said, events)
-        self._take_around(choice, document)
+        delta = choice.get("delta")
+        if not isinstance(delta, dict):
+            delta = choice.get("message")
+        if isinstance(delta, dict):
+            self.accumulator.add_delta(delta, events)
+        self._read_metadata(choice, document)
 
-    def _take_around(self, choice: dict[str, Any], document: dict[str, Any]) -> None:
+    def _read_metadata(self, choice: dict[str, Any], document: dict[str, Any]) -> None:
+        """Read finish reason, usage and model."""
         if reason := as_text(choice.get("finish_reason")):
             self.accumulator.finish_reason = reason
             self.complete = True
@@ -361,21 +401,24 @@ class OpenAIChatStreamDecoder(ChatStreamDecoder):
         if not self.accumulator.model:
             self.accumulator.model = as_text(document.get("model")) or ""
 
-    def error_in(self, document: dict[str, Any]) -> MajordomoError | None:
-        return (
-            build_error(status_within(document), error_value(document), {})
-            if document.get("error")
-            else None
-        )
+    def find_error(self, document: dict[str, Any]) -> MajordomoError | None:
+        """Return the error in a document, with the status that it names."""
+        if not document.get("error"):
+            return None
+        return build_error(error_status(document), error_value(document), {})
 
 
 def wants_images(request: Request) -> bool:
-    """Whether the caller asked this dialect for images (OpenRouter's `modalities`), so that larger answers are expected."""
+    """Whether the request asks for images (OpenRouter's `modalities`), so that responses are large.
+
+    The value is in `extra`.
+    """
     modalities = request.extra.get("modalities")
     return isinstance(modalities, (list, tuple)) and "image" in modalities
 
 
 def first_choice(document: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the choice with index 0 or without an index, or None."""
     choices = document.get("choices")
     if isinstance(choices, list):
         for choice in choices:
@@ -385,61 +428,75 @@ def first_choice(document: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def usage_of(document: dict[str, Any]) -> Usage:
-    """What a whole answer or a chunk tells; llama.cpp has `timings` in milliseconds beside `usage`, Groq seconds within it."""
+    """Decode the usage in a response or a chunk.
+
+    Durations: llama.cpp sends `timings` in milliseconds next to `usage`, Groq seconds within it.
+    """
     usage = document.get("usage")
     if not isinstance(usage, dict):
         groq = document.get("x_groq")
         usage = groq.get("usage") if isinstance(groq, dict) else None
     if not isinstance(usage, dict):
         return Usage()
-    read, written, timings = (
-        found if isinstance(found, dict) else {}
-        for found in (
+    input_details, output_details, timings = (
+        value if isinstance(value, dict) else {}
+        for value in (
             usage.get("prompt_tokens_details"),
             usage.get("completion_tokens_details"),
             document.get("timings"),
         )
     )
-    cached = as_token_count(read.get("cached_tokens"))
-    if cached is None:  # DeepSeek, Mistral
+    cached = as_token_count(input_details.get("cached_tokens"))
+    # The fields of DeepSeek and Mistral.
+    if cached is None:
         cached = as_token_count(
             usage.get("prompt_cache_hit_tokens", usage.get("num_cached_tokens"))
         )
-    prompt, output = (
-        as_seconds(timings.get(f"{name}_ms"), 1e-3) for name in ("prompt", "predicted")
-    )
+    prompt_seconds = as_seconds(timings.get("prompt_ms"), 1e-3)
+    if prompt_seconds is None:
+        prompt_seconds = as_seconds(usage.get("prompt_time"))
+    output_seconds = as_seconds(timings.get("predicted_ms"), 1e-3)
+    if output_seconds is None:
+        output_seconds = as_seconds(usage.get("completion_time"))
     return Usage(
         as_token_count(usage.get("prompt_tokens")),
         as_token_count(usage.get("completion_tokens")),
         cached,
-        as_token_count(written.get("reasoning_tokens")),
-        as_token_count(read.get("cache_write_tokens")),
-        text_input_tokens=as_token_count(read.get("text_tokens")),
-        image_input_tokens=as_token_count(read.get("image_tokens")),
-        audio_input_tokens=as_token_count(read.get("audio_tokens")),
-        text_output_tokens=as_token_count(written.get("text_tokens")),
-        image_output_tokens=as_token_count(written.get("image_tokens")),
-        audio_output_tokens=as_token_count(written.get("audio_tokens")),
-        prompt_seconds=prompt if prompt is not None else as_seconds(usage.get("prompt_time")),
-        output_seconds=output if output is not None else as_seconds(usage.get("completion_time")),
+        as_token_count(output_details.get("reasoning_tokens")),
+        as_token_count(input_details.get("cache_write_tokens")),
+        text_input_tokens=as_token_count(input_details.get("text_tokens")),
+        image_input_tokens=as_token_count(input_details.get("image_tokens")),
+        audio_input_tokens=as_token_count(input_details.get("audio_tokens")),
+        text_output_tokens=as_token_count(output_details.get("text_tokens")),
+        image_output_tokens=as_token_count(output_details.get("image_tokens")),
+        audio_output_tokens=as_token_count(output_details.get("audio_tokens")),
+        prompt_seconds=prompt_seconds,
+        output_seconds=output_seconds,
     )
 
 
-def status_within(document: dict[str, Any]) -> int:
-    """The status an error within a 200 names: OpenRouter and llama.cpp give it as a numeric code."""
+def error_status(document: dict[str, Any]) -> int:
+    """Return the status that an error within a 200 names, or 200.
+
+    OpenRouter and llama.cpp send it as a numeric code.
+    """
     error = document.get("error")
     code = error.get("code", error.get("status_code")) if isinstance(error, dict) else None
-    return (
-        code if isinstance(code, int) and not isinstance(code, bool) and 400 <= code < 600 else 200
-    )
+    if isinstance(code, int) and not isinstance(code, bool) and 400 <= code < 600:
+        return code
+    return 200
 
 
 def without_images(value: Any) -> Any:
-    """The answer with the text of its images elided."""
+    """Return the response with a short description in place of each image's data URL."""
     if isinstance(value, dict):
         return {key: without_images(item) for key, item in value.items()}
     if isinstance(value, list):
         return [without_images(item) for item in value]
-    if isinstance(value, str) and value.startswith("data:") and len(value) > 100:
+    if (
+        isinstance(value, str)
+        and value.startswith("data:")
+        and len(value) > _MAX_DATA_URL_CHARACTERS
+    ):
         return f"<{value[5:].partition(';')[0]}, {len(value)} characters>"
     return value
