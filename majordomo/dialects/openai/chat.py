@@ -214,7 +214,8 @@ class OpenAIChatCodec:
         warnings.append(
             CallWarning(
                 UNSUPPORTED,
-                'reasoning must be "low", "medium" or "high" for this API; got a number of tokens',
+                'reasoning must be "off", "low", "medium" or "high" for this API; got a number '
+                "of tokens",
                 "reasoning",
             )
         )

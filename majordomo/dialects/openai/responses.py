@@ -119,8 +119,8 @@ class OpenAIResponsesCodec:
             warnings.append(
                 CallWarning(
                     UNSUPPORTED,
-                    'reasoning must be "low", "medium" or "high" for this API; got a number of '
-                    "tokens",
+                    'reasoning must be "off", "low", "medium" or "high" for this API; got a number '
+                    "of tokens",
                     "reasoning",
                 )
             )
