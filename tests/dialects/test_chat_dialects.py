@@ -30,7 +30,14 @@ from majordomo.llm import (
 )
 from majordomo.settings import Limits
 from majordomo.transport_types import HTTPRequest
-from tests.support.chat_dialects import DIALECTS, Dialect, check, decoded, joined, named
+from tests.support.chat_dialects import (
+    DIALECTS,
+    Dialect,
+    check,
+    decode_chunks,
+    join_deltas,
+    named_events,
+)
 from tests.support.hypothesis_effort import tries
 
 LIMITS = Limits()
@@ -46,7 +53,7 @@ def read(
     stream = dialect.stream if stream is None else stream
     decoder = dialect.codec.stream_decoder(ASKED, LIMITS)
     places = [0, *sorted({cut for cut in cuts or [] if 0 < cut < len(stream)}), len(stream)]
-    return decoded(decoder, *(stream[begin:end] for begin, end in pairwise(places)))
+    return decode_chunks(decoder, *(stream[begin:end] for begin, end in pairwise(places)))
 
 
 @each
@@ -57,7 +64,7 @@ def test_a_whole_answer(dialect: Dialect) -> None:
 @each
 def test_a_stream_says_the_same(dialect: Dialect) -> None:
     events = read(dialect)
-    kinds = [type(event) for event in joined(events)]
+    kinds = [type(event) for event in join_deltas(events)]
     assert kinds[:2] == [ThinkingDelta, TextDelta]
     assert kinds.index(ToolCallStarted) < kinds.index(ToolCall)
     assert isinstance(events[-1], Done)
@@ -70,7 +77,7 @@ def test_a_stream_says_the_same(dialect: Dialect) -> None:
 @settings(max_examples=tries(30), deadline=None)
 @given(cuts=st.lists(st.integers(0, 4000), max_size=30))
 def test_any_slicing_gives_the_same_events(dialect: Dialect, cuts: list[int]) -> None:
-    assert joined(read(dialect, cuts)) == joined(read(dialect))
+    assert join_deltas(read(dialect, cuts)) == join_deltas(read(dialect))
 
 
 @each
@@ -349,12 +356,12 @@ def test_responses_draw_with_the_hosted_tool(image: Callable[..., md.ImagePart])
         "result": image().to_base64(),
     }
     response = {"status": "completed", "model": "m", "output": [item]}
-    stream = named(
+    stream = named_events(
         {"type": "response.output_item.done", "output_index": 0, "item": item},
         {"type": "response.completed", "response": response},
     )
     decoder = codec.stream_decoder(request, LIMITS)
-    events = decoded(decoder, stream)
+    events = decode_chunks(decoder, stream)
     assert [type(event).__name__ for event in events] == ["ImageReady", "Done"]
     assert isinstance(events[-1], Done)
     assert events[-1].reply.images == (image(),)

@@ -14,7 +14,7 @@ from majordomo.dialects.gemini.chat import GeminiChatCodec
 from majordomo.dialects.openai.chat import OpenAIChatCodec
 from majordomo.dialects.openai.responses import OpenAIResponsesCodec
 from majordomo.llm import Done, TextDelta
-from tests.support.chat_dialects import data, named
+from tests.support.chat_dialects import data_events, named_events
 
 LIMITS = md.Limits()
 REQUEST = llm.Request((md.user("hi"),))
@@ -51,13 +51,13 @@ def test_a_refusal_is_told_as_one_whatever_it_ends_with(message: dict[str, Any])
         {"choices": [{"delta": message, "finish_reason": None}]},
         {"choices": [{"delta": {}, "finish_reason": "stop"}]},
     ]
-    reply = read(OpenAIChatCodec(), data(*chunks, "[DONE]"))
+    reply = read(OpenAIChatCodec(), data_events(*chunks, "[DONE]"))
     assert (reply.text, reply.finish_reason) == ("I will not.", "content_filter")
 
 
 def test_a_refusal_that_is_cut_is_no_whole_one() -> None:
     decoder = OpenAIChatCodec().stream_decoder(REQUEST, LIMITS)
-    assert decoder.feed(data({"choices": [{"delta": {"refusal": "I will"}}]})) == [
+    assert decoder.feed(data_events({"choices": [{"delta": {"refusal": "I will"}}]})) == [
         TextDelta("I will")
     ]
     with pytest.raises(md.StreamBrokenError):
@@ -98,7 +98,7 @@ def paused_stream() -> bytes:
         {"type": "input_json_delta", "partial_json": piece}
         for piece in ("", '{"query": ', '"foxes"}')
     ]
-    return named(
+    return named_events(
         {
             "type": "message_start",
             "message": {"model": "claude-x", "usage": {"input_tokens": 1, "output_tokens": 1}},
@@ -163,7 +163,7 @@ def test_gemini_steps_of_hosted_tools_go_back_as_they_came() -> None:
     whole = {"candidates": [{"content": {"role": "model", "parts": parts}, "finishReason": "STOP"}]}
     for reply in (
         codec.decode_reply(json.dumps(whole).encode(), REQUEST, LIMITS),
-        read(codec, data(whole)),
+        read(codec, data_events(whole)),
     ):
         assert reply.text == "It is 1."
         wire, _ = codec.encode_request("gemini-3-pro", llm.Request((md.user("hi"), reply.message)))

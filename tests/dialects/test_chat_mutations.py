@@ -12,7 +12,7 @@ import pytest
 import majordomo as md
 from majordomo import llm
 from majordomo.llm import Done
-from tests.support.chat_dialects import DIALECTS, Dialect, decoded
+from tests.support.chat_dialects import DIALECTS, Dialect, decode_chunks
 
 REQUEST = llm.Request(
     (md.user("hi"),), output={"type": "object"}, tool_choice="draw", tools=(md.Tool("draw"),)
@@ -118,6 +118,6 @@ def test_a_stream_with_anything_anywhere(dialect: Dialect) -> None:
                 made = begin + json.dumps(changed(event, path, other)).encode() + b"\n"
                 decoder = dialect.codec.stream_decoder(REQUEST, LIMITS)
                 with typed():
-                    events = decoded(decoder, *lines[:place], made, *lines[place + 1 :])
+                    events = decode_chunks(decoder, *lines[:place], made, *lines[place + 1 :])
                     assert isinstance(events[-1], Done)
                 check(decoder.reply)

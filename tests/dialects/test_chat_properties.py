@@ -17,7 +17,7 @@ from majordomo import llm
 from majordomo.llm import Done, Message, Request, TextDelta, ThinkingDelta
 from majordomo.llm.request import check_request
 from majordomo.transport_types import HTTPRequest
-from tests.support.chat_dialects import DIALECTS, Dialect, joined
+from tests.support.chat_dialects import DIALECTS, Dialect, join_deltas
 from tests.support.sample_images import gradient, part
 
 LIMITS = md.Limits()
@@ -482,7 +482,7 @@ def ends(dialect: Dialect) -> list[bytes]:
 @settings(max_examples=15, deadline=None)
 @given(st.data())
 def test_any_split_with_any_line_ends_tells_the_same(dialect: Dialect, data: st.DataObject) -> None:
-    expected = joined(fed(dialect, [dialect.stream])[0])
+    expected = join_deltas(fed(dialect, [dialect.stream])[0])
     stream = data.draw(st.sampled_from(ends(dialect)))
     places = data.draw(st.lists(st.integers(0, len(stream)), max_size=12))
     edges = [0, *sorted(places), len(stream)]
@@ -490,7 +490,7 @@ def test_any_split_with_any_line_ends_tells_the_same(dialect: Dialect, data: st.
         dialect, [stream[begin:end] for begin, end in pairwise(edges) if end > begin]
     )
     assert error is None
-    assert joined(told) == expected
+    assert join_deltas(told) == expected
 
 
 @each

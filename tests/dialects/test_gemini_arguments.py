@@ -14,7 +14,7 @@ from majordomo import llm
 from majordomo.dialects.gemini.chat import GeminiChatCodec
 from majordomo.dialects.gemini.partial_arguments import PartialArguments
 from majordomo.llm import Done, ToolCall, ToolCallDelta, ToolCallStarted
-from tests.support.chat_dialects import data, decoded
+from tests.support.chat_dialects import data_events, decode_chunks
 
 REQUEST = llm.Request((md.user("hi"),))
 Json = dict[str, Any]
@@ -40,7 +40,7 @@ def continued(*fragments: Json) -> Json:
     return {"partialArgs": list(fragments), "willContinue": True}
 
 
-STREAM = data(
+STREAM = data_events(
     chunk({"name": "draw", "willContinue": True}, thoughtSignature="c2ln"),
     chunk(continued(fragment("$.what", True, stringValue='a "red"\nf'))),
     chunk(continued(fragment("$.what", True, stringValue="öx 🦊"))),
@@ -141,7 +141,7 @@ def test_a_signature_on_an_empty_text_part_is_sent_back_on_an_empty_text_part() 
 
 
 def test_an_unfinished_call_keeps_incomplete_json() -> None:
-    stream = data(
+    stream = data_events(
         chunk({"name": "draw", "willContinue": True}),
         chunk(continued(fragment("$.what", True, stringValue="a fo"))),
     )
@@ -182,9 +182,11 @@ def test_invalid_fragments_raise_bad_response_error(fragments: list[Json]) -> No
             arguments.feed(item)
     decoder = GeminiChatCodec("gemini-3-pro").stream_decoder(REQUEST, md.Limits())
     with pytest.raises(md.StreamBrokenError) as caught:
-        decoded(
+        decode_chunks(
             decoder,
-            data(chunk({"name": "draw", "willContinue": True}), chunk(continued(*fragments))),
+            data_events(
+                chunk({"name": "draw", "willContinue": True}), chunk(continued(*fragments))
+            ),
         )
     assert caught.value.partial.tool_calls[0].name == "draw"
 

@@ -26,7 +26,7 @@ from majordomo.llm import (
 )
 from majordomo.settings import Limits
 from majordomo.transport_types import HTTPRequest
-from tests.support.chat_dialects import decoded
+from tests.support.chat_dialects import decode_chunks
 from tests.support.loopback import DONE, chat, delta
 
 DOOR = OpenAIChatCodec(provider="here")
@@ -58,7 +58,7 @@ def stream(
     data: bytes, size: int = 10**9, codec: OpenAIChatCodec = DOOR, request: Request | None = None
 ) -> list[llm.ChatEvent]:
     decoder = codec.stream_decoder(request or Request((md.user("hi"),)), LIMITS)
-    return decoded(decoder, *(data[at : at + size] for at in range(0, len(data), size)))
+    return decode_chunks(decoder, *(data[at : at + size] for at in range(0, len(data), size)))
 
 
 def test_it_sends_nothing_that_is_not_set() -> None:

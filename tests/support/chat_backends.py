@@ -25,7 +25,7 @@ class Backend:
     model: str = "m"
 
 
-def _by(name: str) -> Dialect:
+def _dialect(name: str) -> Dialect:
     return next(dialect for dialect in DIALECTS if dialect.name == name)
 
 
@@ -36,7 +36,7 @@ def _openai(url: str, **common: Any) -> md.OpenAI:
 BACKENDS = [
     Backend(
         "anthropic",
-        _by("anthropic"),
+        _dialect("anthropic"),
         lambda url, **common: md.Anthropic(KEY, url + "/v1", **common),
         "/v1/messages",
         "/v1/messages",
@@ -44,7 +44,7 @@ BACKENDS = [
     ),
     Backend(
         "ollama",
-        _by("ollama"),
+        _dialect("ollama"),
         lambda url, **c: md.Ollama(url, KEY, **c),
         "/api/chat",
         "/api/chat",
@@ -52,31 +52,31 @@ BACKENDS = [
     ),
     Backend(
         "gemini",
-        _by("gemini"),
+        _dialect("gemini"),
         lambda url, **common: md.Gemini(KEY, url + "/v1beta", **common),
         "/v1beta/models/gemini-3-pro:generateContent",
         "/v1beta/models/gemini-3-pro:streamGenerateContent?alt=sse",
         ("x-goog-api-key", KEY),
         model="gemini-3-pro",
     ),
-    Backend("openai", _by("responses"), _openai, "/v1/responses", "/v1/responses"),
+    Backend("openai", _dialect("responses"), _openai, "/v1/responses", "/v1/responses"),
     Backend(
         "openai chat",
-        _by("chat"),
+        _dialect("chat"),
         lambda url, **c: md.OpenAI(KEY, url + "/v1", **c),
         "/v1/chat/completions",
         "/v1/chat/completions",
     ),
     Backend(
         "openaicompatible",
-        _by("chat"),
+        _dialect("chat"),
         lambda url, **c: md.OpenAICompatible(url + "/v1", KEY, **c),
         "/v1/chat/completions",
         "/v1/chat/completions",
     ),
     Backend(
         "llamaswap",
-        _by("chat"),
+        _dialect("chat"),
         lambda url, **c: md.LlamaSwap(url, KEY, **c),
         "/v1/chat/completions",
         "/v1/chat/completions",

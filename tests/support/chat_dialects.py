@@ -17,21 +17,21 @@ from majordomo.dialects.openai.responses import OpenAIResponsesCodec
 from majordomo.llm import TextDelta, ThinkingDelta
 
 
-def named(*events: dict[str, Any]) -> bytes:
+def named_events(*events: dict[str, Any]) -> bytes:
     """Server-sent events that say their type twice."""
     return b"".join(
         f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode() for event in events
     )
 
 
-def data(*events: Any, end: str = "\n\n") -> bytes:
+def data_events(*events: Any, end: str = "\n\n") -> bytes:
     return b"".join(
         f"data: {event if isinstance(event, str) else json.dumps(event)}{end}".encode()
         for event in events
     )
 
 
-def lines(*frames: Any) -> bytes:
+def json_lines(*frames: Any) -> bytes:
     return b"".join(json.dumps(frame, ensure_ascii=False).encode() + b"\n" for frame in frames)
 
 
@@ -82,7 +82,7 @@ def _anthropic() -> Dialect:
         {"type": "text_delta", "text": "Grü"},
         {"type": "text_delta", "text": "ße 🦊"},
     )
-    stream = named(
+    stream = named_events(
         start,
         {"type": "ping"},
         *block(
@@ -117,14 +117,14 @@ def _anthropic() -> Dialect:
         "stop_reason": "tool_use",
         "usage": {**counts, "output_tokens": 9},
     }
-    failing = named(
+    failing = named_events(
         start,
         *text,
         {"type": "error", "error": {"type": "overloaded_error", "message": "too busy"}},
     )
 
     def says(words: str) -> bytes:
-        return named(
+        return named_events(
             {
                 "type": "content_block_delta",
                 "index": 1,
@@ -162,7 +162,7 @@ def _ollama() -> Dialect:
         "prompt_eval_duration": 500_000_000,
         "eval_duration": 250_000_000,
     }
-    stream = lines(
+    stream = json_lines(
         frame(content="", thinking="a fox"),
         frame(content="Grü"),
         frame(content="ße 🦊"),
@@ -170,10 +170,10 @@ def _ollama() -> Dialect:
         {**frame(True, content=""), **counts},
     )
     whole = {**frame(True, content="Grüße 🦊", thinking="a fox", tool_calls=[call]), **counts}
-    failing = lines(frame(content="Grüße 🦊"), {"error": "too busy"})
+    failing = json_lines(frame(content="Grüße 🦊"), {"error": "too busy"})
 
     def says(words: str) -> bytes:
-        return lines(frame(content=words))
+        return json_lines(frame(content=words))
 
     usage = llm.Usage(17, 9, load_seconds=2.0, prompt_seconds=0.5, output_seconds=0.25)
     return Dialect(
@@ -207,7 +207,7 @@ def _gemini() -> Dialect:
     split |= {"text_output_tokens": 5, "image_output_tokens": 0, "audio_output_tokens": 0}
     thought = {"text": "a fox", "thought": True}
     call = {"functionCall": {"name": "draw", "args": {"what": "fox"}}, "thoughtSignature": "c2ln"}
-    stream = data(
+    stream = data_events(
         chunk(thought),
         chunk({"text": "Grü"}),
         chunk({"text": "ße 🦊"}),
@@ -218,14 +218,14 @@ def _gemini() -> Dialect:
         **chunk(thought, {"text": "Grüße 🦊"}, call, finishReason="STOP"),
         "usageMetadata": counts,
     }
-    failing = data(
+    failing = data_events(
         chunk({"text": "Grüße 🦊"}),
         {"error": {"code": 503, "message": "too busy", "status": "UNAVAILABLE"}},
         end="\r\n\r\n",
     )
 
     def says(words: str) -> bytes:
-        return data(chunk({"text": words}), end="\r\n\r\n")
+        return data_events(chunk({"text": words}), end="\r\n\r\n")
 
     usage = llm.Usage(17, 9, 4, 4, **split)
     return Dialect(
@@ -287,7 +287,7 @@ def _responses() -> Dialect:
         "obfuscation": "xx",
     }
     text = [{**delta, "delta": "Grü"}, {**delta, "delta": "ße 🦊"}]
-    stream = named(
+    stream = named_events(
         {"type": "response.created", "response": {**head, "status": "in_progress", "output": []}},
         {
             "type": "response.output_item.added",
@@ -324,13 +324,13 @@ def _responses() -> Dialect:
         {"type": "response.output_item.done", "output_index": 2, "item": call},
         {"type": "response.completed", "response": whole},
     )
-    failing = named(
+    failing = named_events(
         *text, {"type": "error", "code": "server_error", "message": "too busy", "param": None}
     )
     keeps = {"encrypted_content": "enc"}
 
     def says(words: str) -> bytes:
-        return named({**delta, "delta": words})
+        return named_events({**delta, "delta": words})
 
     return Dialect(
         "responses",
@@ -366,7 +366,7 @@ def _chat() -> Dialect:
         },
         "completion_tokens_details": {"reasoning_tokens": 4},
     }
-    stream = data(
+    stream = data_events(
         chunk({"role": "assistant", "content": ""}),
         chunk({"reasoning_content": "a fox"}),
         chunk({"content": "Grü"}),
@@ -389,10 +389,12 @@ def _chat() -> Dialect:
         "choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}],
         "usage": usage,
     }
-    failing = data(chunk({"content": "Grüße 🦊"}), {"error": {"message": "too busy", "code": 503}})
+    failing = data_events(
+        chunk({"content": "Grüße 🦊"}), {"error": {"message": "too busy", "code": 503}}
+    )
 
     def says(words: str) -> bytes:
-        return data(chunk({"content": words}))
+        return data_events(chunk({"content": words}))
 
     return Dialect(
         "chat", OpenAIChatCodec(provider="openai"), stream, whole, "tool_calls", told, failing, says
@@ -410,7 +412,7 @@ def check(dialect: Dialect, reply: md.Reply) -> None:
     assert reply.model == dialect.whole.get("model", "gemini-x")
 
 
-def decoded(decoder: Any, *pieces: bytes) -> list[llm.ChatEvent]:
+def decode_chunks(decoder: Any, *pieces: bytes) -> list[llm.ChatEvent]:
     """All events of a stream that came in these pieces. Raises what went wrong, at once or behind the last events."""
     events = [event for piece in pieces for event in decoder.feed(piece)]
     events += decoder.finish()
@@ -419,7 +421,7 @@ def decoded(decoder: Any, *pieces: bytes) -> list[llm.ChatEvent]:
     return events
 
 
-def joined(events: list[llm.ChatEvent]) -> list[Any]:
+def join_deltas(events: list[llm.ChatEvent]) -> list[Any]:
     """The events with neighboring pieces of one text put together: how they are sliced is the network's affair."""
     made: list[Any] = []
     for event in events:

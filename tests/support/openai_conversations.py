@@ -14,7 +14,7 @@ def look(at: str) -> str:
     return f"looked at {at}"
 
 
-def strangers(image: md.ImagePart) -> list[llm.Message]:
+def foreign_history(image: md.ImagePart) -> list[llm.Message]:
     """A history made with others: their thoughts, ids that are long, odd, or twice the same, and turns where no rule here allows them."""
     odd = [md.ToolCallPart("a:b/c", "draw", '{"x":1}'), md.ToolCallPart("a:b/c", "draw", "")]
     long = [
