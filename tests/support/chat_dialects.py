@@ -1,4 +1,4 @@
-"""The chat dialects by their bytes: what each one's server sends for one and the same answer."""
+"""The bytes with which the server of each chat dialect sends the same reply."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ from majordomo.llm import TextDelta, ThinkingDelta
 
 
 def named_events(*events: dict[str, Any]) -> bytes:
-    """Server-sent events that say their type twice."""
+    """Encode server-sent events with their type in the `event:` line and in the data."""
     return b"".join(
         f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode() for event in events
     )
 
 
 def data_events(*events: Any, end: str = "\n\n") -> bytes:
+    """Encode server-sent events without an `event:` line; a string is sent unchanged."""
     return b"".join(
         f"data: {event if isinstance(event, str) else json.dumps(event)}{end}".encode()
         for event in events
@@ -32,23 +33,35 @@ def data_events(*events: Any, end: str = "\n\n") -> bytes:
 
 
 def json_lines(*frames: Any) -> bytes:
+    """Encode newline-delimited JSON."""
     return b"".join(json.dumps(frame, ensure_ascii=False).encode() + b"\n" for frame in frames)
 
 
 @dataclass
 class Dialect:
-    """What the door of this dialect reads as: a thought, the text "Grüße 🦊", a call of draw with {"what": "fox"}."""
+    """Bytes that the codec of this dialect decodes to the same reply.
+
+    The reply has the thinking "a fox", the text "Grüße 🦊" and a call of the tool `draw` with
+    {"what": "fox"}.
+    """
 
     name: str
     codec: Any
     stream: bytes
+    """The streamed response."""
     whole: dict[str, Any]
+    """The complete response."""
     raw_reason: str | None
+    """The dialect's own finish reason."""
     usage: llm.Usage
-    failing: bytes  # a stream that says "too busy" after some text
-    says: Callable[[str], bytes]  # an event that adds so much to the text
-    keeps: dict[str, Any] = field(default_factory=dict)  # what of the thought goes back
-    end: bytes = b""  # what of the stream may be missing without harm
+    failing: bytes
+    """A stream with the error "too busy" after some text."""
+    says: Callable[[str], bytes]
+    """Encodes an event that adds this text to the reply."""
+    keeps: dict[str, Any] = field(default_factory=dict)
+    """Opaque data of the thinking part that is sent back."""
+    end: bytes = b""
+    """End of the stream that may be missing without an error."""
 
 
 def _anthropic() -> Dialect:
@@ -123,12 +136,12 @@ def _anthropic() -> Dialect:
         {"type": "error", "error": {"type": "overloaded_error", "message": "too busy"}},
     )
 
-    def says(words: str) -> bytes:
+    def says(text: str) -> bytes:
         return named_events(
             {
                 "type": "content_block_delta",
                 "index": 1,
-                "delta": {"type": "text_delta", "text": words},
+                "delta": {"type": "text_delta", "text": text},
             }
         )
 
@@ -172,8 +185,8 @@ def _ollama() -> Dialect:
     whole = {**frame(True, content="Grüße 🦊", thinking="a fox", tool_calls=[call]), **counts}
     failing = json_lines(frame(content="Grüße 🦊"), {"error": "too busy"})
 
-    def says(words: str) -> bytes:
-        return json_lines(frame(content=words))
+    def says(text: str) -> bytes:
+        return json_lines(frame(content=text))
 
     usage = llm.Usage(17, 9, load_seconds=2.0, prompt_seconds=0.5, output_seconds=0.25)
     return Dialect(
@@ -203,8 +216,8 @@ def _gemini() -> Dialect:
         ],
         "candidatesTokensDetails": [{"modality": "TEXT", "tokenCount": 5}],
     }
-    split = {"text_input_tokens": 7, "image_input_tokens": 10, "audio_input_tokens": 0}
-    split |= {"text_output_tokens": 5, "image_output_tokens": 0, "audio_output_tokens": 0}
+    by_modality = {"text_input_tokens": 7, "image_input_tokens": 10, "audio_input_tokens": 0}
+    by_modality |= {"text_output_tokens": 5, "image_output_tokens": 0, "audio_output_tokens": 0}
     thought = {"text": "a fox", "thought": True}
     call = {"functionCall": {"name": "draw", "args": {"what": "fox"}}, "thoughtSignature": "c2ln"}
     stream = data_events(
@@ -224,10 +237,10 @@ def _gemini() -> Dialect:
         end="\r\n\r\n",
     )
 
-    def says(words: str) -> bytes:
-        return data_events(chunk({"text": words}), end="\r\n\r\n")
+    def says(text: str) -> bytes:
+        return data_events(chunk({"text": text}), end="\r\n\r\n")
 
-    usage = llm.Usage(17, 9, 4, 4, **split)
+    usage = llm.Usage(17, 9, 4, 4, **by_modality)
     return Dialect(
         "gemini",
         GeminiChatCodec("gemini-3-pro"),
@@ -255,13 +268,13 @@ def _responses() -> Dialect:
         "summary": [{"type": "summary_text", "text": "a fox"}],
         "encrypted_content": "enc",
     }
-    said = {"type": "output_text", "text": "Grüße 🦊", "annotations": []}
+    content = [{"type": "output_text", "text": "Grüße 🦊", "annotations": []}]
     message = {
         "type": "message",
         "id": "msg_1",
         "role": "assistant",
         "status": "completed",
-        "content": [said],
+        "content": content,
     }
     call = {
         "type": "function_call",
@@ -329,8 +342,8 @@ def _responses() -> Dialect:
     )
     keeps = {"encrypted_content": "enc"}
 
-    def says(words: str) -> bytes:
-        return named_events({**delta, "delta": words})
+    def says(text: str) -> bytes:
+        return named_events({**delta, "delta": text})
 
     return Dialect(
         "responses",
@@ -376,7 +389,9 @@ def _chat() -> Dialect:
         {"id": "x", "object": "chat.completion.chunk", "model": "m", "choices": [], "usage": usage},
         "[DONE]",
     )
-    told = llm.Usage(17, 9, 4, 4, text_input_tokens=15, image_input_tokens=2, audio_input_tokens=0)
+    expected_usage = llm.Usage(
+        17, 9, 4, 4, text_input_tokens=15, image_input_tokens=2, audio_input_tokens=0
+    )
     message = {
         "role": "assistant",
         "content": "Grüße 🦊",
@@ -393,11 +408,18 @@ def _chat() -> Dialect:
         chunk({"content": "Grüße 🦊"}), {"error": {"message": "too busy", "code": 503}}
     )
 
-    def says(words: str) -> bytes:
-        return data_events(chunk({"content": words}))
+    def says(text: str) -> bytes:
+        return data_events(chunk({"content": text}))
 
     return Dialect(
-        "chat", OpenAIChatCodec(provider="openai"), stream, whole, "tool_calls", told, failing, says
+        "chat",
+        OpenAIChatCodec(provider="openai"),
+        stream,
+        whole,
+        "tool_calls",
+        expected_usage,
+        failing,
+        says,
     )
 
 
@@ -405,6 +427,7 @@ DIALECTS = [_anthropic(), _ollama(), _gemini(), _responses(), _chat()]
 
 
 def check(dialect: Dialect, reply: md.Reply) -> None:
+    """Assert that the reply is the one that every dialect's bytes hold."""
     assert (reply.thinking, reply.text, reply.finish_reason) == ("a fox", "Grüße 🦊", "tool_calls")
     assert [(call.name, call.arguments) for call in reply.tool_calls] == [("draw", {"what": "fox"})]
     assert reply.tool_calls[0].id
@@ -412,9 +435,12 @@ def check(dialect: Dialect, reply: md.Reply) -> None:
     assert reply.model == dialect.whole.get("model", "gemini-x")
 
 
-def decode_chunks(decoder: Any, *pieces: bytes) -> list[llm.ChatEvent]:
-    """All events of a stream that came in these pieces. Raises what went wrong, at once or behind the last events."""
-    events = [event for piece in pieces for event in decoder.feed(piece)]
+def decode_chunks(decoder: Any, *chunks: bytes) -> list[llm.ChatEvent]:
+    """Return all events of a stream that arrives in these chunks.
+
+    Raises the error of the decoder, whether it is raised at once or after the last events.
+    """
+    events = [event for chunk in chunks for event in decoder.feed(chunk)]
     events += decoder.finish()
     if decoder.failure is not None:
         raise decoder.failure
@@ -422,11 +448,15 @@ def decode_chunks(decoder: Any, *pieces: bytes) -> list[llm.ChatEvent]:
 
 
 def join_deltas(events: list[llm.ChatEvent]) -> list[Any]:
-    """The events with neighboring pieces of one text put together: how they are sliced is the network's affair."""
-    made: list[Any] = []
+    """Return the events with adjacent deltas of the same kind joined.
+
+    How text is divided into deltas depends on how the network divides the bytes.
+    """
+    merged: list[Any] = []
     for event in events:
-        if isinstance(event, (TextDelta, ThinkingDelta)) and made and type(made[-1]) is type(event):
-            made[-1] = type(event)(made[-1].text + event.text)
+        is_delta = isinstance(event, (TextDelta, ThinkingDelta))
+        if is_delta and merged and type(merged[-1]) is type(event):
+            merged[-1] = type(event)(merged[-1].text + event.text)
         else:
-            made.append(event)
-    return made
+            merged.append(event)
+    return merged
