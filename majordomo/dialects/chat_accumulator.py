@@ -56,7 +56,7 @@ from majordomo.llm.tools import partial_output, read_output
 from majordomo.settings import Limits
 
 MAX_TOOL_CALLS = 1000
-# Times from this on are not believed, in the backend's own unit.
+# Durations from this value on, in the backend's own unit, are ignored.
 _MAX_REPORTED_TIME = 1e18
 
 
@@ -192,7 +192,7 @@ class ChatAccumulator:
         self.end_part()
         events.append(ImageReady(image))
 
-    def start_call(self, identity: str, name: str, events: list[ChatEvent]) -> int:
+    def start_call(self, call_id: str, name: str, events: list[ChatEvent]) -> int:
         """Begin a tool call and return its index.
 
         If the backend sends no id, one is made from the index, because a result has to refer to it.
@@ -202,7 +202,7 @@ class ChatAccumulator:
             raise BadResponseError(
                 f"the response has more than {MAX_TOOL_CALLS:,} tool calls", code="TOO_LARGE"
             )
-        call = _CallBuilder(identity or f"call_{index}", name)
+        call = _CallBuilder(call_id or f"call_{index}", name)
         self._calls.append(call)
         self._part_builders.append(_PartBuilder("call", call=call))
         self.end_part()
@@ -226,9 +226,9 @@ class ChatAccumulator:
             self._calls[index].complete = True
             events.append(ToolCall(index, self._calls[index].build()))
 
-    def add_call(self, identity: str, name: str, arguments: str, events: list[ChatEvent]) -> None:
+    def add_call(self, call_id: str, name: str, arguments: str, events: list[ChatEvent]) -> None:
         """Append a complete tool call."""
-        index = self.start_call(identity, name, events)
+        index = self.start_call(call_id, name, events)
         self.add_arguments(index, arguments, events)
         self.end_call(index, events)
 

@@ -30,9 +30,9 @@ from majordomo.llm import (
 SystemRole = Literal["system", "developer", "user"]
 
 
-def _default_id(identity: str, number: int) -> str:
+def _default_id(call_id: str, number: int) -> str:
     """Return the id unchanged, or one made from the call's number if there is none."""
-    return identity or f"call_{number}"
+    return call_id or f"call_{number}"
 
 
 def id_shortener(max_characters: int) -> Callable[[str, int], str]:
@@ -42,10 +42,10 @@ def id_shortener(max_characters: int) -> Callable[[str, int], str]:
     different.
     """
 
-    def shorten(identity: str, number: int) -> str:
-        if len(identity) <= max_characters:
-            return _default_id(identity, number)
-        return f"{identity[: max_characters - 17]}_{sha256(identity.encode()).hexdigest()[:16]}"
+    def shorten(call_id: str, number: int) -> str:
+        if len(call_id) <= max_characters:
+            return _default_id(call_id, number)
+        return f"{call_id[: max_characters - 17]}_{sha256(call_id.encode()).hexdigest()[:16]}"
 
     return shorten
 
@@ -73,12 +73,12 @@ def normalize_tool_ids(
         for part in message.parts:
             if isinstance(part, ToolCallPart):
                 number += 1
-                identity = format_id(part.id, number)
-                if identity in used_ids:
-                    identity = format_id(f"{part.id}_{number}", number)
-                used_ids.add(identity)
-                open_calls.append((part, identity))
-                parts.append(replace(part, id=identity))
+                call_id = format_id(part.id, number)
+                if call_id in used_ids:
+                    call_id = format_id(f"{part.id}_{number}", number)
+                used_ids.add(call_id)
+                open_calls.append((part, call_id))
+                parts.append(replace(part, id=call_id))
             elif isinstance(part, ToolResultPart):
                 entry = next((entry for entry in open_calls if entry[0].id == part.call_id), None)
                 if entry is not None:

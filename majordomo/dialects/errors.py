@@ -94,7 +94,7 @@ class ErrorBody:
     message: str = ""
     """The backend's message; empty when the body has none."""
     codes: tuple[str, ...] = ()
-    """The backend's error codes, from `code`, `type` or `status`; the most specific first."""
+    """The backend's error codes; the first becomes `backend_code` in `MajordomoError.details`."""
     source: str = ""
     """The server that reports the error, such as "llama-swap"; empty when it is not named."""
     details: Mapping[str, Any] | None = None

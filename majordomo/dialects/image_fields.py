@@ -19,7 +19,7 @@ from majordomo.media.image_part import SENDABLE, ImagePart, check_size
 from majordomo.settings import Limits
 
 _DEFAULT_REQUEST = Request("")
-# Counts from a backend that reach this are not believed.
+# Counts from this value on are ignored.
 _MAX_REPORTED_COUNT = 1_000_000
 
 

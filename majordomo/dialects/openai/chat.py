@@ -402,11 +402,11 @@ def _encode_attachment(part: ImagePart | FilePart, placeholders: Splices) -> dic
     }
 
 
-def _nine_character_id(identity: str, number: int) -> str:
+def _nine_character_id(call_id: str, number: int) -> str:
     """Return an id of nine letters and digits; an id that already is one stays unchanged.
 
     Mistral: "exactly 9 characters [a-zA-Z0-9] on older models".
     """
-    if len(identity) == 9 and identity.isascii() and identity.isalnum():
-        return identity
+    if len(call_id) == 9 and call_id.isascii() and call_id.isalnum():
+        return call_id
     return f"call{number:05d}"

@@ -247,7 +247,7 @@ class OpenAIChatAccumulator(ChatAccumulator):
         function = call.get("function")
         function = function if isinstance(function, dict) else {}
         name = as_text(function.get("name")) or ""
-        identity = as_text(call.get("id")) or ""
+        call_id = as_text(call.get("id")) or ""
         arguments = function.get("arguments")
         if isinstance(arguments, (dict, list)):
             arguments = as_json(arguments)
@@ -257,16 +257,16 @@ class OpenAIChatAccumulator(ChatAccumulator):
             index = self._call_indexes.get(stream_index)
         else:
             index = len(self._calls) - 1 if self._calls and not name else None
-            if index is None and identity:
+            if index is None and call_id:
                 index = next(
-                    (i for i, known in enumerate(self._calls) if known.id == identity), None
+                    (i for i, known in enumerate(self._calls) if known.id == call_id), None
                 )
         # A new id at a known index is another call: do not merge two calls into one.
-        if index is not None and identity and self._calls[index].id != identity and name:
+        if index is not None and call_id and self._calls[index].id != call_id and name:
             index = None
         if index is None:
             self.end_call(self.calls - 1, events)
-            index = self.start_call(identity, name, events)
+            index = self.start_call(call_id, name, events)
             if isinstance(stream_index, int):
                 self._call_indexes[stream_index] = index
         # Some servers repeat the name or send it late.

@@ -340,9 +340,9 @@ class ResponsesAccumulator(ChatAccumulator):
             # Recorded before the text, because it has to be sent back with the text.
             self.attach_opaque({"phase": phase}, apart=True)
         if item.get("type") == "function_call" and index not in self._call_indexes:
-            identity = as_text(item.get("call_id")) or as_text(item.get("id")) or ""
+            call_id = as_text(item.get("call_id")) or as_text(item.get("id")) or ""
             name = as_text(item.get("name")) or ""
-            self._call_indexes[index] = self.start_call(identity, name, events)
+            self._call_indexes[index] = self.start_call(call_id, name, events)
 
     def add_text_delta(self, index: int, text: str, events: list[ChatEvent]) -> None:
         """Append text to a message item."""
