@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from majordomo.cli.commands import app
-from tests.servers.llamaswap import LlamaSwap, somebody_asks
+from tests.servers.llamaswap import LlamaSwap, other_client_waiting
 from tests.servers.ollama_chat import OllamaChat
 from tests.servers.stable_diffusion import StableDiffusion
 from tests.support.loopback import Handler, Loopback
@@ -84,7 +84,7 @@ def test_a_loading_one_is_status_0(serve: Serve) -> None:
     write(
         f"[providers.box]\ntype='llamaswap'\nbase_url='{server.url}'\n[defaults]\nimage='box/sdxl'\n"
     )
-    with somebody_asks(server, swap, "sdxl"):
+    with other_client_waiting(server, swap, "sdxl"):
         status, shown = run()
     assert status == 0, shown
     assert ": loading, llama-swap" in shown

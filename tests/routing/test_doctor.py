@@ -13,7 +13,7 @@ from majordomo.routing.hints import DefaultServer
 from majordomo.routing.report import BackendReport, DoctorReport
 from tests.servers.automatic1111 import Automatic1111
 from tests.servers.comfyui import ComfyUI
-from tests.servers.llamaswap import LlamaSwap, somebody_asks
+from tests.servers.llamaswap import LlamaSwap, other_client_waiting
 from tests.servers.ollama_chat import OllamaChat
 from tests.servers.stable_diffusion import StableDiffusion
 from tests.support.loopback import Handler, Loopback, Peer, always, whole
@@ -126,7 +126,7 @@ async def test_a_healthy_set_up(serve: Serve) -> None:
 async def test_a_model_that_loads_is_no_fault(serve: Serve) -> None:
     swap = LlamaSwap({"sdxl": StableDiffusion()}, instant=False)
     server = serve(swap)
-    with somebody_asks(server, swap, "sdxl"):
+    with other_client_waiting(server, swap, "sdxl"):
         finding, diagnosis = await one(
             {**table("llamaswap", server.url), "defaults": {"image": "box/sdxl"}}
         )

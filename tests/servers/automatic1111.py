@@ -35,7 +35,7 @@ from tests.servers.held_jobs import Color, Paced, color_of, flatten, pixels, res
 from tests.support.loopback import Peer, Seen, whole
 
 PREFIX = "/sdapi/v1/"
-OPEN = {"loras"}  # added by an extension, past the routes that --api-auth guards
+UNGUARDED = {"loras"}  # added by an extension, past the routes that --api-auth guards
 EXIF_IFD, USER_COMMENT = 0x8769, 0x9286
 
 # modules/sd_samplers_kdiffusion.py and sd_samplers_timesteps.py: name, aliases, options
@@ -284,9 +284,9 @@ EXTRAS: Fields = {
     "upscale_first": ("bool", False, False),
     "image": ("str", "", False),
 }
-LATER = {"scheduler", "hr_scheduler", "infotext"}  # fields that only 1.9 brought
+FIELDS_SINCE_1_9 = {"scheduler", "hr_scheduler", "infotext"}  # fields that only 1.9 brought
 # what does not change an image, or is told another way: by the seed of the image, by the schedule that a name stands for
-UNSEEN = {
+NOT_IN_COLOR = {
     "route",
     "task",
     "body",
@@ -309,7 +309,7 @@ class HTTPException(Exception):
         self.detail = detail
 
 
-class Crash(Exception):
+class EngineError(Exception):
     """Any other exception of the engine, with the name it has there."""
 
     def __init__(self, name: str, text: str) -> None:
@@ -317,7 +317,7 @@ class Crash(Exception):
         self.name = name
 
 
-class Invalid(Exception):
+class ValidationError(Exception):
     """FastAPI's 422, one entry per field."""
 
     def __init__(self, detail: list[dict[str, Any]]) -> None:
@@ -369,7 +369,7 @@ class Automatic1111(Paced):
         current_task: Literal["id", "null", "absent"] = "id",
         return_grid: bool = False,
         samples_format: str = "png",
-        previews_every: int = 1,
+        preview_interval: int = 1,
         unknown_sampler_status: int | None = None,
         refuse_unknown_model: bool = False,
         step_seconds: float = 0,
@@ -393,7 +393,7 @@ class Automatic1111(Paced):
             "jpeg_quality": 80,
             "return_grid": return_grid,
             "live_previews_enable": True,
-            "show_progress_every_n_steps": previews_every,
+            "show_progress_every_n_steps": preview_interval,
             "live_previews_image_format": "png",
         }
         self.jobs: list[dict[str, Any]] = []
@@ -401,7 +401,7 @@ class Automatic1111(Paced):
         self.skips = 0
         self.state = State()
         self.task: str | None = None
-        self._begun = 0.0
+        self._started_at = 0.0
         self._preview: Image.Image | None = None
         self._latent: Image.Image | None = None
         self._preview_step = 0
@@ -451,7 +451,7 @@ class Automatic1111(Paced):
 
     def color(self, job: dict[str, Any], index: int = 0) -> Color:
         """The color of image number `index` of this job, when nobody stops it."""
-        settings = {key: value for key, value in job.items() if key not in UNSEEN}
+        settings = {key: value for key, value in job.items() if key not in NOT_IN_COLOR}
         if "init_images" in job:
             settings["init_images"] = job["init_images"][index % len(job["init_images"])]
         return color_of(settings, job["all_seeds"][index])
@@ -480,17 +480,17 @@ class Automatic1111(Paced):
                 return _json({"detail": "Not Found"}, 404)
             if seen.method not in methods:
                 return _json({"detail": "Method Not Allowed"}, 405, {"allow": ", ".join(methods)})
-            if path.removeprefix(PREFIX) not in OPEN:
-                self._authorise(seen)
+            if path.removeprefix(PREFIX) not in UNGUARDED:
+                self._authorize(seen)
             return _json(methods[seen.method](seen))
-        except Invalid as problem:
+        except ValidationError as problem:
             return _json({"detail": problem.detail}, 422)
         except HTTPException as problem:
             return _json(
                 {"error": "HTTPException", "detail": problem.detail, "body": "", "errors": ""},
                 problem.status,
             )
-        except Crash as problem:
+        except EngineError as problem:
             return _json(
                 {"error": problem.name, "detail": "", "body": "", "errors": str(problem)}, 500
             )
@@ -500,15 +500,15 @@ class Automatic1111(Paced):
                 500,
             )
 
-    def _authorise(self, seen: Seen) -> None:
+    def _authorize(self, seen: Seen) -> None:
         """--api-auth: the handler of HTTPException drops the WWW-Authenticate header that FastAPI wanted to send."""
         if self.auth is None:
             return
-        scheme, _, given = seen.headers.get("authorization", "").partition(" ")
+        scheme, _, credentials = seen.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "basic":
             raise HTTPException(401, "Not authenticated")
         try:
-            user, _, password = base64.b64decode(given, validate=True).decode().partition(":")
+            user, _, password = base64.b64decode(credentials, validate=True).decode().partition(":")
         except ValueError:
             raise HTTPException(401, "Invalid authentication credentials") from None
         if (user, password) != self.auth:
@@ -523,190 +523,190 @@ class Automatic1111(Paced):
         return self._generate("img2img", seen, IMG2IMG)
 
     def _generate(self, route: str, seen: Seen, fields: Fields) -> dict[str, Any]:
-        known = {key: value for key, value in fields.items() if not (self.old and key in LATER)}
-        body = _validated(seen, known)
+        known = {key: value for key, value in fields.items() if not (self.old and key in FIELDS_SINCE_1_9)}
+        body = _validate(seen, known)
         task = body["force_task_id"] or f"task({route}-{random.randrange(36**7):07X})"
-        given = {key: fields[key][1] if value is None else value for key, value in body.items()}
+        settings_in_effect = {key: fields[key][1] if value is None else value for key, value in body.items()}
         mask = None
         if route == "img2img":
             if body["init_images"] is None:
                 raise HTTPException(404, "Init image not found")
             if body["mask"]:
-                mask = _decoded(body["mask"])
-        sampler, scheduler = self._sampler(given)
-        self._scripts(given)
+                mask = _decode_image(body["mask"])
+        sampler, scheduler = self._sampler(settings_in_effect)
+        self._check_scripts(settings_in_effect)
         with self._engine():
-            job = self._job(route, task, given, sampler, scheduler, mask, seen)
+            job = self._job(route, task, settings_in_effect, sampler, scheduler, mask, seen)
             try:
                 self._begin(f"scripts_{route}", task)
                 images, texts = self._run(job)
             finally:
                 self._end()
         settings = job.settings
-        first = 0
+        first_image = 0
         if self.return_grid and len(images) > 1:
             images.insert(0, _grid(images))
             texts.insert(0, texts[0])
-            first = 1
+            first_image = 1
         if route == "img2img" and not body["include_init_images"]:
             body["init_images"] = body["mask"] = None
-        shown = (
-            [self._encoded(image, text) for image, text in zip(images, texts, strict=True)]
-            if given["send_images"]
+        encoded = (
+            [self._encode(image, text) for image, text in zip(images, texts, strict=True)]
+            if settings_in_effect["send_images"]
             else []
         )
         return {
-            "images": shown,
+            "images": encoded,
             "parameters": body,
-            "info": json.dumps(self._info(settings, texts, first)),
+            "info": json.dumps(self._info(settings, texts, first_image)),
         }
 
-    def _sampler(self, given: dict[str, Any]) -> tuple[str, str]:
+    def _sampler(self, fields: dict[str, Any]) -> tuple[str, str]:
         """From 1.9 get_sampler_and_scheduler: names resolve before they are checked, so no name is ever refused."""
-        name = given["sampler_name"] or given["sampler_index"]
+        name = fields["sampler_name"] or fields["sampler_index"]
         if self.old:
             if name not in [known for known, _, _ in self.samplers]:
                 raise HTTPException(self.unknown_sampler_status or 404, "Sampler not found")
             return name, ""
-        sampler, found = self._resolved(name, given["scheduler"])
-        if found == self._own_schedule(sampler):
-            found = "Automatic"
+        sampler, schedule = self._resolve_sampler(name, fields["scheduler"])
+        if schedule == self._default_schedule(sampler):
+            schedule = "Automatic"
         # a schedule that is told, be it "Automatic", beats the one in the sampler's name
-        return self._resolved(
-            sampler, given["scheduler"] or (found if found != "Automatic" else None)
+        return self._resolve_sampler(
+            sampler, fields["scheduler"] or (schedule if schedule != "Automatic" else None)
         )
 
-    def _resolved(self, name: str, scheduler: str | None) -> tuple[str, str]:
+    def _resolve_sampler(self, name: str, scheduler: str | None) -> tuple[str, str]:
         """The sampler and the schedule's label; what is unknown becomes the first of its list."""
         labels = {name: label for name, label, *_ in SCHEDULERS} | {
             label: label for _, label, *_ in SCHEDULERS
         }
-        found = labels.get(scheduler or "", "Automatic")
+        schedule = labels.get(scheduler or "", "Automatic")
         for internal, label, aliases, *_ in SCHEDULERS:
             for ending in (label, internal, *(aliases or [])):
                 if name.endswith(f" {ending}"):
-                    name, found = name.removesuffix(f" {ending}"), label
+                    name, schedule = name.removesuffix(f" {ending}"), label
                     break
         if name not in [known for known, _, _ in self.samplers]:
             if self.unknown_sampler_status is not None:
                 raise HTTPException(self.unknown_sampler_status, "Sampler not found")
             name = self.samplers[0][0]
-        return name, found
+        return name, schedule
 
-    def _own_schedule(self, sampler: str) -> str:
+    def _default_schedule(self, sampler: str) -> str:
         """The label of the schedule that "Automatic" stands for with this sampler."""
-        own = next(
+        scheduler = next(
             options.get("scheduler", "automatic")
             for name, _, options in self.samplers
             if name == sampler
         )
-        return next(label for name, label, *_ in SCHEDULERS if name == own)
+        return next(label for name, label, *_ in SCHEDULERS if name == scheduler)
 
-    def _scripts(self, given: dict[str, Any]) -> None:
-        if given["script_name"] and given["script_name"].lower() not in ("x/y/z plot", "loopback"):
-            raise HTTPException(422, f"Script '{given['script_name']}' not found")
-        for name in given["alwayson_scripts"]:
+    def _check_scripts(self, fields: dict[str, Any]) -> None:
+        if fields["script_name"] and fields["script_name"].lower() not in ("x/y/z plot", "loopback"):
+            raise HTTPException(422, f"Script '{fields['script_name']}' not found")
+        for name in fields["alwayson_scripts"]:
             raise HTTPException(422, f"always on script {name} not found")
 
-    def _model(self, given: dict[str, Any]) -> tuple[str, str]:
+    def _model(self, fields: dict[str, Any]) -> tuple[str, str]:
         """process_images: an override that names no known checkpoint is dropped without a word."""
-        override = given["override_settings"] or {}
+        override = fields["override_settings"] or {}
         name = override.get("sd_model_checkpoint")
-        found = _checkpoint(name) if name else None
-        if name and found is None and self.refuse_unknown_model:
-            raise Crash("RuntimeError", f"model {name!r} not found")
-        chosen = found or _checkpoint(self.options["sd_model_checkpoint"]) or MODELS[0]
-        if found and not given["override_settings_restore_afterwards"]:
-            self.options["sd_model_checkpoint"] = f"{found[0]}.safetensors [{found[1]}]"
+        checkpoint = _find_checkpoint(name) if name else None
+        if name and checkpoint is None and self.refuse_unknown_model:
+            raise EngineError("RuntimeError", f"model {name!r} not found")
+        chosen = checkpoint or _find_checkpoint(self.options["sd_model_checkpoint"]) or MODELS[0]
+        if checkpoint and not fields["override_settings_restore_afterwards"]:
+            self.options["sd_model_checkpoint"] = f"{checkpoint[0]}.safetensors [{checkpoint[1]}]"
         return chosen[0], chosen[1]
 
     def _job(
         self,
         route: str,
         task: str,
-        given: dict[str, Any],
+        fields: dict[str, Any],
         sampler: str,
         scheduler: str,
         mask: Image.Image | None,
         seen: Seen,
     ) -> Job:
         """The settings as they take effect; __init__ and init() of the processing classes."""
-        seed = random.randrange(4294967294) if given["seed"] == -1 else given["seed"]
-        subseed = random.randrange(4294967294) if given["subseed"] == -1 else given["subseed"]
-        model, model_hash = self._model(given)
-        strength = given["denoising_strength"]
+        seed = random.randrange(4294967294) if fields["seed"] == -1 else fields["seed"]
+        subseed = random.randrange(4294967294) if fields["subseed"] == -1 else fields["subseed"]
+        model, model_hash = self._model(fields)
+        strength = fields["denoising_strength"]
         settings: dict[str, Any] = {
             "route": route,
             "task": task,
             "body": json.loads(seen.body),
-            "prompt": given["prompt"],
-            "negative_prompt": given["negative_prompt"],
-            "steps": given["steps"],
-            "cfg_scale": given["cfg_scale"],
+            "prompt": fields["prompt"],
+            "negative_prompt": fields["negative_prompt"],
+            "steps": fields["steps"],
+            "cfg_scale": fields["cfg_scale"],
             "sampler": sampler,
             "scheduler": scheduler,
-            "schedule": self._own_schedule(sampler)
+            "schedule": self._default_schedule(sampler)
             if scheduler in ("", "Automatic")
             else scheduler,
-            "width": given["width"],
-            "height": given["height"],
-            "batch_size": given["batch_size"],
-            "n_iter": given["n_iter"],
+            "width": fields["width"],
+            "height": fields["height"],
+            "batch_size": fields["batch_size"],
+            "n_iter": fields["n_iter"],
             "seed": seed,
-            "subseed": subseed if given["subseed_strength"] else None,
-            "subseed_strength": given["subseed_strength"],
+            "subseed": subseed if fields["subseed_strength"] else None,
+            "subseed_strength": fields["subseed_strength"],
             "model": model,
             "model_hash": model_hash,
-            "vae": (given["override_settings"] or {}).get("sd_vae", self.options["sd_vae"]),
-            "clip_skip": (given["override_settings"] or {}).get(
+            "vae": (fields["override_settings"] or {}).get("sd_vae", self.options["sd_vae"]),
+            "clip_skip": (fields["override_settings"] or {}).get(
                 "CLIP_stop_at_last_layers", self.options["CLIP_stop_at_last_layers"]
             ),
-            "tiling": bool(given["tiling"]),
-            "restore_faces": bool(given["restore_faces"]),
-            "styles": given["styles"] or [],
-            "sampling_steps": given["steps"],
-            "image_size": (given["width"] // 8 * 8, given["height"] // 8 * 8),
+            "tiling": bool(fields["tiling"]),
+            "restore_faces": bool(fields["restore_faces"]),
+            "styles": fields["styles"] or [],
+            "sampling_steps": fields["steps"],
+            "image_size": (fields["width"] // 8 * 8, fields["height"] // 8 * 8),
         }
         job = Job(settings)
         if route == "txt2img":
-            self._hires(settings, given)
+            self._apply_hires(settings, fields)
         else:
-            job.sources = [flatten(_decoded(source)) for source in given["init_images"]]
+            job.sources = [flatten(_decode_image(source)) for source in fields["init_images"]]
             if len(job.sources) != 1:
-                if len(job.sources) > given["batch_size"]:
-                    raise Crash(
+                if len(job.sources) > fields["batch_size"]:
+                    raise EngineError(
                         "RuntimeError",
-                        f"bad number of images passed: {len(job.sources)}; expecting {given['batch_size']} or less",
+                        f"bad number of images passed: {len(job.sources)}; expecting {fields['batch_size']} or less",
                     )
                 settings["batch_size"] = len(job.sources)
             settings["init_images"] = [pixels(source) for source in job.sources]
             settings["denoising_strength"] = strength
-            settings["resize_mode"] = given["resize_mode"]
+            settings["resize_mode"] = fields["resize_mode"]
             # setup_img2img_steps: only the share of the steps that the strength asks for is done
-            settings["sampling_steps"] = int(min(strength, 0.999) * given["steps"]) + 1
+            settings["sampling_steps"] = int(min(strength, 0.999) * fields["steps"]) + 1
             if mask is not None:
-                self._masked(job, mask, given)
+                self._apply_mask(job, mask, fields)
         count = settings["n_iter"] * settings["batch_size"]
         settings["all_seeds"] = [
-            seed + (number if given["subseed_strength"] == 0 else 0) for number in range(count)
+            seed + (number if fields["subseed_strength"] == 0 else 0) for number in range(count)
         ]
         return job
 
-    def _hires(self, settings: dict[str, Any], given: dict[str, Any]) -> None:
+    def _apply_hires(self, settings: dict[str, Any], fields: dict[str, Any]) -> None:
         """calculate_target_resolution of the hires pass, without its cropping."""
-        if not given["enable_hr"]:
+        if not fields["enable_hr"]:
             return
-        across, down = given["hr_resize_x"], given["hr_resize_y"]
-        width, height = given["width"], given["height"]
-        if not across and not down:
-            across, down = int(width * given["hr_scale"]), int(height * given["hr_scale"])
-        elif not down:
-            down = across * height // width
-        elif not across:
-            across = down * width // height
-        settings["image_size"] = (across // 8 * 8, down // 8 * 8)
+        target_width, target_height = fields["hr_resize_x"], fields["hr_resize_y"]
+        width, height = fields["width"], fields["height"]
+        if not target_width and not target_height:
+            target_width, target_height = int(width * fields["hr_scale"]), int(height * fields["hr_scale"])
+        elif not target_height:
+            target_height = target_width * height // width
+        elif not target_width:
+            target_width = target_height * width // height
+        settings["image_size"] = (target_width // 8 * 8, target_height // 8 * 8)
         settings["denoising_strength"] = (
-            0.75 if given["denoising_strength"] is None else given["denoising_strength"]
+            0.75 if fields["denoising_strength"] is None else fields["denoising_strength"]
         )
         for name in (
             "hr_scale",
@@ -717,25 +717,25 @@ class Automatic1111(Paced):
             "hr_prompt",
             "hr_negative_prompt",
         ):
-            settings[name] = given[name]
+            settings[name] = fields[name]
 
-    def _masked(self, job: Job, mask: Image.Image, given: dict[str, Any]) -> None:
+    def _apply_mask(self, job: Job, mask: Image.Image, fields: dict[str, Any]) -> None:
         """create_binary_mask and the blur: white is painted anew; a mask with a hole in its alpha is read by its alpha."""
         if mask.mode == "RGBA" and mask.getextrema()[-1] != (255, 255):
             gray = mask.getchannel("A").point(lambda value: 255 if value > 128 else 0)
         else:
             gray = mask.convert("L")
-        if given["inpainting_mask_invert"]:
+        if fields["inpainting_mask_invert"]:
             gray = ImageOps.invert(gray)
-        if given["inpaint_full_res"] and gray.getbbox() is None:
+        if fields["inpaint_full_res"] and gray.getbbox() is None:
             return  # 'Unable to perform "Inpaint Only mask" because mask is blank, switch to img2img mode.'
         job.settings["mask"] = pixels(gray)
-        job.settings["mask_blur"] = given["mask_blur"]
+        job.settings["mask_blur"] = fields["mask_blur"]
         for name in ("inpainting_fill", "inpaint_full_res", "inpaint_full_res_padding"):
-            job.settings[name] = given[name]
+            job.settings[name] = fields[name]
         job.mask = (
-            gray.filter(ImageFilter.GaussianBlur(given["mask_blur"]))
-            if given["mask_blur"] > 0
+            gray.filter(ImageFilter.GaussianBlur(fields["mask_blur"]))
+            if fields["mask_blur"] > 0
             else gray
         )
 
@@ -761,7 +761,7 @@ class Automatic1111(Paced):
             steps = self.state.sampling_steps  # begin() leaves it as the last job did
             now = datetime.datetime.now().strftime("%Y%m%d%H%M%S")
             self.state = State(job=job, job_count=-1, job_timestamp=now, sampling_steps=steps)
-            self._begun = time.time()
+            self._started_at = time.time()
             self._preview = self._latent = None
             self._preview_step = 0
             self.task = task
@@ -815,12 +815,12 @@ class Automatic1111(Paced):
             if self._stopped():
                 return step / steps
             if self.failure == "oom":
-                raise Crash(
+                raise EngineError(
                     "OutOfMemoryError",
                     "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 8.00 GiB",
                 )
             if self.failure == "nan":
-                raise Crash(
+                raise EngineError(
                     "NansException",
                     "A tensor with all NaNs was produced in Unet. Use --disable-nan-check to disable this check.",
                 )
@@ -851,27 +851,27 @@ class Automatic1111(Paced):
         )
         return Image.composite(Image.new("RGB", (width, height), color), base, mask)
 
-    def _encoded(self, image: Image.Image, text: str | None) -> str:
+    def _encode(self, image: Image.Image, text: str | None) -> str:
         """encode_pil_to_base64: the format is an option of the server, and the text travels in the image."""
         kind = self.options["samples_format"].lower()
-        held = io.BytesIO()
+        buffer = io.BytesIO()
         if kind == "png":
             chunks = PngImagePlugin.PngInfo()
             if text is not None:
                 chunks.add_text("parameters", text)
-            image.save(held, "PNG", pnginfo=chunks)
+            image.save(buffer, "PNG", pnginfo=chunks)
         elif kind in ("jpg", "jpeg", "webp"):
             exif = Image.Exif()
             exif.get_ifd(EXIF_IFD)[USER_COMMENT] = b"UNICODE\0" + (text or "").encode("utf-16-be")
             image.save(
-                held,
+                buffer,
                 "WEBP" if kind == "webp" else "JPEG",
                 exif=exif,
                 quality=self.options["jpeg_quality"],
             )
         else:
             raise HTTPException(500, "Invalid image format")
-        return base64.b64encode(held.getvalue()).decode()
+        return base64.b64encode(buffer.getvalue()).decode()
 
     def _info(self, settings: dict[str, Any], texts: list[str], first: int) -> dict[str, Any]:
         """Processed.js()."""
@@ -917,16 +917,16 @@ class Automatic1111(Paced):
     def _progress(self, seen: Seen) -> dict[str, Any]:
         """progressapi: the state of the engine, whoever asks; it moves the preview on at each poll."""
         query = parse_qs(urlsplit(seen.path).query)
-        skip = _boolean("skip_current_image", query.get("skip_current_image", ["false"])[-1])
+        skip = _query_bool("skip_current_image", query.get("skip_current_image", ["false"])[-1])
         with self.changed:
             state = self.state
-            shown = asdict(state)
+            state_fields = asdict(state)
             if self.old:
-                del shown["stopping_generation"]
+                del state_fields["stopping_generation"]
             result: dict[str, Any] = {
                 "progress": 0.0,
                 "eta_relative": 0.0,
-                "state": shown,
+                "state": state_fields,
                 "current_image": None,
                 "textinfo": None,
             }
@@ -939,18 +939,18 @@ class Automatic1111(Paced):
                 progress += state.job_no / state.job_count
             if state.sampling_steps > 0:
                 progress += 1 / state.job_count * state.sampling_step / state.sampling_steps
-            spent = time.time() - self._begun
-            result["eta_relative"] = spent / progress - spent if progress else 0.0
+            elapsed = time.time() - self._started_at
+            result["eta_relative"] = elapsed / progress - elapsed if progress else 0.0
             result["progress"] = min(progress, 1.0)
-            every = self.options["show_progress_every_n_steps"]
+            interval = self.options["show_progress_every_n_steps"]
             due = (
-                every != -1 and state.sampling_step - self._preview_step >= every
+                interval != -1 and state.sampling_step - self._preview_step >= interval
             )  # so the first one too needs that many steps
             if self.options["live_previews_enable"] and due and self._latent is not None:
                 self._preview, self._preview_step = self._latent, state.sampling_step
             preview = self._preview
         if preview is not None and not skip:
-            result["current_image"] = self._encoded(preview, None)
+            result["current_image"] = self._encode(preview, None)
         return result
 
     def _interrupt(self, seen: Seen) -> dict[str, Any]:
@@ -969,16 +969,16 @@ class Automatic1111(Paced):
 
     def _set_options(self, seen: Seen) -> None:
         """set_config: a checkpoint is checked first, and what is set stays set for everybody."""
-        given = _body(seen)
-        model = given.get("sd_model_checkpoint")
-        if model is not None and _checkpoint(model) is None:
-            raise Crash("RuntimeError", f"model {model!r} not found")
+        options = _parse_body(seen)
+        model = options.get("sd_model_checkpoint")
+        if model is not None and _find_checkpoint(model) is None:
+            raise EngineError("RuntimeError", f"model {model!r} not found")
         with self.changed:
-            self.options.update(given)
+            self.options.update(options)
 
     def _extra_single_image(self, seen: Seen) -> dict[str, Any]:
         """scripts/postprocessing_upscale.py; the upscaler "None" leaves the image as it is."""
-        body = _validated(seen, EXTRAS)
+        body = _validate(seen, EXTRAS)
         problems: list[dict[str, Any]] = []
         if body["resize_mode"] not in (0, 1):
             ctx = {"given": body["resize_mode"], "permitted": [0, 1]}
@@ -996,49 +996,49 @@ class Automatic1111(Paced):
                 | {"ctx": {"limit_value": 0}}
             )
         if problems:
-            raise Invalid(problems)
-        image = _decoded(body["image"])
+            raise ValidationError(problems)
+        image = _decode_image(body["image"])
         with self._engine():
             try:
                 self._begin("extras", None)
-                result = self._upscaled(flatten(image), body)
+                result = self._upscale(flatten(image), body)
             finally:
                 self._end()
         text = f"Postprocess upscale by: {body['upscaling_resize']}, Postprocess upscaler: {body['upscaler_1']}"
-        return {"html_info": "<div class='error'></div>", "image": self._encoded(result, text)}
+        return {"html_info": "<div class='error'></div>", "image": self._encode(result, text)}
 
-    def _upscaled(self, image: Image.Image, body: dict[str, Any]) -> Image.Image:
+    def _upscale(self, image: Image.Image, body: dict[str, Any]) -> Image.Image:
         for name in (body["upscaler_1"], body["upscaler_2"]):
             if name not in [known for known, *_ in UPSCALERS]:
-                raise Crash("AssertionError", f"could not find upscaler named {name}")
+                raise EngineError("AssertionError", f"could not find upscaler named {name}")
         if body["upscaler_1"] == "None":
             return image
         factor = body["upscaling_resize"]
-        wide, high = body["upscaling_resize_w"], body["upscaling_resize_h"]
+        target_width, target_height = body["upscaling_resize_w"], body["upscaling_resize_h"]
         if body["resize_mode"] == 1:
-            factor = max(wide / image.width, high / image.height)
-        kind = (
+            factor = max(target_width / image.width, target_height / image.height)
+        resampling = (
             Image.Resampling.NEAREST
             if body["upscaler_1"] == "Nearest"
             else Image.Resampling.LANCZOS
         )
         size = int(image.width * factor // 8 * 8), int(image.height * factor // 8 * 8)
-        result = image.resize(size, kind)
+        result = image.resize(size, resampling)
         if body["resize_mode"] == 1 and body["upscaling_crop"]:
-            cropped = Image.new("RGB", (wide, high))
-            cropped.paste(result, (wide // 2 - result.width // 2, high // 2 - result.height // 2))
+            cropped = Image.new("RGB", (target_width, target_height))
+            cropped.paste(result, (target_width // 2 - result.width // 2, target_height // 2 - result.height // 2))
             return cropped
         return result
 
     def _png_info(self, seen: Seen) -> dict[str, Any]:
-        body = _validated(seen, {"image": ("str", ..., False)})
-        image = _decoded(body["image"].strip())
+        body = _validate(seen, {"image": ("str", ..., False)})
+        image = _decode_image(body["image"].strip())
         items = {key: value for key, value in image.info.items() if isinstance(value, str)}
         text = items.pop("parameters", None)
         comment = image.getexif().get_ifd(EXIF_IFD).get(USER_COMMENT) if text is None else None
         if isinstance(comment, bytes) and comment.startswith(b"UNICODE\0"):
             text = comment[8:].decode("utf-16-be")
-        return {"info": text or "", "items": items, "parameters": _parameters(text) if text else {}}
+        return {"info": text or "", "items": items, "parameters": _parse_parameters(text) if text else {}}
 
     def _cmd_flags(self, seen: Seen) -> dict[str, Any]:
         return {
@@ -1079,11 +1079,11 @@ class Automatic1111(Paced):
                 "title": f"{name}.safetensors [{short}]",
                 "model_name": name,
                 "hash": short,
-                "sha256": whole_hash,
+                "sha256": sha256,
                 "filename": f"/srv/models/Stable-diffusion/{name}.safetensors",
                 "config": None,
             }
-            for name, short, whole_hash in MODELS
+            for name, short, sha256 in MODELS
         ]
 
     def _loras(self, seen: Seen) -> list[dict[str, Any]]:
@@ -1123,45 +1123,45 @@ def _problem(name: str | None, message: str, kind: str, where: str = "body") -> 
     return {"loc": [where] if name is None else [where, name], "msg": message, "type": kind}
 
 
-def _body(seen: Seen) -> dict[str, Any]:
+def _parse_body(seen: Seen) -> dict[str, Any]:
     """The JSON object of a request, or the complaint of FastAPI with pydantic 1."""
     if not seen.body:
-        raise Invalid([_problem(None, "field required", "value_error.missing")])
+        raise ValidationError([_problem(None, "field required", "value_error.missing")])
     if "json" not in seen.headers.get("content-type", ""):
-        raise Invalid([_problem(None, "value is not a valid dict", "type_error.dict")])
+        raise ValidationError([_problem(None, "value is not a valid dict", "type_error.dict")])
     try:
         body = json.loads(seen.body)
     except ValueError as problem:
-        at = getattr(problem, "pos", 0)
-        raise Invalid(
-            [{"loc": ["body", at], "msg": str(problem), "type": "value_error.jsondecode"}]
+        position = getattr(problem, "pos", 0)
+        raise ValidationError(
+            [{"loc": ["body", position], "msg": str(problem), "type": "value_error.jsondecode"}]
         ) from None
     if not isinstance(body, dict):
-        raise Invalid([_problem(None, "value is not a valid dict", "type_error.dict")])
+        raise ValidationError([_problem(None, "value is not a valid dict", "type_error.dict")])
     return body
 
 
-def _validated(seen: Seen, fields: Fields) -> dict[str, Any]:
+def _validate(seen: Seen, fields: Fields) -> dict[str, Any]:
     """Every known field with its value or default; unknown ones are dropped, and every wrong one is named."""
-    given = _body(seen)
+    body = _parse_body(seen)
     result: dict[str, Any] = {}
     problems: list[dict[str, Any]] = []
     for name, (kind, default, nullable) in fields.items():
-        if name not in given:
+        if name not in body:
             if default is ...:
                 problems.append(_problem(name, "field required", "value_error.missing"))
             result[name] = default
             continue
         try:
-            result[name] = _coerced(kind, given[name], nullable)
+            result[name] = _coerce(kind, body[name], nullable)
         except ValueError as problem:
             problems.append(_problem(name, *problem.args))
     if problems:
-        raise Invalid(problems)
+        raise ValidationError(problems)
     return result
 
 
-def _coerced(kind: Kind, value: Any, nullable: bool) -> Any:
+def _coerce(kind: Kind, value: Any, nullable: bool) -> Any:
     """Pydantic 1 takes what can be read as the type: "20" is a number, 7 is a text; what it refuses it names so."""
     if value is None:
         if nullable:
@@ -1184,7 +1184,7 @@ def _coerced(kind: Kind, value: Any, nullable: bool) -> Any:
             raise ValueError("str type expected", "type_error.str")
         return str(value)
     if kind == "bool":
-        return _truth(value)
+        return _parse_bool(value)
     if kind == "list" and not isinstance(value, list):
         raise ValueError("value is not a valid list", "type_error.list")
     if kind == "dict" and not isinstance(value, dict):
@@ -1192,27 +1192,27 @@ def _coerced(kind: Kind, value: Any, nullable: bool) -> Any:
     return value
 
 
-def _truth(value: Any) -> bool:
-    known = value.lower() if isinstance(value, str) else value
-    if isinstance(known, str | int | float):
-        if known in (1, "1", "on", "t", "true", "y", "yes"):
+def _parse_bool(value: Any) -> bool:
+    normalized = value.lower() if isinstance(value, str) else value
+    if isinstance(normalized, str | int | float):
+        if normalized in (1, "1", "on", "t", "true", "y", "yes"):
             return True
-        if known in (0, "0", "off", "f", "false", "n", "no"):
+        if normalized in (0, "0", "off", "f", "false", "n", "no"):
             return False
     raise ValueError("value could not be parsed to a boolean", "type_error.bool")
 
 
-def _boolean(name: str, value: str) -> bool:
+def _query_bool(name: str, value: str) -> bool:
     try:
-        return _truth(value)
+        return _parse_bool(value)
     except ValueError as problem:
-        raise Invalid([_problem(name, *problem.args, where="query")]) from None
+        raise ValidationError([_problem(name, *problem.args, where="query")]) from None
 
 
 # --- the web UI's part ---
 
 
-def _decoded(encoding: Any) -> Image.Image:
+def _decode_image(encoding: Any) -> Image.Image:
     """decode_base64_to_image; a test server fetches nothing, as with `api_enable_requests` off."""
     if encoding.startswith(("http://", "https://")):
         raise HTTPException(500, "Requests not allowed")
@@ -1226,7 +1226,7 @@ def _decoded(encoding: Any) -> Image.Image:
     return image
 
 
-def _checkpoint(name: str) -> tuple[str, str, str] | None:
+def _find_checkpoint(name: str) -> tuple[str, str, str] | None:
     """sd_models.checkpoint_aliases: the title, the name with or without its ending, and every length of hash."""
     for model in MODELS:
         plain, short, full = model
@@ -1255,7 +1255,7 @@ def _grid(images: list[Image.Image]) -> Image.Image:
 
 def _infotext(settings: dict[str, Any], index: int) -> str:
     """create_infotext: what the PNG's text chunk `parameters` carries."""
-    shown: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "Steps": settings["steps"],
         "Sampler": settings["sampler"],
         "Schedule type": settings["scheduler"] or None,
@@ -1273,17 +1273,17 @@ def _infotext(settings: dict[str, Any], index: int) -> str:
         f"\nNegative prompt: {settings['negative_prompt']}" if settings["negative_prompt"] else ""
     )
     line = ", ".join(
-        f"{key}: {_quoted(value)}" for key, value in shown.items() if value is not None
+        f"{key}: {_quote(value)}" for key, value in fields.items() if value is not None
     )
     return f"{settings['prompt']}{negative}\n{line}".strip()
 
 
-def _quoted(value: Any) -> str:
+def _quote(value: Any) -> str:
     text = str(value)
-    return json.dumps(text, ensure_ascii=False) if any(sign in text for sign in ",\n:") else text
+    return json.dumps(text, ensure_ascii=False) if any(character in text for character in ",\n:") else text
 
 
-def _parameters(text: str) -> dict[str, str]:
+def _parse_parameters(text: str) -> dict[str, str]:
     """parse_generation_parameters, as far as this server writes them."""
     *lines, last = text.strip().split("\n")
     result = {"Prompt": "", "Negative prompt": ""}

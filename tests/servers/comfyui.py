@@ -29,12 +29,12 @@ from wsproto.utilities import RemoteProtocolError
 from tests.servers.comfyui_nodes import (
     NODES,
     Run,
-    Trouble,
-    above,
+    NodeError,
+    ancestors,
     color,
-    described,
+    describe_node,
     png_with,
-    validated,
+    validate_graph,
 )
 from tests.servers.hashed_images import encoded, plain
 from tests.servers.http_helpers import Answer, empty, form, parameter, route, said, text
@@ -42,14 +42,14 @@ from tests.support.loopback import Peer, Seen
 
 __all__ = ["ComfyUI", "color"]
 
-LARGEST_UPLOAD = 100 * 1024 * 1024
+MAX_UPLOAD_BYTES = 100 * 1024 * 1024
 
 
 class _Interrupted(Exception):
     pass
 
 
-class _Died(Exception):
+class _ProcessRestarted(Exception):
     """The process was restarted under the job."""
 
 
@@ -69,8 +69,8 @@ class _Job:
 
     @property
     def client(self) -> str | None:
-        found = self.extra.get("client_id")
-        return found if isinstance(found, str) else None
+        client_id = self.extra.get("client_id")
+        return client_id if isinstance(client_id, str) else None
 
 
 class _Socket:
@@ -99,7 +99,7 @@ class _Socket:
     def ping(self) -> None:
         self._send(Ping(b"there?"))
 
-    def heard(self) -> list[Event] | None:
+    def received(self) -> list[Event] | None:
         """What the client says; None when it has gone."""
         try:
             data = self.peer._held or self.peer.socket.recv(1 << 16)
@@ -146,7 +146,7 @@ class ComfyUI:
         self.files: dict[tuple[str, str, str], bytes] = {}
         self.jobs: list[dict[str, Any]] = []
         self.submitted: list[dict[str, Any]] = []
-        self.heard: list[Any] = []  # text messages of clients
+        self.received: list[Any] = []  # text messages of clients
         self.pongs = 0
         self.interrupts = 0
         self.sockets: list[_Socket] = []
@@ -154,10 +154,10 @@ class ComfyUI:
         self._pending: list[_Job] = []
         self._running: _Job | None = None
         self._number = 0
-        self._held: int | None = None
-        self._standing = 0
-        self._known: set[str] = set()
-        self._kept: dict[str, list[dict[str, str]]] = {}
+        self._hold_step: int | None = None
+        self._held_samplers = 0
+        self._cached: set[str] = set()
+        self._cached_images: dict[str, list[dict[str, str]]] = {}
         self._changed = threading.Condition(threading.RLock())
 
     # What a test does to it
@@ -165,18 +165,18 @@ class ComfyUI:
     def hold_at(self, step: int) -> None:
         """Every sampler stops once it has told of this step; 0 is before the first. One that stands at another step goes on."""
         with self._changed:
-            self._held = step
+            self._hold_step = step
             self._changed.notify_all()
 
     def release(self) -> None:
         with self._changed:
-            self._held = None
+            self._hold_step = None
             self._changed.notify_all()
 
     def reached(self, seconds: float = 5) -> bool:
         """Whether a sampler stands at the step within so long."""
         with self._changed:
-            return self._changed.wait_for(lambda: self._standing > 0, seconds)
+            return self._changed.wait_for(lambda: self._held_samplers > 0, seconds)
 
     def pending(self, count: int = 1, seconds: float = 5) -> bool:
         """Whether exactly so many jobs wait within so long."""
@@ -204,7 +204,7 @@ class ComfyUI:
             self._changed.notify_all()
 
     def say(self, kind: str, data: Any) -> None:
-        """A frame to everybody who listens."""
+        """A frame to broadcast who listens."""
         for socket in self.sockets[:]:
             socket.say(kind, data)
 
@@ -245,7 +245,7 @@ class ComfyUI:
                 and self.websocket
                 and "upgrade" in seen.headers.get("connection", "").lower()
             ):
-                self._talk(peer, seen, query.get("clientId") or uuid.uuid4().hex)
+                self._serve_websocket(peer, seen, query.get("clientId") or uuid.uuid4().hex)
                 return
             peer.send(self.answer(seen).sent)
 
@@ -278,20 +278,20 @@ class ComfyUI:
                     }
                 )
             if path == "/history":
-                most = int(query.get("max_items", -1))
+                max_items = int(query.get("max_items", -1))
                 items = list(self.history.items())
-                return said(dict(items[-most:] if most >= 0 else items))
+                return said(dict(items[-max_items:] if max_items >= 0 else items))
             if path.startswith("/history/"):
-                found = self.history.get(path.removeprefix("/history/"))
-                return said({path.removeprefix("/history/"): found} if found else {})
+                entry = self.history.get(path.removeprefix("/history/"))
+                return said({path.removeprefix("/history/"): entry} if entry else {})
             if path == "/view":
                 return self._view(query)
             if path == "/object_info":
-                return said({name: described(name, self._folders, self.combo) for name in NODES})
+                return said({name: describe_node(name, self._folders, self.combo) for name in NODES})
             if path.startswith("/object_info/"):
                 name = path.removeprefix("/object_info/")
                 return said(
-                    {name: described(name, self._folders, self.combo)} if name in NODES else {}
+                    {name: describe_node(name, self._folders, self.combo)} if name in NODES else {}
                 )
             if path == "/system_stats":
                 return said(
@@ -301,7 +301,7 @@ class ComfyUI:
                     }
                 )
             if path == "/features" and not self.old:
-                return said({"supports_preview_metadata": True, "max_upload_size": LARGEST_UPLOAD})
+                return said({"supports_preview_metadata": True, "max_upload_size": MAX_UPLOAD_BYTES})
         return text("404: Not Found", 404)
 
     def _post(self, path: str, seen: Seen) -> Answer:
@@ -323,8 +323,8 @@ class ComfyUI:
                 return empty(200)
             if path == "/interrupt":
                 self.interrupts += 1
-                wanted = None if self.old else body.get("prompt_id")
-                if self._running is not None and wanted in (None, self._running.id):
+                prompt_id = None if self.old else body.get("prompt_id")
+                if self._running is not None and prompt_id in (None, self._running.id):
                     self._running.interrupted = True
                     self._changed.notify_all()
                 return empty(200)
@@ -354,17 +354,17 @@ class ComfyUI:
             return empty(403)
         kind = query.get("type", "output")
         if kind == "input":
-            found = self.inputs.get(f"{subfolder}/{name}" if subfolder else name)
+            content = self.inputs.get(f"{subfolder}/{name}" if subfolder else name)
         else:
-            found = self.files.get((kind, subfolder, name))
+            content = self.files.get((kind, subfolder, name))
         return (
-            Answer(200, found, "image/png", {"Content-Disposition": f'filename="{name}"'})
-            if found is not None
+            Answer(200, content, "image/png", {"Content-Disposition": f'filename="{name}"'})
+            if content is not None
             else empty(404)
         )
 
     def _upload(self, seen: Seen) -> Answer:
-        if len(seen.body) > LARGEST_UPLOAD:
+        if len(seen.body) > MAX_UPLOAD_BYTES:
             return text("Maximum request body size exceeded", 413)
         if not parameter(seen.headers.get("content-type", ""), "boundary"):
             return empty(400)
@@ -376,12 +376,12 @@ class ComfyUI:
         if image is None or not image.filename:
             return empty(400)
         with self._changed:
-            name = self._named(
+            name = self._free_name(
                 image.filename,
                 fields.get("subfolder", ""),
                 fields.get("overwrite") in ("true", "1"),
             )
-            self._place(name, fields.get("subfolder", ""), image.content)
+            self._store_input(name, fields.get("subfolder", ""), image.content)
         return said(
             {
                 "name": name,
@@ -402,19 +402,19 @@ class ComfyUI:
             return empty(400)
         original = json.loads(reference.content)
         with self._changed:
-            where = original.get("subfolder", "")
-            found = self.inputs.get(
-                f"{where}/{original['filename']}" if where else original["filename"]
+            subfolder = original.get("subfolder", "")
+            content = self.inputs.get(
+                f"{subfolder}/{original['filename']}" if subfolder else original["filename"]
             )
-            if found is None:
+            if content is None:
                 return empty(400)
-            whole = Image.open(io.BytesIO(found)).convert("RGBA")
-            whole.putalpha(Image.open(io.BytesIO(image.content)).convert("RGBA").getchannel("A"))
-            name = self._named(image.filename, "", False)
-            self._place(name, "", png_with(whole, {}))
+            masked = Image.open(io.BytesIO(content)).convert("RGBA")
+            masked.putalpha(Image.open(io.BytesIO(image.content)).convert("RGBA").getchannel("A"))
+            name = self._free_name(image.filename, "", False)
+            self._store_input(name, "", png_with(masked, {}))
         return said({"name": name, "subfolder": "", "type": "input"})
 
-    def _named(self, wanted: str, subfolder: str, overwrite: bool) -> str:
+    def _free_name(self, wanted: str, subfolder: str, overwrite: bool) -> str:
         stem, dot, suffix = wanted.rpartition(".")
         name, number = wanted, 1
         while not overwrite and (f"{subfolder}/{name}" if subfolder else name) in self.inputs:
@@ -422,7 +422,7 @@ class ComfyUI:
             number += 1
         return name
 
-    def _place(self, name: str, subfolder: str, content: bytes) -> None:
+    def _store_input(self, name: str, subfolder: str, content: bytes) -> None:
         self.inputs[f"{subfolder}/{name}" if subfolder else name] = content
 
     def _submit(self, body: dict[str, Any]) -> Answer:
@@ -438,7 +438,7 @@ class ComfyUI:
                     "extra_info": {},
                 }
                 return said({"error": error, "node_errors": {}}, 400)
-            verdict = validated(body["prompt"], self._folders, self.old)
+            verdict = validate_graph(body["prompt"], self._folders, self.old)
             if verdict.error is not None:
                 return said({"error": verdict.error, "node_errors": verdict.node_errors}, 400)
             number = (
@@ -447,29 +447,29 @@ class ComfyUI:
                 else float(-self._number if body.get("front") else self._number)
             )
             self._number += 1
-            given = None if self.old else body.get("prompt_id")
+            prompt_id = None if self.old else body.get("prompt_id")
             extra = dict(body.get("extra_data", {}))
             if "client_id" in body:
                 extra["client_id"] = body["client_id"]
-            job = _Job(number, given or str(uuid.uuid4()), body["prompt"], extra, verdict.outputs)
+            job = _Job(number, prompt_id or str(uuid.uuid4()), body["prompt"], extra, verdict.outputs)
             self._pending.append(job)
-            self._pending.sort(key=lambda one: one.number)
+            self._pending.sort(key=lambda queued: queued.number)
             self._changed.notify_all()
             if self._running is None:
-                self._next()
-        self._tell_status()
+                self._start_next()
+        self._send_status()
         return said({"prompt_id": job.id, "number": number, "node_errors": verdict.node_errors})
 
     # Execution
 
-    def _next(self) -> None:
+    def _start_next(self) -> None:
         self._running = self._pending.pop(0) if self._pending else None
         self._changed.notify_all()
         if self._running is not None:
             threading.Thread(target=self._execute, args=(self._running,), daemon=True).start()
 
     def _execute(self, job: _Job) -> None:
-        ended = None
+        failure = None
         executed: list[str] = []
         outputs: dict[str, Any] = {}
         node = ""
@@ -482,66 +482,66 @@ class ComfyUI:
             )
             executed.append(number)
 
-        self._message(job, "execution_start", {"prompt_id": job.id})
+        self._record(job, "execution_start", {"prompt_id": job.id})
         signatures = {
             number: self._signature(job.graph, number)
             for output in job.outputs
-            for number in above(job.graph, output)
+            for number in ancestors(job.graph, output)
         }
-        cached = [number for number, signature in signatures.items() if signature in self._known]
-        self._message(job, "execution_cached", {"nodes": cached, "prompt_id": job.id})
+        cached = [number for number, signature in signatures.items() if signature in self._cached]
+        self._record(job, "execution_cached", {"nodes": cached, "prompt_id": job.id})
         try:
             run = Run(
-                job.graph, self.inputs, lambda *step: self._stepped(job, *step), self._save, begin
+                job.graph, self.inputs, lambda *step: self._end_step(job, *step), self._save, begin
             )
             for output in job.outputs:
                 if output in cached:
-                    images = self._kept[signatures[output]]
+                    images = self._cached_images[signatures[output]]
                     if not self.old:
                         outputs[output] = {"images": images}
                 else:
-                    (images,) = run.made(output)
+                    (images,) = run.run(output)
                     outputs[output] = {"images": images}
-                    self._kept[signatures[output]] = images
+                    self._cached_images[signatures[output]] = images
                     self._emit(
                         job,
                         "executed",
                         {"node": output, "output": outputs[output], "prompt_id": job.id},
                     )
-            self._known |= set(signatures.values())
+            self._cached |= set(signatures.values())
             if not self.old:
-                self._message(job, "execution_success", {"prompt_id": job.id})
-        except _Died:
+                self._record(job, "execution_success", {"prompt_id": job.id})
+        except _ProcessRestarted:
             return
         except _Interrupted:
-            ended = "execution_interrupted"
+            failure = "execution_interrupted"
             data = {
                 "prompt_id": job.id,
                 "node_id": node,
                 "node_type": job.graph[node]["class_type"],
                 "executed": executed,
             }
-            self._message(job, ended, data, everybody=True)
-        except Trouble as trouble:
-            ended = "execution_error"
+            self._record(job, failure, data, broadcast=True)
+        except NodeError as error:
+            failure = "execution_error"
             data = {
                 "prompt_id": job.id,
                 "node_id": node,
                 "node_type": job.graph[node]["class_type"],
                 "executed": executed,
-                "exception_message": str(trouble),
-                "exception_type": trouble.kind,
+                "exception_message": str(error),
+                "exception_type": error.kind,
                 "traceback": ["  File nodes.py\n"],
                 "current_inputs": {},
                 "current_outputs": [],
             }
-            self._message(job, ended, data)
+            self._record(job, failure, data)
         with self._changed:
             if self._running is not job:
                 return
             status = {
-                "status_str": "error" if ended else "success",
-                "completed": not ended,
+                "status_str": "error" if failure else "success",
+                "completed": not failure,
                 "messages": job.messages,
             }
             self.history[job.id] = {
@@ -553,8 +553,8 @@ class ComfyUI:
         self._emit(job, "executing", {"node": None, "prompt_id": job.id})
         with self._changed:
             if self._running is job:
-                self._next()
-        self._tell_status()
+                self._start_next()
+        self._send_status()
 
     def _signature(self, graph: dict[str, Any], node: str) -> str:
         inputs = {
@@ -563,16 +563,16 @@ class ComfyUI:
         }
         return json.dumps([graph[node]["class_type"], inputs], sort_keys=True)
 
-    def _stepped(
+    def _end_step(
         self, job: _Job, node: str, settings: dict[str, Any], done: int, total: int
     ) -> None:
         if done == 0:
             self.jobs.append(settings)
             if self.failing is not None:
-                raise Trouble(*self.failing)
+                raise NodeError(*self.failing)
         else:
-            more = {} if self.old else {"prompt_id": job.id, "node": node}
-            self._emit(job, "progress", {"value": done, "max": total, **more})
+            extra = {} if self.old else {"prompt_id": job.id, "node": node}
+            self._emit(job, "progress", {"value": done, "max": total, **extra})
             if not self.old:
                 state = {
                     "value": done,
@@ -586,17 +586,17 @@ class ComfyUI:
             if self.previews:
                 self._preview(job, node, done)
         with self._changed:
-            if self._held == done:
-                self._standing += 1
+            if self._hold_step == done:
+                self._held_samplers += 1
                 self._changed.notify_all()
-                freed = self._changed.wait_for(
-                    lambda: self._held != done or job.interrupted or self._running is not job, 30
+                released = self._changed.wait_for(
+                    lambda: self._hold_step != done or job.interrupted or self._running is not job, 30
                 )
-                self._standing -= 1
-                if not freed:
-                    raise Trouble("TimeoutError", "the test never released this job")
+                self._held_samplers -= 1
+                if not released:
+                    raise NodeError("TimeoutError", "the test never released this job")
             if self._running is not job:
-                raise _Died
+                raise _ProcessRestarted
             if job.interrupted:
                 raise _Interrupted
 
@@ -606,10 +606,10 @@ class ComfyUI:
         image = encoded(plain((done, done, done), (8, 8)), "jpeg")
         for socket in self._listeners(job):
             if socket.features.get("supports_preview_metadata") and not self.old:
-                about = json.dumps(
+                metadata = json.dumps(
                     {"node_id": node, "prompt_id": job.id, "image_type": "image/jpeg"}
                 ).encode()
-                socket.show(struct.pack(">II", 4, len(about)) + about + image)
+                socket.show(struct.pack(">II", 4, len(metadata)) + metadata + image)
             else:
                 socket.show(struct.pack(">II", 1, 1) + image)
 
@@ -617,18 +617,18 @@ class ComfyUI:
         kind = "temp" if temporary else "output"
         subfolder, _, stem = prefix.rpartition("/")
         with self._changed:
-            taken = sum(
+            existing = sum(
                 1
-                for place in self.files
-                if place[:2] == (kind, subfolder) and place[2].startswith(f"{stem}_")
+                for key in self.files
+                if key[:2] == (kind, subfolder) and key[2].startswith(f"{stem}_")
             )
-            name = f"{stem}_{taken + 1:05}_.png"
+            name = f"{stem}_{existing + 1:05}_.png"
             self.files[kind, subfolder, name] = data
         return {"filename": name, "subfolder": subfolder, "type": kind}
 
     # The websocket
 
-    def _talk(self, peer: Peer, seen: Seen, client: str) -> None:
+    def _serve_websocket(self, peer: Peer, seen: Seen, client: str) -> None:
         with self._changed:  # a client may submit as soon as it is accepted
             socket = _Socket(peer, seen, client)
             self.sockets.append(socket)
@@ -638,11 +638,11 @@ class ComfyUI:
         )
         first = True
         try:
-            while (events := socket.heard()) is not None:
+            while (events := socket.received()) is not None:
                 for event in events:
                     if isinstance(event, TextMessage):
                         message = json.loads(event.data)
-                        self.heard.append(message)
+                        self.received.append(message)
                         if first and message.get("type") == "feature_flags" and not self.old:
                             socket.features = message["data"]
                             socket.say("feature_flags", {"supports_preview_metadata": True})
@@ -665,15 +665,15 @@ class ComfyUI:
         with self._changed:
             return [socket for socket in self.sockets if job.client in (None, socket.client)]
 
-    def _emit(self, job: _Job, kind: str, data: Any, everybody: bool = False) -> None:
+    def _emit(self, job: _Job, kind: str, data: Any, broadcast: bool = False) -> None:
         if self.silent:
             return
-        for socket in self.sockets[:] if everybody else self._listeners(job):
+        for socket in self.sockets[:] if broadcast else self._listeners(job):
             socket.say(kind, data)
 
-    def _message(self, job: _Job, kind: str, data: Any, everybody: bool = False) -> None:
+    def _record(self, job: _Job, kind: str, data: Any, broadcast: bool = False) -> None:
         job.messages.append([kind, data])
-        self._emit(job, kind, data, everybody)
+        self._emit(job, kind, data, broadcast)
 
-    def _tell_status(self) -> None:
+    def _send_status(self) -> None:
         self.say("status", {"status": {"exec_info": {"queue_remaining": self._remaining}}})

@@ -16,14 +16,14 @@ from PIL.PngImagePlugin import PngInfo
 
 from tests.servers.hashed_images import Color, decoded, fingerprint, hashed, plain, repainted
 
-_NAMES = (
+_SAMPLER_NAMES = (
     "euler euler_cfg_pp euler_ancestral euler_ancestral_cfg_pp heun dpm_2 dpm_2_ancestral lms dpmpp_2s_ancestral dpmpp_sde dpmpp_2m "
     "dpmpp_2m_sde dpmpp_2m_sde_gpu dpmpp_3m_sde ddpm lcm ipndm ipndm_v deis res_multistep gradient_estimation er_sde ddim uni_pc uni_pc_bh2"
 )
-_MORE = "simple sgm_uniform karras exponential ddim_uniform beta normal linear_quadratic kl_optimal"
-SAMPLERS, SCHEDULERS = _NAMES.split(), _MORE.split()
+_SCHEDULER_NAMES = "simple sgm_uniform karras exponential ddim_uniform beta normal linear_quadratic kl_optimal"
+SAMPLERS, SCHEDULERS = _SAMPLER_NAMES.split(), _SCHEDULER_NAMES.split()
 CROPS, METHODS = ["disabled", "center"], ["nearest-exact", "bilinear", "area", "bicubic", "lanczos"]
-MOST = 2**64 - 1
+MAX_SEED = 2**64 - 1
 
 Input = tuple[
     Any, ...
@@ -32,8 +32,8 @@ Input = tuple[
 
 @dataclass(frozen=True)
 class Node:
-    takes: dict[str, Input]
-    gives: tuple[str, ...]
+    inputs: dict[str, Input]
+    outputs: tuple[str, ...]
     is_output: bool = False
 
 
@@ -52,7 +52,7 @@ NODES: dict[str, Node] = {
     "KSampler": Node(
         {
             "model": ("MODEL",),
-            "seed": ("INT", 0, 0, MOST),
+            "seed": ("INT", 0, 0, MAX_SEED),
             "steps": ("INT", 20, 1, 10000),
             "cfg": ("FLOAT", 8.0, 0.0, 100.0),
             "sampler_name": ("COMBO", SAMPLERS),
@@ -97,11 +97,11 @@ NODES: dict[str, Node] = {
 }
 
 
-def described(name: str, folders: Mapping[str, list[str]], combo: bool) -> dict[str, Any]:
+def describe_node(name: str, folders: Mapping[str, list[str]], combo: bool) -> dict[str, Any]:
     """A node as `/object_info` has it. `combo`: the newer form of a list of choices."""
     node = NODES[name]
     required: dict[str, Any] = {}
-    for input_name, (kind, *rest) in node.takes.items():
+    for input_name, (kind, *rest) in node.inputs.items():
         if kind == "COMBO":
             choices = folders[rest[0]] if isinstance(rest[0], str) else rest[0]
             required[input_name] = (
@@ -114,9 +114,9 @@ def described(name: str, folders: Mapping[str, list[str]], combo: bool) -> dict[
     return {
         "input": {"required": required},
         "input_order": {"required": list(required)},
-        "output": list(node.gives),
-        "output_is_list": [False] * len(node.gives),
-        "output_name": list(node.gives),
+        "output": list(node.outputs),
+        "output_is_list": [False] * len(node.outputs),
+        "output_name": list(node.outputs),
         "name": name,
         "display_name": name,
         "description": "",
@@ -137,16 +137,16 @@ def _fault(kind: str, message: str, details: str, name: str, **extra: Any) -> di
 def _input_faults(
     graph: Mapping[str, Any], node: Mapping[str, Any], folders: Mapping[str, list[str]]
 ) -> Iterator[dict[str, Any]]:
-    given = node["inputs"]
-    for name, (kind, *rest) in NODES[node["class_type"]].takes.items():
-        if name not in given:
+    values = node["inputs"]
+    for name, (kind, *rest) in NODES[node["class_type"]].inputs.items():
+        if name not in values:
             yield _fault("required_input_missing", "Required input is missing", name, name)
             continue
-        value = given[name]
+        value = values[name]
         if isinstance(value, list):
             if len(value) != 2:
-                words = "Bad linked input, must be a length-2 list of [node_id, slot_index]"
-                yield _fault("bad_linked_input", words, name, name, received_value=value)
+                message = "Bad linked input, must be a length-2 list of [node_id, slot_index]"
+                yield _fault("bad_linked_input", message, name, name, received_value=value)
                 continue
             if value[0] not in graph:
                 yield _fault(
@@ -156,25 +156,25 @@ def _input_faults(
                     name,
                 )
                 continue
-            gives = NODES[graph[value[0]]["class_type"]].gives
-            got = gives[value[1]] if value[1] < len(gives) else "?"
-            wanted = kind if kind not in ("COMBO",) else "COMBO"
-            if got != wanted:
-                words = "Return type mismatch between linked nodes"
+            outputs = NODES[graph[value[0]]["class_type"]].outputs
+            received = outputs[value[1]] if value[1] < len(outputs) else "?"
+            expected = kind if kind not in ("COMBO",) else "COMBO"
+            if received != expected:
+                message = "Return type mismatch between linked nodes"
                 yield _fault(
                     "return_type_mismatch",
-                    words,
-                    f"{name}, received_type({got}) mismatch input_type({wanted})",
+                    message,
+                    f"{name}, received_type({received}) mismatch input_type({expected})",
                     name,
                 )
         elif kind in ("INT", "FLOAT"):
             try:
                 number = int(value) if kind == "INT" else float(value)
             except (TypeError, ValueError) as error:
-                words = f"Failed to convert an input value to a {kind} value"
+                message = f"Failed to convert an input value to a {kind} value"
                 yield _fault(
                     "invalid_input_type",
-                    words,
+                    message,
                     f"{name}, {value}, {error}",
                     name,
                     received_value=value,
@@ -199,10 +199,10 @@ def _input_faults(
                 )
         elif kind == "COMBO" and rest[0] == "input":
             if value not in folders["input"]:
-                words = "Custom validation failed for node"
+                message = "Custom validation failed for node"
                 yield _fault(
                     "custom_validation_failed",
-                    words,
+                    message,
                     f"{name} - Invalid image file: {value}",
                     name,
                     received_value=value,
@@ -223,19 +223,19 @@ def _input_faults(
             )
 
 
-def links(node: Mapping[str, Any]) -> list[str]:
+def linked_nodes(node: Mapping[str, Any]) -> list[str]:
     return [value[0] for value in node["inputs"].values() if isinstance(value, list)]
 
 
-def above(graph: Mapping[str, Any], node: str) -> set[str]:
+def ancestors(graph: Mapping[str, Any], node: str) -> set[str]:
     """The node and all that it needs."""
     found: set[str] = set()
     todo = [node]
     while todo:
-        one = todo.pop()
-        if one not in found and one in graph:
-            found.add(one)
-            todo += links(graph[one])
+        current = todo.pop()
+        if current not in found and current in graph:
+            found.add(current)
+            todo += linked_nodes(graph[current])
     return found
 
 
@@ -248,22 +248,22 @@ class Verdict:
     node_errors: Any = field(default_factory=dict)
 
 
-def validated(graph: Mapping[str, Any], folders: Mapping[str, list[str]], old: bool) -> Verdict:
+def validate_graph(graph: Mapping[str, Any], folders: Mapping[str, list[str]], old: bool) -> Verdict:
     for number, node in graph.items():
-        where = f"Node ID '#{number}'"
+        details = f"Node ID '#{number}'"
         if "class_type" not in node:
-            words = "Cannot execute because a node is missing the class_type property."
+            message = "Cannot execute because a node is missing the class_type property."
             kind = "invalid_prompt" if old else "missing_node_type"
             return Verdict(
-                {"type": kind, "message": words, "details": where, "extra_info": {}},
+                {"type": kind, "message": message, "details": details, "extra_info": {}},
                 [],
                 [] if old else {},
             )
         if node["class_type"] not in NODES:
-            words = f"Cannot execute because node {node['class_type']} does not exist."
+            message = f"Cannot execute because node {node['class_type']} does not exist."
             kind = "invalid_prompt" if old else "missing_node_type"
             return Verdict(
-                {"type": kind, "message": words, "details": where, "extra_info": {}},
+                {"type": kind, "message": message, "details": details, "extra_info": {}},
                 [],
                 [] if old else {},
             )
@@ -277,37 +277,37 @@ def validated(graph: Mapping[str, Any], folders: Mapping[str, list[str]], old: b
         }
         return Verdict(error, [], [] if old else {})
     faults = {number: list(_input_faults(graph, node, folders)) for number, node in graph.items()}
-    good = [
-        output for output in outputs if not any(faults[number] for number in above(graph, output))
+    valid_outputs = [
+        output for output in outputs if not any(faults[number] for number in ancestors(graph, output))
     ]
     node_errors = {
         number: {
-            "errors": found,
-            "dependent_outputs": [output for output in outputs if number in above(graph, output)],
+            "errors": errors,
+            "dependent_outputs": [output for output in outputs if number in ancestors(graph, output)],
             "class_type": graph[number]["class_type"],
         }
-        for number, found in faults.items()
-        if found
+        for number, errors in faults.items()
+        if errors
     }
-    if good:
-        return Verdict(None, good, node_errors)
+    if valid_outputs:
+        return Verdict(None, valid_outputs, node_errors)
     lines = [
         f"* {entry['class_type']} {number}:\n"
         + "\n".join(f"  - {fault['message']}: {fault['details']}" for fault in entry["errors"])
         for number, entry in node_errors.items()
     ]
     details = "\n".join(lines)
-    words = "Prompt outputs failed validation"
+    message = "Prompt outputs failed validation"
     error = {
         "type": "prompt_outputs_failed_validation",
-        "message": words,
+        "message": message,
         "details": details,
         "extra_info": {},
     }
     return Verdict(error, [], node_errors)
 
 
-class Trouble(Exception):
+class NodeError(Exception):
     """A node fails, as torch or a node's own code would."""
 
     def __init__(self, kind: str, message: str) -> None:
@@ -317,17 +317,17 @@ class Trouble(Exception):
 
 @dataclass
 class Latent:
-    """What stands for a latent: the images in it once drawn, else its size and what it begins with."""
+    """What stands for a latent: the images in it once images, else its size and what it begins with."""
 
     size: tuple[int, int]
     batch: int = 1
     init: Image.Image | None = None
     mask: Image.Image | None = None
-    drawn: list[Image.Image] = field(default_factory=list)
+    images: list[Image.Image] = field(default_factory=list)
 
 
 # What the color depends on, and the values that a graph of the plainest kind has
-PLAIN: dict[str, Any] = {
+COLOR_DEFAULTS: dict[str, Any] = {
     "ckpt_name": "model.safetensors",
     "positive": "",
     "negative": "",
@@ -345,8 +345,8 @@ PLAIN: dict[str, Any] = {
 
 
 def color(settings: Mapping[str, Any], index: int = 0) -> Color:
-    """The color of image `index`; what is left out is as in PLAIN, other keys do not count. `init` is a `fingerprint()`."""
-    facts = {name: settings.get(name, default) for name, default in PLAIN.items()} | {
+    """The color of image `index`; what is left out is as in COLOR_DEFAULTS, other keys do not count. `init` is a `fingerprint()`."""
+    facts = {name: settings.get(name, default) for name, default in COLOR_DEFAULTS.items()} | {
         "index": index
     }
     return hashed(facts | {"cfg": float(facts["cfg"]), "denoise": float(facts["denoise"])})
@@ -356,9 +356,9 @@ def png_with(image: Image.Image, texts: Mapping[str, Any]) -> bytes:
     info = PngInfo()
     for name, value in texts.items():
         info.add_text(name, json.dumps(value))
-    held = io.BytesIO()
-    image.save(held, "PNG", pnginfo=info)
-    return held.getvalue()
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", pnginfo=info)
+    return buffer.getvalue()
 
 
 class Run:
@@ -377,18 +377,18 @@ class Run:
         self._step = step
         self._save = save
         self._begin = begin
-        self._made: dict[str, tuple[Any, ...]] = {}
+        self._results: dict[str, tuple[Any, ...]] = {}
 
-    def made(self, node: str) -> tuple[Any, ...]:
-        if node not in self._made:
+    def run(self, node: str) -> tuple[Any, ...]:
+        if node not in self._results:
             entry = self._graph[node]
-            given = {
-                name: self.made(v[0])[v[1]] if isinstance(v, list) else v
+            arguments = {
+                name: self.run(v[0])[v[1]] if isinstance(v, list) else v
                 for name, v in entry["inputs"].items()
             }
             self._begin(node)
-            self._made[node] = getattr(self, f"_{entry['class_type']}")(node, **given)
-        return self._made[node]
+            self._results[node] = getattr(self, f"_{entry['class_type']}")(node, **arguments)
+        return self._results[node]
 
     def _CheckpointLoaderSimple(self, node: str, ckpt_name: str) -> tuple[Any, ...]:
         return ckpt_name, ckpt_name, ckpt_name
@@ -421,40 +421,40 @@ class Run:
         return (Latent(samples.size, samples.batch * amount, samples.init, samples.mask),)
 
     def _ImageScale(
-        self, node: str, image: list[Image.Image], width: int, height: int, **how: Any
+        self, node: str, image: list[Image.Image], width: int, height: int, **options: Any
     ) -> tuple[Any, ...]:
         return ([one.resize((width, height), Image.Resampling.NEAREST) for one in image],)
 
-    def _KSampler(self, node: str, latent_image: Latent, **given: Any) -> tuple[Any, ...]:
+    def _KSampler(self, node: str, latent_image: Latent, **arguments: Any) -> tuple[Any, ...]:
         width, height = latent_image.size
-        settings = {name: value for name, value in given.items() if name != "model"} | {
-            "ckpt_name": given["model"],
+        settings = {name: value for name, value in arguments.items() if name != "model"} | {
+            "ckpt_name": arguments["model"],
             "width": width,
             "height": height,
             "init": fingerprint(latent_image.init) if latent_image.init else None,
             "batch": latent_image.batch,
             "masked": latent_image.mask is not None,
         }
-        for done in range(given["steps"] + 1):
-            self._step(node, settings, done, given["steps"])
-        drawn = [
+        for done in range(arguments["steps"] + 1):
+            self._step(node, settings, done, arguments["steps"])
+        images = [
             plain(color(settings, index), latent_image.size) for index in range(latent_image.batch)
         ]
         if latent_image.mask is not None and latent_image.init is not None:
-            drawn = [repainted(latent_image.init, one, latent_image.mask) for one in drawn]
-        return (Latent(latent_image.size, latent_image.batch, None, None, drawn),)
+            images = [repainted(latent_image.init, image, latent_image.mask) for image in images]
+        return (Latent(latent_image.size, latent_image.batch, None, None, images),)
 
     def _VAEDecode(self, node: str, samples: Latent, vae: str) -> tuple[Any, ...]:
-        return (samples.drawn,)
+        return (samples.images,)
 
-    def _opened(self, name: str) -> Image.Image:
+    def _open_image(self, name: str) -> Image.Image:
         image = decoded(self._inputs[name])
         if image is None:
-            raise Trouble("PIL.UnidentifiedImageError", f"cannot identify image file '{name}'")
+            raise NodeError("PIL.UnidentifiedImageError", f"cannot identify image file '{name}'")
         return image
 
     def _LoadImage(self, node: str, image: str) -> tuple[Any, ...]:
-        opened = self._opened(image)
+        opened = self._open_image(image)
         alpha = (
             opened.getchannel("A") if "A" in opened.getbands() else Image.new("L", (64, 64), 255)
         )
@@ -463,9 +463,9 @@ class Run:
         )  # transparent is white in the mask: repaint
 
     def _LoadImageMask(self, node: str, image: str, channel: str) -> tuple[Any, ...]:
-        opened = self._opened(image).convert("RGBA")
-        found = opened.getchannel(channel[0].upper())
-        return (found.point(lambda level: 255 - level) if channel == "alpha" else found,)
+        opened = self._open_image(image).convert("RGBA")
+        mask = opened.getchannel(channel[0].upper())
+        return (mask.point(lambda level: 255 - level) if channel == "alpha" else mask,)
 
     def _SaveImage(
         self, node: str, images: list[Image.Image], filename_prefix: str

@@ -22,10 +22,10 @@ def hashed(facts: Mapping[str, Any]) -> Color:
     return digest[0], digest[1], digest[2]
 
 
-def fingerprint(picture: bytes | Image.Image) -> str:
-    """Names the pixels and the size of an image, whatever file holds them and whatever its alpha is."""
-    image = Image.open(io.BytesIO(picture)) if isinstance(picture, bytes) else picture
-    flat = image.convert("RGB")
+def fingerprint(image: bytes | Image.Image) -> str:
+    """Names the pixels and the size of an opened, whatever file holds them and whatever its alpha is."""
+    opened = Image.open(io.BytesIO(image)) if isinstance(image, bytes) else image
+    flat = opened.convert("RGB")
     return hashlib.sha256(repr(flat.size).encode() + flat.tobytes()).hexdigest()[:16]
 
 
@@ -43,9 +43,9 @@ def plain(color: Color, size: tuple[int, int]) -> Image.Image:
     return Image.new("RGB", size, color)
 
 
-def repainted(kept: Image.Image, new: Image.Image, mask: Image.Image) -> Image.Image:
+def repainted(original: Image.Image, new: Image.Image, mask: Image.Image) -> Image.Image:
     """`new` where `mask` is white, `kept` where it is black. All are cut from the middle and scaled to the size of `new`."""
-    fitted = ImageOps.fit(kept.convert("RGB"), new.size, Image.Resampling.NEAREST)
+    fitted = ImageOps.fit(original.convert("RGB"), new.size, Image.Resampling.NEAREST)
     return Image.composite(
         new, fitted, ImageOps.fit(mask.convert("L"), new.size, Image.Resampling.NEAREST)
     )
@@ -55,17 +55,17 @@ def encoded(
     image: Image.Image, kind: str = "png", parameters: str | None = None, quality: int = 100
 ) -> bytes:
     """The file of an image. `parameters` becomes the text chunk of that name of a PNG."""
-    held = io.BytesIO()
+    buffer = io.BytesIO()
     if kind == "png":
         info = PngInfo()
         if parameters is not None:
             info.add_text(
                 "parameters", parameters.encode()
             )  # raw UTF-8 in a tEXt chunk, as sd-server writes it
-        image.save(held, "PNG", pnginfo=info, compress_level=1)
+        image.save(buffer, "PNG", pnginfo=info, compress_level=1)
     else:
-        image.save(held, kind.upper(), quality=max(1, quality))
-    return held.getvalue()
+        image.save(buffer, kind.upper(), quality=max(1, quality))
+    return buffer.getvalue()
 
 
 def b64(data: bytes) -> str:
@@ -75,7 +75,7 @@ def b64(data: bytes) -> str:
 def leading_base64(text: str) -> bytes:
     """Base64 as a lenient C++ decoder reads it: a prefix up to the first comma is dropped, and the first foreign character ends it."""
     body = text.partition(",")[2] if "," in text else text
-    taken = re.match(r"[A-Za-z0-9+/]*", body)
-    digits = taken[0] if taken else ""
-    whole = digits[:-1] if len(digits) % 4 == 1 else digits
-    return base64.b64decode(whole + "=" * (-len(whole) % 4))
+    match = re.match(r"[A-Za-z0-9+/]*", body)
+    digits = match[0] if match else ""
+    complete = digits[:-1] if len(digits) % 4 == 1 else digits
+    return base64.b64decode(complete + "=" * (-len(complete) % 4))

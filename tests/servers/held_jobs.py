@@ -10,10 +10,10 @@ from typing import Any
 
 from PIL import Image, ImageOps
 
-LONGEST = 60.0  # no job outlives a forgotten release() by more than this
+MAX_HOLD_SECONDS = 60.0  # no job outlives a forgotten release() by more than this
 
 Color = tuple[int, int, int]
-GREY: Color = (128, 128, 128)  # what is seen before the first step: noise, on average
+GRAY: Color = (128, 128, 128)  # what is seen before the first step: noise, on average
 
 
 class Paced:
@@ -60,13 +60,13 @@ class Paced:
             if self._hold_at == step and not stopped():
                 self._hold_at, self._held = None, True
                 self.reached.set()
-                self.changed.wait_for(lambda: not self._held or stopped(), LONGEST)
+                self.changed.wait_for(lambda: not self._held or stopped(), MAX_HOLD_SECONDS)
                 self._held = False
 
 
-def digest(*things: Any) -> bytes:
+def digest(*settings: Any) -> bytes:
     """A fingerprint of any settings that JSON can write."""
-    return hashlib.sha256(json.dumps(things, sort_keys=True).encode()).digest()
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).digest()
 
 
 def pixels(image: Image.Image) -> str:
@@ -83,16 +83,16 @@ def color_of(*settings: Any) -> Color:
 def towards(color: Color, share: float) -> Color:
     """What is seen of a color when this share of the steps is done."""
     red, green, blue = (
-        round(gray + (full - gray) * share) for gray, full in zip(GREY, color, strict=True)
+        round(gray + (target - gray) * share) for gray, target in zip(GRAY, color, strict=True)
     )
     return red, green, blue
 
 
 def flatten(image: Image.Image) -> Image.Image:
-    """RGB over white: what an engine makes of a transparent image."""
+    """RGB rgba white: what an engine makes of a transparent image."""
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        over = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", over.size, "white"), over).convert("RGB")
+        rgba = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
     return image.convert("RGB")
 
 

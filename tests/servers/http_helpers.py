@@ -31,9 +31,9 @@ class Answer:
 
     @property
     def sent(self) -> bytes:
-        shown = {"Content-Type": self.content_type} if self.content_type else {}
-        shown |= self.headers | {"Content-Length": str(len(self.body))}
-        lines = "".join(f"{name}: {value}\r\n" for name, value in shown.items())
+        headers = {"Content-Type": self.content_type} if self.content_type else {}
+        headers |= self.headers | {"Content-Length": str(len(self.body))}
+        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         return (
             f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}\r\n{lines}\r\n".encode()
             + self.body
@@ -52,8 +52,8 @@ def said(
     )
 
 
-def text(words: str, status: int = 200, content_type: str = "text/plain; charset=utf-8") -> Answer:
-    return Answer(status, words.encode(), content_type)
+def text(content: str, status: int = 200, content_type: str = "text/plain; charset=utf-8") -> Answer:
+    return Answer(status, content.encode(), content_type)
 
 
 def empty(status: int) -> Answer:
@@ -76,10 +76,10 @@ class Part:
 
 def parameter(header: str, name: str) -> str | None:
     """One parameter of a header's value, as `boundary` of a content type."""
-    held = Message()
-    held["Content-Type"] = header
-    found = held.get_param(name)
-    return found if isinstance(found, str) else None
+    message = Message()
+    message["Content-Type"] = header
+    value = message.get_param(name)
+    return value if isinstance(value, str) else None
 
 
 def form(content_type: str, body: bytes) -> list[Part]:
@@ -87,12 +87,12 @@ def form(content_type: str, body: bytes) -> list[Part]:
     boundary = parameter(content_type, "boundary")
     if not boundary:
         raise ValueError("no boundary")
-    first, *pieces = (b"\r\n" + body).split(b"\r\n--" + boundary.encode())
-    if first.strip() or not pieces or not pieces[-1].startswith(b"--"):
+    preamble, *sections = (b"\r\n" + body).split(b"\r\n--" + boundary.encode())
+    if preamble.strip() or not sections or not sections[-1].startswith(b"--"):
         raise ValueError("not a whole multipart body")
     parts = []
-    for piece in pieces[:-1]:
-        head, blank, content = piece.partition(b"\r\n\r\n")
+    for section in sections[:-1]:
+        head, blank, content = section.partition(b"\r\n\r\n")
         if not blank:
             raise ValueError("a part without a body")
         fields = dict(line.split(": ", 1) for line in head.decode().split("\r\n") if ": " in line)
@@ -115,7 +115,7 @@ def route(seen: Seen) -> tuple[str, dict[str, str]]:
     return split.path, {name: values[-1] for name, values in parse_qs(split.query).items()}
 
 
-def left(peer: Peer, seconds: float = 0) -> bool:
+def client_left(peer: Peer, seconds: float = 0) -> bool:
     """Whether the client has closed its side, waiting at most so long for it."""
     with contextlib.suppress(OSError, ValueError):
         readable, _, _ = select.select([peer.socket], [], [], seconds)
@@ -128,23 +128,23 @@ class Gate:
 
     def __init__(self) -> None:
         self.cancelled = 0
-        self._held = False
-        self._holding = 0
+        self._closed = False
+        self._waiting = 0
         self._changed = threading.Condition(threading.RLock())
 
     def hold(self) -> None:
         with self._changed:
-            self._held = True
+            self._closed = True
 
     def release(self) -> None:
         with self._changed:
-            self._held = False
+            self._closed = False
             self._changed.notify_all()
 
     def holding(self, count: int = 1, seconds: float = 5) -> bool:
         """Whether exactly so many requests are held within so long."""
         with self._changed:
-            return self._changed.wait_for(lambda: self._holding == count, seconds)
+            return self._changed.wait_for(lambda: self._waiting == count, seconds)
 
     def left(self, count: int = 1, seconds: float = 5) -> bool:
         """Whether so many clients have left while they were held, within so long."""
@@ -154,15 +154,15 @@ class Gate:
     def _wait(self, peer: Peer) -> bool:
         """Whether the client is still there once the answer is not held any more."""
         with self._changed:
-            self._holding += 1
+            self._waiting += 1
             self._changed.notify_all()
             try:
-                while self._held:
+                while self._closed:
                     self._changed.wait(0.02)
-                    if left(peer):
+                    if client_left(peer):
                         self.cancelled += 1
                         return False
             finally:
-                self._holding -= 1
+                self._waiting -= 1
                 self._changed.notify_all()
         return True

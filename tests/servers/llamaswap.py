@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 from urllib.parse import parse_qs, unquote
 
-from tests.servers.http_helpers import Answer, Crash, empty, form, left, route, said, text
+from tests.servers.http_helpers import Answer, Crash, empty, form, client_left, route, said, text
 from tests.support.loopback import Loopback, Peer, Seen
 
 JSON_ROUTES = {
@@ -35,9 +35,9 @@ JSON_ROUTES = {
 }
 FORM_ROUTES = {"/v1/images/edits", "/v1/audio/transcriptions"}
 QUERY_ROUTES = {"/sdapi/v1/loras"}
-OWN = {"/v1/models", "/models", "/running", "/unload", "/health"}
-STATIC = re.compile(r"\.(js|json|css|png|gif|jpg|jpeg|ico|txt)$")
-MISSING = text("404 page not found\n", 404)
+GATEWAY_ROUTES = {"/v1/models", "/models", "/running", "/unload", "/health"}
+STATIC_FILE = re.compile(r"\.(js|json|css|png|gif|jpg|jpeg|ico|txt)$")
+NOT_FOUND = text("404 page not found\n", 404)
 
 
 class Upstream(Protocol):
@@ -172,57 +172,57 @@ class LlamaSwap:
         path, query = route(seen)
         if path == "/health":
             return text("OK")
-        self._authorise(seen)
+        self._authorize(seen)
         if path == "/upstream" or path.startswith("/upstream/"):
             return self._upstream(peer, seen, path)
         if path == "/api/events":
-            return self._feed(peer)
+            return self._send_events(peer)
         if path == "/api/models/unload" or path.startswith("/api/models/unload/"):
             return self._unload_by_request(
                 seen, unquote(path[len("/api/models/unload") :].lstrip("/"))
             )
-        if path in OWN | QUERY_ROUTES:
+        if path in GATEWAY_ROUTES | QUERY_ROUTES:
             if seen.method != "GET":
                 return _not_allowed("GET, HEAD")
             return (
-                self._proxy(peer, seen, self._known(query.get("model", "")))
+                self._proxy(peer, seen, self._find_model(query.get("model", "")))
                 if path in QUERY_ROUTES
-                else self._own(path)
+                else self._answer_itself(path)
             )
         if path in JSON_ROUTES | FORM_ROUTES:
             if seen.method != "POST":
                 return _not_allowed("POST")
-            return self._proxy(peer, self._filtered(seen, path), self._known(_model_of(seen)))
-        return MISSING
+            return self._proxy(peer, self._apply_filters(seen, path), self._find_model(_model_of(seen)))
+        return NOT_FOUND
 
-    def _feed(self, peer: Peer) -> None:
+    def _send_events(self, peer: Peer) -> None:
         """All models with their states, now and after each change, until the client leaves."""
         peer.begin()
-        told: list[dict[str, str]] = []
-        while not left(peer):
+        last_states: list[dict[str, str]] = []
+        while not client_left(peer):
             with self._changed:
                 states = [
                     {"id": model.name, "name": "", "description": "", "state": model.state}
                     for model in self._models.values()
                 ]
-                if states == told:
+                if states == last_states:
                     self._changed.wait(0.05)
                     continue
-            told = states
+            last_states = states
             peer.chunk(
                 f"event:message\ndata:{json.dumps({'type': 'modelStatus', 'data': json.dumps(states)})}\n\n".encode()
             )
 
-    def _authorise(self, seen: Seen) -> None:
-        """Basic, then Bearer, then x-api-key: the first one given decides alone."""
-        kind, _, given = seen.headers.get("authorization", "").partition(" ")
+    def _authorize(self, seen: Seen) -> None:
+        """Basic, then Bearer, then x-api-key: the first one credentials decides alone."""
+        kind, _, credentials = seen.headers.get("authorization", "").partition(" ")
         if kind.lower() == "basic":
             try:
-                key = base64.b64decode(given, validate=True).decode().partition(":")[2]
+                key = base64.b64decode(credentials, validate=True).decode().partition(":")[2]
             except (binascii.Error, ValueError):
                 key = ""
         else:
-            key = given if kind.lower() == "bearer" else seen.headers.get("x-api-key", "")
+            key = credentials if kind.lower() == "bearer" else seen.headers.get("x-api-key", "")
         if self.keys and key not in self.keys:
             raise _Refused(
                 401,
@@ -231,7 +231,7 @@ class LlamaSwap:
                 "authentication_error",
             )
 
-    def _known(self, name: str) -> _Model:
+    def _find_model(self, name: str) -> _Model:
         if not name:
             raise _Refused(
                 404, "no model id could be identified", "not_found", "invalid_request_error"
@@ -246,7 +246,7 @@ class LlamaSwap:
             raise _Refused(404, message, "not_found", "invalid_request_error")
         return self._models[name]
 
-    def _filtered(self, seen: Seen, path: str) -> Seen:
+    def _apply_filters(self, seen: Seen, path: str) -> Seen:
         """Filters touch the JSON routes only: not forms, not /upstream."""
         if path not in JSON_ROUTES or not (self.set_params or self.strip_params):
             return seen
@@ -254,12 +254,12 @@ class LlamaSwap:
             body = json.loads(seen.body)
         except ValueError:
             return seen
-        kept = {
+        remaining = {
             name: value
             for name, value in body.items()
             if name not in self.strip_params or name == "model"
         }
-        return replace(seen, body=json.dumps(kept | self.set_params).encode())
+        return replace(seen, body=json.dumps(remaining | self.set_params).encode())
 
     def _upstream(self, peer: Peer, seen: Seen, path: str) -> Answer | None:
         """`/upstream/{model}/<path>`: ids with slashes are matched segment by segment."""
@@ -271,18 +271,18 @@ class LlamaSwap:
             if model is None:
                 continue
             if count == len(segments):
-                where = {"Location": f"{raw}/{mark}{query}"}
+                headers = {"Location": f"{raw}/{mark}{query}"}
                 return Answer(
-                    301 if seen.method == "GET" else 308, b"", "text/html; charset=utf-8", where
+                    301 if seen.method == "GET" else 308, b"", "text/html; charset=utf-8", headers
                 )
             rest = "/" + "/".join(segments[count:])
-            if seen.method == "GET" and STATIC.search(rest) and self.state(model.name) == "stopped":
+            if seen.method == "GET" and STATIC_FILE.search(rest) and self.state(model.name) == "stopped":
                 message = f"model {model.name} is not loaded; path matches upstream.ignorePaths"
                 raise _Refused(409, message, "conflict", "invalid_request_error")
             return self._proxy(peer, replace(seen, path=rest + mark + query), model)
         raise _Refused(404, "model not found", "not_found", "invalid_request_error")
 
-    def _own(self, path: str) -> Answer:
+    def _answer_itself(self, path: str) -> Answer:
         with self._changed:
             if path == "/unload":
                 for model in self._models.values():
@@ -296,18 +296,18 @@ class LlamaSwap:
             )
 
     def _process(self, model: _Model) -> dict[str, Any]:
-        shown = {
+        fields = {
             "cmd": f"sd-server --model {model.name}",
             "proxy": "http://127.0.0.1:5800",
             "ttl": 0,
             "name": "",
             "description": "",
         }
-        return {"model": model.name, "state": model.state} | shown
+        return {"model": model.name, "state": model.state} | fields
 
     def _listed(self, model: _Model) -> dict[str, Any]:
         """Capabilities only for models the operator declared them for; a model that is starting counts as loaded."""
-        shown: dict[str, Any] = {
+        entry: dict[str, Any] = {
             "id": model.name,
             "object": "model",
             "created": 1,
@@ -316,19 +316,19 @@ class LlamaSwap:
             "meta": {"llamaswap": {"type": "model"}},
         }
         if model.name in self.declared:
-            shown["architecture"] = {
+            entry["architecture"] = {
                 "input_modalities": ["text", "image"],
                 "output_modalities": ["image"],
                 "modality": "text+image->image",
             }
-            shown["capabilities"] = {"image_generation": True, "image_to_image": True}
-        return shown
+            entry["capabilities"] = {"image_generation": True, "image_to_image": True}
+        return entry
 
     def _unload_by_request(self, seen: Seen, name: str) -> Answer:
         if seen.method != "POST":
             return _not_allowed("POST")
         if not name:
-            self._own("/unload")
+            self._answer_itself("/unload")
             return said({"msg": "ok"})
         if name not in self._models:
             raise _Refused(404, "model not found", "not_found", "invalid_request_error")
@@ -380,20 +380,20 @@ class LlamaSwap:
             model.waiting += 1
             self._changed.notify_all()
             try:
-                if not self._ready(peer, model):
+                if not self._wait_until_ready(peer, model):
                     return None
                 model.open += 1
             finally:
                 model.waiting -= 1
                 self._changed.notify_all()
         try:
-            return self._passed_on(peer, seen, model)
+            return self._forward(peer, seen, model)
         finally:
             with self._changed:
                 model.open -= 1
                 self._changed.notify_all()
 
-    def _ready(self, peer: Peer, model: _Model) -> bool:
+    def _wait_until_ready(self, peer: Peer, model: _Model) -> bool:
         """Wait until the model is loaded, and load it when that falls to this request. False when the client has gone."""
         failures = model.failures
         while model.state != "ready":
@@ -414,7 +414,7 @@ class LlamaSwap:
                 self._start(model)
                 continue
             self._changed.wait(0.02)
-            if left(peer):
+            if client_left(peer):
                 return False
         return True
 
@@ -428,13 +428,13 @@ class LlamaSwap:
             model.state = "ready"
         self._changed.notify_all()
 
-    def _passed_on(self, peer: Peer, seen: Seen, model: _Model) -> Answer | None:
+    def _forward(self, peer: Peer, seen: Seen, model: _Model) -> Answer | None:
         """While the upstream works the client may go: the gateway forgets the request then, the upstream goes on."""
         answers: list[Answer] = []
         started = model.starts
         done = threading.Event()
 
-        def work() -> None:
+        def forward() -> None:
             try:
                 answers.append(model.server.answer(seen))
             except Crash:
@@ -443,20 +443,20 @@ class LlamaSwap:
             finally:
                 done.set()
 
-        threading.Thread(target=work, daemon=True).start()
+        threading.Thread(target=forward, daemon=True).start()
         while not done.wait(0.02):
-            if left(peer):
+            if client_left(peer):
                 return None
         return answers[0] if answers else empty(502)
 
 
 @contextmanager
-def somebody_asks(server: Loopback, swap: LlamaSwap, model: str) -> Iterator[None]:
+def other_client_waiting(server: Loopback, swap: LlamaSwap, model: str) -> Iterator[None]:
     """Meanwhile a request of another client waits for this model, which is therefore being loaded."""
     body = json.dumps({"model": model, "prompt": "a"}).encode()
     head = f"POST /v1/images/generations HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-    with socket.create_connection(("127.0.0.1", server.port)) as other:
-        other.sendall(head.encode() + body)
+    with socket.create_connection(("127.0.0.1", server.port)) as client:
+        client.sendall(head.encode() + body)
         assert swap.starting(model)
         yield
 
@@ -472,8 +472,8 @@ def _model_of(seen: Seen) -> str:
     try:
         if "application/json" in kind:
             body = json.loads(seen.body)
-            found = body.get("model") if isinstance(body, dict) else None
-            return found if isinstance(found, str) else ""
+            model = body.get("model") if isinstance(body, dict) else None
+            return model if isinstance(model, str) else ""
         if "multipart/form-data" in kind:
             return next(
                 (part.content.decode() for part in form(kind, seen.body) if part.name == "model"),

@@ -31,12 +31,12 @@ class Reply:
     @property
     def events(self) -> list[tuple[str | None, Any]]:
         """The events of a stream: the name, and the data in JSON."""
-        found = []
+        events = []
         for block in self.body.decode().split("\n\n"):
             fields = dict(line.split(": ", 1) for line in block.splitlines() if line)
             if fields:
-                found.append((fields.get("event"), json.loads(fields["data"])))
-        return found
+                events.append((fields.get("event"), json.loads(fields["data"])))
+        return events
 
 
 def ask(
@@ -49,13 +49,13 @@ def ask(
 ) -> Reply:
     """One request on a connection of its own. A dict or a list goes as JSON."""
     data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
-    kind = {} if body is None else {"Content-Type": "application/json"}
+    content_type = {} if body is None else {"Content-Type": "application/json"}
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=seconds)
     try:
-        connection.request(method, path, data, kind | (headers or {}))
-        reply = connection.getresponse()
-        return Reply(reply.status, reply.headers, reply.read())
+        connection.request(method, path, data, content_type | (headers or {}))
+        response = connection.getresponse()
+        return Reply(response.status, response.headers, response.read())
     finally:
         connection.close()
 
@@ -71,16 +71,16 @@ def send_form(
     seconds: float = 10,
 ) -> Reply:
     """Post a multipart form of text fields and of files."""
-    pieces = []
-    for name, content, *kind in fields:
-        extra = f'; filename="upload"\r\nContent-Type: {kind[0]}' if kind else ""
+    sections = []
+    for name, content, *content_type in fields:
+        extra = f'; filename="upload"\r\nContent-Type: {content_type[0]}' if content_type else ""
         data = content.encode() if isinstance(content, str) else content
-        pieces.append(
+        sections.append(
             f'--frontier\r\nContent-Disposition: form-data; name="{name}"{extra}\r\n\r\n'.encode()
             + data
             + b"\r\n"
         )
-    body = b"".join(pieces) + b"--frontier--\r\n"
+    body = b"".join(sections) + b"--frontier--\r\n"
     return ask(
         url,
         "POST",
@@ -97,18 +97,18 @@ def png(
     mode: str = "RGB",
     kind: str = "PNG",
 ) -> bytes:
-    held = io.BytesIO()
-    Image.new(mode, size, color).save(held, kind)
-    return held.getvalue()
+    buffer = io.BytesIO()
+    Image.new(mode, size, color).save(buffer, kind)
+    return buffer.getvalue()
 
 
 def halves(left: Any, right: Any, size: tuple[int, int] = (64, 48), mode: str = "L") -> bytes:
     """An image of two colors side by side: a mask, or one with a hole."""
     image = Image.new(mode, size, left)
     image.paste(right, (size[0] // 2, 0, *size))
-    held = io.BytesIO()
-    image.save(held, "PNG")
-    return held.getvalue()
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def b64(data: bytes) -> str:

@@ -95,15 +95,15 @@ UPSCALERS = [
     "Latent (bicubic antialiased)",
 ]
 
-OPENING, CLOSING = "<sd_cpp_extra_args>", "</sd_cpp_extra_args>"
-TAG = re.compile(rf"{OPENING}([^\r\n]*?){CLOSING}")
-LONGEST_TAG = 50_000  # sd-server.md section 3: the regex recurses per character, and this many end the process
-MOST = 8
-QUEUE = 64
-KEPT = 600
+OPEN_TAG, CLOSE_TAG = "<sd_cpp_extra_args>", "</sd_cpp_extra_args>"
+TAG = re.compile(rf"{OPEN_TAG}([^\r\n]*?){CLOSE_TAG}")
+FATAL_TAG_LENGTH = 50_000  # sd-server.md section 3: the regex recurses per character, and this many end the process
+MAX_BATCH = 8
+MAX_QUEUED_JOBS = 64
+JOB_KEPT_SECONDS = 600
 
 # What the color of an image depends on, with the defaults of sd-server.md section 6.
-IN_COLOR: dict[str, Any] = {
+COLOR_DEFAULTS: dict[str, Any] = {
     "prompt": "",
     "negative_prompt": "",
     "seed": 42,
@@ -129,7 +129,7 @@ def color(settings: Mapping[str, Any], index: int = 0) -> Color:
 
     `init` and `references` are `fingerprint()`s of the uploaded images, `strength` counts only beside an init image.
     """
-    facts = {name: settings.get(name, default) for name, default in IN_COLOR.items()}
+    facts = {name: settings.get(name, default) for name, default in COLOR_DEFAULTS.items()}
     facts["seed"] += index
     facts["cfg_scale"], facts["guidance"] = float(facts["cfg_scale"]), float(facts["guidance"])
     strength = settings.get("strength")
@@ -149,7 +149,7 @@ class _Refused(Exception):
 
 
 @dataclass
-class _Order:
+class _Generation:
     """A request as the engine gets it."""
 
     route: str
@@ -217,7 +217,7 @@ class _Order:
 class _Job:
     id: str
     created: int
-    order: _Order
+    generation: _Generation
     status: str = "queued"
     started: int | None = None
     completed: int | None = None
@@ -240,7 +240,7 @@ class _Process:
 
 
 class StableDiffusion:
-    """A handler for `serve()`. `jobs` lists the settings in effect of every accepted request, in order.
+    """A handler for `serve()`. `jobs` lists the settings in effect of every accepted request, in generation.
 
     Knobs, all free to change while it runs: `empty_data` (200 without an image), `failing` (500, or a failed job), `crash` (the next image
     kills the process), `video_only`, `layers` (images per item of a batch), `flat_tag` (the schema of builds before 2026-04-11),
@@ -276,10 +276,10 @@ class StableDiffusion:
         self.layers = 1
         self.patience = 5.0
         self.clock: Callable[[], float] = time.time
-        self._aged = 0
-        self._numbers = 0
-        self._held = ""
-        self._drawing = 0
+        self._aged_seconds = 0
+        self._next_job_number = 0
+        self._hold_status = ""
+        self._waiting = 0
         self._changed = threading.Condition(threading.RLock())
         self._process = _Process()
 
@@ -288,18 +288,18 @@ class StableDiffusion:
     def hold(self, at: str = "generating") -> None:
         """Keep every image from being finished until `release()`; `hold("queued")` keeps jobs from being begun as well."""
         with self._changed:
-            self._held = at
+            self._hold_status = at
 
     def release(self) -> None:
         with self._changed:
-            self._held = ""
-            self._pump(self._process)
+            self._hold_status = ""
+            self._start_next_job(self._process)
             self._changed.notify_all()
 
     def reached(self, count: int = 1, seconds: float = 5) -> bool:
         """Whether so many requests and jobs stand at the engine, in it or before it, within so long."""
         with self._changed:
-            return self._changed.wait_for(lambda: self._drawing >= count, seconds)
+            return self._changed.wait_for(lambda: self._waiting >= count, seconds)
 
     def ended(self, job: str, seconds: float = 5) -> bool:
         """Whether a job of the native routes has ended, or is forgotten, within so long."""
@@ -311,8 +311,8 @@ class StableDiffusion:
     def status(self, job: str) -> str | None:
         """The status of a job, asked without a request; None when it is unknown."""
         with self._changed:
-            found = self._process.jobs.get(job)
-            return found.status if found else None
+            job_state = self._process.jobs.get(job)
+            return job_state.status if job_state else None
 
     def lose_jobs(self) -> None:
         """Restart the process: connections close, and every job is forgotten."""
@@ -326,7 +326,7 @@ class StableDiffusion:
     def age(self, seconds: int) -> None:
         """Let time pass for the jobs: 600 s after its end a job answers 410, and 600 s later 404."""
         with self._changed:
-            self._aged += seconds
+            self._aged_seconds += seconds
 
     # HTTP
 
@@ -365,9 +365,9 @@ class StableDiffusion:
     def _answer(self, process: _Process, seen: Seen, path: str) -> Answer:
         if seen.method == "POST":
             if path == "/v1/images/generations":
-                return self._openai(process, self._generation(seen))
+                return self._openai(process, self._read_generation(seen))
             if path == "/v1/images/edits":
-                return self._openai(process, self._edit(seen))
+                return self._openai(process, self._read_edit(seen))
             if path in ("/sdapi/v1/txt2img", "/sdapi/v1/img2img"):
                 return self._sdapi(process, seen, path.rpartition("/")[2])
             if path == "/sdcpp/v1/img_gen":
@@ -377,7 +377,7 @@ class StableDiffusion:
         if seen.method == "GET":
             if job := re.fullmatch(r"/sdcpp/v1/jobs/([^/]+)", path):
                 with self._changed:
-                    return said(self._shown(process, self._job(process, job[1])))
+                    return said(self._describe_job(process, self._find_job(process, job[1])))
             if path == "/sdcpp/v1/capabilities":
                 process.known_loras = self.loras
                 return said(self.capabilities)
@@ -392,7 +392,7 @@ class StableDiffusion:
         stem = self.model.rpartition(".")[0]
         if path == "/sdapi/v1/loras":
             process.known_loras = self.loras
-        found: dict[str, Any] = {
+        bodies: dict[str, Any] = {
             "/v1/models": {
                 "data": [{"id": "sd-cpp-local", "object": "model", "owned_by": "local"}]
             },
@@ -426,7 +426,7 @@ class StableDiffusion:
             ],
             "/sdapi/v1/options": {"samples_format": "png", "sd_model_checkpoint": stem},
         }
-        return said(found[path]) if path in found else empty(404)
+        return said(bodies[path]) if path in bodies else empty(404)
 
     @property
     def _lora_list(self) -> list[dict[str, str]]:
@@ -478,15 +478,15 @@ class StableDiffusion:
                 "max_width": 4096,
                 "min_height": 64,
                 "max_height": 4096,
-                "max_batch_count": MOST,
-                "max_queue_size": QUEUE,
+                "max_batch_count": MAX_BATCH,
+                "max_queue_size": MAX_QUEUED_JOBS,
             },
         }
 
     # Reading a request
 
-    def _order(self, path: str) -> _Order:
-        return _Order(
+    def _new_generation(self, path: str) -> _Generation:
+        return _Generation(
             path, self.seed, self.steps, self.cfg_scale, self.sampler, self.scheduler, self.strength
         )
 
@@ -494,37 +494,37 @@ class StableDiffusion:
         if self.video_only:
             raise _Refused("loaded model does not support img_gen")
 
-    def _output(self, order: _Order, kind: str, compression: int, webp: bool = True) -> None:
+    def _set_output(self, generation: _Generation, kind: str, compression: int, webp: bool = True) -> None:
         allowed = [name for name in self.formats if webp or name != "webp"]
-        order.output_format, order.output_compression = kind.lower(), min(max(compression, 0), 100)
-        if order.output_format not in allowed:
+        generation.output_format, generation.output_compression = kind.lower(), min(max(compression, 0), 100)
+        if generation.output_format not in allowed:
             raise _Refused(f"invalid output_format, must be one of [{', '.join(allowed)}]")
 
-    def _generation(self, seen: Seen) -> _Order:
+    def _read_generation(self, seen: Seen) -> _Generation:
         """sd-server.md section 2: all but prompt, n, size and the output fields is ignored."""
         self._check_mode()
         if not seen.body:
             raise _Refused("empty body")
-        body = _parsed(seen.body)
+        body = _parse_json(seen.body)
         prompt, count, size = (
-            _value(body, "prompt", ""),
-            max(1, _value(body, "n", 1)),
-            _value(body, "size", ""),
+            _field(body, "prompt", ""),
+            max(1, _field(body, "n", 1)),
+            _field(body, "size", ""),
         )
         kind, compression = (
-            _value(body, "output_format", "png"),
-            _value(body, "output_compression", 100),
+            _field(body, "output_format", "png"),
+            _field(body, "output_compression", 100),
         )
-        order = self._order("/v1/images/generations")
-        order.width, order.height = _side_by_side(size, self.size)
+        generation = self._new_generation("/v1/images/generations")
+        generation.width, generation.height = _parse_size(size, self.size)
         if not prompt:
             raise _Refused("prompt required")
-        self._output(order, kind, compression)
-        order.prompt, order.batch_count = prompt, count
-        self._read_tag(order)
-        return self._resolved(order, "invalid params")
+        self._set_output(generation, kind, compression)
+        generation.prompt, generation.batch_count = prompt, count
+        self._read_tag(generation)
+        return self._resolve(generation, "invalid params")
 
-    def _edit(self, seen: Seen) -> _Order:
+    def _read_edit(self, seen: Seen) -> _Generation:
         """sd-server.md section 2: every decodable upload is a reference, the first one the init image too; others are skipped."""
         self._check_mode()
         kind = seen.headers.get("content-type", "")
@@ -540,148 +540,148 @@ class StableDiffusion:
                 fields.setdefault(part.name, part.content.decode("utf-8", "replace"))
         if not fields.get("prompt"):
             raise _Refused("prompt required")
-        uploads = _files(parts, "image[]") or _files(parts, "image")[:1]
+        uploads = _uploads(parts, "image[]") or _uploads(parts, "image")[:1]
         if not uploads:
             raise _Refused("at least one image[] required")
-        order = self._order("/v1/images/edits")
-        order.width, order.height = _side_by_side(fields.get("size", ""), (-1, -1))
-        self._output(
-            order,
+        generation = self._new_generation("/v1/images/edits")
+        generation.width, generation.height = _parse_size(fields.get("size", ""), (-1, -1))
+        self._set_output(
+            generation,
             fields.get("output_format", "png"),
-            _number(fields.get("output_compression", ""), 100),
+            _stoi(fields.get("output_compression", ""), 100),
             webp=False,
         )
-        order.prompt, order.batch_count = fields["prompt"], _number(fields.get("n", ""), 1)
+        generation.prompt, generation.batch_count = fields["prompt"], _stoi(fields.get("n", ""), 1)
         for data in uploads:
-            if (image := _colored(decoded(data))) is not None:
-                order.size_if_unset(image.size)
-                order.references.append(image)
-        if order.references:
-            order.init = order.references[0]
-        for data in _files(parts, "mask")[:1]:
+            if (image := _as_rgb(decoded(data))) is not None:
+                generation.size_if_unset(image.size)
+                generation.references.append(image)
+        if generation.references:
+            generation.init = generation.references[0]
+        for data in _uploads(parts, "mask")[:1]:
             if (mask := decoded(data)) is not None:
-                order.mask = mask.convert("L")
-                order.size_if_unset(mask.size)
-        self._read_tag(order)
-        return self._resolved(order, "invalid params")
+                generation.mask = mask.convert("L")
+                generation.size_if_unset(mask.size)
+        self._read_tag(generation)
+        return self._resolve(generation, "invalid params")
 
-    def _read_tag(self, order: _Order) -> None:
+    def _read_tag(self, generation: _Generation) -> None:
         """sd-server.md section 3: the leftmost whole tag is parsed, all whole ones are deleted in one pass."""
-        for start in re.finditer(re.escape(OPENING), order.prompt):
-            run = re.match(rf"[^\r\n]*?(?={CLOSING}|[\r\n]|\Z)", order.prompt[start.end() :])
-            if run and len(run[0]) >= LONGEST_TAG:
+        for start in re.finditer(re.escape(OPEN_TAG), generation.prompt):
+            run = re.match(rf"[^\r\n]*?(?={CLOSE_TAG}|[\r\n]|\Z)", generation.prompt[start.end() :])
+            if run and len(run[0]) >= FATAL_TAG_LENGTH:
                 self.lose_jobs()
                 raise Crash
-        found = TAG.search(order.prompt)
-        if found is None:
+        match = TAG.search(generation.prompt)
+        if match is None:
             return
-        order.prompt = TAG.sub("", order.prompt)
-        if not found[1]:
+        generation.prompt = TAG.sub("", generation.prompt)
+        if not match[1]:
             return
         try:
-            values = json.loads(found[1], parse_constant=_no_constant)
+            values = json.loads(match[1], parse_constant=_reject_constant)
         except ValueError:
             raise _Refused("invalid sd_cpp_extra_args") from None
-        if not self._apply(order, values, lambda path: path):
+        if not self._apply(generation, values, lambda path: path):
             raise _Refused("invalid sd_cpp_extra_args")
 
-    def _apply(self, order: _Order, values: Any, lora: Callable[[str], str | None]) -> bool:
+    def _apply(self, generation: _Generation, values: Any, lora: Callable[[str], str | None]) -> bool:
         """The generation parameters of a tag or of a native request: scalars of a wrong type are dropped. False for a bad lora or image."""
         if not isinstance(values, dict):
             return True
-        words = {"prompt": "prompt", "negative_prompt": "negative_prompt"}
-        whole = {
+        text_fields = {"prompt": "prompt", "negative_prompt": "negative_prompt"}
+        int_fields = {
             "clip_skip": "clip_skip",
             "width": "width",
             "height": "height",
             "batch_count": "batch_count",
             "seed": "seed",
         }
-        real = {"strength": "strength"}
-        _take(order, values, words, whole, real)
+        float_fields = {"strength": "strength"}
+        _apply_scalars(generation, values, text_fields, int_fields, float_fields)
         if isinstance(values.get("embed_image_metadata"), bool):
-            order.embed = values["embed_image_metadata"]
+            generation.embed = values["embed_image_metadata"]
         sampling = values.get("sample_params")
         if self.flat_tag:
-            _take(
-                order,
+            _apply_scalars(
+                generation,
                 values,
                 {},
                 {"steps": "steps"},
                 {"cfg_scale": "cfg_scale", "guidance": "guidance"},
             )
-            _take_names(order, values)
+            _apply_sampler(generation, values)
         elif isinstance(sampling, dict):
-            _take(order, sampling, {}, {"sample_steps": "steps"}, {})
-            _take_names(order, sampling)
+            _apply_scalars(generation, sampling, {}, {"sample_steps": "steps"}, {})
+            _apply_sampler(generation, sampling)
             if isinstance(sampling.get("custom_sigmas"), list):
-                order.custom_sigmas = [_real(item) for item in sampling["custom_sigmas"]]
+                generation.custom_sigmas = [_array_number(item) for item in sampling["custom_sigmas"]]
             if isinstance(sampling.get("guidance"), dict):
-                _take(
-                    order,
+                _apply_scalars(
+                    generation,
                     sampling["guidance"],
                     {},
                     {},
                     {"txt_cfg": "cfg_scale", "distilled_guidance": "guidance"},
                 )
         if isinstance(values.get("hires"), dict):
-            order.hires = dict(values["hires"])
-        return _take_loras(order, values, lora) and _take_images(order, values)
+            generation.hires = dict(values["hires"])
+        return _apply_loras(generation, values, lora) and _apply_images(generation, values)
 
-    def _resolved(self, order: _Order, complaint: str) -> _Order:
+    def _resolve(self, generation: _Generation, complaint: str) -> _Generation:
         """Defaults, clamps and checks at the end (sd-server.md sections 1, 2 and 6)."""
-        if order.seed < 0:
-            order.seed = int(self.clock()) % (1 << 31)
-        order.batch_count, order.steps = (
-            min(max(order.batch_count, 1), MOST),
-            min(max(order.steps, 1), 100),
+        if generation.seed < 0:
+            generation.seed = int(self.clock()) % (1 << 31)
+        generation.batch_count, generation.steps = (
+            min(max(generation.batch_count, 1), MAX_BATCH),
+            min(max(generation.steps, 1), 100),
         )
-        if order.cfg_scale < 0 or not 0 <= order.strength <= 1:
+        if generation.cfg_scale < 0 or not 0 <= generation.strength <= 1:
             raise _Refused(complaint)
-        if order.hires.get("enabled") and order.hires.get("upscaler", "Latent") not in UPSCALERS:
+        if generation.hires.get("enabled") and generation.hires.get("upscaler", "Latent") not in UPSCALERS:
             raise _Refused(complaint)
-        order.size_if_unset(self.size)
-        return order
+        generation.size_if_unset(self.size)
+        return generation
 
     # The routes that wait
 
-    def _openai(self, process: _Process, order: _Order) -> Answer:
-        images = self._generate(process, order)
+    def _openai(self, process: _Process, generation: _Generation) -> Answer:
+        images = self._generate(process, generation)
         if not images and not self.empty_data:
             return said({"error": "generate_image returned no results"}, 500)
         data = [{"b64_json": b64(image)} for image in images]
-        return said({"created": self._now(), "data": data, "output_format": order.output_format})
+        return said({"created": self._now(), "data": data, "output_format": generation.output_format})
 
     def _sdapi(self, process: _Process, seen: Seen, kind: str) -> Answer:
         if not seen.body:
             raise _Refused("empty body")
         self._check_mode()
-        body = _parsed(seen.body)
-        order = self._any2img(process, body, kind == "img2img")
-        images = self._generate(process, order)
+        body = _parse_json(seen.body)
+        generation = self._read_sdapi(process, body, kind == "img2img")
+        images = self._generate(process, generation)
         if not images and not self.empty_data:
             return said({"error": "generate_image returned no results"}, 500)
-        seeds = [order.seed + index for index in range(len(images))]
+        seeds = [generation.seed + index for index in range(len(images))]
         info = {
-            "prompt": order.prompt,
-            "seed": order.seed,
-            "cfg_scale": order.cfg_scale,
-            "width": order.width,
-            "height": order.height,
-            "steps": order.steps,
-            "sampler_name": order.sampler,
-            "extra_generation_params": {"Schedule type": order.scheduler},
+            "prompt": generation.prompt,
+            "seed": generation.seed,
+            "cfg_scale": generation.cfg_scale,
+            "width": generation.width,
+            "height": generation.height,
+            "steps": generation.steps,
+            "sampler_name": generation.sampler,
+            "extra_generation_params": {"Schedule type": generation.scheduler},
             "sd_model_name": self.model,
             "version": "stable-diffusion.cpp",
-            "infotexts": [self._parameters(order, seed) for seed in seeds],
-            "all_prompts": [order.prompt] * len(seeds),
-            "all_negative_prompts": [order.negative_prompt] * len(seeds),
+            "infotexts": [self._parameters(generation, seed) for seed in seeds],
+            "all_prompts": [generation.prompt] * len(seeds),
+            "all_negative_prompts": [generation.negative_prompt] * len(seeds),
             "all_seeds": seeds,
         }
-        if order.negative_prompt:
-            info["negative_prompt"] = order.negative_prompt
+        if generation.negative_prompt:
+            info["negative_prompt"] = generation.negative_prompt
         if kind == "img2img":
-            info["denoising_strength"] = order.strength
+            info["denoising_strength"] = generation.strength
         return said(
             {
                 "images": [b64(image) for image in images],
@@ -690,98 +690,98 @@ class StableDiffusion:
             }
         )
 
-    def _any2img(self, process: _Process, body: Any, img2img: bool) -> _Order:
+    def _read_sdapi(self, process: _Process, body: Any, img2img: bool) -> _Generation:
         """sd-server.md section 4. The tag is applied over the top level, and the fields after it win."""
-        order = self._order(f"/sdapi/v1/{'img2img' if img2img else 'txt2img'}")
-        prompt, negative = _value(body, "prompt", ""), _value(body, "negative_prompt", "")
-        width, height = _value(body, "width", 512), _value(body, "height", 512)
-        order.steps, order.cfg_scale = (
-            _value(body, "steps", order.steps),
-            _value(body, "cfg_scale", float(order.cfg_scale)),
+        generation = self._new_generation(f"/sdapi/v1/{'img2img' if img2img else 'txt2img'}")
+        prompt, negative = _field(body, "prompt", ""), _field(body, "negative_prompt", "")
+        width, height = _field(body, "width", 512), _field(body, "height", 512)
+        generation.steps, generation.cfg_scale = (
+            _field(body, "steps", generation.steps),
+            _field(body, "cfg_scale", float(generation.cfg_scale)),
         )
-        order.seed, order.batch_count = (
-            _wrapped(_value(body, "seed", -1)),
-            _value(body, "batch_size", 1),
+        generation.seed, generation.batch_count = (
+            _wrap_int32(_field(body, "seed", -1)),
+            _field(body, "batch_size", 1),
         )
-        clip_skip = _value(body, "clip_skip", -1)
-        sampler, scheduler = _value(body, "sampler_name", ""), _value(body, "scheduler", "")
+        clip_skip = _field(body, "clip_skip", -1)
+        sampler, scheduler = _field(body, "sampler_name", ""), _field(body, "scheduler", "")
         if width <= 0 or height <= 0:
             raise _Refused("width and height must be positive")
         if not prompt:
             raise _Refused("prompt required")
-        order.prompt, order.negative_prompt = prompt, negative
-        order.width, order.height = _value(body, "width", -1), _value(body, "height", -1)
+        generation.prompt, generation.negative_prompt = prompt, negative
+        generation.width, generation.height = _field(body, "width", -1), _field(body, "height", -1)
         if not img2img:
-            if _value(body, "enable_hr", False):
-                order.hires = {
+            if _field(body, "enable_hr", False):
+                generation.hires = {
                     "enabled": True,
-                    "scale": _value(body, "hr_scale", 2.0),
-                    "target_width": _value(body, "hr_resize_x", 0),
-                    "target_height": _value(body, "hr_resize_y", 0),
-                    "steps": _value(body, "hr_steps", 0),
-                    "denoising_strength": _value(body, "denoising_strength", 0.7),
-                    "upscaler": _value(body, "hr_upscaler", "Latent"),
+                    "scale": _field(body, "hr_scale", 2.0),
+                    "target_width": _field(body, "hr_resize_x", 0),
+                    "target_height": _field(body, "hr_resize_y", 0),
+                    "steps": _field(body, "hr_steps", 0),
+                    "denoising_strength": _field(body, "denoising_strength", 0.7),
+                    "upscaler": _field(body, "hr_upscaler", "Latent"),
                 }
-            order.width = order.width if order.width > 0 else self.size[0]
-            order.height = order.height if order.height > 0 else self.size[1]
-        self._read_tag(order)
+            generation.width = generation.width if generation.width > 0 else self.size[0]
+            generation.height = generation.height if generation.height > 0 else self.size[1]
+        self._read_tag(generation)
         if clip_skip > 0:
-            order.clip_skip = clip_skip
-        order.sampler = (
-            sampler if sampler in SAMPLERS else ALIASES.get(sampler.lower(), order.sampler)
+            generation.clip_skip = clip_skip
+        generation.sampler = (
+            sampler if sampler in SAMPLERS else ALIASES.get(sampler.lower(), generation.sampler)
         )
-        order.scheduler = _scheduler(scheduler) or order.scheduler
+        generation.scheduler = _known_scheduler(scheduler) or generation.scheduler
         if isinstance(body.get("lora"), list):
-            self._top_level_loras(process, order, body["lora"])
+            self._top_level_loras(process, generation, body["lora"])
         if img2img:
-            self._inputs(order, body)
+            self._read_input_images(generation, body)
         if isinstance(body.get("extra_images"), list):
             for item in body["extra_images"]:
-                if isinstance(item, str) and (image := _image(item)) is not None:
-                    order.size_if_unset(image.size)
-                    order.references.append(image)
-        return self._resolved(order, "invalid params")
+                if isinstance(item, str) and (image := _decode_base64_image(item)) is not None:
+                    generation.size_if_unset(image.size)
+                    generation.references.append(image)
+        return self._resolve(generation, "invalid params")
 
-    def _top_level_loras(self, process: _Process, order: _Order, items: list[Any]) -> None:
+    def _top_level_loras(self, process: _Process, generation: _Generation, items: list[Any]) -> None:
         """Checked against a list that only an earlier GET of it, or a native request, has filled."""
-        order.loras = {}
+        generation.loras = {}
         for item in items:
             if not isinstance(item, dict):
                 continue
-            path, multiplier = _value(item, "path", ""), _value(item, "multiplier", 1.0)
+            path, multiplier = _field(item, "path", ""), _field(item, "multiplier", 1.0)
             if not path:
                 raise _Refused("lora.path required")
             if path not in process.known_loras:
                 raise _Refused(f"invalid lora path: {path}")
-            order.loras[path] = order.loras.get(path, 0.0) + multiplier
+            generation.loras[path] = generation.loras.get(path, 0.0) + multiplier
 
-    def _inputs(self, order: _Order, body: dict[str, Any]) -> None:
+    def _read_input_images(self, generation: _Generation, body: dict[str, Any]) -> None:
         """The images of img2img: an init image that cannot be read leaves a plain text-to-image."""
         if isinstance(body.get("init_images"), list) and body["init_images"]:
             first = body["init_images"][0]
             if not isinstance(first, str):
                 raise _Refused(
-                    f"[json.exception.type_error.302] type must be string, but is {_kind(first)}",
+                    f"[json.exception.type_error.302] type must be string, but is {_json_type(first)}",
                     500,
                 )
-            order.init = _image(first) or order.init
-            if order.init is not None:
-                order.size_if_unset(order.init.size)
+            generation.init = _decode_base64_image(first) or generation.init
+            if generation.init is not None:
+                generation.size_if_unset(generation.init.size)
         if isinstance(body.get("mask"), str):
             mask = decoded(leading_base64(body["mask"]))
             if mask is not None:
                 flat = mask.convert("L")
-                order.mask = (
+                generation.mask = (
                     flat.point(lambda level: 255 - level)
-                    if _value(body, "inpainting_mask_invert", 0)
+                    if _field(body, "inpainting_mask_invert", 0)
                     else flat
                 )
-                order.size_if_unset(mask.size)
+                generation.size_if_unset(mask.size)
         else:
-            order.mask = None
-        strength = _value(body, "denoising_strength", -1.0)
+            generation.mask = None
+        strength = _field(body, "denoising_strength", -1.0)
         if strength >= 0:
-            order.strength = min(strength, 1.0)
+            generation.strength = min(strength, 1.0)
 
     # The native routes
 
@@ -790,26 +790,26 @@ class StableDiffusion:
             raise _Refused("empty body")
         self._check_mode()
         try:
-            body = _parsed(seen.body)
+            body = _parse_json(seen.body)
         except _Refused as refused:
             return said({"error": "invalid json", "message": str(refused)}, 400)
         process.known_loras = self.loras
-        order = self._order("/sdcpp/v1/img_gen")
-        if not self._apply(order, body, lambda path: path if path in self.loras else None):
+        generation = self._new_generation("/sdcpp/v1/img_gen")
+        if not self._apply(generation, body, lambda path: path if path in self.loras else None):
             raise _Refused("invalid generation parameters")
-        self._output(
-            order, _value(body, "output_format", "png"), _value(body, "output_compression", 100)
+        self._set_output(
+            generation, _field(body, "output_format", "png"), _field(body, "output_compression", 100)
         )
-        self._resolved(order, "invalid generation parameters")
+        self._resolve(generation, "invalid generation parameters")
         with self._changed:
-            self._purge(process)
-            if sum(job.completed is None for job in process.jobs.values()) >= QUEUE:
+            self._forget_old_jobs(process)
+            if sum(job.completed is None for job in process.jobs.values()) >= MAX_QUEUED_JOBS:
                 raise _Refused("job queue is full", 429)
-            job = _Job(f"job_{self._now():x}_{self._numbers:08x}", self._now(), order)
-            self._numbers += 1
+            job = _Job(f"job_{self._now():x}_{self._next_job_number:08x}", self._now(), generation)
+            self._next_job_number += 1
             process.jobs[job.id] = job
             process.queue.append(job.id)
-            self.jobs.append(order.settings)
+            self.jobs.append(generation.settings)
             accepted = {
                 "id": job.id,
                 "kind": "img_gen",
@@ -817,21 +817,21 @@ class StableDiffusion:
                 "created": job.created,
                 "poll_url": f"/sdcpp/v1/jobs/{job.id}",
             }
-            self._pump(process)
+            self._start_next_job(process)
         return said(accepted, 202)
 
-    def _job(self, process: _Process, name: str) -> _Job:
-        self._purge(process)
+    def _find_job(self, process: _Process, name: str) -> _Job:
+        self._forget_old_jobs(process)
         if name in process.expired:
             raise _Refused("job expired", 410)
         if name not in process.jobs:
             raise _Refused("job not found", 404)
         return process.jobs[name]
 
-    def _shown(self, process: _Process, job: _Job) -> dict[str, Any]:
+    def _describe_job(self, process: _Process, job: _Job) -> dict[str, Any]:
         """`result` and `error` are missing until the job has ended, as seen on a running server."""
         position = process.queue.index(job.id) + 1 if job.status == "queued" else 0
-        shown: dict[str, Any] = {
+        body: dict[str, Any] = {
             "id": job.id,
             "kind": "img_gen",
             "status": job.status,
@@ -842,17 +842,17 @@ class StableDiffusion:
         }
         if job.status == "completed":
             images = [{"index": index, "b64_json": image} for index, image in enumerate(job.images)]
-            shown |= {
-                "result": {"output_format": job.order.output_format, "images": images},
+            body |= {
+                "result": {"output_format": job.generation.output_format, "images": images},
                 "error": None,
             }
         elif job.error is not None:
-            shown |= {"result": None, "error": job.error}
-        return shown
+            body |= {"result": None, "error": job.error}
+        return body
 
     def _cancel(self, process: _Process, name: str) -> Answer:
         with self._changed:
-            job = self._job(process, name)
+            job = self._find_job(process, name)
             if job.status == "generating":
                 raise _Refused("job is currently generating and cannot be interrupted yet", 409)
             if job.status == "queued":
@@ -860,28 +860,28 @@ class StableDiffusion:
                 job.status, job.completed = "cancelled", self._now()
                 job.error = {"code": "cancelled", "message": "job cancelled by client"}
                 self._changed.notify_all()
-            return said(self._shown(process, job))
+            return said(self._describe_job(process, job))
 
-    def _purge(self, process: _Process) -> None:
+    def _forget_old_jobs(self, process: _Process) -> None:
         now = self._now()
         process.expired = {name: until for name, until in process.expired.items() if until > now}
         for job in list(process.jobs.values()):
-            if job.completed is not None and now - job.completed >= KEPT:
+            if job.completed is not None and now - job.completed >= JOB_KEPT_SECONDS:
                 del process.jobs[job.id]
-                if job.completed + 2 * KEPT > now:
-                    process.expired[job.id] = job.completed + 2 * KEPT
+                if job.completed + 2 * JOB_KEPT_SECONDS > now:
+                    process.expired[job.id] = job.completed + 2 * JOB_KEPT_SECONDS
 
-    def _pump(self, process: _Process) -> None:
+    def _start_next_job(self, process: _Process) -> None:
         """Begin the next job, if the worker is free."""
-        if process.dead or process.busy or not process.queue or self._held == "queued":
+        if process.dead or process.busy or not process.queue or self._hold_status == "queued":
             return
         job = process.jobs[process.queue.pop(0)]
         job.status, job.started, process.busy = "generating", self._now(), True
-        threading.Thread(target=self._work, args=(process, job), daemon=True).start()
+        threading.Thread(target=self._run_job, args=(process, job), daemon=True).start()
 
-    def _work(self, process: _Process, job: _Job) -> None:
+    def _run_job(self, process: _Process, job: _Job) -> None:
         try:
-            images = self._generate(process, job.order, listed=True)
+            images = self._generate(process, job.generation, listed=True)
         except Crash:
             return
         with self._changed:
@@ -894,22 +894,22 @@ class StableDiffusion:
                     "code": "generation_failed",
                     "message": "generate_image returned no results",
                 }
-            self._pump(process)
+            self._start_next_job(process)
             self._changed.notify_all()
 
     # The engine
 
-    def _generate(self, process: _Process, order: _Order, listed: bool = False) -> list[bytes]:
+    def _generate(self, process: _Process, generation: _Generation, listed: bool = False) -> list[bytes]:
         """One image at a time, whoever asks: a client that gave up does not stop its own."""
         with self._changed:
             if not listed:
-                self.jobs.append(order.settings)
-            self._drawing += 1
+                self.jobs.append(generation.settings)
+            self._waiting += 1
             self._changed.notify_all()
         try:
             with process.engine:
                 with self._changed:
-                    self._changed.wait_for(lambda: process.dead or not self._held)
+                    self._changed.wait_for(lambda: process.dead or not self._hold_status)
                     if process.dead:
                         raise Crash
                     if self.crash:
@@ -918,68 +918,68 @@ class StableDiffusion:
                     if self.failing or self.empty_data:
                         return []
                 return [
-                    self._draw(order, index)
-                    for index in range(order.batch_count)
+                    self._render(generation, index)
+                    for index in range(generation.batch_count)
                     for _ in range(self.layers)
                 ]
         finally:
             with self._changed:
-                self._drawing -= 1
+                self._waiting -= 1
                 self._changed.notify_all()
 
-    def _draw(self, order: _Order, index: int) -> bytes:
-        image = plain(color(order.settings, index), self._pixels(order))
-        if order.init is not None and order.mask is not None:
-            image = repainted(order.init, image, order.mask)
-        parameters = self._parameters(order, order.seed + index) if order.embed else None
-        return encoded(image, order.output_format, parameters, order.output_compression)
+    def _render(self, generation: _Generation, index: int) -> bytes:
+        image = plain(color(generation.settings, index), self._pixel_size(generation))
+        if generation.init is not None and generation.mask is not None:
+            image = repainted(generation.init, image, generation.mask)
+        parameters = self._parameters(generation, generation.seed + index) if generation.embed else None
+        return encoded(image, generation.output_format, parameters, generation.output_compression)
 
-    def _pixels(self, order: _Order) -> tuple[int, int]:
+    def _pixel_size(self, generation: _Generation) -> tuple[int, int]:
         """Each side rounded up to the model's multiple."""
-        width, height = order.width, order.height
-        if order.hires.get("enabled"):
-            scale = order.hires.get("scale", 2.0)
+        width, height = generation.width, generation.height
+        if generation.hires.get("enabled"):
+            scale = generation.hires.get("scale", 2.0)
             width, height = (
-                order.hires.get("target_width") or int(width * scale),
-                order.hires.get("target_height") or int(height * scale),
+                generation.hires.get("target_width") or int(width * scale),
+                generation.hires.get("target_height") or int(height * scale),
             )
         return -(-width // self.multiple) * self.multiple, -(
             -height // self.multiple
         ) * self.multiple
 
-    def _parameters(self, order: _Order, seed: int) -> str:
+    def _parameters(self, generation: _Generation, seed: int) -> str:
         """The text chunk of a PNG; the seed is told nowhere else. The size is the one asked for."""
-        negative = f"Negative prompt: {order.negative_prompt}\n" if order.negative_prompt else ""
+        negative = f"Negative prompt: {generation.negative_prompt}\n" if generation.negative_prompt else ""
         block = json.dumps(
-            {"seed": seed, "prompt": order.prompt, "steps": order.steps}, ensure_ascii=False
+            {"seed": seed, "prompt": generation.prompt, "steps": generation.steps}, ensure_ascii=False
         )
         return (
-            f"{order.prompt}\n{negative}Steps: {order.steps}, CFG scale: {order.cfg_scale:f}, Guidance: {order.guidance:f}, Eta: 0.000000, "
-            f"Seed: {seed}, Size: {order.width}x{order.height}, Model: {self.model}, RNG: cuda, Sampler: {order.sampler} {order.scheduler}, "
+            f"{generation.prompt}\n{negative}Steps: {generation.steps}, CFG scale: {generation.cfg_scale:f}, Guidance: {generation.guidance:f}, Eta: 0.000000, "
+            f"Seed: {seed}, Size: {generation.width}x{generation.height}, Model: {self.model}, RNG: cuda, Sampler: {generation.sampler} {generation.scheduler}, "
             f"Version: stable-diffusion.cpp, SDCPP: {block}"
         )
 
     def _now(self) -> int:
-        return int(self.clock()) + self._aged
+        return int(self.clock()) + self._aged_seconds
 
 
-def _no_constant(name: str) -> None:
+def _reject_constant(name: str) -> None:
     raise ValueError(name)
 
 
-def _parsed(body: bytes) -> Any:
+def _parse_json(body: bytes) -> Any:
     """The JSON of a body. What is none is 500 here; the native route makes a 400 of it."""
     try:
-        found = json.loads(body.decode(), parse_constant=_no_constant)
+        value = json.loads(body.decode(), parse_constant=_reject_constant)
         json.dumps(
-            found, ensure_ascii=False
+            value, ensure_ascii=False
         ).encode()  # half a surrogate pair is no JSON to the C++ parser
     except ValueError as problem:
         raise _Refused(f"[json.exception.parse_error.101] parse error: {problem}", 500) from None
-    return found
+    return value
 
 
-def _kind(value: Any) -> str:
+def _json_type(value: Any) -> str:
     names = {
         dict: "object",
         list: "array",
@@ -992,63 +992,63 @@ def _kind(value: Any) -> str:
     return names[type(value)]
 
 
-def _value(body: Any, name: str, default: Any) -> Any:
+def _field(body: Any, name: str, default: Any) -> Any:
     """A field as nlohmann's `value()` reads it: null and a wrong type throw; a number fits any number, and so does a boolean."""
     if not isinstance(body, dict):
         raise _Refused(
-            f"[json.exception.type_error.306] cannot use value() with {_kind(body)}", 500
+            f"[json.exception.type_error.306] cannot use value() with {_json_type(body)}", 500
         )
     if name not in body:
         return default
-    found = body[name]
-    wanted = (
+    value = body[name]
+    expected = (
         "string"
         if isinstance(default, str)
         else "boolean"
         if isinstance(default, bool)
         else "number"
     )
-    if _kind(found) != wanted and not (wanted == "number" and isinstance(found, bool)):
+    if _json_type(value) != expected and not (expected == "number" and isinstance(value, bool)):
         raise _Refused(
-            f"[json.exception.type_error.302] type must be {wanted}, but is {_kind(found)}", 500
+            f"[json.exception.type_error.302] type must be {expected}, but is {_json_type(value)}", 500
         )
-    return type(default)(found)
+    return type(default)(value)
 
 
-def _real(value: Any) -> float:
+def _array_number(value: Any) -> float:
     """An element of an array of numbers."""
-    if _kind(value) not in ("number", "boolean"):
+    if _json_type(value) not in ("number", "boolean"):
         raise _Refused(
-            f"[json.exception.type_error.302] type must be number, but is {_kind(value)}", 500
+            f"[json.exception.type_error.302] type must be number, but is {_json_type(value)}", 500
         )
     return float(value)
 
 
-def _wrapped(number: int) -> int:
+def _wrap_int32(number: int) -> int:
     """`/sdapi` holds a seed in 32 bits."""
     return (number + (1 << 31)) % (1 << 32) - (1 << 31)
 
 
-def _number(text: str, default: int) -> int:
+def _stoi(text: str, default: int) -> int:
     """C++ `stoi`: leading digits count, what follows does not, and what does not fit is none."""
-    found = re.match(r"\s*[+-]?\d+", text)
-    return int(found[0]) if found and abs(int(found[0])) < 1 << 31 else default
+    match = re.match(r"\s*[+-]?\d+", text)
+    return int(match[0]) if match and abs(int(match[0])) < 1 << 31 else default
 
 
-def _side_by_side(size: str, default: tuple[int, int]) -> tuple[int, int]:
-    """`WxH`, split on a small x. A bad width gives the default, a bad height only the default height, a negative side the default size."""
-    width, split, height = size.partition("x")
-    if not split or _number(width, 0) == 0:
+def _parse_size(size: str, default: tuple[int, int]) -> tuple[int, int]:
+    """`WxH`, separator on a small x. A bad width gives the default, a bad height only the default height, a negative side the default size."""
+    width, separator, height = size.partition("x")
+    if not separator or _stoi(width, 0) == 0:
         return default
-    found = _number(width, default[0]), _number(height, default[1])
-    return found if min(found) > 0 else default
+    parsed = _stoi(width, default[0]), _stoi(height, default[1])
+    return parsed if min(parsed) > 0 else default
 
 
-def _files(parts: list[Part], name: str) -> list[bytes]:
+def _uploads(parts: list[Part], name: str) -> list[bytes]:
     return [part.content for part in parts if part.name == name and part.filename is not None]
 
 
-def _colored(image: Image.Image | None) -> Image.Image | None:
+def _as_rgb(image: Image.Image | None) -> Image.Image | None:
     """Images of one or two channels are refused as if they could not be read."""
     return (
         image.convert("RGB")
@@ -1057,57 +1057,57 @@ def _colored(image: Image.Image | None) -> Image.Image | None:
     )
 
 
-def _image(text: str) -> Image.Image | None:
-    return _colored(decoded(leading_base64(text)))
+def _decode_base64_image(text: str) -> Image.Image | None:
+    return _as_rgb(decoded(leading_base64(text)))
 
 
-def _take(
-    order: _Order,
+def _apply_scalars(
+    generation: _Generation,
     values: dict[str, Any],
-    words: dict[str, str],
-    whole: dict[str, str],
-    real: dict[str, str],
+    text_fields: dict[str, str],
+    int_fields: dict[str, str],
+    float_fields: dict[str, str],
 ) -> None:
-    for name, target in words.items():
+    for name, target in text_fields.items():
         if isinstance(values.get(name), str):
-            setattr(order, target, values[name])
-    for name, target in whole.items():
+            setattr(generation, target, values[name])
+    for name, target in int_fields.items():
         if type(values.get(name)) is int:
-            setattr(order, target, values[name])
-    for name, target in real.items():
+            setattr(generation, target, values[name])
+    for name, target in float_fields.items():
         if type(values.get(name)) in (int, float):
-            setattr(order, target, values[name])
+            setattr(generation, target, values[name])
 
 
-def _take_names(order: _Order, values: dict[str, Any]) -> None:
+def _apply_sampler(generation: _Generation, values: dict[str, Any]) -> None:
     """Unknown names, and known ones in another case, are dropped."""
     if values.get("sample_method") in SAMPLERS:
-        order.sampler = values["sample_method"]
-    order.scheduler = _scheduler(values.get("scheduler")) or order.scheduler
+        generation.sampler = values["sample_method"]
+    generation.scheduler = _known_scheduler(values.get("scheduler")) or generation.scheduler
 
 
-def _scheduler(name: Any) -> str | None:
+def _known_scheduler(name: Any) -> str | None:
     """A scheduler by its exact name; `normal` is another name for `discrete`."""
     return ("discrete" if name == "normal" else str(name)) if name in SCHEDULERS else None
 
 
-def _take_loras(order: _Order, values: dict[str, Any], known: Callable[[str], str | None]) -> bool:
+def _apply_loras(generation: _Generation, values: dict[str, Any], known: Callable[[str], str | None]) -> bool:
     if "lora" not in values:
         return True
     if not isinstance(values["lora"], list):
         return False
-    order.loras = {}
+    generation.loras = {}
     for item in values["lora"]:
         if not isinstance(item, dict):
             return False
-        path = known(_value(item, "path", ""))
+        path = known(_field(item, "path", ""))
         if not path:
             return False
-        order.loras[path] = order.loras.get(path, 0.0) + _value(item, "multiplier", 1.0)
+        generation.loras[path] = generation.loras.get(path, 0.0) + _field(item, "multiplier", 1.0)
     return True
 
 
-def _take_images(order: _Order, values: dict[str, Any]) -> bool:
+def _apply_images(generation: _Generation, values: dict[str, Any]) -> bool:
     """`null` is no image; anything but readable base64 is an error."""
     for name in ("init_image", "mask_image"):
         value = values.get(name)
@@ -1115,18 +1115,18 @@ def _take_images(order: _Order, values: dict[str, Any]) -> bool:
             continue
         image = decoded(leading_base64(value)) if isinstance(value, str) else None
         if name == "init_image":
-            image = _colored(image)
+            image = _as_rgb(image)
         if value is not None and image is None:
             return False
         if name == "init_image":
-            order.init = image
+            generation.init = image
         else:
-            order.mask = image.convert("L") if image is not None else None
+            generation.mask = image.convert("L") if image is not None else None
     if values.get("ref_images") is not None:
         if not isinstance(values["ref_images"], list):
             return False
-        images = [_image(item) if isinstance(item, str) else None for item in values["ref_images"]]
+        images = [_decode_base64_image(item) if isinstance(item, str) else None for item in values["ref_images"]]
         if None in images:
             return False
-        order.references = [image for image in images if image is not None]
+        generation.references = [image for image in images if image is not None]
     return True

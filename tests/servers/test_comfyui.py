@@ -58,10 +58,10 @@ SETTINGS = {
 
 
 def graph(changes: dict[str, dict[str, Any]] | None = None) -> dict[str, Any]:
-    made = copy.deepcopy(GRAPH)
+    changed = copy.deepcopy(GRAPH)
     for node, inputs in (changes or {}).items():
-        made[node]["inputs"].update(inputs)
-    return made
+        changed[node]["inputs"].update(inputs)
+    return changed
 
 
 def run(server: ComfyUI, url: str, prompt: dict[str, Any]) -> dict[str, Any]:
@@ -75,7 +75,7 @@ def run(server: ComfyUI, url: str, prompt: dict[str, Any]) -> dict[str, Any]:
     return entry
 
 
-def picture(url: str, entry: dict[str, Any], node: str = "9") -> Image.Image:
+def fetch_image(url: str, entry: dict[str, Any], node: str = "9") -> Image.Image:
     reply = ask(url, "GET", f"/view?{urlencode(entry['outputs'][node]['images'][0])}")
     assert reply.status == 200
     return Image.open(io.BytesIO(reply.body))
@@ -91,7 +91,7 @@ def test_a_graph_runs_and_its_settings_show(serve: Serve) -> None:
         "execution_cached",
         "execution_success",
     ]
-    image = picture(url, entry)
+    image = fetch_image(url, entry)
     assert image.size == (64, 48)
     assert dot(image) == color(SETTINGS)
     assert json.loads(image.info["prompt"])["3"]["inputs"]["seed"] == 7  # type: ignore[index]
@@ -106,7 +106,7 @@ def test_a_batch_begins_with_what_is_uploaded(serve: Serve) -> None:
     assert (first["name"], second["name"]) == ("upload", "upload (1)") or second["name"] != first[
         "name"
     ]
-    made = graph() | {
+    prompt = graph() | {
         "10": {"class_type": "LoadImage", "inputs": {"image": first["name"]}},
         "11": {"class_type": "VAEEncode", "inputs": {"pixels": ["10", 0], "vae": ["4", 2]}},
         "12": {
@@ -118,8 +118,8 @@ def test_a_batch_begins_with_what_is_uploaded(serve: Serve) -> None:
             "inputs": {"samples": ["11", 0], "mask": ["12", 0]},
         },
     }
-    made["3"]["inputs"] |= {"latent_image": ["13", 0], "denoise": 0.5}
-    image = picture(url, run(server, url, made))
+    prompt["3"]["inputs"] |= {"latent_image": ["13", 0], "denoise": 0.5}
+    image = fetch_image(url, run(server, url, prompt))
     assert dot(image, 2, 2) == (1, 2, 3)
     assert dot(image, 60, 2) == color(
         SETTINGS | {"denoise": 0.5, "init": fingerprint(png((1, 2, 3)))}
@@ -233,15 +233,15 @@ class Listener:
 
     def until(self, kind: str) -> list[Any]:
         """The messages up to the first of this type."""
-        found: list[Any] = []
+        messages: list[Any] = []
         while True:
             event = self.next()
             if isinstance(event, BytesMessage):
-                found.append(bytes(event.data))
+                messages.append(bytes(event.data))
             elif isinstance(event, TextMessage):
-                found.append(json.loads(event.data))
-                if found[-1]["type"] == kind:
-                    return found
+                messages.append(json.loads(event.data))
+                if messages[-1]["type"] == kind:
+                    return messages
 
 
 @pytest.mark.parametrize("old", [True, False])
@@ -255,15 +255,15 @@ def test_the_websocket_tells_of_a_job(serve: Serve, old: bool) -> None:
         server.hold_at(0)
         ask(url, "POST", "/prompt", {"prompt": graph(), "client_id": "me"})
         server.release()
-        told = listener.until("executed")
+        messages = listener.until("executed")
         steps = [
             message["data"]
-            for message in told
+            for message in messages
             if isinstance(message, dict) and message["type"] == "progress"
         ]
         assert [step["value"] for step in steps] == [1, 2, 3, 4]
         assert ("prompt_id" in steps[0]) is not old
-        previews = [message for message in told if isinstance(message, bytes)]
+        previews = [message for message in messages if isinstance(message, bytes)]
         assert [struct.unpack(">I", preview[:4])[0] for preview in previews] == [
             1 if old else 4
         ] * 4

@@ -69,8 +69,8 @@ def test_the_bytes_of_a_form_are_untouched() -> None:
     data = png() + b"\r\n--front\n\r\r\n"
     head = b'--frontier\r\nContent-Disposition: form-data; name="image[]"; filename="a b.png"\r\nContent-Type: image/png\r\n\r\n'
     text = b'\r\n--frontier\r\nContent-Disposition: form-data; name="prompt"\r\n\r\nthe prompt\r\n--frontier--\r\n'
-    found = form('multipart/form-data; boundary="frontier"', head + data + text)
-    assert found == [Part("image[]", data, "a b.png", "image/png"), Part("prompt", b"the prompt")]
+    parts = form('multipart/form-data; boundary="frontier"', head + data + text)
+    assert parts == [Part("image[]", data, "a b.png", "image/png"), Part("prompt", b"the prompt")]
 
 
 @pytest.mark.parametrize(

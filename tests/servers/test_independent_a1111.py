@@ -32,8 +32,8 @@ def connect(serve: Serve) -> Iterator[Connect]:
     """`connect(engine)` is webuiapi in front of that engine."""
     clients: list[Any] = []
 
-    def start(engine: Automatic1111, **more: Any) -> Any:
-        clients.append(webuiapi.WebUIApi(port=serve(engine).port, **more))
+    def start(engine: Automatic1111, **extra: Any) -> Any:
+        clients.append(webuiapi.WebUIApi(port=serve(engine).port, **extra))
         return clients[-1]
 
     yield start
@@ -60,15 +60,15 @@ def in_background(call: Callable[[], Any]) -> Callable[[], Any]:
     return answer
 
 
-def raw(api: Any, method: str, path: str, **more: Any) -> Any:
+def raw(api: Any, method: str, path: str, **extra: Any) -> Any:
     """A request that webuiapi itself would never send."""
-    return api.session.request(method, f"{api.baseurl}/{path}", timeout=5, **more)
+    return api.session.request(method, f"{api.baseurl}/{path}", timeout=5, **extra)
 
 
 def as_text(image: Image.Image) -> str:
-    held = io.BytesIO()
-    image.save(held, "PNG")
-    return base64.b64encode(held.getvalue()).decode()
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
 
 
 def half_mask() -> Image.Image:
@@ -110,8 +110,8 @@ def test_text_to_image(api: Any, engine: Automatic1111) -> None:
 
 
 def test_every_setting_changes_the_image_and_repeating_it_does_not(api: Any) -> None:
-    def color(**more: Any) -> Any:
-        return api.txt2img(**SMALL | more).image.getpixel((0, 0))
+    def color(**extra: Any) -> Any:
+        return api.txt2img(**SMALL | extra).image.getpixel((0, 0))
 
     changed = [
         {"prompt": "a blue fox"},
@@ -127,7 +127,7 @@ def test_every_setting_changes_the_image_and_repeating_it_does_not(api: Any) -> 
         {"override_settings": {"CLIP_stop_at_last_layers": 2}},
         {"tiling": True},
     ]
-    assert len({color(), *(color(**more) for more in changed)}) == len(changed) + 1
+    assert len({color(), *(color(**extra) for extra in changed)}) == len(changed) + 1
     assert color() == color()
     # a later image of a batch is the first one of the next seed
     assert api.txt2img(**SMALL, batch_size=2).images[1].getpixel((0, 0)) == color(seed=8)
@@ -148,7 +148,7 @@ def test_image_to_image(api: Any, engine: Automatic1111) -> None:
     ]
     assert len(set(results)) == 3
     assert engine.jobs[0]["denoising_strength"] == 0.5
-    assert engine.jobs[0]["sampling_steps"] == 3  # half of four, and one more
+    assert engine.jobs[0]["sampling_steps"] == 3  # half of four, and one extra
     assert api.img2img(images=[red], **SMALL | {"width": 128}).image.size == (128, 48)
     echoed = api.img2img(images=[red], **SMALL, include_init_images=True).parameters
     assert echoed["init_images"]
@@ -441,11 +441,11 @@ def test_basic_auth(connect: Connect) -> None:
     engine = Automatic1111(auth=("me", "secret"))
     assert connect(engine, username="me", password="secret").txt2img(**SMALL).images
     refused = {"error": "HTTPException", "body": "", "errors": ""}
-    for more, detail in (
+    for extra, detail in (
         ({"username": "me", "password": "wrong"}, "Incorrect username or password"),
         ({}, "Not authenticated"),
     ):
-        answer = raw(connect(engine, **more), "POST", "txt2img", json=SMALL)
+        answer = raw(connect(engine, **extra), "POST", "txt2img", json=SMALL)
         assert (answer.status_code, answer.json()) == (401, refused | {"detail": detail})
     assert connect(engine).get_loras()  # the extension's route is not guarded
 
@@ -555,9 +555,9 @@ def test_wrong_types_are_named_field_by_field(api: Any) -> None:
     ],
 )
 def test_refusals_of_image_to_image(
-    api: Any, more: dict[str, Any], status: int, detail: str
+    api: Any, extra: dict[str, Any], status: int, detail: str
 ) -> None:
-    answer = raw(api, "POST", "img2img", json=SMALL | more)
+    answer = raw(api, "POST", "img2img", json=SMALL | extra)
     assert (answer.status_code, answer.json()) == (
         status,
         {"error": "HTTPException", "detail": detail, "body": "", "errors": ""},

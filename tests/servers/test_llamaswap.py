@@ -24,9 +24,9 @@ BODY = {"model": "sdxl", "prompt": "x"}
 
 @pytest.fixture
 def models() -> Iterator[dict[str, StableDiffusion]]:
-    held = {name: StableDiffusion(size=(64, 64)) for name in ("sdxl", "org/flux")}
-    yield held
-    for server in held.values():
+    servers = {name: StableDiffusion(size=(64, 64)) for name in ("sdxl", "org/flux")}
+    yield servers
+    for server in servers.values():
         server.release()
 
 

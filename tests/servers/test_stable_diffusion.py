@@ -22,9 +22,9 @@ Serve = Callable[[Handler], Loopback]
 
 @pytest.fixture
 def server() -> Iterator[StableDiffusion]:
-    held = StableDiffusion(size=(64, 64), loras=("sub/one.safetensors",))
-    yield held
-    held.release()
+    server = StableDiffusion(size=(64, 64), loras=("sub/one.safetensors",))
+    yield server
+    server.release()
 
 
 @pytest.fixture

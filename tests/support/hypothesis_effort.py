@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-ALWAYS = 20
+MIN_EXAMPLES = 20
 thorough = False  # tests/conftest.py says so before any test is read
 
 
 def tries(count: int) -> int:
     """`count` in the slow run; every day a quarter, but no fewer than `ALWAYS` where so many were wished."""
-    return count if thorough else min(count, max(ALWAYS, count // 4))
+    return count if thorough else min(count, max(MIN_EXAMPLES, count // 4))

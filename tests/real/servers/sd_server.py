@@ -29,7 +29,7 @@ from tests.servers.stable_diffusion import StableDiffusion as Routes
 from tests.support.loopback import Loopback, Seen
 
 
-class Real(Routes):
+class RealStableDiffusion(Routes):
     """The same requests, drawn."""
 
     def __init__(self, engine: StableDiffusion, **settings: Any) -> None:
@@ -41,33 +41,33 @@ class Real(Routes):
             text("Stable Diffusion Server is running") if seen.path == "/" else super().answer(seen)
         )
 
-    def _draw(self, order: Any, index: int) -> bytes:
+    def _render(self, generation: Any, index: int) -> bytes:
         inputs: dict[str, Any] = {}
-        if order.init is not None:
-            inputs |= {"init_image": order.init, "strength": order.strength}
-        if order.mask is not None:
-            inputs["mask_image"] = order.mask
-        if order.references:
-            inputs["ref_images"] = order.references
-        width, height = self._pixels(order)
+        if generation.init is not None:
+            inputs |= {"init_image": generation.init, "strength": generation.strength}
+        if generation.mask is not None:
+            inputs["mask_image"] = generation.mask
+        if generation.references:
+            inputs["ref_images"] = generation.references
+        width, height = self._pixel_size(generation)
         image = self._engine.generate_image(
-            prompt=order.prompt,
-            negative_prompt=order.negative_prompt,
+            prompt=generation.prompt,
+            negative_prompt=generation.negative_prompt,
             width=width,
             height=height,
-            sample_steps=order.steps,
-            cfg_scale=order.cfg_scale,
-            sample_method=order.sampler if order.sampler in SAMPLE_METHOD_MAP else "default",
-            scheduler=order.scheduler if order.scheduler in SCHEDULER_MAP else "default",
-            seed=order.seed + index,
+            sample_steps=generation.steps,
+            cfg_scale=generation.cfg_scale,
+            sample_method=generation.sampler if generation.sampler in SAMPLE_METHOD_MAP else "default",
+            scheduler=generation.scheduler if generation.scheduler in SCHEDULER_MAP else "default",
+            seed=generation.seed + index,
             **inputs,
         )[0].convert("RGB")
         image.info.clear()  # the binding leaves all of its own arguments there
         return encoded(
             image,
-            order.output_format,
-            self._parameters(order, order.seed + index),
-            order.output_compression,
+            generation.output_format,
+            self._parameters(generation, generation.seed + index),
+            generation.output_compression,
         )
 
 
@@ -82,12 +82,12 @@ def main() -> None:
     parser.add_argument("--height", type=int, default=512)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--cfg-scale", type=float, default=7.0)
-    given = parser.parse_args()
-    model = given.model / "tiny-image.safetensors"
+    arguments = parser.parse_args()
+    model = arguments.model / "tiny-image.safetensors"
     engine = StableDiffusion(
         model_path=str(model),
-        taesd_path=str(given.model / "tiny-tae.safetensors"),
-        n_threads=given.threads,
+        taesd_path=str(arguments.model / "tiny-tae.safetensors"),
+        n_threads=arguments.threads,
         verbose=False,
     )
     if (
@@ -96,16 +96,16 @@ def main() -> None:
         sys.stderr.write(f"cannot load {model}\n")
         sys.stderr.flush()
         os._exit(1)
-    size = given.width, given.height
-    routes = Real(
+    size = arguments.width, arguments.height
+    routes = RealStableDiffusion(
         engine,
         size=size,
-        steps=given.steps,
-        cfg_scale=given.cfg_scale,
+        steps=arguments.steps,
+        cfg_scale=arguments.cfg_scale,
         sampler="default",
         scheduler="default",
     )
-    Loopback(routes, port=given.port)
+    Loopback(routes, port=arguments.port)
     if stat.S_ISFIFO(os.fstat(0).st_mode):
         threading.Thread(target=_end_with_parent, daemon=True).start()
     threading.Event().wait()
