@@ -16,12 +16,16 @@ from majordomo.validation import check_name
 
 
 class ExampleAI(HTTPProvider):
-    """The key comes from `api_key`, else from EXAMPLE_API_KEY; there must be one. `region` is "eu" or "us"."""
+    """The provider of Example AI.
 
-    name = "example"  # what model strings begin with: example/some-model
-    version_path = (
-        "/v1"  # what an address in a model string gets: example://localhost:9000/some-model
-    )
+    The API key is `api_key`, else the variable EXAMPLE_API_KEY; one of them is required. `region`
+    is "eu" or "us".
+    """
+
+    # The prefix of model strings: example/some-model.
+    name = "example"
+    # Added to the address in a model string: example://localhost:9000/some-model.
+    version_path = "/v1"
     local = False
 
     def __init__(
@@ -36,10 +40,13 @@ class ExampleAI(HTTPProvider):
         api_key = as_secret(api_key or env.variable("EXAMPLE_API_KEY"))
         if api_key is None:
             raise ConfigurationError(
-                "Example AI needs a key: api_key, or EXAMPLE_API_KEY", details={"field": "api_key"}
+                "no API key for Example AI; pass api_key or set EXAMPLE_API_KEY",
+                details={"field": "api_key"},
             )
         if region not in ("eu", "us"):
-            raise ConfigurationError('region is "eu" or "us"', details={"field": "region"})
+            raise ConfigurationError(
+                f'region must be "eu" or "us"; got {region!r}', details={"field": "region"}
+            )
         common["headers"] = {"X-Region": region, **(common.get("headers") or {})}
         self._chat = OpenAIChatCodec(provider=self.name)
         super().__init__(base_url, api_key, **common)
@@ -48,6 +55,7 @@ class ExampleAI(HTTPProvider):
         return {"X-Example-Key": key}
 
     def model(self, id: str, *options: llm.Option) -> HTTPChatModel:
+        """Return the chat model `id`."""
         return HTTPChatModel(
             self._client,
             self._chat,
@@ -58,7 +66,9 @@ class ExampleAI(HTTPProvider):
         )
 
     async def models(self) -> list[ModelInfo]:
+        """Return the models that the server lists."""
         return decode_models(await self._query("/models"), self._client.limits)
 
     async def health(self) -> Health:
+        """Return whether the server answers its list of models."""
         return await self._check_health("/models")

@@ -1,8 +1,10 @@
-"""Real engines behind real sockets: llama.cpp and stable-diffusion.cpp in child processes, a swapping gateway in front of them; Ollama.
+"""Real engines behind real sockets: llama.cpp, stable-diffusion.cpp and Ollama.
 
-Run with `pytest -m real` after `scripts/install-engines`. Where a real llama-swap is at hand (on PATH or where the installer puts it) it
-is the gateway, else the stand-in of `servers/swap_server.py`. Where the installer could not build Ollama its tests are skipped, always:
-no Python package has it.
+llama.cpp and stable-diffusion.cpp run in child processes behind a gateway that swaps models. Run
+with `pytest -m real` after `scripts/install-engines`. The gateway is a real llama-swap if there
+is one on PATH or where the installer puts it, else the substitute in `servers/swap_server.py`.
+The tests of Ollama are skipped if the installer could not build it: there is no Python package of
+it.
 """
 
 from __future__ import annotations
@@ -32,12 +34,10 @@ from tests.support.optional_suites import CACHE, ENGINES
 
 HERE = Path(__file__).parent
 OLLAMA = CACHE / "bin" / "ollama"
-NO_OLLAMA = (
-    "not installed, its tests were skipped (scripts/install-engines says why it could not be had)"
-)
+NO_OLLAMA = "not installed, its tests were skipped (scripts/install-engines prints the reason)"
 SENTENCE = "The image shows colored noise, nothing else."
 KEY = "a-key-for-tests"
-CHATS = ("tiny", "recite", "endless", "bytes")
+CHAT_MODELS = ("tiny", "recite", "endless", "bytes")
 READY_SECONDS = 60
 
 
@@ -45,20 +45,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Deselect the tests of this folder unless they were selected and can run."""
     if optional_suites.real_engines_run(config):
         return
-    left_out = [item for item in items if item.path.is_relative_to(HERE)]
-    config.hook.pytest_deselected(items=left_out)
+    deselected = [item for item in items if item.path.is_relative_to(HERE)]
+    config.hook.pytest_deselected(items=deselected)
     items[:] = [item for item in items if not item.path.is_relative_to(HERE)]
 
 
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
+    """Report which gateway and which Ollama were used."""
     if optional_suites.real_engines_run(config):
-        found = real_llama_swap()
+        llama_swap = real_llama_swap()
         terminalreporter.write_line(
-            f"llama-swap: {found}"
-            if found
-            else "llama-swap: not installed, its stand-in served these tests"
+            f"llama-swap: {llama_swap}"
+            if llama_swap
+            else "llama-swap: not installed, its substitute ran these tests"
         )
         terminalreporter.write_line(
             f"ollama: {OLLAMA}" if OLLAMA.exists() else f"ollama: {NO_OLLAMA}"
@@ -66,29 +67,32 @@ def pytest_terminal_summary(
 
 
 def real_llama_swap() -> str | None:
+    """Return the path of a real llama-swap; None if there is none."""
     return shutil.which("llama-swap") or shutil.which("llama-swap", path=CACHE / "bin")
 
 
 def free_port() -> int:
+    """Return a free port on the loopback."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
 
 
 def answers(url: str) -> bool:
+    """Return whether a server answers at this URL, with any status."""
     try:
         with urllib.request.urlopen(url, timeout=2):
             return True
     except urllib.error.HTTPError as error:
         error.close()
-        return True  # it talks
+        return True
     except OSError:
         return False
 
 
 @dataclass
 class Child:
-    """A server in a process group of its own, whose output goes to a file."""
+    """A server in its own process group, with its output in a file."""
 
     command: list[str]
     url: str
@@ -98,7 +102,7 @@ class Child:
 
     def __enter__(self) -> Child:
         with self.log.open("wb") as out:
-            # A server of ours ends when this pipe closes, however we end
+            # The servers of this folder end when this pipe closes, however pytest ends.
             self.process = subprocess.Popen(
                 self.command,
                 stdin=subprocess.PIPE,
@@ -107,21 +111,23 @@ class Child:
                 start_new_session=True,
                 env=self.environment,
             )
-        ends = time.monotonic() + READY_SECONDS
+        deadline = time.monotonic() + READY_SECONDS
         while not answers(f"{self.url}/v1/models"):
-            if self.process.poll() is not None or time.monotonic() > ends:
+            if self.process.poll() is not None or time.monotonic() > deadline:
                 self.__exit__()
                 pytest.fail(
-                    f"{self.command[1]} does not answer:\n{self.log.read_text(errors='replace')[-2000:]}"
+                    f"{self.command[1]} does not answer:\n"
+                    f"{self.log.read_text(errors='replace')[-2000:]}"
                 )
             time.sleep(0.05)
         return self
 
     def cpu_seconds(self) -> float:
-        """What the processes of the group have used of the processor (Linux)."""
+        """Return the CPU time that the processes of the group have used (Linux only)."""
         used = 0
         for stat in Path("/proc").glob("[0-9]*/stat"):
-            with contextlib.suppress(OSError):  # one that ends meanwhile
+            # A process may end meanwhile.
+            with contextlib.suppress(OSError):
                 fields = stat.read_text().rpartition(")")[2].split()
                 if int(fields[2]) == self.process.pid:
                     used += int(fields[11]) + int(fields[12])
@@ -134,22 +140,24 @@ class Child:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(5)
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)  # whatever is left of the group
+            # What is left of the group.
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
 
 @dataclass
 class Gateway:
-    """A running llama-swap, or its stand-in."""
+    """A running llama-swap, or its substitute."""
 
     url: str
     folder: Path
 
     def pid(self, model: str) -> int:
-        """The process that serves the model, or served it last."""
+        """Return the process id of the model's current or last server."""
         return int((self.folder / f"{model}.pid").read_text())
 
     def kill(self, model: str) -> None:
+        """Kill the model's server."""
         os.kill(self.pid(model), signal.SIGKILL)
 
 
@@ -160,21 +168,23 @@ def anyio_backend(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(autouse=True)
 def no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Remove API keys from the environment."""
     for name in ("LLAMA_SWAP_API_KEY", "OPENAI_COMPATIBLE_API_KEY", "OLLAMA_API_KEY"):
         monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture(scope="session")
 def python() -> str:
-    """The interpreter that has the engines."""
-    found = ENGINES / "bin" / "python"
-    if not found.exists():
+    """The Python interpreter that has the engines."""
+    interpreter = ENGINES / "bin" / "python"
+    if not interpreter.exists():
         pytest.fail("engines not installed: run scripts/install-engines")
-    return str(found)
+    return str(interpreter)
 
 
 @pytest.fixture(scope="session")
 def model_files(python: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of generated model files."""
     folder = tmp_path_factory.mktemp("models")
 
     def make(generator: str, *arguments: str | Path) -> None:
@@ -185,57 +195,67 @@ def model_files(python: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     make("tiny_gguf.py", folder / "tiny.gguf")
     make("tiny_gguf.py", folder / "recite.gguf", "--recite", SENTENCE)
     make("tiny_gguf.py", folder / "endless.gguf", "--eos", "-30")
-    # Beyond a hundred tokens that are no text the engine needs seconds, then minutes: it decodes all of them again for each
+    # Beyond a hundred tokens that are not text the engine needs seconds, then minutes: it decodes all
+    # of them again for each new token.
     make("tiny_gguf.py", folder / "bytes.gguf", "--bytes", "--eos", "-30")
     make("tiny_sd.py", folder)
     broken = folder / "broken"
     broken.mkdir()
     for name in ("tiny-image.safetensors", "tiny-tae.safetensors"):
-        (broken / name).write_bytes(b"no model at all")
+        (broken / name).write_bytes(b"not a model file")
     return folder
 
 
-def drawing(python: str, files: Path, port: int) -> list[str]:
+def image_command(python: str, files: Path, port: int) -> list[str]:
+    """Return the command of an image server."""
     server = str(HERE / "servers" / "sd_server.py")
     defaults = ["--width", "64", "--height", "64", "--steps", "2", "--cfg-scale", "1"]
     return [python, server, "--model", str(files), "--port", str(port), "--threads", "1", *defaults]
 
 
-def chatting(python: str, file: Path, alias: str, port: int) -> list[str]:
-    where = ["--host", "127.0.0.1", "--port", str(port)]
+def chat_command(python: str, file: Path, alias: str, port: int) -> list[str]:
+    """Return the command of a chat server."""
+    address = ["--host", "127.0.0.1", "--port", str(port)]
     model = ["--model", str(file), "--model_alias", alias, "--n_ctx", "2048", "--n_threads", "1"]
-    return [python, "-m", "llama_cpp.server", *model, *where]
+    return [python, "-m", "llama_cpp.server", *model, *address]
 
 
 def gateway_config(python: str, files: Path, folder: Path, **settings: Any) -> dict[str, Any]:
-    """In the shape that llama-swap and its stand-in both read, but for `cmd`, which is a list here."""
+    """Return a configuration for llama-swap and its substitute.
+
+    Only `cmd` differs: it is a list here.
+    """
     models: dict[str, dict[str, Any]] = {}
 
     def add(
-        name: str, make: Callable[[int], list[str]], check: str, output: str, **more: Any
+        name: str,
+        make_command: Callable[[int], list[str]],
+        check_endpoint: str,
+        output: str,
+        **extra: Any,
     ) -> None:
         port = free_port()
-        noting_pid = [
+        command = [
             "sh",
             "-c",
             'echo $$ >"$0"; exec "$@"',
             str(folder / f"{name}.pid"),
-            *make(port),
+            *make_command(port),
         ]
         models[name] = {
-            "cmd": noting_pid,
+            "cmd": command,
             "proxy": f"http://127.0.0.1:{port}",
-            "checkEndpoint": check,
+            "checkEndpoint": check_endpoint,
             "output": [output],
-            **more,
+            **extra,
         }
 
-    add("tiny-image", lambda port: drawing(python, files, port), "/", "image")
-    add("broken-image", lambda port: drawing(python, files / "broken", port), "/", "image")
-    for name in CHATS:
+    add("tiny-image", lambda port: image_command(python, files, port), "/", "image")
+    add("broken-image", lambda port: image_command(python, files / "broken", port), "/", "image")
+    for name in CHAT_MODELS:
         add(
             name,
-            lambda port, name=name: chatting(python, files / f"{name}.gguf", name, port),
+            lambda port, name=name: chat_command(python, files / f"{name}.gguf", name, port),
             "/v1/models",
             "text",
             **settings,
@@ -247,7 +267,11 @@ def gateway_config(python: str, files: Path, folder: Path, **settings: Any) -> d
 def start_gateway(
     python: str, model_files: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[..., Gateway]]:
-    """Start one more gateway: with keys, with a limit for each chat model, with the errors of another generation (stand-in only)."""
+    """Start another gateway.
+
+    It may have API keys, a limit for each chat model, and (the substitute only) the errors of
+    another generation.
+    """
     running: list[Child] = []
 
     def start(keys: tuple[str, ...] = (), errors: str = "current", **settings: Any) -> Gateway:
@@ -256,7 +280,8 @@ def start_gateway(
         if keys:
             config["apiKeys"] = list(keys)
         port = free_port()
-        file = folder / "config.yaml"  # YAML is JSON, and more
+        # JSON is valid YAML.
+        file = folder / "config.yaml"
         if real := real_llama_swap():
             for model in config["models"].values():
                 model["cmd"] = shlex.join(model["cmd"])
@@ -288,17 +313,17 @@ def gateway(start_gateway: Callable[..., Gateway]) -> Gateway:
 
 @pytest.fixture(scope="session")
 def locked_gateway(start_gateway: Callable[..., Gateway]) -> Gateway:
-    """It wants KEY, and takes one chat at a time."""
+    """A gateway that requires KEY and accepts one request per chat model at a time."""
     return start_gateway((KEY,), concurrencyLimit=1)
 
 
 @pytest.fixture(scope="session", params=["current", "v250", "old"])
-def gateway_of_an_age(
+def gateway_of_each_generation(
     request: pytest.FixtureRequest, start_gateway: Callable[..., Gateway]
 ) -> Gateway:
-    """It wants KEY, and words its errors as one of the three generations."""
+    """A gateway that requires KEY, with the error messages of one of the three generations."""
     if real_llama_swap():
-        pytest.skip("a real llama-swap has one age only")
+        pytest.skip("a real llama-swap has the errors of one generation only")
     return start_gateway((KEY,), request.param, concurrencyLimit=1)
 
 
@@ -312,7 +337,7 @@ async def swap(gateway: Gateway) -> AsyncIterator[md.LlamaSwap]:
 def llama_url(
     python: str, model_files: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
-    """llama-cpp-python's own server, four models behind one port, without a gateway."""
+    """The URL of llama-cpp-python's own server: four models on one port, without a gateway."""
     folder = tmp_path_factory.mktemp("llama")
     port = free_port()
     models = [
@@ -322,7 +347,7 @@ def llama_url(
             "n_ctx": 2048,
             "n_threads": 1,
         }
-        for name in CHATS
+        for name in CHAT_MODELS
     ]
     file = folder / "config.json"
     file.write_text(json.dumps({"host": "127.0.0.1", "port": port, "models": models}))
@@ -338,63 +363,73 @@ def llama_url(
 def sd_url(
     python: str, model_files: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
-    """sd-server, without a gateway."""
+    """The URL of sd-server, without a gateway."""
     port = free_port()
     with Child(
-        drawing(python, model_files, port),
+        image_command(python, model_files, port),
         f"http://127.0.0.1:{port}",
         tmp_path_factory.mktemp("sd") / "log",
     ) as child:
         yield child.url
 
 
-TURNS = (
+CHAT_TEMPLATE = (
     "{{ if .System }}<|system|>{{ .System }}</s>{{ end }}{{ range .Messages }}<|{{ .Role }}|>"
-    "{{ if .Thinking }}<think>{{ .Thinking }}</think>{{ end }}{{ .Content }}</s>{{ end }}<|assistant|>"
+    "{{ if .Thinking }}<think>{{ .Thinking }}</think>{{ end }}{{ .Content }}</s>{{ end }}"
+    "<|assistant|>"
 )
-CALLS = (
-    "{{ if .Tools }}<|system|>{{ .Tools }}</s>{{ end }}{{ range .Messages }}<|{{ .Role }}|>{{ .Content }}"
-    '{{ if .ToolCalls }}{{ range .ToolCalls }}<tool_call>{"name": "{{ .Function.Name }}", "arguments": {{ .Function.Arguments }}}</tool_call>'
+TOOL_TEMPLATE = (
+    "{{ if .Tools }}<|system|>{{ .Tools }}</s>{{ end }}"
+    "{{ range .Messages }}<|{{ .Role }}|>{{ .Content }}"
+    "{{ if .ToolCalls }}{{ range .ToolCalls }}"
+    '<tool_call>{"name": "{{ .Function.Name }}", "arguments": {{ .Function.Arguments }}}</tool_call>'
     "{{ end }}{{ end }}</s>{{ end }}<|assistant|>"
 )
-PROMPT = (
+PROMPT_TEMPLATE = (
     "{{ if .System }}<|system|>{{ .System }}</s>{{ end }}<|user|>{{ .Prompt }}</s><|assistant|>"
 )
-FILLING = "<|user|>{{ .Prompt }}<|tool|>{{ .Suffix }}<|assistant|>"
-OLLAMA_MODELS: dict[str, tuple[str, list[str]]] = {  # the template, and what makes the file
-    "recite": (PROMPT, ["--recite", SENTENCE]),
-    "tiny": (PROMPT, []),
-    "endless": (PROMPT, ["--eos", "-30"]),
-    "thinker": (TURNS, ["--recite", "<think>Noise, as ever.</think>It is colored."]),
+INSERT_TEMPLATE = "<|user|>{{ .Prompt }}<|tool|>{{ .Suffix }}<|assistant|>"
+# The template, and the arguments of the generator of the file.
+OLLAMA_MODELS: dict[str, tuple[str, list[str]]] = {
+    "recite": (PROMPT_TEMPLATE, ["--recite", SENTENCE]),
+    "tiny": (PROMPT_TEMPLATE, []),
+    "endless": (PROMPT_TEMPLATE, ["--eos", "-30"]),
+    "thinker": (CHAT_TEMPLATE, ["--recite", "<think>Noise, as ever.</think>It is colored."]),
     "caller": (
-        CALLS,
+        TOOL_TEMPLATE,
         ["--recite", '<tool_call>{"name": "weather", "arguments": {"city": "Ulm"}}</tool_call>'],
     ),
-    "filler": (FILLING, ["--recite", "return a + b"]),
+    "filler": (INSERT_TEMPLATE, ["--recite", "return a + b"]),
 }
 
 
 @pytest.fixture(scope="session")
 def ollama_files(python: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Model files for Ollama, which takes a file that names its pooling for one that only embeds: `embed` alone names it."""
+    """The model files for Ollama.
+
+    Ollama treats a file that names its pooling as an embedding model; only `embed` names it.
+    """
     if not OLLAMA.exists():
         pytest.skip(NO_OLLAMA)
     folder = tmp_path_factory.mktemp("ollama-files")
     generator = [python, str(HERE / "models" / "tiny_gguf.py")]
     for name, (_, arguments) in OLLAMA_MODELS.items():
-        made, file = folder / f"{name}-pooled.gguf", folder / f"{name}.gguf"
-        subprocess.run([*generator, made, *arguments], check=True, stdout=subprocess.DEVNULL)
-        without = [
+        pooled, file = folder / f"{name}-pooled.gguf", folder / f"{name}.gguf"
+        subprocess.run([*generator, pooled, *arguments], check=True, stdout=subprocess.DEVNULL)
+        remove_pooling = [
             "-m",
             "gguf.scripts.gguf_new_metadata",
             "--force",
             "--remove-metadata",
             "llama.pooling_type",
-            made,
+            pooled,
             file,
         ]
         subprocess.run(
-            [python, *without], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            [python, *remove_pooling],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
     (folder / "tiny-pooled.gguf").rename(folder / "embed.gguf")
     return folder
@@ -402,9 +437,9 @@ def ollama_files(python: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextlib.contextmanager
 def ollama_serving(models: Path, folder: Path) -> Iterator[Child]:
-    """A real Ollama over a folder of models, with nothing of the user's around it."""
+    """Run a real Ollama on a folder of models, without the user's configuration."""
     url = f"http://127.0.0.1:{free_port()}"
-    own = {
+    environment = {
         "HOME": str(folder),
         "OLLAMA_MODELS": str(models),
         "OLLAMA_HOST": url,
@@ -412,7 +447,7 @@ def ollama_serving(models: Path, folder: Path) -> Iterator[Child]:
         "OLLAMA_NOPRUNE": "1",
     }
     with Child(
-        [str(OLLAMA), "serve"], url, folder / "log", {"PATH": os.environ["PATH"], **own}
+        [str(OLLAMA), "serve"], url, folder / "log", {"PATH": os.environ["PATH"], **environment}
     ) as child:
         yield child
 
@@ -426,7 +461,7 @@ def ollama_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def ollama_url(
     ollama_files: Path, ollama_models: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
-    """A real Ollama that holds OLLAMA_MODELS and `embed`."""
+    """The URL of a real Ollama that has OLLAMA_MODELS and `embed`."""
     with (
         ollama_serving(ollama_models, tmp_path_factory.mktemp("ollama")) as child,
         md.Ollama(child.url) as ollama,
@@ -443,8 +478,8 @@ def ollama_url(
 
 
 @pytest.fixture
-def ollama_of_its_own(ollama_url: str, ollama_models: Path, tmp_path: Path) -> Iterator[Child]:
-    """Another Ollama over the same models, for a test that may leave one of them in a bad way."""
+def separate_ollama(ollama_url: str, ollama_models: Path, tmp_path: Path) -> Iterator[Child]:
+    """Another Ollama on the same models, for a test that may leave one of them in a bad state."""
     with ollama_serving(ollama_models, tmp_path) as child:
         yield child
 
@@ -459,7 +494,7 @@ async def ollama(ollama_url: str) -> AsyncIterator[md.Ollama]:
 def drawn_directly(
     python: str, model_files: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[..., bytes]:
-    """The pixels the engine itself draws, without HTTP, for keyword arguments of its own."""
+    """Return the pixels that the engine generates without HTTP, for its own keyword arguments."""
     folder = tmp_path_factory.mktemp("reference")
     known: dict[str, bytes] = {}
 
@@ -480,7 +515,7 @@ def drawn_directly(
             subprocess.run(
                 [
                     python,
-                    str(HERE / "servers" / "draw_reference.py"),
+                    str(HERE / "servers" / "reference_images.py"),
                     "--model",
                     str(model_files),
                     "--out",
@@ -496,4 +531,5 @@ def drawn_directly(
 
 
 def pixels(image: md.ImagePart) -> bytes:
+    """Return the pixels of an image in RGB."""
     return image.to_pil().convert("RGB").tobytes()

@@ -193,11 +193,15 @@ async def test_a_limit_that_passes_is_waited_for(locked_gateway: Any) -> None:
     assert reply.finish_reason == "length"
 
 
-async def test_errors_of_every_age_of_the_gateway_are_understood(gateway_of_an_age: Any) -> None:
-    async with md.LlamaSwap(gateway_of_an_age.url, "another") as provider:
+async def test_errors_of_every_age_of_the_gateway_are_understood(
+    gateway_of_each_generation: Any,
+) -> None:
+    async with md.LlamaSwap(gateway_of_each_generation.url, "another") as provider:
         with pytest.raises(md.AuthenticationError, match="invalid or missing API key"):
             await provider.models()
-    async with md.LlamaSwap(gateway_of_an_age.url, KEY, retries=md.Retries(attempts=1)) as provider:
+    async with md.LlamaSwap(
+        gateway_of_each_generation.url, KEY, retries=md.Retries(attempts=1)
+    ) as provider:
         with pytest.raises(md.NotFoundError, match="no router for requested model"):
             await provider.model("nobody").generate("Hello?")
         with pytest.raises(md.BackendError, match="upstream command exited prematurely"):

@@ -251,7 +251,7 @@ async def test_a_blob_that_was_spoilt_on_its_way_makes_no_model(
     )  # a layer that nothing else holds
     await ollama.admin.push(name, insecure=True)
     await ollama.admin.delete(name)
-    registry.spoilt = True
+    registry.corrupted = True
     with pytest.raises(md.BackendError, match="digest mismatch"):
         await ollama.admin.pull(name, insecure=True)
     with pytest.raises(md.NotFoundError):
@@ -314,9 +314,9 @@ async def test_seed_and_temperature_arrive(ollama: md.Ollama) -> None:
     assert await said(seed=7, temperature=0.0) == await said(seed=8, temperature=0.0)
 
 
-async def test_leaving_a_stream_stops_the_engine(ollama_of_its_own: Any) -> None:
+async def test_leaving_a_stream_stops_the_engine(separate_ollama: Any) -> None:
     """Ollama may keep the model's place for ever (its issue 17131), whoever hangs up; unloading the model gives it back."""
-    async with md.Ollama(ollama_of_its_own.url, retries=md.Retries(attempts=1)) as ollama:
+    async with md.Ollama(separate_ollama.url, retries=md.Retries(attempts=1)) as ollama:
         model = ollama.model("endless")
         long = {"ollama": {"options": {"num_ctx": 8192}}}  # it ends by itself after 81,920 tokens
         with anyio.CancelScope() as scope:
@@ -326,7 +326,7 @@ async def test_leaving_a_stream_stops_the_engine(ollama_of_its_own: Any) -> None
         assert scope.cancelled_caught
         with anyio.fail_after(10):
             used = -1.0
-            while used != (used := ollama_of_its_own.cpu_seconds()):
+            while used != (used := separate_ollama.cpu_seconds()):
                 await anyio.sleep(0.3)
         await ollama.admin.unload("endless")
         await gone(ollama, "endless")

@@ -1,15 +1,18 @@
-"""The web API of the AUTOMATIC1111 Stable Diffusion web UI, with Pillow where the network would be.
+"""A test server with the web API of the AUTOMATIC1111 Stable Diffusion web UI.
 
-It follows modules/api/api.py, modules/api/models.py, modules/processing.py and modules/shared_state.py of
-AUTOMATIC1111/stable-diffusion-webui: the 1.9-1.10 line, and with `old=True` the 1.6-1.8 line. It knows of no client.
+It draws with Pillow in place of the neural network. It follows modules/api/api.py,
+modules/api/models.py, modules/processing.py and modules/shared_state.py of AUTOMATIC1111/stable-
+diffusion-webui: the 1.9-1.10 line, and with `old=True` the 1.6-1.8 line. It does not depend on
+any client.
 
     engine = Automatic1111()
     server = serve(engine)          # server.url is the address
-    engine.hold_at = 3              # the next job waits when `sampling_step` is 3; then engine.reached.wait(5)
-    engine.release()                # and lets it go on; so does the interrupt route
+    engine.hold_at = 3              # the next job waits when `sampling_step` is 3
+    engine.reached.wait(5)          # until it does
+    engine.release()                # the job goes on; the interrupt route also continues it
 
-`engine.jobs` lists the settings of every job begun, as they took effect; `engine.color(job, index)` is the color of its
-image number `index`: two jobs look alike only when every setting is alike.
+`engine.jobs` lists the settings in effect of every started job. `engine.color(job, index)` is the
+color of image number `index` of a job: two images are equal only when all settings are equal.
 """
 
 from __future__ import annotations
@@ -35,7 +38,8 @@ from tests.servers.held_jobs import Color, Paced, color_of, flatten, pixels, res
 from tests.support.loopback import Peer, Seen, whole
 
 PREFIX = "/sdapi/v1/"
-UNGUARDED = {"loras"}  # added by an extension, past the routes that --api-auth guards
+# An extension adds this route, and --api-auth does not guard it.
+UNGUARDED = {"loras"}
 EXIF_IFD, USER_COMMENT = 0x8769, 0x9286
 
 # modules/sd_samplers_kdiffusion.py and sd_samplers_timesteps.py: name, aliases, options
@@ -93,7 +97,7 @@ SAMPLERS: list[tuple[str, list[str], dict[str, str]]] = [
     ("UniPC", ["unipc"], {}),
     ("LCM", ["k_lcm"], {}),
 ]
-# before 1.9 the schedule was part of the name, and this was the first of them
+# Before 1.9 the schedule was part of the sampler's name, and this was the first entry of the list.
 OLD_SAMPLERS: list[tuple[str, list[str], dict[str, str]]] = [
     ("DPM++ 2M Karras", ["k_dpmpp_2m_ka"], {"scheduler": "karras"}),
     (
@@ -199,7 +203,8 @@ MODELS: list[tuple[str, str, str]] = [  # name, short hash, sha256
 ]
 LORAS: list[tuple[str, str]] = [("ink-wash", "Ink wash"), ("pixel-art", "pixel-art")]  # name, alias
 
-# field -> (type, default, whether null is taken): modules/api/models.py makes them from the processing classes
+# Field -> (type, default, whether null is accepted). modules/api/models.py derives the fields from
+# the processing classes.
 Kind = Literal["int", "float", "str", "bool", "list", "dict"]
 Fields = dict[str, tuple[Kind, Any, bool]]
 COMMON: Fields = {
@@ -284,8 +289,9 @@ EXTRAS: Fields = {
     "upscale_first": ("bool", False, False),
     "image": ("str", "", False),
 }
-FIELDS_SINCE_1_9 = {"scheduler", "hr_scheduler", "infotext"}  # fields that only 1.9 brought
-# what does not change an image, or is told another way: by the seed of the image, by the schedule that a name stands for
+FIELDS_SINCE_1_9 = {"scheduler", "hr_scheduler", "infotext"}
+# The settings that do not change an image, and those that count under another name: `seed` as the
+# seed of the image, `scheduler` as the schedule that it selects.
 NOT_IN_COLOR = {
     "route",
     "task",
@@ -301,7 +307,7 @@ NOT_IN_COLOR = {
 
 
 class HTTPException(Exception):
-    """FastAPI's own: refused with this status and detail."""
+    """FastAPI's HTTPException: the request is refused with this status and detail."""
 
     def __init__(self, status: int, detail: str) -> None:
         super().__init__(detail)
@@ -310,7 +316,7 @@ class HTTPException(Exception):
 
 
 class EngineError(Exception):
-    """Any other exception of the engine, with the name it has there."""
+    """Any other exception of the engine, with the class name that it has there."""
 
     def __init__(self, name: str, text: str) -> None:
         super().__init__(text)
@@ -318,7 +324,7 @@ class EngineError(Exception):
 
 
 class ValidationError(Exception):
-    """FastAPI's 422, one entry per field."""
+    """FastAPI's 422 response, one entry per invalid field."""
 
     def __init__(self, detail: list[dict[str, Any]]) -> None:
         super().__init__(detail)
@@ -327,7 +333,7 @@ class ValidationError(Exception):
 
 @dataclass
 class State:
-    """modules/shared_state.py: one for the whole server, whoever asks."""
+    """The state in modules/shared_state.py: one for the server, shared by all clients."""
 
     skipped: bool = False
     interrupted: bool = False
@@ -342,7 +348,7 @@ class State:
 
 @dataclass
 class Job:
-    """One request on its way through the engine."""
+    """A request while the engine processes it."""
 
     settings: dict[str, Any]
     sources: list[Image.Image] = field(default_factory=list)
@@ -350,14 +356,25 @@ class Job:
 
 
 class Automatic1111(Paced):
-    """Callable as a handler of loopback.Loopback; every connection shares this one engine.
+    """A handler of loopback.Loopback; all connections share this one engine.
 
-    `old` -- before 1.9: the schedule is part of the sampler's name, no scheduler field, no /schedulers, no `current_task`, and an
-    unknown sampler is refused with `unknown_sampler_status` (404; some releases 400). `current_task` says what newer ones do with
-    the field of that name: the "id" of the task, always "null" (it is imported before it is set), or "absent". `api=False` is a
-    server without --api; `auth` is ("user", "password"); `return_grid` puts a grid before the images when they are several;
-    `samples_format` is png, jpg or webp; `previews_every` the steps between two previews, -1 for none; `refuse_unknown_model`
-    answers 500 where the 1.6-1.10 line silently keeps its own model. Set `failure` to "oom" or "nan" and jobs fail at their first step.
+    Args:
+        old: A server before 1.9: the schedule is part of the sampler's name, there is no scheduler
+            field, no /schedulers and no `current_task`, and an unknown sampler is refused with
+            `unknown_sampler_status` (404; some releases send 400).
+        api: False is a server without --api.
+        auth: User and password.
+        current_task: What newer releases send in this field: the "id" of the task, always "null"
+            (the task is imported before it is set), or "absent".
+        return_grid: Put a grid before several images.
+        samples_format: "png", "jpg" or "webp".
+        preview_interval: The number of steps between two previews; -1 for no previews.
+        unknown_sampler_status: Refuse unknown samplers with this status.
+        refuse_unknown_model: Send 500 for an unknown model; the 1.6-1.10 line silently keeps its
+            own.
+        step_seconds: The duration of a step.
+
+    Set `failure` to "oom" or "nan" to make jobs fail at their first step.
     """
 
     def __init__(
@@ -405,9 +422,8 @@ class Automatic1111(Paced):
         self._preview: Image.Image | None = None
         self._latent: Image.Image | None = None
         self._preview_step = 0
-        self._queue: deque[object] = (
-            deque()
-        )  # the first holds the engine, the others wait in order of arrival
+        # The first ticket holds the engine; the others wait in order of arrival.
+        self._queue: deque[object] = deque()
         self._routes: dict[str, dict[str, Callable[[Seen], Any]]] = {
             "txt2img": {"POST": self._txt2img},
             "img2img": {"POST": self._img2img},
@@ -441,16 +457,16 @@ class Automatic1111(Paced):
         if not old:
             self._routes["schedulers"] = {"GET": self._schedulers}
 
-    # --- what a test asks ---
+    # --- controls for tests ---
 
     @property
     def waiting(self) -> int:
-        """How many requests wait for the engine behind the one that has it."""
+        """How many requests wait for the engine, without the one that it works on."""
         with self.changed:
             return max(len(self._queue) - 1, 0)
 
     def color(self, job: dict[str, Any], index: int = 0) -> Color:
-        """The color of image number `index` of this job, when nobody stops it."""
+        """Return the color of image number `index` of this job, if the job is not stopped."""
         settings = {key: value for key, value in job.items() if key not in NOT_IN_COLOR}
         if "init_images" in job:
             settings["init_images"] = job["init_images"][index % len(job["init_images"])]
@@ -463,7 +479,7 @@ class Automatic1111(Paced):
             peer.send(self.answer(seen))
 
     def answer(self, seen: Seen) -> bytes:
-        """The whole answer; every failure has the shape that api_middleware gives it."""
+        """Return the complete response; errors have the form that api_middleware gives them."""
         path = urlsplit(seen.path).path
         try:
             if path == "/" and seen.method == "GET":
@@ -494,14 +510,19 @@ class Automatic1111(Paced):
             return _json(
                 {"error": problem.name, "detail": "", "body": "", "errors": str(problem)}, 500
             )
-        except Exception as problem:  # the engine answers any exception, and so shows the server's own mistakes too
+        # The web UI reports every exception; here this also shows errors in the test server itself.
+        except Exception as problem:
             return _json(
                 {"error": type(problem).__name__, "detail": "", "body": "", "errors": str(problem)},
                 500,
             )
 
     def _authorize(self, seen: Seen) -> None:
-        """--api-auth: the handler of HTTPException drops the WWW-Authenticate header that FastAPI wanted to send."""
+        """Check --api-auth.
+
+        The handler of HTTPException drops the WWW-Authenticate header that FastAPI would have
+        sent.
+        """
         if self.auth is None:
             return
         scheme, _, credentials = seen.headers.get("authorization", "").partition(" ")
@@ -523,10 +544,16 @@ class Automatic1111(Paced):
         return self._generate("img2img", seen, IMG2IMG)
 
     def _generate(self, route: str, seen: Seen, fields: Fields) -> dict[str, Any]:
-        known = {key: value for key, value in fields.items() if not (self.old and key in FIELDS_SINCE_1_9)}
+        known = {
+            key: value
+            for key, value in fields.items()
+            if not (self.old and key in FIELDS_SINCE_1_9)
+        }
         body = _validate(seen, known)
         task = body["force_task_id"] or f"task({route}-{random.randrange(36**7):07X})"
-        settings_in_effect = {key: fields[key][1] if value is None else value for key, value in body.items()}
+        settings_in_effect = {
+            key: fields[key][1] if value is None else value for key, value in body.items()
+        }
         mask = None
         if route == "img2img":
             if body["init_images"] is None:
@@ -562,7 +589,10 @@ class Automatic1111(Paced):
         }
 
     def _sampler(self, fields: dict[str, Any]) -> tuple[str, str]:
-        """From 1.9 get_sampler_and_scheduler: names resolve before they are checked, so no name is ever refused."""
+        """Return sampler and schedule as get_sampler_and_scheduler of 1.9 does.
+
+        Names are resolved before they are checked, so no name is ever refused.
+        """
         name = fields["sampler_name"] or fields["sampler_index"]
         if self.old:
             if name not in [known for known, _, _ in self.samplers]:
@@ -571,13 +601,16 @@ class Automatic1111(Paced):
         sampler, schedule = self._resolve_sampler(name, fields["scheduler"])
         if schedule == self._default_schedule(sampler):
             schedule = "Automatic"
-        # a schedule that is told, be it "Automatic", beats the one in the sampler's name
+        # A schedule in the request, even "Automatic", overrides the one in the sampler's name.
         return self._resolve_sampler(
             sampler, fields["scheduler"] or (schedule if schedule != "Automatic" else None)
         )
 
     def _resolve_sampler(self, name: str, scheduler: str | None) -> tuple[str, str]:
-        """The sampler and the schedule's label; what is unknown becomes the first of its list."""
+        """Return the sampler and the label of the schedule.
+
+        An unknown sampler or schedule becomes the first entry of its list.
+        """
         labels = {name: label for name, label, *_ in SCHEDULERS} | {
             label: label for _, label, *_ in SCHEDULERS
         }
@@ -594,7 +627,7 @@ class Automatic1111(Paced):
         return name, schedule
 
     def _default_schedule(self, sampler: str) -> str:
-        """The label of the schedule that "Automatic" stands for with this sampler."""
+        """Return the label of the schedule that "Automatic" means with this sampler."""
         scheduler = next(
             options.get("scheduler", "automatic")
             for name, _, options in self.samplers
@@ -603,13 +636,19 @@ class Automatic1111(Paced):
         return next(label for name, label, *_ in SCHEDULERS if name == scheduler)
 
     def _check_scripts(self, fields: dict[str, Any]) -> None:
-        if fields["script_name"] and fields["script_name"].lower() not in ("x/y/z plot", "loopback"):
+        if fields["script_name"] and fields["script_name"].lower() not in (
+            "x/y/z plot",
+            "loopback",
+        ):
             raise HTTPException(422, f"Script '{fields['script_name']}' not found")
         for name in fields["alwayson_scripts"]:
             raise HTTPException(422, f"always on script {name} not found")
 
     def _model(self, fields: dict[str, Any]) -> tuple[str, str]:
-        """process_images: an override that names no known checkpoint is dropped without a word."""
+        """Return name and hash of the model, as process_images chooses it.
+
+        An override that names no known checkpoint is ignored without a warning.
+        """
         override = fields["override_settings"] or {}
         name = override.get("sd_model_checkpoint")
         checkpoint = _find_checkpoint(name) if name else None
@@ -630,7 +669,7 @@ class Automatic1111(Paced):
         mask: Image.Image | None,
         seen: Seen,
     ) -> Job:
-        """The settings as they take effect; __init__ and init() of the processing classes."""
+        """Return the settings in effect: __init__ and init() of the processing classes."""
         seed = random.randrange(4294967294) if fields["seed"] == -1 else fields["seed"]
         subseed = random.randrange(4294967294) if fields["subseed"] == -1 else fields["subseed"]
         model, model_hash = self._model(fields)
@@ -676,13 +715,14 @@ class Automatic1111(Paced):
                 if len(job.sources) > fields["batch_size"]:
                     raise EngineError(
                         "RuntimeError",
-                        f"bad number of images passed: {len(job.sources)}; expecting {fields['batch_size']} or less",
+                        f"bad number of images passed: {len(job.sources)}; "
+                        f"expecting {fields['batch_size']} or less",
                     )
                 settings["batch_size"] = len(job.sources)
             settings["init_images"] = [pixels(source) for source in job.sources]
             settings["denoising_strength"] = strength
             settings["resize_mode"] = fields["resize_mode"]
-            # setup_img2img_steps: only the share of the steps that the strength asks for is done
+            # setup_img2img_steps: the strength decides which share of the steps is run.
             settings["sampling_steps"] = int(min(strength, 0.999) * fields["steps"]) + 1
             if mask is not None:
                 self._apply_mask(job, mask, fields)
@@ -693,13 +733,16 @@ class Automatic1111(Paced):
         return job
 
     def _apply_hires(self, settings: dict[str, Any], fields: dict[str, Any]) -> None:
-        """calculate_target_resolution of the hires pass, without its cropping."""
+        """Apply calculate_target_resolution of the hires pass, without its cropping."""
         if not fields["enable_hr"]:
             return
         target_width, target_height = fields["hr_resize_x"], fields["hr_resize_y"]
         width, height = fields["width"], fields["height"]
         if not target_width and not target_height:
-            target_width, target_height = int(width * fields["hr_scale"]), int(height * fields["hr_scale"])
+            target_width, target_height = (
+                int(width * fields["hr_scale"]),
+                int(height * fields["hr_scale"]),
+            )
         elif not target_height:
             target_height = target_width * height // width
         elif not target_width:
@@ -720,7 +763,10 @@ class Automatic1111(Paced):
             settings[name] = fields[name]
 
     def _apply_mask(self, job: Job, mask: Image.Image, fields: dict[str, Any]) -> None:
-        """create_binary_mask and the blur: white is painted anew; a mask with a hole in its alpha is read by its alpha."""
+        """Apply create_binary_mask and the blur: white is repainted.
+
+        A mask with transparent pixels is read from its alpha channel.
+        """
         if mask.mode == "RGBA" and mask.getextrema()[-1] != (255, 255):
             gray = mask.getchannel("A").point(lambda value: 255 if value > 128 else 0)
         else:
@@ -728,7 +774,9 @@ class Automatic1111(Paced):
         if fields["inpainting_mask_invert"]:
             gray = ImageOps.invert(gray)
         if fields["inpaint_full_res"] and gray.getbbox() is None:
-            return  # 'Unable to perform "Inpaint Only mask" because mask is blank, switch to img2img mode.'
+            # The web UI logs 'Unable to perform "Inpaint Only mask" because mask is blank, switch to
+            # img2img mode.'
+            return
         job.settings["mask"] = pixels(gray)
         job.settings["mask_blur"] = fields["mask_blur"]
         for name in ("inpainting_fill", "inpaint_full_res", "inpaint_full_res_padding"):
@@ -743,7 +791,7 @@ class Automatic1111(Paced):
 
     @contextmanager
     def _engine(self) -> Iterator[None]:
-        """modules/fifo_lock.py: one job at a time, in order of arrival."""
+        """Hold the engine: one job at a time, in order of arrival (modules/fifo_lock.py)."""
         ticket = object()
         with self.changed:
             self._queue.append(ticket)
@@ -758,7 +806,8 @@ class Automatic1111(Paced):
 
     def _begin(self, job: str, task: str | None) -> None:
         with self.changed:
-            steps = self.state.sampling_steps  # begin() leaves it as the last job did
+            # begin() keeps the number of the last job.
+            steps = self.state.sampling_steps
             now = datetime.datetime.now().strftime("%Y%m%d%H%M%S")
             self.state = State(job=job, job_count=-1, job_timestamp=now, sampling_steps=steps)
             self._started_at = time.time()
@@ -767,7 +816,7 @@ class Automatic1111(Paced):
             self.task = task
 
     def _end(self) -> None:
-        """The state keeps its last numbers, and so its `interrupted`, until the next job."""
+        """End the job. The state keeps its last numbers and `interrupted` until the next job."""
         with self.changed:
             self.state.job = ""
             self.state.job_count = 0
@@ -778,7 +827,11 @@ class Automatic1111(Paced):
         return self.state.interrupted or self.state.skipped
 
     def _run(self, job: Job) -> tuple[list[Image.Image], list[str]]:
-        """process_images_inner: an interrupted batch is decoded as far as it came, the following batches are not begun."""
+        """Run the batches of a job, as process_images_inner does.
+
+        An interrupted batch is decoded at the step that it reached; later batches are not
+        started.
+        """
         settings = job.settings
         with self.changed:
             self.jobs.append(settings)
@@ -805,7 +858,7 @@ class Automatic1111(Paced):
         return images, texts or [_infotext(settings, 0)]
 
     def _sample(self, settings: dict[str, Any], first: int) -> float:
-        """The sampling loop of one batch; the share of the steps it did."""
+        """Run the sampling loop of one batch; return the share of the steps that it finished."""
         steps = settings["sampling_steps"]
         width, height = settings["image_size"]
         with self.changed:
@@ -817,12 +870,14 @@ class Automatic1111(Paced):
             if self.failure == "oom":
                 raise EngineError(
                     "OutOfMemoryError",
-                    "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 8.00 GiB",
+                    "CUDA out of memory. Tried to allocate 2.00 GiB. "
+                    "GPU 0 has a total capacity of 8.00 GiB",
                 )
             if self.failure == "nan":
                 raise EngineError(
                     "NansException",
-                    "A tensor with all NaNs was produced in Unet. Use --disable-nan-check to disable this check.",
+                    "A tensor with all NaNs was produced in Unet. "
+                    "Use --disable-nan-check to disable this check.",
                 )
             with self.changed:
                 self.state.sampling_step = step
@@ -832,7 +887,10 @@ class Automatic1111(Paced):
         return 1.0
 
     def _image(self, job: Job, index: int, share: float) -> Image.Image:
-        """One color for the settings; where a mask is black, what the init image showed there."""
+        """Return an image in the color of the settings.
+
+        Where a mask is black the init image remains.
+        """
         settings = job.settings
         color = towards(self.color(settings, index), share)
         width, height = settings["image_size"]
@@ -840,9 +898,8 @@ class Automatic1111(Paced):
             return Image.new("RGB", (width, height), color)
         source = job.sources[index % len(job.sources)]
         mode = settings["resize_mode"]
-        if settings[
-            "inpaint_full_res"
-        ]:  # only the masked part is painted and pasted into the init image as it came
+        # Only the masked part is repainted, and pasted into the init image in its own size.
+        if settings["inpaint_full_res"]:
             mask = resize(mode, job.mask, *source.size)
             return Image.composite(Image.new("RGB", source.size, color), source, mask)
         base = resize(mode, source, settings["width"], settings["height"])
@@ -852,7 +909,10 @@ class Automatic1111(Paced):
         return Image.composite(Image.new("RGB", (width, height), color), base, mask)
 
     def _encode(self, image: Image.Image, text: str | None) -> str:
-        """encode_pil_to_base64: the format is an option of the server, and the text travels in the image."""
+        """Encode as encode_pil_to_base64 does.
+
+        The format is an option of the server, and the generation parameters are part of the file.
+        """
         kind = self.options["samples_format"].lower()
         buffer = io.BytesIO()
         if kind == "png":
@@ -874,7 +934,7 @@ class Automatic1111(Paced):
         return base64.b64encode(buffer.getvalue()).decode()
 
     def _info(self, settings: dict[str, Any], texts: list[str], first: int) -> dict[str, Any]:
-        """Processed.js()."""
+        """Return what Processed.js() returns."""
         count = len(settings["all_seeds"])
         subseed = settings["subseed"] or 0
         return {
@@ -912,10 +972,10 @@ class Automatic1111(Paced):
             "version": "v1.7.0" if self.old else "v1.10.1",
         }
 
-    # --- beside the job ---
+    # --- routes that do not wait for the engine ---
 
     def _progress(self, seen: Seen) -> dict[str, Any]:
-        """progressapi: the state of the engine, whoever asks; it moves the preview on at each poll."""
+        """Return the engine's state, as progressapi does; every poll may update the preview."""
         query = parse_qs(urlsplit(seen.path).query)
         skip = _query_bool("skip_current_image", query.get("skip_current_image", ["false"])[-1])
         with self.changed:
@@ -954,7 +1014,7 @@ class Automatic1111(Paced):
         return result
 
     def _interrupt(self, seen: Seen) -> dict[str, Any]:
-        """Stops whoever runs; with nobody running it is forgotten when the next job begins."""
+        """Stop the running job; without one, the next job forgets the interrupt when it begins."""
         with self.changed:
             self.interrupts += 1
             self.state.interrupted = True
@@ -968,7 +1028,10 @@ class Automatic1111(Paced):
             self.changed.notify_all()
 
     def _set_options(self, seen: Seen) -> None:
-        """set_config: a checkpoint is checked first, and what is set stays set for everybody."""
+        """Set options as set_config does.
+
+        The checkpoint is checked first. The options stay in effect for all clients.
+        """
         options = _parse_body(seen)
         model = options.get("sd_model_checkpoint")
         if model is not None and _find_checkpoint(model) is None:
@@ -977,7 +1040,10 @@ class Automatic1111(Paced):
             self.options.update(options)
 
     def _extra_single_image(self, seen: Seen) -> dict[str, Any]:
-        """scripts/postprocessing_upscale.py; the upscaler "None" leaves the image as it is."""
+        """Upscale as scripts/postprocessing_upscale.py does.
+
+        The upscaler "None" does not change the image.
+        """
         body = _validate(seen, EXTRAS)
         problems: list[dict[str, Any]] = []
         if body["resize_mode"] not in (0, 1):
@@ -1004,7 +1070,10 @@ class Automatic1111(Paced):
                 result = self._upscale(flatten(image), body)
             finally:
                 self._end()
-        text = f"Postprocess upscale by: {body['upscaling_resize']}, Postprocess upscaler: {body['upscaler_1']}"
+        text = (
+            f"Postprocess upscale by: {body['upscaling_resize']}, "
+            f"Postprocess upscaler: {body['upscaler_1']}"
+        )
         return {"html_info": "<div class='error'></div>", "image": self._encode(result, text)}
 
     def _upscale(self, image: Image.Image, body: dict[str, Any]) -> Image.Image:
@@ -1026,7 +1095,10 @@ class Automatic1111(Paced):
         result = image.resize(size, resampling)
         if body["resize_mode"] == 1 and body["upscaling_crop"]:
             cropped = Image.new("RGB", (target_width, target_height))
-            cropped.paste(result, (target_width // 2 - result.width // 2, target_height // 2 - result.height // 2))
+            cropped.paste(
+                result,
+                (target_width // 2 - result.width // 2, target_height // 2 - result.height // 2),
+            )
             return cropped
         return result
 
@@ -1038,7 +1110,11 @@ class Automatic1111(Paced):
         comment = image.getexif().get_ifd(EXIF_IFD).get(USER_COMMENT) if text is None else None
         if isinstance(comment, bytes) and comment.startswith(b"UNICODE\0"):
             text = comment[8:].decode("utf-16-be")
-        return {"info": text or "", "items": items, "parameters": _parse_parameters(text) if text else {}}
+        return {
+            "info": text or "",
+            "items": items,
+            "parameters": _parse_parameters(text) if text else {},
+        }
 
     def _cmd_flags(self, seen: Seen) -> dict[str, Any]:
         return {
@@ -1112,7 +1188,7 @@ class Automatic1111(Paced):
         }
 
 
-# --- FastAPI's part ---
+# --- imitation of FastAPI ---
 
 
 def _json(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> bytes:
@@ -1124,7 +1200,7 @@ def _problem(name: str | None, message: str, kind: str, where: str = "body") -> 
 
 
 def _parse_body(seen: Seen) -> dict[str, Any]:
-    """The JSON object of a request, or the complaint of FastAPI with pydantic 1."""
+    """Return the JSON object of a request, or raise FastAPI's error (with pydantic 1)."""
     if not seen.body:
         raise ValidationError([_problem(None, "field required", "value_error.missing")])
     if "json" not in seen.headers.get("content-type", ""):
@@ -1142,7 +1218,10 @@ def _parse_body(seen: Seen) -> dict[str, Any]:
 
 
 def _validate(seen: Seen, fields: Fields) -> dict[str, Any]:
-    """Every known field with its value or default; unknown ones are dropped, and every wrong one is named."""
+    """Return every known field with its value or default.
+
+    Unknown fields are dropped, and every invalid field is reported.
+    """
     body = _parse_body(seen)
     result: dict[str, Any] = {}
     problems: list[dict[str, Any]] = []
@@ -1162,7 +1241,10 @@ def _validate(seen: Seen, fields: Fields) -> dict[str, Any]:
 
 
 def _coerce(kind: Kind, value: Any, nullable: bool) -> Any:
-    """Pydantic 1 takes what can be read as the type: "20" is a number, 7 is a text; what it refuses it names so."""
+    """Convert as pydantic 1 does: "20" is accepted as a number and 7 as a string.
+
+    ValueError carries pydantic's message and error type.
+    """
     if value is None:
         if nullable:
             return None
@@ -1209,11 +1291,11 @@ def _query_bool(name: str, value: str) -> bool:
         raise ValidationError([_problem(name, *problem.args, where="query")]) from None
 
 
-# --- the web UI's part ---
+# --- imitation of the web UI ---
 
 
 def _decode_image(encoding: Any) -> Image.Image:
-    """decode_base64_to_image; a test server fetches nothing, as with `api_enable_requests` off."""
+    """Decode as decode_base64_to_image, with `api_enable_requests` off: no URL is fetched."""
     if encoding.startswith(("http://", "https://")):
         raise HTTPException(500, "Requests not allowed")
     if encoding.startswith("data:image/"):
@@ -1227,7 +1309,10 @@ def _decode_image(encoding: Any) -> Image.Image:
 
 
 def _find_checkpoint(name: str) -> tuple[str, str, str] | None:
-    """sd_models.checkpoint_aliases: the title, the name with or without its ending, and every length of hash."""
+    """Return the checkpoint with this alias, as sd_models.checkpoint_aliases has them.
+
+    Aliases are the title, the name with and without its suffix, and the short and the full hash.
+    """
     for model in MODELS:
         plain, short, full = model
         if name in (
@@ -1243,7 +1328,7 @@ def _find_checkpoint(name: str) -> tuple[str, str, str] | None:
 
 
 def _grid(images: list[Image.Image]) -> Image.Image:
-    """images.image_grid: as square as can be."""
+    """Return a grid as square as possible, as images.image_grid."""
     columns = round(len(images) ** 0.5 + 0.4999)
     rows = -(-len(images) // columns)
     width, height = images[0].size
@@ -1254,7 +1339,7 @@ def _grid(images: list[Image.Image]) -> Image.Image:
 
 
 def _infotext(settings: dict[str, Any], index: int) -> str:
-    """create_infotext: what the PNG's text chunk `parameters` carries."""
+    """Return the generation parameters, as create_infotext writes them into the PNG."""
     fields: dict[str, Any] = {
         "Steps": settings["steps"],
         "Sampler": settings["sampler"],
@@ -1280,11 +1365,15 @@ def _infotext(settings: dict[str, Any], index: int) -> str:
 
 def _quote(value: Any) -> str:
     text = str(value)
-    return json.dumps(text, ensure_ascii=False) if any(character in text for character in ",\n:") else text
+    return (
+        json.dumps(text, ensure_ascii=False)
+        if any(character in text for character in ",\n:")
+        else text
+    )
 
 
 def _parse_parameters(text: str) -> dict[str, str]:
-    """parse_generation_parameters, as far as this server writes them."""
+    """Parse as parse_generation_parameters does, as far as this server writes parameters."""
     *lines, last = text.strip().split("\n")
     result = {"Prompt": "", "Negative prompt": ""}
     part = "Prompt"

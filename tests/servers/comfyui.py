@@ -1,13 +1,15 @@
-"""ComfyUI, as `comfyui.md` describes it: one queue, one GPU, graphs that really run, and a websocket that tells of it.
+"""A test server for ComfyUI: one queue, one GPU, graphs that are executed, and a websocket.
 
-server = ComfyUI()
-url = serve(server).url
-server.hold_at(3)
-...                              # a call in a thread
-assert server.reached()          # the image stands at step 3
-server.release()
-assert server.jobs[-1]["steps"] == 20
-assert image_color == color({"positive": "a red fox", "seed": 7})
+It follows `comfyui.md`.
+
+    server = ComfyUI()
+    url = serve(server).url
+    server.hold_at(3)
+    ...                              # a call in a thread
+    assert server.reached()          # the job is held at step 3
+    server.release()
+    assert server.jobs[-1]["steps"] == 20
+    assert image_color == color({"positive": "a red fox", "seed": 7})
 """
 
 from __future__ import annotations
@@ -28,8 +30,8 @@ from wsproto.utilities import RemoteProtocolError
 
 from tests.servers.comfyui_nodes import (
     NODES,
-    Run,
     NodeError,
+    Run,
     ancestors,
     color,
     describe_node,
@@ -46,15 +48,17 @@ MAX_UPLOAD_BYTES = 100 * 1024 * 1024
 
 
 class _Interrupted(Exception):
-    pass
+    """The running job was interrupted."""
 
 
 class _ProcessRestarted(Exception):
-    """The process was restarted under the job."""
+    """The process was restarted while the job ran."""
 
 
 @dataclass
 class _Job:
+    """A submitted graph."""
+
     number: float
     id: str
     graph: dict[str, Any]
@@ -65,16 +69,21 @@ class _Job:
 
     @property
     def item(self) -> list[Any]:
+        """The job as `/queue` and the history list it."""
         return [self.number, self.id, self.graph, self.extra, self.outputs]
 
     @property
     def client(self) -> str | None:
+        """The websocket client that submitted the job; None for a job without a client id."""
         client_id = self.extra.get("client_id")
         return client_id if isinstance(client_id, str) else None
 
 
 class _Socket:
-    """The server's end of a websocket. wsproto's state is one; threads take turns."""
+    """The server's end of a websocket.
+
+    Threads share wsproto's state, so a lock guards it.
+    """
 
     def __init__(self, peer: Peer, seen: Seen, client: str) -> None:
         self.peer, self.client = peer, client
@@ -87,20 +96,24 @@ class _Socket:
         self._send(AcceptConnection())
 
     def _send(self, event: Event) -> None:
-        with self._lock, contextlib.suppress(Exception):  # it may be closing
+        # The connection may be closing.
+        with self._lock, contextlib.suppress(Exception):
             self.peer.send(self._protocol.send(event))
 
     def say(self, kind: str, data: Any) -> None:
+        """Send a JSON message of this type."""
         self._send(TextMessage(json.dumps({"type": kind, "data": data})))
 
     def show(self, data: bytes) -> None:
+        """Send a binary message."""
         self._send(BytesMessage(data))
 
     def ping(self) -> None:
+        """Send a ping."""
         self._send(Ping(b"there?"))
 
-    def received(self) -> list[Event] | None:
-        """What the client says; None when it has gone."""
+    def receive(self) -> list[Event] | None:
+        """Return the next events from the client; None once it has disconnected."""
         try:
             data = self.peer._held or self.peer.socket.recv(1 << 16)
         except OSError:
@@ -121,11 +134,18 @@ class _Socket:
 
 
 class ComfyUI:
-    """A handler for `serve()`. `jobs` lists what each sampler was given, in order.
+    """A handler for `serve()`. `jobs` lists the inputs of every sampler run, in order.
 
-    Knobs: `old` (a server of 2024: global interrupt, its own prompt ids, no progress_state, cached runs without outputs), `combo` (newer
-    lists of choices), `websocket` (False: 404), `previews`, `failing` ((exception type, message) of every sampler), `nulled` (history
-    without a status), `silent` (no frames about jobs at all).
+    Args:
+        old: A server of 2024: interrupts are global, the server chooses the prompt ids, there is no
+            progress_state, and a cached run has no outputs.
+        checkpoints: The checkpoint files that the server has.
+        previews: Send a preview with every step.
+
+    These attributes may be changed while it runs: `combo` (lists of choices in the newer form),
+    `websocket` (False sends 404), `previews`, `failing` (exception type and message that every
+    sampler raises), `nulled` (history entries without a status), `silent` (no messages about
+    jobs).
     """
 
     def __init__(
@@ -146,7 +166,8 @@ class ComfyUI:
         self.files: dict[tuple[str, str, str], bytes] = {}
         self.jobs: list[dict[str, Any]] = []
         self.submitted: list[dict[str, Any]] = []
-        self.received: list[Any] = []  # text messages of clients
+        # The text messages of clients.
+        self.received: list[Any] = []
         self.pongs = 0
         self.interrupts = 0
         self.sockets: list[_Socket] = []
@@ -160,43 +181,47 @@ class ComfyUI:
         self._cached_images: dict[str, list[dict[str, str]]] = {}
         self._changed = threading.Condition(threading.RLock())
 
-    # What a test does to it
+    # Controls for tests
 
     def hold_at(self, step: int) -> None:
-        """Every sampler stops once it has told of this step; 0 is before the first. One that stands at another step goes on."""
+        """Hold every sampler once it has reported this step; 0 is before the first.
+
+        A sampler held at another step continues.
+        """
         with self._changed:
             self._hold_step = step
             self._changed.notify_all()
 
     def release(self) -> None:
+        """Continue the held samplers and hold no others."""
         with self._changed:
             self._hold_step = None
             self._changed.notify_all()
 
     def reached(self, seconds: float = 5) -> bool:
-        """Whether a sampler stands at the step within so long."""
+        """Return whether a sampler is held at its step within `seconds`."""
         with self._changed:
             return self._changed.wait_for(lambda: self._held_samplers > 0, seconds)
 
     def pending(self, count: int = 1, seconds: float = 5) -> bool:
-        """Whether exactly so many jobs wait within so long."""
+        """Return whether exactly `count` jobs are queued within `seconds`."""
         with self._changed:
             return self._changed.wait_for(lambda: len(self._pending) == count, seconds)
 
     def idle(self, seconds: float = 5) -> bool:
-        """Whether nothing runs and nothing waits within so long."""
+        """Return whether no job runs and none is queued within `seconds`."""
         with self._changed:
             return self._changed.wait_for(
                 lambda: self._running is None and not self._pending, seconds
             )
 
     def listening(self, count: int = 1, seconds: float = 5) -> bool:
-        """Whether exactly so many websockets are open within so long."""
+        """Return whether exactly `count` websockets are open within `seconds`."""
         with self._changed:
             return self._changed.wait_for(lambda: len(self.sockets) == count, seconds)
 
     def lose_jobs(self) -> None:
-        """Restart: queue, history and the running job are gone."""
+        """Restart the server: the queue, the history and the running job are lost."""
         with self._changed:
             self._pending.clear()
             self.history.clear()
@@ -204,34 +229,38 @@ class ComfyUI:
             self._changed.notify_all()
 
     def say(self, kind: str, data: Any) -> None:
-        """A frame to broadcast who listens."""
+        """Send a JSON message to every websocket."""
         for socket in self.sockets[:]:
             socket.say(kind, data)
 
     def show(self, data: bytes) -> None:
+        """Send a binary message to every websocket."""
         for socket in self.sockets[:]:
             socket.show(data)
 
     def ping(self) -> None:
+        """Send a ping to every websocket."""
         for socket in self.sockets[:]:
             socket.ping()
 
     def send_raw(self, data: bytes) -> None:
-        """Bytes under the frames."""
+        """Send bytes that are not framed as a websocket message."""
         for socket in self.sockets[:]:
             socket.peer.send(data)
 
     def drop_sockets(self) -> None:
+        """Reset the connection of every websocket."""
         for socket in self.sockets[:]:
             socket.peer.reset()
 
     def submit(self, graph: dict[str, Any], client: str | None = None) -> str:
-        """Somebody else's job."""
+        """Submit a graph as another client does; return its prompt id."""
         body = {"prompt": graph} | ({"client_id": client} if client else {})
         return str(json.loads(self._submit(body).body)["prompt_id"])
 
     @property
     def running(self) -> str | None:
+        """The prompt id of the running job; None when none runs."""
         with self._changed:
             return self._running.id if self._running else None
 
@@ -250,6 +279,7 @@ class ComfyUI:
             peer.send(self.answer(seen).sent)
 
     def answer(self, seen: Seen) -> Answer:
+        """Return the response to a request."""
         path, query = route(seen)
         path = unquote(path.removeprefix("/api"))
         origin = seen.headers.get("origin")
@@ -270,7 +300,7 @@ class ComfyUI:
                 return said({"exec_info": {"queue_remaining": self._remaining}})
             if path == "/queue":
                 running = [self._running.item] if self._running else []
-                # a heap, as it lies in memory: not sorted
+                # The server sends its heap as it is in memory, unsorted.
                 return said(
                     {
                         "queue_running": running,
@@ -287,7 +317,9 @@ class ComfyUI:
             if path == "/view":
                 return self._view(query)
             if path == "/object_info":
-                return said({name: describe_node(name, self._folders, self.combo) for name in NODES})
+                return said(
+                    {name: describe_node(name, self._folders, self.combo) for name in NODES}
+                )
             if path.startswith("/object_info/"):
                 name = path.removeprefix("/object_info/")
                 return said(
@@ -301,7 +333,9 @@ class ComfyUI:
                     }
                 )
             if path == "/features" and not self.old:
-                return said({"supports_preview_metadata": True, "max_upload_size": MAX_UPLOAD_BYTES})
+                return said(
+                    {"supports_preview_metadata": True, "max_upload_size": MAX_UPLOAD_BYTES}
+                )
         return text("404: Not Found", 404)
 
     def _post(self, path: str, seen: Seen) -> Answer:
@@ -391,7 +425,7 @@ class ComfyUI:
         )
 
     def _upload_mask(self, seen: Seen) -> Answer:
-        """The uploaded image's alpha becomes that of a copy of the original."""
+        """Store a copy of the original image with the alpha channel of the uploaded one."""
         import io
 
         from PIL import Image
@@ -451,7 +485,9 @@ class ComfyUI:
             extra = dict(body.get("extra_data", {}))
             if "client_id" in body:
                 extra["client_id"] = body["client_id"]
-            job = _Job(number, prompt_id or str(uuid.uuid4()), body["prompt"], extra, verdict.outputs)
+            job = _Job(
+                number, prompt_id or str(uuid.uuid4()), body["prompt"], extra, verdict.outputs
+            )
             self._pending.append(job)
             self._pending.sort(key=lambda queued: queued.number)
             self._changed.notify_all()
@@ -590,7 +626,8 @@ class ComfyUI:
                 self._held_samplers += 1
                 self._changed.notify_all()
                 released = self._changed.wait_for(
-                    lambda: self._hold_step != done or job.interrupted or self._running is not job, 30
+                    lambda: self._hold_step != done or job.interrupted or self._running is not job,
+                    30,
                 )
                 self._held_samplers -= 1
                 if not released:
@@ -629,7 +666,8 @@ class ComfyUI:
     # The websocket
 
     def _serve_websocket(self, peer: Peer, seen: Seen, client: str) -> None:
-        with self._changed:  # a client may submit as soon as it is accepted
+        # A client may submit a job as soon as it is accepted.
+        with self._changed:
             socket = _Socket(peer, seen, client)
             self.sockets.append(socket)
             self._changed.notify_all()
@@ -638,7 +676,7 @@ class ComfyUI:
         )
         first = True
         try:
-            while (events := socket.received()) is not None:
+            while (events := socket.receive()) is not None:
                 for event in events:
                     if isinstance(event, TextMessage):
                         message = json.loads(event.data)
@@ -657,11 +695,12 @@ class ComfyUI:
                 self._changed.notify_all()
 
     def ponged(self, count: int = 1, seconds: float = 5) -> bool:
+        """Return whether clients have answered at least `count` pings within `seconds`."""
         with self._changed:
             return self._changed.wait_for(lambda: self.pongs >= count, seconds)
 
     def _listeners(self, job: _Job) -> list[_Socket]:
-        """A job without a client id is everybody's."""
+        """Return the websockets that get a job's messages; a job without a client id has all."""
         with self._changed:
             return [socket for socket in self.sockets if job.client in (None, socket.client)]
 

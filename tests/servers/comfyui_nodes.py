@@ -1,6 +1,7 @@
-"""The nodes of the ComfyUI test server: what they take, what a graph is refused for, and what they draw.
+"""The nodes of the ComfyUI test server: their inputs, validation of graphs, and execution.
 
-An image is one color, the hash of all that its KSampler was given; where a mask is black the image it began with stays.
+An image has one color, the hash of everything that its KSampler got. Where a mask is black the
+initial image remains.
 """
 
 from __future__ import annotations
@@ -20,18 +21,21 @@ _SAMPLER_NAMES = (
     "euler euler_cfg_pp euler_ancestral euler_ancestral_cfg_pp heun dpm_2 dpm_2_ancestral lms dpmpp_2s_ancestral dpmpp_sde dpmpp_2m "
     "dpmpp_2m_sde dpmpp_2m_sde_gpu dpmpp_3m_sde ddpm lcm ipndm ipndm_v deis res_multistep gradient_estimation er_sde ddim uni_pc uni_pc_bh2"
 )
-_SCHEDULER_NAMES = "simple sgm_uniform karras exponential ddim_uniform beta normal linear_quadratic kl_optimal"
+_SCHEDULER_NAMES = (
+    "simple sgm_uniform karras exponential ddim_uniform beta normal linear_quadratic kl_optimal"
+)
 SAMPLERS, SCHEDULERS = _SAMPLER_NAMES.split(), _SCHEDULER_NAMES.split()
 CROPS, METHODS = ["disabled", "center"], ["nearest-exact", "bilinear", "area", "bicubic", "lanczos"]
 MAX_SEED = 2**64 - 1
 
-Input = tuple[
-    Any, ...
-]  # ("INT", default, min, max), ("COMBO", list or name of a folder), ("STRING",), or (type of a link,)
+# ("INT", default, min, max), ("COMBO", list or name of a folder), ("STRING",), or (type of a link,)
+Input = tuple[Any, ...]
 
 
 @dataclass(frozen=True)
 class Node:
+    """A node class: its inputs, the types of its outputs, and whether it is an output node."""
+
     inputs: dict[str, Input]
     outputs: tuple[str, ...]
     is_output: bool = False
@@ -98,7 +102,10 @@ NODES: dict[str, Node] = {
 
 
 def describe_node(name: str, folders: Mapping[str, list[str]], combo: bool) -> dict[str, Any]:
-    """A node as `/object_info` has it. `combo`: the newer form of a list of choices."""
+    """Return a node as `/object_info` describes it.
+
+    `combo` selects the newer form of a list of choices.
+    """
     node = NODES[name]
     required: dict[str, Any] = {}
     for input_name, (kind, *rest) in node.inputs.items():
@@ -224,11 +231,12 @@ def _input_faults(
 
 
 def linked_nodes(node: Mapping[str, Any]) -> list[str]:
+    """Return the ids of the nodes that this node takes its inputs from."""
     return [value[0] for value in node["inputs"].values() if isinstance(value, list)]
 
 
 def ancestors(graph: Mapping[str, Any], node: str) -> set[str]:
-    """The node and all that it needs."""
+    """Return the ids of the node and of all nodes that it depends on."""
     found: set[str] = set()
     todo = [node]
     while todo:
@@ -241,14 +249,17 @@ def ancestors(graph: Mapping[str, Any], node: str) -> set[str]:
 
 @dataclass
 class Verdict:
-    """What validation says: `error` None and the outputs to draw, or an error."""
+    """The result of validation: an error, or None and the output nodes to execute."""
 
     error: dict[str, Any] | None = None
     outputs: list[str] = field(default_factory=list)
     node_errors: Any = field(default_factory=dict)
 
 
-def validate_graph(graph: Mapping[str, Any], folders: Mapping[str, list[str]], old: bool) -> Verdict:
+def validate_graph(
+    graph: Mapping[str, Any], folders: Mapping[str, list[str]], old: bool
+) -> Verdict:
+    """Validate a graph as the server does before it queues it."""
     for number, node in graph.items():
         details = f"Node ID '#{number}'"
         if "class_type" not in node:
@@ -278,12 +289,16 @@ def validate_graph(graph: Mapping[str, Any], folders: Mapping[str, list[str]], o
         return Verdict(error, [], [] if old else {})
     faults = {number: list(_input_faults(graph, node, folders)) for number, node in graph.items()}
     valid_outputs = [
-        output for output in outputs if not any(faults[number] for number in ancestors(graph, output))
+        output
+        for output in outputs
+        if not any(faults[number] for number in ancestors(graph, output))
     ]
     node_errors = {
         number: {
             "errors": errors,
-            "dependent_outputs": [output for output in outputs if number in ancestors(graph, output)],
+            "dependent_outputs": [
+                output for output in outputs if number in ancestors(graph, output)
+            ],
             "class_type": graph[number]["class_type"],
         }
         for number, errors in faults.items()
@@ -308,7 +323,7 @@ def validate_graph(graph: Mapping[str, Any], folders: Mapping[str, list[str]], o
 
 
 class NodeError(Exception):
-    """A node fails, as torch or a node's own code would."""
+    """A node fails with an exception of this class name, raised by torch or by the node itself."""
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
@@ -317,7 +332,7 @@ class NodeError(Exception):
 
 @dataclass
 class Latent:
-    """What stands for a latent: the images in it once images, else its size and what it begins with."""
+    """A latent: its images once sampled, before that its size and the initial image."""
 
     size: tuple[int, int]
     batch: int = 1
@@ -326,7 +341,7 @@ class Latent:
     images: list[Image.Image] = field(default_factory=list)
 
 
-# What the color depends on, and the values that a graph of the plainest kind has
+# The settings that decide the color, with the values of a minimal graph.
 COLOR_DEFAULTS: dict[str, Any] = {
     "ckpt_name": "model.safetensors",
     "positive": "",
@@ -345,7 +360,11 @@ COLOR_DEFAULTS: dict[str, Any] = {
 
 
 def color(settings: Mapping[str, Any], index: int = 0) -> Color:
-    """The color of image `index`; what is left out is as in COLOR_DEFAULTS, other keys do not count. `init` is a `fingerprint()`."""
+    """Return the color of image `index`.
+
+    A missing setting has its value in COLOR_DEFAULTS; other keys are ignored. `init` is a
+    `fingerprint()`.
+    """
     facts = {name: settings.get(name, default) for name, default in COLOR_DEFAULTS.items()} | {
         "index": index
     }
@@ -353,6 +372,7 @@ def color(settings: Mapping[str, Any], index: int = 0) -> Color:
 
 
 def png_with(image: Image.Image, texts: Mapping[str, Any]) -> bytes:
+    """Return a PNG with these text chunks, as JSON."""
     info = PngInfo()
     for name, value in texts.items():
         info.add_text(name, json.dumps(value))
@@ -362,7 +382,11 @@ def png_with(image: Image.Image, texts: Mapping[str, Any]) -> bytes:
 
 
 class Run:
-    """One execution of a graph. `step(node, settings, done, total)` is called for each step of a sampler, 0 before the first."""
+    """One execution of a graph.
+
+    `step(node, settings, done, total)` is called for each step of a sampler; `done` is 0 before
+    the first. `save` stores an image file, and `begin` is called for each node that is executed.
+    """
 
     def __init__(
         self,
@@ -380,6 +404,7 @@ class Run:
         self._results: dict[str, tuple[Any, ...]] = {}
 
     def run(self, node: str) -> tuple[Any, ...]:
+        """Execute the node, if that has not been done yet, and return its outputs."""
         if node not in self._results:
             entry = self._graph[node]
             arguments = {

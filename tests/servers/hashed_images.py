@@ -1,4 +1,4 @@
-"""Images a test can foretell: one color, taken from a hash of what the image was asked with."""
+"""Predictable images: one color each, the hash of the request that the image was generated from."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ Color = tuple[int, int, int]
 
 
 def hashed(facts: Mapping[str, Any]) -> Color:
-    """The color of these facts, whatever their order. A change of any one of them changes it."""
+    """Return the color of these facts in any order; a change of any fact changes the color."""
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).digest()
     return digest[0], digest[1], digest[2]
 
 
 def fingerprint(image: bytes | Image.Image) -> str:
-    """Names the pixels and the size of an opened, whatever file holds them and whatever its alpha is."""
+    """Return a name for the pixels and the size of an image; format and alpha do not matter."""
     opened = Image.open(io.BytesIO(image)) if isinstance(image, bytes) else image
     flat = opened.convert("RGB")
     return hashlib.sha256(repr(flat.size).encode() + flat.tobytes()).hexdigest()[:16]
 
 
 def decoded(data: bytes) -> Image.Image | None:
-    """The image in these bytes; None when there is none, or not a whole one."""
+    """Return the image in these bytes; None when they are not a complete image."""
     try:
         image = Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP", "GIF", "BMP"))
         image.load()
@@ -40,11 +40,15 @@ def decoded(data: bytes) -> Image.Image | None:
 
 
 def plain(color: Color, size: tuple[int, int]) -> Image.Image:
+    """Return an image of one color."""
     return Image.new("RGB", size, color)
 
 
 def repainted(original: Image.Image, new: Image.Image, mask: Image.Image) -> Image.Image:
-    """`new` where `mask` is white, `kept` where it is black. All are cut from the middle and scaled to the size of `new`."""
+    """Return `new` where `mask` is white and `original` where it is black.
+
+    `original` and `mask` are cropped around the center and scaled to the size of `new`.
+    """
     fitted = ImageOps.fit(original.convert("RGB"), new.size, Image.Resampling.NEAREST)
     return Image.composite(
         new, fitted, ImageOps.fit(mask.convert("L"), new.size, Image.Resampling.NEAREST)
@@ -54,14 +58,13 @@ def repainted(original: Image.Image, new: Image.Image, mask: Image.Image) -> Ima
 def encoded(
     image: Image.Image, kind: str = "png", parameters: str | None = None, quality: int = 100
 ) -> bytes:
-    """The file of an image. `parameters` becomes the text chunk of that name of a PNG."""
+    """Return an image file. A PNG carries `parameters` in the text chunk of that name."""
     buffer = io.BytesIO()
     if kind == "png":
         info = PngInfo()
         if parameters is not None:
-            info.add_text(
-                "parameters", parameters.encode()
-            )  # raw UTF-8 in a tEXt chunk, as sd-server writes it
+            # Raw UTF-8 in a tEXt chunk, as sd-server writes it.
+            info.add_text("parameters", parameters.encode())
         image.save(buffer, "PNG", pnginfo=info, compress_level=1)
     else:
         image.save(buffer, kind.upper(), quality=max(1, quality))
@@ -69,11 +72,16 @@ def encoded(
 
 
 def b64(data: bytes) -> str:
+    """Return the data in base64, as text."""
     return base64.b64encode(data).decode()
 
 
 def leading_base64(text: str) -> bytes:
-    """Base64 as a lenient C++ decoder reads it: a prefix up to the first comma is dropped, and the first foreign character ends it."""
+    """Decode base64 as leniently as the C++ decoder of sd-server.
+
+    A prefix up to the first comma is dropped, and the first character that is not base64 ends the
+    data.
+    """
     body = text.partition(",")[2] if "," in text else text
     match = re.match(r"[A-Za-z0-9+/]*", body)
     digits = match[0] if match else ""

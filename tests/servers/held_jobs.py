@@ -1,4 +1,7 @@
-"""What the image servers share: a job that a test can hold at a step, and images that tell which settings made them."""
+"""What the image servers share: jobs that a test can hold at a step, and images of one color.
+
+The color of an image is a hash of the settings that it was generated with.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +13,20 @@ from typing import Any
 
 from PIL import Image, ImageOps
 
-MAX_HOLD_SECONDS = 60.0  # no job outlives a forgotten release() by more than this
+# A job whose release() was forgotten continues after this time.
+MAX_HOLD_SECONDS = 60.0
 
 Color = tuple[int, int, int]
-GRAY: Color = (128, 128, 128)  # what is seen before the first step: noise, on average
+# The preview before the first step: noise, on average.
+GRAY: Color = (128, 128, 128)
 
 
 class Paced:
-    """Counts a job's steps aloud, so that a test meets a job in the middle without sleeping for luck.
+    """A server whose jobs a test can hold at a step, so that no test relies on sleeping.
 
-    Set `hold_at` before the request: the next job that has done that step waits there and sets `reached`; `release()`, or the
-    engine's own interrupt, lets it go on. One value holds one job once. `step_seconds` makes every step last that long.
+    Set `hold_at` before the request: the next job that has finished that step waits there and
+    sets `reached`. `release()` or the engine's own interrupt continues it. One value holds one
+    job once. `step_seconds` is the duration of every step.
     """
 
     def __init__(self, step_seconds: float = 0) -> None:
@@ -32,6 +38,7 @@ class Paced:
 
     @property
     def hold_at(self) -> int | None:
+        """The step after which the next job is held; None holds no job."""
         return self._hold_at
 
     @hold_at.setter
@@ -41,18 +48,18 @@ class Paced:
             self.reached.clear()
 
     def release(self) -> None:
-        """Lets the held job go on; nothing happens when none is held."""
+        """Continue the held job, if there is one."""
         with self.changed:
             self._held = False
             self.changed.notify_all()
 
     def wait_for(self, condition: Callable[[], bool], seconds: float = 5) -> bool:
-        """Waits until `condition` holds, asked again at each change of the server's state."""
+        """Wait until `condition` is true, checked at each change of the server's state."""
         with self.changed:
             return self.changed.wait_for(condition, seconds)
 
     def pace(self, step: int, stopped: Callable[[], bool]) -> None:
-        """Ends this step: lasts as long as the test says, less when the job is stopped meanwhile."""
+        """End this step after `step_seconds`, or earlier when the job is stopped."""
         with self.changed:
             self.changed.notify_all()
             if self.step_seconds:
@@ -65,23 +72,23 @@ class Paced:
 
 
 def digest(*settings: Any) -> bytes:
-    """A fingerprint of any settings that JSON can write."""
+    """Return a hash of settings that JSON can represent."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).digest()
 
 
 def pixels(image: Image.Image) -> str:
-    """A fingerprint of what is seen, so that another encoding of the same image is the same image."""
+    """Return a hash of the pixels, which is independent of how the image is encoded."""
     return hashlib.sha256(f"{image.mode} {image.size}".encode() + image.tobytes()).hexdigest()[:16]
 
 
 def color_of(*settings: Any) -> Color:
-    """The one color of these settings."""
+    """Return the color of these settings."""
     first = digest(*settings)
     return first[0], first[1], first[2]
 
 
 def towards(color: Color, share: float) -> Color:
-    """What is seen of a color when this share of the steps is done."""
+    """Return how much of a color is visible once this share of the steps is done."""
     red, green, blue = (
         round(gray + (target - gray) * share) for gray, target in zip(GRAY, color, strict=True)
     )
@@ -89,7 +96,7 @@ def towards(color: Color, share: float) -> Color:
 
 
 def flatten(image: Image.Image) -> Image.Image:
-    """RGB rgba white: what an engine makes of a transparent image."""
+    """Return the image as RGB over white, as an engine reads a transparent image."""
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
@@ -97,7 +104,11 @@ def flatten(image: Image.Image) -> Image.Image:
 
 
 def resize(mode: int, image: Image.Image, width: int, height: int) -> Image.Image:
-    """The web UI's resize modes: 0 stretches, 1 crops, 2 fills the rest with the stretched borders, 3 is 0 on latents."""
+    """Resize as the web UI's resize modes do.
+
+    0 stretches, 1 crops, 2 fills the borders with the stretched edges of the image, and 3 equals
+    0 but works on latents.
+    """
     if image.size == (width, height):
         return image
     if mode == 1:

@@ -1,4 +1,4 @@
-"""What the test servers share on the wire: answers as bytes, forms, and whether a client is still there."""
+"""HTTP helpers that the test servers share: responses as bytes, forms, and held requests."""
 
 from __future__ import annotations
 
@@ -17,12 +17,15 @@ from tests.support.loopback import Peer, Seen
 
 
 class Crash(Exception):
-    """The process dies: whoever waits for it sees a closed connection."""
+    """The server process dies: every client that waits for it sees a closed connection."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One whole answer. `content_type` None sends no such header: empty 404s have none."""
+    """A complete HTTP response.
+
+    `content_type` None sends no such header, as empty 404 responses of Go servers have none.
+    """
 
     status: int = 200
     body: bytes = b""
@@ -31,6 +34,7 @@ class Answer:
 
     @property
     def sent(self) -> bytes:
+        """Return the response as it is sent: status line, headers and body."""
         headers = {"Content-Type": self.content_type} if self.content_type else {}
         headers |= self.headers | {"Content-Length": str(len(self.body))}
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
@@ -43,7 +47,10 @@ class Answer:
 def said(
     value: Any, status: int = 200, content_type: str = "application/json", **headers: str
 ) -> Answer:
-    """An answer in JSON."""
+    """Return a JSON response.
+
+    The keywords in `headers` are header names with underscores for hyphens.
+    """
     return Answer(
         status,
         json.dumps(value).encode(),
@@ -52,21 +59,25 @@ def said(
     )
 
 
-def text(content: str, status: int = 200, content_type: str = "text/plain; charset=utf-8") -> Answer:
+def text(
+    content: str, status: int = 200, content_type: str = "text/plain; charset=utf-8"
+) -> Answer:
+    """Return a plain text response."""
     return Answer(status, content.encode(), content_type)
 
 
 def empty(status: int) -> Answer:
-    """No body and no content type."""
+    """Return a response without a body and without a content type."""
     return Answer(status, b"", None)
 
 
-STREAMED = Answer()  # stands for an answer that was sent in pieces, and whole
+# Returned for a response that has already been sent completely, in chunks.
+STREAMED = Answer()
 
 
 @dataclass(frozen=True)
 class Part:
-    """One part of a form; `filename` None is a text field."""
+    """A part of a multipart form; a part whose `filename` is None is a text field."""
 
     name: str
     content: bytes
@@ -75,7 +86,7 @@ class Part:
 
 
 def parameter(header: str, name: str) -> str | None:
-    """One parameter of a header's value, as `boundary` of a content type."""
+    """Return a parameter of a header value, for example `boundary` of a content type."""
     message = Message()
     message["Content-Type"] = header
     value = message.get_param(name)
@@ -83,7 +94,10 @@ def parameter(header: str, name: str) -> str | None:
 
 
 def form(content_type: str, body: bytes) -> list[Part]:
-    """The parts of a multipart body, their bytes untouched. ValueError for one that is none."""
+    """Return the parts of a multipart body, with their bytes unchanged.
+
+    Raises ValueError for a body that is not a complete multipart form.
+    """
     boundary = parameter(content_type, "boundary")
     if not boundary:
         raise ValueError("no boundary")
@@ -110,13 +124,13 @@ def form(content_type: str, body: bytes) -> list[Part]:
 
 
 def route(seen: Seen) -> tuple[str, dict[str, str]]:
-    """The path and the query of a request, the last value of a name."""
+    """Return the path and the query of a request; of repeated query names the last value counts."""
     split = urlsplit(seen.path)
     return split.path, {name: values[-1] for name, values in parse_qs(split.query).items()}
 
 
 def client_left(peer: Peer, seconds: float = 0) -> bool:
-    """Whether the client has closed its side, waiting at most so long for it."""
+    """Return whether the client closes its side within `seconds`."""
     with contextlib.suppress(OSError, ValueError):
         readable, _, _ = select.select([peer.socket], [], [], seconds)
         return bool(readable) and peer.socket.recv(1, socket.MSG_PEEK) == b""
@@ -124,7 +138,7 @@ def client_left(peer: Peer, seconds: float = 0) -> bool:
 
 
 class Gate:
-    """A place where answers wait while a test holds them, each until its client leaves."""
+    """A gate at which responses wait while a test holds it, each until its client disconnects."""
 
     def __init__(self) -> None:
         self.cancelled = 0
@@ -133,26 +147,28 @@ class Gate:
         self._changed = threading.Condition(threading.RLock())
 
     def hold(self) -> None:
+        """Close the gate: the responses that follow wait."""
         with self._changed:
             self._closed = True
 
     def release(self) -> None:
+        """Open the gate: all waiting responses go on."""
         with self._changed:
             self._closed = False
             self._changed.notify_all()
 
     def holding(self, count: int = 1, seconds: float = 5) -> bool:
-        """Whether exactly so many requests are held within so long."""
+        """Return whether exactly `count` requests are held within `seconds`."""
         with self._changed:
             return self._changed.wait_for(lambda: self._waiting == count, seconds)
 
     def left(self, count: int = 1, seconds: float = 5) -> bool:
-        """Whether so many clients have left while they were held, within so long."""
+        """Return whether `count` clients have disconnected while held within `seconds`."""
         with self._changed:
             return self._changed.wait_for(lambda: self.cancelled == count, seconds)
 
     def _wait(self, peer: Peer) -> bool:
-        """Whether the client is still there once the answer is not held any more."""
+        """Wait while the gate is closed; return whether the client is still connected then."""
         with self._changed:
             self._waiting += 1
             self._changed.notify_all()

@@ -1,10 +1,12 @@
-"""llama-swap in front of image servers, as `llama-swap.md` describes it: routing, loading, eviction, and three generations of errors.
+"""A test server for llama-swap in front of image servers: routing, loading, eviction and errors.
 
-swap = LlamaSwap({"sdxl": StableDiffusion(), "flux": StableDiffusion()}, instant=False)
-url = serve(swap).url
-...                              # a request for "sdxl" in a thread: it waits, and no byte of an answer comes
-assert swap.starting("sdxl")
-swap.loaded("sdxl")              # now it is passed on
+It follows `llama-swap.md`, and imitates the errors of three generations of llama-swap.
+
+    swap = LlamaSwap({"sdxl": StableDiffusion(), "flux": StableDiffusion()}, instant=False)
+    url = serve(swap).url
+    ...                              # a request for "sdxl" in a thread waits without a response
+    assert swap.starting("sdxl")
+    swap.loaded("sdxl")              # now the request is forwarded
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 from urllib.parse import parse_qs, unquote
 
-from tests.servers.http_helpers import Answer, Crash, empty, form, client_left, route, said, text
+from tests.servers.http_helpers import Answer, Crash, client_left, empty, form, route, said, text
 from tests.support.loopback import Loopback, Peer, Seen
 
 JSON_ROUTES = {
@@ -41,7 +43,7 @@ NOT_FOUND = text("404 page not found\n", 404)
 
 
 class Upstream(Protocol):
-    """A model's server: answers requests, and forgets all when its process is stopped."""
+    """A model's server, which loses its jobs when its process is stopped."""
 
     def answer(self, seen: Seen) -> Answer: ...
 
@@ -50,7 +52,10 @@ class Upstream(Protocol):
 
 @dataclass
 class _Model:
-    """One process: `open` counts its proxied requests, `waiting` those that wait for it to be loaded."""
+    """A model's process.
+
+    `open` counts its forwarded requests, `waiting` the requests that wait until it is loaded.
+    """
 
     name: str
     server: Upstream
@@ -63,7 +68,7 @@ class _Model:
 
 
 class _Refused(Exception):
-    """An error of the gateway's own."""
+    """An error that the gateway itself sends."""
 
     def __init__(self, status: int, message: str, code: str, kind: str) -> None:
         super().__init__(message)
@@ -71,11 +76,22 @@ class _Refused(Exception):
 
 
 class LlamaSwap:
-    """A handler for `serve()`. One model is loaded at a time: another one is stopped once it has no open request.
+    """A handler for `serve()`.
 
-    Knobs: `generation` ("current", "middle" or "old" bodies of errors), `keys`, `instant` (False: a load lasts until `loaded()`), `limit`
-    (requests per model), `broken` (models that never load), `not_ready` (models that answer 503), `set_params` and `strip_params` (an
-    operator's filters), `truncate` (the upstream dies amid its answer).
+    One model is loaded at a time; it is stopped for another one once it has no open request.
+
+    Args:
+        models: The server of each model, by name.
+        generation: The form of error bodies: "current", "middle" or "old".
+        keys: The accepted API keys; none means that no key is required.
+        instant: False makes a load last until `loaded()`.
+        limit: The number of concurrent requests per model.
+        declared: The models whose capabilities the operator has declared.
+        aliases: Further names of models.
+
+    These attributes may be changed while it runs: `broken` (models that never load), `not_ready`
+    (models that answer 503), `set_params` and `strip_params` (the operator's filters) and
+    `truncate` (the upstream dies in the middle of its response).
     """
 
     def __init__(
@@ -100,30 +116,30 @@ class LlamaSwap:
         self._models = {name: _Model(name, server) for name, server in models.items()}
         self._changed = threading.Condition(threading.RLock())
 
-    # What a test does to it
+    # Controls for tests
 
     def state(self, model: str) -> str:
-        """stopped, starting or ready."""
+        """Return the state of a model: stopped, starting or ready."""
         with self._changed:
             return self._models[model].state
 
     def starting(self, model: str, seconds: float = 5) -> bool:
-        """Whether a load of this model is begun within so long."""
+        """Return whether this model starts to load within `seconds`."""
         with self._changed:
             return self._changed.wait_for(lambda: self._models[model].state == "starting", seconds)
 
     def waiting(self, model: str, count: int, seconds: float = 5) -> bool:
-        """Whether exactly so many requests wait for this model within so long."""
+        """Return whether exactly `count` requests wait for this model within `seconds`."""
         with self._changed:
             return self._changed.wait_for(lambda: self._models[model].waiting == count, seconds)
 
     def open(self, model: str, count: int, seconds: float = 5) -> bool:
-        """Whether exactly so many requests are proxied to this model within so long."""
+        """Return whether exactly `count` requests are forwarded to this model within `seconds`."""
         with self._changed:
             return self._changed.wait_for(lambda: self._models[model].open == count, seconds)
 
     def loaded(self, model: str, seconds: float = 5) -> None:
-        """End the load of a model; its requests are passed on."""
+        """Finish loading a model; its waiting requests are forwarded."""
         if not self.starting(model, seconds):
             raise AssertionError(f"{model} is not being loaded")
         with self._changed:
@@ -133,14 +149,20 @@ class LlamaSwap:
     def fail(
         self, model: str, reason: str = "upstream command exited prematurely", seconds: float = 5
     ) -> None:
-        """Let the load of a model fail, as for want of memory: whoever waits for it gets 500."""
+        """Let a model fail to load, for example for lack of memory.
+
+        Requests that wait for it get 500.
+        """
         if not self.starting(model, seconds):
             raise AssertionError(f"{model} is not being loaded")
         with self._changed:
             self._stop(self._models[model], reason)
 
     def unload(self, model: str) -> None:
-        """Stop a model's process, as a TTL or another client does: 500 for who waits, 502 for who is served, and its jobs are gone."""
+        """Stop a model's process, as a TTL or another client does.
+
+        Waiting requests get 500 and forwarded ones 502; the jobs of the process are lost.
+        """
         with self._changed:
             self._stop(self._models[model], "group : model unloaded")
 
@@ -192,11 +214,13 @@ class LlamaSwap:
         if path in JSON_ROUTES | FORM_ROUTES:
             if seen.method != "POST":
                 return _not_allowed("POST")
-            return self._proxy(peer, self._apply_filters(seen, path), self._find_model(_model_of(seen)))
+            return self._proxy(
+                peer, self._apply_filters(seen, path), self._find_model(_model_of(seen))
+            )
         return NOT_FOUND
 
     def _send_events(self, peer: Peer) -> None:
-        """All models with their states, now and after each change, until the client leaves."""
+        """Send the states of all models, now and after each change, until the client leaves."""
         peer.begin()
         last_states: list[dict[str, str]] = []
         while not client_left(peer):
@@ -214,7 +238,7 @@ class LlamaSwap:
             )
 
     def _authorize(self, seen: Seen) -> None:
-        """Basic, then Bearer, then x-api-key: the first one credentials decides alone."""
+        """Check Basic, then Bearer, then x-api-key; the first that is present decides alone."""
         kind, _, credentials = seen.headers.get("authorization", "").partition(" ")
         if kind.lower() == "basic":
             try:
@@ -247,7 +271,7 @@ class LlamaSwap:
         return self._models[name]
 
     def _apply_filters(self, seen: Seen, path: str) -> Seen:
-        """Filters touch the JSON routes only: not forms, not /upstream."""
+        """Apply the filters to the JSON routes, but not to forms or /upstream."""
         if path not in JSON_ROUTES or not (self.set_params or self.strip_params):
             return seen
         try:
@@ -262,7 +286,7 @@ class LlamaSwap:
         return replace(seen, body=json.dumps(remaining | self.set_params).encode())
 
     def _upstream(self, peer: Peer, seen: Seen, path: str) -> Answer | None:
-        """`/upstream/{model}/<path>`: ids with slashes are matched segment by segment."""
+        """Forward `/upstream/{model}/<path>`; ids with slashes are matched segment by segment."""
         raw, mark, query = seen.path.partition("?")
         segments = raw.split("/")[2:]
         for count in range(len(segments), 0, -1):
@@ -276,7 +300,11 @@ class LlamaSwap:
                     301 if seen.method == "GET" else 308, b"", "text/html; charset=utf-8", headers
                 )
             rest = "/" + "/".join(segments[count:])
-            if seen.method == "GET" and STATIC_FILE.search(rest) and self.state(model.name) == "stopped":
+            if (
+                seen.method == "GET"
+                and STATIC_FILE.search(rest)
+                and self.state(model.name) == "stopped"
+            ):
                 message = f"model {model.name} is not loaded; path matches upstream.ignorePaths"
                 raise _Refused(409, message, "conflict", "invalid_request_error")
             return self._proxy(peer, replace(seen, path=rest + mark + query), model)
@@ -306,7 +334,10 @@ class LlamaSwap:
         return {"model": model.name, "state": model.state} | fields
 
     def _listed(self, model: _Model) -> dict[str, Any]:
-        """Capabilities only for models the operator declared them for; a model that is starting counts as loaded."""
+        """Return an entry of the list of models.
+
+        It has capabilities only if the operator declared them. A starting model counts as loaded.
+        """
         entry: dict[str, Any] = {
             "id": model.name,
             "object": "model",
@@ -336,7 +367,10 @@ class LlamaSwap:
         return text("OK")
 
     def _error(self, seen: Seen, refused: _Refused) -> Answer:
-        """Bodies changed twice: on 2026-05-28, and after v250 on 2026-08-22. The Accept header chooses among their kinds."""
+        """Return an error in the form of this generation and of the Accept header.
+
+        The form changed on 2026-05-28, and after v250 on 2026-08-22.
+        """
         accept = seen.headers.get("accept", "")
         message = refused.message
         if refused.status == 503 and self.generation != "current":
@@ -363,10 +397,13 @@ class LlamaSwap:
         extra = {401: {"WWW-Authenticate": 'Basic realm="llama-swap"'}, 429: {"Retry-After": "1"}}
         return replace(answer, headers=extra.get(refused.status, {}))
 
-    # Loading and passing on
+    # Loading and forwarding
 
     def _proxy(self, peer: Peer, seen: Seen, model: _Model) -> Answer | None:
-        """The upstream's answer, once its model is loaded; None when the client has gone meanwhile."""
+        """Return the upstream's response once the model is loaded.
+
+        Returns None when the client has disconnected.
+        """
         with self._changed:
             if model.name in self.not_ready:
                 raise _Refused(
@@ -394,7 +431,10 @@ class LlamaSwap:
                 self._changed.notify_all()
 
     def _wait_until_ready(self, peer: Peer, model: _Model) -> bool:
-        """Wait until the model is loaded, and load it when that falls to this request. False when the client has gone."""
+        """Wait until the model is loaded, and load it if no other request does.
+
+        Returns False when the client has disconnected.
+        """
         failures = model.failures
         while model.state != "ready":
             if model.failures != failures:
@@ -429,7 +469,11 @@ class LlamaSwap:
         self._changed.notify_all()
 
     def _forward(self, peer: Peer, seen: Seen, model: _Model) -> Answer | None:
-        """While the upstream works the client may go: the gateway forgets the request then, the upstream goes on."""
+        """Return the upstream's response.
+
+        If the client disconnects the gateway drops the request, but the upstream continues to
+        work.
+        """
         answers: list[Answer] = []
         started = model.starts
         done = threading.Event()
@@ -452,7 +496,7 @@ class LlamaSwap:
 
 @contextmanager
 def other_client_waiting(server: Loopback, swap: LlamaSwap, model: str) -> Iterator[None]:
-    """Meanwhile a request of another client waits for this model, which is therefore being loaded."""
+    """Keep a request of another client waiting for this model, so that the model is loading."""
     body = json.dumps({"model": model, "prompt": "a"}).encode()
     head = f"POST /v1/images/generations HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     with socket.create_connection(("127.0.0.1", server.port)) as client:
@@ -462,12 +506,15 @@ def other_client_waiting(server: Loopback, swap: LlamaSwap, model: str) -> Itera
 
 
 def _not_allowed(methods: str) -> Answer:
-    """What Go's router says to a wrong method."""
+    """Return the response of Go's router to an unsupported method."""
     return Answer(405, b"Method Not Allowed\n", "text/plain; charset=utf-8", {"Allow": methods})
 
 
 def _model_of(seen: Seen) -> str:
-    """`model` of a JSON body if the content type names JSON, else of a form; "" when there is none."""
+    """Return `model` of a JSON body if the content type names JSON, else of a form.
+
+    The result is "" when there is none.
+    """
     kind = seen.headers.get("content-type", "")
     try:
         if "application/json" in kind:

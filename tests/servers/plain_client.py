@@ -1,4 +1,4 @@
-"""A plain client of the test servers' own tests, so that no other client's habits decide what they answer."""
+"""A minimal HTTP client for the tests of the test servers, without another client's habits."""
 
 from __future__ import annotations
 
@@ -16,21 +16,25 @@ from PIL import Image
 
 @dataclass
 class Reply:
+    """A response as the client received it."""
+
     status: int
     headers: http.client.HTTPMessage
     body: bytes
 
     @property
     def json(self) -> Any:
+        """The body, decoded from JSON."""
         return json.loads(self.body)
 
     @property
     def kind(self) -> str | None:
+        """The content type; None when there is none."""
         return self.headers["content-type"]
 
     @property
     def events(self) -> list[tuple[str | None, Any]]:
-        """The events of a stream: the name, and the data in JSON."""
+        """The events of a stream: name, and data decoded from JSON."""
         events = []
         for block in self.body.decode().split("\n\n"):
             fields = dict(line.split(": ", 1) for line in block.splitlines() if line)
@@ -47,7 +51,7 @@ def ask(
     headers: dict[str, str] | None = None,
     seconds: float = 10,
 ) -> Reply:
-    """One request on a connection of its own. A dict or a list goes as JSON."""
+    """Send one request on a new connection. A dict or a list is sent as JSON."""
     data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
     content_type = {} if body is None else {"Content-Type": "application/json"}
     parts = urlsplit(url)
@@ -70,7 +74,7 @@ def send_form(
     headers: dict[str, str] | None = None,
     seconds: float = 10,
 ) -> Reply:
-    """Post a multipart form of text fields and of files."""
+    """Post a multipart form of text fields and files."""
     sections = []
     for name, content, *content_type in fields:
         extra = f'; filename="upload"\r\nContent-Type: {content_type[0]}' if content_type else ""
@@ -97,13 +101,14 @@ def png(
     mode: str = "RGB",
     kind: str = "PNG",
 ) -> bytes:
+    """Return an image file of one color, PNG by default."""
     buffer = io.BytesIO()
     Image.new(mode, size, color).save(buffer, kind)
     return buffer.getvalue()
 
 
 def halves(left: Any, right: Any, size: tuple[int, int] = (64, 48), mode: str = "L") -> bytes:
-    """An image of two colors side by side: a mask, or one with a hole."""
+    """Return a PNG of two colors side by side: a mask, or an image with a transparent half."""
     image = Image.new(mode, size, left)
     image.paste(right, (size[0] // 2, 0, *size))
     buffer = io.BytesIO()
@@ -112,15 +117,17 @@ def halves(left: Any, right: Any, size: tuple[int, int] = (64, 48), mode: str = 
 
 
 def b64(data: bytes) -> str:
+    """Return the data in base64, as text."""
     return base64.b64encode(data).decode()
 
 
 def opened(text: str) -> Image.Image:
-    """The image of a base64 text."""
+    """Return the image in a base64 text."""
     image = Image.open(io.BytesIO(base64.b64decode(text, validate=True)))
     image.load()
     return image
 
 
 def dot(image: Image.Image, x: int = 0, y: int = 0) -> Any:
+    """Return the color of one pixel."""
     return image.convert("RGB").getpixel((x, y))

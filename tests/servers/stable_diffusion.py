@@ -1,7 +1,9 @@
-"""sd-server of stable-diffusion.cpp, as `sd-server.md` and the runs in `local-engines.md` describe it: one process, one model.
+"""A test server for sd-server of stable-diffusion.cpp: one process, one model.
 
-Its three families of routes (`/v1/images/*`, `/sdapi/v1/*`, `/sdcpp/v1/*`) read different fields of a request, and drop the rest without a
-word. An image is one color: the hash of the settings in effect, so a test tells by `color()` whether a setting reached the engine.
+It follows `sd-server.md` and the runs in `local-engines.md`. The three families of routes
+(`/v1/images/*`, `/sdapi/v1/*`, `/sdcpp/v1/*`) read different fields of a request and silently
+drop the others. An image has one color, the hash of the settings in effect, so that a test can
+compare it with `color()` to see whether a setting has reached the engine.
 
     server = StableDiffusion()
     url = serve(server).url
@@ -39,10 +41,14 @@ from tests.servers.http_helpers import Answer, Crash, Part, empty, form, route, 
 from tests.support.loopback import Peer, Seen
 
 _SAMPLERS = (
-    "euler euler_a heun dpm2 dpm++2s_a dpm++2m dpm++2mv2 ipndm ipndm_v lcm ddim_trailing tcd res_multistep res_2s er_sde euler_cfg_pp "
-    "euler_a_cfg_pp euler_ge dpm++2m_sde dpm++2m_sde_bt lms"
+    "euler euler_a heun dpm2 dpm++2s_a dpm++2m dpm++2mv2 ipndm ipndm_v lcm ddim_trailing tcd "
+    "res_multistep res_2s er_sde euler_cfg_pp euler_a_cfg_pp euler_ge dpm++2m_sde dpm++2m_sde_bt "
+    "lms"
 )
-_SCHEDULERS = "discrete normal karras exponential ays gits sgm_uniform simple smoothstep kl_optimal lcm bong_tangent ltx2 logit_normal flux2 flux beta"
+_SCHEDULERS = (
+    "discrete normal karras exponential ays gits sgm_uniform simple smoothstep kl_optimal lcm "
+    "bong_tangent ltx2 logit_normal flux2 flux beta"
+)
 SAMPLERS, SCHEDULERS = _SAMPLERS.split(), _SCHEDULERS.split()
 FEATURES = (
     "init_image",
@@ -56,7 +62,8 @@ FEATURES = (
     "cancel_queued",
 )
 
-# README.md, sampler vocabulary: what `/sdapi` takes in any case. No alias reaches euler_a_cfg_pp or dpm++2s_a.
+# README.md, sampler vocabulary: the names that `/sdapi` accepts in upper and lower case.
+# No alias leads to euler_a_cfg_pp or dpm++2s_a.
 ALIASES = {
     "euler a": "euler_a",
     "k_euler_a": "euler_a",
@@ -97,12 +104,13 @@ UPSCALERS = [
 
 OPEN_TAG, CLOSE_TAG = "<sd_cpp_extra_args>", "</sd_cpp_extra_args>"
 TAG = re.compile(rf"{OPEN_TAG}([^\r\n]*?){CLOSE_TAG}")
-FATAL_TAG_LENGTH = 50_000  # sd-server.md section 3: the regex recurses per character, and this many end the process
+# sd-server.md section 3: the regex recurses per character, and this many crash the process.
+FATAL_TAG_LENGTH = 50_000
 MAX_BATCH = 8
 MAX_QUEUED_JOBS = 64
 JOB_KEPT_SECONDS = 600
 
-# What the color of an image depends on, with the defaults of sd-server.md section 6.
+# The settings that decide the color of an image, with the defaults of sd-server.md section 6.
 COLOR_DEFAULTS: dict[str, Any] = {
     "prompt": "",
     "negative_prompt": "",
@@ -125,9 +133,10 @@ COLOR_DEFAULTS: dict[str, Any] = {
 
 
 def color(settings: Mapping[str, Any], index: int = 0) -> Color:
-    """The color of image `index` of these settings; what is left out has the server's default. Other keys do not count.
+    """Return the color of image `index` of these settings.
 
-    `init` and `references` are `fingerprint()`s of the uploaded images, `strength` counts only beside an init image.
+    A missing setting has the server's default; other keys are ignored. `init` and `references`
+    are `fingerprint()`s of the uploaded images, and `strength` counts only with an init image.
     """
     facts = {name: settings.get(name, default) for name, default in COLOR_DEFAULTS.items()}
     facts["seed"] += index
@@ -138,7 +147,10 @@ def color(settings: Mapping[str, Any], index: int = 0) -> Color:
 
 
 class _Refused(Exception):
-    """An answer with an error. 500 is always `server_error` with the text of a C++ exception."""
+    """An error response.
+
+    Status 500 always has the error `server_error` and the text of a C++ exception.
+    """
 
     def __init__(self, error: str, status: int = 400) -> None:
         super().__init__(error)
@@ -178,15 +190,17 @@ class _Generation:
 
     @property
     def sized(self) -> bool:
+        """Whether width and height are set."""
         return self.width > 0 and self.height > 0
 
     def size_if_unset(self, size: tuple[int, int]) -> None:
+        """Set width and height unless they are set."""
         if not self.sized:
             self.width, self.height = size
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What is in effect, as plain values."""
+        """The settings in effect, as JSON values."""
         return {
             "route": self.route,
             "prompt": self.prompt,
@@ -215,6 +229,8 @@ class _Generation:
 
 @dataclass
 class _Job:
+    """A job of the native routes."""
+
     id: str
     created: int
     generation: _Generation
@@ -226,7 +242,7 @@ class _Job:
 
 
 class _Process:
-    """What a restart forgets: the jobs, the cached list of loras, and the lock around the engine."""
+    """What a restart loses: jobs, the cached list of LoRAs, and the lock of the engine."""
 
     def __init__(self) -> None:
         self.engine = threading.Lock()
@@ -236,15 +252,20 @@ class _Process:
         self.expired: dict[str, int] = {}
         self.queue: list[str] = []
         self.known_loras: Sequence[str] = ()
-        self.peers: list[Peer] = []  # those that are between two requests
+        # The connections that are between two requests.
+        self.peers: list[Peer] = []
 
 
 class StableDiffusion:
-    """A handler for `serve()`. `jobs` lists the settings in effect of every accepted request, in generation.
+    """A handler for `serve()`.
 
-    Knobs, all free to change while it runs: `empty_data` (200 without an image), `failing` (500, or a failed job), `crash` (the next image
-    kills the process), `video_only`, `layers` (images per item of a batch), `flat_tag` (the schema of builds before 2026-04-11),
-    `patience` (seconds a POST without Content-Length waits), `clock` (the wall clock).
+    `jobs` lists the settings in effect of all accepted requests, in order. The arguments are the
+    model, its limits, and the default settings of the server.
+
+    These attributes may be changed while it runs: `empty_data` (200 without an image), `failing`
+    (500, or a failed job), `crash` (the next image kills the process), `video_only`, `layers`
+    (images per item of a batch), `flat_tag` (the schema of builds before 2026-04-11), `patience`
+    (how many seconds a POST without Content-Length waits), `clock` (the wall clock).
     """
 
     def __init__(
@@ -283,39 +304,43 @@ class StableDiffusion:
         self._changed = threading.Condition(threading.RLock())
         self._process = _Process()
 
-    # What a test does to it
+    # Controls for tests
 
     def hold(self, at: str = "generating") -> None:
-        """Keep every image from being finished until `release()`; `hold("queued")` keeps jobs from being begun as well."""
+        """Finish no image until `release()`; `hold("queued")` starts no job either."""
         with self._changed:
             self._hold_status = at
 
     def release(self) -> None:
+        """Continue all held images and jobs."""
         with self._changed:
             self._hold_status = ""
             self._start_next_job(self._process)
             self._changed.notify_all()
 
     def reached(self, count: int = 1, seconds: float = 5) -> bool:
-        """Whether so many requests and jobs stand at the engine, in it or before it, within so long."""
+        """Return whether `count` requests and jobs are at the engine within `seconds`.
+
+        Those that wait for the engine count as well.
+        """
         with self._changed:
             return self._changed.wait_for(lambda: self._waiting >= count, seconds)
 
     def ended(self, job: str, seconds: float = 5) -> bool:
-        """Whether a job of the native routes has ended, or is forgotten, within so long."""
+        """Return whether a native job has ended, or is forgotten, within `seconds`."""
         with self._changed:
             return self._changed.wait_for(
                 lambda: self.status(job) not in ("queued", "generating"), seconds
             )
 
     def status(self, job: str) -> str | None:
-        """The status of a job, asked without a request; None when it is unknown."""
+        """Return the status of a native job without sending a request; None for an unknown job."""
         with self._changed:
             job_state = self._process.jobs.get(job)
             return job_state.status if job_state else None
 
     def lose_jobs(self) -> None:
-        """Restart the process: connections close, and every job is forgotten."""
+        """Restart the process: its connections close, and all jobs are lost."""
         with self._changed:
             old, self._process = self._process, _Process()
             old.dead = True
@@ -324,7 +349,10 @@ class StableDiffusion:
             peer.close()
 
     def age(self, seconds: int) -> None:
-        """Let time pass for the jobs: 600 s after its end a job answers 410, and 600 s later 404."""
+        """Advance the clock of the jobs.
+
+        A job is 410 from 600 seconds after its end, and 404 after another 600 seconds.
+        """
         with self._changed:
             self._aged_seconds += seconds
 
@@ -346,7 +374,7 @@ class StableDiffusion:
             peer.send(answer.sent)
 
     def _await_body(self, peer: Peer, seen: Seen) -> None:
-        """A POST without a length is answered late: the server waits for a body (sd-server.md section 5)."""
+        """Wait for the body of a POST without a length, as sd-server does (sd-server.md section 5)."""
         if seen.method == "POST" and "content-length" not in seen.headers:
             peer.socket.settimeout(self.patience)
             with contextlib.suppress(OSError):
@@ -354,7 +382,10 @@ class StableDiffusion:
             peer.socket.settimeout(None)
 
     def answer(self, seen: Seen) -> Answer:
-        """The answer to one request; Crash when the process died over it. A proxy calls this in place of a connection."""
+        """Return the response to a request; raise Crash if the request kills the process.
+
+        A proxy calls this instead of opening a connection.
+        """
         path, _ = route(seen)
         process = self._process
         try:
@@ -437,6 +468,7 @@ class StableDiffusion:
 
     @property
     def capabilities(self) -> dict[str, Any]:
+        """The body of `/sdcpp/v1/capabilities`."""
         mode = "vid_gen" if self.video_only else "img_gen"
         defaults = {
             "prompt": "",
@@ -483,7 +515,7 @@ class StableDiffusion:
             },
         }
 
-    # Reading a request
+    # Reading requests
 
     def _new_generation(self, path: str) -> _Generation:
         return _Generation(
@@ -494,14 +526,22 @@ class StableDiffusion:
         if self.video_only:
             raise _Refused("loaded model does not support img_gen")
 
-    def _set_output(self, generation: _Generation, kind: str, compression: int, webp: bool = True) -> None:
+    def _set_output(
+        self, generation: _Generation, kind: str, compression: int, webp: bool = True
+    ) -> None:
         allowed = [name for name in self.formats if webp or name != "webp"]
-        generation.output_format, generation.output_compression = kind.lower(), min(max(compression, 0), 100)
+        generation.output_format, generation.output_compression = (
+            kind.lower(),
+            min(max(compression, 0), 100),
+        )
         if generation.output_format not in allowed:
             raise _Refused(f"invalid output_format, must be one of [{', '.join(allowed)}]")
 
     def _read_generation(self, seen: Seen) -> _Generation:
-        """sd-server.md section 2: all but prompt, n, size and the output fields is ignored."""
+        """Read a generation request (sd-server.md section 2).
+
+        All fields except prompt, n, size and the output fields are ignored.
+        """
         self._check_mode()
         if not seen.body:
             raise _Refused("empty body")
@@ -525,7 +565,11 @@ class StableDiffusion:
         return self._resolve(generation, "invalid params")
 
     def _read_edit(self, seen: Seen) -> _Generation:
-        """sd-server.md section 2: every decodable upload is a reference, the first one the init image too; others are skipped."""
+        """Read the form of an edit (sd-server.md section 2).
+
+        Every upload that can be decoded is a reference, and the first one is the init image as
+        well; others are skipped.
+        """
         self._check_mode()
         kind = seen.headers.get("content-type", "")
         if not kind.lower().startswith("multipart/form-data"):
@@ -566,7 +610,10 @@ class StableDiffusion:
         return self._resolve(generation, "invalid params")
 
     def _read_tag(self, generation: _Generation) -> None:
-        """sd-server.md section 3: the leftmost whole tag is parsed, all whole ones are deleted in one pass."""
+        """Apply the tag of a prompt (sd-server.md section 3).
+
+        The leftmost complete tag is parsed, and all complete tags are deleted in one pass.
+        """
         for start in re.finditer(re.escape(OPEN_TAG), generation.prompt):
             run = re.match(rf"[^\r\n]*?(?={CLOSE_TAG}|[\r\n]|\Z)", generation.prompt[start.end() :])
             if run and len(run[0]) >= FATAL_TAG_LENGTH:
@@ -585,8 +632,13 @@ class StableDiffusion:
         if not self._apply(generation, values, lambda path: path):
             raise _Refused("invalid sd_cpp_extra_args")
 
-    def _apply(self, generation: _Generation, values: Any, lora: Callable[[str], str | None]) -> bool:
-        """The generation parameters of a tag or of a native request: scalars of a wrong type are dropped. False for a bad lora or image."""
+    def _apply(
+        self, generation: _Generation, values: Any, lora: Callable[[str], str | None]
+    ) -> bool:
+        """Apply the generation parameters of a tag or of a native request.
+
+        Scalars of a wrong type are dropped. Returns False for an invalid LoRA or image.
+        """
         if not isinstance(values, dict):
             return True
         text_fields = {"prompt": "prompt", "negative_prompt": "negative_prompt"}
@@ -615,7 +667,9 @@ class StableDiffusion:
             _apply_scalars(generation, sampling, {}, {"sample_steps": "steps"}, {})
             _apply_sampler(generation, sampling)
             if isinstance(sampling.get("custom_sigmas"), list):
-                generation.custom_sigmas = [_array_number(item) for item in sampling["custom_sigmas"]]
+                generation.custom_sigmas = [
+                    _array_number(item) for item in sampling["custom_sigmas"]
+                ]
             if isinstance(sampling.get("guidance"), dict):
                 _apply_scalars(
                     generation,
@@ -629,7 +683,7 @@ class StableDiffusion:
         return _apply_loras(generation, values, lora) and _apply_images(generation, values)
 
     def _resolve(self, generation: _Generation, complaint: str) -> _Generation:
-        """Defaults, clamps and checks at the end (sd-server.md sections 1, 2 and 6)."""
+        """Apply the final defaults, clamps and checks (sd-server.md sections 1, 2 and 6)."""
         if generation.seed < 0:
             generation.seed = int(self.clock()) % (1 << 31)
         generation.batch_count, generation.steps = (
@@ -638,19 +692,24 @@ class StableDiffusion:
         )
         if generation.cfg_scale < 0 or not 0 <= generation.strength <= 1:
             raise _Refused(complaint)
-        if generation.hires.get("enabled") and generation.hires.get("upscaler", "Latent") not in UPSCALERS:
+        if (
+            generation.hires.get("enabled")
+            and generation.hires.get("upscaler", "Latent") not in UPSCALERS
+        ):
             raise _Refused(complaint)
         generation.size_if_unset(self.size)
         return generation
 
-    # The routes that wait
+    # The synchronous routes
 
     def _openai(self, process: _Process, generation: _Generation) -> Answer:
         images = self._generate(process, generation)
         if not images and not self.empty_data:
             return said({"error": "generate_image returned no results"}, 500)
         data = [{"b64_json": b64(image)} for image in images]
-        return said({"created": self._now(), "data": data, "output_format": generation.output_format})
+        return said(
+            {"created": self._now(), "data": data, "output_format": generation.output_format}
+        )
 
     def _sdapi(self, process: _Process, seen: Seen, kind: str) -> Answer:
         if not seen.body:
@@ -691,7 +750,11 @@ class StableDiffusion:
         )
 
     def _read_sdapi(self, process: _Process, body: Any, img2img: bool) -> _Generation:
-        """sd-server.md section 4. The tag is applied over the top level, and the fields after it win."""
+        """Read a request of `/sdapi` (sd-server.md section 4).
+
+        The tag is applied over the top-level fields read before it; the ones read after it
+        override it.
+        """
         generation = self._new_generation(f"/sdapi/v1/{'img2img' if img2img else 'txt2img'}")
         prompt, negative = _field(body, "prompt", ""), _field(body, "negative_prompt", "")
         width, height = _field(body, "width", 512), _field(body, "height", 512)
@@ -742,8 +805,13 @@ class StableDiffusion:
                     generation.references.append(image)
         return self._resolve(generation, "invalid params")
 
-    def _top_level_loras(self, process: _Process, generation: _Generation, items: list[Any]) -> None:
-        """Checked against a list that only an earlier GET of it, or a native request, has filled."""
+    def _top_level_loras(
+        self, process: _Process, generation: _Generation, items: list[Any]
+    ) -> None:
+        """Check LoRAs against the known ones.
+
+        Only an earlier GET of the list, or a native request, makes LoRAs known.
+        """
         generation.loras = {}
         for item in items:
             if not isinstance(item, dict):
@@ -756,7 +824,7 @@ class StableDiffusion:
             generation.loras[path] = generation.loras.get(path, 0.0) + multiplier
 
     def _read_input_images(self, generation: _Generation, body: dict[str, Any]) -> None:
-        """The images of img2img: an init image that cannot be read leaves a plain text-to-image."""
+        """Read the images of img2img; with an unreadable init image it becomes text-to-image."""
         if isinstance(body.get("init_images"), list) and body["init_images"]:
             first = body["init_images"][0]
             if not isinstance(first, str):
@@ -798,7 +866,9 @@ class StableDiffusion:
         if not self._apply(generation, body, lambda path: path if path in self.loras else None):
             raise _Refused("invalid generation parameters")
         self._set_output(
-            generation, _field(body, "output_format", "png"), _field(body, "output_compression", 100)
+            generation,
+            _field(body, "output_format", "png"),
+            _field(body, "output_compression", 100),
         )
         self._resolve(generation, "invalid generation parameters")
         with self._changed:
@@ -829,7 +899,10 @@ class StableDiffusion:
         return process.jobs[name]
 
     def _describe_job(self, process: _Process, job: _Job) -> dict[str, Any]:
-        """`result` and `error` are missing until the job has ended, as seen on a running server."""
+        """Return a job as the native routes describe it.
+
+        `result` and `error` are missing until the job has ended, as observed on a running server.
+        """
         position = process.queue.index(job.id) + 1 if job.status == "queued" else 0
         body: dict[str, Any] = {
             "id": job.id,
@@ -872,7 +945,7 @@ class StableDiffusion:
                     process.expired[job.id] = job.completed + 2 * JOB_KEPT_SECONDS
 
     def _start_next_job(self, process: _Process) -> None:
-        """Begin the next job, if the worker is free."""
+        """Start the next job if the worker is idle."""
         if process.dead or process.busy or not process.queue or self._hold_status == "queued":
             return
         job = process.jobs[process.queue.pop(0)]
@@ -899,8 +972,13 @@ class StableDiffusion:
 
     # The engine
 
-    def _generate(self, process: _Process, generation: _Generation, listed: bool = False) -> list[bytes]:
-        """One image at a time, whoever asks: a client that gave up does not stop its own."""
+    def _generate(
+        self, process: _Process, generation: _Generation, listed: bool = False
+    ) -> list[bytes]:
+        """Generate the images of one request at a time.
+
+        A client that disconnects does not stop its images.
+        """
         with self._changed:
             if not listed:
                 self.jobs.append(generation.settings)
@@ -931,11 +1009,13 @@ class StableDiffusion:
         image = plain(color(generation.settings, index), self._pixel_size(generation))
         if generation.init is not None and generation.mask is not None:
             image = repainted(generation.init, image, generation.mask)
-        parameters = self._parameters(generation, generation.seed + index) if generation.embed else None
+        parameters = (
+            self._parameters(generation, generation.seed + index) if generation.embed else None
+        )
         return encoded(image, generation.output_format, parameters, generation.output_compression)
 
     def _pixel_size(self, generation: _Generation) -> tuple[int, int]:
-        """Each side rounded up to the model's multiple."""
+        """Return the size with each side rounded up to the model's multiple."""
         width, height = generation.width, generation.height
         if generation.hires.get("enabled"):
             scale = generation.hires.get("scale", 2.0)
@@ -948,14 +1028,24 @@ class StableDiffusion:
         ) * self.multiple
 
     def _parameters(self, generation: _Generation, seed: int) -> str:
-        """The text chunk of a PNG; the seed is told nowhere else. The size is the one asked for."""
-        negative = f"Negative prompt: {generation.negative_prompt}\n" if generation.negative_prompt else ""
+        """Return the text chunk of a PNG.
+
+        The seed is reported nowhere else. The size is the requested one.
+        """
+        negative = (
+            f"Negative prompt: {generation.negative_prompt}\n" if generation.negative_prompt else ""
+        )
         block = json.dumps(
-            {"seed": seed, "prompt": generation.prompt, "steps": generation.steps}, ensure_ascii=False
+            {"seed": seed, "prompt": generation.prompt, "steps": generation.steps},
+            ensure_ascii=False,
         )
         return (
-            f"{generation.prompt}\n{negative}Steps: {generation.steps}, CFG scale: {generation.cfg_scale:f}, Guidance: {generation.guidance:f}, Eta: 0.000000, "
-            f"Seed: {seed}, Size: {generation.width}x{generation.height}, Model: {self.model}, RNG: cuda, Sampler: {generation.sampler} {generation.scheduler}, "
+            f"{generation.prompt}\n{negative}"
+            f"Steps: {generation.steps}, CFG scale: {generation.cfg_scale:f}, "
+            f"Guidance: {generation.guidance:f}, Eta: 0.000000, "
+            f"Seed: {seed}, Size: {generation.width}x{generation.height}, "
+            f"Model: {self.model}, RNG: cuda, "
+            f"Sampler: {generation.sampler} {generation.scheduler}, "
             f"Version: stable-diffusion.cpp, SDCPP: {block}"
         )
 
@@ -968,12 +1058,14 @@ def _reject_constant(name: str) -> None:
 
 
 def _parse_json(body: bytes) -> Any:
-    """The JSON of a body. What is none is 500 here; the native route makes a 400 of it."""
+    """Return the JSON of a body.
+
+    Invalid JSON is a 500 here; the native route turns it into a 400.
+    """
     try:
         value = json.loads(body.decode(), parse_constant=_reject_constant)
-        json.dumps(
-            value, ensure_ascii=False
-        ).encode()  # half a surrogate pair is no JSON to the C++ parser
+        # The C++ parser rejects an unpaired surrogate.
+        json.dumps(value, ensure_ascii=False).encode()
     except ValueError as problem:
         raise _Refused(f"[json.exception.parse_error.101] parse error: {problem}", 500) from None
     return value
@@ -993,7 +1085,11 @@ def _json_type(value: Any) -> str:
 
 
 def _field(body: Any, name: str, default: Any) -> Any:
-    """A field as nlohmann's `value()` reads it: null and a wrong type throw; a number fits any number, and so does a boolean."""
+    """Read a field as nlohmann's `value()` does.
+
+    Null and a wrong type raise an error; all numbers are interchangeable, and a boolean is
+    accepted as a number.
+    """
     if not isinstance(body, dict):
         raise _Refused(
             f"[json.exception.type_error.306] cannot use value() with {_json_type(body)}", 500
@@ -1010,13 +1106,14 @@ def _field(body: Any, name: str, default: Any) -> Any:
     )
     if _json_type(value) != expected and not (expected == "number" and isinstance(value, bool)):
         raise _Refused(
-            f"[json.exception.type_error.302] type must be {expected}, but is {_json_type(value)}", 500
+            f"[json.exception.type_error.302] type must be {expected}, but is {_json_type(value)}",
+            500,
         )
     return type(default)(value)
 
 
 def _array_number(value: Any) -> float:
-    """An element of an array of numbers."""
+    """Return an element of an array of numbers."""
     if _json_type(value) not in ("number", "boolean"):
         raise _Refused(
             f"[json.exception.type_error.302] type must be number, but is {_json_type(value)}", 500
@@ -1025,18 +1122,25 @@ def _array_number(value: Any) -> float:
 
 
 def _wrap_int32(number: int) -> int:
-    """`/sdapi` holds a seed in 32 bits."""
+    """Return the number in 32 bits, in which `/sdapi` stores a seed."""
     return (number + (1 << 31)) % (1 << 32) - (1 << 31)
 
 
 def _stoi(text: str, default: int) -> int:
-    """C++ `stoi`: leading digits count, what follows does not, and what does not fit is none."""
+    """Parse as C++ `stoi`.
+
+    The leading digits count and what follows is ignored; a number out of range gives the default.
+    """
     match = re.match(r"\s*[+-]?\d+", text)
     return int(match[0]) if match and abs(int(match[0])) < 1 << 31 else default
 
 
 def _parse_size(size: str, default: tuple[int, int]) -> tuple[int, int]:
-    """`WxH`, separator on a small x. A bad width gives the default, a bad height only the default height, a negative side the default size."""
+    """Parse `WxH`, split at a lower-case x.
+
+    An invalid width gives the default size, an invalid height only the default height, and a side
+    that is not positive the default size.
+    """
     width, separator, height = size.partition("x")
     if not separator or _stoi(width, 0) == 0:
         return default
@@ -1049,7 +1153,7 @@ def _uploads(parts: list[Part], name: str) -> list[bytes]:
 
 
 def _as_rgb(image: Image.Image | None) -> Image.Image | None:
-    """Images of one or two channels are refused as if they could not be read."""
+    """Return the image in RGB; images of one or two channels are treated as unreadable."""
     return (
         image.convert("RGB")
         if image is not None and image.mode in ("RGB", "RGBA", "P", "CMYK")
@@ -1068,6 +1172,7 @@ def _apply_scalars(
     int_fields: dict[str, str],
     float_fields: dict[str, str],
 ) -> None:
+    """Set the fields of `generation` that these values name, each only from a value of its type."""
     for name, target in text_fields.items():
         if isinstance(values.get(name), str):
             setattr(generation, target, values[name])
@@ -1080,18 +1185,21 @@ def _apply_scalars(
 
 
 def _apply_sampler(generation: _Generation, values: dict[str, Any]) -> None:
-    """Unknown names, and known ones in another case, are dropped."""
+    """Set sampler and scheduler; unknown names, and known ones in another case, are dropped."""
     if values.get("sample_method") in SAMPLERS:
         generation.sampler = values["sample_method"]
     generation.scheduler = _known_scheduler(values.get("scheduler")) or generation.scheduler
 
 
 def _known_scheduler(name: Any) -> str | None:
-    """A scheduler by its exact name; `normal` is another name for `discrete`."""
+    """Return a scheduler by its exact name; `normal` is an alias of `discrete`."""
     return ("discrete" if name == "normal" else str(name)) if name in SCHEDULERS else None
 
 
-def _apply_loras(generation: _Generation, values: dict[str, Any], known: Callable[[str], str | None]) -> bool:
+def _apply_loras(
+    generation: _Generation, values: dict[str, Any], known: Callable[[str], str | None]
+) -> bool:
+    """Set the LoRAs; return False for an invalid one."""
     if "lora" not in values:
         return True
     if not isinstance(values["lora"], list):
@@ -1108,7 +1216,7 @@ def _apply_loras(generation: _Generation, values: dict[str, Any], known: Callabl
 
 
 def _apply_images(generation: _Generation, values: dict[str, Any]) -> bool:
-    """`null` is no image; anything but readable base64 is an error."""
+    """Set the images: null means no image, and anything except readable base64 is an error."""
     for name in ("init_image", "mask_image"):
         value = values.get(name)
         if name not in values:
@@ -1125,7 +1233,10 @@ def _apply_images(generation: _Generation, values: dict[str, Any]) -> bool:
     if values.get("ref_images") is not None:
         if not isinstance(values["ref_images"], list):
             return False
-        images = [_decode_base64_image(item) if isinstance(item, str) else None for item in values["ref_images"]]
+        images = [
+            _decode_base64_image(item) if isinstance(item, str) else None
+            for item in values["ref_images"]
+        ]
         if None in images:
             return False
         generation.references = [image for image in images if image is not None]

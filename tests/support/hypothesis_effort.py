@@ -1,11 +1,19 @@
-"""How often a property is tried: a quarter of its number every day, all of it with `-m slow`, where every property runs once more."""
+"""How many examples a property test runs: a quarter normally, all with `-m slow`.
+
+The slow run repeats every property test with its full number of examples.
+"""
 
 from __future__ import annotations
 
 MIN_EXAMPLES = 20
-thorough = False  # tests/conftest.py says so before any test is read
+# tests/conftest.py sets this before it collects tests.
+thorough = False
 
 
 def tries(count: int) -> int:
-    """`count` in the slow run; every day a quarter, but no fewer than `ALWAYS` where so many were wished."""
+    """Return how many examples to run of `count`.
+
+    That is `count` in the slow run, else a quarter of it but at least `MIN_EXAMPLES` (or `count`,
+    if that is smaller).
+    """
     return count if thorough else min(count, max(MIN_EXAMPLES, count // 4))

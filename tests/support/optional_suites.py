@@ -36,7 +36,10 @@ def marker_selected(config: pytest.Config, marker: str) -> bool:
 
 
 def real_engines_run(config: pytest.Config) -> bool:
-    """Return whether the tests in tests/real run: selected, and the engines are there or required."""
+    """Return whether the tests in tests/real run.
+
+    They run when they are selected, and the engines are installed or required.
+    """
     required = os.environ.get("MAJORDOMO_REQUIRE_REAL") == "1"
     return marker_selected(config, "real") and (required or _engines_installed())
 
@@ -61,7 +64,8 @@ def missing_tools(config: pytest.Config) -> list[str]:
     # A file named on the command line is collected and skipped with a reason of its own.
     if peers and TESTS / "servers" in paths:
         lines.append(
-            f"independent clients: not installed, their tests did not run: {', '.join(peers)}; run pip install -e '.[peers]'"
+            "independent clients: not installed, their tests did not run: "
+            f"{', '.join(peers)}; run pip install -e '.[peers]'"
         )
     return lines
 

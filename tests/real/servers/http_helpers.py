@@ -1,4 +1,4 @@
-"""What both test servers share: reading a request whole, answering it, and ending with the process that started them."""
+"""What both servers of this folder share: HTTP requests and responses, and a parent to end with."""
 
 from __future__ import annotations
 
@@ -15,19 +15,26 @@ from typing import Any
 
 
 class Server(ThreadingHTTPServer):
-    """One thread for each connection; connections that clients keep open do not hold up the end."""
+    """An HTTP server with one thread per connection.
+
+    Connections that clients keep open do not delay its end.
+    """
 
     daemon_threads = True
     block_on_close = False
     request_queue_size = 64
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        if not isinstance(sys.exception(), ConnectionError):  # a client that leaves is no news
+        # A client that disconnects is not an error.
+        if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 
 
 class Handler(BaseHTTPRequestHandler):
-    """HTTP/1.1 with kept connections. `answer_request` is called once for each request, with its body read."""
+    """HTTP/1.1 with persistent connections.
+
+    `answer_request` is called once for each request, after its body has been read.
+    """
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
@@ -47,18 +54,20 @@ class Handler(BaseHTTPRequestHandler):
     do_POST = do_PUT = do_DELETE = do_HEAD = do_OPTIONS = do_GET
 
     def answer_request(self) -> None:
+        """Send the response to the request."""
         raise NotImplementedError
 
     def _read_body(self) -> bytes:
         if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
             return self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        pieces = []
+        chunks = []
         while size := int(self.rfile.readline().split(b";")[0], 16):
-            pieces.append(self.rfile.read(size))
+            chunks.append(self.rfile.read(size))
             self.rfile.readline()
-        while self.rfile.readline().strip():  # trailers
+        # Skip the trailers.
+        while self.rfile.readline().strip():
             pass
-        return b"".join(pieces)
+        return b"".join(chunks)
 
     def send(
         self,
@@ -67,7 +76,7 @@ class Handler(BaseHTTPRequestHandler):
         kind: str | None = None,
         headers: dict[str, str] | None = None,
     ) -> None:
-        """A whole answer; without a kind it has no Content-Type."""
+        """Send a complete response; without `kind` it has no Content-Type."""
         self.send_response(status)
         if kind is not None:
             self.send_header("Content-Type", kind)
@@ -79,14 +88,16 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def send_json(self, status: int, value: object, headers: dict[str, str] | None = None) -> None:
+        """Send a complete response in JSON."""
         self.send(status, json.dumps(value).encode(), "application/json", headers)
 
     def client_left(self, wait: float = 0.0) -> bool:
-        """Whether the client closes its connection within `wait` seconds."""
+        """Return whether the client closes its connection within `wait` seconds."""
         return has_left(self.connection, wait)
 
 
 def has_left(connection: socket.socket, wait: float = 0.0) -> bool:
+    """Return whether the peer of a connection closes it within `wait` seconds."""
     try:
         readable, _, _ = select.select([connection], [], [], wait)
         return bool(readable) and connection.recv(1, socket.MSG_PEEK) == b""
@@ -95,7 +106,10 @@ def has_left(connection: socket.socket, wait: float = 0.0) -> bool:
 
 
 def serve(server: Server) -> None:
-    """Serve until SIGTERM or SIGINT, or, where standard input is a pipe, until the process at its other end is gone."""
+    """Serve until SIGTERM or SIGINT.
+
+    If standard input is a pipe, the server also ends with the process at the other end of it.
+    """
 
     def stop(*_: object) -> None:
         threading.Thread(target=server.shutdown).start()

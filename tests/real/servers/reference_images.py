@@ -1,8 +1,9 @@
-"""Draw images with the engine itself, without any server: what an image that came over HTTP is compared with.
+"""Generate images with the engine itself, without a server, as a reference for images over HTTP.
 
-Standard input is a JSON object: file name to keyword arguments of `generate_image`. The files are written into OUT as PNG.
+Standard input is a JSON object that maps file names to keyword arguments of `generate_image`. The
+files are written into OUT as PNG.
 
-    python draw_reference.py --model DIR --out OUT < jobs.json
+    python reference_images.py --model DIR --out OUT < jobs.json
 """
 
 from __future__ import annotations
@@ -19,15 +20,18 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--model", type=Path, required=True, metavar="DIR")
     parser.add_argument("--out", type=Path, required=True)
-    given = parser.parse_args()
-    model, decoder = given.model / "tiny-image.safetensors", given.model / "tiny-tae.safetensors"
+    arguments = parser.parse_args()
+    model, decoder = (
+        arguments.model / "tiny-image.safetensors",
+        arguments.model / "tiny-tae.safetensors",
+    )
     sd = StableDiffusion(model_path=str(model), taesd_path=str(decoder), n_threads=1, verbose=False)
     if not sd.model:
         sys.exit(f"cannot load {model}")
     for name, arguments in json.load(sys.stdin).items():
         image = sd.generate_image(**arguments)[0]
         image.info.clear()
-        image.save(given.out / name, "PNG")
+        image.save(arguments.out / name, "PNG")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""A registry of models on the loopback, as much of one as Ollama pushes to and pulls from.
+"""A registry of models on the loopback, with what Ollama needs to push to it and pull from it.
 
-registry = Registry()            its address is `registry.host`; `blobs` and `manifests` are what it holds
+The address of `Registry()` is `registry.host`; `blobs` and `manifests` are its contents.
 """
 
 from __future__ import annotations
@@ -13,15 +13,18 @@ from urllib.parse import parse_qs, urlsplit
 
 
 class Registry:
+    """A running registry."""
+
     def __init__(self) -> None:
         self.blobs: dict[str, bytes] = {}
         self.manifests: dict[str, bytes] = {}
         self.uploads: dict[str, bytes] = {}
-        self.spoilt = False  # blobs are given with another byte than they came with
+        # Send blobs with a changed first byte.
+        self.corrupted = False
         registry = self
 
         class Handler(_Handler):
-            held = registry
+            registry = registry
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.host = f"127.0.0.1:{self._server.server_port}"
@@ -29,6 +32,7 @@ class Registry:
         self._thread.start()
 
     def close(self) -> None:
+        """Stop the server."""
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
@@ -36,7 +40,7 @@ class Registry:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    held: Registry
+    registry: Registry
 
     def log_message(self, *_: Any) -> None:
         pass
@@ -56,42 +60,43 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path = urlsplit(self.path).path
         if "/manifests/" in path:
-            found = self.held.manifests.get(path)
+            content = self.registry.manifests.get(path)
         else:
             digest = path.rpartition("/")[2]
-            if self.command == "GET" and digest in self.held.blobs and path.startswith("/v2/"):
-                # Ollama fetches from a store under another name, and takes no content from the registry itself
+            if self.command == "GET" and digest in self.registry.blobs and path.startswith("/v2/"):
+                # Ollama fetches blobs from a store with another host name, and does not accept
+                # content from the registry itself.
                 return self._send(
                     307,
-                    Location=f"http://localhost:{self.held.host.partition(':')[2]}/store/{digest}",
+                    Location=f"http://localhost:{self.registry.host.partition(':')[2]}/store/{digest}",
                 )
-            found = self.held.blobs.get(digest)
-            if found is not None and self.held.spoilt:
-                found = bytes([found[0] ^ 1]) + found[1:]
-        if found is None:
+            content = self.registry.blobs.get(digest)
+            if content is not None and self.registry.corrupted:
+                content = bytes([content[0] ^ 1]) + content[1:]
+        if content is None:
             return self._send(404, b'{"errors":[{"code":"NOT_FOUND","message":"not here"}]}')
-        return self._send(200, found)
+        return self._send(200, content)
 
     do_HEAD = do_GET
 
     def do_POST(self) -> None:
         self._body()
-        place = f"/uploads/{len(self.held.uploads)}"
-        self.held.uploads[place] = b""
-        self._send(202, Location=f"http://{self.held.host}{place}")
+        path = f"/uploads/{len(self.registry.uploads)}"
+        self.registry.uploads[path] = b""
+        self._send(202, Location=f"http://{self.registry.host}{path}")
 
     def do_PATCH(self) -> None:
-        self.held.uploads[self.path] += self._body()
-        self._send(202, Location=f"http://{self.held.host}{self.path}")
+        self.registry.uploads[self.path] += self._body()
+        self._send(202, Location=f"http://{self.registry.host}{self.path}")
 
     def do_PUT(self) -> None:
         split, body = urlsplit(self.path), self._body()
-        if split.path not in self.held.uploads:
-            self.held.manifests[split.path] = body
+        if split.path not in self.registry.uploads:
+            self.registry.manifests[split.path] = body
             return self._send(201)
         (digest,) = parse_qs(split.query)["digest"]
-        content = self.held.uploads[split.path]
+        content = self.registry.uploads[split.path]
         if digest != "sha256:" + hashlib.sha256(content).hexdigest():
             return self._send(400)
-        self.held.blobs[digest] = content
+        self.registry.blobs[digest] = content
         return self._send(201)

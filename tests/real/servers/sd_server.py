@@ -1,11 +1,14 @@
-"""sd-server's HTTP over the real engine: the routes of `tests/servers/stable_diffusion.py`, images by stable-diffusion.cpp's Python binding.
+"""sd-server's HTTP API in front of the real engine.
 
-Only the engine is real; the HTTP around it follows stable-diffusion.cpp at 97d2990. The binding itself takes `<lora:...>` out of a prompt;
-sd-server leaves it as text.
+The routes are those of `tests/servers/stable_diffusion.py`; the images come from the Python
+binding of stable-diffusion.cpp. Only the engine is real: the HTTP around it follows stable-
+diffusion.cpp at 97d2990. The binding removes `<lora:...>` from a prompt; sd-server leaves it as
+text.
 
     python sd_server.py --model DIR --port N --threads 1
 
-DIR holds `tiny-image.safetensors` and `tiny-tae.safetensors`. The process ends when its standard input closes, if that is a pipe.
+DIR has `tiny-image.safetensors` and `tiny-tae.safetensors`. The process ends when its standard
+input closes, if that is a pipe.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ from tests.support.loopback import Loopback, Seen
 
 
 class RealStableDiffusion(Routes):
-    """The same requests, drawn."""
+    """The routes of the test server, with images of the real engine."""
 
     def __init__(self, engine: StableDiffusion, **settings: Any) -> None:
         super().__init__(**settings)
@@ -57,12 +60,15 @@ class RealStableDiffusion(Routes):
             height=height,
             sample_steps=generation.steps,
             cfg_scale=generation.cfg_scale,
-            sample_method=generation.sampler if generation.sampler in SAMPLE_METHOD_MAP else "default",
+            sample_method=generation.sampler
+            if generation.sampler in SAMPLE_METHOD_MAP
+            else "default",
             scheduler=generation.scheduler if generation.scheduler in SCHEDULER_MAP else "default",
             seed=generation.seed + index,
             **inputs,
         )[0].convert("RGB")
-        image.info.clear()  # the binding leaves all of its own arguments there
+        # The binding adds its own arguments as metadata.
+        image.info.clear()
         return encoded(
             image,
             generation.output_format,
@@ -90,9 +96,8 @@ def main() -> None:
         n_threads=arguments.threads,
         verbose=False,
     )
-    if (
-        not engine.model
-    ):  # a file that is no model raises nothing, and crashes the process at its end
+    # An invalid model file raises nothing, but crashes the process when it ends.
+    if not engine.model:
         sys.stderr.write(f"cannot load {model}\n")
         sys.stderr.flush()
         os._exit(1)

@@ -1,26 +1,36 @@
-"""A stand-in for llama-swap, for tests on machines that cannot have it: one address, many models, one process at a time.
+"""A substitute for llama-swap, for tests on machines that cannot have it.
 
-It follows llama-swap as read at commit 0bdb372:
+It has one address, many models and one process at a time. It follows llama-swap at commit
+0bdb372:
 
-* A request names its model in the JSON body (`model`), in the form field of that name for multipart, in the query for GET, or in the
-  path (`/upstream/{model}/...`). A JSON body needs a content type with `application/json` in it, else no model is found: 404.
-* A model that is not running is started: the one in its way is stopped first, but only when it has no open request; then its
-  `checkEndpoint` (default `/health`) is polled until it answers 200. The client hears nothing meanwhile.
-* The body is passed on unchanged and the answer streamed as it comes. A client that leaves takes the connection to the process with it,
-  also while it still waits for the first byte.
-* `/v1/models` lists all and says what is loaded (starting counts), `/running` says starting, ready or stopping, `/unload` and
-  `POST /api/models/unload[/{model}]` stop processes whatever they are doing. `/health` needs no key. Any other route: a plain text 404.
-* Errors of its own: 401, 404, 429 with `Retry-After: 1`, 500 when a process does not start or is unloaded while it is waited for, and
-  502 with an empty body and no content type when the process dies before it has answered. Dead later, it truncates the body.
-* The shape of those errors is that of one of three generations (`errors`): "current" has an object, "v250" a string, "old" a string
-  only where the Accept header names application/json, and else the bare message.
+* A request names its model in the JSON body (`model`), in the form field of that name for
+  multipart, in the query for GET, or in the path (`/upstream/{model}/...`). A JSON body needs a
+  content type with `application/json` in it; otherwise no model is found: 404.
+* A model that is not running is started. The running model is stopped first, but only when it has
+  no open request. Then the `checkEndpoint` (default `/health`) of the model is polled until it
+  answers 200. The client receives nothing meanwhile.
+* The body is forwarded unchanged and the response is streamed. When a client disconnects, the
+  connection to the process is closed too, also while the client waits for the first byte.
+* `/v1/models` lists all models and which are loaded (a starting one counts), `/running` reports
+  starting, ready or stopping, `/unload` and `POST /api/models/unload[/{model}]` stop processes
+  even if they are busy. `/health` needs no key. Any other route: a plain text 404.
+* Its own errors: 401, 404, 429 with `Retry-After: 1`, 500 when a process does not start or is
+  unloaded while a request waits for it, and 502 with an empty body and no content type when the
+  process dies before it has answered. If it dies later, the body is truncated.
+* The form of those errors is that of one of three generations (`errors`): "current" has an object,
+  "v250" a string, "old" a string only if the Accept header names application/json, and otherwise
+  the bare message.
 
-Unlike llama-swap it polls five times a second instead of once, has no TTL, filters, aliases, peers or groups, and sends no loading chunks.
+Unlike llama-swap it polls five times a second instead of once, has no TTL, filters, aliases,
+peers or groups, and sends no loading chunks.
 
     python swap_server.py --config FILE --port N
 
-FILE is JSON: {"apiKeys": [...], "errors": "current", "healthCheckTimeout": 60, "models": {"NAME": {"cmd": [...], "proxy":
-"http://127.0.0.1:PORT", "checkEndpoint": "/", "concurrencyLimit": 10, "name": "", "description": "", "output": ["text"]}}}
+FILE is JSON:
+
+    {"apiKeys": [...], "errors": "current", "healthCheckTimeout": 60, "models": {"NAME": {
+        "cmd": [...], "proxy": "http://127.0.0.1:PORT", "checkEndpoint": "/",
+        "concurrencyLimit": 10, "name": "", "description": "", "output": ["text"]}}}
 """
 
 from __future__ import annotations
@@ -42,10 +52,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from answering import Handler, Server, has_left, serve
+from http_helpers import Handler, Server, has_left, serve
 
-POLL = 0.2
-GRACE = 1.0  # seconds between asking a process to end and ending it
+POLL_SECONDS = 0.2
+# The time between asking a process to end and killing it.
+TERMINATE_SECONDS = 1.0
 HOP_BY_HOP = {
     "connection",
     "keep-alive",
@@ -71,7 +82,7 @@ MODEL_IN_QUERY = {"/sdapi/v1/loras"}
 
 
 class GatewayError(Exception):
-    """An answer the gateway makes itself."""
+    """An error that the gateway itself sends."""
 
     def __init__(
         self, status: int, message: str, code: str, kind: str, headers: dict[str, str] | None = None
@@ -85,20 +96,22 @@ class GatewayError(Exception):
 
 
 class ClientLeft(Exception):
-    """Nobody waits for this any more."""
+    """The client that waited for this response has disconnected."""
 
 
 def not_found(message: str) -> GatewayError:
+    """Return an error with status 404."""
     return GatewayError(404, message, "not_found", "invalid_request_error")
 
 
 def failed(reason: str) -> GatewayError:
+    """Return the error for a process that did not start."""
     return GatewayError(500, f"unspecific error: {reason}", "internal_error", "server_error")
 
 
 @dataclass
 class Process:
-    """A model's process and how many requests it is answering."""
+    """A model's process and the number of requests that it is answering."""
 
     model: str
     popen: subprocess.Popen[bytes]
@@ -106,14 +119,18 @@ class Process:
     open_requests: int = 0
 
     def await_death(self) -> None:
-        """Its connection is lost. A dying process closes its sockets a moment before it is gone, and no request must meet it then."""
+        """Wait for the process to end after its connection was lost.
+
+        A dying process closes its sockets a moment before it ends, and no request may be
+        forwarded to it in between.
+        """
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.popen.wait(0.2)
 
 
 @dataclass
 class Swap:
-    """Which process runs. Everything here is read and changed under `changed`."""
+    """Which process runs. `changed` guards all state."""
 
     models: dict[str, dict[str, Any]]
     health_timeout: float
@@ -123,7 +140,10 @@ class Swap:
 
     @contextlib.contextmanager
     def use(self, model: str, client: socket.socket) -> Iterator[Process]:
-        """The model's process, ready and pinned. Raises GatewayError, or ClientLeft while it waits."""
+        """Yield the model's process, ready and not to be stopped meanwhile.
+
+        Raises GatewayError, and ClientLeft if the client disconnects while it waits.
+        """
         with self._counted(model):
             process = self._ready(model, client)
             try:
@@ -157,9 +177,8 @@ class Swap:
             while True:
                 self._forget_dead()
                 if awaited is not None and awaited is not self.current:
-                    if (
-                        awaited.state != "stopped"
-                    ):  # that one made room for another model; this one waits its turn again
+                    # A process with the state "stopped" was stopped for another model: wait again.
+                    if awaited.state != "stopped":
                         raise failed(self._reason(awaited))
                     awaited = None
                 process = self.current
@@ -177,7 +196,7 @@ class Swap:
                 ):
                     self._stop(process)
                     continue
-                self.changed.wait(POLL)
+                self.changed.wait(POLL_SECONDS)
                 if has_left(client):
                     raise ClientLeft
 
@@ -207,58 +226,61 @@ class Swap:
         return process
 
     def _poll_health(self, process: Process) -> None:
-        """Not under the lock: the poll takes its time."""
+        """Poll the health of a process without holding the lock, because a poll takes time."""
         config = self.models[process.model]
-        ends = time.monotonic() + self.health_timeout
+        deadline = time.monotonic() + self.health_timeout
         while process.popen.poll() is None and process.state == "starting":
-            if answers(config["proxy"], config.get("checkEndpoint", "/health")):
+            if is_ready(config["proxy"], config.get("checkEndpoint", "/health")):
                 with self.changed:
                     if process.state == "starting":
                         process.state = "ready"
                     self.changed.notify_all()
                 return
-            if time.monotonic() > ends:
+            if time.monotonic() > deadline:
                 self.unload(process.model, "late")
-            time.sleep(POLL)
+            time.sleep(POLL_SECONDS)
 
-    def _stop(self, process: Process, why: str = "stopped") -> None:
-        """End the process; the lock is given back while it ends."""
+    def _stop(self, process: Process, state: str = "stopped") -> None:
+        """End the process; the lock is released while it ends."""
         process.state = "stopping"
         process.popen.terminate()
-        ends = time.monotonic() + GRACE
+        deadline = time.monotonic() + TERMINATE_SECONDS
         while process.popen.poll() is None:
-            if time.monotonic() > ends:
+            if time.monotonic() > deadline:
                 process.popen.kill()
             self.changed.wait(0.02)
-        process.state = why
+        process.state = state
         if self.current is process:
             self.current = None
         self.changed.notify_all()
 
-    def unload(self, model: str | None = None, why: str = "unloaded") -> None:
+    def unload(self, model: str | None = None, state: str = "unloaded") -> None:
+        """End the process of this model, or the one that runs."""
         with self.changed:
             process = self.current
             if process is None or (model is not None and process.model != model):
                 return
             if process.state == "stopping":
                 while process.state == "stopping":
-                    self.changed.wait(POLL)
+                    self.changed.wait(POLL_SECONDS)
                 return
-            self._stop(process, why)
+            self._stop(process, state)
 
     def running(self) -> list[Process]:
+        """Return the current process, if there is one."""
         with self.changed:
             self._forget_dead()
             return [] if self.current is None else [self.current]
 
 
 def connect(address: str, timeout: float | None = None) -> http.client.HTTPConnection:
-    where = urlsplit(address)
-    return http.client.HTTPConnection(where.hostname or "", where.port, timeout=timeout)
+    """Return a connection to the host and port of a URL."""
+    parts = urlsplit(address)
+    return http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=timeout)
 
 
-def answers(address: str, path: str) -> bool:
-    """Whether the process is up. Every look costs a connection of its own."""
+def is_ready(address: str, path: str) -> bool:
+    """Return whether a process is ready, asked on a new connection."""
     connection = connect(address, timeout=2)
     try:
         connection.request("GET", path)
@@ -270,11 +292,14 @@ def answers(address: str, path: str) -> bool:
 
 
 class SwapHandler(Handler):
+    """The routes of the gateway."""
+
     swap: Swap
     keys: tuple[str, ...] = ()
     errors = "current"
 
     def answer_request(self) -> None:
+        """Send the response, or the error, to the request."""
         path = urlsplit(self.path).path
         try:
             if path == "/health":
@@ -289,10 +314,10 @@ class SwapHandler(Handler):
 
     def _route(self, path: str) -> None:
         if self.command == "GET" and path in ("/v1/models", "/models"):
-            self.send_json(200, {"object": "list", "data": self._listed()})
+            self.send_json(200, {"object": "list", "data": self._list_models()})
         elif self.command == "GET" and path == "/running":
             self.send_json(
-                200, {"running": [self._described(process) for process in self.swap.running()]}
+                200, {"running": [self._describe(process) for process in self.swap.running()]}
             )
         elif self.command == "GET" and path == "/unload":
             self.swap.unload()
@@ -302,18 +327,18 @@ class SwapHandler(Handler):
             self.send_json(200, {"msg": "ok"})
         elif self.command == "POST" and path.startswith("/api/models/unload/"):
             model = unquote(path.removeprefix("/api/models/unload/"))
-            self.swap.unload(self._known(model, "model not found"))
+            self.swap.unload(self._check_model(model, "model not found"))
             self.send(200, b"OK", "text/plain")
         elif path.startswith("/upstream/"):
             self._upstream(path)
         elif (self.command == "POST" and path in MODEL_IN_BODY) or (
             self.command == "GET" and path in MODEL_IN_QUERY
         ):
-            self._pass_on(self._known(self._named_model()), self.path)
+            self._forward(self._check_model(self._model_of_request()), self.path)
         else:
             self.send(404, b"404 page not found\n", "text/plain; charset=utf-8")
 
-    def _listed(self) -> list[dict[str, Any]]:
+    def _list_models(self) -> list[dict[str, Any]]:
         loaded = {process.model for process in self.swap.running()}
         return [
             {
@@ -331,21 +356,21 @@ class SwapHandler(Handler):
         ]
 
     def _modalities(self, config: dict[str, Any]) -> dict[str, Any]:
-        """Capabilities appear only where the operator has declared them."""
-        given = config.get("output")
-        if not given:
+        """Return the capabilities, if the operator has declared them."""
+        modalities = config.get("output")
+        if not modalities:
             return {}
         architecture = {
             "input_modalities": ["text"],
-            "output_modalities": given,
-            "modality": f"text->{'+'.join(given)}",
+            "output_modalities": modalities,
+            "modality": f"text->{'+'.join(modalities)}",
         }
         return {
             "architecture": architecture,
-            "capabilities": {"image_generation": True} if "image" in given else {},
+            "capabilities": {"image_generation": True} if "image" in modalities else {},
         }
 
-    def _described(self, process: Process) -> dict[str, Any]:
+    def _describe(self, process: Process) -> dict[str, Any]:
         config = self.swap.models[process.model]
         return {
             "model": process.model,
@@ -357,12 +382,12 @@ class SwapHandler(Handler):
             "description": config.get("description", ""),
         }
 
-    def _known(self, model: str, complaint: str = "no router for requested model") -> str:
+    def _check_model(self, model: str, complaint: str = "no router for requested model") -> str:
         if model not in self.swap.models:
             raise not_found(complaint)
         return model
 
-    def _named_model(self) -> str:
+    def _model_of_request(self) -> str:
         kind = self.headers.get("Content-Type", "")
         model: object = None
         if self.command == "GET":
@@ -383,7 +408,10 @@ class SwapHandler(Handler):
         return model
 
     def _upstream(self, path: str) -> None:
-        """`/upstream/{model}/{path}`; a model's name may hold slashes, so it is matched segment by segment."""
+        """Forward `/upstream/{model}/{path}`.
+
+        A model's name may contain slashes, so it is matched segment by segment.
+        """
         segments = unquote(path.removeprefix("/upstream/")).split("/")
         for end in range(1, len(segments) + 1):
             model = "/".join(segments[:end])
@@ -394,11 +422,11 @@ class SwapHandler(Handler):
                 return
             rest = path.removeprefix("/upstream/").split("/", end)[end]
             query = urlsplit(self.path).query
-            self._pass_on(model, f"/{rest}?{query}" if query else f"/{rest}")
+            self._forward(model, f"/{rest}?{query}" if query else f"/{rest}")
             return
         raise not_found("model not found")
 
-    def _pass_on(self, model: str, path: str) -> None:
+    def _forward(self, model: str, path: str) -> None:
         with self.swap.use(model, self.connection) as process:
             connection = connect(self.swap.models[model]["proxy"])
             try:
@@ -407,26 +435,24 @@ class SwapHandler(Handler):
                 process.await_death()
                 self.send(502)
                 return
-            over = threading.Event()
+            done = threading.Event()
             watcher = threading.Thread(
-                target=self._watch_client, args=(connection.sock, over), daemon=True
+                target=self._watch_client, args=(connection.sock, done), daemon=True
             )
             watcher.start()
             try:
                 self._relay(connection, path, process)
-            except (
-                OSError,
-                http.client.HTTPException,
-            ):  # after the headers: neither a last chunk nor the promised length
+            # The headers have been sent: end without a last chunk or the announced length.
+            except (OSError, http.client.HTTPException):
                 process.await_death()
                 self.close_connection = True
             finally:
-                over.set()
+                done.set()
                 watcher.join()
                 connection.close()
 
-    def _watch_client(self, upstream: socket.socket, over: threading.Event) -> None:
-        while not over.wait(0.05):
+    def _watch_client(self, upstream: socket.socket, done: threading.Event) -> None:
+        while not done.wait(0.05):
             if has_left(self.connection):
                 with contextlib.suppress(OSError):
                     upstream.shutdown(socket.SHUT_RDWR)
@@ -441,47 +467,47 @@ class SwapHandler(Handler):
             if self.body or self.command == "POST":
                 connection.putheader("Content-Length", str(len(self.body)))
             connection.endheaders(self.body or None)
-            answer = connection.getresponse()
+            response = connection.getresponse()
         except (OSError, http.client.HTTPException):
             process.await_death()
             self.send(502)
             return
-        with answer:
-            length = answer.getheader("Content-Length")
-            self.send_response_only(answer.status, answer.reason)
-            for name, value in answer.getheaders():
+        with response:
+            length = response.getheader("Content-Length")
+            self.send_response_only(response.status, response.reason)
+            for name, value in response.getheaders():
                 if name.lower() not in HOP_BY_HOP:
                     self.send_header(name, value)
             if length is None:
                 self.send_header("Transfer-Encoding", "chunked")
             self.end_headers()
-            self.log_request(answer.status)
-            self._stream(answer, None if length is None else int(length))
+            self.log_request(response.status)
+            self._stream(response, None if length is None else int(length))
 
-    def _stream(self, answer: http.client.HTTPResponse, length: int | None) -> None:
-        if self.command == "HEAD" or answer.status in (204, 304):
+    def _stream(self, response: http.client.HTTPResponse, length: int | None) -> None:
+        if self.command == "HEAD" or response.status in (204, 304):
             return
         sent = 0
-        while piece := answer.read1(65536):
-            sent += len(piece)
-            self.wfile.write(piece if length is not None else b"%x\r\n%b\r\n" % (len(piece), piece))
+        while chunk := response.read1(65536):
+            sent += len(chunk)
+            self.wfile.write(chunk if length is not None else b"%x\r\n%b\r\n" % (len(chunk), chunk))
         if length is None:
             self.wfile.write(b"0\r\n\r\n")
         elif sent < length:
             raise http.client.IncompleteRead(b"", length - sent)
 
     def _check_key(self) -> None:
-        """Basic before Bearer before x-api-key: a wrong one of the first hides a right one of the last."""
+        """Check Basic, then Bearer, then x-api-key; the first that is present decides alone."""
         if not self.keys:
             return
-        given = self.headers.get("x-api-key", "")
+        key = self.headers.get("x-api-key", "")
         scheme, _, value = self.headers.get("Authorization", "").partition(" ")
         if scheme.lower() == "basic":
             with contextlib.suppress(ValueError):
-                given = base64.b64decode(value).decode("utf-8", "replace").partition(":")[2]
+                key = base64.b64decode(value).decode("utf-8", "replace").partition(":")[2]
         elif scheme.lower() == "bearer":
-            given = value.strip()
-        if given not in self.keys:
+            key = value.strip()
+        if key not in self.keys:
             headers = {"WWW-Authenticate": 'Basic realm="llama-swap"'}
             raise GatewayError(
                 401,
@@ -528,17 +554,18 @@ class SwapHandler(Handler):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="a stand-in for llama-swap")
+    """Run the gateway."""
+    parser = argparse.ArgumentParser(description="a substitute for llama-swap")
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8080)
-    given = parser.parse_args()
-    config = json.loads(given.config.read_text())
+    arguments = parser.parse_args()
+    config = json.loads(arguments.config.read_text())
     SwapHandler.swap = swap = Swap(config["models"], config.get("healthCheckTimeout", 120))
     SwapHandler.keys = tuple(config.get("apiKeys", ()))
     SwapHandler.errors = config.get("errors", "current")
     try:
-        serve(Server((given.host, given.port), SwapHandler))
+        serve(Server((arguments.host, arguments.port), SwapHandler))
     finally:
         swap.unload()
 
