@@ -1,4 +1,7 @@
-"""A loopback HTTP server with scripted replies. It knows nothing about the internals of majordomo."""
+"""A loopback HTTP server with scripted replies.
+
+It does not depend on the internals of majordomo.
+"""
 
 from __future__ import annotations
 
@@ -32,6 +35,7 @@ class ReceivedRequest:
 
     @property
     def json(self) -> Any:
+        """The body, decoded from JSON."""
         return json.loads(self.body)
 
 
@@ -62,15 +66,18 @@ class Backend:
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     def on(self, route: str, reply: RouteHandler | Reply) -> None:
+        """Set the reply, or its handler, of a route."""
         self.routes[route] = reply
 
     def reply_to(self, request: ReceivedRequest) -> Reply:
+        """Record a request and return the reply to it."""
         self.requests.append(request)
         route = f"{request.method} {request.path.split('?')[0]}"
         reply = self.routes.get(route, Reply(404, b"404 page not found"))
         return reply(request) if callable(reply) else reply
 
     def close(self) -> None:
+        """Stop the server."""
         self._server.shutdown()
         self._server.server_close()
 

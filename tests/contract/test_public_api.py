@@ -22,9 +22,12 @@ TAG, END_TAG = "<sd_cpp_extra_args>", "</sd_cpp_extra_args>"
 def test_importing_the_package_loads_no_heavy_module() -> None:
     heavy = ("httpx", "httpx2", "pydantic", "anyio", "PIL", "trio", "rich", "typer", "starlette")
     prefixes = (*heavy, "majordomo.providers.")
-    code = f"import sys, majordomo; print([m for m in sys.modules if (m + '.').startswith({prefixes!r}) or m in {prefixes!r}])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    code = (
+        "import sys, majordomo; print([m for m in sys.modules "
+        f"if (m + '.').startswith({prefixes!r}) or m in {prefixes!r}])"
+    )
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert process.stdout.strip() == "[]"
 
 
 def test_both_packages_share_one_image_type() -> None:
@@ -204,6 +207,7 @@ async def test_a_stream_may_be_left_early(backend: Backend) -> None:
 
 
 async def streamed_text(provider: md.OpenAICompatible) -> str:
+    """Return the text of a streamed reply."""
     async with provider.model("m").stream("hi") as stream:
         return "".join([event.text async for event in stream if isinstance(event, llm.TextDelta)])
 

@@ -195,14 +195,14 @@ def model_files(python: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     make("tiny_gguf.py", folder / "tiny.gguf")
     make("tiny_gguf.py", folder / "recite.gguf", "--recite", SENTENCE)
     make("tiny_gguf.py", folder / "endless.gguf", "--eos", "-30")
-    # Beyond a hundred tokens that are not text the engine needs seconds, then minutes: it decodes all
-    # of them again for each new token.
+    # Beyond a hundred tokens that are not text the engine needs seconds, then minutes: it decodes
+    # all of them again for each new token.
     make("tiny_gguf.py", folder / "bytes.gguf", "--bytes", "--eos", "-30")
     make("tiny_sd.py", folder)
     broken = folder / "broken"
     broken.mkdir()
     for name in ("tiny-image.safetensors", "tiny-tae.safetensors"):
-        (broken / name).write_bytes(b"not a model file")
+        (broken / name).write_bytes(b"no model at all")
     return folder
 
 
@@ -382,7 +382,8 @@ TOOL_TEMPLATE = (
     "{{ if .Tools }}<|system|>{{ .Tools }}</s>{{ end }}"
     "{{ range .Messages }}<|{{ .Role }}|>{{ .Content }}"
     "{{ if .ToolCalls }}{{ range .ToolCalls }}"
-    '<tool_call>{"name": "{{ .Function.Name }}", "arguments": {{ .Function.Arguments }}}</tool_call>'
+    '<tool_call>{"name": "{{ .Function.Name }}", '
+    '"arguments": {{ .Function.Arguments }}}</tool_call>'
     "{{ end }}{{ end }}</s>{{ end }}<|assistant|>"
 )
 PROMPT_TEMPLATE = (

@@ -1,4 +1,4 @@
-"""Chat with llama.cpp: through the gateway where models take turns, and with llama-cpp-python's server itself."""
+"""Chat with llama.cpp, through the swapping gateway and with llama-cpp-python's own server."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def llama(llama_url: str) -> AsyncIterator[md.OpenAICompatible]:
 
 
 async def streamed(model: md.llm.Model, messages: Any, **settings: Any) -> tuple[str, md.Reply]:
-    """The text of the deltas, and the reply at the end."""
+    """Return the text of the deltas, and the reply at the end."""
     texts = []
     async with model.stream(messages, **settings) as stream:
         async for event in stream:
@@ -44,19 +44,19 @@ async def streamed(model: md.llm.Model, messages: Any, **settings: Any) -> tuple
     return "".join(texts), last.reply
 
 
-async def test_a_known_sentence_comes_back_whole(swap: md.LlamaSwap) -> None:
+async def test_a_known_sentence_is_returned_completely(swap: md.LlamaSwap) -> None:
     reply = await swap.model("recite").generate("Say it.")
     assert (reply.text, reply.finish_reason, reply.provider) == (SENTENCE, "stop", "llamaswap")
     assert reply.usage.output_tokens
     assert reply.usage.input_tokens
 
 
-async def test_the_stream_s_pieces_are_the_sentence(swap: md.LlamaSwap) -> None:
+async def test_the_text_deltas_form_the_sentence(swap: md.LlamaSwap) -> None:
     text, reply = await streamed(swap.model("recite"), "Say it.")
     assert (text, reply.text, reply.finish_reason) == (SENTENCE, SENTENCE, "stop")
 
 
-async def test_a_stream_says_what_the_plain_call_says(llama: md.OpenAICompatible) -> None:
+async def test_a_stream_has_the_text_of_the_plain_call(llama: md.OpenAICompatible) -> None:
     model = llama.model("tiny")
     plain = await model.generate("Tell me a story.", seed=7, max_tokens=60, temperature=1.0)
     text, reply = await streamed(model, "Tell me a story.", seed=7, max_tokens=60, temperature=1.0)
@@ -78,7 +78,7 @@ async def test_max_tokens_ends_the_answer(swap: md.LlamaSwap) -> None:
     assert (reply.finish_reason, reply.usage.output_tokens) == ("length", 5)
 
 
-async def test_a_stop_text_ends_the_answer_before_itself(swap: md.LlamaSwap) -> None:
+async def test_a_stop_text_ends_the_answer_and_is_not_part_of_it(swap: md.LlamaSwap) -> None:
     for stop in ("noise", ["nowhere in it", "noise"]):
         reply = await swap.model("recite").generate("Say it.", stop=stop)
         assert (reply.text, reply.finish_reason) == (
@@ -88,16 +88,17 @@ async def test_a_stop_text_ends_the_answer_before_itself(swap: md.LlamaSwap) -> 
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-async def test_bytes_that_are_no_text_never_break_a_stream(swap: md.LlamaSwap, seed: int) -> None:
+async def test_invalid_utf_8_never_breaks_a_stream(swap: md.LlamaSwap, seed: int) -> None:
     text, reply = await streamed(
         swap.model("bytes"), "Go on.", seed=seed, max_tokens=80, temperature=1.5
     )
     assert text == reply.text
     assert reply.finish_reason == "length"
-    text.encode()  # no half of a surrogate pair
+    # No unpaired surrogates.
+    text.encode()
 
 
-async def test_a_left_stream_frees_the_engine(swap: md.LlamaSwap) -> None:
+async def test_a_stream_left_early_frees_the_engine(swap: md.LlamaSwap) -> None:
     model = swap.model("endless")
     async with model.stream("Go on.", seed=1) as stream:
         async for event in stream:
@@ -111,35 +112,35 @@ async def test_a_left_stream_frees_the_engine(swap: md.LlamaSwap) -> None:
 async def test_a_cancelled_stream_frees_the_engine(swap: md.LlamaSwap) -> None:
     model = swap.model("endless")
     await model.generate("Be there.", max_tokens=1)
-    got = 0
+    received = 0
     with anyio.CancelScope() as scope:
         async with model.stream("Go on.", seed=1) as stream:
             async for _ in stream:
-                got += 1
-                if got == 3:
+                received += 1
+                if received == 3:
                     scope.cancel()
     assert scope.cancelled_caught
-    assert got >= 3  # those of the same piece of network are still handed out
+    # Events that came with the same chunk are still delivered.
+    assert received >= 3
     with anyio.fail_after(10):
         reply = await model.generate("Go on.", seed=1, max_tokens=3)
     assert reply.finish_reason == "length"
 
 
-async def test_after_a_cancelled_plain_call_the_next_is_answered(swap: md.LlamaSwap) -> None:
-    """llama-cpp-python's server finishes a plain answer nobody waits for: a few seconds here."""
+async def test_a_call_after_a_cancelled_plain_call_is_answered(swap: md.LlamaSwap) -> None:
+    """llama-cpp-python's server finishes a plain answer after the client has left, in seconds."""
     model = swap.model("endless")
     await model.generate("Be there.", max_tokens=1)
     with anyio.move_on_after(0.2) as scope:
-        await model.generate(
-            "Go on.", seed=1, max_tokens=800
-        )  # unbounded it fills the context, however long that takes a slow machine
+        # Without a limit the model fills its context, which takes long on a slow machine.
+        await model.generate("Go on.", seed=1, max_tokens=800)
     assert scope.cancelled_caught
     with anyio.fail_after(10):
         reply = await model.generate("Go on.", seed=1, max_tokens=3)
     assert reply.finish_reason == "length"
 
 
-async def test_an_answer_of_a_wanted_shape_is_validated_json(llama: md.OpenAICompatible) -> None:
+async def test_structured_output_is_validated_json(llama: md.OpenAICompatible) -> None:
     reply = await llama.model("tiny").generate("Who?", output=PERSON, seed=3, max_tokens=400)
     assert reply.finish_reason == "stop"
     assert set(reply.output) == {"name", "age"}
@@ -162,14 +163,17 @@ async def test_a_conversation_longer_than_the_context_is_an_invalid_request(
     assert caught.value.code == "CONTEXT_TOO_LONG"
 
 
-async def test_a_stream_that_another_call_cuts_is_never_a_whole_answer(
+async def test_a_stream_interrupted_by_another_call_is_an_error(
     llama: md.OpenAICompatible,
 ) -> None:
-    """The server's default: a new request interrupts the running stream, which then ends without a reason, but with [DONE]."""
+    """By default a new request interrupts the running stream of the server.
+
+    The stream then ends with [DONE], but without a finish reason.
+    """
     model = llama.model("endless")
     await model.generate("Be there.", max_tokens=1)
 
-    async def be_interrupted() -> None:
+    async def stream_and_interrupt() -> None:
         async with model.stream("Go on.", seed=1) as stream:
             await anext(aiter(stream))
             await model.generate("Me first.", max_tokens=1)
@@ -177,17 +181,17 @@ async def test_a_stream_that_another_call_cuts_is_never_a_whole_answer(
                 pass
 
     with pytest.raises(md.StreamBrokenError) as caught:
-        await be_interrupted()
+        await stream_and_interrupt()
     assert caught.value.partial.text
     assert caught.value.partial.finish_reason != "stop"
 
 
-async def test_the_server_s_own_list_names_its_models(llama: md.OpenAICompatible) -> None:
+async def test_the_server_lists_its_models(llama: md.OpenAICompatible) -> None:
     assert [model.id for model in await llama.models()] == ["tiny", "recite", "endless", "bytes"]
     assert (await llama.health()).ok
 
 
-def test_the_blocking_calls_say_the_same(llama_url: str) -> None:
+def test_sync_methods_give_the_same_text(llama_url: str) -> None:
     with md.OpenAICompatible(f"{llama_url}/v1") as provider:
         model = provider.model("recite")
         assert model.generate_sync("Say it.").text == SENTENCE
@@ -199,11 +203,11 @@ def test_the_blocking_calls_say_the_same(llama_url: str) -> None:
         assert stream.reply.finish_reason == "stop"
 
 
-def test_a_left_blocking_stream_frees_the_engine(llama_url: str) -> None:
+def test_a_sync_stream_left_early_frees_the_engine(llama_url: str) -> None:
     with md.OpenAICompatible(f"{llama_url}/v1") as provider:
         model = provider.model("endless")
         with model.stream_sync("Go on.", seed=1) as stream:
             next(iter(stream))
-        began = time.monotonic()
+        started_at = time.monotonic()
         assert model.generate_sync("Go on.", seed=1, max_tokens=3).finish_reason == "length"
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - started_at < 10

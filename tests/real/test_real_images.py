@@ -1,4 +1,4 @@
-"""Images of stable-diffusion.cpp through the gateway: every setting arrives, and no stranger's does."""
+"""Images of stable-diffusion.cpp through the gateway: settings arrive, untrusted tags do not."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ pytestmark = [pytest.mark.real, pytest.mark.anyio]
 
 PROMPT = "a red fox in the snow"
 HOSTILE = 'a fox <sd_cpp_extra_args>{"seed":99,"width":128}</sd_cpp_extra_args> in the snow'
-NEUTRALISED = 'a fox < sd_cpp_extra_args>{"seed":99,"width":128}< /sd_cpp_extra_args> in the snow'
+NEUTRALIZED = 'a fox < sd_cpp_extra_args>{"seed":99,"width":128}< /sd_cpp_extra_args> in the snow'
 
-# Our words, and the engine's own for the same image
+# Our settings, and the engine's own settings for the same image.
 SETTINGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "seed": ({"seed": 5}, {"seed": 5}),
     "another seed": ({"seed": 6}, {"seed": 6}),
@@ -56,43 +56,47 @@ SETTINGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 
 def pixels(image: md.ImagePart) -> bytes:
+    """Return the pixels of an image in RGB."""
     return image.to_pil().convert("RGB").tobytes()
 
 
-@pytest.mark.parametrize(("ours", "theirs"), SETTINGS.values(), ids=SETTINGS.keys())
-async def test_a_setting_gives_exactly_the_pixels_of_the_engine_itself(
+@pytest.mark.parametrize(("settings", "engine_settings"), SETTINGS.values(), ids=SETTINGS.keys())
+async def test_a_setting_gives_exactly_the_pixels_of_the_engine(
     swap: md.LlamaSwap,
     drawn_directly: Callable[..., bytes],
-    ours: dict[str, Any],
-    theirs: dict[str, Any],
+    settings: dict[str, Any],
+    engine_settings: dict[str, Any],
 ) -> None:
     result = await swap.image_model("tiny-image").generate(
-        PROMPT, **{"size": "64x64", "steps": 2, **ours}
+        PROMPT, **{"size": "64x64", "steps": 2, **settings}
     )
-    assert pixels(result.image) == drawn_directly(prompt=PROMPT, **theirs)
-    assert result.details[0].seed == ours["seed"]
+    assert pixels(result.image) == drawn_directly(prompt=PROMPT, **engine_settings)
+    assert result.details[0].seed == settings["seed"]
     assert result.warnings == ()
 
 
 async def test_every_setting_changes_the_image(drawn_directly: Callable[..., bytes]) -> None:
-    drawn = [drawn_directly(prompt=PROMPT, **theirs) for _, theirs in SETTINGS.values()]
-    assert len(set(drawn)) == len(drawn)
+    images = [
+        drawn_directly(prompt=PROMPT, **engine_settings) for _, engine_settings in SETTINGS.values()
+    ]
+    assert len(set(images)) == len(images)
 
 
 @pytest.mark.parametrize("images", ["openai+tag", "openai"])
-async def test_only_the_tag_carries_the_seed(
+async def test_only_the_tag_sends_the_seed(
     gateway: Any, drawn_directly: Callable[..., bytes], images: Any
 ) -> None:
     async with md.LlamaSwap(gateway.url, images=images) as provider:
         result = await provider.image_model("tiny-image").generate(
             PROMPT, size="64x64", steps=2, seed=5
         )
-    seed = 5 if images == "openai+tag" else 42  # the server's default, whatever was asked
+    # Without the tag the server uses its default seed.
+    seed = 5 if images == "openai+tag" else 42
     assert pixels(result.image) == drawn_directly(prompt=PROMPT, seed=seed)
     assert result.details[0].seed == seed
 
 
-async def test_an_unset_seed_is_the_server_s_and_said_so(
+async def test_an_unset_seed_is_the_default_of_the_server_with_a_warning(
     swap: md.LlamaSwap, drawn_directly: Callable[..., bytes]
 ) -> None:
     result = await swap.image_model("tiny-image").generate(PROMPT)
@@ -110,7 +114,7 @@ async def test_a_tag_in_the_prompt_sets_nothing(
     result = await swap.image_model("tiny-image").generate(HOSTILE, size="64x64", **settings)
     assert (result.image.width, result.image.height) == (64, 64)
     assert result.details[0].seed == seed
-    assert pixels(result.image) == drawn_directly(prompt=NEUTRALISED, seed=seed)
+    assert pixels(result.image) == drawn_directly(prompt=NEUTRALIZED, seed=seed)
     assert "TAG_NEUTRALIZED" in [warning.code for warning in result.warnings]
 
 
@@ -126,7 +130,7 @@ async def test_a_tag_in_the_negative_prompt_sets_nothing(
     )
 
 
-async def test_a_seed_in_the_prompt_s_own_words_is_not_reported_as_the_seed(
+async def test_a_seed_in_the_prompt_text_is_not_reported_as_the_seed(
     swap: md.LlamaSwap,
 ) -> None:
     result = await swap.image_model("tiny-image").generate(
@@ -154,9 +158,7 @@ async def test_a_size_the_engine_rounds_up_is_reported(swap: md.LlamaSwap) -> No
 
 
 @pytest.mark.parametrize("output_format", ["png", "jpeg", "webp"])
-async def test_the_image_comes_in_the_format_asked_for(
-    swap: md.LlamaSwap, output_format: str
-) -> None:
+async def test_the_image_has_the_requested_format(swap: md.LlamaSwap, output_format: str) -> None:
     result = await swap.image_model("tiny-image").generate(
         PROMPT, size="64x64", steps=2, seed=5, output_format=output_format
     )
@@ -175,7 +177,7 @@ async def test_an_image_stream_ends_with_the_same_image(
     assert pixels(events[-1].result.image) == drawn_directly(prompt=PROMPT, seed=5)
 
 
-async def test_a_setting_the_server_refuses_is_an_invalid_request(swap: md.LlamaSwap) -> None:
+async def test_a_setting_refused_by_the_server_is_an_invalid_request(swap: md.LlamaSwap) -> None:
     with pytest.raises(md.InvalidRequestError) as caught:
         await swap.image_model("tiny-image").generate(
             PROMPT, size="64x64", extra={"output_format": "tiff"}
@@ -184,14 +186,14 @@ async def test_a_setting_the_server_refuses_is_an_invalid_request(swap: md.Llama
     assert "invalid output_format" in caught.value.message
 
 
-async def test_a_wrong_type_in_extra_is_the_server_s_500(swap: md.LlamaSwap) -> None:
+async def test_a_wrong_type_in_extra_is_a_backend_error(swap: md.LlamaSwap) -> None:
     with pytest.raises(md.BackendError) as caught:
         await swap.image_model("tiny-image").generate(PROMPT, size="64x64", extra={"n": "2"})
     assert caught.value.status == 500
     assert caught.value.details["backend_code"] == "server_error"
 
 
-def test_the_blocking_call_draws_the_same(
+def test_the_sync_method_gives_the_same_image(
     gateway: Any, drawn_directly: Callable[..., bytes]
 ) -> None:
     with md.LlamaSwap(gateway.url) as provider:
@@ -201,7 +203,7 @@ def test_the_blocking_call_draws_the_same(
     assert pixels(result.image) == drawn_directly(prompt=PROMPT, seed=5)
 
 
-# The same request by every route that reaches the engine
+# Every route to the engine.
 ROUTES: dict[str, Callable[[str, str], tuple[Any, str]]] = {
     "native": lambda sd, swap: (md.StableDiffusion(sd), "tiny"),
     "sdapi": lambda sd, swap: (md.StableDiffusion(sd, api="sdapi"), "tiny"),
@@ -220,20 +222,20 @@ async def image_model(
         yield provider.image_model(model)
 
 
-@pytest.mark.parametrize(("ours", "theirs"), SETTINGS.values(), ids=SETTINGS.keys())
-async def test_any_route_gives_the_engines_own_pixels(
+@pytest.mark.parametrize(("settings", "engine_settings"), SETTINGS.values(), ids=SETTINGS.keys())
+async def test_every_route_gives_the_pixels_of_the_engine(
     image_model: imagegen.Model,
     drawn_directly: Callable[..., bytes],
-    ours: dict[str, Any],
-    theirs: dict[str, Any],
+    settings: dict[str, Any],
+    engine_settings: dict[str, Any],
 ) -> None:
-    result = await image_model.generate(PROMPT, **{"size": "64x64", "steps": 2, **ours})
-    assert pixels(result.image) == drawn_directly(prompt=PROMPT, **theirs)
-    assert result.details[0].seed == ours["seed"]
+    result = await image_model.generate(PROMPT, **{"size": "64x64", "steps": 2, **settings})
+    assert pixels(result.image) == drawn_directly(prompt=PROMPT, **engine_settings)
+    assert result.details[0].seed == settings["seed"]
     assert result.image.parameters["prompt"] == PROMPT
 
 
-async def test_a_batch_is_drawn_from_counted_seeds(
+async def test_every_route_counts_the_seeds_of_a_batch_up(
     image_model: imagegen.Model, drawn_directly: Callable[..., bytes]
 ) -> None:
     result = await image_model.generate(PROMPT, size="64x64", steps=2, seed=5, n=2)
@@ -242,19 +244,21 @@ async def test_a_batch_is_drawn_from_counted_seeds(
     ]
 
 
-async def test_by_any_route_an_image_begins_with_an_image(
+async def test_every_route_accepts_an_initial_image(
     image_model: imagegen.Model, image: Callable[..., md.ImagePart]
 ) -> None:
-    given = image(64, 64, "white", kind="JPEG", mode="L")
+    initial_image = image(64, 64, "white", kind="JPEG", mode="L")
     weak, strong = [
-        (await image_model.generate(PROMPT, images=[given], strength=s, steps=4, seed=5)).image
+        (
+            await image_model.generate(PROMPT, images=[initial_image], strength=s, steps=4, seed=5)
+        ).image
         for s in (0.1, 1.0)
     ]
     assert pixels(weak) != pixels(strong)
     assert (weak.width, weak.height) == (64, 64)
 
 
-async def test_by_any_route_the_same_edit_gives_the_same_pixels(
+async def test_every_route_gives_the_same_pixels_for_an_edit(
     sd_url: str, gateway: Any, image: Callable[..., md.ImagePart]
 ) -> None:
     half = Image.new("L", (64, 64), 0)
@@ -266,15 +270,12 @@ async def test_by_any_route_the_same_edit_gives_the_same_pixels(
         "steps": 4,
         "seed": 5,
     }
-    drawn: dict[str, bytes] = {}
-    for name in (
-        "native",
-        "sdapi",
-        "swap, sdapi",
-    ):  # OpenAI's routes make every upload a reference image as well
+    images: dict[str, bytes] = {}
+    # OpenAI's routes are left out: they make every upload a reference image as well.
+    for name in ("native", "sdapi", "swap, sdapi"):
         provider, model = ROUTES[name](sd_url, gateway.url)
         async with provider:
-            drawn[name] = pixels(
+            images[name] = pixels(
                 (await provider.image_model(model).generate(PROMPT, **fields)).image
             )
             plain = pixels(
@@ -282,5 +283,5 @@ async def test_by_any_route_the_same_edit_gives_the_same_pixels(
                     await provider.image_model(model).generate(PROMPT, **{**fields, "mask": None})
                 ).image
             )
-    assert len(set(drawn.values())) == 1
-    assert plain not in drawn.values(), "the mask matters"
+    assert len(set(images.values())) == 1
+    assert plain not in images.values(), "the mask matters"

@@ -1,4 +1,4 @@
-"""One gateway, models that take turns: images then chat then images, what is in memory, and what goes wrong."""
+"""One gateway whose models take turns: images and chat, which models are loaded, and errors."""
 
 from __future__ import annotations
 
@@ -15,21 +15,23 @@ pytestmark = [pytest.mark.real, pytest.mark.anyio]
 SENTENCE = "The image shows colored noise, nothing else."
 KEY = "a-key-for-tests"
 SMALL: dict[str, Any] = {"size": "64x64", "steps": 2, "seed": 5}
-LONG: dict[str, Any] = {"size": "192x192", "steps": 100, "seed": 5}  # tens of seconds on one thread
+# Takes tens of seconds on one thread.
+LONG: dict[str, Any] = {"size": "192x192", "steps": 100, "seed": 5}
 
 
-async def until_it_speaks(stream: md.llm.Stream) -> None:
-    """Until the model speaks; what is told before is that it loads."""
+async def wait_for_text(stream: md.llm.Stream) -> None:
+    """Consume events until the first text; earlier ones report that the model loads."""
     async for event in stream:
         if isinstance(event, md.llm.TextDelta):
             return
 
 
 async def loaded(swap: md.LlamaSwap) -> set[str]:
+    """Return the ids of the loaded models."""
     return {model.id for model in await swap.models() if model.loaded}
 
 
-async def test_a_drawn_image_is_asked_about_through_the_same_gateway(swap: md.LlamaSwap) -> None:
+async def test_a_generated_image_is_input_for_chat_on_the_same_gateway(swap: md.LlamaSwap) -> None:
     drawn = await swap.image_model("tiny-image").generate("a red fox", **SMALL)
     assert await loaded(swap) == {"tiny-image"}
 
@@ -51,7 +53,7 @@ async def test_a_drawn_image_is_asked_about_through_the_same_gateway(swap: md.Ll
     assert await loaded(swap) == {"tiny-image"}
 
 
-async def test_two_models_wanted_at_once_take_turns(swap: md.LlamaSwap) -> None:
+async def test_concurrent_requests_for_two_models_take_turns(swap: md.LlamaSwap) -> None:
     texts: list[str] = []
     sizes: list[int] = []
 
@@ -64,24 +66,22 @@ async def test_two_models_wanted_at_once_take_turns(swap: md.LlamaSwap) -> None:
         )
 
     async with anyio.create_task_group() as tasks:
-        for work in (chat, draw, chat, draw):
-            tasks.start_soon(work)
+        for task in (chat, draw, chat, draw):
+            tasks.start_soon(task)
     assert texts == [SENTENCE] * 2
     assert sizes == [64] * 2
 
 
 @pytest.mark.parametrize("unload", [False, True])
-async def test_chat_and_images_contend_for_one_gpu_and_no_502_reaches_anybody(
-    gateway: Any, unload: bool
-) -> None:
+async def test_chat_and_images_share_one_gpu_without_a_502(gateway: Any, unload: bool) -> None:
     gpu = ResourceGroup("box", unload=unload)
-    told: list[md.llm.ChatEvent] = []
+    events: list[md.llm.ChatEvent] = []
     done: list[str] = []
     async with md.LlamaSwap(gateway.url, gpu=gpu, retries=md.Retries(attempts=1)) as swap:
 
         async def chat(user_id: str) -> None:
             async with swap.model("recite").stream("Say it.", user_id=user_id) as stream:
-                told.extend([event async for event in stream])
+                events.extend([event async for event in stream])
             assert stream.reply.text == SENTENCE
             done.append("chat")
 
@@ -93,15 +93,15 @@ async def test_chat_and_images_contend_for_one_gpu_and_no_502_reaches_anybody(
 
         with anyio.fail_after(120):
             async with anyio.create_task_group() as tasks:
-                for caller in ("ann", "bob", "ann"):
-                    tasks.start_soon(draw, caller)
-                    tasks.start_soon(chat, caller)
+                for user_id in ("ann", "bob", "ann"):
+                    tasks.start_soon(draw, user_id)
+                    tasks.start_soon(chat, user_id)
     assert sorted(done) == ["chat"] * 3 + ["image"] * 3
-    assert any(isinstance(event, md.llm.Queued) for event in told)
+    assert any(isinstance(event, md.llm.Queued) for event in events)
     assert (gpu.running, gpu.waiting) == (0, 0)
 
 
-async def test_it_says_what_there_is_and_what_is_loaded(swap: md.LlamaSwap) -> None:
+async def test_models_are_listed_with_their_state(swap: md.LlamaSwap) -> None:
     await swap.model("recite").generate("Say it.")
     models = {model.id: model for model in await swap.models()}
     assert set(models) == {"tiny-image", "broken-image", "tiny", "recite", "endless", "bytes"}
@@ -117,7 +117,8 @@ async def test_it_says_what_there_is_and_what_is_loaded(swap: md.LlamaSwap) -> N
 async def test_a_model_is_unloaded_by_name_or_with_all_others(swap: md.LlamaSwap) -> None:
     for unload in ("tiny-image", None):
         await swap.image_model("tiny-image").generate("a red fox", **SMALL)
-        await swap.unload("recite")  # not loaded: nothing happens
+        # A model that is not loaded: nothing happens.
+        await swap.unload("recite")
         assert await loaded(swap) == {"tiny-image"}
         await swap.unload(unload)
         assert await swap.running() == []
@@ -125,10 +126,10 @@ async def test_a_model_is_unloaded_by_name_or_with_all_others(swap: md.LlamaSwap
 
 async def test_unloading_an_unknown_model_is_not_found(swap: md.LlamaSwap) -> None:
     with pytest.raises(md.NotFoundError):
-        await swap.unload("nobody")
+        await swap.unload("unknown")
 
 
-async def test_its_health_is_known_without_loading_anything(swap: md.LlamaSwap) -> None:
+async def test_a_health_check_loads_no_model(swap: md.LlamaSwap) -> None:
     await swap.unload()
     assert (await swap.health()).ok
     assert await swap.running() == []
@@ -136,14 +137,14 @@ async def test_its_health_is_known_without_loading_anything(swap: md.LlamaSwap) 
 
 async def test_an_unknown_model_is_not_found(swap: md.LlamaSwap) -> None:
     with pytest.raises(md.NotFoundError) as caught:
-        await swap.model("nobody").generate("Hello?")
-    assert (caught.value.status, caught.value.model) == (404, "nobody")
+        await swap.model("unknown").generate("Hello?")
+    assert (caught.value.status, caught.value.model) == (404, "unknown")
     with pytest.raises(md.NotFoundError):
-        await swap.image_model("nobody").generate("a red fox")
+        await swap.image_model("unknown").generate("a red fox")
 
 
 @pytest.mark.parametrize("key", [None, "another"])
-async def test_without_the_key_it_is_an_authentication_error(
+async def test_a_missing_or_wrong_key_is_an_authentication_error(
     locked_gateway: Any, key: str | None
 ) -> None:
     async with md.LlamaSwap(locked_gateway.url, key) as provider:
@@ -155,45 +156,45 @@ async def test_without_the_key_it_is_an_authentication_error(
     assert key is None or key not in str(caught.value.to_dict())
 
 
-async def test_the_right_key_opens(locked_gateway: Any) -> None:
+async def test_the_right_key_is_accepted(locked_gateway: Any) -> None:
     async with md.LlamaSwap(locked_gateway.url, KEY) as provider:
         assert (await provider.model("recite").generate("Say it.")).text == SENTENCE
 
 
-async def test_one_chat_too_many_is_a_rate_limit(locked_gateway: Any) -> None:
+async def test_a_chat_over_the_limit_is_a_rate_limit_error(locked_gateway: Any) -> None:
     impatient = md.LlamaSwap(locked_gateway.url, KEY, retries=md.Retries(attempts=1))
     async with (
         md.LlamaSwap(locked_gateway.url, KEY) as provider,
         impatient,
         provider.model("endless").stream("Go on.", seed=1) as stream,
     ):
-        await until_it_speaks(stream)
+        await wait_for_text(stream)
         with pytest.raises(md.RateLimitError) as caught:
             await impatient.model("endless").generate("Me too.", max_tokens=1)
     assert (caught.value.status, caught.value.retry_after) == (429, 1.0)
 
 
-async def test_a_limit_that_passes_is_waited_for(locked_gateway: Any) -> None:
+async def test_a_rate_limited_call_waits_and_succeeds(locked_gateway: Any) -> None:
     async with md.LlamaSwap(locked_gateway.url, KEY) as provider:
         model = provider.model("endless")
-        speaking, spoken = anyio.Event(), anyio.Event()
+        started, finished = anyio.Event(), anyio.Event()
 
-        async def speak() -> None:
+        async def stream_for_a_while() -> None:
             async with model.stream("Go on.", seed=1) as stream:
-                await until_it_speaks(stream)
-                speaking.set()
+                await wait_for_text(stream)
+                started.set()
                 await anyio.sleep(0.3)
-            spoken.set()
+            finished.set()
 
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(speak)
-            await speaking.wait()
+            tasks.start_soon(stream_for_a_while)
+            await started.wait()
             reply = await model.generate("Me too.", max_tokens=1)
-            assert spoken.is_set()
+            assert finished.is_set()
     assert reply.finish_reason == "length"
 
 
-async def test_errors_of_every_age_of_the_gateway_are_understood(
+async def test_errors_of_every_generation_of_the_gateway_are_decoded(
     gateway_of_each_generation: Any,
 ) -> None:
     async with md.LlamaSwap(gateway_of_each_generation.url, "another") as provider:
@@ -203,19 +204,19 @@ async def test_errors_of_every_age_of_the_gateway_are_understood(
         gateway_of_each_generation.url, KEY, retries=md.Retries(attempts=1)
     ) as provider:
         with pytest.raises(md.NotFoundError, match="no router for requested model"):
-            await provider.model("nobody").generate("Hello?")
+            await provider.model("unknown").generate("Hello?")
         with pytest.raises(md.BackendError, match="upstream command exited prematurely"):
             await provider.image_model("broken-image").generate("a red fox", **SMALL)
 
 
-async def test_a_process_that_dies_while_it_loads_is_a_backend_error(swap: md.LlamaSwap) -> None:
+async def test_a_process_that_dies_while_loading_is_a_backend_error(swap: md.LlamaSwap) -> None:
     with anyio.fail_after(30), pytest.raises(md.BackendError) as caught:
         await swap.image_model("broken-image").generate("a red fox", **SMALL)
     assert caught.value.status in (500, 502)
     assert (await swap.model("recite").generate("Say it.")).text == SENTENCE
 
 
-async def test_a_process_killed_while_it_draws_is_a_backend_error(
+async def test_a_process_killed_while_generating_is_a_backend_error(
     gateway: Any, swap: md.LlamaSwap
 ) -> None:
     await swap.image_model("tiny-image").generate("a red fox", **SMALL)
@@ -236,12 +237,12 @@ async def test_a_process_killed_while_it_draws_is_a_backend_error(
     assert (await swap.image_model("tiny-image").generate("a red fox", **SMALL)).image.width == 64
 
 
-async def test_a_process_killed_while_it_speaks_breaks_the_stream(
+async def test_a_process_killed_while_streaming_breaks_the_stream(
     gateway: Any, swap: md.LlamaSwap
 ) -> None:
     async def listen() -> None:
         async with swap.model("endless").stream("Go on.", seed=1) as stream:
-            await until_it_speaks(stream)
+            await wait_for_text(stream)
             gateway.kill("endless")
             async for _ in stream:
                 pass
@@ -253,7 +254,7 @@ async def test_a_process_killed_while_it_speaks_breaks_the_stream(
     assert (await swap.model("recite").generate("Say it.")).text == SENTENCE
 
 
-async def test_unloading_a_model_that_draws_ends_the_call(swap: md.LlamaSwap) -> None:
+async def test_unloading_a_model_ends_its_running_call(swap: md.LlamaSwap) -> None:
     async def draw() -> None:
         with pytest.raises(md.BackendError):
             await swap.image_model("tiny-image").generate("a red fox", **LONG)
@@ -267,8 +268,8 @@ async def test_unloading_a_model_that_draws_ends_the_call(swap: md.LlamaSwap) ->
     assert await swap.running() == []
 
 
-async def test_a_cancelled_image_lets_the_next_model_in(swap: md.LlamaSwap) -> None:
-    """The engine itself draws on; the gateway, seeing nobody wait, ends its process for the other model."""
+async def test_a_cancelled_image_lets_the_next_model_load(swap: md.LlamaSwap) -> None:
+    """The engine continues, but the gateway has no open request and ends its process."""
     await swap.image_model("tiny-image").generate("a red fox", **SMALL)
     with anyio.move_on_after(0.5) as scope:
         await swap.image_model("tiny-image").generate("a red fox", **LONG)
@@ -277,7 +278,7 @@ async def test_a_cancelled_image_lets_the_next_model_in(swap: md.LlamaSwap) -> N
         assert (await swap.model("recite").generate("Say it.")).text == SENTENCE
 
 
-async def test_a_call_cancelled_while_the_model_loads_leaves_the_gateway_well(
+async def test_a_call_cancelled_while_the_model_loads_does_not_break_the_gateway(
     swap: md.LlamaSwap,
 ) -> None:
     await swap.unload()
@@ -287,7 +288,7 @@ async def test_a_call_cancelled_while_the_model_loads_leaves_the_gateway_well(
     assert (await swap.model("recite").generate("Say it.")).text == SENTENCE
 
 
-async def test_a_total_limit_ends_a_long_image(gateway: Any) -> None:
+async def test_a_total_timeout_ends_a_long_generation(gateway: Any) -> None:
     async with md.LlamaSwap(gateway.url, timeout=1.5) as provider:
         with pytest.raises(md.DeadlineExceededError) as caught:
             await provider.image_model("tiny-image").generate("a red fox", **LONG)
@@ -295,14 +296,14 @@ async def test_a_total_limit_ends_a_long_image(gateway: Any) -> None:
         await provider.unload()
 
 
-async def test_the_native_api_is_reached_through_the_upstream_path(gateway: Any) -> None:
-    """The gateway passes any path on to the model's own server, here with the client for plain OpenAI servers."""
+async def test_the_native_api_is_available_through_the_upstream_path(gateway: Any) -> None:
+    """The gateway forwards any path to the model's own server; a plain OpenAI client uses it."""
     async with md.OpenAICompatible(f"{gateway.url}/upstream/recite/v1") as provider:
         assert [model.id for model in await provider.models()] == ["recite"]
         assert (await provider.model("recite").generate("Say it.")).text == SENTENCE
 
 
-def test_the_blocking_questions_tell_the_same(gateway: Any) -> None:
+def test_sync_methods_give_the_same_results(gateway: Any) -> None:
     with md.LlamaSwap(gateway.url) as provider:
         assert provider.model("recite").generate_sync("Say it.").text == SENTENCE
         assert [(model.id, model.state) for model in provider.running_sync()] == [

@@ -138,7 +138,7 @@ def test_it_is_configured_as_ours_are(serve: Serve, installed: Path, tmp_path: P
     assert told.splitlines() == [
         "majordomo.toml, line 6: providers.lab.regoin: is unknown; did you mean region?",
         "majordomo.toml, line 6: providers.lab.regoin: is unknown; did you mean region?",
-        "Example AI needs a key: api_key, or EXAMPLE_API_KEY",
+        "no API key for Example AI; pass api_key or set EXAMPLE_API_KEY",
     ]
 
 

@@ -774,8 +774,8 @@ class Automatic1111(Paced):
         if fields["inpainting_mask_invert"]:
             gray = ImageOps.invert(gray)
         if fields["inpaint_full_res"] and gray.getbbox() is None:
-            # The web UI logs 'Unable to perform "Inpaint Only mask" because mask is blank, switch to
-            # img2img mode.'
+            # The web UI logs 'Unable to perform "Inpaint Only mask" because mask is blank,
+            # switch to img2img mode.'
             return
         job.settings["mask"] = pixels(gray)
         job.settings["mask_blur"] = fields["mask_blur"]
@@ -1003,9 +1003,8 @@ class Automatic1111(Paced):
             result["eta_relative"] = elapsed / progress - elapsed if progress else 0.0
             result["progress"] = min(progress, 1.0)
             interval = self.options["show_progress_every_n_steps"]
-            due = (
-                interval != -1 and state.sampling_step - self._preview_step >= interval
-            )  # so the first one too needs that many steps
+            # The first preview needs `interval` steps as well.
+            due = interval != -1 and state.sampling_step - self._preview_step >= interval
             if self.options["live_previews_enable"] and due and self._latent is not None:
                 self._preview, self._preview_step = self._latent, state.sampling_step
             preview = self._preview

@@ -18,8 +18,9 @@ from PIL.PngImagePlugin import PngInfo
 from tests.servers.hashed_images import Color, decoded, fingerprint, hashed, plain, repainted
 
 _SAMPLER_NAMES = (
-    "euler euler_cfg_pp euler_ancestral euler_ancestral_cfg_pp heun dpm_2 dpm_2_ancestral lms dpmpp_2s_ancestral dpmpp_sde dpmpp_2m "
-    "dpmpp_2m_sde dpmpp_2m_sde_gpu dpmpp_3m_sde ddpm lcm ipndm ipndm_v deis res_multistep gradient_estimation er_sde ddim uni_pc uni_pc_bh2"
+    "euler euler_cfg_pp euler_ancestral euler_ancestral_cfg_pp heun dpm_2 dpm_2_ancestral lms "
+    "dpmpp_2s_ancestral dpmpp_sde dpmpp_2m dpmpp_2m_sde dpmpp_2m_sde_gpu dpmpp_3m_sde ddpm lcm "
+    "ipndm ipndm_v deis res_multistep gradient_estimation er_sde ddim uni_pc uni_pc_bh2"
 )
 _SCHEDULER_NAMES = (
     "simple sgm_uniform karras exponential ddim_uniform beta normal linear_quadratic kl_optimal"
@@ -483,9 +484,8 @@ class Run:
         alpha = (
             opened.getchannel("A") if "A" in opened.getbands() else Image.new("L", (64, 64), 255)
         )
-        return [opened.convert("RGB")], alpha.point(
-            lambda level: 255 - level
-        )  # transparent is white in the mask: repaint
+        # Transparent pixels are white in the mask, so they are repainted.
+        return [opened.convert("RGB")], alpha.point(lambda level: 255 - level)
 
     def _LoadImageMask(self, node: str, image: str, channel: str) -> tuple[Any, ...]:
         opened = self._open_image(image).convert("RGBA")

@@ -233,9 +233,8 @@ class LlamaSwap:
                     self._changed.wait(0.05)
                     continue
             last_states = states
-            peer.chunk(
-                f"event:message\ndata:{json.dumps({'type': 'modelStatus', 'data': json.dumps(states)})}\n\n".encode()
-            )
+            message = json.dumps({"type": "modelStatus", "data": json.dumps(states)})
+            peer.chunk(f"event:message\ndata:{message}\n\n".encode())
 
     def _authorize(self, seen: Seen) -> None:
         """Check Basic, then Bearer, then x-api-key; the first that is present decides alone."""
@@ -498,7 +497,10 @@ class LlamaSwap:
 def other_client_waiting(server: Loopback, swap: LlamaSwap, model: str) -> Iterator[None]:
     """Keep a request of another client waiting for this model, so that the model is loading."""
     body = json.dumps({"model": model, "prompt": "a"}).encode()
-    head = f"POST /v1/images/generations HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    head = (
+        "POST /v1/images/generations HTTP/1.1\r\nHost: x\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
     with socket.create_connection(("127.0.0.1", server.port)) as client:
         client.sendall(head.encode() + body)
         assert swap.starting(model)

@@ -374,7 +374,7 @@ class StableDiffusion:
             peer.send(answer.sent)
 
     def _await_body(self, peer: Peer, seen: Seen) -> None:
-        """Wait for the body of a POST without a length, as sd-server does (sd-server.md section 5)."""
+        """Wait for the body of a POST without a length (sd-server.md section 5)."""
         if seen.method == "POST" and "content-length" not in seen.headers:
             peer.socket.settimeout(self.patience)
             with contextlib.suppress(OSError):
@@ -829,7 +829,8 @@ class StableDiffusion:
             first = body["init_images"][0]
             if not isinstance(first, str):
                 raise _Refused(
-                    f"[json.exception.type_error.302] type must be string, but is {_json_type(first)}",
+                    "[json.exception.type_error.302] type must be string, "
+                    f"but is {_json_type(first)}",
                     500,
                 )
             generation.init = _decode_base64_image(first) or generation.init

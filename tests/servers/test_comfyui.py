@@ -1,4 +1,4 @@
-"""What the ComfyUI test server answers, asked by a plain client."""
+"""The ComfyUI test server, tested with a plain client."""
 
 from __future__ import annotations
 
@@ -58,6 +58,7 @@ SETTINGS = {
 
 
 def graph(changes: dict[str, dict[str, Any]] | None = None) -> dict[str, Any]:
+    """Return GRAPH with changed inputs."""
     changed = copy.deepcopy(GRAPH)
     for node, inputs in (changes or {}).items():
         changed[node]["inputs"].update(inputs)
@@ -65,7 +66,7 @@ def graph(changes: dict[str, dict[str, Any]] | None = None) -> dict[str, Any]:
 
 
 def run(server: ComfyUI, url: str, prompt: dict[str, Any]) -> dict[str, Any]:
-    """The history of this graph, once it has ended."""
+    """Run a graph; return its entry of the history."""
     reply = ask(url, "POST", "/prompt", {"prompt": prompt})
     assert reply.status == 200, reply.body
     assert server.idle()
@@ -76,12 +77,13 @@ def run(server: ComfyUI, url: str, prompt: dict[str, Any]) -> dict[str, Any]:
 
 
 def fetch_image(url: str, entry: dict[str, Any], node: str = "9") -> Image.Image:
+    """Return the first image of an output node."""
     reply = ask(url, "GET", f"/view?{urlencode(entry['outputs'][node]['images'][0])}")
     assert reply.status == 200
     return Image.open(io.BytesIO(reply.body))
 
 
-def test_a_graph_runs_and_its_settings_show(serve: Serve) -> None:
+def test_a_graph_runs_with_its_settings(serve: Serve) -> None:
     server = ComfyUI()
     url = serve(server).url
     entry = run(server, url, graph())
@@ -95,10 +97,10 @@ def test_a_graph_runs_and_its_settings_show(serve: Serve) -> None:
     assert image.size == (64, 48)
     assert dot(image) == color(SETTINGS)
     assert json.loads(image.info["prompt"])["3"]["inputs"]["seed"] == 7  # type: ignore[index]
-    assert ask(url, "GET", "/api/history/nobody").json == {}
+    assert ask(url, "GET", "/api/history/unknown").json == {}
 
 
-def test_a_batch_begins_with_what_is_uploaded(serve: Serve) -> None:
+def test_an_uploaded_image_and_mask_are_used(serve: Serve) -> None:
     server = ComfyUI()
     url = serve(server).url
     first = send_form(url, "/upload/image", [("image", png((1, 2, 3)), "image/png")]).json
@@ -138,7 +140,7 @@ def test_a_batch_begins_with_what_is_uploaded(serve: Serve) -> None:
         ({"4": {"ckpt_name": "none"}}, "value_not_in_list", "4"),
     ],
 )
-def test_a_bad_graph_is_refused_with_reasons(
+def test_an_invalid_graph_is_refused_with_node_errors(
     serve: Serve, changes: dict[str, Any], kind: str, node: str
 ) -> None:
     reply = ask(serve(ComfyUI()).url, "POST", "/prompt", {"prompt": graph(changes)})
@@ -149,7 +151,7 @@ def test_a_bad_graph_is_refused_with_reasons(
     assert entry["dependent_outputs"] == ["9"]
 
 
-def test_other_refusals(serve: Serve) -> None:
+def test_other_invalid_requests_are_refused(serve: Serve) -> None:
     url = serve(ComfyUI()).url
     old = serve(ComfyUI(old=True)).url
     assert ask(old, "POST", "/prompt", {}).json == {"error": "no prompt", "node_errors": []}
@@ -167,7 +169,7 @@ def test_other_refusals(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize("old", [True, False])
-def test_the_same_graph_again_is_served_from_the_cache(serve: Serve, old: bool) -> None:
+def test_a_repeated_graph_uses_the_cache(serve: Serve, old: bool) -> None:
     server = ComfyUI(old=old)
     url = serve(server).url
     first, second = run(server, url, graph()), run(server, url, graph())
@@ -175,7 +177,7 @@ def test_the_same_graph_again_is_served_from_the_cache(serve: Serve, old: bool) 
     assert second["outputs"] == ({} if old else first["outputs"])
 
 
-def test_failures_and_interrupts(serve: Serve) -> None:
+def test_failed_and_interrupted_jobs_are_in_the_history(serve: Serve) -> None:
     server = ComfyUI()
     url = serve(server).url
     server.failing = ("torch.OutOfMemoryError", "CUDA out of memory")
@@ -217,6 +219,7 @@ class Listener:
         assert isinstance(self.next(), AcceptConnection)
 
     def next(self) -> Event:
+        """Return the next event."""
         while not self.waiting:
             self.protocol.receive_data(self.socket.recv(1 << 16) or None)
             self.waiting = list(self.protocol.events())
@@ -229,10 +232,11 @@ class Listener:
         self.socket.close()
 
     def say(self, message: Any) -> None:
+        """Send a JSON message."""
         self.socket.sendall(self.protocol.send(TextMessage(json.dumps(message))))
 
     def until(self, kind: str) -> list[Any]:
-        """The messages up to the first of this type."""
+        """Return the messages up to the first of this type."""
         messages: list[Any] = []
         while True:
             event = self.next()
@@ -245,7 +249,7 @@ class Listener:
 
 
 @pytest.mark.parametrize("old", [True, False])
-def test_the_websocket_tells_of_a_job(serve: Serve, old: bool) -> None:
+def test_the_websocket_reports_a_job(serve: Serve, old: bool) -> None:
     server = ComfyUI(old=old)
     url = serve(server).url
     with Listener(url, "me") as listener:
@@ -267,12 +271,12 @@ def test_the_websocket_tells_of_a_job(serve: Serve, old: bool) -> None:
         assert [struct.unpack(">I", preview[:4])[0] for preview in previews] == [
             1 if old else 4
         ] * 4
-        ended = listener.until("executing")[-1]
-        assert ended["data"]["node"] is None
+        last_message = listener.until("executing")[-1]
+        assert last_message["data"]["node"] is None
     assert server.listening(0)
 
 
-def test_without_a_websocket(serve: Serve) -> None:
+def test_a_disabled_websocket_is_not_found(serve: Serve) -> None:
     server = ComfyUI()
     server.websocket = False
     assert ask(serve(server).url, "GET", "/ws?clientId=x").status == 404

@@ -1,4 +1,4 @@
-"""What all test servers have in common: how they speak HTTP."""
+"""How all test servers handle HTTP."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ GEMINI = {
         (Gemini(), "/v1beta/models/gemini-2.5-flash-image:streamGenerateContent?alt=sse", GEMINI),
     ],
 )
-def test_a_connection_is_kept(
+def test_a_connection_is_reused_after_a_complete_response(
     serve: Callable[[Handler], Loopback], handler: Handler, path: str, body: dict[str, Any]
 ) -> None:
-    """After a whole answer, streamed or not, the next request may take the same connection."""
+    """After a complete response, streamed or not, the next request may use the connection."""
     server = serve(handler)
     headers = {
         "Content-Type": "application/json",
@@ -59,16 +59,22 @@ def test_a_connection_is_kept(
     with closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)) as connection:
         for _ in range(3):
             connection.request("POST", path, json.dumps(body), headers)
-            reply = connection.getresponse()
-            reply.read()
-            assert reply.status == 200
+            response = connection.getresponse()
+            response.read()
+            assert response.status == 200
     assert (server.connections, len(server.seen)) == (1, 3)
 
 
-def test_the_bytes_of_a_form_are_untouched() -> None:
+def test_form_parts_keep_their_bytes() -> None:
     data = png() + b"\r\n--front\n\r\r\n"
-    head = b'--frontier\r\nContent-Disposition: form-data; name="image[]"; filename="a b.png"\r\nContent-Type: image/png\r\n\r\n'
-    text = b'\r\n--frontier\r\nContent-Disposition: form-data; name="prompt"\r\n\r\nthe prompt\r\n--frontier--\r\n'
+    head = (
+        b'--frontier\r\nContent-Disposition: form-data; name="image[]"; filename="a b.png"\r\n'
+        b"Content-Type: image/png\r\n\r\n"
+    )
+    text = (
+        b'\r\n--frontier\r\nContent-Disposition: form-data; name="prompt"\r\n\r\n'
+        b"the prompt\r\n--frontier--\r\n"
+    )
     parts = form('multipart/form-data; boundary="frontier"', head + data + text)
     assert parts == [Part("image[]", data, "a b.png", "image/png"), Part("prompt", b"the prompt")]
 
@@ -76,6 +82,6 @@ def test_the_bytes_of_a_form_are_untouched() -> None:
 @pytest.mark.parametrize(
     "body", [b"", b"--frontier\r\n", b"--frontier\r\nno head\r\n--frontier--", b"junk"]
 )
-def test_what_is_no_form(body: bytes) -> None:
+def test_an_invalid_form_is_rejected(body: bytes) -> None:
     with pytest.raises(ValueError, match=r"part|body"):
         form("multipart/form-data; boundary=frontier", body)

@@ -1,4 +1,7 @@
-"""The AUTOMATIC1111 server of these tests is honest: webuiapi, written by others for the real web UI, works with it unchanged."""
+"""The AUTOMATIC1111 test server, tested with webuiapi.
+
+webuiapi is an independent client for the real web UI and is used unchanged.
+"""
 
 from __future__ import annotations
 
@@ -29,11 +32,11 @@ def engine() -> Automatic1111:
 
 @pytest.fixture
 def connect(serve: Serve) -> Iterator[Connect]:
-    """`connect(engine)` is webuiapi in front of that engine."""
+    """Return a function that connects webuiapi to an engine."""
     clients: list[Any] = []
 
-    def start(engine: Automatic1111, **extra: Any) -> Any:
-        clients.append(webuiapi.WebUIApi(port=serve(engine).port, **extra))
+    def start(engine: Automatic1111, **options: Any) -> Any:
+        clients.append(webuiapi.WebUIApi(port=serve(engine).port, **options))
         return clients[-1]
 
     yield start
@@ -46,33 +49,34 @@ def api(connect: Connect, engine: Automatic1111) -> Any:
     return connect(engine)
 
 
-def in_background(call: Callable[[], Any]) -> Callable[[], Any]:
-    """Starts the call; the result is the function that waits for its answer."""
-    answers: list[Any] = []
-    thread = threading.Thread(target=lambda: answers.append(call()), daemon=True)
+def start_call(call: Callable[[], Any]) -> Callable[[], Any]:
+    """Starts the call; the result is the function that waits for its wait_for_result."""
+    results: list[Any] = []
+    thread = threading.Thread(target=lambda: results.append(call()), daemon=True)
     thread.start()
 
-    def answer() -> Any:
+    def wait_for_result() -> Any:
         thread.join(5)
-        assert answers, "no answer in time"
-        return answers[0]
+        assert results, "no result in time"
+        return results[0]
 
-    return answer
-
-
-def raw(api: Any, method: str, path: str, **extra: Any) -> Any:
-    """A request that webuiapi itself would never send."""
-    return api.session.request(method, f"{api.baseurl}/{path}", timeout=5, **extra)
+    return wait_for_result
 
 
-def as_text(image: Image.Image) -> str:
+def raw(api: Any, method: str, path: str, **options: Any) -> Any:
+    """Send a request that webuiapi itself would never send."""
+    return api.session.request(method, f"{api.baseurl}/{path}", timeout=5, **options)
+
+
+def as_base64(image: Image.Image) -> str:
+    """Return a PNG of the image in base64."""
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     return base64.b64encode(buffer.getvalue()).decode()
 
 
 def half_mask() -> Image.Image:
-    """Black on the left, white on the right."""
+    """Return a mask that is black on the left and white on the right."""
     mask = Image.new("L", (64, 48), 0)
     mask.paste(255, (32, 0, 64, 48))
     return mask
@@ -104,7 +108,8 @@ def test_text_to_image(api: Any, engine: Automatic1111) -> None:
     text = result.images[1].info["parameters"]
     assert text == result.info["infotexts"][1]
     assert text.startswith(
-        "a red fox\nNegative prompt: blurry\nSteps: 4, Sampler: Heun, Schedule type: Karras, CFG scale: 5.5, Seed: 8, Size: 64x48"
+        "a red fox\nNegative prompt: blurry\nSteps: 4, Sampler: Heun, Schedule type: Karras, "
+        "CFG scale: 5.5, Seed: 8, Size: 64x48"
     )
     assert api.png_info(result.images[1]).info == text
 
@@ -129,11 +134,11 @@ def test_every_setting_changes_the_image_and_repeating_it_does_not(api: Any) -> 
     ]
     assert len({color(), *(color(**extra) for extra in changed)}) == len(changed) + 1
     assert color() == color()
-    # a later image of a batch is the first one of the next seed
+    # A later image of a batch equals the first image of the next seed.
     assert api.txt2img(**SMALL, batch_size=2).images[1].getpixel((0, 0)) == color(seed=8)
 
 
-def test_a_random_seed_is_told(api: Any) -> None:
+def test_a_random_seed_is_reported(api: Any) -> None:
     first = api.txt2img(**SMALL | {"seed": -1})
     again = api.txt2img(**SMALL | {"seed": first.info["seed"]})
     assert first.image.getpixel((0, 0)) == again.image.getpixel((0, 0))
@@ -148,7 +153,8 @@ def test_image_to_image(api: Any, engine: Automatic1111) -> None:
     ]
     assert len(set(results)) == 3
     assert engine.jobs[0]["denoising_strength"] == 0.5
-    assert engine.jobs[0]["sampling_steps"] == 3  # half of four, and one extra
+    # Half of four steps, plus one.
+    assert engine.jobs[0]["sampling_steps"] == 3
     assert api.img2img(images=[red], **SMALL | {"width": 128}).image.size == (128, 48)
     echoed = api.img2img(images=[red], **SMALL, include_init_images=True).parameters
     assert echoed["init_images"]
@@ -196,7 +202,7 @@ def test_a_mask_with_a_hole_is_read_by_its_alpha(api: Any) -> None:
 
 
 @pytest.mark.parametrize(("mode", "edge"), [(0, (255, 0, 0)), (1, (255, 0, 0)), (2, (255, 0, 0))])
-def test_resize_modes_bring_the_source_to_the_asked_size(
+def test_resize_modes_give_the_requested_size(
     api: Any, mode: int, edge: tuple[int, int, int]
 ) -> None:
     image = api.img2img(
@@ -224,7 +230,8 @@ def test_upscaling_one_image(api: Any) -> None:
         upscaling_resize_w=40,
         upscaling_resize_h=40,
     ).image.size == (40, 40)
-    assert api.extra_single_image(source).image.size == (32, 24)  # the upscaler "None"
+    # The default upscaler is "None".
+    assert api.extra_single_image(source).image.size == (32, 24)
     with pytest.raises(RuntimeError, match="could not find upscaler named nothing"):
         api.extra_single_image(source, upscaler_1="nothing")
 
@@ -232,7 +239,7 @@ def test_upscaling_one_image(api: Any) -> None:
 @pytest.mark.parametrize(
     ("samples_format", "kind"), [("png", "PNG"), ("jpg", "JPEG"), ("webp", "WEBP")]
 )
-def test_the_format_is_the_servers_own(connect: Connect, samples_format: str, kind: str) -> None:
+def test_the_server_chooses_the_format(connect: Connect, samples_format: str, kind: str) -> None:
     api = connect(Automatic1111(samples_format=samples_format))
     result = api.txt2img(**SMALL)
     assert result.image.format == kind
@@ -241,7 +248,7 @@ def test_the_format_is_the_servers_own(connect: Connect, samples_format: str, ki
     assert sent.json()["parameters"]["Seed"] == "7"
 
 
-def test_a_grid_may_come_first(connect: Connect) -> None:
+def test_a_grid_precedes_several_images(connect: Connect) -> None:
     api = connect(Automatic1111(return_grid=True))
     result = api.txt2img(**SMALL, batch_size=3)
     assert [image.size for image in result.images] == [(128, 96)] + [(64, 48)] * 3
@@ -250,14 +257,14 @@ def test_a_grid_may_come_first(connect: Connect) -> None:
     assert api.txt2img(**SMALL).info["index_of_first_image"] == 0
 
 
-def test_images_may_stay_on_the_server(api: Any) -> None:
+def test_images_can_be_omitted(api: Any) -> None:
     assert api.txt2img(**SMALL, send_images=False).images == []
 
 
 # --- the one engine ---
 
 
-def test_progress_tells_the_step_and_shows_a_preview(api: Any, engine: Automatic1111) -> None:
+def test_progress_reports_the_step_and_a_preview(api: Any, engine: Automatic1111) -> None:
     idle = api.get_progress()
     assert (
         idle["progress"],
@@ -266,13 +273,13 @@ def test_progress_tells_the_step_and_shows_a_preview(api: Any, engine: Automatic
         idle["current_task"],
     ) == (0, 0, None, None)
     engine.hold_at = 2
-    answer = in_background(
+    wait_for_result = start_call(
         lambda: raw(api, "POST", "txt2img", json=SMALL | {"force_task_id": "mine"})
     )
     assert engine.reached.wait(5)
-    shown = api.get_progress()
-    assert shown["progress"] == pytest.approx(0.51)
-    assert shown["state"] | {"job_timestamp": ""} == {
+    progress = api.get_progress()
+    assert progress["progress"] == pytest.approx(0.51)
+    assert progress["state"] | {"job_timestamp": ""} == {
         "skipped": False,
         "interrupted": False,
         "stopping_generation": False,
@@ -283,67 +290,66 @@ def test_progress_tells_the_step_and_shows_a_preview(api: Any, engine: Automatic
         "sampling_step": 2,
         "sampling_steps": 4,
     }
-    assert shown["current_task"] == "mine"
-    assert Image.open(io.BytesIO(base64.b64decode(shown["current_image"]))).size == (8, 6)
+    assert progress["current_task"] == "mine"
+    assert Image.open(io.BytesIO(base64.b64decode(progress["current_image"]))).size == (8, 6)
     assert raw(api, "GET", "progress?skip_current_image=true").json()["current_image"] is None
     engine.release()
-    assert answer().status_code == 200
+    assert wait_for_result().status_code == 200
     assert api.get_progress()["progress"] == 0
 
 
-def test_previews_need_their_steps(connect: Connect) -> None:
+def test_previews_follow_the_interval(connect: Connect) -> None:
     engine = Automatic1111(preview_interval=3)
     api = connect(engine)
     for step, previewed in ((2, False), (3, True)):
         engine.hold_at = step
-        answer = in_background(lambda: api.txt2img(**SMALL))
+        wait_for_result = start_call(lambda: api.txt2img(**SMALL))
         assert engine.reached.wait(5)
         assert (api.get_progress()["current_image"] is not None) is previewed
         engine.release()
-        answer()
+        wait_for_result()
 
 
-def test_interrupt_ends_the_job_with_what_there_is(api: Any, engine: Automatic1111) -> None:
+def test_interrupt_ends_the_job_with_partial_images(api: Any, engine: Automatic1111) -> None:
     engine.hold_at = 1
-    answer = in_background(lambda: api.txt2img(**SMALL, n_iter=3))
+    wait_for_result = start_call(lambda: api.txt2img(**SMALL, n_iter=3))
     assert engine.reached.wait(5)
     assert api.get_progress()["state"]["job"] == "Batch 1 out of 3"
     assert api.interrupt() == {}
-    result = answer()
+    result = wait_for_result()
     assert len(result.images) == 1
-    assert result.info["all_seeds"] == [7, 8, 9]  # as planned, not as made
+    # The seeds of all requested images, including those that were not generated.
+    assert result.info["all_seeds"] == [7, 8, 9]
     assert result.image.getpixel((0, 0)) != engine.color(engine.jobs[0])
     assert engine.interrupts == 1
     assert api.get_progress()["state"]["interrupted"] is True
-    # and nothing of it is left for the next job
+    # The interrupt does not affect the next job.
     assert api.txt2img(**SMALL).image.getpixel((0, 0)) == engine.color(engine.jobs[-1])
 
 
-def test_an_interrupt_of_an_idle_engine_is_forgotten(api: Any, engine: Automatic1111) -> None:
+def test_an_interrupt_of_an_idle_engine_has_no_effect(api: Any, engine: Automatic1111) -> None:
     api.interrupt()
     assert api.txt2img(**SMALL).image.getpixel((0, 0)) == engine.color(engine.jobs[0])
 
 
 def test_skip_ends_one_batch_only(api: Any, engine: Automatic1111) -> None:
     engine.hold_at = 1
-    answer = in_background(lambda: api.txt2img(**SMALL, n_iter=2))
+    wait_for_result = start_call(lambda: api.txt2img(**SMALL, n_iter=2))
     assert engine.reached.wait(5)
     assert api.skip() is None
-    first, second = answer().images
+    first, second = wait_for_result().images
     assert first.getpixel((0, 0)) != engine.color(engine.jobs[0], 0)
     assert second.getpixel((0, 0)) == engine.color(engine.jobs[0], 1)
 
 
-def test_jobs_wait_for_each_other_and_progress_is_the_running_ones(
+def test_jobs_run_one_by_one_and_progress_is_that_of_the_running_job(
     api: Any, connect: Connect, engine: Automatic1111
 ) -> None:
     engine.hold_at = 0
-    first = in_background(
-        lambda: raw(api, "POST", "txt2img", json=SMALL | {"force_task_id": "first"})
-    )
+    first = start_call(lambda: raw(api, "POST", "txt2img", json=SMALL | {"force_task_id": "first"}))
     assert engine.reached.wait(5)
     other = connect(engine)
-    second = in_background(
+    second = start_call(
         lambda: raw(
             other, "POST", "txt2img", json=SMALL | {"prompt": "two", "force_task_id": "second"}
         )
@@ -360,21 +366,21 @@ def test_jobs_wait_for_each_other_and_progress_is_the_running_ones(
 # --- lists and settings ---
 
 
-def test_samplers_and_schedulers(api: Any, engine: Automatic1111) -> None:
+def test_samplers_and_schedulers_are_resolved(api: Any, engine: Automatic1111) -> None:
     assert {"Euler", "Euler a", "DPM++ 2M", "DDIM", "UniPC"} <= set(api.util_get_sampler_names())
     assert next(one for one in api.get_samplers() if one["name"] == "Euler a")["aliases"] == [
         "k_euler_a",
         "k_euler_ancestral",
     ]
     assert {"automatic", "karras", "sgm_uniform", "ddim"} <= set(api.util_get_scheduler_names())
-    asked = [
+    requested = [
         ("Euler", "karras"),
         ("Heun", "SGM Uniform"),
         ("euler a", "nonsense"),
         ("Euler Karras", None),
         ("Euler Karras", "automatic"),
     ]
-    for sampler, scheduler in [*asked, ("DPM++ 2M Karras", None)]:
+    for sampler, scheduler in [*requested, ("DPM++ 2M Karras", None)]:
         assert (
             raw(
                 api,
@@ -387,14 +393,15 @@ def test_samplers_and_schedulers(api: Any, engine: Automatic1111) -> None:
     assert [(job["sampler"], job["scheduler"], job["schedule"]) for job in engine.jobs] == [
         ("Euler", "Karras", "Karras"),
         ("Heun", "SGM Uniform", "SGM Uniform"),
-        ("DPM++ 2M", "Automatic", "Karras"),  # the first of each list
+        # The first entry of each list.
+        ("DPM++ 2M", "Automatic", "Karras"),
         ("Euler", "Karras", "Karras"),
         ("Euler", "Automatic", "Automatic"),
         ("DPM++ 2M", "Automatic", "Karras"),
     ]
 
 
-def test_options_models_and_the_rest(api: Any, engine: Automatic1111) -> None:
+def test_options_models_and_other_lists(api: Any, engine: Automatic1111) -> None:
     assert api.util_get_current_model() == "v1-5-pruned-emaonly.safetensors [6ce0161689]"
     assert api.util_get_model_names() == [
         "sd_xl_base_1.0.safetensors [31e35c80fc]",
@@ -417,11 +424,13 @@ def test_options_models_and_the_rest(api: Any, engine: Automatic1111) -> None:
     assert api.get_memory()["cuda"]["events"]["oom"] == 0
 
 
-def test_an_unknown_model_of_one_request_is_not_refused(connect: Connect) -> None:
-    asked = SMALL | {"override_settings": {"sd_model_checkpoint": "nothing"}}
-    assert connect(Automatic1111()).txt2img(**asked).info["sd_model_name"] == "v1-5-pruned-emaonly"
+def test_an_unknown_model_in_a_request_is_ignored_by_default(connect: Connect) -> None:
+    request = SMALL | {"override_settings": {"sd_model_checkpoint": "nothing"}}
+    assert (
+        connect(Automatic1111()).txt2img(**request).info["sd_model_name"] == "v1-5-pruned-emaonly"
+    )
     with pytest.raises(RuntimeError, match=r"model .*nothing.* not found"):
-        connect(Automatic1111(refuse_unknown_model=True)).txt2img(**asked)
+        connect(Automatic1111(refuse_unknown_model=True)).txt2img(**request)
 
 
 def test_an_override_lasts_for_one_request(api: Any) -> None:
@@ -437,7 +446,7 @@ def test_an_override_lasts_for_one_request(api: Any) -> None:
 # --- access, and other versions ---
 
 
-def test_basic_auth(connect: Connect) -> None:
+def test_basic_auth_is_checked(connect: Connect) -> None:
     engine = Automatic1111(auth=("me", "secret"))
     assert connect(engine, username="me", password="secret").txt2img(**SMALL).images
     refused = {"error": "HTTPException", "body": "", "errors": ""}
@@ -445,14 +454,15 @@ def test_basic_auth(connect: Connect) -> None:
         ({"username": "me", "password": "wrong"}, "Incorrect username or password"),
         ({}, "Not authenticated"),
     ):
-        answer = raw(connect(engine, **extra), "POST", "txt2img", json=SMALL)
-        assert (answer.status_code, answer.json()) == (401, refused | {"detail": detail})
-    assert connect(engine).get_loras()  # the extension's route is not guarded
+        response = raw(connect(engine, **extra), "POST", "txt2img", json=SMALL)
+        assert (response.status_code, response.json()) == (401, refused | {"detail": detail})
+    # The route of the extension is not guarded.
+    assert connect(engine).get_loras()
 
 
-def test_without_the_api_flag_nothing_is_there(connect: Connect) -> None:
-    answer = raw(connect(Automatic1111(api=False)), "GET", "samplers")
-    assert (answer.status_code, answer.json()) == (404, {"detail": "Not Found"})
+def test_without_the_api_flag_routes_are_not_found(connect: Connect) -> None:
+    response = raw(connect(Automatic1111(api=False)), "GET", "samplers")
+    assert (response.status_code, response.json()) == (404, {"detail": "Not Found"})
 
 
 def test_an_old_server_has_no_schedulers_and_refuses_unknown_samplers(connect: Connect) -> None:
@@ -467,8 +477,8 @@ def test_an_old_server_has_no_schedulers_and_refuses_unknown_samplers(connect: C
         "DPM++ 2M Karras",
         "Karras",
     )
-    answer = raw(api, "POST", "txt2img", json=SMALL | {"sampler_name": "nothing"})
-    assert (answer.status_code, answer.json()["detail"]) == (404, "Sampler not found")
+    response = raw(api, "POST", "txt2img", json=SMALL | {"sampler_name": "nothing"})
+    assert (response.status_code, response.json()["detail"]) == (404, "Sampler not found")
     refusing = connect(Automatic1111(unknown_sampler_status=400))
     assert (
         raw(refusing, "POST", "txt2img", json=SMALL | {"sampler_name": "nothing"}).status_code
@@ -476,30 +486,32 @@ def test_an_old_server_has_no_schedulers_and_refuses_unknown_samplers(connect: C
     )
 
 
-@pytest.mark.parametrize("way", ["null", "absent"])
-def test_the_task_may_stay_unknown(connect: Connect, way: Any) -> None:
-    engine = Automatic1111(current_task=way)
+@pytest.mark.parametrize("current_task", ["null", "absent"])
+def test_the_current_task_can_be_missing(connect: Connect, current_task: Any) -> None:
+    engine = Automatic1111(current_task=current_task)
     api = connect(engine)
     engine.hold_at = 0
-    answer = in_background(lambda: api.txt2img(**SMALL))
+    wait_for_result = start_call(lambda: api.txt2img(**SMALL))
     assert engine.reached.wait(5)
-    assert api.get_progress().get("current_task", "absent") == (None if way == "null" else "absent")
+    assert api.get_progress().get("current_task", "absent") == (
+        None if current_task == "null" else "absent"
+    )
     engine.release()
-    answer()
+    wait_for_result()
 
 
 # --- refusals ---
 
 
-def test_wrong_types_are_named_field_by_field(api: Any) -> None:
-    answer = raw(
+def test_wrong_types_are_reported_for_each_field(api: Any) -> None:
+    response = raw(
         api,
         "POST",
         "txt2img",
         json={"steps": "many", "cfg_scale": [1], "prompt": {}, "unheard_of": 1, "n_iter": "2"},
     )
-    assert answer.status_code == 422
-    assert answer.json() == {
+    assert response.status_code == 422
+    assert response.json() == {
         "detail": [
             {"loc": ["body", "prompt"], "msg": "str type expected", "type": "type_error.str"},
             {
@@ -538,27 +550,27 @@ def test_wrong_types_are_named_field_by_field(api: Any) -> None:
         ({"init_images": ["bm90IGFuIGltYWdl"]}, 500, "Invalid encoded image"),
         ({"init_images": ["http://127.0.0.1/x.png"]}, 500, "Requests not allowed"),
         (
-            {"init_images": [as_text(Image.new("RGB", (8, 8)))], "mask": "bm90IGFuIGltYWdl"},
+            {"init_images": [as_base64(Image.new("RGB", (8, 8)))], "mask": "bm90IGFuIGltYWdl"},
             500,
             "Invalid encoded image",
         ),
         (
-            {"init_images": [as_text(Image.new("RGB", (8, 8)))], "script_name": "nothing"},
+            {"init_images": [as_base64(Image.new("RGB", (8, 8)))], "script_name": "nothing"},
             422,
             "Script 'nothing' not found",
         ),
         (
-            {"init_images": [as_text(Image.new("RGB", (8, 8)))], "alwayson_scripts": {"no": {}}},
+            {"init_images": [as_base64(Image.new("RGB", (8, 8)))], "alwayson_scripts": {"no": {}}},
             422,
             "always on script no not found",
         ),
     ],
 )
-def test_refusals_of_image_to_image(
+def test_invalid_image_to_image_requests_are_refused(
     api: Any, extra: dict[str, Any], status: int, detail: str
 ) -> None:
-    answer = raw(api, "POST", "img2img", json=SMALL | extra)
-    assert (answer.status_code, answer.json()) == (
+    response = raw(api, "POST", "img2img", json=SMALL | extra)
+    assert (response.status_code, response.json()) == (
         status,
         {"error": "HTTPException", "detail": detail, "body": "", "errors": ""},
     )
@@ -568,14 +580,14 @@ def test_refusals_of_image_to_image(
     ("failure", "name", "part"),
     [("oom", "OutOfMemoryError", "CUDA out of memory."), ("nan", "NansException", "NaNs")],
 )
-def test_a_job_that_fails_leaves_the_engine_free(
+def test_a_failed_job_releases_the_engine(
     api: Any, engine: Automatic1111, failure: Any, name: str, part: str
 ) -> None:
     engine.failure = failure
-    answer = raw(api, "POST", "txt2img", json=SMALL)
-    assert answer.status_code == 500
-    assert (answer.json()["error"], answer.json()["detail"]) == (name, "")
-    assert part in answer.json()["errors"]
+    response = raw(api, "POST", "txt2img", json=SMALL)
+    assert response.status_code == 500
+    assert (response.json()["error"], response.json()["detail"]) == (name, "")
+    assert part in response.json()["errors"]
     engine.failure = None
     assert api.txt2img(**SMALL).images
     assert api.get_progress()["state"]["job_count"] == 0

@@ -1,4 +1,4 @@
-"""The facts of llama-swap.md, one by one, against the test server itself."""
+"""The llama-swap test server, tested for each fact in llama-swap.md."""
 
 from __future__ import annotations
 
@@ -41,15 +41,16 @@ def url(swap: LlamaSwap, serve: Serve) -> str:
 
 
 @pytest.fixture
-def later() -> Iterator[Callable[..., Future[Reply]]]:
-    """Ask from another thread."""
+def start_request() -> Iterator[Callable[..., Future[Reply]]]:
+    """Return a function that sends a request from another thread."""
     with ThreadPoolExecutor() as pool:
-        yield lambda *args, **more: pool.submit(ask, *args, **more)
+        yield lambda *args, **options: pool.submit(ask, *args, **options)
 
 
 def generate(
     url: str, model: Any = "sdxl", headers: dict[str, str] | None = None, **body: Any
 ) -> Reply:
+    """Post a generation request."""
     return ask(
         url,
         "POST",
@@ -59,29 +60,29 @@ def generate(
     )
 
 
-def test_a_feed_tells_each_change_of_state(url: str, swap: LlamaSwap) -> None:
-    def states(answer: http.client.HTTPResponse) -> dict[str, str]:
-        assert answer.readline() == b"event:message\n"
-        told = json.loads(answer.readline().removeprefix(b"data:"))
-        assert (told["type"], answer.readline()) == ("modelStatus", b"\n")
-        return {model["id"]: model["state"] for model in json.loads(told["data"])}
+def test_the_event_stream_reports_each_change_of_state(url: str, swap: LlamaSwap) -> None:
+    def states(response: http.client.HTTPResponse) -> dict[str, str]:
+        assert response.readline() == b"event:message\n"
+        message = json.loads(response.readline().removeprefix(b"data:"))
+        assert (message["type"], response.readline()) == ("modelStatus", b"\n")
+        return {model["id"]: model["state"] for model in json.loads(message["data"])}
 
     connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=5)
     connection.request("GET", "/api/events")
-    with connection.getresponse() as answer:
-        assert states(answer) == {"sdxl": "stopped", "org/flux": "stopped"}
+    with connection.getresponse() as response:
+        assert states(response) == {"sdxl": "stopped", "org/flux": "stopped"}
         assert generate(url).status == 200
-        told = states(answer)
-        if told["sdxl"] == "starting":
-            told = states(answer)
-        assert told == {"sdxl": "ready", "org/flux": "stopped"}
+        current = states(response)
+        if current["sdxl"] == "starting":
+            current = states(response)
+        assert current == {"sdxl": "ready", "org/flux": "stopped"}
         swap.unload("sdxl")
-        assert states(answer)["sdxl"] == "stopped"
+        assert states(response)["sdxl"] == "stopped"
     connection.close()
 
 
 class TestRouting:
-    def test_the_model_comes_from_a_body_a_form_or_a_query(
+    def test_the_model_is_read_from_body_form_or_query(
         self, url: str, models: dict[str, StableDiffusion], swap: LlamaSwap
     ) -> None:
         image = opened(generate(url).json["data"][0]["b64_json"])
@@ -96,7 +97,9 @@ class TestRouting:
         assert [len(models[name].jobs) for name in ("sdxl", "org/flux")] == [2, 1]
         assert swap.loads == ["sdxl", "org/flux", "sdxl"]
 
-    def test_upstream(self, url: str, models: dict[str, StableDiffusion]) -> None:
+    def test_upstream_paths_are_forwarded(
+        self, url: str, models: dict[str, StableDiffusion]
+    ) -> None:
         accepted = ask(url, "POST", "/upstream/org/flux/sdcpp/v1/img_gen", {"prompt": "x"})
         assert accepted.status == 202
         assert accepted.json["poll_url"].startswith("/sdcpp/v1/jobs/")
@@ -115,7 +118,7 @@ class TestRouting:
         "path",
         ["/v1/images/variations", "/sdcpp/v1/img_gen", "/sdapi/v1/samplers", "/sdapi/v1/progress"],
     )
-    def test_what_is_not_routed(self, url: str, path: str) -> None:
+    def test_unknown_routes_are_not_found(self, url: str, path: str) -> None:
         for method in ("GET", "POST"):
             reply = ask(url, method, path)
             assert (reply.status, reply.body, reply.kind) == (
@@ -126,14 +129,14 @@ class TestRouting:
         assert ask(url, "GET", "/v1/images/generations").status == 405
 
     @pytest.mark.parametrize("body", [{"prompt": "x"}, {"model": 5}, [], b"{"])
-    def test_no_model(self, url: str, body: Any) -> None:
+    def test_a_request_without_a_model_is_not_found(self, url: str, body: Any) -> None:
         reply = ask(url, "POST", "/v1/images/generations", body, JSON)
         assert (reply.status, reply.json["error"]["message"]) == (
             404,
             "no model id could be identified",
         )
 
-    def test_json_that_is_not_called_json(self, url: str) -> None:
+    def test_json_needs_its_content_type(self, url: str) -> None:
         assert (
             ask(
                 url,
@@ -156,7 +159,7 @@ class TestRouting:
         generate(url)
         assert ask(url, "GET", "/upstream/sdxl/view.png").body == b""
 
-    def test_filters_touch_json_routes_only(
+    def test_filters_apply_to_json_routes_only(
         self, url: str, swap: LlamaSwap, models: dict[str, StableDiffusion]
     ) -> None:
         swap.set_params, swap.strip_params = {"steps": 3}, {"seed"}
@@ -167,9 +170,9 @@ class TestRouting:
             {"model": "sdxl", "prompt": "x", "steps": 9, "negative_prompt": "y"},
         )
         ask(url, "POST", "/upstream/sdxl/sdapi/v1/txt2img", {"prompt": "x", "steps": 9})
-        assert [found["steps"] for found in models["sdxl"].jobs] == [3, 9]
+        assert [settings["steps"] for settings in models["sdxl"].jobs] == [3, 9]
 
-    def test_discovery(self, url: str) -> None:
+    def test_models_and_running_processes_are_listed(self, url: str) -> None:
         listed = ask(url, "GET", "/v1/models").json["data"]
         assert listed[0]["capabilities"] == {"image_generation": True, "image_to_image": True}
         assert "capabilities" not in listed[1]
@@ -184,7 +187,9 @@ class TestRouting:
 
 
 class TestErrors:
-    def test_three_generations(self, url: str, swap: LlamaSwap) -> None:
+    def test_error_bodies_have_the_form_of_their_generation(
+        self, url: str, swap: LlamaSwap
+    ) -> None:
         current = generate(url, "none").json
         assert current["src"] == "llama-swap"
         assert current["error"] == {
@@ -201,7 +206,7 @@ class TestErrors:
         swap.generation = "old"
         assert generate(url, "none").json == {"error": "no local server found for requested model"}
 
-    def test_the_accept_header_chooses(self, url: str, swap: LlamaSwap) -> None:
+    def test_the_accept_header_selects_the_form_of_errors(self, url: str, swap: LlamaSwap) -> None:
         plain = {"Accept": "text/plain"}
         assert generate(url, "none", plain).body == b"llama-swap: no router for requested model"
         assert generate(url, "none", {"Accept": "text/html"}).kind == "text/html; charset=utf-8"
@@ -213,7 +218,7 @@ class TestErrors:
             b"no local server found for requested model",
         )
 
-    def test_keys(self, url: str, swap: LlamaSwap) -> None:
+    def test_api_keys_are_checked(self, url: str, swap: LlamaSwap) -> None:
         swap.keys = {"k"}
         reply = generate(url)
         assert (reply.status, reply.headers["www-authenticate"]) == (
@@ -234,16 +239,18 @@ class TestErrors:
         assert ask(url, "GET", "/v1/models").status == 401
         assert ask(url, "GET", "/health").status == 200
 
-    def test_the_limit_of_a_model(
+    def test_requests_over_the_limit_of_a_model_are_refused(
         self,
         url: str,
         swap: LlamaSwap,
         models: dict[str, StableDiffusion],
-        later: Callable[..., Future[Reply]],
+        start_request: Callable[..., Future[Reply]],
     ) -> None:
         swap.limit = 1
         models["sdxl"].hold()
-        first = later(url, "POST", "/v1/images/generations", {"model": "sdxl", "prompt": "x"})
+        first = start_request(
+            url, "POST", "/v1/images/generations", {"model": "sdxl", "prompt": "x"}
+        )
         assert swap.open("sdxl", 1)
         reply = generate(url)
         assert (reply.status, reply.headers["retry-after"], reply.json["error"]["code"]) == (
@@ -254,7 +261,7 @@ class TestErrors:
         models["sdxl"].release()
         assert first.result().status == 200
 
-    def test_a_dead_upstream_is_an_empty_502(
+    def test_a_dead_upstream_gives_an_empty_502(
         self, url: str, models: dict[str, StableDiffusion], swap: LlamaSwap
     ) -> None:
         models["sdxl"].crash = True
@@ -264,12 +271,12 @@ class TestErrors:
         models["sdxl"].crash = False
         assert generate(url).status == 200
 
-    def test_a_truncated_answer(self, url: str, swap: LlamaSwap) -> None:
+    def test_a_response_can_be_truncated(self, url: str, swap: LlamaSwap) -> None:
         swap.truncate = True
         with pytest.raises(http.client.IncompleteRead):
             generate(url)
 
-    def test_not_ready(self, url: str, swap: LlamaSwap) -> None:
+    def test_a_model_that_is_not_ready_gives_503(self, url: str, swap: LlamaSwap) -> None:
         swap.not_ready = {"sdxl"}
         assert (generate(url).status, generate(url).json["error"]["code"]) == (
             503,
@@ -278,7 +285,7 @@ class TestErrors:
         swap.generation = "middle"
         assert generate(url).body == b"llama-swap-error: [sdxl] process is not ready"
 
-    def test_a_model_that_does_not_load(self, url: str, swap: LlamaSwap) -> None:
+    def test_a_model_that_never_loads_gives_500(self, url: str, swap: LlamaSwap) -> None:
         swap.broken = {"sdxl"}
         reply = generate(url)
         assert (reply.status, reply.json["error"]["message"]) == (
@@ -289,10 +296,10 @@ class TestErrors:
 
 class TestLoading:
     def test_a_request_waits_for_its_model(
-        self, url: str, swap: LlamaSwap, later: Callable[..., Future[Reply]]
+        self, url: str, swap: LlamaSwap, start_request: Callable[..., Future[Reply]]
     ) -> None:
         swap.instant = False
-        first = later(url, "POST", "/v1/images/generations", BODY)
+        first = start_request(url, "POST", "/v1/images/generations", BODY)
         assert swap.starting("sdxl")
         assert ask(url, "GET", "/running").json["running"][0]["state"] == "starting"
         assert ask(url, "GET", "/v1/models").json["data"][0]["status"] == {"value": "loaded"}
@@ -300,39 +307,41 @@ class TestLoading:
         swap.loaded("sdxl")
         assert first.result().status == 200
 
-    def test_a_load_that_fails(
-        self, url: str, swap: LlamaSwap, later: Callable[..., Future[Reply]]
+    def test_a_failed_load_fails_the_waiting_request(
+        self, url: str, swap: LlamaSwap, start_request: Callable[..., Future[Reply]]
     ) -> None:
         swap.instant = False
-        first = later(url, "POST", "/v1/images/generations", BODY)
+        first = start_request(url, "POST", "/v1/images/generations", BODY)
         swap.fail("sdxl", "health check timed out after 2m0s")
         assert (
             first.result().json["error"]["message"]
             == "unspecific error: health check timed out after 2m0s"
         )
-        second = later(url, "POST", "/v1/images/generations", BODY)
+        second = start_request(url, "POST", "/v1/images/generations", BODY)
         assert swap.starting("sdxl")
         assert ask(url, "POST", "/api/models/unload/sdxl").status == 200
         assert second.result().json["error"]["message"].endswith("model unloaded")
 
-    def test_an_open_request_pins_its_model(
+    def test_an_open_request_keeps_its_model_loaded(
         self,
         url: str,
         swap: LlamaSwap,
         models: dict[str, StableDiffusion],
-        later: Callable[..., Future[Reply]],
+        start_request: Callable[..., Future[Reply]],
     ) -> None:
         models["sdxl"].hold()
-        first = later(url, "POST", "/v1/images/generations", BODY)
+        first = start_request(url, "POST", "/v1/images/generations", BODY)
         assert models["sdxl"].reached()
-        second = later(url, "POST", "/v1/images/generations", {"model": "org/flux", "prompt": "x"})
+        second = start_request(
+            url, "POST", "/v1/images/generations", {"model": "org/flux", "prompt": "x"}
+        )
         assert swap.waiting("org/flux", 1)
         assert swap.state("sdxl") == "ready"
         models["sdxl"].release()
         assert (first.result().status, second.result().status) == (200, 200)
         assert swap.state("sdxl") == "stopped"
 
-    def test_a_job_does_not(
+    def test_a_native_job_does_not_keep_its_model_loaded(
         self, url: str, swap: LlamaSwap, models: dict[str, StableDiffusion]
     ) -> None:
         models["sdxl"].hold()
@@ -343,20 +352,26 @@ class TestLoading:
         assert (lost.status, lost.json) == (404, {"error": "job not found"})
         assert swap.loads == ["sdxl", "org/flux", "sdxl"]
 
-    def test_an_unload_ends_what_is_served(
-        self, url: str, models: dict[str, StableDiffusion], later: Callable[..., Future[Reply]]
+    def test_an_unload_ends_forwarded_requests(
+        self,
+        url: str,
+        models: dict[str, StableDiffusion],
+        start_request: Callable[..., Future[Reply]],
     ) -> None:
         models["sdxl"].hold()
-        first = later(url, "POST", "/v1/images/generations", BODY)
+        first = start_request(url, "POST", "/v1/images/generations", BODY)
         assert models["sdxl"].reached()
         assert ask(url, "POST", "/api/models/unload").json == {"msg": "ok"}
         assert (first.result().status, first.result().body) == (502, b"")
 
-    def test_who_leaves_is_forgotten(
+    def test_the_request_of_a_disconnected_client_is_dropped(
         self, url: str, swap: LlamaSwap, models: dict[str, StableDiffusion]
     ) -> None:
         body = b'{"model":"sdxl","prompt":"xyz"}'
-        head = f"POST /v1/images/generations HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        head = (
+            "POST /v1/images/generations HTTP/1.1\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
         request = head.encode() + body
         swap.instant = False
         with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as client:

@@ -1,4 +1,4 @@
-"""The facts of sd-server.md, one by one, against the test server itself."""
+"""The sd-server test server, tested for each fact in sd-server.md."""
 
 from __future__ import annotations
 
@@ -33,16 +33,19 @@ def url(server: StableDiffusion, serve: Serve) -> str:
 
 
 def generate(url: str, **body: Any) -> Reply:
+    """Post to the generations route."""
     return ask(
         url, "POST", "/v1/images/generations", {"prompt": "a red fox", "size": "64x64", **body}
     )
 
 
 def tag(**values: Any) -> str:
+    """Return a prompt tag with these parameters."""
     return f"<sd_cpp_extra_args>{json.dumps(values)}</sd_cpp_extra_args>"
 
 
 def submit(url: str, **body: Any) -> str:
+    """Submit a native job; return its id."""
     reply = ask(
         url, "POST", "/sdcpp/v1/img_gen", {"prompt": "a red fox", "width": 64, "height": 64, **body}
     )
@@ -52,6 +55,7 @@ def submit(url: str, **body: Any) -> str:
 
 
 def job(url: str, name: str) -> Any:
+    """Return the description of a native job."""
     return ask(url, "GET", f"/sdcpp/v1/jobs/{name}").json
 
 
@@ -59,7 +63,9 @@ SQUARE = {"width": 64, "height": 64}
 
 
 class TestGenerations:
-    def test_an_image_is_the_color_of_its_settings(self, url: str, server: StableDiffusion) -> None:
+    def test_an_image_has_the_color_of_its_settings(
+        self, url: str, server: StableDiffusion
+    ) -> None:
         reply = generate(url)
         assert list(reply.json) == ["created", "data", "output_format"]
         assert list(reply.json["data"][0]) == ["b64_json"]
@@ -85,7 +91,7 @@ class TestGenerations:
         assert dot(opened(generate(url).json["data"][0]["b64_json"])) == color(server.jobs[0])
         assert (server.jobs[0]["seed"], server.jobs[0]["steps"]) == (42, 20)
 
-    def test_the_tag_sets_what_the_top_level_cannot(
+    def test_the_tag_sets_fields_that_the_top_level_cannot(
         self, url: str, server: StableDiffusion
     ) -> None:
         sampling = {
@@ -100,24 +106,29 @@ class TestGenerations:
             + tag(seed=7, negative_prompt="rain", sample_params=sampling)
             + "after",
         )
-        found = server.jobs[0]
-        assert found["prompt"] == "before after"
-        assert (found["seed"], found["negative_prompt"], found["steps"], found["cfg_scale"]) == (
+        settings = server.jobs[0]
+        assert settings["prompt"] == "before after"
+        assert (
+            settings["seed"],
+            settings["negative_prompt"],
+            settings["steps"],
+            settings["cfg_scale"],
+        ) == (
             7,
             "rain",
             9,
             2.5,
         )
-        assert (found["sampler"], found["scheduler"]) == ("heun", "karras")
+        assert (settings["sampler"], settings["scheduler"]) == ("heun", "karras")
 
-    def test_the_old_tag_is_ignored_by_a_new_build_and_the_other_way_round(
+    def test_new_and_old_builds_ignore_the_tag_of_the_other(
         self, url: str, server: StableDiffusion
     ) -> None:
         both = tag(steps=5, cfg_scale=1.0, sample_method="lcm", sample_params={"sample_steps": 6})
         generate(url, prompt=both)
         server.flat_tag = True
         generate(url, prompt=both)
-        assert [(found["steps"], found["sampler"]) for found in server.jobs] == [
+        assert [(settings["steps"], settings["sampler"]) for settings in server.jobs] == [
             (6, "euler_a"),
             (5, "lcm"),
         ]
@@ -130,17 +141,18 @@ class TestGenerations:
         generate(url, prompt="<sd_cpp_extra_args></sd_cpp_extra_args>a" + tag(seed=2))
         assert (server.jobs[1]["prompt"], server.jobs[1]["seed"]) == ("a", 42)
 
-    def test_a_newline_hides_a_tag(self, url: str, server: StableDiffusion) -> None:
-        words = '<sd_cpp_extra_args>{"seed":\n7}</sd_cpp_extra_args>a'
-        generate(url, prompt=words)
-        assert (server.jobs[0]["prompt"], server.jobs[0]["seed"]) == (words, 42)
+    def test_a_tag_with_a_newline_stays_as_text(self, url: str, server: StableDiffusion) -> None:
+        prompt = '<sd_cpp_extra_args>{"seed":\n7}</sd_cpp_extra_args>a'
+        generate(url, prompt=prompt)
+        assert (server.jobs[0]["prompt"], server.jobs[0]["seed"]) == (prompt, 42)
 
-    def test_what_a_deletion_puts_together_stays_as_text(
+    def test_a_tag_formed_by_a_deletion_stays_as_text(
         self, url: str, server: StableDiffusion
     ) -> None:
         generate(
             url,
-            prompt='<sd_cpp_<sd_cpp_extra_args>{}</sd_cpp_extra_args>extra_args>{"seed":9}</sd_cpp_extra_args>',
+            prompt="<sd_cpp_<sd_cpp_extra_args>{}</sd_cpp_extra_args>"
+            'extra_args>{"seed":9}</sd_cpp_extra_args>',
         )
         assert server.jobs[0]["prompt"] == '<sd_cpp_extra_args>{"seed":9}</sd_cpp_extra_args>'
         assert server.jobs[0]["seed"] == 42
@@ -155,11 +167,11 @@ class TestGenerations:
             '{"lora": [{}]}',
         ],
     )
-    def test_a_bad_tag(self, url: str, body: str) -> None:
+    def test_an_invalid_tag_is_refused(self, url: str, body: str) -> None:
         reply = generate(url, prompt=f"<sd_cpp_extra_args>{body}</sd_cpp_extra_args>x")
         assert (reply.status, reply.json) == (400, {"error": "invalid sd_cpp_extra_args"})
 
-    def test_scalars_of_a_wrong_type_in_a_tag_are_dropped_and_elements_of_arrays_are_not(
+    def test_wrong_types_in_a_tag_are_dropped_except_in_arrays(
         self, url: str, server: StableDiffusion
     ) -> None:
         generate(
@@ -172,7 +184,7 @@ class TestGenerations:
             == "server_error"
         )
 
-    def test_a_long_tag_ends_the_process(self, url: str) -> None:
+    def test_a_long_tag_crashes_the_process(self, url: str) -> None:
         with pytest.raises((http.client.HTTPException, ConnectionError)):
             generate(url, prompt="<sd_cpp_extra_args>" + "a" * 50_000)
         assert (
@@ -180,7 +192,7 @@ class TestGenerations:
             == 200
         )
 
-    def test_a_prompt_of_only_a_tag_passes_and_an_empty_one_does_not(self, url: str) -> None:
+    def test_a_prompt_of_only_a_tag_is_accepted_and_an_empty_one_is_not(self, url: str) -> None:
         assert generate(url, prompt=tag()).status == 200
         assert generate(url, prompt="").json == {"error": "prompt required"}
         assert ask(url, "POST", "/v1/images/generations", b"").json == {"error": "empty body"}
@@ -196,12 +208,12 @@ class TestGenerations:
     @pytest.mark.parametrize(
         "body", [b"{", b"[]", b'{"prompt": NaN}', b'{"prompt": "\\ud800"}', b"\xff"]
     )
-    def test_bad_json_is_a_server_error(self, url: str, body: bytes) -> None:
+    def test_invalid_json_is_a_server_error(self, url: str, body: bytes) -> None:
         reply = ask(url, "POST", "/v1/images/generations", body)
         assert (reply.status, reply.json["error"]) == (500, "server_error")
 
     @pytest.mark.parametrize(
-        ("size", "made"),
+        ("size", "expected"),
         [
             ("auto", (64, 64)),
             ("128X128", (64, 64)),
@@ -212,17 +224,17 @@ class TestGenerations:
             ("8x8", (8, 8)),
         ],
     )
-    def test_sizes(self, url: str, size: str, made: tuple[int, int]) -> None:
-        assert opened(generate(url, size=size).json["data"][0]["b64_json"]).size == made
+    def test_sizes(self, url: str, size: str, expected: tuple[int, int]) -> None:
+        assert opened(generate(url, size=size).json["data"][0]["b64_json"]).size == expected
 
-    def test_counts_and_seeds_of_a_batch(self, url: str) -> None:
-        found = generate(url, n=99, prompt="x" + tag(seed=7)).json["data"]
-        assert len(found) == 8
-        assert [dot(opened(item["b64_json"])) for item in found] == [
+    def test_a_batch_is_limited_and_counts_its_seeds_up(self, url: str) -> None:
+        items = generate(url, n=99, prompt="x" + tag(seed=7)).json["data"]
+        assert len(items) == 8
+        assert [dot(opened(item["b64_json"])) for item in items] == [
             color({"prompt": "x", "seed": 7, **SQUARE}, index) for index in range(8)
         ]
-        assert len({item["b64_json"] for item in found}) == 8
-        assert "Seed: 9," in opened(found[2]["b64_json"]).info["parameters"]
+        assert len({item["b64_json"] for item in items}) == 8
+        assert "Seed: 9," in opened(items[2]["b64_json"]).info["parameters"]
         assert len(generate(url, n=-1).json["data"]) == 1
 
     def test_output_formats(self, url: str) -> None:
@@ -235,13 +247,13 @@ class TestGenerations:
             {"error": "invalid output_format, must be one of [png, jpeg, webp]"},
         )
 
-    def test_invalid_params(self, url: str) -> None:
+    def test_invalid_settings_are_refused(self, url: str) -> None:
         assert generate(
             url, prompt="x" + tag(sample_params={"guidance": {"txt_cfg": -1}})
         ).json == {"error": "invalid params"}
         assert generate(url, prompt="x" + tag(strength=1.5)).json == {"error": "invalid params"}
 
-    def test_failures(self, url: str, server: StableDiffusion) -> None:
+    def test_failures_can_be_injected(self, url: str, server: StableDiffusion) -> None:
         server.failing = True
         assert (generate(url).status, generate(url).json) == (
             500,
@@ -259,7 +271,7 @@ class TestGenerations:
 
 
 class TestEdits:
-    def test_the_first_upload_is_init_and_reference(
+    def test_the_first_upload_is_init_image_and_reference(
         self, url: str, server: StableDiffusion
     ) -> None:
         one, two = png("red"), png("blue")
@@ -268,15 +280,17 @@ class TestEdits:
             "/v1/images/edits",
             [("prompt", "a hat"), ("image[]", one, "image/png"), ("image[]", two, "image/png")],
         )
-        found = server.jobs[0]
-        assert (found["init"], found["references"]) == (
+        settings = server.jobs[0]
+        assert (settings["init"], settings["references"]) == (
             fingerprint(one),
             [fingerprint(one), fingerprint(two)],
         )
-        assert (found["strength"], found["width"], found["height"]) == (0.75, 64, 48)
-        assert dot(opened(reply.json["data"][0]["b64_json"])) == color(found)
+        assert (settings["strength"], settings["width"], settings["height"]) == (0.75, 64, 48)
+        assert dot(opened(reply.json["data"][0]["b64_json"])) == color(settings)
 
-    def test_a_single_image_field(self, url: str, server: StableDiffusion) -> None:
+    def test_only_the_first_image_field_is_read_without_an_image_list(
+        self, url: str, server: StableDiffusion
+    ) -> None:
         fields = [
             ("prompt", "x"),
             ("image", png("red"), "image/png"),
@@ -290,7 +304,7 @@ class TestEdits:
     @pytest.mark.parametrize(
         "upload", [png(90, mode="L"), png((9, 9), mode="LA"), png()[:60], b"no image"]
     )
-    def test_what_cannot_be_read_is_skipped(
+    def test_unreadable_uploads_are_skipped(
         self, url: str, server: StableDiffusion, upload: bytes
     ) -> None:
         reply = send_form(
@@ -303,7 +317,7 @@ class TestEdits:
             server.jobs[0]["strength"],
         ) == (None, [], None)
 
-    def test_black_keeps_and_white_repaints(self, url: str, server: StableDiffusion) -> None:
+    def test_a_mask_keeps_black_and_repaints_white(self, url: str, server: StableDiffusion) -> None:
         fields = [
             ("prompt", "x"),
             ("image[]", png("red"), "image/png"),
@@ -313,7 +327,9 @@ class TestEdits:
         assert dot(image, 0) == (255, 0, 0)
         assert dot(image, 63) == color(server.jobs[0])
 
-    def test_the_alpha_of_a_mask_is_dropped(self, url: str, server: StableDiffusion) -> None:
+    def test_the_alpha_channel_of_a_mask_is_dropped(
+        self, url: str, server: StableDiffusion
+    ) -> None:
         hole = halves((255, 255, 255, 255), (255, 255, 255, 0), mode="RGBA")
         fields = [
             ("prompt", "x"),
@@ -323,7 +339,7 @@ class TestEdits:
         image = opened(send_form(url, "/v1/images/edits", fields).json["data"][0]["b64_json"])
         assert dot(image, 0) == dot(image, 63) == color(server.jobs[0])
 
-    def test_another_ratio_cuts_the_image_from_its_middle(self, url: str) -> None:
+    def test_another_aspect_ratio_crops_the_image_around_its_center(self, url: str) -> None:
         fields = [
             ("prompt", "x"),
             ("size", "32x48"),
@@ -336,7 +352,7 @@ class TestEdits:
         )
         assert (image.size, dot(image, 0), dot(image, 31)) == ((32, 48), (255, 0, 0), (0, 0, 255))
 
-    def test_refusals(self, url: str) -> None:
+    def test_invalid_edits_are_refused(self, url: str) -> None:
         assert ask(url, "POST", "/v1/images/edits", {}).json == {
             "error": "Content-Type must be multipart/form-data"
         }
@@ -351,7 +367,7 @@ class TestEdits:
             "error": "invalid output_format, must be one of [png, jpeg]"
         }
 
-    def test_numbers_that_are_none_fall_back(self, url: str) -> None:
+    def test_invalid_numbers_fall_back_to_defaults(self, url: str) -> None:
         fields = [
             ("prompt", "x"),
             ("n", "two"),
@@ -364,6 +380,7 @@ class TestEdits:
 
 class TestSdapi:
     def txt2img(self, url: str, **body: Any) -> Reply:
+        """Post a text-to-image request."""
         return ask(
             url,
             "POST",
@@ -372,9 +389,10 @@ class TestSdapi:
         )
 
     def img2img(self, url: str, **body: Any) -> Reply:
+        """Post an image-to-image request."""
         return ask(url, "POST", "/sdapi/v1/img2img", {"prompt": "a red fox", **body})
 
-    def test_settings_are_read_and_told(self, url: str, server: StableDiffusion) -> None:
+    def test_settings_are_read_and_reported(self, url: str, server: StableDiffusion) -> None:
         sent = {
             "steps": 9,
             "cfg_scale": 2.5,
@@ -394,7 +412,7 @@ class TestSdapi:
         )
         assert (info["version"], len(info["infotexts"])) == ("stable-diffusion.cpp", 2)
         assert reply.json["parameters"]["model"] == "m"
-        wanted = {
+        expected = {
             "prompt": "a red fox",
             "negative_prompt": "rain",
             "steps": 9,
@@ -403,7 +421,7 @@ class TestSdapi:
             "sampler": "dpm++2m",
         }
         assert [dot(opened(item)) for item in reply.json["images"]] == [
-            color({**wanted, "scheduler": "karras", **SQUARE}, index) for index in range(2)
+            color({**expected, "scheduler": "karras", **SQUARE}, index) for index in range(2)
         ]
 
     @pytest.mark.parametrize(
@@ -419,42 +437,49 @@ class TestSdapi:
             ("Euler_a_cfg_pp", "euler_cfg_pp"),
         ],
     )
-    def test_samplers(self, url: str, server: StableDiffusion, name: str, used: str) -> None:
+    def test_sampler_names_are_translated(
+        self, url: str, server: StableDiffusion, name: str, used: str
+    ) -> None:
         server.sampler = "euler"
         assert self.txt2img(url, sampler_name=name).status == 200
         assert server.jobs[0]["sampler"] == used
 
-    def test_schedulers_are_exact(self, url: str, server: StableDiffusion) -> None:
+    def test_scheduler_names_must_match_exactly(self, url: str, server: StableDiffusion) -> None:
         for name in ("Karras", "Automatic", "normal", "sgm_uniform"):
             self.txt2img(url, scheduler=name)
-        assert [found["scheduler"] for found in server.jobs] == [
+        assert [settings["scheduler"] for settings in server.jobs] == [
             "discrete",
             "discrete",
             "discrete",
             "sgm_uniform",
         ]
 
-    def test_the_seed_is_random_unless_told(self, url: str, server: StableDiffusion) -> None:
+    def test_the_seed_is_random_unless_set(self, url: str, server: StableDiffusion) -> None:
         server.clock = lambda: 1234.5
         for seed in ({}, {"seed": -1}, {"seed": 2**31}):
             self.txt2img(url, **seed)
-        assert [found["seed"] for found in server.jobs] == [1234, 1234, 1234]
+        assert [settings["seed"] for settings in server.jobs] == [1234, 1234, 1234]
         assert self.txt2img(url, seed=None).json["error"] == "server_error"
 
-    def test_the_tag_overrides_all_but_what_comes_after_it(
+    def test_the_tag_overrides_only_the_fields_read_before_it(
         self, url: str, server: StableDiffusion
     ) -> None:
-        within = tag(
+        prompt_tag = tag(
             seed=9,
             width=128,
             sample_params={"sample_steps": 3, "sample_method": "heun", "scheduler": "karras"},
         )
-        self.txt2img(url, prompt=within + "x", seed=1, steps=8, sampler_name="lcm")
-        found = server.jobs[0]
-        assert (found["prompt"], found["seed"], found["width"], found["steps"]) == ("x", 9, 128, 3)
-        assert (found["sampler"], found["scheduler"]) == ("lcm", "karras")
+        self.txt2img(url, prompt=prompt_tag + "x", seed=1, steps=8, sampler_name="lcm")
+        settings = server.jobs[0]
+        assert (settings["prompt"], settings["seed"], settings["width"], settings["steps"]) == (
+            "x",
+            9,
+            128,
+            3,
+        )
+        assert (settings["sampler"], settings["scheduler"]) == ("lcm", "karras")
 
-    def test_clamps(self, url: str, server: StableDiffusion) -> None:
+    def test_steps_and_batch_size_are_clamped(self, url: str, server: StableDiffusion) -> None:
         self.txt2img(url, steps=500, batch_size=50)
         assert (server.jobs[0]["steps"], server.jobs[0]["batch_count"]) == (100, 8)
 
@@ -462,9 +487,14 @@ class TestSdapi:
         assert self.txt2img(url, width=0).json == {"error": "width and height must be positive"}
         self.img2img(url, init_images=[b64(png())], width=128)
         self.img2img(url, init_images=[b64(png())], width=128, height=64)
-        assert [(found["width"], found["height"]) for found in server.jobs] == [(64, 48), (128, 64)]
+        assert [(settings["width"], settings["height"]) for settings in server.jobs] == [
+            (64, 48),
+            (128, 64),
+        ]
 
-    def test_img2img(self, url: str, server: StableDiffusion) -> None:
+    def test_img2img_reads_init_image_mask_and_strength(
+        self, url: str, server: StableDiffusion
+    ) -> None:
         init = png("red")
         reply = self.img2img(
             url,
@@ -485,38 +515,38 @@ class TestSdapi:
     @pytest.mark.parametrize(
         "init", ["junk", b64(png())[:50] + "\n" + b64(png())[50:], b64(png(90, mode="L"))]
     )
-    def test_an_init_image_that_cannot_be_read_is_a_text_to_image(
+    def test_an_unreadable_init_image_gives_text_to_image(
         self, url: str, server: StableDiffusion, init: str
     ) -> None:
         assert self.img2img(url, init_images=[init]).status == 200
         assert server.jobs[0]["init"] is None
 
-    def test_references(self, url: str, server: StableDiffusion) -> None:
+    def test_extra_images_are_references(self, url: str, server: StableDiffusion) -> None:
         self.txt2img(url, extra_images=[b64(png("red")), "junk", 5])
         assert server.jobs[0]["references"] == [fingerprint(png("red"))]
 
-    def test_loras_are_known_only_after_they_were_listed(
+    def test_loras_are_known_only_after_being_listed(
         self, url: str, server: StableDiffusion
     ) -> None:
-        wanted = [{"path": "sub/one.safetensors", "multiplier": 0.5}]
-        assert self.txt2img(url, lora=wanted).json == {
+        loras = [{"path": "sub/one.safetensors", "multiplier": 0.5}]
+        assert self.txt2img(url, lora=loras).json == {
             "error": "invalid lora path: sub/one.safetensors"
         }
         assert ask(url, "GET", "/sdapi/v1/loras").json == [
             {"name": "one", "path": "sub/one.safetensors"}
         ]
-        assert self.txt2img(url, lora=wanted).status == 200
+        assert self.txt2img(url, lora=loras).status == 200
         assert server.jobs[0]["loras"] == {"sub/one.safetensors": 0.5}
         assert self.txt2img(url, lora=[{}]).json == {"error": "lora.path required"}
         assert self.txt2img(url, prompt="x <lora:one:1>").status == 200
 
-    def test_hires(self, url: str) -> None:
+    def test_hires_enlarges_the_image(self, url: str) -> None:
         assert opened(self.txt2img(url, enable_hr=True, hr_scale=1.5).json["images"][0]).size == (
             96,
             96,
         )
 
-    def test_discovery(self, url: str) -> None:
+    def test_samplers_models_and_options_are_listed(self, url: str) -> None:
         assert ask(url, "GET", "/sdapi/v1/samplers").json[0] == {
             "name": "default",
             "aliases": ["default"],
@@ -538,7 +568,7 @@ class TestSdapi:
         "path",
         ["/sdapi/v1/progress", "/sdapi/v1/cmd-flags", "/sdapi/v1/memory", "/health", "/sdcpp/v1"],
     )
-    def test_missing_routes_are_empty(self, url: str, path: str) -> None:
+    def test_missing_routes_give_an_empty_404(self, url: str, path: str) -> None:
         reply = ask(url, "GET", path)
         assert (reply.status, reply.body, reply.kind) == (404, b"", None)
         assert ask(url, "POST", "/sdapi/v1/interrupt").status == 404
@@ -546,14 +576,16 @@ class TestSdapi:
 
 
 class TestNative:
-    def test_a_job_from_its_queue_to_its_end(self, url: str, server: StableDiffusion) -> None:
+    def test_a_job_is_queued_runs_and_completes_or_is_cancelled(
+        self, url: str, server: StableDiffusion
+    ) -> None:
         server.hold()
         first, second, third = (submit(url, seed=seed) for seed in (1, 2, 3))
-        found = [job(url, name) for name in (first, second, third)]
-        assert [item["status"] for item in found] == ["generating", "queued", "queued"]
-        assert [item["queue_position"] for item in found] == [0, 1, 2]
-        assert found[1]["started"] is None and found[0]["started"] is not None
-        assert "result" not in found[0] and "result" not in found[1]
+        jobs = [job(url, name) for name in (first, second, third)]
+        assert [item["status"] for item in jobs] == ["generating", "queued", "queued"]
+        assert [item["queue_position"] for item in jobs] == [0, 1, 2]
+        assert jobs[1]["started"] is None and jobs[0]["started"] is not None
+        assert "result" not in jobs[0] and "result" not in jobs[1]
         assert ask(url, "POST", f"/sdcpp/v1/jobs/{first}/cancel").status == 409
         cancelled = ask(url, "POST", f"/sdcpp/v1/jobs/{second}/cancel")
         assert (cancelled.status, cancelled.json["status"], cancelled.json["error"]["code"]) == (
@@ -572,14 +604,14 @@ class TestNative:
         again = ask(url, "POST", f"/sdcpp/v1/jobs/{third}/cancel").json
         assert again == job(url, third) == done
 
-    def test_a_job_kept_from_being_begun(self, url: str, server: StableDiffusion) -> None:
+    def test_a_job_can_be_held_in_the_queue(self, url: str, server: StableDiffusion) -> None:
         server.hold("queued")
         name = submit(url)
         assert job(url, name)["status"] == server.status(name) == "queued"
         server.release()
         assert server.ended(name)
 
-    def test_the_fields(self, url: str, server: StableDiffusion) -> None:
+    def test_the_fields_of_a_request_are_read(self, url: str, server: StableDiffusion) -> None:
         sampling = {
             "sample_steps": 9,
             "sample_method": "heun",
@@ -596,18 +628,18 @@ class TestNative:
         }
         name = submit(url, **body, prompt=tag(seed=1) + "x")
         assert server.ended(name)
-        found = server.jobs[0]
-        assert (found["prompt"], found["seed"], found["steps"], found["cfg_scale"]) == (
+        settings = server.jobs[0]
+        assert (settings["prompt"], settings["seed"], settings["steps"], settings["cfg_scale"]) == (
             tag(seed=1) + "x",
             7,
             9,
             2.5,
         )
         assert (
-            found["negative_prompt"],
-            found["sampler"],
-            found["scheduler"],
-            found["guidance"],
+            settings["negative_prompt"],
+            settings["sampler"],
+            settings["scheduler"],
+            settings["guidance"],
         ) == ("rain", "heun", "karras", 2.0)
         images = job(url, name)["result"]["images"]
         assert [opened(item["b64_json"]).format for item in images] == ["JPEG", "JPEG"]
@@ -625,8 +657,8 @@ class TestNative:
             },
         )
         assert (reply.status, reply.json["status"]) == (202, "queued")
-        found = server.jobs[0]
-        assert (found["prompt"], found["seed"], found["width"], found["sampler"]) == (
+        settings = server.jobs[0]
+        assert (settings["prompt"], settings["seed"], settings["width"], settings["sampler"]) == (
             "",
             42,
             64,
@@ -634,7 +666,7 @@ class TestNative:
         )
         assert ask(url, "POST", "/sdcpp/v1/img_gen", {}).status == 202
 
-    def test_images(self, url: str, server: StableDiffusion) -> None:
+    def test_input_images_are_read(self, url: str, server: StableDiffusion) -> None:
         init, other = png("red"), png("blue")
         images = {
             "init_image": b64(init),
@@ -673,11 +705,11 @@ class TestNative:
             {"sample_params": {"guidance": {"txt_cfg": -1}}},
         ],
     )
-    def test_invalid_parameters(self, url: str, body: dict[str, Any]) -> None:
+    def test_invalid_parameters_are_refused(self, url: str, body: dict[str, Any]) -> None:
         reply = ask(url, "POST", "/sdcpp/v1/img_gen", body)
         assert (reply.status, reply.json) == (400, {"error": "invalid generation parameters"})
 
-    def test_other_refusals(self, url: str) -> None:
+    def test_other_invalid_requests_are_refused(self, url: str) -> None:
         reply = ask(url, "POST", "/sdcpp/v1/img_gen", b"{")
         assert (reply.status, reply.json["error"]) == (400, "invalid json")
         assert ask(url, "POST", "/sdcpp/v1/img_gen", b"").json == {"error": "empty body"}
@@ -691,7 +723,7 @@ class TestNative:
             == 202
         )
 
-    def test_the_queue_is_full_at_64(self, url: str, server: StableDiffusion) -> None:
+    def test_the_queue_is_full_at_64_jobs(self, url: str, server: StableDiffusion) -> None:
         server.hold()
         for _ in range(64):
             submit(url)
@@ -704,7 +736,9 @@ class TestNative:
         server.lose_jobs()
         assert submit(url)
 
-    def test_jobs_are_forgotten(self, url: str, server: StableDiffusion) -> None:
+    def test_jobs_expire_and_are_lost_with_the_process(
+        self, url: str, server: StableDiffusion
+    ) -> None:
         name = submit(url)
         assert server.ended(name)
         server.age(601)
@@ -716,13 +750,13 @@ class TestNative:
         server.lose_jobs()
         assert ask(url, "GET", f"/sdcpp/v1/jobs/{other}").status == 404
 
-    def test_failures(self, url: str, server: StableDiffusion) -> None:
+    def test_failed_and_lost_jobs_are_reported(self, url: str, server: StableDiffusion) -> None:
         server.failing = True
         name = submit(url)
         assert server.ended(name)
-        found = job(url, name)
-        assert (found["status"], found["result"]) == ("failed", None)
-        assert found["error"] == {
+        failed = job(url, name)
+        assert (failed["status"], failed["result"]) == ("failed", None)
+        assert failed["error"] == {
             "code": "generation_failed",
             "message": "generate_image returned no results",
         }
@@ -731,20 +765,23 @@ class TestNative:
         assert server.ended(name)
         assert ask(url, "GET", f"/sdcpp/v1/jobs/{name}").status == 404
 
-    def test_capabilities(self, url: str) -> None:
-        found = ask(url, "GET", "/sdcpp/v1/capabilities").json
-        assert found["features_by_mode"]["img_gen"]["cancel_queued"] is True
-        assert found["features_by_mode"]["img_gen"]["cancel_generating"] is False
-        assert found["limits"]["max_batch_count"] == 8 and found["limits"]["max_queue_size"] == 64
+    def test_capabilities_are_listed(self, url: str) -> None:
+        capabilities = ask(url, "GET", "/sdcpp/v1/capabilities").json
+        assert capabilities["features_by_mode"]["img_gen"]["cancel_queued"] is True
+        assert capabilities["features_by_mode"]["img_gen"]["cancel_generating"] is False
         assert (
-            found["model"]["stem"] == "tiny-image"
-            and "euler_a" in found["samplers"]
-            and "karras" in found["schedulers"]
+            capabilities["limits"]["max_batch_count"] == 8
+            and capabilities["limits"]["max_queue_size"] == 64
+        )
+        assert (
+            capabilities["model"]["stem"] == "tiny-image"
+            and "euler_a" in capabilities["samplers"]
+            and "karras" in capabilities["schedulers"]
         )
 
 
 class TestProcess:
-    def test_one_image_at_a_time(self, url: str, server: StableDiffusion) -> None:
+    def test_one_image_is_generated_at_a_time(self, url: str, server: StableDiffusion) -> None:
         server.hold()
         with ThreadPoolExecutor() as pool:
             waiting = [pool.submit(generate, url) for _ in range(3)]
@@ -753,7 +790,9 @@ class TestProcess:
             server.release()
             assert [item.result().status for item in waiting] == [200] * 3
 
-    def test_work_goes_on_when_a_client_gives_up(self, url: str, server: StableDiffusion) -> None:
+    def test_a_request_continues_when_its_client_disconnects(
+        self, url: str, server: StableDiffusion
+    ) -> None:
         server.hold()
         with pytest.raises(TimeoutError):
             ask(url, "POST", "/v1/images/generations", {"prompt": "x"}, seconds=0.2)
@@ -761,7 +800,7 @@ class TestProcess:
         server.release()
         assert len(server.jobs) == 1
 
-    def test_a_restart_closes_what_waits(self, url: str, server: StableDiffusion) -> None:
+    def test_a_restart_closes_waiting_connections(self, url: str, server: StableDiffusion) -> None:
         server.hold()
         with ThreadPoolExecutor() as pool:
             waiting = pool.submit(generate, url)
