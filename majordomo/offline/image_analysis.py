@@ -9,9 +9,9 @@ from PIL import Image, ImageStat
 
 from majordomo.media.generation_metadata import read_text
 from majordomo.media.image_part import ImagePart, read_texts
-from majordomo.offline.renderer.palette import NAMED, RGB
+from majordomo.offline.renderer.palette import NAMED_COLORS, RGB
 
-SAMPLE = 64  # pixels a side: enough for shares of colors, and a large image costs no more than a small one
+SAMPLE_SIDE = 64  # pixels a side: enough for shares of colors, and a large image costs no more than a small one
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ def analyze(picture: ImagePart) -> ImageAnalysis:
 
 
 def _sample_size(size: tuple[int, int]) -> tuple[int, int]:
-    scale = min(1.0, SAMPLE / max(size))
+    scale = min(1.0, SAMPLE_SIDE / max(size))
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
@@ -110,7 +110,7 @@ def _name_of(color: RGB) -> str:
     """The nearest plain name: near in lightness, and, the more colorful it is, near in hue."""
 
     def distance(name: str) -> float:
-        other = NAMED[name]
+        other = NAMED_COLORS[name]
         plain = sum((a - b) ** 2 for a, b in zip(color, other, strict=True)) / 3
         hue, light, _ = colorsys.rgb_to_hls(*(channel / 255 for channel in color))
         its_hue, its_light, _ = colorsys.rgb_to_hls(*(channel / 255 for channel in other))
@@ -124,7 +124,7 @@ def _name_of(color: RGB) -> str:
             + (60 * (light - its_light)) ** 2
         )
 
-    return min(NAMED, key=distance)
+    return min(NAMED_COLORS, key=distance)
 
 
 def _mood(

@@ -13,10 +13,10 @@ from majordomo.media.image_containers import png_text
 from majordomo.media.image_part import ImagePart
 from majordomo.offline.renderer.brushes import BRUSHES, SAMPLERS, brush_for
 from majordomo.offline.renderer.canvas import Canvas
-from majordomo.offline.renderer.palette import dice
+from majordomo.offline.renderer.palette import rng_for
 from majordomo.offline.renderer.placement import Placement
 from majordomo.offline.renderer.renderer import MODEL, Renderer
-from majordomo.offline.renderer.scene import THINGS, read_scene
+from majordomo.offline.renderer.scene import SUBJECTS, read_scene
 from majordomo.offline.renderer.stage import Stage
 from majordomo.offline.renderer.subjects import DRAWABLES
 
@@ -297,7 +297,7 @@ PROMPTS = {
     "control characters": "a\x00b\x1b[31m\r\n\ufeff",
     "a lone surrogate": "\ud800 lighthouse",
     "very long": "a lighthouse, " * 70_000,
-    "every thing there is": " ".join(THINGS),
+    "every thing there is": " ".join(SUBJECTS),
     "every size of hash": "#fff #ffffff #gggggg #",
 }
 
@@ -318,15 +318,15 @@ def test_it_draws_whatever_the_prompt_says(prompt: str) -> None:
 @pytest.mark.parametrize("name", sorted(DRAWABLES))
 def test_it_paints_each_thing_it_knows(name: str) -> None:
     stage = Stage(
-        Canvas(96, 64, keep_solid=True),
+        Canvas(96, 64, keep_opaque_mask=True),
         read_scene("hills at noon", "", 7),
         ("root",),
         detail=1.0,
-        literal=1.0,
+        guidance=1.0,
     )
     stage.canvas.image.paste((230, 60, 190), (0, 0, 96, 64))
     before = stage.canvas.image.copy()
-    DRAWABLES[name].paint(Placement(stage, 48, 56, 40, dice("spot"), None))
+    DRAWABLES[name].draw(Placement(stage, 48, 56, 40, rng_for("spot"), None))
     changed = (
         ImageChops.difference(before, stage.canvas.image)
         .convert("L")
@@ -335,10 +335,10 @@ def test_it_paints_each_thing_it_knows(name: str) -> None:
     assert ImageStat.Stat(changed).sum[0] / 255 > 60
 
 
-@pytest.mark.parametrize("name", sorted(THINGS))
+@pytest.mark.parametrize("name", sorted(SUBJECTS))
 def test_it_understands_each_word_and_its_plural(name: str) -> None:
-    assert read_scene(f"a {name}", "", 7).has(THINGS[name])
-    assert not read_scene(f"{name}s everywhere", name, 7).has(THINGS[name])
+    assert read_scene(f"a {name}", "", 7).has(SUBJECTS[name])
+    assert not read_scene(f"{name}s everywhere", name, 7).has(SUBJECTS[name])
 
 
 def test_it_leaves_out_what_the_negative_prompt_names() -> None:
@@ -348,10 +348,10 @@ def test_it_leaves_out_what_the_negative_prompt_names() -> None:
     )
     assert asked.has("boat")
     assert not ruled_out.has("boat")
-    assert (ruled_out.has("lighthouse"), ruled_out.hour, ruled_out.place) == (
+    assert (ruled_out.has("lighthouse"), ruled_out.hour, ruled_out.location) == (
         True,
         asked.hour,
-        asked.place,
+        asked.location,
     )
 
 
@@ -383,7 +383,7 @@ def test_it_avoids_the_colors_the_negative_prompt_names() -> None:
 
 def test_it_paints_a_thing_in_the_color_said_before_it() -> None:
     scene = read_scene("a blue boat and a lighthouse", "", 7)
-    assert [(thing.name, thing.color is not None) for thing in scene.things] == [
+    assert [(subject.name, subject.color is not None) for subject in scene.subjects] == [
         ("boat", True),
         ("lighthouse", False),
     ]
@@ -431,4 +431,4 @@ def test_it_has_a_brush_for_every_sampler() -> None:
 
 def test_it_can_paint_every_thing_a_prompt_can_name() -> None:
     in_the_sky_anyway = {"sun", "moon", "star"}
-    assert set(THINGS.values()) - in_the_sky_anyway == set(DRAWABLES)
+    assert set(SUBJECTS.values()) - in_the_sky_anyway == set(DRAWABLES)
