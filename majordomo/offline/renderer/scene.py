@@ -64,7 +64,8 @@ SEASONS = _words("""
     winter: december january ice icy frozen
 """)
 LOCATIONS = _words("""
-    sea: ocean coast coastal shore bay harbour harbor seaside wave waves island cliff cliffs water seascape
+    sea: ocean coast coastal shore bay harbour harbor seaside wave waves
+    sea: island cliff cliffs water seascape
     beach: lagoon tropical
     lake: river pond fjord
     mountains: mountain peak peaks alps alpine summit volcano
