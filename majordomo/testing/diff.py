@@ -32,7 +32,7 @@ def difference(request: RecordedRequest, exchanges: Sequence[Exchange]) -> str:
             _lines(nearest.request),
             request_lines,
             f"recorded: {nearest.name}",
-            "sent now",
+            "requested now",
             lineterm="",
             n=2,
         )
