@@ -50,7 +50,7 @@ class ImageAnalysis:
     seed: int | None = None
     """The seed that the file claims."""
     parameters: dict[str, str] = field(default_factory=dict)
-    """The other generation settings that the file claims."""
+    """The generation settings that the file claims, by name."""
 
 
 def analyze(part: ImagePart) -> ImageAnalysis:

@@ -102,8 +102,8 @@ def is_loopback(host: str) -> bool:
     if address is None:
         name = host.lower().rstrip(".")
         return name == "localhost" or name.endswith(".localhost")
-    map_texts = getattr(address, "ipv4_mapped", None) or address
-    return map_texts.is_loopback or map_texts.is_unspecified
+    mapped_address = getattr(address, "ipv4_mapped", None) or address
+    return mapped_address.is_loopback or mapped_address.is_unspecified
 
 
 def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

@@ -62,10 +62,10 @@ def test_type_checking_imports_match_public_names() -> None:
 
 
 def test_only_the_plugin_imports_pytest() -> None:
-    found = [
+    importing = [
         path.relative_to(ROOT) for path in ROOT.rglob("*.py") if "import pytest" in path.read_text()
     ]
-    assert found == [Path("testing/plugin.py")]
+    assert importing == [Path("testing/plugin.py")]
 
 
 def test_the_plugin_loads_nothing_heavy() -> None:

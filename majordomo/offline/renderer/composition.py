@@ -196,6 +196,7 @@ def _subjects(*, on_land: bool) -> Layer:
 def _placements(stage: Stage, subject: Subject, order: int) -> Iterator[Placement]:
     """Yield where the instances of a subject go. The scene's first subject gets the focus."""
     name = subject.name
+    # The strings "spots" and "thing" are part of the seed: changing them changes every image.
     drawable, rng = DRAWABLES[name], stage.rng_for(f"spots {name}")
     canvas, unit = stage.canvas, stage.canvas.unit
     count = max(drawable.group_size, 3 if subject.many else 1)

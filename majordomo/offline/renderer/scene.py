@@ -294,20 +294,20 @@ def _first_match(table: Mapping[str, str], words: list[str], excluded: frozenset
 
 
 def _find_subjects(words: list[str], excluded: frozenset[str]) -> tuple[Subject, ...]:
-    found: dict[str, Subject] = {}
+    subjects: dict[str, Subject] = {}
     for index, word in enumerate(words):
         name = _look_up(SUBJECTS, word)
         if name and name not in excluded:
             color = find_color(words[index - 1]) if index else None
-            found.setdefault(
+            subjects.setdefault(
                 name, Subject(name, color, many=word.endswith("s") and word not in SUBJECTS)
             )
-    return tuple(found.values())[:8]
+    return tuple(subjects.values())[:8]
 
 
 def _scene_colors(words: list[str]) -> list[RGB]:
     """Return the first three colors that belong to no subject."""
-    found = []
+    scene_colors = []
     for index, word in enumerate(words):
         color = find_color(word)
         follower = words[index + 1] if index + 1 < len(words) else ""
@@ -317,8 +317,8 @@ def _scene_colors(words: list[str]) -> list[RGB]:
             and word not in SUBJECTS
             and word not in TIMES
         ):
-            found.append(color)
-    return found[:3]
+            scene_colors.append(color)
+    return scene_colors[:3]
 
 
 def _palette(
