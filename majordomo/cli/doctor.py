@@ -13,7 +13,7 @@ from rich.text import Text
 
 from majordomo.cli.generation import plain_console
 from majordomo.concurrency import portal
-from majordomo.routing.doctor import PATIENCE, examine
+from majordomo.routing.doctor import BACKEND_TIMEOUT_SECONDS, examine
 from majordomo.routing.hints import DEFAULT_SERVERS
 from majordomo.routing.report import BackendReport, DoctorReport, Hint
 
@@ -32,7 +32,7 @@ def doctor(
     ] = False,
     patience: Annotated[
         float, typer.Option(help="Seconds each backend has to answer.", min=0.1, max=60)
-    ] = PATIENCE,
+    ] = BACKEND_TIMEOUT_SECONDS,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Ask every backend how it is, and say what to change. Free of charge: nothing is generated, nothing is loaded.
@@ -40,7 +40,9 @@ def doctor(
     Exit status 1 when something that is configured does not work.
     """
     diagnosis = portal.run(
-        lambda: examine(config, usual=() if configured else DEFAULT_SERVERS, patience=patience)
+        lambda: examine(
+            config, default_servers=() if configured else DEFAULT_SERVERS, timeout=patience
+        )
     )
     if as_json:
         typer.echo(json.dumps(diagnosis.to_dict(), indent=2))
