@@ -75,7 +75,7 @@ class ConfigFile:
                 )
             if env.variable(match[1]) is None:
                 raise self.error(
-                    path, f"the variable {match[1]} is not set or is empty", "MISSING_VARIABLE"
+                    path, f"the variable {match[1]} is not set, or empty", "MISSING_VARIABLE"
                 )
         return _REFERENCE.sub(
             lambda match: "${" if match[1] is None else env.variable(match[1]) or "", template
