@@ -130,7 +130,7 @@ async def test_an_old_image_is_converted_once_in_a_conversation(
         model = provider.model("m")
         first = await model.generate(turns)
         await model.generate([*turns, first.message, llm.user("and?")])
-        kept = model._sight._made
+        kept = model._image_converter._cache
     one, two = (sent(body)[0] for body in asked(server))
     assert one == two
     assert list(kept.values()) == [one]
@@ -141,13 +141,13 @@ async def test_what_is_remembered_is_bounded_in_bytes(monkeypatch: pytest.Monkey
     sight = ImageConverter(PNG_AND_JPEG, md.Limits())
     for one in images:
         await sight.convert(llm.Request((md.user(one),)))
-    assert len(sight._made) == 4
-    most = sum(len(one.data) + len(sight._made[one.data].data) for one in images[2:])
-    monkeypatch.setattr("majordomo.models.image_conversion.CACHE_BYTES", most)
+    assert len(sight._cache) == 4
+    most = sum(len(one.data) + len(sight._cache[one.data].data) for one in images[2:])
+    monkeypatch.setattr("majordomo.models.image_conversion.MAX_CACHE_BYTES", most)
     sight = ImageConverter(PNG_AND_JPEG, md.Limits())
     for one in images:
         await sight.convert(llm.Request((md.user(one),)))
-    assert list(sight._made) == [one.data for one in images[2:]]
+    assert list(sight._cache) == [one.data for one in images[2:]]
 
 
 async def test_an_image_that_is_none_is_said_before_anything_is_sent(serve: Serve) -> None:

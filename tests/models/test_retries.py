@@ -2,15 +2,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
 
 import anyio
 import pytest
 
 import majordomo as md
 from majordomo import llm
-from majordomo.models.client import BackendClient, RetryBudget, RetryState, may_retry
-from majordomo.settings import Limits, Retries, Timeout
+from majordomo.models.retries import RetryBudget, RetryState, may_retry
+from majordomo.settings import Retries, Timeout
 from majordomo.transport_types import Deadline
 from tests.support.loopback import (
     DONE,
@@ -27,17 +26,14 @@ from tests.support.loopback import (
 pytestmark = pytest.mark.anyio
 Serve = Callable[[Handler], Loopback]
 QUICK = md.Retries(initial_delay=0.01)
-NO_PORT: Any = None
 
 
 def tries(
     retries: Retries = QUICK, *, image: bool = False, timeout: Timeout | None = None
 ) -> RetryState:
-    user_id = BackendClient(
-        "p", NO_PORT, retries, Limits(), clock=lambda: 100.0, fraction=lambda: 1.0
-    )
+    deadline = Deadline(timeout or Timeout(total=1000), clock=lambda: 100.0)
     return RetryState(
-        user_id, Deadline(timeout or Timeout(total=1000), clock=lambda: 100.0), image_job=image
+        retries, RetryBudget(retries.budget), deadline, image_job=image, fraction=lambda: 1.0
     )
 
 
@@ -164,7 +160,7 @@ def test_the_wait_doubles_up_to_its_cap_and_is_jittered() -> None:
     found = tries(Retries(attempts=9, initial_delay=0.5, max_delay=3))
     assert [found.next_delay(md.BackendError("x")) for _ in range(5)] == [0.5, 1.0, 2.0, 3.0, 3.0]
     found = tries(Retries(attempts=3))
-    found.client.fraction = lambda: 0.0
+    found.fraction = lambda: 0.0
     assert found.next_delay(md.BackendError("x")) == 0.0
 
 
@@ -183,12 +179,11 @@ def test_a_gateway_whose_backend_died_is_asked_once_more_only() -> None:
 
 
 def test_the_budget_bounds_all_calls_together() -> None:
-    user_id = BackendClient(
-        "p", NO_PORT, Retries(attempts=100, budget=5), Limits(), fraction=lambda: 0.0
-    )
+    retries = Retries(attempts=100, budget=5)
+    budget = RetryBudget(retries.budget)
     made = 0
     for _ in range(40):
-        one = RetryState(user_id, Deadline(Timeout(total=100)))
+        one = RetryState(retries, budget, Deadline(Timeout(total=100)), fraction=lambda: 0.0)
         try:
             for _ in range(3):
                 one.next_delay(md.BackendError("x"))

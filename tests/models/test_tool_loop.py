@@ -119,7 +119,7 @@ def test_blocking(ask: Any) -> None:
         (("add", '{"a": "many"}'), "a: Input should be a valid integer"),
         (("add", "{}"), "a: Field required"),
         (("add", '{"a": 1'), "no JSON object"),
-        (("subtract", "{}"), "there is no tool 'subtract'; there are: add"),
+        (("subtract", "{}"), "unknown tool 'subtract'; available tools: add"),
     ],
 )
 async def test_a_call_that_does_not_fit_goes_back_to_the_model(

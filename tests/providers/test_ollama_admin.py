@@ -328,7 +328,7 @@ async def test_an_image_is_not_sent_to_a_model_that_does_not_see(
         [md.user("look", image())],
         [md.user("look", image(color="red")), md.assistant("red"), md.user("sure?")],
     ):
-        with pytest.raises(md.UnsupportedError, match="sees no images") as caught:
+        with pytest.raises(md.UnsupportedError, match="has no vision") as caught:
             await model.generate(messages)
         assert (caught.value.details["field"], caught.value.provider, caught.value.model) == (
             "messages",

@@ -407,7 +407,7 @@ def test_what_only_the_constructor_knows_is_said_with_its_line() -> None:
         )
     )
     with pytest.raises(
-        md.ConfigurationError, match=r"line 3: providers\.box\.preset: preset is one of"
+        md.ConfigurationError, match=r"line 3: providers\.box\.preset: preset must be one of"
     ):
         registry.provider("box")
     with pytest.raises(

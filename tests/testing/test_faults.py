@@ -100,7 +100,7 @@ async def test_a_stream_is_cut_where_it_was_said(serve: Serve) -> None:
 async def test_a_model_that_loads_is_waited_for(
     server: Loopback, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("majordomo.models.client.LOADING_INTERVAL", 0.0)
+    monkeypatch.setattr("majordomo.models.retries.LOADING_RETRY_SECONDS", 0.0)
     faults = Faults([ModelLoading(times=3)])
     async with provider(server, faults) as backend, backend.model("m").stream("hi") as stream:
         events = [event async for event in stream]
