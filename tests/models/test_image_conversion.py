@@ -70,7 +70,9 @@ def asked(server: Loopback) -> list[bytes]:
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF"])
 @pytest.mark.parametrize("name", PROVIDERS)
-async def test_every_backend_gets_what_it_reads(serve: Serve, name: str, kind: str) -> None:
+async def test_images_are_converted_to_formats_that_the_backend_reads(
+    serve: Serve, name: str, kind: str
+) -> None:
     make, dialect = PROVIDERS[name]
     server = serve(answering(dialect))
     image = encoded(kind, "P" if kind == "GIF" else "RGB")
@@ -98,9 +100,7 @@ async def test_every_backend_gets_what_it_reads(serve: Serve, name: str, kind: s
 
 
 @pytest.mark.parametrize("strict", [False, True])
-async def test_a_stream_converts_too_and_strictness_does_not_forbid_it(
-    serve: Serve, strict: bool
-) -> None:
+async def test_a_stream_converts_images_even_when_strict(serve: Serve, strict: bool) -> None:
     (dialect,) = [one for one in DIALECTS if one.name == "ollama"]
 
     def handler(peer: Peer) -> None:
@@ -121,7 +121,7 @@ async def test_a_stream_converts_too_and_strictness_does_not_forbid_it(
     assert sent(asked(server)[0])[0].mime == "image/png"
 
 
-async def test_an_old_image_is_converted_once_in_a_conversation(
+async def test_an_image_is_converted_once_per_conversation(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = serve(answering("ollama"))
@@ -136,7 +136,7 @@ async def test_an_old_image_is_converted_once_in_a_conversation(
     assert list(kept.values()) == [one]
 
 
-async def test_what_is_remembered_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_cache_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     images = [encoded("GIF", "P") for _ in range(4)]
     sight = ImageConverter(PNG_AND_JPEG, md.Limits())
     for one in images:
@@ -150,7 +150,7 @@ async def test_what_is_remembered_is_bounded_in_bytes(monkeypatch: pytest.Monkey
     assert list(sight._cache) == [one.data for one in images[2:]]
 
 
-async def test_an_image_that_is_none_is_said_before_anything_is_sent(serve: Serve) -> None:
+async def test_an_image_that_cannot_be_decoded_is_refused_before_sending(serve: Serve) -> None:
     server = serve(answering("ollama"))
     whole = encoded("GIF", "P")
     async with md.Ollama(server.url) as provider:
@@ -160,7 +160,7 @@ async def test_an_image_that_is_none_is_said_before_anything_is_sent(serve: Serv
     assert asked(server) == []
 
 
-async def test_an_image_too_large_for_a_backend_is_made_small_enough(serve: Serve) -> None:
+async def test_an_image_too_large_for_a_backend_is_reduced(serve: Serve) -> None:
     server = serve(answering("anthropic"))
     large = encoded("PNG", size=(1300, 1300))
     assert len(large.data) > 3_932_160
@@ -176,7 +176,7 @@ async def test_an_image_too_large_for_a_backend_is_made_small_enough(serve: Serv
     )
 
 
-def test_exact_pixels_stay_exact_and_photographs_stay_photographs() -> None:
+def test_lossless_images_become_png_and_photographs_become_jpeg() -> None:
     limits = md.Limits()
     exact = encoded("WEBP", "RGBA", lossless=True, exact=True)
     made = readable(exact, PNG_AND_JPEG, limits)
@@ -193,7 +193,7 @@ def test_exact_pixels_stay_exact_and_photographs_stay_photographs() -> None:
     )
 
 
-def test_it_is_shrunk_only_as_far_as_it_must_be() -> None:
+def test_an_image_is_shrunk_no_more_than_needed() -> None:
     limits = md.Limits()
     image = encoded("PNG", size=(400, 300))
     assert (

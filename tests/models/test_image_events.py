@@ -22,7 +22,9 @@ SAID: dict[str, tuple[list[ImageEvent], list[ImageEvent]]] = {
 
 
 @pytest.mark.parametrize(("told", "heard"), SAID.values(), ids=SAID.keys())
-def test_events_are_heard_in_the_one_order(told: list[ImageEvent], heard: list[ImageEvent]) -> None:
+def test_events_are_emitted_in_the_common_order(
+    told: list[ImageEvent], heard: list[ImageEvent]
+) -> None:
     got: list[ImageEvent] = []
     emit = EventOrderFilter(got.append)
     for event in told:

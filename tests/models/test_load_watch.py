@@ -70,7 +70,7 @@ BACKENDS: dict[str, tuple[Callable[[], Backend], Callable[..., Any]]] = {
 
 
 @pytest.mark.parametrize("name", BACKENDS)
-async def test_a_stream_tells_that_the_model_loads(serve: Serve, name: str) -> None:
+async def test_a_stream_reports_a_loading_model(serve: Serve, name: str) -> None:
     make, kind = BACKENDS[name]
     provider = kind(serve(make()).url, timeout=md.Timeout(first_byte=0.5, load=20))
     async with provider, provider.model("m").stream("x") as stream:
@@ -83,7 +83,9 @@ async def test_a_stream_tells_that_the_model_loads(serve: Serve, name: str) -> N
 
 
 @pytest.mark.parametrize("name", BACKENDS)
-async def test_a_call_that_gives_up_says_that_it_was_the_load(serve: Serve, name: str) -> None:
+async def test_a_call_that_times_out_while_loading_names_the_load_phase(
+    serve: Serve, name: str
+) -> None:
     make, kind = BACKENDS[name]
     backend = make()
     backend.looks = 1_000_000
@@ -94,7 +96,7 @@ async def test_a_call_that_gives_up_says_that_it_was_the_load(serve: Serve, name
             assert caught.value.phase == "load"
 
 
-async def test_an_answer_of_long_ago_says_nothing_about_now() -> None:
+async def test_an_old_load_state_is_ignored() -> None:
     now = 0.0
     told: list[llm.Loading] = []
 
@@ -123,7 +125,7 @@ def _streamed(model: llm.Model) -> Callable[[str], Any]:
     return call
 
 
-async def test_a_server_that_answers_503_while_it_loads_is_asked_again_and_the_stream_says_so(
+async def test_a_503_while_loading_is_retried_and_reported_by_the_stream(
     serve: Serve,
 ) -> None:
     tries = 0
@@ -155,7 +157,7 @@ async def test_a_server_that_answers_503_while_it_loads_is_asked_again_and_the_s
     assert [type(event) for event in events] == [llm.Loading, llm.Loading, llm.TextDelta, llm.Done]
 
 
-async def test_a_model_of_the_hosted_service_is_not_taken_for_one_that_loads(serve: Serve) -> None:
+async def test_a_hosted_ollama_model_is_never_reported_as_loading(serve: Serve) -> None:
     backend = BACKENDS["ollama"][0]()
     backend.looks = 1_000_000
     async with md.Ollama(
@@ -191,7 +193,7 @@ def feed(peer: Peer) -> None:
     peer.end()
 
 
-async def test_a_gateways_feed_tells_each_change_of_state(serve: Serve) -> None:
+async def test_the_llamaswap_feed_yields_each_change_of_state(serve: Serve) -> None:
     states = []
     async with md.LlamaSwap(serve(feed).url) as provider, provider.changes() as changes:
         with pytest.raises(md.StreamBrokenError) as caught:
@@ -207,7 +209,7 @@ async def test_a_gateways_feed_tells_each_change_of_state(serve: Serve) -> None:
     assert caught.value.provider == "llamaswap"
 
 
-def test_a_feed_can_be_read_blocking_and_left_early(serve: Serve) -> None:
+def test_a_feed_can_be_read_synchronously_and_left_early(serve: Serve) -> None:
     server = serve(feed)
     with md.LlamaSwap(server.url) as provider, provider.changes_sync() as changes:
         assert next(changes)[0].state == "stopped"

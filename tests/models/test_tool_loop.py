@@ -86,7 +86,7 @@ def results(server: Loopback) -> list[str]:
     ]
 
 
-async def test_it_runs_what_the_model_calls_and_tells_every_turn(ask: Any) -> None:
+async def test_the_loop_runs_called_tools_and_returns_all_messages(ask: Any) -> None:
     model, server = ask([("add", '{"a": 2, "b": 3}'), ("add", '{"a": 5}')], "5 and 6")
     history = [md.user("add them")]
     reply = await md.run_tools(model, history, tools=[add])
@@ -104,7 +104,7 @@ async def test_it_runs_what_the_model_calls_and_tells_every_turn(ask: Any) -> No
     assert server.seen[0].json["tools"][0]["function"]["description"] == "Add two numbers."
 
 
-def test_blocking(ask: Any) -> None:
+def test_the_loop_works_synchronously(ask: Any) -> None:
     model, server = ask([("add", '{"a": 2}')], "three")
     assert md.run_tools_sync(model, "add", tools=[add]).text == "three"
     with md.stream_tools_sync(model, "again", tools=[add]) as stream:
@@ -122,7 +122,7 @@ def test_blocking(ask: Any) -> None:
         (("subtract", "{}"), "unknown tool 'subtract'; available tools: add"),
     ],
 )
-async def test_a_call_that_does_not_fit_goes_back_to_the_model(
+async def test_invalid_tool_calls_are_reported_to_the_model(
     ask: Any, call: tuple[str, str], told: str
 ) -> None:
     model, server = ask([call], "sorry")
@@ -143,7 +143,7 @@ async def test_a_call_that_does_not_fit_goes_back_to_the_model(
     ],
     ids=lambda b: b.name,
 )
-async def test_what_was_called_with_broken_arguments_does_not_end_the_conversation(
+async def test_a_history_with_invalid_tool_arguments_can_be_sent(
     backend: Backend, serve: Callable[[Handler], Loopback]
 ) -> None:
     """They stand in the history that goes back, in dialects that have them as an object too."""
@@ -160,7 +160,7 @@ async def test_what_was_called_with_broken_arguments_does_not_end_the_conversati
     assert '{\\"a\\": 1' in server.seen[-1].body.decode()
 
 
-async def test_what_a_tool_raises_goes_back_to_the_model(ask: Any) -> None:
+async def test_tool_exceptions_are_reported_to_the_model(ask: Any) -> None:
     def broken() -> str:
         raise RuntimeError("no paper")
 
@@ -172,7 +172,7 @@ async def test_what_a_tool_raises_goes_back_to_the_model(ask: Any) -> None:
     assert results(server) == ["error: RuntimeError: no paper", "error: not that"]
 
 
-async def test_turns_are_bounded_and_the_last_is_asked_for_words(ask: Any) -> None:
+async def test_turns_are_limited_and_the_last_one_disables_tools(ask: Any) -> None:
     model, server = ask(*[[("add", '{"a": 1}')]] * 20)
     reply = await md.run_tools(model, "go on", tools=[add], max_turns=3, tool_choice="required")
     assert [seen.json.get("tool_choice") for seen in server.seen] == ["required", None, "none"]
@@ -180,7 +180,7 @@ async def test_turns_are_bounded_and_the_last_is_asked_for_words(ask: Any) -> No
     assert reply.tool_calls
 
 
-async def test_time_is_bounded(ask: Any) -> None:
+async def test_the_loop_timeout_raises_deadline_exceeded_error(ask: Any) -> None:
     async def sleepy() -> None:
         await anyio.sleep(30)
 
@@ -190,7 +190,7 @@ async def test_time_is_bounded(ask: Any) -> None:
     assert (caught.value.phase, caught.value.model) == ("total", "m")
 
 
-async def test_calls_of_one_answer_run_side_by_side(ask: Any) -> None:
+async def test_calls_of_one_reply_run_concurrently(ask: Any) -> None:
     met = anyio.Event()
 
     async def first() -> str:
@@ -207,7 +207,7 @@ async def test_calls_of_one_answer_run_side_by_side(ask: Any) -> None:
     assert results(server) == ["one", "two"]
 
 
-async def test_the_stream_tells_everything_once_and_ends_once(
+async def test_the_stream_yields_every_event_once_and_one_done(
     ask: Any, image: Callable[..., md.ImagePart]
 ) -> None:
     async def draw() -> list[Any]:
@@ -252,7 +252,7 @@ async def test_leaving_the_stream_stops_the_tool(ask: Any) -> None:
     assert stream.reply.tool_calls
 
 
-async def test_an_error_of_the_model_leaves_as_it_is(
+async def test_a_model_error_leaves_the_stream_unchanged(
     ask: Any, serve: Callable[[Handler], Loopback]
 ) -> None:
     model = md.OpenAICompatible(
@@ -264,7 +264,7 @@ async def test_an_error_of_the_model_leaves_as_it_is(
                 pass
 
 
-async def test_a_tool_without_a_function_is_the_callers_to_run(ask: Any) -> None:
+async def test_a_tool_without_a_function_ends_the_loop(ask: Any) -> None:
     model, server = ask([("elsewhere", '{"x": 1}')])
     reply = await md.run_tools(model, "go", tools=[md.Tool("elsewhere"), add])
     assert [call.name for call in reply.tool_calls] == ["elsewhere"]
@@ -282,7 +282,7 @@ class Box(BaseModel):
     label: str = "none"
 
 
-async def test_arguments_come_as_the_types_of_the_signature(ask: Any) -> None:
+async def test_arguments_are_converted_to_the_annotated_types(ask: Any) -> None:
     got: list[Any] = []
 
     def paint(
@@ -312,7 +312,7 @@ async def test_arguments_come_as_the_types_of_the_signature(ask: Any) -> None:
 
 
 @pytest.mark.parametrize("tools", [[], [add, add], [3]])
-async def test_bad_tools_are_refused_before_sending(ask: Any, tools: list[Any]) -> None:
+async def test_invalid_tools_are_refused_before_sending(ask: Any, tools: list[Any]) -> None:
     model, server = ask()
     with pytest.raises(md.InvalidRequestError) as caught:
         await md.run_tools(model, "go", tools=tools)
@@ -320,7 +320,7 @@ async def test_bad_tools_are_refused_before_sending(ask: Any, tools: list[Any]) 
     assert server.seen == []
 
 
-async def test_a_chat_model_draws() -> None:
+async def test_a_chat_model_generates_an_image_with_image_tool() -> None:
     """The whole way, offline: the chat calls the tool, the painter draws, the chat looks at what came."""
     offline = md.Offline()
     tool = md.image_tool(
@@ -333,7 +333,7 @@ async def test_a_chat_model_draws() -> None:
 
 
 @pytest.mark.parametrize("how", [{"user_id": "ann"}, {}])
-async def test_what_a_tool_draws_is_drawn_for_whom_the_chat_speaks_to(how: dict[str, str]) -> None:
+async def test_image_tool_uses_the_user_id_of_the_chat(how: dict[str, str]) -> None:
     ledger = md.Ledger()
     offline = md.Offline(observers=[ledger])
     tool = md.image_tool(offline.image_model("renderer"), md.with_image_size("64x64"))
@@ -379,7 +379,9 @@ async def test_output_retries_out_of_range_are_refused(ask: Any, output_retries:
     assert server.seen == []
 
 
-async def test_a_stream_shows_the_object_as_it_grows(serve: Callable[[Handler], Loopback]) -> None:
+async def test_a_stream_shows_the_partial_output_object(
+    serve: Callable[[Handler], Loopback],
+) -> None:
     def handler(peer: Peer) -> None:
         peer.request()
         peer.begin()

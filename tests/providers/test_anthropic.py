@@ -66,7 +66,7 @@ async def test_thinking_tools_and_images_in_one_conversation(
 
 
 @both
-async def test_a_history_of_strangers_is_legal(
+async def test_a_history_from_other_providers_is_accepted(
     name: str, claude: md.Anthropic, image: Callable[..., md.ImagePart]
 ) -> None:
     calls = [md.ToolCallPart("a:b/c", "draw", '{"x":1}'), md.ToolCallPart("a:b/c", "draw", "")]
@@ -84,7 +84,7 @@ async def test_a_history_of_strangers_is_legal(
 
 
 @both
-async def test_structured_answers_and_counts(name: str, claude: md.Anthropic) -> None:
+async def test_structured_output_and_usage(name: str, claude: md.Anthropic) -> None:
     reply = await claude.model(name).generate("mood?", output=Mood)
     assert isinstance(reply.output, Mood)
     assert reply.usage.input_tokens
@@ -92,7 +92,7 @@ async def test_structured_answers_and_counts(name: str, claude: md.Anthropic) ->
 
 
 @pytest.mark.parametrize("version", [OLD, NEW])
-async def test_both_versions(
+async def test_both_api_versions_are_accepted(
     version: Any, server: Anthropic, serve: Callable[[Handler], Loopback]
 ) -> None:
     running = serve(server)
@@ -145,7 +145,7 @@ async def test_a_broken_stream_keeps_the_prefix(
     assert "one two three four five".startswith(seen)
 
 
-async def test_strange_streams_are_read(claude: md.Anthropic, server: Anthropic) -> None:
+async def test_unusual_streams_are_decoded(claude: md.Anthropic, server: Anthropic) -> None:
     server.pings = server.padding = server.strange = True
     async with claude.model(MODELS[0]).stream("hello there") as stream:
         async for _ in stream:
@@ -154,13 +154,13 @@ async def test_strange_streams_are_read(claude: md.Anthropic, server: Anthropic)
 
 
 @pytest.mark.parametrize("settings", [{"version": "2020-01-01"}, {"cache": "2d"}])
-def test_settings_that_cannot_be_are_refused(settings: Any) -> None:
+def test_invalid_settings_are_refused(settings: Any) -> None:
     with pytest.raises(md.ConfigurationError) as caught:
         md.Anthropic("k", **settings)
     assert caught.value.details["field"] in settings
 
 
-def test_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_key_raises_configuration_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
     with pytest.raises(md.ConfigurationError):
         md.Anthropic()

@@ -58,7 +58,9 @@ def image_requests(server: Loopback) -> list[Any]:
     return [seen for seen in server.seen if seen.path.endswith("2img")]
 
 
-async def test_every_setting_arrives(image_model: imagegen.Model, engine: Automatic1111) -> None:
+async def test_every_setting_reaches_the_server(
+    image_model: imagegen.Model, engine: Automatic1111
+) -> None:
     result = await image_model.generate(
         "a red fox",
         size="96x64",
@@ -87,7 +89,7 @@ async def test_every_setting_arrives(image_model: imagegen.Model, engine: Automa
     assert result.image.parameters["sampler"] == "DPM++ 2M"
 
 
-async def test_several_images_are_drawn_one_after_the_other(
+async def test_several_images_are_generated_in_sequence(
     image_model: imagegen.Model, engine: Automatic1111
 ) -> None:
     result = await image_model.generate("a", n=3, seed=5, **SMALL)
@@ -98,14 +100,14 @@ async def test_several_images_are_drawn_one_after_the_other(
     ]
 
 
-async def test_a_random_seed_of_the_server_is_told(
+async def test_the_servers_random_seed_is_reported(
     image_model: imagegen.Model, engine: Automatic1111
 ) -> None:
     result = await image_model.generate("a", **SMALL)
     assert result.details[0].seed == engine.jobs[0]["seed"]
 
 
-async def test_a_size_off_the_grid_is_rounded_and_said(
+async def test_a_size_off_the_grid_is_rounded_with_a_warning(
     image_model: imagegen.Model, engine: Automatic1111
 ) -> None:
     result = await image_model.generate("a", size="100x61", steps=2)
@@ -115,7 +117,7 @@ async def test_a_size_off_the_grid_is_rounded_and_said(
     assert (detail.size_asked, detail.size_sent, detail.size_got) == ((100, 61), (96, 64), (96, 64))
 
 
-async def test_an_image_to_begin_with(
+async def test_image_to_image(
     image_model: imagegen.Model, engine: Automatic1111, image: Image
 ) -> None:
     given = image(64, 48, "white", kind="WEBP", mode="L")
@@ -133,7 +135,7 @@ async def test_an_image_to_begin_with(
     assert caught.value.field == "images"
 
 
-async def test_a_mask_keeps_what_is_black(
+async def test_black_areas_of_a_mask_are_kept(
     image_model: imagegen.Model, engine: Automatic1111, image: Image
 ) -> None:
     mask = md.ImagePart(halves(0, 255, (64, 64)))
@@ -145,7 +147,7 @@ async def test_a_mask_keeps_what_is_black(
     assert (engine.jobs[0]["inpainting_fill"], engine.jobs[0]["inpaint_full_res"]) == (1, False)
 
 
-async def test_an_unknown_sampler_never_reaches_a_server_that_would_take_another(
+async def test_an_unknown_sampler_is_refused_before_sending(
     image_model: imagegen.Model, server: Loopback
 ) -> None:
     for name in ("euler_b", "tcd"):
@@ -160,7 +162,7 @@ async def test_an_unknown_sampler_never_reaches_a_server_that_would_take_another
     assert image_requests(server)[0].json["sampler_name"] == "DPM adaptive"
 
 
-async def test_before_1_9_the_samplers_name_carries_the_scheduler(serve: Serve) -> None:
+async def test_before_1_9_the_sampler_name_includes_the_scheduler(serve: Serve) -> None:
     engine = Automatic1111(old=True)
     async with md.Automatic1111(serve(engine).url) as provider:
         assert await provider.schedulers() == []
@@ -172,7 +174,7 @@ async def test_before_1_9_the_samplers_name_carries_the_scheduler(serve: Serve) 
             await provider.image_model("current").generate("a", sampler="euler", scheduler="karras")
 
 
-async def test_steps_and_previews_are_told_while_it_draws(
+async def test_steps_and_previews_are_events(
     image_model: imagegen.Model, engine: Automatic1111
 ) -> None:
     engine.hold_at = 3
@@ -191,7 +193,7 @@ async def test_steps_and_previews_are_told_while_it_draws(
     )
 
 
-async def test_the_steps_of_several_images_count_through(
+async def test_the_steps_of_several_images_are_added_up(
     image_model: imagegen.Model, engine: Automatic1111
 ) -> None:
     engine.hold_at = 2
@@ -205,7 +207,9 @@ async def test_the_steps_of_several_images_count_through(
 
 
 @pytest.mark.parametrize("told", ["id", "null", "absent"])
-async def test_somebody_elses_job_is_waiting_not_progress(serve: Serve, told: Any) -> None:
+async def test_another_users_job_is_reported_as_queued_not_as_progress(
+    serve: Serve, told: Any
+) -> None:
     """Two programs at one server: what is told of the other's job is never told as ours, and never interrupted."""
     engine = Automatic1111(current_task=told)
     engine.hold_at = 3
@@ -255,7 +259,7 @@ async def test_leaving_a_stream_early_interrupts(
     assert engine.interrupts == 1
 
 
-async def test_an_image_that_somebody_interrupted_says_so(
+async def test_an_interrupted_image_has_a_warning(
     image_model: imagegen.Model, engine: Automatic1111
 ) -> None:
     engine.hold_at = 3
@@ -274,7 +278,7 @@ async def test_an_image_that_somebody_interrupted_says_so(
 
 
 @pytest.mark.parametrize("kind", ["png", "jpg", "webp"])
-async def test_whatever_format_the_server_is_set_to(serve: Serve, kind: str) -> None:
+async def test_every_image_format_of_the_server_is_read(serve: Serve, kind: str) -> None:
     engine = Automatic1111(samples_format=kind, return_grid=True)
     async with md.Automatic1111(serve(engine).url) as provider:
         result = await provider.image_model("current").generate("a", n=2, seed=3, **SMALL)
@@ -285,7 +289,7 @@ async def test_whatever_format_the_server_is_set_to(serve: Serve, kind: str) -> 
     assert [detail.seed for detail in result.details] == [3, 4]
 
 
-async def test_errors_have_their_kinds(
+async def test_failures_are_typed(
     engine: Automatic1111, image_model: imagegen.Model, serve: Serve
 ) -> None:
     engine.failure = "oom"
@@ -304,7 +308,7 @@ async def test_errors_have_their_kinds(
             await provider.image_model("current").generate("a")
 
 
-async def test_user_and_password(serve: Serve) -> None:
+async def test_basic_auth_is_sent_and_redacted(serve: Serve) -> None:
     url = serve(Automatic1111(auth=("bob", "secret-word"))).url
     async with md.Automatic1111(url, api_key="bob:secret-word") as provider:
         await provider.image_model("current").generate("a", **SMALL)
@@ -319,7 +323,7 @@ async def test_user_and_password(serve: Serve) -> None:
         assert token not in json.dumps(caught.value.to_dict())
 
 
-async def test_a_checkpoint_is_chosen_and_another_one_that_drew_is_said(
+async def test_a_checkpoint_is_selected_and_a_different_one_is_a_warning(
     provider: md.Automatic1111, engine: Automatic1111
 ) -> None:
     titles = [info.id for info in await provider.models()]
@@ -332,7 +336,7 @@ async def test_a_checkpoint_is_chosen_and_another_one_that_drew_is_said(
     assert [warning.code for warning in result.warnings] == ["MODEL_DIFFERS"]
 
 
-async def test_extra_reaches_its_body_and_others_do_not(
+async def test_extra_settings_are_sent_to_this_provider_only(
     image_model: imagegen.Model, engine: Automatic1111
 ) -> None:
     extra = {
@@ -350,7 +354,7 @@ async def test_extra_reaches_its_body_and_others_do_not(
     ) == (0.5, 2, 64)
 
 
-async def test_what_the_server_has_can_be_asked(
+async def test_the_server_lists_its_samplers_loras_and_options(
     provider: md.Automatic1111, engine: Automatic1111, image: Image
 ) -> None:
     assert "Euler a" in await provider.samplers()
@@ -369,7 +373,7 @@ async def test_what_the_server_has_can_be_asked(
     assert engine.jobs == []
 
 
-def test_it_works_blocking(provider: md.Automatic1111, engine: Automatic1111, image: Image) -> None:
+def test_the_sync_api(provider: md.Automatic1111, engine: Automatic1111, image: Image) -> None:
     with provider.image_model("current").stream_sync("a", **SMALL) as stream:
         assert type(list(stream)[-1]).__name__ == "Done"
     assert provider.upscale_sync(image(8, 8), 2, "Nearest").width == 16
@@ -407,7 +411,7 @@ BODIES: dict[str, tuple[SDAPICodec, str, imagegen.Request, str, dict[str, Any]]]
 @pytest.mark.parametrize(
     ("codec", "model", "request_", "route", "body"), BODIES.values(), ids=BODIES.keys()
 )
-def test_a_request_is_these_bytes(
+def test_a_request_is_encoded_as_expected(
     codec: SDAPICodec, model: str, request_: imagegen.Request, route: str, body: dict[str, Any]
 ) -> None:
     wire = codec.encode_request(model, codec.adapt(model, request_)[0])
@@ -420,7 +424,7 @@ def test_a_request_is_these_bytes(
     assert json.loads(wire.body) == body
 
 
-def test_an_answer_of_an_older_build_without_info_is_read(image: Image) -> None:
+def test_a_reply_without_info_is_decoded(image: Image) -> None:
     codec = SDAPICodec(sdcpp=True)
     reply = codec.reply_decoder(Limits())
     reply.feed(
@@ -437,7 +441,7 @@ def test_an_answer_of_an_older_build_without_info_is_read(image: Image) -> None:
     assert result.raw["parameters"] == {"init_images": ["<elided>"]}
 
 
-async def test_an_image_of_another_shape_is_cropped_not_stretched(
+async def test_an_image_of_another_aspect_is_cropped_not_stretched(
     image_model: imagegen.Model, engine: Automatic1111, image: Image
 ) -> None:
     await image_model.generate("a", images=[image(64, 48)], size="64x64", steps=2)

@@ -127,7 +127,7 @@ BODIES: list[bytes] = [
 
 
 @each
-async def test_a_status_is_an_error_of_its_family_whatever_its_body(
+async def test_a_status_maps_to_its_error_class_with_any_body(
     backend: Backend, serve: Serve
 ) -> None:
     cases = [(status, body) for status in (400, 401, 429, 500, 503) for body in BODIES]
@@ -165,7 +165,7 @@ ENDS: dict[str, Callable[[Peer], None]] = {
 
 @each
 @pytest.mark.parametrize("end", ENDS)
-async def test_a_stream_that_breaks_off_keeps_the_exact_prefix(
+async def test_a_broken_stream_keeps_the_exact_prefix(
     backend: Backend, end: str, serve: Serve
 ) -> None:
     arrived = threading.Event()
@@ -193,7 +193,7 @@ def bomb() -> bytes:
 
 
 @each
-async def test_a_compressed_bomb_is_refused(backend: Backend, serve: Serve) -> None:
+async def test_a_decompression_bomb_is_refused(backend: Backend, serve: Serve) -> None:
     server = serve(answering(whole(bomb(), headers={"content-encoding": "gzip"}), fine(backend)))
     async with backend.connect(server.url) as provider:
         model = provider.model(backend.model)
@@ -204,7 +204,7 @@ async def test_a_compressed_bomb_is_refused(backend: Backend, serve: Serve) -> N
 
 
 @each
-async def test_what_grows_without_end_is_refused(backend: Backend, serve: Serve) -> None:
+async def test_endless_replies_are_refused(backend: Backend, serve: Serve) -> None:
     much = b"x" * (2 << 20)
     text = backend.dialect.says(much.decode())
 
@@ -314,7 +314,7 @@ def slow(backend: Backend) -> dict[str, tuple[str, Answer, str]]:
 
 
 @each
-async def test_it_ends_on_time_whatever_the_server_does(backend: Backend, serve: Serve) -> None:
+async def test_timeouts_are_enforced_against_slow_servers(backend: Backend, serve: Serve) -> None:
     """All at once, each against a server of its own."""
     told: dict[str, BaseException | None] = {}
 
@@ -392,7 +392,7 @@ PATIENCE: dict[
 
 
 @each
-async def test_the_wait_that_is_asked_for_is_honored_or_the_call_fails_at_once(
+async def test_retry_after_is_honored_or_the_call_fails_at_once(
     backend: Backend, serve: Serve
 ) -> None:
     async with anyio.create_task_group() as group:
@@ -431,7 +431,7 @@ PHASES = [
 
 
 @each
-async def test_a_call_that_is_cancelled_in_any_phase_leaves_no_socket_and_the_next_one_works(
+async def test_canceling_in_any_phase_leaves_no_socket_and_the_next_call_works(
     backend: Backend, serve: Serve
 ) -> None:
     for phase in PHASES:
@@ -503,7 +503,7 @@ def _library_locals(error: BaseException) -> str:
 
 
 @each
-async def test_a_key_that_a_server_quotes_is_in_no_error_log_or_traceback(
+async def test_a_key_echoed_by_the_server_is_in_no_error_log_or_traceback(
     backend: Backend, serve: Serve, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -556,9 +556,7 @@ async def test_a_key_that_a_server_quotes_is_in_no_error_log_or_traceback(
 
 
 @each
-async def test_an_answer_that_nobody_asked_for_is_never_taken(
-    backend: Backend, serve: Serve
-) -> None:
+async def test_an_unsolicited_reply_is_never_used(backend: Backend, serve: Serve) -> None:
     """Two answers in one piece: the second would be somebody else's words for the next call."""
     strange = json.dumps(backend.dialect.whole).replace(
         json.dumps("Grüße 🦊"), '"for somebody else"'

@@ -102,7 +102,7 @@ async def test_settings_reach_the_sampler(serve: Serve) -> None:
     assert result.raw["images"][0].startswith("<image/png")
 
 
-def test_the_blocking_color(serve: Serve) -> None:
+def test_the_sync_api(serve: Serve) -> None:
     with md.ComfyUI(serve(ComfyUI()).url) as provider:
         result = provider.image_model("current").generate_sync(
             "a fox", seed=7, size="64x64", steps=3
@@ -118,7 +118,7 @@ def test_the_blocking_color(serve: Serve) -> None:
     assert isinstance(events[-1], imagegen.Done)
 
 
-async def test_images_begin_with_images(serve: Serve) -> None:
+async def test_image_to_image(serve: Serve) -> None:
     server = ComfyUI()
     begun = md.ImagePart(png((9, 8, 7), (64, 64)))
     async with md.ComfyUI(serve(server).url) as provider:
@@ -137,7 +137,7 @@ async def test_images_begin_with_images(serve: Serve) -> None:
     )
 
 
-async def test_only_the_white_of_a_mask_is_repainted(serve: Serve) -> None:
+async def test_only_white_areas_of_a_mask_are_repainted(serve: Serve) -> None:
     begun = md.ImagePart(png((9, 8, 7), (64, 64)))
     mask = md.ImagePart(halves(0, 255, (64, 64)))
     async with md.ComfyUI(serve(ComfyUI()).url) as provider:
@@ -149,7 +149,7 @@ async def test_only_the_white_of_a_mask_is_repainted(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize("own_loader", [True, False])
-async def test_a_mask_goes_into_alpha_where_the_workflow_wants_it_there(
+async def test_a_mask_is_stored_in_the_alpha_channel_if_the_workflow_needs_it(
     serve: Serve, own_loader: bool
 ) -> None:
     workflow = others(latent_image=["12", 0])
@@ -178,7 +178,7 @@ async def test_a_mask_goes_into_alpha_where_the_workflow_wants_it_there(
     assert dot(result.image, 60, 2) == color(FOX | {"init": fingerprint(begun.data)})
 
 
-async def test_a_workflow_of_the_callers(serve: Serve, tmp_path: Path) -> None:
+async def test_a_custom_workflow(serve: Serve, tmp_path: Path) -> None:
     server = ComfyUI(checkpoints=["model.safetensors", "other.safetensors"])
     file = tmp_path / "workflow.json"
     file.write_text(json.dumps(others(seed=5, cfg=3.0)))
@@ -199,7 +199,7 @@ async def test_a_workflow_of_the_callers(serve: Serve, tmp_path: Path) -> None:
     assert set(server.submitted[-1]) == {"prompt", "client_id", "prompt_id"}
 
 
-async def test_without_a_slot_for_the_number_there_are_several_calls(serve: Serve) -> None:
+async def test_without_a_slot_for_n_several_calls_are_made(serve: Serve) -> None:
     server = ComfyUI()
     slots = {"prompt": ("6", "text"), "seed": ("3", "seed")}
     workflow = others()
@@ -218,7 +218,7 @@ async def test_without_a_slot_for_the_number_there_are_several_calls(serve: Serv
 
 
 @pytest.mark.parametrize("wrong", ["nowhere.json", {"nodes": [], "links": []}])
-def test_a_workflow_that_cannot_be_used_is_said_at_once(wrong: Any) -> None:
+def test_an_invalid_workflow_is_refused_by_the_constructor(wrong: Any) -> None:
     with pytest.raises(md.ConfigurationError) as caught:
         md.ComfyUI(workflow=wrong)
     assert caught.value.details["field"] == "workflow"
@@ -227,7 +227,7 @@ def test_a_workflow_that_cannot_be_used_is_said_at_once(wrong: Any) -> None:
     assert caught.value.details["field"] == "slots"
 
 
-async def test_strict_refuses_what_has_no_slot(serve: Serve) -> None:
+async def test_strict_refuses_a_field_without_a_slot(serve: Serve) -> None:
     server = serve(ComfyUI())
     async with md.ComfyUI(server.url, strict=True) as provider:
         with pytest.raises(md.UnsupportedError) as caught:
@@ -237,7 +237,7 @@ async def test_strict_refuses_what_has_no_slot(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize("old", [True, False])
-async def test_the_same_request_twice_is_drawn_twice(serve: Serve, old: bool) -> None:
+async def test_a_repeated_request_generates_a_new_image(serve: Serve, old: bool) -> None:
     """An old server answers a graph it has seen without an image."""
     server = ComfyUI(old=old)
     async with md.ComfyUI(serve(server).url) as provider:
@@ -249,7 +249,7 @@ async def test_the_same_request_twice_is_drawn_twice(serve: Serve, old: bool) ->
     assert len(set(server.files)) == 2
 
 
-async def test_an_end_without_an_image_is_an_error(serve: Serve) -> None:
+async def test_a_job_without_an_image_raises_no_image_error(serve: Serve) -> None:
     """PreviewImage has no file name to make the graph a new one."""
     workflow = others()
     workflow["9"] = {"class_type": "PreviewImage", "inputs": {"images": ["8", 0]}}
@@ -264,7 +264,7 @@ async def test_an_end_without_an_image_is_an_error(serve: Serve) -> None:
 # What the server says of itself
 
 
-async def test_it_lists_its_checkpoints_samplers_and_schedulers(serve: Serve) -> None:
+async def test_checkpoints_samplers_and_schedulers_are_listed(serve: Serve) -> None:
     server = ComfyUI(checkpoints=["a.safetensors", "b.safetensors"])
     for combo in (False, True):
         server.combo = combo
@@ -297,7 +297,7 @@ async def test_a_prefix_of_routes(serve: Serve) -> None:
         ).images
 
 
-async def test_a_checkpoint_that_is_not_there(serve: Serve) -> None:
+async def test_a_missing_checkpoint_raises_not_found_error(serve: Serve) -> None:
     async with (
         md.ComfyUI(serve(ComfyUI()).url) as provider,
         md.ComfyUI(serve(ComfyUI(checkpoints=[])).url) as empty,
@@ -309,7 +309,7 @@ async def test_a_checkpoint_that_is_not_there(serve: Serve) -> None:
             await empty.image_model("current").generate("a", size="64x64")
 
 
-async def test_a_refused_graph_says_which_node_and_why(serve: Serve) -> None:
+async def test_a_refused_graph_names_the_node_and_the_reason(serve: Serve) -> None:
     async with md.ComfyUI(serve(ComfyUI()).url) as provider:
         with pytest.raises(
             md.InvalidRequestError, match=r"node 3: Value 200\.0 bigger than max of 100\.0"
@@ -332,7 +332,7 @@ async def test_an_output_that_is_skipped_is_a_warning(serve: Serve) -> None:
 @pytest.mark.parametrize(
     ("kind", "code"), [("torch.OutOfMemoryError", "GPU_OOM"), ("RuntimeError", "GENERATION_FAILED")]
 )
-async def test_a_job_that_fails(serve: Serve, kind: str, code: str) -> None:
+async def test_a_failed_job_raises_backend_error(serve: Serve, kind: str, code: str) -> None:
     server = ComfyUI()
     server.failing = (kind, "CUDA out of memory")
     async with md.ComfyUI(serve(server).url) as provider:
@@ -348,7 +348,7 @@ async def test_a_job_that_fails(serve: Serve, kind: str, code: str) -> None:
     assert len(server.submitted) == 1, "a job is not sent twice"
 
 
-async def test_a_job_that_somebody_interrupts(serve: Serve) -> None:
+async def test_a_job_interrupted_on_the_server_raises_job_cancelled_error(serve: Serve) -> None:
     server = ComfyUI()
     server.hold_at(1)
     handler = serve(server)
@@ -362,7 +362,7 @@ async def test_a_job_that_somebody_interrupts(serve: Serve) -> None:
     assert isinstance(outcome[0], md.JobCancelledError)
 
 
-async def test_a_restarted_server_has_lost_the_job(serve: Serve) -> None:
+async def test_a_restarted_server_raises_job_lost_error(serve: Serve) -> None:
     server = ComfyUI()
     server.hold_at(1)
     async with (
@@ -374,7 +374,7 @@ async def test_a_restarted_server_has_lost_the_job(serve: Serve) -> None:
     assert isinstance(outcome[0], md.JobLostError)
 
 
-async def test_an_entry_without_a_status_is_as_good(serve: Serve) -> None:
+async def test_a_history_entry_without_a_status_is_accepted(serve: Serve) -> None:
     server = ComfyUI()
     server.nulled = True
     async with md.ComfyUI(serve(server).url) as provider:
@@ -384,7 +384,7 @@ async def test_an_entry_without_a_status_is_as_good(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize("old", [True, False])
-async def test_a_cancelled_call_interrupts_its_own_job(serve: Serve, old: bool) -> None:
+async def test_a_canceled_call_interrupts_its_own_job(serve: Serve, old: bool) -> None:
     server = ComfyUI(old=old)
     server.hold_at(1)
     async with md.ComfyUI(serve(server).url) as provider:
@@ -399,7 +399,7 @@ async def test_a_cancelled_call_interrupts_its_own_job(serve: Serve, old: bool) 
 
 
 @pytest.mark.parametrize("old", [True, False])
-async def test_a_cancelled_call_that_waits_leaves_the_queue_and_interrupts_nobody(
+async def test_a_canceled_queued_call_leaves_the_queue_and_interrupts_no_other_job(
     serve: Serve, old: bool
 ) -> None:
     server = ComfyUI(old=old)
@@ -415,7 +415,7 @@ async def test_a_cancelled_call_that_waits_leaves_the_queue_and_interrupts_nobod
     assert server.interrupts == 0
 
 
-async def test_a_limit_withdraws_the_job_too(serve: Serve) -> None:
+async def test_a_timeout_cancels_the_job(serve: Serve) -> None:
     server = ComfyUI()
     server.hold_at(1)
     async with md.ComfyUI(serve(server).url, timeout=md.Timeout(first_byte=0.3)) as provider:
@@ -425,7 +425,7 @@ async def test_a_limit_withdraws_the_job_too(serve: Serve) -> None:
     assert server.interrupts == 1
 
 
-async def test_an_upload_that_is_too_large(serve: Serve) -> None:
+async def test_a_refused_upload_raises_invalid_request_error(serve: Serve) -> None:
     def handler(peer: Peer) -> None:
         while (seen := peer.request()) is not None:
             if seen.path == "/upload/image":
@@ -461,7 +461,7 @@ async def test_an_upload_that_is_too_large(serve: Serve) -> None:
         ),
     ],
 )
-async def test_answers_that_cannot_be(
+async def test_invalid_replies_raise_typed_errors(
     serve: Serve, path: str, answer: Answer, kind: type[Exception]
 ) -> None:
     server = ComfyUI()
@@ -485,7 +485,7 @@ async def heard(model: imagegen.Model, **fields: Any) -> list[imagegen.ImageEven
         return [event async for event in stream]
 
 
-async def test_the_place_in_the_queue_is_told(serve: Serve) -> None:
+async def test_the_queue_position_is_an_event(serve: Serve) -> None:
     server = ComfyUI()
     server.websocket = False
     server.hold_at(1)
@@ -516,7 +516,7 @@ async def test_previews_without_a_websocket_are_a_warning(serve: Serve) -> None:
     ]
 
 
-async def test_over_a_foreign_transport(serve: Serve) -> None:
+async def test_a_custom_transport_works_without_a_websocket(serve: Serve) -> None:
     server = ComfyUI()
     async with (
         httpx.AsyncClient() as client,
@@ -528,7 +528,7 @@ async def test_over_a_foreign_transport(serve: Serve) -> None:
     assert [type(event) for event in events] == [imagegen.Done]
 
 
-async def test_a_stream_that_is_left_withdraws_its_job(serve: Serve) -> None:
+async def test_leaving_a_stream_cancels_its_job(serve: Serve) -> None:
     server = ComfyUI()
     server.hold_at(1)
     async with md.ComfyUI(serve(server).url) as provider:
@@ -568,7 +568,7 @@ async def held(provider: md.ComfyUI, server: ComfyUI, **fields: Any) -> list[ima
 
 
 @pytest.mark.parametrize("old", [True, False])
-async def test_steps_and_previews_are_told(serve: Serve, old: bool) -> None:
+async def test_steps_and_previews_are_events(serve: Serve, old: bool) -> None:
     server = ComfyUI(old=old)
     handler = serve(server)
     async with md.ComfyUI(handler.url, api_key="user-key") as provider:
@@ -590,14 +590,14 @@ async def test_steps_and_previews_are_told(serve: Serve, old: bool) -> None:
     assert "origin" not in handshake.headers
 
 
-async def test_nobody_listens_no_websocket(serve: Serve) -> None:
+async def test_without_a_listener_no_websocket_is_opened(serve: Serve) -> None:
     handler = serve(ComfyUI())
     async with md.ComfyUI(handler.url) as provider:
         await provider.image_model("current").generate("a fox", size="64x64", seed=7)
     assert not [seen for seen in handler.seen if seen.path.startswith("/ws")]
 
 
-def test_the_blocking_color_hears_it_too(serve: Serve) -> None:
+def test_a_sync_stream_yields_steps(serve: Serve) -> None:
     server = ComfyUI()
     server.hold_at(2)
     events = []
@@ -616,7 +616,7 @@ def test_the_blocking_color_hears_it_too(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize("old", [True, False])
-async def test_what_others_do_is_not_ours(serve: Serve, old: bool) -> None:
+async def test_events_of_other_jobs_are_ignored(serve: Serve, old: bool) -> None:
     """A job without a client's id is told to everybody, and so is every interrupt."""
     server = ComfyUI(old=old)
     server.hold_at(1)
@@ -672,7 +672,7 @@ def no_json(server: ComfyUI) -> None:
 
 
 @pytest.mark.parametrize("trouble", [ComfyUI.drop_sockets, broken_frame, huge_message, no_json])
-async def test_the_image_comes_whatever_becomes_of_the_websocket(
+async def test_a_broken_websocket_does_not_lose_the_image(
     serve: Serve, trouble: Callable[[ComfyUI], None]
 ) -> None:
     server = ComfyUI()
@@ -691,7 +691,7 @@ async def test_the_image_comes_whatever_becomes_of_the_websocket(
     assert dot(events[-1].result.image) == color(FOX)
 
 
-async def test_a_websocket_that_says_nothing(serve: Serve) -> None:
+async def test_a_silent_websocket_does_not_lose_the_image(serve: Serve) -> None:
     server = ComfyUI()
     server.silent = True
     async with md.ComfyUI(serve(server).url) as provider:
@@ -699,7 +699,9 @@ async def test_a_websocket_that_says_nothing(serve: Serve) -> None:
     assert isinstance(events[-1], imagegen.Done)
 
 
-async def test_without_wsproto(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_without_wsproto_the_image_arrives_without_events(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "majordomo.transport.websocket", None)
     server = ComfyUI()
     async with md.ComfyUI(serve(server).url) as provider:
@@ -722,7 +724,7 @@ async def test_pings_are_answered(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize("websocket", [True, False])
-async def test_a_failure_is_the_same_when_somebody_listens(serve: Serve, websocket: bool) -> None:
+async def test_a_failure_of_a_stream_is_typed(serve: Serve, websocket: bool) -> None:
     server = ComfyUI()
     server.websocket = websocket
     server.failing = ("torch.OutOfMemoryError", "CUDA out of memory")
@@ -734,7 +736,7 @@ async def test_a_failure_is_the_same_when_somebody_listens(serve: Serve, websock
 
 
 @pytest.mark.parametrize("websocket", [True, False])
-async def test_an_interrupt_is_the_same_when_somebody_listens(
+async def test_an_interrupted_stream_raises_job_cancelled_error(
     serve: Serve, websocket: bool
 ) -> None:
     server = ComfyUI()
@@ -757,7 +759,7 @@ async def test_an_interrupt_is_the_same_when_somebody_listens(
     assert isinstance(outcome[0], md.JobCancelledError)
 
 
-async def test_a_stream_that_is_left_closes_its_websocket(serve: Serve) -> None:
+async def test_leaving_a_stream_closes_its_websocket(serve: Serve) -> None:
     server = ComfyUI()
     server.hold_at(1)
     async with md.ComfyUI(serve(server).url) as provider:
@@ -772,7 +774,7 @@ async def test_a_stream_that_is_left_closes_its_websocket(serve: Serve) -> None:
     assert server.interrupts == 1
 
 
-async def test_a_job_whose_id_is_not_known_yet_is_withdrawn(serve: Serve) -> None:
+async def test_a_job_whose_id_has_not_arrived_is_canceled(serve: Serve) -> None:
     """An old server has the job before we hear what it calls it; it knows whose it is."""
     server = ComfyUI(old=True)
     server.hold_at(1)
@@ -798,7 +800,7 @@ async def test_a_job_whose_id_is_not_known_yet_is_withdrawn(serve: Serve) -> Non
     assert server.interrupts == 0
 
 
-async def test_more_images_than_the_limit_are_left_there(serve: Serve) -> None:
+async def test_images_beyond_the_limit_are_not_downloaded(serve: Serve) -> None:
     async with md.ComfyUI(serve(ComfyUI()).url, limits=md.Limits(max_images=2)) as provider:
         workflow_of_four = {"5": {"inputs": {"batch_size": 4}}}
         result = await provider.image_model("current").generate(
@@ -808,7 +810,7 @@ async def test_more_images_than_the_limit_are_left_there(serve: Serve) -> None:
     assert [warning.code for warning in result.warnings] == ["IMAGES_NOT_FETCHED"]
 
 
-async def test_a_queue_too_long_to_read_costs_no_image(serve: Serve) -> None:
+async def test_a_queue_too_large_to_decode_does_not_lose_the_image(serve: Serve) -> None:
     server = ComfyUI()
     server.hold_at(1)
     looked = threading.Event()
@@ -830,7 +832,7 @@ async def test_a_queue_too_long_to_read_costs_no_image(serve: Serve) -> None:
     assert dot(outcome[0].image) == color(FOX)
 
 
-async def test_extra_for_others_stays_out_of_the_graph(serve: Serve) -> None:
+async def test_extra_settings_of_other_providers_are_not_merged(serve: Serve) -> None:
     server = ComfyUI()
     async with md.ComfyUI(serve(server).url) as provider:
         model = provider.image_model("current")
@@ -847,7 +849,7 @@ async def test_extra_for_others_stays_out_of_the_graph(serve: Serve) -> None:
     assert len(server.submitted) == 1
 
 
-async def test_without_a_list_of_samplers_our_own_table_does(serve: Serve) -> None:
+async def test_without_a_list_of_samplers_the_built_in_table_is_used(serve: Serve) -> None:
     server = ComfyUI()
 
     def handler(peer: Peer) -> None:

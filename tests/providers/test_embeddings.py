@@ -42,7 +42,7 @@ def compatible(serve: Serve, *embeddings: Any, **more: Any) -> tuple[Any, Loopba
     return md.OpenAICompatible(server.url + "/v1").embedding_model("e"), server
 
 
-async def test_openai_form(serve: Serve) -> None:
+async def test_the_openai_format(serve: Serve) -> None:
     model, server = compatible(
         serve, [1, 0.5], base64.b64encode(struct.pack("<2f", 0.25, -1)).decode()
     )
@@ -53,7 +53,7 @@ async def test_openai_form(serve: Serve) -> None:
     assert server.seen[0].json == {"model": "e", "input": ["a", "ü"], "dimensions": 2, "user": "u"}
 
 
-async def test_vectors_stand_in_the_order_of_the_texts(serve: Serve) -> None:
+async def test_vectors_are_in_the_order_of_the_texts(serve: Serve) -> None:
     data = [{"index": 1, "embedding": [2]}, {"index": 0, "embedding": [1]}]
     made = (
         await md.OpenAI("k", base_url=serve(answering({"data": data})).url)
@@ -64,7 +64,7 @@ async def test_vectors_stand_in_the_order_of_the_texts(serve: Serve) -> None:
     assert made.usage.input_tokens is None
 
 
-def test_blocking(serve: Serve) -> None:
+def test_the_sync_api(serve: Serve) -> None:
     with md.LlamaSwap(serve(answering({"data": [{"embedding": [1, 2]}]})).url) as swap:
         assert swap.embedding_model("e").embed_sync("a").vector == (1.0, 2.0)
 
@@ -106,7 +106,7 @@ async def test_gemini(serve: Serve) -> None:
         ([None, None], None),
     ],
 )
-async def test_an_answer_that_is_none_is_a_typed_error(
+async def test_an_invalid_reply_is_a_typed_error(
     serve: Serve, vectors: Any, code: str | None
 ) -> None:
     model, _ = compatible(serve, *vectors)
@@ -118,7 +118,7 @@ async def test_an_answer_that_is_none_is_a_typed_error(
 
 
 @pytest.mark.parametrize("texts", [[], "", ["a", ""], [3], 7, ["a\0"]])
-async def test_bad_texts_are_refused_before_sending(serve: Serve, texts: Any) -> None:
+async def test_invalid_texts_are_refused_before_sending(serve: Serve, texts: Any) -> None:
     model, server = compatible(serve)
     with pytest.raises(md.InvalidRequestError) as caught:
         await model.embed(texts)
@@ -126,12 +126,12 @@ async def test_bad_texts_are_refused_before_sending(serve: Serve, texts: Any) ->
     assert server.seen == []
 
 
-async def test_who_embeds_nothing_says_so() -> None:
+async def test_a_provider_without_embeddings_raises_unsupported_error() -> None:
     with pytest.raises(md.UnsupportedError):
         md.Anthropic("k").embedding_model("e")
 
 
-async def test_lines_and_books_know_for_whom_it_was_done(serve: Serve) -> None:
+async def test_the_user_id_reaches_the_ledger_and_is_not_sent(serve: Serve) -> None:
     ledger = md.Ledger()
     server = serve(
         always(whole({"data": [{"index": 0, "embedding": [1.0]}], "usage": {"prompt_tokens": 7}}))

@@ -78,7 +78,7 @@ EVERYTHING: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("model", DRAWING)
 @pytest.mark.parametrize("fields", EVERYTHING.values(), ids=EVERYTHING.keys())
 @pytest.mark.slow
-async def test_whatever_is_asked_the_model_is_sent_only_what_it_takes(
+async def test_only_supported_fields_are_sent_and_others_are_warnings(
     provider: md.Gemini, server: Gemini, model: str, fields: dict[str, Any]
 ) -> None:
     result = await provider.image_model(model).generate("a red fox", **fields)
@@ -112,7 +112,7 @@ RATIOS: list[tuple[str, dict[str, Any], tuple[str, str], set[str | None]]] = [
 
 
 @pytest.mark.parametrize(("model", "fields", "wanted", "warned"), RATIOS)
-async def test_shapes_and_areas(
+async def test_aspect_and_megapixels_select_a_supported_size(
     provider: md.Gemini,
     server: Gemini,
     model: str,
@@ -131,7 +131,7 @@ async def test_shapes_and_areas(
     )
 
 
-async def test_the_answer_is_told_whole(provider: md.Gemini, server: Gemini) -> None:
+async def test_the_reply_is_decoded_completely(provider: md.Gemini, server: Gemini) -> None:
     server.drafts = 1
     result = await provider.image_model(PRO).generate("a red fox", seed=7)
     assert dot(result.image) == color({"model": PRO, "prompt": "a red fox", "seed": 7})
@@ -145,7 +145,7 @@ async def test_the_answer_is_told_whole(provider: md.Gemini, server: Gemini) -> 
 
 
 @pytest.mark.parametrize("model", DRAWING)
-async def test_images_to_begin_with(
+async def test_image_to_image(
     provider: md.Gemini, server: Gemini, image: Image, wire: Loopback, model: str
 ) -> None:
     given = [image(64, 48, "red"), image(32, 32, "blue", "JPEG"), image(16, 16, "green", "WEBP")]
@@ -165,7 +165,7 @@ async def test_images_to_begin_with(
     ]
 
 
-async def test_an_image_it_drew_is_edited_further(provider: md.Gemini, server: Gemini) -> None:
+async def test_a_generated_image_can_be_edited(provider: md.Gemini, server: Gemini) -> None:
     model = provider.image_model(PRO)
     first = await model.generate("a red fox")
     await model.generate("with a hat", images=[first.image])
@@ -196,7 +196,9 @@ async def test_seeds(provider: md.Gemini, wire: Loopback, seed: int, n: int, sen
 
 
 @pytest.mark.parametrize("reason", ["SAFETY", "PROHIBITED_CONTENT", "OTHER"])
-async def test_a_refused_prompt(provider: md.Gemini, server: Gemini, reason: str) -> None:
+async def test_a_refused_prompt_raises_content_refused_error(
+    provider: md.Gemini, server: Gemini, reason: str
+) -> None:
     server.blocked = reason
     with pytest.raises(md.ContentRefusedError, match=reason) as caught:
         await provider.image_model(FLASH).generate("a")
@@ -217,7 +219,9 @@ REFUSING = [
 
 
 @pytest.mark.parametrize("reason", REFUSING)
-async def test_a_refused_image(provider: md.Gemini, server: Gemini, reason: str) -> None:
+async def test_a_refused_image_raises_content_refused_error(
+    provider: md.Gemini, server: Gemini, reason: str
+) -> None:
     server.finish = reason
     with pytest.raises(md.ContentRefusedError) as caught:
         await provider.image_model(FLASH).generate("a")
@@ -228,14 +232,16 @@ async def test_a_refused_image(provider: md.Gemini, server: Gemini, reason: str)
 
 
 @pytest.mark.parametrize("reason", ["NO_IMAGE", "IMAGE_OTHER", "MAX_TOKENS"])
-async def test_no_image_and_no_refusal(provider: md.Gemini, server: Gemini, reason: str) -> None:
+async def test_a_reply_without_an_image_raises_no_image_error(
+    provider: md.Gemini, server: Gemini, reason: str
+) -> None:
     server.finish = reason
     with pytest.raises(md.NoImageError, match=reason) as caught:
         await provider.image_model(FLASH).generate("a")
     assert caught.value.details == {"reason": reason}
 
 
-async def test_an_answer_in_words(provider: md.Gemini, server: Gemini) -> None:
+async def test_a_text_reply_raises_no_image_error(provider: md.Gemini, server: Gemini) -> None:
     server.only_words = "I would rather\ntalk. " + "x" * 5000
     with pytest.raises(md.NoImageError, match="I would rather talk") as caught:
         await provider.image_model(FLASH).generate("a")
@@ -254,21 +260,21 @@ FAILURES = {
 
 
 @pytest.mark.parametrize("status", FAILURES)
-async def test_failures(provider: md.Gemini, server: Gemini, status: str) -> None:
+async def test_failures_are_typed(provider: md.Gemini, server: Gemini, status: str) -> None:
     server.failures = [status]
     with pytest.raises(FAILURES[status]) as caught:
         await provider.image_model(FLASH).generate("a")
     assert caught.value.details["backend_code"] == status
 
 
-async def test_it_says_how_long_to_wait(provider: md.Gemini, server: Gemini) -> None:
+async def test_retry_info_is_read(provider: md.Gemini, server: Gemini) -> None:
     server.failures = ["RESOURCE_EXHAUSTED"]
     with pytest.raises(md.RateLimitError) as caught:
         await provider.image_model(FLASH).generate("a")
     assert caught.value.retry_after == 34
 
 
-async def test_a_wait_is_waited_for(wire: Loopback, server: Gemini) -> None:
+async def test_retry_info_is_honored(wire: Loopback, server: Gemini) -> None:
     server.failures, server.retry_delay = ["RESOURCE_EXHAUSTED"], "0.2s"
     async with md.Gemini("k", base_url=wire.url + "/v1beta") as provider:
         began = anyio.current_time()
@@ -277,7 +283,7 @@ async def test_a_wait_is_waited_for(wire: Loopback, server: Gemini) -> None:
     assert len(wire.seen) == 2
 
 
-async def test_another_model_than_it_has(provider: md.Gemini, wire: Loopback) -> None:
+async def test_an_unknown_model_raises_not_found_error(provider: md.Gemini, wire: Loopback) -> None:
     with pytest.raises(md.NotFoundError):
         await provider.image_model("a/b c?d#e").generate("a")
     assert wire.seen[0].path == "/v1beta/models/a%2Fb%20c%3Fd%23e:generateContent"
@@ -286,7 +292,7 @@ async def test_another_model_than_it_has(provider: md.Gemini, wire: Loopback) ->
 SECRET = "AIza+not/a-real=key"
 
 
-async def test_a_wrong_key(wire: Loopback) -> None:
+async def test_a_wrong_key_raises_authentication_error_and_is_redacted(wire: Loopback) -> None:
     async with md.Gemini(SECRET, base_url=wire.url + "/v1beta") as provider:
         with pytest.raises(md.AuthenticationError) as caught:
             await provider.image_model(FLASH).generate("a")
@@ -311,7 +317,9 @@ async def test_a_wrong_key(wire: Loopback) -> None:
     assert SECRET.encode() not in pickle.dumps(error)
 
 
-def test_a_key_there_must_be(monkeypatch: pytest.MonkeyPatch, serve: Serve) -> None:
+def test_a_missing_key_raises_configuration_error(
+    monkeypatch: pytest.MonkeyPatch, serve: Serve
+) -> None:
     for name in ("GEMINI_API_KEY", "GOOGLE_API_KEY"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(md.ConfigurationError, match="GEMINI_API_KEY"):
@@ -330,7 +338,7 @@ def test_a_key_there_must_be(monkeypatch: pytest.MonkeyPatch, serve: Serve) -> N
     assert [seen.headers["x-goog-api-key"] for seen in server.seen] == expected
 
 
-async def test_imagen_is_gone(provider: md.Gemini, wire: Loopback) -> None:
+async def test_imagen_models_raise_unsupported_error(provider: md.Gemini, wire: Loopback) -> None:
     with pytest.raises(md.UnsupportedError, match="Google has shut Imagen down"):
         await provider.image_model("imagen-4.0-generate-001").generate("a")
     assert wire.seen == []
@@ -343,7 +351,7 @@ async def test_a_mask_is_refused(provider: md.Gemini, wire: Loopback, image: Ima
     assert wire.seen == []
 
 
-async def test_strict_refuses_what_would_be_lost(wire: Loopback) -> None:
+async def test_strict_refuses_an_unsupported_field(wire: Loopback) -> None:
     async with md.Gemini("k", base_url=wire.url + "/v1beta", strict=True) as provider:
         with pytest.raises(md.UnsupportedError) as caught:
             await provider.image_model(FLASH).generate("a", steps=20)
@@ -362,7 +370,7 @@ async def test_models_of_all_pages(provider: md.Gemini, server: Gemini, wire: Lo
     assert (await provider.health()).ok
 
 
-async def test_leaving_closes_the_connection(provider: md.Gemini, server: Gemini) -> None:
+async def test_canceling_closes_the_connection(provider: md.Gemini, server: Gemini) -> None:
     server.hold()
     async with anyio.create_task_group() as group:
         group.start_soon(provider.image_model(FLASH).generate, "a")
@@ -371,7 +379,7 @@ async def test_leaving_closes_the_connection(provider: md.Gemini, server: Gemini
     assert await to_thread.run_sync(server.left, 1)
 
 
-def test_it_works_blocking(provider: md.Gemini, server: Gemini, image: Image) -> None:
+def test_the_sync_api(provider: md.Gemini, server: Gemini, image: Image) -> None:
     result = provider.image_model(FLASH).generate_sync("a red fox", n=2, images=[image()])
     assert (len(result.images), len(server.jobs)) == (2, 2)
     with provider.image_model(FLASH).stream_sync("a red fox", seed=7) as stream:

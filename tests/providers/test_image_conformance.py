@@ -24,7 +24,7 @@ ONCE = md.Retries(attempts=1)
 every_backend = pytest.mark.parametrize("backend", BACKENDS, ids=lambda b: b.name)
 
 
-def test_every_provider_that_draws_is_here() -> None:
+def test_every_image_provider_is_tested() -> None:
     """Offline draws without a server, Anthropic draws nothing; the rest is found by the folder."""
     assert {backend.name.partition(" ")[0] for backend in BACKENDS} == provider_names() - {
         "offline",
@@ -52,7 +52,7 @@ def check(result: imagegen.Result, count: int) -> None:
 
 
 @every_backend
-async def test_a_result_holds(backend: Backend, serve: Serve) -> None:
+async def test_a_result_is_valid(backend: Backend, serve: Serve) -> None:
     async with backend.connect(serve(backend.server()).url) as provider:
         model = provider.image_model(backend.model)
         result = await model.generate("a red fox", n=2, **backend.fields)
@@ -67,9 +67,7 @@ async def test_a_result_holds(backend: Backend, serve: Serve) -> None:
 
 
 @every_backend
-async def test_events_come_in_one_order_and_done_is_the_last(
-    backend: Backend, serve: Serve
-) -> None:
+async def test_events_are_ordered_and_done_is_the_last(backend: Backend, serve: Serve) -> None:
     provider = backend.connect(serve(backend.server()).url)
     async with (
         provider,
@@ -94,7 +92,7 @@ async def test_events_come_in_one_order_and_done_is_the_last(
 
 
 @every_backend
-def test_the_blocking_color_gives_the_same(backend: Backend, serve: Serve) -> None:
+def test_the_sync_api_returns_equivalent_results(backend: Backend, serve: Serve) -> None:
     with backend.connect(serve(backend.server()).url) as provider:
         model = provider.image_model(backend.model)
         check(model.generate_sync("a red fox", **backend.fields), 1)
@@ -151,7 +149,7 @@ STATUSES: dict[int, type[md.MajordomoError]] = {
 
 @every_backend
 @pytest.mark.parametrize("status", STATUSES)
-async def test_a_status_is_an_error_of_its_family(
+async def test_a_status_maps_to_its_error_class(
     backend: Backend, serve: Serve, status: int
 ) -> None:
     server = serve(always(whole({"error": f"no {KEY}"}, status)))
@@ -201,7 +199,9 @@ GARBAGE: dict[str, bytes] = {
 
 @every_backend
 @pytest.mark.parametrize("body", GARBAGE.values(), ids=GARBAGE.keys())
-async def test_garbage_is_a_typed_error(backend: Backend, serve: Serve, body: bytes) -> None:
+async def test_a_malformed_reply_is_a_typed_error(
+    backend: Backend, serve: Serve, body: bytes
+) -> None:
     def handler(peer: Peer) -> None:
         while peer.request() is not None:
             peer.send(body)
@@ -221,7 +221,7 @@ async def test_garbage_is_a_typed_error(backend: Backend, serve: Serve, body: by
 
 
 @every_backend
-async def test_an_answer_without_end_is_refused_in_time(backend: Backend, serve: Serve) -> None:
+async def test_an_endless_reply_is_refused_in_time(backend: Backend, serve: Serve) -> None:
     def handler(peer: Peer) -> None:
         if peer.request() is None:
             return
@@ -246,7 +246,7 @@ async def test_an_answer_without_end_is_refused_in_time(backend: Backend, serve:
 
 
 @every_backend
-async def test_an_answer_that_breaks_off_is_a_typed_error_and_is_not_sent_again(
+async def test_a_truncated_reply_is_a_typed_error_and_is_not_retried(
     backend: Backend, serve: Serve
 ) -> None:
     def handler(peer: Peer) -> None:
@@ -266,7 +266,7 @@ async def test_an_answer_that_breaks_off_is_a_typed_error_and_is_not_sent_again(
 
 
 @every_backend
-async def test_a_backend_that_says_nothing_ends_with_the_deadline_and_leaves_nothing(
+async def test_a_silent_backend_times_out_and_leaves_no_connection(
     backend: Backend, serve: Serve
 ) -> None:
     server = serve(lambda peer: (peer.request(), peer.wait_for_close(10)))
@@ -279,7 +279,7 @@ async def test_a_backend_that_says_nothing_ends_with_the_deadline_and_leaves_not
 
 
 @every_backend
-async def test_a_cancelled_call_leaves_nothing(backend: Backend, serve: Serve) -> None:
+async def test_a_canceled_call_leaves_no_connection(backend: Backend, serve: Serve) -> None:
     server = serve(lambda peer: (peer.request(), peer.wait_for_close(10)))
     async with backend.connect(server.url) as provider:
         model = provider.image_model(backend.model)
@@ -301,7 +301,7 @@ async def _all_closed(server: Loopback) -> None:
 
 
 @every_backend
-async def test_an_exception_in_the_callers_body_comes_out_as_it_is(
+async def test_an_exception_inside_the_stream_block_is_raised_unchanged(
     backend: Backend, serve: Serve
 ) -> None:
     async with backend.connect(serve(backend.server()).url) as provider:
@@ -312,7 +312,7 @@ async def test_an_exception_in_the_callers_body_comes_out_as_it_is(
 
 
 @every_backend
-async def test_images_too_large_to_send_are_not_sent(
+async def test_oversized_input_images_are_refused_before_sending(
     backend: Backend, serve: Serve, image: Image
 ) -> None:
     server = serve(backend.server())

@@ -81,7 +81,7 @@ CASES = [
 every_case = pytest.mark.parametrize("case", [pytest.param(case, id=case.name) for case in CASES])
 
 
-def test_every_provider_is_here() -> None:
+def test_every_provider_is_tested() -> None:
     assert {case.name.split()[1] for case in CASES} == provider_names()
 
 
@@ -233,13 +233,13 @@ async def story(case: Case, url: str, moods: Moods) -> None:
 
 @every_case
 @pytest.mark.parametrize("loop", ["asyncio", "trio"])
-def test_nothing_is_left(case: Case, loop: str) -> None:
+def test_async_calls_leave_no_resources(case: Case, loop: str) -> None:
     with nothing_left(case, loop) as (url, moods):
         anyio.run(story, case, url, moods, backend=loop)
 
 
 @every_case
-def test_nothing_is_left_of_blocking_calls(case: Case) -> None:
+def test_sync_calls_leave_no_resources(case: Case) -> None:
     async def living() -> int:
         return tasks()
 

@@ -33,7 +33,7 @@ def body(request: imagegen.Request, tag: bool = True) -> dict[str, Any]:
     return value
 
 
-def test_settings_go_top_level_and_into_the_tag_in_both_spellings() -> None:
+def test_settings_are_sent_as_fields_and_in_the_prompt_tag() -> None:
     got = body(
         imagegen.Request(
             "a cat",
@@ -67,7 +67,7 @@ def test_settings_go_top_level_and_into_the_tag_in_both_spellings() -> None:
         assert name in got
 
 
-def test_samplers_are_spelt_as_the_engine_spells_them() -> None:
+def test_sampler_names_are_translated_for_the_engine() -> None:
     got = body(imagegen.Request("a", sampler="dpmpp_2m", scheduler="normal"))
     assert (got["sample_method"], got["scheduler"]) == ("dpm++2m", "discrete")
     assert '"sample_method":"dpm++2m"' in got["prompt"]
@@ -75,12 +75,12 @@ def test_samplers_are_spelt_as_the_engine_spells_them() -> None:
     assert body(imagegen.Request("a", sampler="dpm++2m"))["sample_method"] == "dpm++2m"
 
 
-def test_more_steps_than_the_engine_takes_are_a_warning() -> None:
+def test_too_many_steps_are_a_warning() -> None:
     _, warnings = OpenAIImagesCodec().adapt("m", imagegen.Request("a", steps=101, seed=1))
     assert [(w.code, w.field) for w in warnings] == [("UNSUPPORTED_FIELD", "steps")]
 
 
-def test_zero_is_a_setting() -> None:
+def test_zero_values_are_sent() -> None:
     assert json.loads(
         encode_tag(imagegen.Request("a", seed=0, cfg_scale=0))[len(OPENING) : -len(CLOSING)]
     ) == {
@@ -131,7 +131,9 @@ def test_neutralizing_is_a_fixed_point_and_leaves_no_tag(text: str) -> None:
 
 @pytest.mark.parametrize("fields", [{}, {"steps": 3}])
 @pytest.mark.parametrize("tag", [True, False])
-def test_a_strangers_tag_sets_nothing_and_is_warned_of(fields: dict[str, Any], tag: bool) -> None:
+def test_a_tag_in_an_untrusted_prompt_is_neutralized_with_a_warning(
+    fields: dict[str, Any], tag: bool
+) -> None:
     hostile = f'a {OPENING}{{"width":9999}}{CLOSING}{OPENING} cat'
     codec = OpenAIImagesCodec() if tag else OpenAIImagesCodec(compatible_family, tag=False)
     request, warnings = codec.adapt("m", imagegen.Request(hostile, **fields))
@@ -142,7 +144,7 @@ def test_a_strangers_tag_sets_nothing_and_is_warned_of(fields: dict[str, Any], t
     assert "TAG_NEUTRALIZED" in [warning.code for warning in warnings]
 
 
-def test_what_stable_diffusion_cannot_do_is_a_warning_or_an_error_under_strict() -> None:
+def test_unsupported_fields_are_warnings_or_errors_when_strict() -> None:
     request = imagegen.Request("a", quality="high", background="transparent", previews=2, seed=1)
     _, warnings = OpenAIImagesCodec().adapt("m", request)
     assert [(w.code, w.field) for w in warnings] == [
@@ -153,7 +155,7 @@ def test_what_stable_diffusion_cannot_do_is_a_warning_or_an_error_under_strict()
     assert caught.value.field == "quality"
 
 
-def test_an_unset_seed_is_warned_of_once() -> None:
+def test_an_unset_seed_is_one_warning() -> None:
     _, warnings = OpenAIImagesCodec().adapt("m", imagegen.Request("a"))
     assert [w.code for w in warnings] == ["SEED_DEFAULT"]
 
@@ -161,7 +163,9 @@ def test_an_unset_seed_is_warned_of_once() -> None:
 pytestmark = pytest.mark.anyio
 
 
-async def test_seeds_count_up_and_the_images_own_word_wins(serve: Serve, image: Picture) -> None:
+async def test_seeds_count_up_and_seeds_in_image_metadata_take_precedence(
+    serve: Serve, image: Picture
+) -> None:
     import io
 
     from PIL import Image
@@ -184,7 +188,7 @@ async def test_seeds_count_up_and_the_images_own_word_wins(serve: Serve, image: 
     assert result.details[2].settings["parameters"].startswith("a cat, Seed: 1")
 
 
-async def test_the_raw_reply_shows_no_image_bytes(serve: Serve, image: Picture) -> None:
+async def test_the_raw_reply_contains_no_image_bytes(serve: Serve, image: Picture) -> None:
     async with md.LlamaSwap(
         serve(
             always(whole(images_reply(image().data, usage={"input_tokens": 3, "output_tokens": 9})))
@@ -239,7 +243,7 @@ def swap(peer: Peer) -> None:
                 peer.reply("404 page not found", 404, {"content-type": "text/plain"})
 
 
-async def test_it_lists_models_with_what_is_really_loaded(serve: Serve) -> None:
+async def test_models_are_listed_with_their_load_state(serve: Serve) -> None:
     async with md.LlamaSwap(serve(swap).url) as provider:
         models = {model.id: model for model in await provider.models()}
         assert (models["sdxl"].loaded, models["sdxl"].state, models["sdxl"].capabilities) == (
@@ -264,7 +268,7 @@ async def test_it_lists_models_with_what_is_really_loaded(serve: Serve) -> None:
         assert (await provider.health()).ok
 
 
-async def test_it_unloads_one_or_all(serve: Serve) -> None:
+async def test_one_or_all_models_are_unloaded(serve: Serve) -> None:
     server = serve(swap)
     async with md.LlamaSwap(server.url) as provider:
         await provider.unload()
@@ -280,7 +284,7 @@ async def test_it_unloads_one_or_all(serve: Serve) -> None:
     ]
 
 
-async def test_health_says_no_instead_of_raising(serve: Serve) -> None:
+async def test_health_reports_a_failure_instead_of_raising(serve: Serve) -> None:
     server = serve(always(whole(b"", 502)))
     async with md.LlamaSwap(server.url) as provider:
         health = await provider.health()
@@ -288,7 +292,7 @@ async def test_health_says_no_instead_of_raising(serve: Serve) -> None:
     assert health.message
 
 
-async def test_loading_text_of_the_gateway_is_an_event(serve: Serve) -> None:
+async def test_llamaswap_loading_text_is_an_event(serve: Serve) -> None:
     def handler(peer: Peer) -> None:
         peer.request()
         peer.begin()
@@ -305,7 +309,7 @@ async def test_loading_text_of_the_gateway_is_an_event(serve: Serve) -> None:
     assert stream.reply.thinking == ""
 
 
-async def test_waiting_for_a_load_is_counted_as_loading_not_as_silence(serve: Serve) -> None:
+async def test_loading_time_does_not_count_against_the_first_byte_limit(serve: Serve) -> None:
     """The first byte may take 0.3 s, the load 30 s: a model that starts for a while does not fail the call."""
     state = {"model": "m", "state": "starting"}
 
@@ -324,7 +328,9 @@ async def test_waiting_for_a_load_is_counted_as_loading_not_as_silence(serve: Se
         assert (await provider.model("m").generate("x")).text == "at last"
 
 
-async def test_a_first_byte_limit_shorter_than_a_look_still_lets_a_model_load(serve: Serve) -> None:
+async def test_a_first_byte_limit_shorter_than_the_check_interval_lets_a_model_load(
+    serve: Serve,
+) -> None:
     def handler(peer: Peer) -> None:
         while (seen := peer.request()) is not None:
             if seen.path == "/running":
@@ -339,7 +345,7 @@ async def test_a_first_byte_limit_shorter_than_a_look_still_lets_a_model_load(se
         assert (await provider.model("m").generate("x")).text == "at last"
 
 
-async def test_a_stream_that_stalls_is_not_mistaken_for_a_load(serve: Serve) -> None:
+async def test_a_stalled_stream_is_not_reported_as_loading(serve: Serve) -> None:
     server = serve(
         lambda peer: (peer.request(), peer.begin(), peer.chunk(delta("x")), peer.wait_for_close())
     )
@@ -352,7 +358,7 @@ async def test_a_stream_that_stalls_is_not_mistaken_for_a_load(serve: Serve) -> 
     assert [seen.path for seen in server.seen] == ["/v1/chat/completions"]
 
 
-async def test_a_load_that_takes_too_long_says_so(serve: Serve) -> None:
+async def test_a_load_that_exceeds_its_limit_names_the_load_phase(serve: Serve) -> None:
     def handler(peer: Peer) -> None:
         while (seen := peer.request()) is not None:
             if seen.path == "/running":
@@ -368,7 +374,7 @@ async def test_a_load_that_takes_too_long_says_so(serve: Serve) -> None:
     assert caught.value.phase == "load"
 
 
-async def test_a_chat_stream_that_is_cancelled_closes_its_socket(serve: Serve) -> None:
+async def test_a_canceled_chat_stream_closes_its_socket(serve: Serve) -> None:
     def handler(peer: Peer) -> None:
         while (seen := peer.request()) is not None:
             if seen.json.get("stream"):
@@ -392,7 +398,7 @@ async def test_a_chat_stream_that_is_cancelled_closes_its_socket(serve: Serve) -
         assert len(server.seen) == 2
 
 
-async def test_it_says_which_version_answers_where_it_tells(serve: Serve) -> None:
+async def test_the_server_version_is_reported_where_available(serve: Serve) -> None:
     server = serve(
         always(
             whole({"version": "v250", "commit": "abc"}),

@@ -30,7 +30,7 @@ def ollama(url: str) -> md.Ollama:
     return md.Ollama(url, retries=md.Retries(attempts=1))
 
 
-async def test_whether_the_server_keeps_away_from_the_service(
+async def test_status_reports_whether_the_hosted_service_is_disabled(
     ollama: md.Ollama, server: OllamaChat
 ) -> None:
     assert await ollama.admin.status() == CloudStatus(disabled=False, source="none")
@@ -40,15 +40,13 @@ async def test_whether_the_server_keeps_away_from_the_service(
         await ollama.admin.web_search("lighthouses")
 
 
-async def test_who_is_signed_in(ollama: md.Ollama, server: OllamaChat) -> None:
+async def test_account_returns_the_signed_in_user(ollama: md.Ollama, server: OllamaChat) -> None:
     server.service.account = WHO
     assert await ollama.admin.account() == Account("ada", "ada@example.test", "7e0c", "free")
 
 
 @pytest.mark.parametrize("what", ["account", "web_search", "web_fetch"])
-async def test_without_an_account_the_error_says_where_to_sign_in(
-    ollama: md.Ollama, what: str
-) -> None:
+async def test_without_an_account_the_error_has_a_sign_in_url(ollama: md.Ollama, what: str) -> None:
     call = getattr(ollama.admin, what)
     with pytest.raises(md.AuthenticationError) as caught:
         await (call() if what == "account" else call("https://example.test/1"))
@@ -56,7 +54,7 @@ async def test_without_an_account_the_error_says_where_to_sign_in(
     assert (caught.value.provider, caught.value.status) == ("ollama", 401)
 
 
-async def test_a_local_server_searches_for_its_account(
+async def test_a_local_server_searches_with_its_account(
     ollama: md.Ollama, server: OllamaChat
 ) -> None:
     server.service.account = WHO
@@ -74,7 +72,9 @@ async def test_a_local_server_searches_for_its_account(
     assert await ollama.admin.web_search("nothing") == []
 
 
-async def test_a_page_is_read_by_the_service(ollama: md.Ollama, server: OllamaChat) -> None:
+async def test_web_fetch_returns_the_page_read_by_the_service(
+    ollama: md.Ollama, server: OllamaChat
+) -> None:
     server.service.account = WHO
     page = await ollama.admin.web_fetch("https://example.test/1")
     assert page == WebPage(
@@ -84,7 +84,7 @@ async def test_a_page_is_read_by_the_service(ollama: md.Ollama, server: OllamaCh
         await ollama.admin.web_fetch("https://example.test/none")
 
 
-async def test_the_service_itself_has_other_paths_and_wants_the_key(
+async def test_the_hosted_service_has_its_own_paths_and_needs_a_key(
     server: OllamaChat, url: str
 ) -> None:
     server.service.hosted = True
@@ -110,7 +110,7 @@ async def test_the_service_itself_has_other_paths_and_wants_the_key(
     assert "signin_url" not in caught.value.details
 
 
-def test_the_blocking_forms(ollama: md.Ollama, server: OllamaChat) -> None:
+def test_the_sync_api(ollama: md.Ollama, server: OllamaChat) -> None:
     server.service.account = WHO
     assert ollama.admin.status_sync().disabled is False
     assert ollama.admin.account_sync().name == "ada"
@@ -129,7 +129,7 @@ def test_the_blocking_forms(ollama: md.Ollama, server: OllamaChat) -> None:
         ("url", lambda admin: admin.web_fetch("")),
     ],
 )
-async def test_bad_input_is_refused_before_sending(
+async def test_invalid_input_is_refused_before_sending(
     ollama: md.Ollama, server: OllamaChat, field: str, call: Any
 ) -> None:
     with pytest.raises(md.InvalidRequestError) as caught:
@@ -139,7 +139,7 @@ async def test_bad_input_is_refused_before_sending(
 
 
 @pytest.mark.parametrize("answer", [{}, {"cloud": {}}, {"results": "none"}, {"name": ""}])
-async def test_an_answer_nobody_can_read_is_said_so(answer: dict[str, Any]) -> None:
+async def test_an_invalid_reply_raises_bad_response_error(answer: dict[str, Any]) -> None:
     way = httpx.MockTransport(lambda request: httpx.Response(200, json=answer))
     async with md.Ollama(transport=way) as ollama:
         for ask in (

@@ -28,7 +28,7 @@ def ollama(server: OllamaChat, serve: Callable[[Handler], Loopback]) -> md.Ollam
     return md.Ollama(serve(server).url, retries=md.Retries(attempts=1))
 
 
-async def test_what_is_there(ollama: md.Ollama) -> None:
+async def test_version_tags_show_and_ps(ollama: md.Ollama) -> None:
     assert await ollama.admin.version()
     assert "llama3.2:latest" in [model["name"] for model in await ollama.admin.tags()]
     assert "tools" in (await ollama.admin.show("llama3.2"))["capabilities"]
@@ -45,7 +45,7 @@ async def test_load_and_unload(ollama: md.Ollama, server: OllamaChat) -> None:
     assert await ollama.admin.ps() == []
 
 
-async def test_pull_tells_bytes(ollama: md.Ollama) -> None:
+async def test_pull_reports_progress_in_bytes(ollama: md.Ollama) -> None:
     told: list[PullProgress] = []
     await ollama.admin.pull("new-model", on_event=told.append)
     assert told[0].status == "pulling manifest"
@@ -64,7 +64,7 @@ async def test_pull_tells_bytes(ollama: md.Ollama) -> None:
         ("interrupted", md.StreamBrokenError),
     ],
 )
-async def test_a_pull_that_fails_says_so(
+async def test_a_failed_pull_raises_a_typed_error(
     ollama: md.Ollama, server: OllamaChat, way: str, kind: Any
 ) -> None:
     server.pull = way
@@ -73,21 +73,21 @@ async def test_a_pull_that_fails_says_so(
     assert caught.value.provider == "ollama"
 
 
-async def test_what_is_not_there_is_neither_pushed_nor_made(ollama: md.Ollama) -> None:
+async def test_a_missing_model_or_file_is_neither_pushed_nor_created(ollama: md.Ollama) -> None:
     with pytest.raises(md.BackendError, match="no such file"):
         await ollama.admin.push("me/nothing")
     with pytest.raises(md.BackendError, match="no such file"):
         await ollama.admin.create("mine", files={"tiny.gguf": "sha256:" + "0" * 64})
 
 
-async def test_push(ollama: md.Ollama) -> None:
+async def test_push_reports_success(ollama: md.Ollama) -> None:
     told: list[PullProgress] = []
     await ollama.admin.copy("llama3.2", "me/mine")
     await ollama.admin.push("me/mine", on_event=told.append)
     assert told[-1].status == "success"
 
 
-async def test_a_model_is_made_from_a_file(
+async def test_a_model_is_created_from_an_uploaded_file(
     ollama: md.Ollama, server: OllamaChat, tmp_path: Path
 ) -> None:
     file = tmp_path / "tiny.gguf"
@@ -117,7 +117,9 @@ async def test_a_model_is_made_from_a_file(
         await ollama.admin.delete("mine")
 
 
-async def test_bad_input_is_refused_before_sending(ollama: md.Ollama, server: OllamaChat) -> None:
+async def test_invalid_input_is_refused_before_sending(
+    ollama: md.Ollama, server: OllamaChat
+) -> None:
     for field, call in (
         ("from_model", ollama.admin.create("mine")),
         ("digest", ollama.admin.create("mine", files={"a": "sha256:../../etc"})),
@@ -131,7 +133,7 @@ async def test_bad_input_is_refused_before_sending(ollama: md.Ollama, server: Ol
     assert server.seen == []
 
 
-async def test_a_stream_gives_the_progress_to_a_loop(ollama: md.Ollama) -> None:
+async def test_streams_yield_progress(ollama: md.Ollama) -> None:
     async with ollama.admin.stream_pull("new-model") as stream:
         assert stream.result is None
         told = [progress async for progress in stream]
@@ -143,7 +145,7 @@ async def test_a_stream_gives_the_progress_to_a_loop(ollama: md.Ollama) -> None:
         assert (await anext(aiter(stream))).status == "retrieving manifest"
 
 
-def test_a_blocking_loop_gets_the_same(ollama: md.Ollama) -> None:
+def test_sync_streams_yield_progress(ollama: md.Ollama) -> None:
     admin = ollama.admin
     with admin.stream_pull_sync("new-model") as stream:
         told = [progress.status for progress in stream]
@@ -160,7 +162,7 @@ def test_a_blocking_loop_gets_the_same(ollama: md.Ollama) -> None:
 
 
 @pytest.mark.parametrize("way", ["error", "interrupted"])
-async def test_what_came_before_a_failure_is_told_first(
+async def test_progress_before_a_failure_is_yielded_first(
     ollama: md.Ollama, server: OllamaChat, way: str
 ) -> None:
     server.pull = way
@@ -178,7 +180,7 @@ async def test_what_came_before_a_failure_is_told_first(
     assert stream.result is None
 
 
-async def test_progress_is_told_before_the_failure_that_came_in_the_same_piece() -> None:
+async def test_progress_is_emitted_before_a_failure_in_the_same_chunk() -> None:
     lines = b'{"status":"pulling manifest"}\n{"error":"file does not exist"}\n'
     way = httpx.MockTransport(lambda request: httpx.Response(200, content=lines))
     told: list[PullProgress] = []
@@ -188,7 +190,7 @@ async def test_progress_is_told_before_the_failure_that_came_in_the_same_piece()
     assert told == [PullProgress("pulling manifest")]
 
 
-async def test_a_completion_that_is_left_stops(ollama: md.Ollama, server: OllamaChat) -> None:
+async def test_leaving_a_completion_stops_it(ollama: md.Ollama, server: OllamaChat) -> None:
     server.hold()
     async with ollama.admin.stream_generate("llama3.2", "hi there") as stream:
         assert await anext(aiter(stream)) == "I"
@@ -196,7 +198,7 @@ async def test_a_completion_that_is_left_stops(ollama: md.Ollama, server: Ollama
     assert (await ollama.admin.generate("llama3.2", "and now")).text == "I saw: and now"
 
 
-async def test_a_long_pull_does_not_hold_the_place_of_a_chat(ollama: md.Ollama) -> None:
+async def test_a_long_pull_does_not_hold_a_slot(ollama: md.Ollama) -> None:
     """`max_concurrency` counts what the model does, not what the disk does."""
     async with ollama.admin.stream_pull("new-model") as stream:
         await anext(aiter(stream))
@@ -204,7 +206,7 @@ async def test_a_long_pull_does_not_hold_the_place_of_a_chat(ollama: md.Ollama) 
             assert (await ollama.model("llama3.2").generate("hi")).text
 
 
-def test_every_awaited_method_has_a_blocking_one(ollama: md.Ollama, tmp_path: Path) -> None:
+def test_every_async_method_has_a_sync_version(ollama: md.Ollama, tmp_path: Path) -> None:
     admin = ollama.admin
     names = {name for name in dir(admin) if not name.startswith("_") and not name.endswith("_sync")}
     assert all(callable(getattr(admin, f"{name}_sync")) for name in names)
@@ -237,7 +239,7 @@ def test_every_awaited_method_has_a_blocking_one(ollama: md.Ollama, tmp_path: Pa
     ollama.close()
 
 
-async def test_a_misspelt_field_is_a_type_error(ollama: md.Ollama, server: OllamaChat) -> None:
+async def test_a_misspelled_field_is_a_type_error(ollama: md.Ollama, server: OllamaChat) -> None:
     with pytest.raises(TypeError, match="sytem"):
         await ollama.admin.generate("llama3.2", "hi", sytem="brief")  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="form_model"):
@@ -245,7 +247,7 @@ async def test_a_misspelt_field_is_a_type_error(ollama: md.Ollama, server: Ollam
     assert server.seen == []
 
 
-async def test_generate_with_its_fields(
+async def test_generate_with_all_fields(
     ollama: md.Ollama, server: OllamaChat, image: Callable[..., md.ImagePart]
 ) -> None:
     class Mood(BaseModel):
@@ -276,7 +278,7 @@ async def test_generate_with_its_fields(
         await ollama.admin.generate("llama3.2", "go")
 
 
-async def test_chat_sees_images_and_calls_tools(
+async def test_chat_with_images_and_tools(
     ollama: md.Ollama, image: Callable[..., md.ImagePart]
 ) -> None:
     def weather(city: str) -> list[Any]:
@@ -294,9 +296,7 @@ async def test_chat_sees_images_and_calls_tools(
     assert stream.reply.thinking
 
 
-async def test_what_a_model_cannot_do_is_a_typed_error(
-    ollama: md.Ollama, server: OllamaChat
-) -> None:
+async def test_missing_capabilities_are_typed_errors(ollama: md.Ollama, server: OllamaChat) -> None:
     with pytest.raises(md.InvalidRequestError, match="does not support tools"):
         await ollama.model("gemma3").generate("hi", tools=[md.Tool("f")])
     with pytest.raises(md.InvalidRequestError, match="think"):
@@ -307,7 +307,7 @@ async def test_what_a_model_cannot_do_is_a_typed_error(
 
 
 @pytest.mark.parametrize("reply", [Reply("Hello.", error="boom"), Reply("Hello.", cut=True)])
-async def test_a_broken_stream_keeps_the_prefix(
+async def test_a_broken_stream_keeps_the_partial_reply(
     ollama: md.Ollama, server: OllamaChat, reply: Reply
 ) -> None:
     server.script = [reply]
@@ -319,7 +319,7 @@ async def test_a_broken_stream_keeps_the_prefix(
     assert caught.value.partial.text == seen == "Hello."
 
 
-async def test_an_image_is_not_sent_to_a_model_that_does_not_see(
+async def test_an_image_is_not_sent_to_a_model_without_vision(
     ollama: md.Ollama, server: OllamaChat, image: Callable[..., md.ImagePart]
 ) -> None:
     """Ollama gives such a model "[img-0]" in its place, and says nothing."""
@@ -343,7 +343,7 @@ async def test_an_image_is_not_sent_to_a_model_that_does_not_see(
     assert all("messages" not in body and "prompt" not in body for body in server.seen)
 
 
-async def test_sight_is_asked_for_once(
+async def test_vision_is_checked_once_per_model(
     ollama: md.Ollama, server: OllamaChat, image: Callable[..., md.ImagePart]
 ) -> None:
     model = ollama.model("gemma3")
@@ -355,7 +355,7 @@ async def test_sight_is_asked_for_once(
     assert [("messages" in body) for body in server.seen] == [False, True, True, True]
 
 
-async def test_a_server_that_names_no_capabilities_is_trusted(
+async def test_images_are_sent_when_the_server_lists_no_capabilities(
     ollama: md.Ollama, server: OllamaChat, image: Callable[..., md.ImagePart]
 ) -> None:
     server.models["old:latest"] = ()
@@ -365,7 +365,7 @@ async def test_a_server_that_names_no_capabilities_is_trusted(
         await ollama.model("nothing").generate([md.user("look", image())])
 
 
-async def test_a_key_that_a_frame_quotes_is_in_no_error_or_traceback(
+async def test_a_key_echoed_in_a_frame_is_in_no_error_or_traceback(
     serve: Callable[[Handler], Loopback],
 ) -> None:
     key = "sk-very-secret"

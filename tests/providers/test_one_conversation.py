@@ -49,14 +49,14 @@ def said(conversation: Any) -> list[llm.Message]:
     return [message for message in conversation.history if message.role == "assistant"]
 
 
-def test_every_provider_that_chats_is_here() -> None:
+def test_every_chat_provider_is_tested() -> None:
     drawing = {"automatic1111", "comfyui", "stablediffusion"}
     assert {
         backend.name.partition(" ")[0] for backend in BACKENDS
     } == provider_names() - drawing - {"offline"}
 
 
-def test_offline_has_everything_in_it(offline: Any) -> None:
+def test_the_offline_conversation_covers_every_feature(offline: Any) -> None:
     assert [turn.roles for turn in offline.turns] == [
         ("assistant",),
         ("assistant", "tool", "assistant"),
@@ -134,7 +134,7 @@ async def test_the_conversation_is_the_same_with_every_backend(
 @pytest.mark.parametrize(
     "everywhere", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["the next", "all"]
 )
-def test_the_blocking_color_comes_to_the_same_and_goes_on_with_any_other_backend(
+def test_a_sync_conversation_is_the_same_and_continues_on_any_other_backend(
     backend: Backend, everywhere: bool, serve: Serve, offline: Any
 ) -> None:
     """Begun here, with thoughts, calls and images; continued there, as it is and as kept in JSON."""
@@ -163,7 +163,9 @@ def test_the_blocking_color_comes_to_the_same_and_goes_on_with_any_other_backend
 
 
 @each
-def test_what_offline_began_goes_on_elsewhere(backend: Backend, serve: Serve, offline: Any) -> None:
+def test_an_offline_conversation_continues_on_any_backend(
+    backend: Backend, serve: Serve, offline: Any
+) -> None:
     with backend.connect(
         serve(backend.server([llm.assistant("It was a pleasure.")], False)).url
     ) as provider:
@@ -173,5 +175,5 @@ def test_what_offline_began_goes_on_elsewhere(backend: Backend, serve: Serve, of
     assert reply.text == "It was a pleasure."
 
 
-async def test_offline_comes_to_the_same_in_either_loop(offline: Any) -> None:
+async def test_offline_gives_the_same_conversation_on_both_event_loops(offline: Any) -> None:
     assert await converse(md.Offline().model("rules")) == offline

@@ -93,9 +93,7 @@ def image_bytes(image: Callable[..., md.ImagePart]) -> bytes:
     return image(64, 64).data
 
 
-async def test_chat_and_images_of_two_providers_take_turns(
-    serve: Serve, image_bytes: bytes
-) -> None:
+async def test_calls_of_two_providers_share_one_slot(serve: Serve, image_bytes: bytes) -> None:
     box = Box(image_bytes)
     url = serve(box).url
     gpu = ResourceGroup("box")
@@ -113,7 +111,7 @@ async def test_chat_and_images_of_two_providers_take_turns(
     assert (gpu.running, gpu.waiting) == (0, 0)
 
 
-async def test_who_waits_is_told_its_place_in_streams_of_both_kinds(
+async def test_chat_and_image_streams_report_queue_positions(
     serve: Serve, image_bytes: bytes
 ) -> None:
     box = Box(image_bytes, instant=False)
@@ -148,7 +146,7 @@ async def test_who_waits_is_told_its_place_in_streams_of_both_kinds(
     assert isinstance(told["image"][-1], imagegen.Done)
 
 
-async def test_a_user_id_with_many_calls_does_not_keep_another_waiting(
+async def test_a_user_with_many_calls_does_not_delay_another_user(
     serve: Serve, image_bytes: bytes
 ) -> None:
     box = Box(image_bytes, instant=False)
@@ -174,7 +172,7 @@ async def test_a_user_id_with_many_calls_does_not_keep_another_waiting(
     assert finished.count("greedy") == 6
 
 
-async def test_before_another_model_begins_the_idle_one_is_unloaded(
+async def test_an_idle_model_is_unloaded_before_another_one_starts(
     serve: Serve, image_bytes: bytes
 ) -> None:
     box = Box(image_bytes)
@@ -193,7 +191,7 @@ async def test_before_another_model_begins_the_idle_one_is_unloaded(
     assert box.unloaded == ["qwen", "sdxl", "gemma", "other"]
 
 
-async def test_a_backend_that_cannot_unload_is_no_reason_not_to_go_on(
+async def test_a_failed_unload_does_not_block_the_next_call(
     serve: Serve, image_bytes: bytes
 ) -> None:
     box = Box(image_bytes)
@@ -215,7 +213,7 @@ async def test_a_backend_that_cannot_unload_is_no_reason_not_to_go_on(
             assert (await swap.model("b").generate("a")).text == "calm"
 
 
-async def test_who_gives_up_while_others_are_unloaded_leaves_that_to_the_next() -> None:
+async def test_a_canceled_call_leaves_pending_unloads_to_the_next_one() -> None:
     asked: list[str] = []
     cancelled = anyio.Event()
 
@@ -246,7 +244,7 @@ async def test_who_gives_up_while_others_are_unloaded_leaves_that_to_the_next() 
     assert (gpu.running, gpu.waiting) == (0, 0)
 
 
-async def test_a_model_that_is_just_being_unloaded_begins_when_it_is_gone() -> None:
+async def test_a_model_being_unloaded_starts_again_after_the_unload() -> None:
     order: list[str] = []
     gone = anyio.Event()
 
@@ -272,7 +270,7 @@ async def test_a_model_that_is_just_being_unloaded_begins_when_it_is_gone() -> N
     assert sorted(order[2:]) == ["a", "b"]
 
 
-async def test_what_goes_wrong_with_another_providers_unloading_is_not_this_calls_error() -> None:
+async def test_an_unload_error_of_another_provider_is_not_raised() -> None:
     async def release() -> None:
         raise RuntimeError("the event loop of that client is closed")
 
@@ -294,7 +292,7 @@ async def test_a_group_keeps_no_provider_alive(serve: Serve, image_bytes: bytes)
     assert gone() is None
 
 
-async def test_a_full_line_says_so_at_once(serve: Serve, image_bytes: bytes) -> None:
+async def test_a_full_group_queue_raises_overloaded_error(serve: Serve, image_bytes: bytes) -> None:
     box = Box(image_bytes, instant=False)
     async with (
         md.LlamaSwap(serve(box).url, gpu=ResourceGroup("box", max_queue=1)) as swap,
@@ -317,7 +315,7 @@ async def test_a_full_line_says_so_at_once(serve: Serve, image_bytes: bytes) -> 
     )
 
 
-async def test_max_queue_bounds_the_line_of_a_provider(serve: Serve, image_bytes: bytes) -> None:
+async def test_max_queue_limits_the_queue_of_a_provider(serve: Serve, image_bytes: bytes) -> None:
     box = Box(image_bytes, instant=False)
     async with (
         md.LlamaSwap(serve(box).url, max_concurrency=1, max_queue=0) as swap,
@@ -346,7 +344,7 @@ async def test_a_rate_counts_the_tokens_of_replies(serve: Serve, image_bytes: by
 
 
 @pytest.mark.slow
-async def test_ten_thousand_calls_wait_and_all_give_up_without_a_trace() -> None:
+async def test_ten_thousand_queued_calls_can_be_canceled() -> None:
     gpu = ResourceGroup("box")
     image_model = md.Offline(gpu=gpu).image_model("renderer")
     holding = ResourceGroup.acquire
@@ -370,7 +368,7 @@ def _deadline() -> Any:
     return Deadline(md.Timeout(queue=60))
 
 
-def test_one_line_serves_all_event_loops_and_threads(serve: Serve, image_bytes: bytes) -> None:
+def test_one_queue_serves_all_event_loops_and_threads(serve: Serve, image_bytes: bytes) -> None:
     box = Box(image_bytes)
     gpu = ResourceGroup("box")
     url = serve(box).url
@@ -407,9 +405,7 @@ def test_one_line_serves_all_event_loops_and_threads(serve: Serve, image_bytes: 
     assert (gpu.running, gpu.waiting) == (0, 0)
 
 
-async def test_who_is_cancelled_while_it_waits_leaves_the_line(
-    serve: Serve, image_bytes: bytes
-) -> None:
+async def test_a_canceled_queued_call_leaves_the_queue(serve: Serve, image_bytes: bytes) -> None:
     box = Box(image_bytes, instant=False)
     gpu = ResourceGroup("box")
     async with md.LlamaSwap(serve(box).url, gpu=gpu) as swap, anyio.create_task_group() as group:
@@ -427,7 +423,7 @@ async def test_who_is_cancelled_while_it_waits_leaves_the_line(
     assert box.done == ["qwen"]
 
 
-async def test_a_stream_left_early_gives_its_place_back(serve: Serve, image_bytes: bytes) -> None:
+async def test_a_stream_left_early_releases_its_slot(serve: Serve, image_bytes: bytes) -> None:
     gpu = ResourceGroup("box")
     async with md.LlamaSwap(serve(Box(image_bytes)).url, gpu=gpu) as swap:
         async with swap.model("qwen").stream("a") as stream:
@@ -437,7 +433,7 @@ async def test_a_stream_left_early_gives_its_place_back(serve: Serve, image_byte
         assert gpu.running == 0
 
 
-def test_a_name_means_the_same_group_as_long_as_somebody_uses_it() -> None:
+def test_a_named_group_exists_while_it_is_used() -> None:
     first, second = md.LlamaSwap(gpu="cellar"), md.Ollama(gpu="cellar")
     assert (
         first._client.admission._resource_group
@@ -456,7 +452,7 @@ def test_a_name_means_the_same_group_as_long_as_somebody_uses_it() -> None:
     [({"gpu": 3}, "gpu"), ({"rate": 5}, "rate"), ({"max_queue": -1}, "max_queue"), ({"max_queue": True}, "max_queue"), ({"max_concurrency": 0}, "max_concurrency"), ({"gpu": ""}, "name")],
 )  # fmt: skip
 @pytest.mark.parametrize("provider", [md.LlamaSwap, md.Offline])
-def test_what_cannot_be_is_said_when_the_provider_is_made(
+def test_invalid_settings_are_refused_by_the_constructor(
     provider: Any, keywords: dict[str, Any], field: str
 ) -> None:
     with pytest.raises(md.ConfigurationError) as caught:
@@ -467,7 +463,7 @@ def test_what_cannot_be_is_said_when_the_provider_is_made(
 @pytest.mark.parametrize(
     "settings", [{"slots": 0}, {"slots": True}, {"max_queue": -1}, {"name": ""}, {"name": "a\n"}]
 )
-def test_a_group_that_cannot_be_names_its_field(settings: dict[str, Any]) -> None:
+def test_an_invalid_group_setting_is_refused_with_its_field(settings: dict[str, Any]) -> None:
     with pytest.raises(md.ConfigurationError) as caught:
         ResourceGroup(**settings)
     assert caught.value.details["field"] == next(iter(settings))

@@ -43,7 +43,7 @@ async def heard(stream: Any) -> tuple[list[llm.ChatEvent], llm.Reply]:
 
 
 @pytest.mark.parametrize("name", [MODEL, PLAIN, "o3"])
-async def test_it_answers_whole_and_streamed(name: str, openai: md.OpenAI) -> None:
+async def test_complete_and_streamed_replies(name: str, openai: md.OpenAI) -> None:
     model = openai.model(name)
     history = [md.system("be brief"), md.user("one two three")]
     whole = await model.generate(history)
@@ -62,7 +62,7 @@ async def test_it_answers_whole_and_streamed(name: str, openai: md.OpenAI) -> No
     assert bool(whole.usage.reasoning_tokens) is (name != PLAIN)
 
 
-def test_it_answers_code_without_a_loop(openai: md.OpenAI) -> None:
+def test_the_sync_api(openai: md.OpenAI) -> None:
     with openai:
         model = openai.model(MODEL)
         assert model.generate_sync("one two").text == "one two"
@@ -76,7 +76,7 @@ def test_it_answers_code_without_a_loop(openai: md.OpenAI) -> None:
         assert reply.text.endswith("looked at a fox")
 
 
-async def test_system_turns_go_under_the_word_the_model_knows(
+async def test_system_messages_use_the_configured_role(
     api: Any, server: Speech, serve: Callable[[Handler], Loopback]
 ) -> None:
     url = serve(server).url + "/v1"
@@ -101,7 +101,9 @@ async def test_system_turns_go_under_the_word_the_model_knows(
             make(api_key="k", system_role="boss")  # type: ignore[arg-type]
 
 
-async def test_every_setting_finds_its_place(openai: md.OpenAI, server: Speech, api: str) -> None:
+async def test_every_setting_is_sent_or_is_a_warning(
+    openai: md.OpenAI, server: Speech, api: str
+) -> None:
     reply = await openai.model(PLAIN).generate(
         "hi", temperature=0.5, top_p=0.9, max_tokens=100, seed=3, stop="END", top_k=4
     )
@@ -113,7 +115,7 @@ async def test_every_setting_finds_its_place(openai: md.OpenAI, server: Speech, 
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-async def test_tools_are_run_side_by_side_and_may_answer_with_images(
+async def test_tools_run_concurrently_and_may_return_images(
     streamed: bool, openai: md.OpenAI, server: Speech, api: str, image: Callable[..., md.ImagePart]
 ) -> None:
     seen: list[str] = []
@@ -156,9 +158,7 @@ async def test_tools_are_run_side_by_side_and_may_answer_with_images(
 
 
 @pytest.mark.parametrize("choice", ["required", "ping"])
-async def test_a_tool_can_be_demanded_even_one_of_no_arguments(
-    choice: str, openai: md.OpenAI
-) -> None:
+async def test_a_tool_without_arguments_can_be_required(choice: str, openai: md.OpenAI) -> None:
     tools = [
         md.Tool("ping"),
         md.Tool("pong", parameters={}),
@@ -172,9 +172,7 @@ async def test_a_tool_can_be_demanded_even_one_of_no_arguments(
     ).tool_calls == ()
 
 
-async def test_arguments_that_are_no_json_do_not_lose_the_turn(
-    openai: md.OpenAI, server: Speech
-) -> None:
+async def test_invalid_tool_arguments_can_be_sent_back(openai: md.OpenAI, server: Speech) -> None:
     server.script = [Turn([says("well"), calls("look", '{"at": ')])]
     reply = await openai.model(PLAIN).generate("hi", tools=[look])
     assert (reply.text, reply.tool_calls[0].arguments_json) == ("well", '{"at": ')
@@ -187,7 +185,7 @@ async def test_arguments_that_are_no_json_do_not_lose_the_turn(
 
 
 @pytest.mark.parametrize("name", [MODEL, PLAIN])
-async def test_a_history_of_strangers_is_legal(
+async def test_a_history_from_other_providers_is_accepted(
     name: str, openai: md.OpenAI, server: Speech, image: Callable[..., md.ImagePart]
 ) -> None:
     reply = await openai.model(name).generate(strangers(image()))
@@ -201,7 +199,7 @@ async def test_a_history_of_strangers_is_legal(
     assert LONG_ID not in sent
 
 
-async def test_a_document_goes_with_a_name_or_without(openai: md.OpenAI) -> None:
+async def test_a_document_needs_no_name(openai: md.OpenAI) -> None:
     pdf = b"%PDF-1.4 x"
     parts = (md.FilePart(pdf, "application/pdf", "a.pdf"), md.FilePart(pdf, "application/pdf"))
     reply = await openai.model(PLAIN).generate(md.user("read", *parts))
@@ -210,7 +208,9 @@ async def test_a_document_goes_with_a_name_or_without(openai: md.OpenAI) -> None
     )
 
 
-async def test_refusals_are_refusals_however_they_come(openai: md.OpenAI, server: Speech) -> None:
+async def test_refusals_are_typed_in_complete_and_streamed_replies(
+    openai: md.OpenAI, server: Speech
+) -> None:
     server.script = [Turn([refuses("I will not.")])] * 4
     model = openai.model(PLAIN)
     whole = await model.generate("hi")
@@ -229,7 +229,7 @@ async def test_refusals_are_refusals_however_they_come(openai: md.OpenAI, server
 
 @pytest.mark.parametrize("streamed", [False, True])
 @pytest.mark.parametrize("finish", ["length", "content_filter"])
-async def test_an_answer_may_be_cut_off(
+async def test_a_truncated_reply_has_a_finish_reason(
     finish: str, streamed: bool, openai: md.OpenAI, server: Speech
 ) -> None:
     server.script = [Turn([thinks("hm"), says("one two")], finish)]
@@ -238,7 +238,7 @@ async def test_an_answer_may_be_cut_off(
     assert (reply.text, reply.finish_reason) == ("one two", finish)
 
 
-async def test_a_budget_that_thinking_has_used_up_is_an_answer_of_length(
+async def test_a_budget_used_up_by_thinking_finishes_with_length(
     openai: md.OpenAI, server: Speech
 ) -> None:
     server.script = [Turn([thinks("hm")], "length")]
@@ -250,7 +250,7 @@ async def test_a_budget_that_thinking_has_used_up_is_an_answer_of_length(
 
 
 @pytest.mark.parametrize("how", ["error", "cut", "drop"])
-async def test_a_broken_stream_keeps_exactly_what_had_come(
+async def test_a_broken_stream_keeps_the_exact_prefix(
     how: str, openai: md.OpenAI, server: Speech
 ) -> None:
     server.break_stream, server.break_after = how, 2
@@ -264,7 +264,9 @@ async def test_a_broken_stream_keeps_exactly_what_had_come(
     assert ("had an error" in caught.value.message) is (how == "error")
 
 
-async def test_a_refusal_that_is_cut_is_broken(openai: md.OpenAI, server: Speech) -> None:
+async def test_a_truncated_refusal_raises_stream_broken_error(
+    openai: md.OpenAI, server: Speech
+) -> None:
     server.script = [Turn([refuses("I will not.")])]
     server.break_stream = "cut"
     with pytest.raises(md.StreamBrokenError) as caught:
@@ -293,7 +295,7 @@ async def test_failures_are_typed(
     assert caught.value.details["request_id"].startswith("req_")
 
 
-async def test_what_a_model_does_not_take_is_said_by_name(openai: md.OpenAI) -> None:
+async def test_unsupported_parameters_are_named_in_the_error(openai: md.OpenAI) -> None:
     with pytest.raises(md.InvalidRequestError) as caught:
         await openai.model("o3").generate("hi", temperature=0.5)
     assert caught.value.details["param"] == "temperature"
@@ -306,7 +308,7 @@ async def test_what_a_model_does_not_take_is_said_by_name(openai: md.OpenAI) -> 
     assert missing.value.code == "MODEL_NOT_FOUND"
 
 
-async def test_models_keys_and_health(openai: md.OpenAI, server: Speech) -> None:
+async def test_models_health_and_a_wrong_key(openai: md.OpenAI, server: Speech) -> None:
     assert {MODEL, PLAIN} <= {model.id for model in await openai.models()}
     assert (await openai.health()).ok
     server.key = "another"
@@ -314,7 +316,7 @@ async def test_models_keys_and_health(openai: md.OpenAI, server: Speech) -> None
         await openai.model(MODEL).generate("hi")
 
 
-def test_settings_that_cannot_be_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_settings_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(md.ConfigurationError) as caught:
         md.OpenAI("k", api="completions")  # type: ignore[arg-type]  # that is the point
     assert caught.value.details["field"] == "api"
@@ -327,7 +329,7 @@ def test_settings_that_cannot_be_are_refused(monkeypatch: pytest.MonkeyPatch) ->
     "address",
     ["https://api.openai.com/v1", "https://api.openai.com/v1/", "HTTPS://API.OpenAI.com/v1"],
 )
-def test_openai_is_openai_however_its_address_is_written(address: str) -> None:
+def test_every_spelling_of_the_openai_address_is_recognized(address: str) -> None:
     provider = md.OpenAI("k", base_url=address)
     assert type(provider.model("gpt-5.4")._codec).__name__ == "OpenAIResponsesCodec"
     with pytest.raises(

@@ -71,7 +71,7 @@ EVERYTHING: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("model", FAMILIES)
 @pytest.mark.parametrize("fields", EVERYTHING.values(), ids=EVERYTHING.keys())
 @pytest.mark.slow
-async def test_whatever_is_asked_the_model_is_sent_only_what_it_takes(
+async def test_only_supported_fields_are_sent_and_others_are_warnings(
     provider: md.OpenAI, server: OpenAIImages, model: str, fields: dict[str, Any]
 ) -> None:
     result = await provider.image_model(model).generate("a red fox", **fields)
@@ -88,7 +88,7 @@ async def test_whatever_is_asked_the_model_is_sent_only_what_it_takes(
         assert honored or name in warned or native, f"{name} was lost without a word"
 
 
-async def test_the_answer_is_told_whole(provider: md.OpenAI, server: OpenAIImages) -> None:
+async def test_the_reply_is_decoded_completely(provider: md.OpenAI, server: OpenAIImages) -> None:
     result = await provider.image_model("gpt-image-1.5").generate(
         "a red fox", size="1536x1024", quality="low", output_format="webp"
     )
@@ -103,7 +103,7 @@ async def test_the_answer_is_told_whole(provider: md.OpenAI, server: OpenAIImage
     assert server.jobs[0]["model"] == result.model == "gpt-image-1.5"
 
 
-async def test_a_model_that_draws_one_at_a_time_is_asked_several_times(
+async def test_a_model_limited_to_one_image_gets_several_calls(
     provider: md.OpenAI, server: OpenAIImages
 ) -> None:
     result = await provider.image_model("dall-e-3").generate("a", n=3)
@@ -113,7 +113,7 @@ async def test_a_model_that_draws_one_at_a_time_is_asked_several_times(
     assert (len(result.images), len(server.jobs)) == (12, 5)
 
 
-async def test_images_that_fail_do_not_cost_the_others(
+async def test_failed_images_do_not_lose_the_others(
     provider: md.OpenAI, server: OpenAIImages
 ) -> None:
     server.failures = [(500, "server_error")]
@@ -128,7 +128,7 @@ async def test_images_that_fail_do_not_cost_the_others(
         await provider.image_model("dall-e-3").generate("a", n=3)
 
 
-async def test_calls_that_would_all_fail_alike_are_not_made(
+async def test_a_permanent_failure_stops_the_remaining_calls(
     wire: Loopback, server: OpenAIImages
 ) -> None:
     async with md.OpenAI("wrong", base_url=wire.url + "/v1", max_concurrency=1) as provider:
@@ -139,7 +139,7 @@ async def test_calls_that_would_all_fail_alike_are_not_made(
 
 @pytest.mark.parametrize("edits", ["multipart", "json"])
 @pytest.mark.parametrize("model", GPT)
-async def test_editing(
+async def test_edits_with_images_and_a_mask(
     wire: Loopback, server: OpenAIImages, image: Picture, model: str, edits: Any
 ) -> None:
     async with md.OpenAI("k", base_url=wire.url + "/v1", edits=edits, retries=QUICK) as provider:
@@ -155,7 +155,7 @@ async def test_editing(
     assert dot(result.image, (width - 8, 8)) == color(server.jobs[2]), "white is repainted"
 
 
-async def test_dall_e_2_edits_a_square_png_only(
+async def test_dall_e_2_edits_only_one_square_image(
     provider: md.OpenAI, server: OpenAIImages, image: Picture
 ) -> None:
     model = provider.image_model("dall-e-2")
@@ -172,7 +172,7 @@ async def test_dall_e_2_edits_a_square_png_only(
     assert len(server.jobs) == 1
 
 
-async def test_a_prompt_longer_than_the_model_takes_is_refused_before_sending(
+async def test_an_overlong_prompt_is_refused_before_sending(
     provider: md.OpenAI, server: OpenAIImages
 ) -> None:
     with pytest.raises(md.InvalidRequestError) as caught:
@@ -181,7 +181,7 @@ async def test_a_prompt_longer_than_the_model_takes_is_refused_before_sending(
     assert server.jobs == []
 
 
-async def test_strict_refuses_what_would_be_lost(wire: Loopback, server: OpenAIImages) -> None:
+async def test_strict_refuses_an_unsupported_field(wire: Loopback, server: OpenAIImages) -> None:
     async with md.OpenAI("k", base_url=wire.url + "/v1", strict=True) as provider:
         with pytest.raises(md.UnsupportedError) as caught:
             await provider.image_model("gpt-image-2").generate("a", seed=1)
@@ -189,7 +189,7 @@ async def test_strict_refuses_what_would_be_lost(wire: Loopback, server: OpenAII
     assert wire.seen == []
 
 
-async def test_unfinished_images_are_shown_to_who_listens(
+async def test_previews_are_requested_only_by_streams(
     provider: md.OpenAI, server: OpenAIImages, wire: Loopback
 ) -> None:
     model = provider.image_model("gpt-image-1")
@@ -202,7 +202,7 @@ async def test_unfinished_images_are_shown_to_who_listens(
     assert "stream" not in wire.seen[-1].json, "each costs tokens: nobody listens to generate()"
 
 
-async def test_a_server_that_ignores_the_stream_still_answers(
+async def test_a_server_that_ignores_streaming_still_returns_the_result(
     provider: md.OpenAI, server: OpenAIImages
 ) -> None:
     server.ignore_stream = True
@@ -210,7 +210,7 @@ async def test_a_server_that_ignores_the_stream_still_answers(
         assert [type(event).__name__ async for event in stream] == ["Done"]
 
 
-async def test_a_stream_without_its_end_is_broken(
+async def test_a_truncated_stream_raises_stream_broken_error(
     provider: md.OpenAI, server: OpenAIImages
 ) -> None:
     server.cut_stream = True
@@ -220,7 +220,7 @@ async def test_a_stream_without_its_end_is_broken(
                 pass
 
 
-async def test_refusals_are_typed_wherever_they_come(
+async def test_refusals_are_typed_in_replies_and_streams(
     provider: md.OpenAI, server: OpenAIImages
 ) -> None:
     model = provider.image_model("gpt-image-1")
@@ -236,7 +236,7 @@ async def test_refusals_are_typed_wherever_they_come(
     assert result is None
 
 
-async def test_a_cancelled_stream_closes_its_connection(
+async def test_a_canceled_stream_closes_its_connection(
     provider: md.OpenAI, server: OpenAIImages
 ) -> None:
     server.hold()
@@ -265,7 +265,7 @@ async def test_leaving_a_stream_early_stops_it(provider: md.OpenAI, server: Open
     assert stream.result is None
 
 
-async def test_any_server_of_that_shape(serve: Serve, image: Picture) -> None:
+async def test_a_compatible_server_gets_all_fields(serve: Serve, image: Picture) -> None:
     server = serve(always(whole(images_reply(image().data))))
     async with md.OpenAICompatible(server.url + "/v1") as provider:
         await provider.image_model("some-model").generate("a", size="123x45", seed=1, quality="odd")
@@ -275,13 +275,13 @@ async def test_any_server_of_that_shape(serve: Serve, image: Picture) -> None:
     }  # fmt: skip
 
 
-def test_it_works_blocking(provider: md.OpenAI, server: OpenAIImages) -> None:
+def test_the_sync_api(provider: md.OpenAI, server: OpenAIImages) -> None:
     with provider.image_model("gpt-image-1").stream_sync("a red fox", previews=1) as stream:
         assert [type(event).__name__ for event in stream] == ["Preview", "Done"]
     assert len(provider.image_model("dall-e-2").generate_sync("a", n=2).images) == 2
 
 
-def test_a_key_there_must_be(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_key_raises_configuration_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     with pytest.raises(md.ConfigurationError, match="OPENAI_API_KEY"):
         md.OpenAI()

@@ -88,7 +88,7 @@ def named(output: Any) -> str:
 
 
 @pytest.mark.parametrize("output", [*STRICT, *LOOSE], ids=named)
-async def test_any_output_is_asked_for_legally_and_comes(
+async def test_every_output_type_is_requested_validly_and_parsed(
     output: Any, model: Any, server: Speech
 ) -> None:
     if output in (Day, Tree):
@@ -103,7 +103,7 @@ async def test_any_output_is_asked_for_legally_and_comes(
         assert strict(server.seen[0]) is (output in STRICT)
 
 
-async def test_a_list_is_a_list_even_while_it_comes(model: Any, server: Speech) -> None:
+async def test_a_streamed_list_is_a_list_at_every_point(model: Any, server: Speech) -> None:
     server.script = [Turn([says('{"value": [1, 2, 3]}')]), Turn([says('{"other": 1}')])]
     found: list[Any] = []
     async with model.stream("numbers?", output=list[int]) as stream:
@@ -117,7 +117,7 @@ async def test_a_list_is_a_list_even_while_it_comes(model: Any, server: Speech) 
         await model.generate("numbers?", output=list[int])
 
 
-async def test_a_schema_of_ones_own_is_sent_as_it_is(model: Any, server: Speech) -> None:
+async def test_a_custom_schema_is_sent_unchanged(model: Any, server: Speech) -> None:
     schema = {
         "type": "object",
         "properties": {"any": {"type": "object", "additionalProperties": True}},
@@ -131,7 +131,7 @@ async def test_a_schema_of_ones_own_is_sent_as_it_is(model: Any, server: Speech)
     assert sent["schema"] == schema
 
 
-async def test_an_answer_that_does_not_fit_is_asked_for_again(model: Any, server: Speech) -> None:
+async def test_a_reply_that_does_not_match_is_requested_again(model: Any, server: Speech) -> None:
     server.script = [Turn([says("no JSON")]), Turn([says('{"word": "well", "score": 1}')])]
     assert (await model.generate("mood?", output=Mood, output_retries=1)).output == Mood(
         word="well", score=1

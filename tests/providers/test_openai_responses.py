@@ -47,7 +47,7 @@ def kinds(body: Any) -> list[str]:
 
 
 @both
-async def test_thoughts_go_back_encrypted_each_before_what_followed_it(
+async def test_encrypted_reasoning_is_sent_back_in_order(
     streamed: bool, openai: md.OpenAI, server: OpenAIResponses
 ) -> None:
     server.script = [
@@ -104,7 +104,7 @@ async def test_thoughts_go_back_encrypted_each_before_what_followed_it(
 
 
 @both
-async def test_thoughts_that_were_not_summarised_go_back_too(
+async def test_reasoning_without_a_summary_is_sent_back(
     streamed: bool, openai: md.OpenAI, server: OpenAIResponses
 ) -> None:
     model = openai.model(MODEL)
@@ -117,7 +117,7 @@ async def test_thoughts_that_were_not_summarised_go_back_too(
 
 
 @both
-async def test_parts_of_a_summary_are_paragraphs(
+async def test_parts_of_a_reasoning_summary_are_paragraphs(
     streamed: bool, openai: md.OpenAI, server: OpenAIResponses
 ) -> None:
     server.script = [Turn([thinks("one", "two"), says("x")])]
@@ -126,7 +126,7 @@ async def test_parts_of_a_summary_are_paragraphs(
     ).thinking == "one\n\ntwo"
 
 
-async def test_a_thought_of_another_conversation_is_refused_by_name(openai: md.OpenAI) -> None:
+async def test_reasoning_of_another_conversation_is_refused(openai: md.OpenAI) -> None:
     strange = llm.assistant(
         ThinkingPart("hm", "openai", {"encrypted_content": "c3RyYW5nZQ=="}), "well"
     )
@@ -164,7 +164,7 @@ def mean(image: md.ImagePart) -> Any:
 
 
 @both
-async def test_it_draws_and_edits_what_it_drew(
+async def test_the_hosted_image_tool_generates_and_edits(
     streamed: bool, openai: md.OpenAI, server: OpenAIResponses
 ) -> None:
     model = openai.model(MODEL, md.with_extra(DRAW))
@@ -190,7 +190,7 @@ async def test_it_draws_and_edits_what_it_drew(
     assert last.text.endswith(f"64x64 #{bytes(mean(again.images[0])).hex()}")
 
 
-async def test_words_around_an_image_keep_their_thoughts(
+async def test_text_after_a_generated_image_keeps_its_reasoning(
     openai: md.OpenAI, server: OpenAIResponses
 ) -> None:
     server.script = [Turn([thinks("one"), draws("a fox"), thinks("two"), says("Here.")])]
@@ -202,7 +202,7 @@ async def test_words_around_an_image_keep_their_thoughts(
 
 
 @both
-async def test_a_thought_before_a_search_stays_here(
+async def test_reasoning_before_a_web_search_is_not_sent_back(
     streamed: bool, openai: md.OpenAI, server: OpenAIResponses
 ) -> None:
     server.script = [
@@ -217,7 +217,7 @@ async def test_a_thought_before_a_search_stays_here(
     assert kinds(server.seen[-1]) == ["user", "reasoning", "assistant", "user"]
 
 
-async def test_the_tool_that_draws_can_be_demanded(
+async def test_the_hosted_image_tool_can_be_required(
     openai: md.OpenAI, server: OpenAIResponses
 ) -> None:
     drawn = await openai.model(MODEL).generate(
@@ -229,7 +229,7 @@ async def test_the_tool_that_draws_can_be_demanded(
     assert server.seen[-1]["tool_choice"] == "none"
 
 
-async def test_a_tool_may_answer_with_a_document_and_fail_with_an_image(
+async def test_tool_results_may_contain_documents_and_images(
     openai: md.OpenAI, server: OpenAIResponses, image: Callable[..., md.ImagePart]
 ) -> None:
     call = md.ToolCallPart("c1", "look", "{}")
@@ -252,7 +252,7 @@ async def test_a_tool_may_answer_with_a_document_and_fail_with_an_image(
     assert caught.value.details["param"] == "input[2].output[0].file_data"
 
 
-async def test_a_response_that_failed_is_an_error_though_its_status_is_200(
+async def test_a_failed_response_with_status_200_is_an_error(
     openai: md.OpenAI, server: OpenAIResponses
 ) -> None:
     server.script = [Turn([], "failed"), Turn([], "failed"), Turn([says("one two")], "failed")]
@@ -267,7 +267,7 @@ async def test_a_response_that_failed_is_an_error_though_its_status_is_200(
 
 
 @pytest.mark.parametrize("how", ["failed", "wrapped"])
-async def test_every_kind_of_broken_stream_keeps_what_had_come(
+async def test_a_broken_stream_keeps_the_partial_reply(
     how: str, openai: md.OpenAI, server: OpenAIResponses
 ) -> None:
     server.script = [Turn([thinks("hm"), says("one two"), calls("look", {"at": "a fox"})])]
@@ -282,7 +282,7 @@ async def test_every_kind_of_broken_stream_keeps_what_had_come(
     ) == ("hm", "one two", ['{"at": '])
 
 
-async def test_strange_streams_are_read(openai: md.OpenAI, server: OpenAIResponses) -> None:
+async def test_unusual_streams_are_decoded(openai: md.OpenAI, server: OpenAIResponses) -> None:
     server.strange = server.sentinel = server.reversed_lines = True
     seen: dict[type, str] = {TextDelta: "", ThinkingDelta: ""}
     async with openai.model(MODEL).stream("hello there", reasoning="low") as stream:
@@ -297,7 +297,7 @@ async def test_strange_streams_are_read(openai: md.OpenAI, server: OpenAIRespons
     "name",
     ["gpt-4o-mini", "chatgpt-4o-latest", "gpt-5-chat-latest", "ft:gpt-4.1:me::x", "gpt-3.5-turbo"],
 )
-async def test_a_model_that_does_not_reason_is_not_asked_for_its_thoughts(
+async def test_models_without_reasoning_get_no_reasoning_fields(
     name: str, openai: md.OpenAI, server: OpenAIResponses
 ) -> None:
     server.models = {name: server.models["gpt-4.1"]}
@@ -307,7 +307,9 @@ async def test_a_model_that_does_not_reason_is_not_asked_for_its_thoughts(
 @pytest.mark.parametrize(
     "name", ["gpt-5", "gpt-5.6-mini", "o4-mini", "codex-mini-latest", "gpt-5.3-chatty"]
 )
-async def test_any_other_model_is(name: str, openai: md.OpenAI, server: OpenAIResponses) -> None:
+async def test_other_models_are_asked_for_encrypted_reasoning(
+    name: str, openai: md.OpenAI, server: OpenAIResponses
+) -> None:
     server.models = {name: server.models["gpt-5.4"]}
     assert (await openai.model(name).generate("Hi")).text == "Hi"
     assert server.seen[0]["include"] == ["reasoning.encrypted_content"]

@@ -63,7 +63,7 @@ async def replayed(connect: Connect, preset: str, message: dict[str, Any]) -> tu
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-async def test_every_preset_is_a_row_with_an_address_and_a_key(
+async def test_every_preset_has_an_address_and_a_key_variable(
     preset: str, monkeypatch: pytest.MonkeyPatch, serve: Serve
 ) -> None:
     row = PRESETS[preset]
@@ -87,7 +87,7 @@ def test_an_unknown_preset_names_the_known_ones() -> None:
     assert caught.value.details["field"] == "preset"
 
 
-async def test_mistral(connect: Connect) -> None:
+async def test_mistral_requests_and_replies(connect: Connect) -> None:
     thinking = [
         {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}], "closed": True},
         {"type": "text", "text": "ok"},
@@ -109,7 +109,7 @@ async def test_mistral(connect: Connect) -> None:
     assert "top_k" in [warning.field for warning in stream.reply.warnings]
 
 
-async def test_deepseek_gets_its_thoughts_back_in_a_tool_loop_only(connect: Connect) -> None:
+async def test_deepseek_gets_its_reasoning_back_in_a_tool_loop_only(connect: Connect) -> None:
     looped, _ = await replayed(
         connect, "deepseek", {"content": "", "reasoning_content": "hm", "tool_calls": [CALL]}
     )
@@ -126,7 +126,7 @@ async def test_deepseek_gets_its_thoughts_back_in_a_tool_loop_only(connect: Conn
 
 
 @pytest.mark.parametrize("preset", ["deepseek", "openrouter"])
-async def test_a_list_is_asked_for_as_an_object_where_only_objects_are_answered(
+async def test_a_list_output_is_wrapped_in_an_object_where_needed(
     connect: Connect, preset: str
 ) -> None:
     model, server = connect(preset, {"content": '{"value": [1, 2]}'})
@@ -149,7 +149,7 @@ async def test_a_list_is_asked_for_as_an_object_where_only_objects_are_answered(
         }
 
 
-async def test_system_turns_go_under_the_word_given(serve: Serve) -> None:
+async def test_system_messages_use_the_configured_role(serve: Serve) -> None:
     server = serve(answering({"content": "ok"}))
     model = md.OpenAICompatible(
         server.url, api_key="k", preset="deepseek", system_role="developer"
@@ -158,7 +158,7 @@ async def test_system_turns_go_under_the_word_given(serve: Serve) -> None:
     assert [turn["role"] for turn in server.seen[0].json["messages"]] == ["developer", "user"]
 
 
-async def test_openrouter_gets_its_details_back_verbatim(serve: Serve) -> None:
+async def test_openrouter_gets_its_reasoning_details_back_verbatim(serve: Serve) -> None:
     pieces = [
         [
             {
@@ -214,7 +214,7 @@ async def test_vllm_gets_its_reasoning_back_under_its_own_name(connect: Connect)
     assert message["reasoning"] == reply.thinking == "hm"
 
 
-async def test_the_thoughts_of_one_server_are_nothing_for_another(connect: Connect) -> None:
+async def test_thinking_of_other_servers_is_not_sent(connect: Connect) -> None:
     model, server = connect("vllm")
     stranger = llm.assistant(
         ThinkingPart("private", "deepseek"), ThinkingPart("private", "openaicompatible"), "ok"
@@ -223,7 +223,7 @@ async def test_the_thoughts_of_one_server_are_nothing_for_another(connect: Conne
     assert "private" not in json.dumps(server.seen[-1].json)
 
 
-async def test_groq_reports_bad_arguments_as_what_they_are(serve: Serve) -> None:
+async def test_groq_invalid_tool_arguments_are_invalid_request_errors(serve: Serve) -> None:
     body = {
         "error": {
             "message": "Failed to call a function",

@@ -105,7 +105,7 @@ async def test_every_setting_reaches_the_engine(
 
 
 @every_route
-async def test_an_unset_field_is_the_engines_own(
+async def test_an_unset_field_keeps_the_engines_default(
     model: imagegen.Model, engine: StableDiffusion
 ) -> None:
     result = await model.generate("a red fox")
@@ -115,7 +115,9 @@ async def test_an_unset_field_is_the_engines_own(
 
 
 @every_route
-async def test_a_batch_counts_its_seeds(model: imagegen.Model, engine: StableDiffusion) -> None:
+async def test_the_seeds_of_a_batch_count_up(
+    model: imagegen.Model, engine: StableDiffusion
+) -> None:
     result = await model.generate("a", n=3, seed=5, size="64x64")
     assert [detail.seed for detail in result.details] == [5, 6, 7]
     assert [dot(image) for image in result.images] == [
@@ -125,7 +127,7 @@ async def test_a_batch_counts_its_seeds(model: imagegen.Model, engine: StableDif
 
 
 @every_route
-async def test_more_than_a_batch_takes_several_calls(
+async def test_more_images_than_a_batch_are_several_calls(
     model: imagegen.Model, engine: StableDiffusion
 ) -> None:
     result = await model.generate("a", n=11, seed=5, size="64x64")
@@ -135,7 +137,7 @@ async def test_more_than_a_batch_takes_several_calls(
 
 
 @every_route
-async def test_an_image_to_begin_with_in_any_form(
+async def test_image_to_image_converts_the_input(
     model: imagegen.Model, engine: StableDiffusion, image: Picture
 ) -> None:
     given = image(
@@ -149,7 +151,7 @@ async def test_an_image_to_begin_with_in_any_form(
 
 
 @every_route
-async def test_a_mask_keeps_what_is_black(
+async def test_black_areas_of_a_mask_are_kept(
     model: imagegen.Model, engine: StableDiffusion, image: Picture
 ) -> None:
     mask = md.ImagePart(
@@ -173,7 +175,7 @@ async def test_further_images_are_references(
 
 
 @every_route
-async def test_a_mask_that_could_mean_two_things_is_refused(
+async def test_an_ambiguous_mask_is_refused(
     model: imagegen.Model, engine: StableDiffusion, image: Picture
 ) -> None:
     for mask in (image(64, 64, (0, 0, 0, 0), mode="RGBA"), image(64, 32, "white")):
@@ -199,7 +201,7 @@ async def test_an_unknown_sampler_is_refused_with_the_nearest_names(
 
 
 @every_route
-async def test_a_stranger_cannot_set_anything_by_the_prompt(
+async def test_an_untrusted_prompt_cannot_change_settings(
     model: imagegen.Model, engine: StableDiffusion
 ) -> None:
     hostile = 'a cat <sd_cpp_extra_args>{"sample_params":{"sample_steps":99},"negative_prompt":"mine"}</sd_cpp_extra_args>'
@@ -209,7 +211,7 @@ async def test_a_stranger_cannot_set_anything_by_the_prompt(
 
 
 @every_route
-async def test_sizes_are_worked_out_from_a_shape(
+async def test_aspect_and_megapixels_are_resolved_to_a_size(
     model: imagegen.Model, engine: StableDiffusion
 ) -> None:
     result = await model.generate("a", aspect="16:9", megapixels=0.03)
@@ -218,14 +220,14 @@ async def test_sizes_are_worked_out_from_a_shape(
 
 
 @every_route
-async def test_a_size_the_engine_rounds_is_warned_of(model: imagegen.Model) -> None:
+async def test_a_size_that_the_engine_rounds_is_a_warning(model: imagegen.Model) -> None:
     result = await model.generate("a", size="65x70", seed=1)
     assert [(w.code, w.field) for w in result.warnings] == [("SIZE_DIFFERS", "size")]
     assert (result.details[0].size_asked, result.details[0].size_got) == ((65, 70), (72, 72))
 
 
 @every_route
-async def test_a_failed_drawing_is_a_backend_error(
+async def test_a_failed_generation_raises_backend_error(
     model: imagegen.Model, engine: StableDiffusion
 ) -> None:
     engine.failing = True
@@ -235,7 +237,7 @@ async def test_a_failed_drawing_is_a_backend_error(
 
 
 @every_route
-async def test_an_answer_without_an_image_is_an_error(
+async def test_a_reply_without_an_image_raises_no_image_error(
     model: imagegen.Model, engine: StableDiffusion
 ) -> None:
     engine.empty_data = True
@@ -244,7 +246,7 @@ async def test_an_answer_without_an_image_is_an_error(
 
 
 @every_route
-async def test_what_the_engine_lacks_is_a_warning(model: imagegen.Model) -> None:
+async def test_unsupported_fields_are_warnings(model: imagegen.Model) -> None:
     result = await model.generate(
         "a", seed=1, quality="high", background="transparent", previews=2, strength=0.5
     )
@@ -254,14 +256,14 @@ async def test_what_the_engine_lacks_is_a_warning(model: imagegen.Model) -> None
 
 
 @every_route
-def test_it_works_blocking(model: imagegen.Model, engine: StableDiffusion) -> None:
+def test_the_sync_api(model: imagegen.Model, engine: StableDiffusion) -> None:
     with model.stream_sync("a", seed=4, size="64x64") as stream:
         events = list(stream)
     assert [type(event).__name__ for event in events][-1] == "Done"
     assert dot(model.generate_sync("a", seed=4, size="64x64").image) == dot(stream.result.image)
 
 
-async def test_extra_reaches_the_body_of_this_provider_only(
+async def test_extra_settings_are_sent_to_this_provider_only(
     engine: StableDiffusion, serve: Serve
 ) -> None:
     server = serve(engine)
@@ -282,7 +284,9 @@ async def test_extra_reaches_the_body_of_this_provider_only(
     assert "automatic1111" not in body
 
 
-async def test_the_line_is_told_and_kept_in_order(engine: StableDiffusion, serve: Serve) -> None:
+async def test_queue_positions_are_events_and_calls_run_in_order(
+    engine: StableDiffusion, serve: Serve
+) -> None:
     """One GPU: one image at a time for all models of a provider, the others told their place."""
     engine.hold()
     told: dict[str, list[Any]] = {"one": [], "two": [], "three": []}
@@ -311,7 +315,7 @@ async def test_the_line_is_told_and_kept_in_order(engine: StableDiffusion, serve
     await provider.aclose()
 
 
-async def test_waiting_here_too_long_is_the_queue_limit(
+async def test_waiting_for_a_slot_is_limited_by_the_queue_timeout(
     engine: StableDiffusion, serve: Serve
 ) -> None:
     engine.hold()
@@ -327,7 +331,7 @@ async def test_waiting_here_too_long_is_the_queue_limit(
         engine.release()
 
 
-async def test_the_servers_own_line_is_told_and_a_waiting_job_withdrawn(
+async def test_the_servers_queue_position_is_an_event_and_a_queued_job_is_canceled(
     engine: StableDiffusion, serve: Serve
 ) -> None:
     engine.hold("queued")
@@ -357,7 +361,7 @@ async def test_the_servers_own_line_is_told_and_a_waiting_job_withdrawn(
     assert [engine.status(job) for job in ids] == ["cancelled", "cancelled"]
 
 
-async def test_a_job_that_is_drawn_cannot_be_stopped_and_says_no_more(
+async def test_canceling_a_running_job_sends_a_cancel_request(
     engine: StableDiffusion, serve: Serve
 ) -> None:
     engine.hold()
@@ -374,7 +378,9 @@ async def test_a_job_that_is_drawn_cannot_be_stopped_and_says_no_more(
     assert server.seen[-1].path.endswith("/cancel")
 
 
-async def test_a_restarted_server_has_lost_the_job(engine: StableDiffusion, serve: Serve) -> None:
+async def test_a_restarted_server_raises_job_lost_error(
+    engine: StableDiffusion, serve: Serve
+) -> None:
     engine.hold()
     async with md.StableDiffusion(serve(engine).url) as provider:
         with pytest.raises(md.JobLostError) as caught:
@@ -395,7 +401,7 @@ async def test_a_restarted_server_has_lost_the_job(engine: StableDiffusion, serv
     assert caught.value.retryable
 
 
-async def test_a_full_queue_is_a_refusal_that_may_be_repeated(
+async def test_a_full_server_queue_raises_rate_limit_error(
     serve: Serve, engine: StableDiffusion
 ) -> None:
     engine.hold("queued")
@@ -414,7 +420,7 @@ async def test_a_full_queue_is_a_refusal_that_may_be_repeated(
 
 
 @pytest.mark.parametrize("api", APIS)
-async def test_models_and_health_draw_nothing(
+async def test_models_and_health_generate_nothing(
     engine: StableDiffusion, serve: Serve, api: Api
 ) -> None:
     async with md.StableDiffusion(serve(engine).url, api=api) as provider:
@@ -423,7 +429,7 @@ async def test_models_and_health_draw_nothing(
     assert engine.jobs == []
 
 
-async def test_a_sampler_of_newer_builds_is_checked_against_the_servers_own_list(
+async def test_a_sampler_is_checked_against_the_servers_list(
     engine: StableDiffusion, serve: Serve
 ) -> None:
     server = serve(engine)
@@ -436,7 +442,9 @@ async def test_a_sampler_of_newer_builds_is_checked_against_the_servers_own_list
     assert "/sdcpp/v1/capabilities" in [seen.path for seen in server.seen]
 
 
-async def test_a_model_that_loads_is_told_as_loading(engine: StableDiffusion, serve: Serve) -> None:
+async def test_a_loading_model_is_reported_by_the_stream(
+    engine: StableDiffusion, serve: Serve
+) -> None:
     swap = LlamaSwap({"tiny": engine}, instant=False)
     events: list[Any] = []
     async with md.LlamaSwap(serve(swap).url) as provider, anyio.create_task_group() as group:
@@ -460,7 +468,7 @@ async def test_a_model_that_loads_is_told_as_loading(engine: StableDiffusion, se
 
 @pytest.mark.parametrize("generation", ["old", "middle", "current"])
 @pytest.mark.parametrize("images", ["openai+tag", "sdapi"])
-async def test_the_gateways_own_errors_in_three_generations(
+async def test_llamaswap_errors_of_three_generations_are_typed(
     engine: StableDiffusion, serve: Serve, generation: str, images: Literal["openai+tag", "sdapi"]
 ) -> None:
     swap = LlamaSwap({"tiny": engine}, generation=generation)
