@@ -1,4 +1,4 @@
-"""What each chat backend is shown: images as they are where it reads them, else converted, and said so."""
+"""Images in chat requests: sent unchanged where the backend reads them, else converted."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ PROVIDERS: dict[str, tuple[Callable[[str], Any], str]] = {
     "anthropic": (lambda url: md.Anthropic("k", base_url=url), "anthropic"),
     "gemini": (lambda url: md.Gemini("k", base_url=url), "gemini"),
 }
-SEES = {"capabilities": ["completion", "vision"]}  # asked by Ollama's models before an image goes
+# Ollama's models are queried for vision before an image is sent.
+VISION = {"capabilities": ["completion", "vision"]}
 READS_WEBP = {"openai", "openai chat", "anthropic", "gemini"}
 ANSWERS = {dialect.name: dialect.whole for dialect in DIALECTS}
 
@@ -39,32 +40,32 @@ ANSWERS = {dialect.name: dialect.whole for dialect in DIALECTS}
 def encoded(
     kind: str, mode: str = "RGB", size: tuple[int, int] = (40, 30), **settings: Any
 ) -> md.ImagePart:
-    held = BytesIO()
+    buffer = BytesIO()
     image = Image.merge("RGB", [Image.effect_noise(size, 90) for _ in range(3)]).convert(mode)
     if mode == "RGBA":
         image.putpixel((0, 0), (255, 0, 0, 0))
-    image.save(held, kind, **settings)
-    return md.ImagePart(held.getvalue())
+    image.save(buffer, kind, **settings)
+    return md.ImagePart(buffer.getvalue())
 
 
 def sent(body: bytes) -> list[md.ImagePart]:
-    """Every image in a request, in whatever way its dialect holds it."""
-    found = re.findall(
+    """Return every image in a request body of any dialect."""
+    matches = re.findall(
         rb'"(?:data:[a-z/]+;base64,)?((?:iVBOR|/9j/|R0lG|UklG)[A-Za-z0-9+/=]+)"', body
     )
-    return [md.ImagePart(base64.b64decode(text)) for text in found]
+    return [md.ImagePart(base64.b64decode(text)) for text in matches]
 
 
 def answering(name: str) -> Handler:
     def handler(peer: Peer) -> None:
         while (seen := peer.request()) is not None:
-            peer.reply(SEES if seen.path == "/api/show" else ANSWERS[name])
+            peer.reply(VISION if seen.path == "/api/show" else ANSWERS[name])
 
     return handler
 
 
-def asked(server: Loopback) -> list[bytes]:
-    """The bodies of the chat requests."""
+def chat_bodies(server: Loopback) -> list[bytes]:
+    """Return the bodies of the chat requests."""
     return [seen.body for seen in server.seen if seen.body and seen.path != "/api/show"]
 
 
@@ -77,26 +78,28 @@ async def test_images_are_converted_to_formats_that_the_backend_reads(
     server = serve(answering(dialect))
     image = encoded(kind, "P" if kind == "GIF" else "RGB")
     call = llm.ToolCallPart("c1", "look", "{}")
-    turns = [
+    messages = [
         md.user("look", image),
         llm.assistant(call),
         llm.tool_result(call, "here", image),
         llm.user("well?"),
     ]
     async with make(server.url) as provider:
-        reply = await provider.model("m").generate(turns)
-    (body,) = asked(server)
+        reply = await provider.model("m").generate(messages)
+    (body,) = chat_bodies(server)
     images = sent(body)
     assert len(images) == 2, "one of the user, one of the tool"
     assert {(one.width, one.height) for one in images} == {(40, 30)}
-    changed = [warning for warning in reply.warnings if warning.code == "IMAGE_CONVERTED"]
+    conversion_warnings = [
+        warning for warning in reply.warnings if warning.code == "IMAGE_CONVERTED"
+    ]
     if kind in ("PNG", "JPEG") or (kind == "WEBP" and name in READS_WEBP):
         assert images == [image, image]
-        assert not changed
+        assert not conversion_warnings
     else:
         assert {one.mime for one in images} == {"image/png" if kind == "GIF" else "image/jpeg"}
-        assert [warning.field for warning in changed] == ["messages"]
-        assert image.mime in changed[0].message
+        assert [warning.field for warning in conversion_warnings] == ["messages"]
+        assert image.mime in conversion_warnings[0].message
 
 
 @pytest.mark.parametrize("strict", [False, True])
@@ -105,7 +108,7 @@ async def test_a_stream_converts_images_even_when_strict(serve: Serve, strict: b
 
     def handler(peer: Peer) -> None:
         while (seen := peer.request()) is not None and seen.path == "/api/show":
-            peer.reply(SEES)
+            peer.reply(VISION)
         peer.begin(headers={"content-type": "application/x-ndjson"})
         peer.chunk(dialect.stream)
         peer.end()
@@ -118,46 +121,46 @@ async def test_a_stream_converts_images_even_when_strict(serve: Serve, strict: b
         async for _ in stream:
             pass
     assert [warning.code for warning in stream.reply.warnings] == ["IMAGE_CONVERTED"]
-    assert sent(asked(server)[0])[0].mime == "image/png"
+    assert sent(chat_bodies(server)[0])[0].mime == "image/png"
 
 
 async def test_an_image_is_converted_once_per_conversation(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = serve(answering("ollama"))
-    turns = [md.user("look", encoded("WEBP"))]
+    messages = [md.user("look", encoded("WEBP"))]
     async with md.Ollama(server.url) as provider:
         model = provider.model("m")
-        first = await model.generate(turns)
-        await model.generate([*turns, first.message, llm.user("and?")])
-        kept = model._image_converter._cache
-    one, two = (sent(body)[0] for body in asked(server))
+        first = await model.generate(messages)
+        await model.generate([*messages, first.message, llm.user("and?")])
+        cache = model._image_converter._cache
+    one, two = (sent(body)[0] for body in chat_bodies(server))
     assert one == two
-    assert list(kept.values()) == [one]
+    assert list(cache.values()) == [one]
 
 
 async def test_the_cache_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     images = [encoded("GIF", "P") for _ in range(4)]
-    sight = ImageConverter(PNG_AND_JPEG, md.Limits())
+    converter = ImageConverter(PNG_AND_JPEG, md.Limits())
     for one in images:
-        await sight.convert(llm.Request((md.user(one),)))
-    assert len(sight._cache) == 4
-    most = sum(len(one.data) + len(sight._cache[one.data].data) for one in images[2:])
-    monkeypatch.setattr("majordomo.models.image_conversion.MAX_CACHE_BYTES", most)
-    sight = ImageConverter(PNG_AND_JPEG, md.Limits())
+        await converter.convert(llm.Request((md.user(one),)))
+    assert len(converter._cache) == 4
+    max_bytes = sum(len(one.data) + len(converter._cache[one.data].data) for one in images[2:])
+    monkeypatch.setattr("majordomo.models.image_conversion.MAX_CACHE_BYTES", max_bytes)
+    converter = ImageConverter(PNG_AND_JPEG, md.Limits())
     for one in images:
-        await sight.convert(llm.Request((md.user(one),)))
-    assert list(sight._cache) == [one.data for one in images[2:]]
+        await converter.convert(llm.Request((md.user(one),)))
+    assert list(converter._cache) == [one.data for one in images[2:]]
 
 
 async def test_an_image_that_cannot_be_decoded_is_refused_before_sending(serve: Serve) -> None:
     server = serve(answering("ollama"))
-    whole = encoded("GIF", "P")
+    complete = encoded("GIF", "P")
     async with md.Ollama(server.url) as provider:
         with pytest.raises(md.InvalidRequestError) as caught:
-            await provider.model("m").generate(md.user("look", md.ImagePart(whole.data[:40])))
+            await provider.model("m").generate(md.user("look", md.ImagePart(complete.data[:40])))
     assert (caught.value.field, caught.value.provider) == ("messages", "ollama")
-    assert asked(server) == []
+    assert chat_bodies(server) == []
 
 
 async def test_an_image_too_large_for_a_backend_is_reduced(serve: Serve) -> None:
@@ -179,9 +182,9 @@ async def test_an_image_too_large_for_a_backend_is_reduced(serve: Serve) -> None
 def test_lossless_images_become_png_and_photographs_become_jpeg() -> None:
     limits = md.Limits()
     exact = encoded("WEBP", "RGBA", lossless=True, exact=True)
-    made = readable(exact, PNG_AND_JPEG, limits)
-    assert made.mime == "image/png"
-    assert made.to_pil().tobytes() == exact.to_pil().convert("RGBA").tobytes()
+    converted = readable(exact, PNG_AND_JPEG, limits)
+    assert converted.mime == "image/png"
+    assert converted.to_pil().tobytes() == exact.to_pil().convert("RGBA").tobytes()
     assert readable(encoded("WEBP"), PNG_AND_JPEG, limits).mime == "image/jpeg"
     assert (
         readable(

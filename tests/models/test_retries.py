@@ -28,7 +28,7 @@ Serve = Callable[[Handler], Loopback]
 QUICK = md.Retries(initial_delay=0.01)
 
 
-def tries(
+def retry_state(
     retries: Retries = QUICK, *, image: bool = False, timeout: Timeout | None = None
 ) -> RetryState:
     deadline = Deadline(timeout or Timeout(total=1000), clock=lambda: 100.0)
@@ -146,51 +146,51 @@ async def test_retry_after_is_honored_or_the_call_fails_at_once(serve: Serve) ->
         )
     )
     async with md.OpenAICompatible(server.url + "/v1") as provider:
-        began = time.monotonic()
+        started_at = time.monotonic()
         assert (await provider.model("m").generate("hi")).text == "fine"
-        assert time.monotonic() - began >= 0.2
-        began = time.monotonic()
+        assert time.monotonic() - started_at >= 0.2
+        started_at = time.monotonic()
         with pytest.raises(md.RateLimitError) as caught:
             await provider.model("m").generate("hi")
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - started_at < 1
     assert caught.value.retry_after == 121
 
 
 def test_the_delay_doubles_up_to_its_maximum_with_jitter() -> None:
-    found = tries(Retries(attempts=9, initial_delay=0.5, max_delay=3))
-    assert [found.next_delay(md.BackendError("x")) for _ in range(5)] == [0.5, 1.0, 2.0, 3.0, 3.0]
-    found = tries(Retries(attempts=3))
-    found.fraction = lambda: 0.0
-    assert found.next_delay(md.BackendError("x")) == 0.0
+    state = retry_state(Retries(attempts=9, initial_delay=0.5, max_delay=3))
+    assert [state.next_delay(md.BackendError("x")) for _ in range(5)] == [0.5, 1.0, 2.0, 3.0, 3.0]
+    state = retry_state(Retries(attempts=3))
+    state.fraction = lambda: 0.0
+    assert state.next_delay(md.BackendError("x")) == 0.0
 
 
 def test_a_delay_longer_than_the_deadline_raises_at_once() -> None:
     with pytest.raises(md.RateLimitError):
-        tries(timeout=Timeout(total=5)).next_delay(
+        retry_state(timeout=Timeout(total=5)).next_delay(
             md.RateLimitError("x", retry_after=6, status=429)
         )
 
 
 def test_a_crashed_upstream_is_retried_once() -> None:
-    found = tries(Retries(attempts=5))
-    found.next_delay(md.BackendError("x", code="UPSTREAM_DIED"))
+    state = retry_state(Retries(attempts=5))
+    state.next_delay(md.BackendError("x", code="UPSTREAM_DIED"))
     with pytest.raises(md.BackendError):
-        found.next_delay(md.BackendError("x", code="UPSTREAM_DIED"))
+        state.next_delay(md.BackendError("x", code="UPSTREAM_DIED"))
 
 
 def test_the_budget_limits_the_retries_of_all_calls() -> None:
     retries = Retries(attempts=100, budget=5)
     budget = RetryBudget(retries.budget)
-    made = 0
+    retries_used = 0
     for _ in range(40):
-        one = RetryState(retries, budget, Deadline(Timeout(total=100)), fraction=lambda: 0.0)
+        state = RetryState(retries, budget, Deadline(Timeout(total=100)), fraction=lambda: 0.0)
         try:
             for _ in range(3):
-                one.next_delay(md.BackendError("x"))
-                made += 1
+                state.next_delay(md.BackendError("x"))
+                retries_used += 1
         except md.BackendError:
             pass
-    assert made == 5
+    assert retries_used == 5
 
 
 def test_successes_refill_the_budget_slowly() -> None:

@@ -19,21 +19,24 @@ Script = list[Any]
 
 
 def scripted(script: Script) -> Handler:
-    """A server of chat completions that says one thing of the script per request: text, or calls as (name, arguments)."""
+    """Serve chat completions from a script, one entry per request.
+
+    An entry is a text, or a list of calls as (name, arguments).
+    """
 
     def handler(peer: Peer) -> None:
         while (seen := peer.request()) is not None:
-            said = script.pop(0) if script else "the end"
-            message: dict[str, Any] = {"content": said}
-            if not isinstance(said, str):
+            entry = script.pop(0) if script else "the end"
+            message: dict[str, Any] = {"content": entry}
+            if not isinstance(entry, str):
                 calls = [
                     {
-                        "index": place,
-                        "id": f"c{place}",
+                        "index": index,
+                        "id": f"c{index}",
                         "type": "function",
                         "function": {"name": name, "arguments": arguments},
                     }
-                    for place, (name, arguments) in enumerate(said)
+                    for index, (name, arguments) in enumerate(entry)
                 ]
                 message = {"role": "assistant", "content": None, "tool_calls": calls}
             if seen.json.get("stream"):
@@ -45,9 +48,9 @@ def scripted(script: Script) -> Handler:
                 )
                 peer.end()
             else:
-                whole = chat("")
-                whole["choices"][0]["message"] = message
-                peer.reply(whole)
+                reply = chat("")
+                reply["choices"][0]["message"] = message
+                peer.reply(reply)
 
     return handler
 
@@ -56,15 +59,15 @@ def scripted(script: Script) -> Handler:
 def ask(
     serve: Callable[[Handler], Loopback],
 ) -> Iterator[Callable[..., tuple[llm.Model, Loopback]]]:
-    made: list[md.OpenAICompatible] = []
+    providers: list[md.OpenAICompatible] = []
 
     def make(*script: Any) -> tuple[llm.Model, Loopback]:
         server = serve(scripted(list(script)))
-        made.append(md.OpenAICompatible(server.url + "/v1"))
-        return made[-1].model("m"), server
+        providers.append(md.OpenAICompatible(server.url + "/v1"))
+        return providers[-1].model("m"), server
 
     yield make
-    for provider in made:
+    for provider in providers:
         provider.close()
 
 
@@ -78,7 +81,7 @@ def add(a: int, b: int = 1) -> int:
 
 
 def results(server: Loopback) -> list[str]:
-    """The content of the tool turns in the last request."""
+    """Return the contents of the tool messages in the last request."""
     return [
         message["content"]
         for message in server.seen[-1].json["messages"]
@@ -114,7 +117,7 @@ def test_the_loop_works_synchronously(ask: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("call", "told"),
+    ("call", "message"),
     [
         (("add", '{"a": "many"}'), "a: Input should be a valid integer"),
         (("add", "{}"), "a: Field required"),
@@ -123,12 +126,12 @@ def test_the_loop_works_synchronously(ask: Any) -> None:
     ],
 )
 async def test_invalid_tool_calls_are_reported_to_the_model(
-    ask: Any, call: tuple[str, str], told: str
+    ask: Any, call: tuple[str, str], message: str
 ) -> None:
     model, server = ask([call], "sorry")
     reply = await md.run_tools(model, "add", tools=[add])
     assert reply.text == "sorry"
-    assert told in results(server)[0]
+    assert message in results(server)[0]
     result = reply.new_messages[1].parts[0]
     assert isinstance(result, md.ToolResultPart)
     assert result.is_error
@@ -146,7 +149,7 @@ async def test_invalid_tool_calls_are_reported_to_the_model(
 async def test_a_history_with_invalid_tool_arguments_can_be_sent(
     backend: Backend, serve: Callable[[Handler], Loopback]
 ) -> None:
-    """They stand in the history that goes back, in dialects that have them as an object too."""
+    """Also in dialects that encode the arguments as an object."""
     broken = md.ToolCallPart("c9", "add", '{"a": 1')
     server = serve(answering(backend))
     async with backend.connect(server.url, retries=md.Retries(attempts=1)) as provider:
@@ -191,14 +194,14 @@ async def test_the_loop_timeout_raises_deadline_exceeded_error(ask: Any) -> None
 
 
 async def test_calls_of_one_reply_run_concurrently(ask: Any) -> None:
-    met = anyio.Event()
+    both_started = anyio.Event()
 
     async def first() -> str:
-        await met.wait()
+        await both_started.wait()
         return "one"
 
     async def second() -> str:
-        met.set()
+        both_started.set()
         return "two"
 
     model, server = ask([("first", ""), ("second", "")], "ok")
@@ -233,10 +236,10 @@ async def test_the_stream_yields_every_event_once_and_one_done(
 
 
 async def test_leaving_the_stream_stops_the_tool(ask: Any) -> None:
-    began, stopped = anyio.Event(), anyio.Event()
+    started, stopped = anyio.Event(), anyio.Event()
 
     async def sleepy() -> None:
-        began.set()
+        started.set()
         try:
             await anyio.sleep(30)
         finally:
@@ -247,7 +250,7 @@ async def test_leaving_the_stream_stops_the_tool(ask: Any) -> None:
         async for event in stream:
             if isinstance(event, llm.ToolCall):
                 break
-        await began.wait()
+        await started.wait()
     assert stopped.is_set()
     assert stream.reply.tool_calls
 
@@ -283,16 +286,18 @@ class Box(BaseModel):
 
 
 async def test_arguments_are_converted_to_the_annotated_types(ask: Any) -> None:
-    got: list[Any] = []
+    received: list[Any] = []
 
     def paint(
         box: Box,
         color: Color,
-        about: md.ToolContext,
+        context: md.ToolContext,
         times: Annotated[int, Field(description="How often", ge=1)] = 1,
     ) -> Box:
         """Paint a box."""
-        got.append((box, color, times, about.value, about.call.name, len(about.messages)))
+        received.append(
+            (box, color, times, context.value, context.call.name, len(context.messages))
+        )
         return box
 
     model, server = ask(
@@ -302,7 +307,7 @@ async def test_arguments_are_converted_to_the_annotated_types(ask: Any) -> None:
         ]
     )
     await md.run_tools(model, "paint", tools=[paint], context="user-7")
-    assert got == [(Box(width=3), Color.blue, 1, "user-7", "paint", 2)]
+    assert received == [(Box(width=3), Color.blue, 1, "user-7", "paint", 2)]
     assert json.loads(results(server)[0]) == {"width": 3, "label": "none"}
     assert "times: Input should be greater than or equal to 1" in results(server)[1]
     schema = server.seen[0].json["tools"][0]["function"]["parameters"]
@@ -321,7 +326,7 @@ async def test_invalid_tools_are_refused_before_sending(ask: Any, tools: list[An
 
 
 async def test_a_chat_model_generates_an_image_with_image_tool() -> None:
-    """The whole way, offline: the chat calls the tool, the painter draws, the chat looks at what came."""
+    """The chat calls the tool, the image model generates, and the chat gets the image. All offline."""
     offline = md.Offline()
     tool = md.image_tool(
         offline.image_model("renderer"), md.with_image_size("64x64"), md.with_seed(3)
@@ -332,14 +337,14 @@ async def test_a_chat_model_generates_an_image_with_image_tool() -> None:
     assert reply.text
 
 
-@pytest.mark.parametrize("how", [{"user_id": "ann"}, {}])
-async def test_image_tool_uses_the_user_id_of_the_chat(how: dict[str, str]) -> None:
+@pytest.mark.parametrize("overrides", [{"user_id": "ann"}, {}])
+async def test_image_tool_uses_the_user_id_of_the_chat(overrides: dict[str, str]) -> None:
     ledger = md.Ledger()
     offline = md.Offline(observers=[ledger])
     tool = md.image_tool(offline.image_model("renderer"), md.with_image_size("64x64"))
-    options = [] if how else [md.with_user_id("ann")]
+    options = [] if overrides else [md.with_user_id("ann")]
     await md.run_tools(
-        offline.model("rules"), "draw_image of a lighthouse", *options, tools=[tool], **how
+        offline.model("rules"), "draw_image of a lighthouse", *options, tools=[tool], **overrides
     )  # type: ignore[arg-type]
     assert {user_id: account.images for user_id, account in ledger.by_user().items()} == {"ann": 1}
 

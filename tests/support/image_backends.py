@@ -1,4 +1,7 @@
-"""Every image backend the library has, each with a faithful server of its own: who adds a provider adds a line here, or a test is red."""
+"""Every image backend of the library, each with a faithful server.
+
+A new provider needs an entry here, or a test fails.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,11 @@ from tests.support.loopback import Handler
 
 @dataclass(frozen=True)
 class Backend:
-    """`server()` makes a healthy server, `connect(url)` the provider that speaks to it; `model` is an id it serves."""
+    """An image backend and its server.
+
+    `server()` makes a healthy server, `connect(url)` the provider for it; `model` is an id that the
+    server has.
+    """
 
     name: str
     server: Callable[[], Handler]
