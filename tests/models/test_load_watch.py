@@ -67,17 +67,34 @@ class Backend:
                 peer.reply(chat("at last"))
 
 
+def llamaswap_backend() -> Backend:
+    return Backend(
+        "/running",
+        {"running": [{"model": "m", "state": "starting"}]},
+        {"running": [{"model": "m", "state": "ready"}]},
+    )
+
+
+def ollama_backend() -> Backend:
+    return Backend("/api/ps", {"models": []}, {"models": [{"name": "m:latest"}]})
+
+
+def llamacpp_backend() -> Backend:
+    return Backend(
+        "/models",
+        {"data": [{"id": "m", "status": {"value": "loading"}}]},
+        {"data": [{"id": "m", "status": {"value": "loaded"}}]},
+    )
+
+
 BACKENDS: dict[str, tuple[Callable[[], Backend], Callable[..., Any]]] = {
-    "llamaswap": (
-        lambda: Backend("/running", {"running": [{"model": "m", "state": "starting"}]}, {"running": [{"model": "m", "state": "ready"}]}),
-        md.LlamaSwap,
-    ),
-    "ollama": (lambda: Backend("/api/ps", {"models": []}, {"models": [{"name": "m:latest"}]}), md.Ollama),
+    "llamaswap": (llamaswap_backend, md.LlamaSwap),
+    "ollama": (ollama_backend, md.Ollama),
     "llamacpp": (
-        lambda: Backend("/models", {"data": [{"id": "m", "status": {"value": "loading"}}]}, {"data": [{"id": "m", "status": {"value": "loaded"}}]}),
+        llamacpp_backend,
         lambda url, **keywords: md.OpenAICompatible(url, preset="llamacpp", **keywords),
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", BACKENDS)

@@ -326,7 +326,7 @@ async def test_invalid_tools_are_refused_before_sending(ask: Any, tools: list[An
 
 
 async def test_a_chat_model_generates_an_image_with_image_tool() -> None:
-    """The chat calls the tool, the image model generates, and the chat gets the image. All offline."""
+    """The chat calls the tool, the image model generates, and the chat gets the image."""
     offline = md.Offline()
     tool = md.image_tool(
         offline.image_model("renderer"), md.with_image_size("64x64"), md.with_seed(3)

@@ -1,4 +1,4 @@
-"""Anthropic's provider against the strict server: what it sends is legal there, in every turn of a conversation."""
+"""Anthropic's provider against the strict server: every request of a conversation is valid."""
 
 from __future__ import annotations
 
@@ -58,7 +58,8 @@ async def test_thinking_tools_and_images_in_one_conversation(
         if isinstance(part, ThinkingPart)
     )
     history += [*reply.new_messages, md.user("and now?")]
-    async with model.stream(history) as stream:  # the tools are no longer offered
+    # The tools are no longer offered.
+    async with model.stream(history) as stream:
         async for _ in stream:
             pass
     assert "and now?" in stream.reply.text
@@ -95,15 +96,15 @@ async def test_structured_output_and_usage(name: str, claude: md.Anthropic) -> N
 async def test_both_api_versions_are_accepted(
     version: Any, server: Anthropic, serve: Callable[[Handler], Loopback]
 ) -> None:
-    running = serve(server)
-    model = md.Anthropic("k", base_url=running.url + "/v1", version=version, cache="1h").model(
-        "claude-sonnet-4-5"
-    )
+    running_server = serve(server)
+    model = md.Anthropic(
+        "k", base_url=running_server.url + "/v1", version=version, cache="1h"
+    ).model("claude-sonnet-4-5")
     reply = await model.generate("hi", temperature=0.5)
     assert [warning.field for warning in reply.warnings] == (
         [] if version == OLD else ["temperature"]
     )
-    assert running.seen[0].headers["anthropic-version"] == version
+    assert running_server.seen[0].headers["anthropic-version"] == version
     assert server.seen[0]["cache_control"] == {"type": "ephemeral", "ttl": "1h"}
 
 

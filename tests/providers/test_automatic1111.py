@@ -1,4 +1,4 @@
-"""A1111, against a server that the independent client `webuiapi` found to be one (tests/servers)."""
+"""A1111, against a server that the independent client `webuiapi` accepts (tests/servers)."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ SMALL: dict[str, Any] = {"size": "64x64", "steps": 6}
 
 @pytest.fixture
 def engine() -> Iterator[Automatic1111]:
-    held = Automatic1111()
-    yield held
-    held.release()
+    server = Automatic1111()
+    yield server
+    server.release()
 
 
 @pytest.fixture
@@ -41,8 +41,8 @@ def server(engine: Automatic1111, serve: Serve) -> Loopback:
 
 @pytest.fixture
 def provider(server: Loopback) -> Iterator[md.Automatic1111]:
-    with md.Automatic1111(server.url, retries=md.Retries(attempts=1)) as made:
-        yield made
+    with md.Automatic1111(server.url, retries=md.Retries(attempts=1)) as provider:
+        yield provider
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ async def test_every_setting_reaches_the_server(
         seed=0,
     )
     job = engine.jobs[0]
-    wanted = {
+    expected = {
         "prompt": "a red fox",
         "negative_prompt": "rain",
         "steps": 9,
@@ -81,7 +81,7 @@ async def test_every_setting_reaches_the_server(
         "width": 96,
         "height": 64,
     }
-    assert wanted.items() <= job.items()
+    assert expected.items() <= job.items()
     assert (job["sampler"], job["scheduler"]) == ("DPM++ 2M", "Karras")
     assert dot(result.image) == engine.color(job)
     assert result.details[0].seed == 0
@@ -120,8 +120,8 @@ async def test_a_size_off_the_grid_is_rounded_with_a_warning(
 async def test_image_to_image(
     image_model: imagegen.Model, engine: Automatic1111, image: Image
 ) -> None:
-    given = image(64, 48, "white", kind="WEBP", mode="L")
-    await image_model.generate("a", images=[given], strength=0.4, seed=1, steps=4)
+    input_image = image(64, 48, "white", kind="WEBP", mode="L")
+    await image_model.generate("a", images=[input_image], strength=0.4, seed=1, steps=4)
     job = engine.jobs[0]
     assert (job["route"], job["denoising_strength"], job["width"], job["height"]) == (
         "img2img",
@@ -129,9 +129,9 @@ async def test_image_to_image(
         64,
         48,
     )
-    assert job["init_images"] == [pixels(given.to_pil().convert("RGB"))]
+    assert job["init_images"] == [pixels(input_image.to_pil().convert("RGB"))]
     with pytest.raises(md.UnsupportedError) as caught:
-        await image_model.generate("a", images=[given, given])
+        await image_model.generate("a", images=[input_image, input_image])
     assert caught.value.field == "images"
 
 
@@ -156,9 +156,8 @@ async def test_an_unknown_sampler_is_refused_before_sending(
         assert caught.value.field == "sampler"
         assert "Euler a" in caught.value.details["known"]
     assert image_requests(server) == []
-    await image_model.generate(
-        "a", sampler="DPM adaptive", **SMALL
-    )  # not in our table, but in its list
+    # Not in the built-in table, but in the server's list.
+    await image_model.generate("a", sampler="DPM adaptive", **SMALL)
     assert image_requests(server)[0].json["sampler_name"] == "DPM adaptive"
 
 
@@ -206,12 +205,15 @@ async def test_the_steps_of_several_images_are_added_up(
     assert seen[0] == imagegen.Step(2, 12)
 
 
-@pytest.mark.parametrize("told", ["id", "null", "absent"])
+@pytest.mark.parametrize("current_task", ["id", "null", "absent"])
 async def test_another_users_job_is_reported_as_queued_not_as_progress(
-    serve: Serve, told: Any
+    serve: Serve, current_task: Any
 ) -> None:
-    """Two programs at one server: what is told of the other's job is never told as ours, and never interrupted."""
-    engine = Automatic1111(current_task=told)
+    """Two clients of one server.
+
+    The other's progress is not reported as ours, and its job is not interrupted.
+    """
+    engine = Automatic1111(current_task=current_task)
     engine.hold_at = 3
     url = serve(engine).url
     other, ours = md.Automatic1111(url), md.Automatic1111(url)
@@ -231,13 +233,13 @@ async def test_another_users_job_is_reported_as_queued_not_as_progress(
 
 
 @pytest.mark.parametrize(
-    ("told", "exclusive", "interrupts"),
+    ("current_task", "exclusive", "interrupts"),
     [("id", False, 1), ("null", False, 0), ("absent", False, 0), ("null", True, 1)],
 )
 async def test_a_cancelled_call_interrupts_its_own_job_only(
-    serve: Serve, told: Any, exclusive: bool, interrupts: int
+    serve: Serve, current_task: Any, exclusive: bool, interrupts: int
 ) -> None:
-    engine = Automatic1111(current_task=told)
+    engine = Automatic1111(current_task=current_task)
     engine.hold_at = 3
     async with md.Automatic1111(serve(engine).url, exclusive=exclusive) as provider:
         async with anyio.create_task_group() as group:
@@ -332,7 +334,7 @@ async def test_a_checkpoint_is_selected_and_a_different_one_is_a_warning(
     assert engine.jobs[0]["model"] == "sd_xl_base_1.0"
     assert result.warnings == ()
     assert result.model == titles[1]
-    result = await provider.image_model("nobody-knows-it").generate("a", **SMALL)
+    result = await provider.image_model("an-unknown-model").generate("a", **SMALL)
     assert [warning.code for warning in result.warnings] == ["MODEL_DIFFERS"]
 
 
@@ -385,27 +387,68 @@ def test_the_sync_api(provider: md.Automatic1111, engine: Automatic1111, image: 
     assert provider.options_sync()["jpeg_quality"] == 10
 
 
-# Byte by byte: our request, and the body it becomes
+# Requests and the bodies that they are encoded as
 BODIES: dict[str, tuple[SDAPICodec, str, imagegen.Request, str, dict[str, Any]]] = {
     "nothing set": (SDAPICodec(), "current", imagegen.Request("a"), "txt2img", {"prompt": "a"}),
     "a checkpoint": (
-        SDAPICodec(), "sdxl", imagegen.Request("a", n=2), "txt2img",
+        SDAPICodec(),
+        "sdxl",
+        imagegen.Request("a", n=2),
+        "txt2img",
         {"prompt": "a", "override_settings": {"sd_model_checkpoint": "sdxl"}, "n_iter": 2},
     ),
     "zeros are values": (
-        SDAPICodec(), "current", imagegen.Request("a", seed=0, cfg_scale=0), "txt2img", {"prompt": "a", "cfg_scale": 0.0, "seed": 0},
+        SDAPICodec(),
+        "current",
+        imagegen.Request("a", seed=0, cfg_scale=0),
+        "txt2img",
+        {"prompt": "a", "cfg_scale": 0.0, "seed": 0},
     ),
     "all": (
-        SDAPICodec(), "current",
-        imagegen.Request("a", size="64x48", steps=8, negative_prompt="b", sampler="euler_a", scheduler="karras", seed=7), "txt2img",
-        {"prompt": "a", "width": 64, "height": 48, "negative_prompt": "b", "steps": 8, "sampler_name": "Euler a", "scheduler": "Karras", "seed": 7},
+        SDAPICodec(),
+        "current",
+        imagegen.Request(
+            "a",
+            size="64x48",
+            steps=8,
+            negative_prompt="b",
+            sampler="euler_a",
+            scheduler="karras",
+            seed=7,
+        ),
+        "txt2img",
+        {
+            "prompt": "a",
+            "width": 64,
+            "height": 48,
+            "negative_prompt": "b",
+            "steps": 8,
+            "sampler_name": "Euler a",
+            "scheduler": "Karras",
+            "seed": 7,
+        },
     ),
     "sd-server": (
-        SDAPICodec(sdcpp=True), "x", imagegen.Request("a", n=2, sampler="dpmpp_2m", scheduler="normal", seed=1), "txt2img",
-        {"prompt": "a", "sampler_name": "dpm++2m", "scheduler": "discrete", "seed": 1, "batch_size": 2},
+        SDAPICodec(sdcpp=True),
+        "x",
+        imagegen.Request("a", n=2, sampler="dpmpp_2m", scheduler="normal", seed=1),
+        "txt2img",
+        {
+            "prompt": "a",
+            "sampler_name": "dpm++2m",
+            "scheduler": "discrete",
+            "seed": 1,
+            "batch_size": 2,
+        },
     ),
-    "llama-swap": (SDAPICodec(sdcpp=True, names_model=True), "sdxl", imagegen.Request("a", seed=1), "txt2img", {"prompt": "a", "model": "sdxl", "seed": 1}),
-}  # fmt: skip
+    "llama-swap": (
+        SDAPICodec(sdcpp=True, names_model=True),
+        "sdxl",
+        imagegen.Request("a", seed=1),
+        "txt2img",
+        {"prompt": "a", "model": "sdxl", "seed": 1},
+    ),
+}
 
 
 @pytest.mark.parametrize(
@@ -414,14 +457,14 @@ BODIES: dict[str, tuple[SDAPICodec, str, imagegen.Request, str, dict[str, Any]]]
 def test_a_request_is_encoded_as_expected(
     codec: SDAPICodec, model: str, request_: imagegen.Request, route: str, body: dict[str, Any]
 ) -> None:
-    wire = codec.encode_request(model, codec.adapt(model, request_)[0])
-    assert (wire.method, wire.path, wire.content_type) == (
+    http_request = codec.encode_request(model, codec.adapt(model, request_)[0])
+    assert (http_request.method, http_request.path, http_request.content_type) == (
         "POST",
         f"/sdapi/v1/{route}",
         "application/json",
     )
-    assert isinstance(wire.body, bytes)
-    assert json.loads(wire.body) == body
+    assert isinstance(http_request.body, bytes)
+    assert json.loads(http_request.body) == body
 
 
 def test_a_reply_without_info_is_decoded(image: Image) -> None:

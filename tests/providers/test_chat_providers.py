@@ -1,4 +1,4 @@
-"""Every provider that chats over a wire: where it asks, what it sends beside the body, and how its answers come in."""
+"""Every HTTP chat provider: paths, headers, and how replies are decoded."""
 
 from __future__ import annotations
 
@@ -81,11 +81,11 @@ async def test_a_truncated_stream_keeps_the_partial_reply(
 async def test_an_error_status_is_typed_and_hides_the_key(
     backend: Backend, serve: Callable[[Handler], Loopback]
 ) -> None:
-    words = f"too many requests for {KEY}"
+    message = f"too many requests for {KEY}"
     body = (
-        {"error": words}
+        {"error": message}
         if backend.name == "ollama"
-        else {"error": {"message": words, "type": "rate_limit_error"}}
+        else {"error": {"message": message, "type": "rate_limit_error"}}
     )
 
     def handler(peer: Peer) -> None:
@@ -130,7 +130,7 @@ async def test_leaving_a_stream_closes_its_connection(
 async def test_gemini_accepts_images_from_tools(
     model: str, serve: Callable[[Handler], Loopback], image: Callable[..., md.ImagePart]
 ) -> None:
-    """Against the strict server: signatures, results and their images are where this model wants them."""
+    """Against the strict server: signatures, results and images are where this model needs them."""
 
     def weather(city: str) -> list[Any]:
         return [f"sun in {city}", image()]

@@ -1,4 +1,4 @@
-"""Gemini's images against a server that refuses whatever is illegal for a model: nothing illegal is ever sent."""
+"""Gemini's images against a server that refuses everything invalid for a model."""
 
 from __future__ import annotations
 
@@ -24,32 +24,32 @@ QUICK = md.Retries(attempts=1)
 FLASH = "gemini-2.5-flash-image"
 PRO = "gemini-3-pro-image-preview"
 NEWEST = "gemini-3.1-flash-image-preview"
-DRAWING = [name for name, model in MODELS.items() if model.ratios]
+IMAGE_MODELS = [name for name, model in MODELS.items() if model.ratios]
 
 
 @pytest.fixture
 def server() -> Iterator[Gemini]:
-    held = Gemini()
-    yield held
-    held.release()
+    server = Gemini()
+    yield server
+    server.release()
 
 
 @pytest.fixture
-def wire(server: Gemini, serve: Serve) -> Loopback:
+def loopback(server: Gemini, serve: Serve) -> Loopback:
     return serve(server)
 
 
 @pytest.fixture
-def provider(wire: Loopback) -> Iterator[md.Gemini]:
-    with md.Gemini("k", base_url=wire.url + "/v1beta", retries=QUICK) as made:
-        yield made
+def provider(loopback: Loopback) -> Iterator[md.Gemini]:
+    with md.Gemini("k", base_url=loopback.url + "/v1beta", retries=QUICK) as provider:
+        yield provider
 
 
 def dot(image: md.ImagePart) -> Any:
     return image.to_pil().convert("RGB").getpixel((0, 0))
 
 
-def asked(server: Gemini) -> tuple[str, str]:
+def requested_shape(server: Gemini) -> tuple[str, str]:
     return server.jobs[-1]["aspectRatio"], server.jobs[-1]["imageSize"]
 
 
@@ -75,7 +75,7 @@ EVERYTHING: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("model", DRAWING)
+@pytest.mark.parametrize("model", IMAGE_MODELS)
 @pytest.mark.parametrize("fields", EVERYTHING.values(), ids=EVERYTHING.keys())
 @pytest.mark.slow
 async def test_only_supported_fields_are_sent_and_others_are_warnings(
@@ -91,7 +91,7 @@ async def test_only_supported_fields_are_sent_and_others_are_warnings(
             or (name == "aspect" and server.jobs[-1]["aspectRatio"] == value)
             or (name == "megapixels" and MODELS[model].sizes)
         )
-        assert honored or name in warned, f"{name} was lost without a word"
+        assert honored or name in warned, f"{name} was lost silently"
 
 
 RATIOS: list[tuple[str, dict[str, Any], tuple[str, str], set[str | None]]] = [
@@ -111,20 +111,20 @@ RATIOS: list[tuple[str, dict[str, Any], tuple[str, str], set[str | None]]] = [
 ]
 
 
-@pytest.mark.parametrize(("model", "fields", "wanted", "warned"), RATIOS)
+@pytest.mark.parametrize(("model", "fields", "expected", "warned"), RATIOS)
 async def test_aspect_and_megapixels_select_a_supported_size(
     provider: md.Gemini,
     server: Gemini,
     model: str,
     fields: dict[str, Any],
-    wanted: tuple[str, str],
+    expected: tuple[str, str],
     warned: set[str | None],
 ) -> None:
     result = await provider.image_model(model).generate("a red fox", **fields)
-    assert asked(server) == wanted
+    assert requested_shape(server) == expected
     assert {warning.field for warning in result.warnings} == warned
     detail = result.details[0]
-    assert detail.size_got == (result.image.width, result.image.height) == pixels(*wanted)
+    assert detail.size_got == (result.image.width, result.image.height) == pixels(*expected)
     assert detail.size_sent is None, "no pixels are sent"
     assert detail.size_asked == (
         tuple(map(int, fields["size"].split("x"))) if "size" in fields else None
@@ -144,19 +144,23 @@ async def test_the_reply_is_decoded_completely(provider: md.Gemini, server: Gemi
     assert (result.provider, result.model) == ("gemini", PRO)
 
 
-@pytest.mark.parametrize("model", DRAWING)
+@pytest.mark.parametrize("model", IMAGE_MODELS)
 async def test_image_to_image(
-    provider: md.Gemini, server: Gemini, image: Image, wire: Loopback, model: str
+    provider: md.Gemini, server: Gemini, image: Image, loopback: Loopback, model: str
 ) -> None:
-    given = [image(64, 48, "red"), image(32, 32, "blue", "JPEG"), image(16, 16, "green", "WEBP")]
-    result = await provider.image_model(model).generate("a hat", images=given, seed=1)
-    names = [fingerprint(image.data) for image in given]
+    input_images = [
+        image(64, 48, "red"),
+        image(32, 32, "blue", "JPEG"),
+        image(16, 16, "green", "WEBP"),
+    ]
+    result = await provider.image_model(model).generate("a hat", images=input_images, seed=1)
+    names = [fingerprint(image.data) for image in input_images]
     assert server.jobs[0]["images"] == names
-    assert asked(server)[0] == "4:3", "the first image decides the shape"
+    assert requested_shape(server)[0] == "4:3", "the first image decides the shape"
     assert dot(result.image) == color(
         {"model": model, "prompt": "a hat", "seed": 1, "aspectRatio": "4:3", "images": names}
     )
-    parts = wire.seen[0].json["contents"][0]["parts"]
+    parts = loopback.seen[0].json["contents"][0]["parts"]
     assert [next(iter(part)) for part in parts] == [
         "text",
         "inlineData",
@@ -186,9 +190,11 @@ async def test_several_images_are_several_calls(provider: md.Gemini, server: Gem
     ("seed", "n", "sent"),
     [(0, 1, True), (2**31 - 1, 1, True), (2**31 - 1, 2, False), (2**31, 1, False)],
 )
-async def test_seeds(provider: md.Gemini, wire: Loopback, seed: int, n: int, sent: bool) -> None:
+async def test_seeds(
+    provider: md.Gemini, loopback: Loopback, seed: int, n: int, sent: bool
+) -> None:
     result = await provider.image_model(FLASH).generate("a", seed=seed, n=n)
-    assert [seen.json["generationConfig"].get("seed") for seen in wire.seen] == [
+    assert [seen.json["generationConfig"].get("seed") for seen in loopback.seen] == [
         seed if sent else None
     ] * n
     assert [warning.field for warning in result.warnings] == ([] if sent else ["seed"])
@@ -274,26 +280,28 @@ async def test_retry_info_is_read(provider: md.Gemini, server: Gemini) -> None:
     assert caught.value.retry_after == 34
 
 
-async def test_retry_info_is_honored(wire: Loopback, server: Gemini) -> None:
+async def test_retry_info_is_honored(loopback: Loopback, server: Gemini) -> None:
     server.failures, server.retry_delay = ["RESOURCE_EXHAUSTED"], "0.2s"
-    async with md.Gemini("k", base_url=wire.url + "/v1beta") as provider:
-        began = anyio.current_time()
+    async with md.Gemini("k", base_url=loopback.url + "/v1beta") as provider:
+        started_at = anyio.current_time()
         await provider.image_model(FLASH).generate("a")
-    assert anyio.current_time() - began >= 0.2
-    assert len(wire.seen) == 2
+    assert anyio.current_time() - started_at >= 0.2
+    assert len(loopback.seen) == 2
 
 
-async def test_an_unknown_model_raises_not_found_error(provider: md.Gemini, wire: Loopback) -> None:
+async def test_an_unknown_model_raises_not_found_error(
+    provider: md.Gemini, loopback: Loopback
+) -> None:
     with pytest.raises(md.NotFoundError):
         await provider.image_model("a/b c?d#e").generate("a")
-    assert wire.seen[0].path == "/v1beta/models/a%2Fb%20c%3Fd%23e:generateContent"
+    assert loopback.seen[0].path == "/v1beta/models/a%2Fb%20c%3Fd%23e:generateContent"
 
 
 SECRET = "AIza+not/a-real=key"
 
 
-async def test_a_wrong_key_raises_authentication_error_and_is_redacted(wire: Loopback) -> None:
-    async with md.Gemini(SECRET, base_url=wire.url + "/v1beta") as provider:
+async def test_a_wrong_key_raises_authentication_error_and_is_redacted(loopback: Loopback) -> None:
+    async with md.Gemini(SECRET, base_url=loopback.url + "/v1beta") as provider:
         with pytest.raises(md.AuthenticationError) as caught:
             await provider.image_model(FLASH).generate("a")
         health = await provider.health()
@@ -301,19 +309,19 @@ async def test_a_wrong_key_raises_authentication_error_and_is_redacted(wire: Loo
             await provider.models()
     assert caught.value.status == 400
     assert not health.ok
-    assert all(seen.headers["x-goog-api-key"] == SECRET for seen in wire.seen)
+    assert all(seen.headers["x-goog-api-key"] == SECRET for seen in loopback.seen)
     assert all(
-        "authorization" not in seen.headers and SECRET not in seen.path for seen in wire.seen
+        "authorization" not in seen.headers and SECRET not in seen.path for seen in loopback.seen
     )
     error = caught.value
-    shown = (
+    text = (
         repr(provider)
         + repr(error)
         + json.dumps(error.to_dict())
         + health.message
         + "".join(traceback.format_exception(error))
     )
-    assert SECRET not in shown
+    assert SECRET not in text
     assert SECRET.encode() not in pickle.dumps(error)
 
 
@@ -338,35 +346,37 @@ def test_a_missing_key_raises_configuration_error(
     assert [seen.headers["x-goog-api-key"] for seen in server.seen] == expected
 
 
-async def test_imagen_models_raise_unsupported_error(provider: md.Gemini, wire: Loopback) -> None:
+async def test_imagen_models_raise_unsupported_error(
+    provider: md.Gemini, loopback: Loopback
+) -> None:
     with pytest.raises(md.UnsupportedError, match="Google has shut Imagen down"):
         await provider.image_model("imagen-4.0-generate-001").generate("a")
-    assert wire.seen == []
+    assert loopback.seen == []
 
 
-async def test_a_mask_is_refused(provider: md.Gemini, wire: Loopback, image: Image) -> None:
+async def test_a_mask_is_refused(provider: md.Gemini, loopback: Loopback, image: Image) -> None:
     with pytest.raises(md.UnsupportedError) as caught:
         await provider.image_model(FLASH).generate("a", images=[image()], mask=image())
     assert caught.value.field == "mask"
-    assert wire.seen == []
+    assert loopback.seen == []
 
 
-async def test_strict_refuses_an_unsupported_field(wire: Loopback) -> None:
-    async with md.Gemini("k", base_url=wire.url + "/v1beta", strict=True) as provider:
+async def test_strict_refuses_an_unsupported_field(loopback: Loopback) -> None:
+    async with md.Gemini("k", base_url=loopback.url + "/v1beta", strict=True) as provider:
         with pytest.raises(md.UnsupportedError) as caught:
             await provider.image_model(FLASH).generate("a", steps=20)
     assert caught.value.field == "steps"
-    assert wire.seen == []
+    assert loopback.seen == []
 
 
-async def test_models_of_all_pages(provider: md.Gemini, server: Gemini, wire: Loopback) -> None:
+async def test_models_of_all_pages(provider: md.Gemini, server: Gemini, loopback: Loopback) -> None:
     server.models |= {f"other-{number}": Model() for number in range(1500)} | {
         "imagen-4.0": Model()
     }
-    found = await provider.models()
-    assert [model.id for model in found] == list(server.models)
-    assert {model.id for model in found if "image" in model.capabilities} == set(DRAWING)
-    assert len(wire.seen) == 2
+    models = await provider.models()
+    assert [model.id for model in models] == list(server.models)
+    assert {model.id for model in models if "image" in model.capabilities} == set(IMAGE_MODELS)
+    assert len(loopback.seen) == 2
     assert (await provider.health()).ok
 
 

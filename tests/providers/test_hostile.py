@@ -1,4 +1,4 @@
-"""What hostile input and broken backends do to a call, with the library's default limits; and that the next call works."""
+"""Hostile input and broken backends, with the default limits; and the next call works."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from tests.support.loopback import (
     images_reply,
     whole,
 )
+from tests.support.tracebacks import library_locals
 
 pytestmark = pytest.mark.anyio
 Serve = Callable[[Handler], Loopback]
@@ -33,7 +34,7 @@ KEY = "sk-very/secret+key="
 
 
 def once_then(first: Callable[[Peer], None], fine: bytes) -> Handler:
-    """The first request gets `first`, every later one the fine answer."""
+    """Handle the first request with `first`, and answer every later one with `fine`."""
 
     def handler(peer: Peer) -> None:
         while peer.request() is not None:
@@ -89,8 +90,8 @@ async def test_a_gif_is_refused_as_an_input_image(serve: Serve, image: Image) ->
 
 
 def test_a_configuration_error_does_not_reveal_the_key() -> None:
-    keyed: dict[str, Any] = {"api_key": KEY, "headers": {"x-key": KEY}}
-    wrong: list[tuple[Any, dict[str, Any]]] = [
+    secrets: dict[str, Any] = {"api_key": KEY, "headers": {"x-key": KEY}}
+    invalid_settings: list[tuple[Any, dict[str, Any]]] = [
         (md.StableDiffusion, {"api": "x"}),
         (md.LlamaSwap, {"images": "x"}),
         (md.OpenAI, {"api": "x"}),
@@ -99,24 +100,10 @@ def test_a_configuration_error_does_not_reveal_the_key() -> None:
         (md.Anthropic, {"version": "x"}),
         (md.ComfyUI, {"workflow": {"a": "b"}}),
     ]
-    for make, settings in wrong:
+    for make, settings in invalid_settings:
         with pytest.raises(md.ConfigurationError) as caught:
-            make(**keyed, **settings)
-        assert KEY not in _library_locals(caught.value), make
-
-
-def _library_locals(error: BaseException) -> str:
-    """The locals of every frame of the library in a traceback, as a log with locals would show them."""
-    shown = []
-    trace = error.__traceback__
-    while trace is not None:
-        if (
-            "majordomo" in trace.tb_frame.f_code.co_filename
-            and "/tests/" not in trace.tb_frame.f_code.co_filename
-        ):
-            shown.append(repr(trace.tb_frame.f_locals))
-        trace = trace.tb_next
-    return "".join(shown)
+            make(**secrets, **settings)
+        assert KEY not in library_locals(caught.value), make
 
 
 def bodies(image: Image) -> dict[str, tuple[bytes, type[md.MajordomoError]]]:
@@ -178,7 +165,8 @@ async def test_fewer_images_and_another_size_are_warnings(serve: Serve, image: I
 async def test_a_200_mb_reply_is_refused_in_bounded_memory(serve: Serve, image: Image) -> None:
     def flood(peer: Peer) -> None:
         peer.send(
-            b'HTTP/1.1 200 X\r\ncontent-type: application/json\r\ncontent-length: 209715200\r\n\r\n{"data":[{"b64_json":"'
+            b"HTTP/1.1 200 X\r\ncontent-type: application/json\r\n"
+            b'content-length: 209715200\r\n\r\n{"data":[{"b64_json":"'
         )
         for _ in range(200):
             peer.send(b"A" * (1 << 20))
@@ -202,8 +190,11 @@ async def test_a_200_mb_reply_is_refused_in_bounded_memory(serve: Serve, image: 
 async def test_a_decompression_bomb_is_refused_in_bounded_memory(
     serve: Serve, image: Image, kind: str
 ) -> None:
-    packer = zlib.compressobj(9, zlib.DEFLATED, 31)
-    bomb = b"".join(packer.compress(b"{" + b" " * (1 << 20)) for _ in range(256)) + packer.flush()
+    compressor = zlib.compressobj(9, zlib.DEFLATED, 31)
+    bomb = (
+        b"".join(compressor.compress(b"{" + b" " * (1 << 20)) for _ in range(256))
+        + compressor.flush()
+    )
     fine = whole(images_reply(image().data) if kind == "image" else chat("ok"))
     server = serve(
         once_then(lambda peer: peer.send(whole(bomb, headers={"content-encoding": "gzip"})), fine)
@@ -211,20 +202,20 @@ async def test_a_decompression_bomb_is_refused_in_bounded_memory(
     async with md.LlamaSwap(server.url) as provider:
         model: Any = provider.image_model("m") if kind == "image" else provider.model("m")
         tracemalloc.start()
-        began = time.monotonic()
+        started_at = time.monotonic()
         with pytest.raises(md.BadResponseError, match="larger than the limit"):
             await model.generate("a")
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
-        assert time.monotonic() - began < 20
+        assert time.monotonic() - started_at < 20
         assert peak < (200 << 20 if kind == "image" else 64 << 20)
         assert await model.generate("a")
 
 
 async def test_gzip_is_decoded(serve: Serve) -> None:
-    packed = gzip.compress(json.dumps(chat("small")).encode())
+    compressed = gzip.compress(json.dumps(chat("small")).encode())
     async with md.OpenAICompatible(
-        serve(always(whole(packed, headers={"content-encoding": "gzip"}))).url + "/v1"
+        serve(always(whole(compressed, headers={"content-encoding": "gzip"}))).url + "/v1"
     ) as provider:
         assert (await provider.model("m").generate("hi")).text == "small"
 

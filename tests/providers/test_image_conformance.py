@@ -1,4 +1,4 @@
-"""What every image backend promises, whoever it is: a result that holds, typed errors, one order of events, nothing left behind."""
+"""What every image backend promises: valid results, typed errors, ordered events, no leaks."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ every_backend = pytest.mark.parametrize("backend", BACKENDS, ids=lambda b: b.nam
 
 
 def test_every_image_provider_is_tested() -> None:
-    """Offline draws without a server, Anthropic draws nothing; the rest is found by the folder."""
+    """All but Offline, which has no server, and Anthropic, which has no images."""
     assert {backend.name.partition(" ")[0] for backend in BACKENDS} == provider_names() - {
         "offline",
         "anthropic",
@@ -60,7 +60,7 @@ async def test_a_result_is_valid(backend: Backend, serve: Serve) -> None:
         assert result.provider == model.provider == provider.name
         assert model.id == backend.model
         assert result.model and (result.model == model.id or model.id == "current"), (
-            "what the server has loaded may be told by name"
+            "the server may report the loaded model by name"
         )
         assert (await provider.health()).ok
         assert await provider.models()
@@ -110,12 +110,12 @@ async def test_every_call_is_observed_once(backend: Backend, serve: Serve) -> No
             if streamed:
                 async with model.stream("a red fox", n=2, **backend.fields) as stream:
                     events = [event async for event in stream]
-                heard = [
+                expected = [
                     event
                     for event in events
                     if isinstance(event, (imagegen.Queued, imagegen.Loading, imagegen.Step))
                 ]
-                assert [thing for name, thing in witness.story if name == "told"] == heard
+                assert [event for name, event in witness.story if name == "told"] == expected
             else:
                 await model.generate("a red fox", n=2, **backend.fields)
         [call] = witness.calls
@@ -173,7 +173,7 @@ async def _streamed(model: imagegen.Model) -> None:
             pass
 
 
-GARBAGE: dict[str, bytes] = {
+MALFORMED: dict[str, bytes] = {
     "empty": whole(b""),
     "no JSON": whole(b"hello"),
     "a page": whole(b"<html><title>Login</title></html>", headers={"content-type": "text/html"}),
@@ -198,7 +198,7 @@ GARBAGE: dict[str, bytes] = {
 
 
 @every_backend
-@pytest.mark.parametrize("body", GARBAGE.values(), ids=GARBAGE.keys())
+@pytest.mark.parametrize("body", MALFORMED.values(), ids=MALFORMED.keys())
 async def test_a_malformed_reply_is_a_typed_error(
     backend: Backend, serve: Serve, body: bytes
 ) -> None:
@@ -271,10 +271,10 @@ async def test_a_silent_backend_times_out_and_leaves_no_connection(
 ) -> None:
     server = serve(lambda peer: (peer.request(), peer.wait_for_close(10)))
     async with backend.connect(server.url, timeout=0.4) as provider:
-        began = time.monotonic()
+        started_at = time.monotonic()
         with pytest.raises(md.DeadlineExceededError):
             await provider.image_model(backend.model).generate("a")
-        assert time.monotonic() - began < 3, "a clean-up is bounded"
+        assert time.monotonic() - started_at < 3, "a clean-up is bounded"
     await _all_closed(server)
 
 

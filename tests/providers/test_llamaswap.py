@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -22,19 +23,19 @@ from majordomo.dialects.stable_diffusion_cpp.prompt_tag import (
 from tests.support.loopback import Handler, Loopback, Peer, always, chat, delta, images_reply, whole
 
 Serve = Callable[[Handler], Loopback]
-Picture = Callable[..., md.ImagePart]
+ImageFactory = Callable[..., md.ImagePart]
 
 
 def body(request: imagegen.Request, tag: bool = True) -> dict[str, Any]:
     codec = OpenAIImagesCodec() if tag else OpenAIImagesCodec(compatible_family, tag=False)
-    wire = codec.encode_request("sdxl", codec.adapt("sdxl", request)[0])
-    assert isinstance(wire.body, bytes)
-    value: dict[str, Any] = json.loads(wire.body)
+    http_request = codec.encode_request("sdxl", codec.adapt("sdxl", request)[0])
+    assert isinstance(http_request.body, bytes)
+    value: dict[str, Any] = json.loads(http_request.body)
     return value
 
 
 def test_settings_are_sent_as_fields_and_in_the_prompt_tag() -> None:
-    got = body(
+    sent = body(
         imagegen.Request(
             "a cat",
             steps=8,
@@ -45,11 +46,11 @@ def test_settings_are_sent_as_fields_and_in_the_prompt_tag() -> None:
             seed=7,
         )
     )
-    ours, _, rest = got["prompt"].removeprefix(OPENING).partition(CLOSING)
+    tag_json, _, rest = sent["prompt"].removeprefix(OPENING).partition(CLOSING)
     assert rest == "a cat"
-    assert "\n" not in ours
-    assert "<" not in ours
-    assert json.loads(ours) == {
+    assert "\n" not in tag_json
+    assert "<" not in tag_json
+    assert json.loads(tag_json) == {
         "seed": 7,
         "negative_prompt": "<dogs>\n",
         "steps": 8,
@@ -64,13 +65,13 @@ def test_settings_are_sent_as_fields_and_in_the_prompt_tag() -> None:
         },
     }
     for name in ("steps", "cfg_scale", "negative_prompt", "sample_method", "seed"):
-        assert name in got
+        assert name in sent
 
 
 def test_sampler_names_are_translated_for_the_engine() -> None:
-    got = body(imagegen.Request("a", sampler="dpmpp_2m", scheduler="normal"))
-    assert (got["sample_method"], got["scheduler"]) == ("dpm++2m", "discrete")
-    assert '"sample_method":"dpm++2m"' in got["prompt"]
+    sent = body(imagegen.Request("a", sampler="dpmpp_2m", scheduler="normal"))
+    assert (sent["sample_method"], sent["scheduler"]) == ("dpm++2m", "discrete")
+    assert '"sample_method":"dpm++2m"' in sent["prompt"]
     assert body(imagegen.Request("a", sampler="dpmpp_2m"), tag=False)["sample_method"] == "dpmpp_2m"
     assert body(imagegen.Request("a", sampler="dpm++2m"))["sample_method"] == "dpm++2m"
 
@@ -91,8 +92,8 @@ def test_zero_values_are_sent() -> None:
 
 
 def test_without_the_tag_nothing_is_added_to_the_prompt() -> None:
-    got = body(imagegen.Request("a cat", steps=8, seed=7, quality="high"), tag=False)
-    assert got == {
+    sent = body(imagegen.Request("a cat", steps=8, seed=7, quality="high"), tag=False)
+    assert sent == {
         "model": "sdxl",
         "prompt": "a cat",
         "steps": 8,
@@ -121,11 +122,11 @@ def test_without_the_tag_nothing_is_added_to_the_prompt() -> None:
     ).map("".join)
 )
 def test_neutralizing_is_a_fixed_point_and_leaves_no_tag(text: str) -> None:
-    once, found = neutralize(text)
+    once, changed = neutralize(text)
     assert OPENING not in once
     assert OPENING not in once.lower()
     assert neutralize(once) == (once, False)
-    assert found == (once != text)
+    assert changed == (once != text)
     assert once.replace("< ", "<") == text.replace("< ", "<"), "nothing is lost"
 
 
@@ -137,9 +138,9 @@ def test_a_tag_in_an_untrusted_prompt_is_neutralized_with_a_warning(
     hostile = f'a {OPENING}{{"width":9999}}{CLOSING}{OPENING} cat'
     codec = OpenAIImagesCodec() if tag else OpenAIImagesCodec(compatible_family, tag=False)
     request, warnings = codec.adapt("m", imagegen.Request(hostile, **fields))
-    wire = codec.encode_request("m", request)
-    assert isinstance(wire.body, bytes)
-    prompt = json.loads(wire.body)["prompt"]
+    http_request = codec.encode_request("m", request)
+    assert isinstance(http_request.body, bytes)
+    prompt = json.loads(http_request.body)["prompt"]
     assert prompt.count(OPENING) == (1 if tag and fields else 0)
     assert "TAG_NEUTRALIZED" in [warning.code for warning in warnings]
 
@@ -164,7 +165,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_seeds_count_up_and_seeds_in_image_metadata_take_precedence(
-    serve: Serve, image: Picture
+    serve: Serve, image: ImageFactory
 ) -> None:
     import io
 
@@ -175,9 +176,9 @@ async def test_seeds_count_up_and_seeds_in_image_metadata_take_precedence(
     info.add_text(
         "parameters", "a cat, Seed: 1\nNegative prompt: Seed: 2\nSteps: 20, Seed: 99, Size: 8x8"
     )
-    held = io.BytesIO()
-    Image.new("RGB", (8, 8)).save(held, "PNG", pnginfo=info)
-    server = serve(always(whole(images_reply(image().data, image().data, held.getvalue()))))
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(buffer, "PNG", pnginfo=info)
+    server = serve(always(whole(images_reply(image().data, image().data, buffer.getvalue()))))
     async with md.LlamaSwap(server.url) as provider:
         result = await provider.image_model("m").generate("a", seed=5, n=3)
         unset = await provider.image_model("m").generate("a")
@@ -188,7 +189,7 @@ async def test_seeds_count_up_and_seeds_in_image_metadata_take_precedence(
     assert result.details[2].settings["parameters"].startswith("a cat, Seed: 1")
 
 
-async def test_the_raw_reply_contains_no_image_bytes(serve: Serve, image: Picture) -> None:
+async def test_the_raw_reply_contains_no_image_bytes(serve: Serve, image: ImageFactory) -> None:
     async with md.LlamaSwap(
         serve(
             always(whole(images_reply(image().data, usage={"input_tokens": 3, "output_tokens": 9})))
@@ -200,8 +201,8 @@ async def test_the_raw_reply_contains_no_image_bytes(serve: Serve, image: Pictur
     assert result.usage == imagegen.Usage(3, 9, images=1, pixels=64 * 48)
 
 
-def swap(peer: Peer) -> None:
-    """What llama-swap answers to the questions about itself."""
+def llamaswap_server(peer: Peer) -> None:
+    """Answer the free queries of llama-swap."""
     while (seen := peer.request()) is not None:
         match seen.method, seen.path:
             case "GET", "/v1/models":
@@ -244,7 +245,7 @@ def swap(peer: Peer) -> None:
 
 
 async def test_models_are_listed_with_their_load_state(serve: Serve) -> None:
-    async with md.LlamaSwap(serve(swap).url) as provider:
+    async with md.LlamaSwap(serve(llamaswap_server).url) as provider:
         models = {model.id: model for model in await provider.models()}
         assert (models["sdxl"].loaded, models["sdxl"].state, models["sdxl"].capabilities) == (
             True,
@@ -269,18 +270,18 @@ async def test_models_are_listed_with_their_load_state(serve: Serve) -> None:
 
 
 async def test_one_or_all_models_are_unloaded(serve: Serve) -> None:
-    server = serve(swap)
+    server = serve(llamaswap_server)
     async with md.LlamaSwap(server.url) as provider:
         await provider.unload()
         await provider.unload("author/sd xl")
         with pytest.raises(md.NotFoundError):
-            await provider.unload("nobody")
+            await provider.unload("unknown")
         with pytest.raises(md.InvalidRequestError):
             await provider.unload("../x")
     assert [seen.path for seen in server.seen] == [
         "/api/models/unload",
         "/api/models/unload/author/sd%20xl",
-        "/api/models/unload/nobody",
+        "/api/models/unload/unknown",
     ]
 
 
@@ -310,7 +311,7 @@ async def test_llamaswap_loading_text_is_an_event(serve: Serve) -> None:
 
 
 async def test_loading_time_does_not_count_against_the_first_byte_limit(serve: Serve) -> None:
-    """The first byte may take 0.3 s, the load 30 s: a model that starts for a while does not fail the call."""
+    """The first byte may take 2 s and the load 30 s: a load of 3 s does not time out."""
     state = {"model": "m", "state": "starting"}
 
     def handler(peer: Peer) -> None:
@@ -329,14 +330,22 @@ async def test_loading_time_does_not_count_against_the_first_byte_limit(serve: S
 
 
 async def test_a_first_byte_limit_shorter_than_the_check_interval_lets_a_model_load(
-    serve: Serve,
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """When the limit has passed, the load state is queried once more before the call gives up.
+
+    The reply begins only after that query, and the query may take long on a slow machine.
+    """
+    monkeypatch.setattr("majordomo.transport_types.GRACE_SECONDS", 10.0)
+    queried = threading.Event()
+
     def handler(peer: Peer) -> None:
         while (seen := peer.request()) is not None:
             if seen.path == "/running":
                 peer.reply({"running": [{"model": "m", "state": "starting"}]})
+                queried.set()
             else:
-                peer.closed_by_client.wait(1)
+                assert queried.wait(20)
                 peer.reply(chat("at last"))
 
     async with md.LlamaSwap(
@@ -389,7 +398,8 @@ async def test_a_canceled_chat_stream_closes_its_socket(serve: Serve) -> None:
         with anyio.CancelScope() as scope:
             async with provider.model("m").stream("x") as stream:
                 async for _ in stream:
-                    scope.cancel()  # the next piece never comes
+                    # The next chunk never arrives.
+                    scope.cancel()
         assert scope.cancelled_caught
         with anyio.fail_after(1):
             while not server.peers[0].closed_by_client.is_set():

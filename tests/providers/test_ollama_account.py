@@ -12,7 +12,7 @@ from tests.servers.ollama_account import FOUND, SIGN_IN
 from tests.servers.ollama_chat import OllamaChat
 from tests.support.loopback import Handler, Loopback
 
-WHO = {"id": "7e0c", "email": "ada@example.test", "name": "ada", "plan": "free"}
+ACCOUNT_JSON = {"id": "7e0c", "email": "ada@example.test", "name": "ada", "plan": "free"}
 
 
 @pytest.fixture
@@ -41,15 +41,17 @@ async def test_status_reports_whether_the_hosted_service_is_disabled(
 
 
 async def test_account_returns_the_signed_in_user(ollama: md.Ollama, server: OllamaChat) -> None:
-    server.service.account = WHO
+    server.service.account = ACCOUNT_JSON
     assert await ollama.admin.account() == Account("ada", "ada@example.test", "7e0c", "free")
 
 
-@pytest.mark.parametrize("what", ["account", "web_search", "web_fetch"])
-async def test_without_an_account_the_error_has_a_sign_in_url(ollama: md.Ollama, what: str) -> None:
-    call = getattr(ollama.admin, what)
+@pytest.mark.parametrize("method", ["account", "web_search", "web_fetch"])
+async def test_without_an_account_the_error_has_a_sign_in_url(
+    ollama: md.Ollama, method: str
+) -> None:
+    call = getattr(ollama.admin, method)
     with pytest.raises(md.AuthenticationError) as caught:
-        await (call() if what == "account" else call("https://example.test/1"))
+        await (call() if method == "account" else call("https://example.test/1"))
     assert caught.value.details["signin_url"] == SIGN_IN
     assert (caught.value.provider, caught.value.status) == ("ollama", 401)
 
@@ -57,9 +59,9 @@ async def test_without_an_account_the_error_has_a_sign_in_url(ollama: md.Ollama,
 async def test_a_local_server_searches_with_its_account(
     ollama: md.Ollama, server: OllamaChat
 ) -> None:
-    server.service.account = WHO
-    found = await ollama.admin.web_search("lighthouses")
-    assert found == [
+    server.service.account = ACCOUNT_JSON
+    pages = await ollama.admin.web_search("lighthouses")
+    assert pages == [
         SearchResult(page["title"], page["url"], page["content"]) for page in FOUND[:5]
     ]
     assert server.seen[-1] == {"query": "lighthouses"}
@@ -75,7 +77,7 @@ async def test_a_local_server_searches_with_its_account(
 async def test_web_fetch_returns_the_page_read_by_the_service(
     ollama: md.Ollama, server: OllamaChat
 ) -> None:
-    server.service.account = WHO
+    server.service.account = ACCOUNT_JSON
     page = await ollama.admin.web_fetch("https://example.test/1")
     assert page == WebPage(
         "Page 1", "words 1" * 3, ("https://example.test/0", "https://example.test/1")
@@ -96,14 +98,14 @@ async def test_the_hosted_service_has_its_own_paths_and_needs_a_key(
             return await super().handle_async_request(request)
 
     async with (
-        Rerouted() as way,
-        md.Ollama("https://ollama.com", api_key="sesame", transport=way) as ollama,
+        Rerouted() as transport,
+        md.Ollama("https://ollama.com", api_key="sesame", transport=transport) as ollama,
     ):
         assert len(await ollama.admin.web_search("lighthouses", max_results=2)) == 2
         assert (await ollama.admin.web_fetch("https://example.test/1")).title == "Page 1"
     async with (
-        Rerouted() as way,
-        md.Ollama("https://ollama.com", api_key="wrong", transport=way) as ollama,
+        Rerouted() as transport,
+        md.Ollama("https://ollama.com", api_key="wrong", transport=transport) as ollama,
     ):
         with pytest.raises(md.AuthenticationError) as caught:
             await ollama.admin.web_search("lighthouses")
@@ -111,7 +113,7 @@ async def test_the_hosted_service_has_its_own_paths_and_needs_a_key(
 
 
 def test_the_sync_api(ollama: md.Ollama, server: OllamaChat) -> None:
-    server.service.account = WHO
+    server.service.account = ACCOUNT_JSON
     assert ollama.admin.status_sync().disabled is False
     assert ollama.admin.account_sync().name == "ada"
     assert ollama.admin.web_search_sync("lighthouses", 1)[0].title == "Page 0"
@@ -140,8 +142,8 @@ async def test_invalid_input_is_refused_before_sending(
 
 @pytest.mark.parametrize("answer", [{}, {"cloud": {}}, {"results": "none"}, {"name": ""}])
 async def test_an_invalid_reply_raises_bad_response_error(answer: dict[str, Any]) -> None:
-    way = httpx.MockTransport(lambda request: httpx.Response(200, json=answer))
-    async with md.Ollama(transport=way) as ollama:
+    transport = httpx.MockTransport(lambda request: httpx.Response(200, json=answer))
+    async with md.Ollama(transport=transport) as ollama:
         for ask in (
             ollama.admin.status,
             ollama.admin.account,

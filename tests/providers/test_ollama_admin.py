@@ -46,18 +46,18 @@ async def test_load_and_unload(ollama: md.Ollama, server: OllamaChat) -> None:
 
 
 async def test_pull_reports_progress_in_bytes(ollama: md.Ollama) -> None:
-    told: list[PullProgress] = []
-    await ollama.admin.pull("new-model", on_event=told.append)
-    assert told[0].status == "pulling manifest"
-    assert told[-1].status == "success"
-    layer = [progress for progress in told if progress.total]
+    progress_events: list[PullProgress] = []
+    await ollama.admin.pull("new-model", on_event=progress_events.append)
+    assert progress_events[0].status == "pulling manifest"
+    assert progress_events[-1].status == "success"
+    layer = [progress for progress in progress_events if progress.total]
     assert layer[-1].completed == layer[-1].total
     assert layer[0].digest.startswith("sha256:")
     assert "new-model:latest" in [model["name"] for model in await ollama.admin.tags()]
 
 
 @pytest.mark.parametrize(
-    ("way", "kind"),
+    ("failure_mode", "kind"),
     [
         ("error", md.BackendError),
         ("refused", md.BackendError),
@@ -65,9 +65,9 @@ async def test_pull_reports_progress_in_bytes(ollama: md.Ollama) -> None:
     ],
 )
 async def test_a_failed_pull_raises_a_typed_error(
-    ollama: md.Ollama, server: OllamaChat, way: str, kind: Any
+    ollama: md.Ollama, server: OllamaChat, failure_mode: str, kind: Any
 ) -> None:
-    server.pull = way
+    server.pull = failure_mode
     with pytest.raises(kind) as caught:
         await ollama.admin.pull("new-model")
     assert caught.value.provider == "ollama"
@@ -81,10 +81,10 @@ async def test_a_missing_model_or_file_is_neither_pushed_nor_created(ollama: md.
 
 
 async def test_push_reports_success(ollama: md.Ollama) -> None:
-    told: list[PullProgress] = []
+    progress_events: list[PullProgress] = []
     await ollama.admin.copy("llama3.2", "me/mine")
-    await ollama.admin.push("me/mine", on_event=told.append)
-    assert told[-1].status == "success"
+    await ollama.admin.push("me/mine", on_event=progress_events.append)
+    assert progress_events[-1].status == "success"
 
 
 async def test_a_model_is_created_from_an_uploaded_file(
@@ -97,15 +97,15 @@ async def test_a_model_is_created_from_an_uploaded_file(
     assert await ollama.admin.upload(file) == digest
     assert await ollama.admin.has_blob(digest)
     assert await ollama.admin.upload(file.read_bytes()) == digest
-    told: list[PullProgress] = []
+    progress_events: list[PullProgress] = []
     await ollama.admin.create(
         "mine",
         files={"tiny.gguf": digest},
         system="be brief",
         parameters={"num_ctx": 512},
-        on_event=told.append,
+        on_event=progress_events.append,
     )
-    assert told[-1].status == "success"
+    assert progress_events[-1].status == "success"
     sent = server.seen[-1]
     assert (sent["files"], sent["system"], sent["parameters"]) == (
         {"tiny.gguf": digest},
@@ -136,9 +136,12 @@ async def test_invalid_input_is_refused_before_sending(
 async def test_streams_yield_progress(ollama: md.Ollama) -> None:
     async with ollama.admin.stream_pull("new-model") as stream:
         assert stream.result is None
-        told = [progress async for progress in stream]
-    assert (told[0].status, told[-1].status) == ("pulling manifest", "success")
-    assert stream.result == told[-1]
+        progress_events = [progress async for progress in stream]
+    assert (progress_events[0].status, progress_events[-1].status) == (
+        "pulling manifest",
+        "success",
+    )
+    assert stream.result == progress_events[-1]
     async with ollama.admin.stream_create("mine", from_model="llama3.2") as stream:
         assert [progress.status async for progress in stream][-1] == "success"
     async with ollama.admin.stream_push("mine") as stream:
@@ -148,30 +151,32 @@ async def test_streams_yield_progress(ollama: md.Ollama) -> None:
 def test_sync_streams_yield_progress(ollama: md.Ollama) -> None:
     admin = ollama.admin
     with admin.stream_pull_sync("new-model") as stream:
-        told = [progress.status for progress in stream]
-    assert (told[0], told[-1]) == ("pulling manifest", "success")
+        progress_events = [progress.status for progress in stream]
+    assert (progress_events[0], progress_events[-1]) == ("pulling manifest", "success")
     with admin.stream_create_sync("mine", from_model="llama3.2") as stream:
         assert [progress.status for progress in stream][-1] == "success"
     with admin.stream_push_sync("mine") as stream:
         assert [progress.status for progress in stream][-1] == "success"
-    with admin.stream_generate_sync("llama3.2", "hi there") as words:
-        assert "".join(words) == "I saw: hi there"
-    assert words.result is not None
-    assert words.result.text == "I saw: hi there"
+    with admin.stream_generate_sync("llama3.2", "hi there") as stream:
+        assert "".join(stream) == "I saw: hi there"
+    assert stream.result is not None
+    assert stream.result.text == "I saw: hi there"
     ollama.close()
 
 
-@pytest.mark.parametrize("way", ["error", "interrupted"])
+@pytest.mark.parametrize("failure_mode", ["error", "interrupted"])
 async def test_progress_before_a_failure_is_yielded_first(
-    ollama: md.Ollama, server: OllamaChat, way: str
+    ollama: md.Ollama, server: OllamaChat, failure_mode: str
 ) -> None:
-    server.pull = way
-    told: list[str] = []
+    server.pull = failure_mode
+    statuses: list[str] = []
     async with ollama.admin.stream_pull("new-model") as stream:
-        with pytest.raises(md.BackendError if way == "error" else md.StreamBrokenError) as caught:
+        with pytest.raises(
+            md.BackendError if failure_mode == "error" else md.StreamBrokenError
+        ) as caught:
             async for progress in stream:
-                told.append(progress.status)
-    assert told == [
+                statuses.append(progress.status)
+    assert statuses == [
         "pulling manifest",
         f"pulling {LAYERS[0][0][7:19]}",
         f"pulling {LAYERS[0][0][7:19]}",
@@ -182,12 +187,12 @@ async def test_progress_before_a_failure_is_yielded_first(
 
 async def test_progress_is_emitted_before_a_failure_in_the_same_chunk() -> None:
     lines = b'{"status":"pulling manifest"}\n{"error":"file does not exist"}\n'
-    way = httpx.MockTransport(lambda request: httpx.Response(200, content=lines))
-    told: list[PullProgress] = []
-    async with md.Ollama(transport=way) as ollama:
+    transport = httpx.MockTransport(lambda request: httpx.Response(200, content=lines))
+    progress_events: list[PullProgress] = []
+    async with md.Ollama(transport=transport) as ollama:
         with pytest.raises(md.BackendError, match="file does not exist"):
-            await ollama.admin.pull("new-model", on_event=told.append)
-    assert told == [PullProgress("pulling manifest")]
+            await ollama.admin.pull("new-model", on_event=progress_events.append)
+    assert progress_events == [PullProgress("pulling manifest")]
 
 
 async def test_leaving_a_completion_stops_it(ollama: md.Ollama, server: OllamaChat) -> None:
@@ -199,7 +204,7 @@ async def test_leaving_a_completion_stops_it(ollama: md.Ollama, server: OllamaCh
 
 
 async def test_a_long_pull_does_not_hold_a_slot(ollama: md.Ollama) -> None:
-    """`max_concurrency` counts what the model does, not what the disk does."""
+    """`max_concurrency` counts generations, not transfers."""
     async with ollama.admin.stream_pull("new-model") as stream:
         await anext(aiter(stream))
         with anyio.fail_after(5):
@@ -215,21 +220,21 @@ def test_every_async_method_has_a_sync_version(ollama: md.Ollama, tmp_path: Path
     file.write_bytes(b"GGUF")
     digest = admin.upload_sync(file)
     assert admin.has_blob_sync(digest)
-    told: list[PullProgress] = []
-    admin.create_sync("mine", files={"tiny.gguf": digest}, on_event=told.append)
+    progress_events: list[PullProgress] = []
+    admin.create_sync("mine", files={"tiny.gguf": digest}, on_event=progress_events.append)
     admin.copy_sync("mine", "me/yours")
-    admin.push_sync("me/yours", on_event=told.append)
-    admin.pull_sync("other", on_event=told.append)
-    assert [progress.status for progress in told].count("success") == 3
+    admin.push_sync("me/yours", on_event=progress_events.append)
+    admin.pull_sync("other", on_event=progress_events.append)
+    assert [progress.status for progress in progress_events].count("success") == 3
     assert admin.show_sync("mine")["capabilities"] == ["completion"]
     admin.delete_sync("mine")
     assert "mine:latest" not in [model["name"] for model in admin.tags_sync()]
     admin.load_sync("llama3.2")
     assert [model["name"] for model in admin.ps_sync()] == ["llama3.2:latest"]
-    pieces: list[str] = []
+    texts: list[str] = []
     assert (
-        admin.generate_sync("llama3.2", "hi", on_event=pieces.append).text
-        == "".join(pieces)
+        admin.generate_sync("llama3.2", "hi", on_event=texts.append).text
+        == "".join(texts)
         == "I saw: hi"
     )
     admin.unload_sync("llama3.2")
@@ -253,22 +258,22 @@ async def test_generate_with_all_fields(
     class Mood(BaseModel):
         word: str
 
-    pieces: list[str] = []
-    made = await ollama.admin.generate(
+    texts: list[str] = []
+    generated = await ollama.admin.generate(
         "gemma3",
         "look",
         system="brief",
         images=[image()],
         options={"num_ctx": 512},
-        on_event=pieces.append,
+        on_event=texts.append,
     )
-    assert "64x48" in made.text
-    assert "".join(pieces) == made.text
-    assert made.context
-    assert made.usage.output_tokens
-    again = await ollama.admin.generate("llama3.2", "mood?", context=made.context, output=Mood)
+    assert "64x48" in generated.text
+    assert "".join(texts) == generated.text
+    assert generated.context
+    assert generated.usage.output_tokens
+    again = await ollama.admin.generate("llama3.2", "mood?", context=generated.context, output=Mood)
     assert Mood.model_validate_json(again.text)
-    assert server.seen[-1]["context"] == list(made.context)
+    assert server.seen[-1]["context"] == list(generated.context)
     server.script = [Reply("half", cut=True)]
     with pytest.raises(md.StreamBrokenError) as caught:
         await ollama.admin.generate("llama3.2", "go")
@@ -322,7 +327,7 @@ async def test_a_broken_stream_keeps_the_partial_reply(
 async def test_an_image_is_not_sent_to_a_model_without_vision(
     ollama: md.Ollama, server: OllamaChat, image: Callable[..., md.ImagePart]
 ) -> None:
-    """Ollama gives such a model "[img-0]" in its place, and says nothing."""
+    """Ollama silently replaces the image with "[img-0]" for such a model."""
     model = ollama.model("llama3.2")
     for messages in (
         [md.user("look", image())],

@@ -1,4 +1,4 @@
-"""Ollama's images, from the call down to the bytes, against a server that behaves as each of its versions did."""
+"""Ollama's images against a server that behaves like each of its versions."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ Image = Callable[..., md.ImagePart]
 MODEL = "x/z-image-turbo"
 FLUX = "x/flux2-klein"
 SMALL: dict[str, Any] = {"size": "64x48", "steps": 3, "seed": 7}
-WANTED = {"prompt": "a red fox", "width": 64, "height": 48, "steps": 3, "seed": 7}
+EXPECTED_JOB = {"prompt": "a red fox", "width": 64, "height": 48, "steps": 3, "seed": 7}
 ONCE = md.Retries(attempts=1)
-LACKING: dict[str, Any] = {
+UNSUPPORTED: dict[str, Any] = {
     "cfg_scale": 4.0,
     "negative_prompt": "dogs",
     "sampler": "euler",
@@ -56,15 +56,15 @@ def pixel(image: md.ImagePart) -> tuple[int, ...]:
     return dot(image.to_pil())
 
 
-def words(result: imagegen.Result) -> list[tuple[str, str | None]]:
+def warning_fields(result: imagegen.Result) -> list[tuple[str, str | None]]:
     return [(warning.code, warning.field) for warning in result.warnings]
 
 
-class TestDrawing:
+class TestGeneration:
     async def test_an_image_is_generated(self, url: str, loopback: Loopback) -> None:
         async with md.Ollama(url) as provider:
             result = await provider.image_model(MODEL).generate("a red fox", **SMALL)
-        assert pixel(result.image) == color(WANTED)
+        assert pixel(result.image) == color(EXPECTED_JOB)
         [detail] = result.details
         assert (detail.seed, detail.size_asked, detail.size_sent, detail.size_got) == (
             7,
@@ -95,7 +95,7 @@ class TestDrawing:
     def test_the_sync_api(self, url: str) -> None:
         with md.Ollama(url) as provider:
             model = provider.image_model(MODEL)
-            assert pixel(model.generate_sync("a red fox", **SMALL).image) == color(WANTED)
+            assert pixel(model.generate_sync("a red fox", **SMALL).image) == color(EXPECTED_JOB)
             with model.stream_sync("a red fox", **SMALL) as stream:
                 events = list(stream)
         assert [type(event) for event in events] == [imagegen.Step] * 3 + [imagegen.Done]
@@ -109,7 +109,7 @@ class TestDrawing:
             events = [event async for event in stream]
         assert events[:-1] == [imagegen.Step(1, 3), imagegen.Step(2, 3), imagegen.Step(3, 3)]
         assert isinstance(events[-1], imagegen.Done)
-        assert pixel(events[-1].result.image) == color(WANTED)
+        assert pixel(events[-1].result.image) == color(EXPECTED_JOB)
 
     async def test_several_images_are_sequential_calls(self, url: str, server: Ollama) -> None:
         async with (
@@ -121,7 +121,7 @@ class TestDrawing:
         result = stream.result
         assert [detail.seed for detail in result.details] == [7, 8, 9]
         assert [pixel(image) for image in result.images] == [
-            color(WANTED | {"seed": seed}) for seed in (7, 8, 9)
+            color(EXPECTED_JOB | {"seed": seed}) for seed in (7, 8, 9)
         ]
         assert result.usage == imagegen.Usage(
             seconds=45.0, load_seconds=6.0, images=3, pixels=3 * 64 * 48
@@ -149,7 +149,7 @@ class TestDrawing:
     async def test_a_size_the_engine_rounds_is_a_warning(self, url: str) -> None:
         async with md.Ollama(url) as provider:
             result = await provider.image_model(FLUX).generate("a", size="100x70", steps=1)
-        assert words(result) == [("SIZE_DIFFERS", "size")]
+        assert warning_fields(result) == [("SIZE_DIFFERS", "size")]
         assert result.details[0].size_got == (96, 64)
 
     async def test_extra_fields_are_sent_to_this_provider_only(
@@ -192,14 +192,16 @@ class TestDrawing:
             f"ollama://{url.removeprefix('http://')}/{MODEL}?steps=3"
         ) as model:
             result = await model.generate("a red fox", size="64x48", seed=7)
-        assert pixel(result.image) == color(WANTED)
+        assert pixel(result.image) == color(EXPECTED_JOB)
 
 
-class TestWhatItLacks:
+class TestUnsupportedFields:
     async def test_each_unsupported_field_is_a_warning(self, url: str, loopback: Loopback) -> None:
         async with md.Ollama(url) as provider:
-            result = await provider.image_model(MODEL).generate("a red fox", **SMALL, **LACKING)
-        assert sorted(words(result)) == sorted(("UNSUPPORTED_FIELD", name) for name in LACKING)
+            result = await provider.image_model(MODEL).generate("a red fox", **SMALL, **UNSUPPORTED)
+        assert sorted(warning_fields(result)) == sorted(
+            ("UNSUPPORTED_FIELD", name) for name in UNSUPPORTED
+        )
         assert set(loopback.seen[-1].json) == {
             "model",
             "prompt",
@@ -229,7 +231,7 @@ class TestWhatItLacks:
     async def test_a_seed_of_zero_is_a_warning(self, url: str, server: Ollama) -> None:
         async with md.Ollama(url) as provider:
             result = await provider.image_model(MODEL).generate("a", seed=0, steps=1)
-        assert words(result) == [("UNSUPPORTED_FIELD", "seed")]
+        assert warning_fields(result) == [("UNSUPPORTED_FIELD", "seed")]
         assert result.details[0].seed is None
         assert server.jobs[0]["seed"] != 0
 
@@ -259,7 +261,7 @@ class TestWhatItLacks:
 
 class TestVersions:
     @pytest.mark.parametrize(
-        ("version", "says"),
+        ("version", "message"),
         [
             ("0.33.0", "this server is 0.33.0; Ollama drew images from 0.14.0 to 0.32.5"),
             ("0.32.6", "this server is 0.32.6; Ollama drew images from 0.14.0 to 0.32.5"),
@@ -269,13 +271,13 @@ class TestVersions:
         ],
     )
     async def test_an_unsupported_version_is_named_in_the_error(
-        self, url: str, server: Ollama, loopback: Loopback, version: str, says: str
+        self, url: str, server: Ollama, loopback: Loopback, version: str, message: str
     ) -> None:
         server.version = version
         async with md.Ollama(url) as provider:
             with pytest.raises(md.UnsupportedError) as caught:
                 await provider.image_model(MODEL).generate("a")
-        assert caught.value.message == says
+        assert caught.value.message == message
         assert (caught.value.field, caught.value.provider, caught.value.model) == (
             "model",
             "ollama",
@@ -292,7 +294,7 @@ class TestVersions:
         server.version = version
         async with md.Ollama(url) as provider:
             result = await provider.image_model(MODEL).generate("a red fox", **SMALL)
-        assert pixel(result.image) == color(WANTED)
+        assert pixel(result.image) == color(EXPECTED_JOB)
 
     async def test_a_server_upgrade_between_two_images_is_detected(
         self, url: str, server: Ollama
@@ -321,7 +323,7 @@ class TestVersions:
 
     @pytest.mark.parametrize("answer", [{"version": "0.0.0"}, {"version": 5}, {}, None])
     @pytest.mark.parametrize(
-        ("status", "body", "says"),
+        ("status", "body", "message"),
         [
             (
                 400,
@@ -332,7 +334,7 @@ class TestVersions:
         ],
     )
     async def test_an_unknown_version_is_tried(
-        self, serve: Serve, answer: Any, status: int, body: Any, says: str
+        self, serve: Serve, answer: Any, status: int, body: Any, message: str
     ) -> None:
         def handler(peer: Peer) -> None:
             while (seen := peer.request()) is not None:
@@ -349,7 +351,7 @@ class TestVersions:
         async with md.Ollama(serve(handler).url) as provider:
             with pytest.raises(md.UnsupportedError) as caught:
                 await provider.image_model(MODEL).generate("a")
-            assert says in caught.value.message
+            assert message in caught.value.message
             assert "0.14.0 to 0.32.5" in caught.value.message
 
     async def test_an_unrelated_refusal_keeps_its_error(self, url: str, server: Ollama) -> None:
@@ -363,8 +365,8 @@ class TestVersions:
             with pytest.raises(md.UnsupportedError, match="completion") as caught:
                 await provider.image_model("llama3.2").generate("a")
             assert caught.value.model == "llama3.2"
-            with pytest.raises(md.NotFoundError, match="'nobody' not found"):
-                await provider.image_model("nobody").generate("a")
+            with pytest.raises(md.NotFoundError, match="'unknown' not found"):
+                await provider.image_model("unknown").generate("a")
         assert server.jobs == []
 
     async def test_queries_before_an_image_share_the_calls_timeout(self, serve: Serve) -> None:
@@ -388,7 +390,7 @@ class TestEdits:
         assert job["images"] == [fingerprint(first.data), fingerprint(second.data)]
         assert (result.image.width, result.image.height) == (80, 48)
         assert pixel(result.image) == color(
-            WANTED
+            EXPECTED_JOB
             | {
                 "model": FLUX,
                 "width": 80,
@@ -413,7 +415,7 @@ class TestEdits:
                 "a", steps=1, images=[image(80, 48)], **fields
             )
         assert (result.image.width, result.image.height) == (80, 48)
-        assert sorted(words(result)) == [("UNSUPPORTED_FIELD", name) for name in named]
+        assert sorted(warning_fields(result)) == [("UNSUPPORTED_FIELD", name) for name in named]
 
     @pytest.mark.parametrize("version", ["0.14.3", "0.15.5", "0.32.5"])
     async def test_edits_are_refused_for_a_version_that_ignores_images(
@@ -463,12 +465,12 @@ class TestFailures:
             assert caught.value.retryable
             assert (caught.value.provider, caught.value.model) == ("ollama", MODEL)
             server.outcome = "success"
-            assert pixel((await model.generate("a red fox", **SMALL)).image) == color(WANTED)
+            assert pixel((await model.generate("a red fox", **SMALL)).image) == color(EXPECTED_JOB)
         assert len(server.jobs) == 2, "a job that has begun is never sent twice"
 
     @pytest.mark.parametrize("listening", [True, False])
     @pytest.mark.parametrize(
-        ("outcome", "kind", "says"),
+        ("outcome", "kind", "message"),
         [
             ("crash", md.BackendError, CRASHED),
             ("cut", md.StreamBrokenError, "ended before the image"),
@@ -482,13 +484,13 @@ class TestFailures:
         listening: bool,
         outcome: str,
         kind: type[md.MajordomoError],
-        says: str,
+        message: str,
     ) -> None:
         server.outcome = outcome
         events: list[Any] = []
         async with md.Ollama(url) as provider:
             model = provider.image_model(MODEL)
-            with pytest.raises(kind, match=says) as caught:
+            with pytest.raises(kind, match=message) as caught:
                 if listening:
                     async with model.stream("a red fox", **SMALL) as stream:
                         async for event in stream:
@@ -496,7 +498,7 @@ class TestFailures:
                 else:
                     await model.generate("a red fox", **SMALL)
             server.outcome = "success"
-            assert pixel((await model.generate("a red fox", **SMALL)).image) == color(WANTED)
+            assert pixel((await model.generate("a red fox", **SMALL)).image) == color(EXPECTED_JOB)
         assert type(caught.value) is kind
         assert (caught.value.provider, caught.value.model) == ("ollama", MODEL)
         assert events == ([imagegen.Step(1, 3)] if listening else [])
@@ -529,7 +531,7 @@ class TestFailures:
         provider._client.fraction = relieve
         async with provider:
             result = await provider.image_model(MODEL).generate("a red fox", **SMALL)
-        assert pixel(result.image) == color(WANTED)
+        assert pixel(result.image) == color(EXPECTED_JOB)
 
     async def test_canceling_stops_the_generation_and_releases_the_slot(
         self, url: str, server: Ollama
@@ -544,7 +546,9 @@ class TestFailures:
             assert await anyio.to_thread.run_sync(server.left)
             server.release()
             with anyio.fail_after(5):
-                assert pixel((await model.generate("a red fox", **SMALL)).image) == color(WANTED)
+                assert pixel((await model.generate("a red fox", **SMALL)).image) == color(
+                    EXPECTED_JOB
+                )
 
     async def test_a_queued_stream_reports_its_position(self, url: str, server: Ollama) -> None:
         server.hold()
@@ -592,16 +596,16 @@ class TestFailures:
             assert stream.result.details[0].seed == 5
 
 
-class TestCatalogue:
+class TestModelList:
     async def test_models_are_listed_with_capabilities(self, url: str, server: Ollama) -> None:
         async with md.Ollama(url) as provider:
-            found = {model.id: model for model in await provider.models()}
-        assert {name: set(model.capabilities) for name, model in found.items()} == {
+            models = {model.id: model for model in await provider.models()}
+        assert {name: set(model.capabilities) for name, model in models.items()} == {
             f"{MODEL}:latest": {"image"},
             f"{FLUX}:latest": {"image"},
             "llama3.2:latest": {"chat"},
         }
-        assert {model.loaded for model in found.values()} == {None}
+        assert {model.loaded for model in models.values()} == {None}
 
     @pytest.mark.parametrize(
         ("version", "flux"),
@@ -617,8 +621,8 @@ class TestCatalogue:
     ) -> None:
         server.version = version
         async with md.Ollama(url) as provider:
-            found = {model.id: model for model in await provider.models()}
-        assert set(found[f"{FLUX}:latest"].capabilities) == flux
+            models = {model.id: model for model in await provider.models()}
+        assert set(models[f"{FLUX}:latest"].capabilities) == flux
 
     def test_loaded_models_are_marked(self, serve: Serve) -> None:
         def handler(peer: Peer) -> None:
@@ -626,11 +630,11 @@ class TestCatalogue:
                 if seen.path == "/api/version":
                     peer.reply({"version": "0.40.0"})
                 elif seen.path == "/api/tags":
-                    listed = {
+                    model_json = {
                         "model": "llava",
                         "capabilities": ["completion", "vision", "tools", "thinking", "insert"],
                     }
-                    peer.reply({"models": [{"name": "a:latest"}, listed, {"name": 5}, "x"]})
+                    peer.reply({"models": [{"name": "a:latest"}, model_json, {"name": 5}, "x"]})
                 else:
                     peer.reply({"models": [{"name": "llava"}]})
 

@@ -1,4 +1,4 @@
-"""Structured answers from OpenAI: every schema goes in a form that its server takes, strict where it can be."""
+"""Structured output from OpenAI: every schema is sent in a valid form, strict where possible."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ ANSWERS = {
 }
 
 
-def strict(body: Any) -> Any:
+def is_strict(body: Any) -> Any:
     return (
         body["text"]["format"]["strict"]
         if "text" in body
@@ -83,35 +83,35 @@ def strict(body: Any) -> Any:
     )
 
 
-def named(output: Any) -> str:
+def output_id(output: Any) -> str:
     return getattr(output, "__name__", str(output)) if isinstance(output, type) else str(output)
 
 
-@pytest.mark.parametrize("output", [*STRICT, *LOOSE], ids=named)
+@pytest.mark.parametrize("output", [*STRICT, *LOOSE], ids=output_id)
 async def test_every_output_type_is_requested_validly_and_parsed(
     output: Any, model: Any, server: Speech
 ) -> None:
     if output in (Day, Tree):
         server.script = [Turn([says(ANSWERS[output])])] * 2
-    whole = await model.generate("mood?", output=output)
+    reply = await model.generate("mood?", output=output)
     async with model.stream("mood?", output=output) as stream:
         async for _ in stream:
             pass
-    assert whole.output is not None
-    assert stream.reply.output == whole.output
+    assert reply.output is not None
+    assert stream.reply.output == reply.output
     if isinstance(server, OpenAIResponses):
-        assert strict(server.seen[0]) is (output in STRICT)
+        assert is_strict(server.seen[0]) is (output in STRICT)
 
 
 async def test_a_streamed_list_is_a_list_at_every_point(model: Any, server: Speech) -> None:
     server.script = [Turn([says('{"value": [1, 2, 3]}')]), Turn([says('{"other": 1}')])]
-    found: list[Any] = []
+    outputs: list[Any] = []
     async with model.stream("numbers?", output=list[int]) as stream:
         async for _ in stream:
-            found.append(stream.reply.output)
-    assert found[-1] == stream.reply.output == [1, 2, 3]
-    assert all(output in (None, [], [1], [1, 2], [1, 2, 3]) for output in found), (
-        "how much of it, is a matter of the network"
+            outputs.append(stream.reply.output)
+    assert outputs[-1] == stream.reply.output == [1, 2, 3]
+    assert all(output in (None, [], [1], [1, 2], [1, 2, 3]) for output in outputs), (
+        "the network decides how much arrives at once"
     )
     with pytest.raises(md.BadResponseError, match="no field 'value'"):
         await model.generate("numbers?", output=list[int])

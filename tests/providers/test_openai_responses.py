@@ -1,4 +1,7 @@
-"""What OpenAI's Responses API alone has: thoughts that go back encrypted, images drawn on the way, documents from tools, failures in a 200."""
+"""What only OpenAI's Responses API has.
+
+Encrypted reasoning, the hosted image tool, documents from tools, and failures with status 200.
+"""
 
 from __future__ import annotations
 
@@ -33,16 +36,16 @@ def openai(server: OpenAIResponses, serve: Callable[[Handler], Loopback]) -> md.
     )
 
 
-async def ask(streamed: bool, model: llm.Model, *asked: Any, **more: Any) -> llm.Reply:
+async def ask(streamed: bool, model: llm.Model, *messages: Any, **fields: Any) -> llm.Reply:
     if not streamed:
-        return await model.generate(*asked, **more)
-    async with model.stream(*asked, **more) as stream:
+        return await model.generate(*messages, **fields)
+    async with model.stream(*messages, **fields) as stream:
         async for _ in stream:
             pass
     return stream.reply
 
 
-def kinds(body: Any) -> list[str]:
+def item_types(body: Any) -> list[str]:
     return [item.get("type", item.get("role")) for item in body["input"]]
 
 
@@ -69,7 +72,7 @@ async def test_encrypted_reasoning_is_sent_back_in_order(
         reply = await ask(streamed, model, history)
         history += [reply.message, *(md.tool_result(call, "a fox") for call in reply.tool_calls)]
     assert (await ask(streamed, model, history)).text.endswith("a fox")
-    turn = [
+    expected_turn = [
         "reasoning",
         "assistant",
         "reasoning",
@@ -78,20 +81,22 @@ async def test_encrypted_reasoning_is_sent_back_in_order(
         "function_call",
         *["function_call_output"] * 2,
     ]
-    assert kinds(server.seen[-1]) == [
+    assert item_types(server.seen[-1]) == [
         "user",
-        *turn,
+        *expected_turn,
         "reasoning",
         "function_call",
         "function_call_output",
     ]
     assert server.seen[-1]["store"] is False
-    sealed = [
+    encrypted = [
         item["encrypted_content"]
         for item in server.seen[-1]["input"]
         if item.get("type") == "reasoning"
     ]
-    assert [server.known[server.sealed[held]].item["summary"][0]["text"] for held in sealed] == [
+    assert [
+        server.known[server.sealed[content]].item["summary"][0]["text"] for content in encrypted
+    ] == [
         "one",
         "two",
         "four",
@@ -113,7 +118,7 @@ async def test_reasoning_without_a_summary_is_sent_back(
     assert (
         await ask(streamed, model, [md.user("Hi"), reply.message, md.user("and?")])
     ).text == "and?"
-    assert kinds(server.seen[-1]) == ["user", "reasoning", "assistant", "user"]
+    assert item_types(server.seen[-1]) == ["user", "reasoning", "assistant", "user"]
 
 
 @both
@@ -127,11 +132,11 @@ async def test_parts_of_a_reasoning_summary_are_paragraphs(
 
 
 async def test_reasoning_of_another_conversation_is_refused(openai: md.OpenAI) -> None:
-    strange = llm.assistant(
+    foreign_message = llm.assistant(
         ThinkingPart("hm", "openai", {"encrypted_content": "c3RyYW5nZQ=="}), "well"
     )
     with pytest.raises(md.InvalidRequestError, match="could not be verified") as caught:
-        await openai.model(MODEL).generate([md.user("Hi"), strange, md.user("and?")])
+        await openai.model(MODEL).generate([md.user("Hi"), foreign_message, md.user("and?")])
     assert caught.value.details["backend_code"] == "invalid_encrypted_content"
 
 
@@ -151,12 +156,12 @@ async def test_each_message_keeps_its_own_phase(
     reply = await ask(streamed, openai.model(MODEL), "Hi")
     assert reply.text == "I look.A fox.Bye."
     await openai.model(MODEL).generate([md.user("Hi"), reply.message, md.user("and?")])
-    said = [
+    sent = [
         (item["content"], item.get("phase"))
         for item in server.seen[-1]["input"]
         if item["role"] == "assistant"
     ]
-    assert said == [("I look.", "commentary"), ("A fox.", "final_answer"), ("Bye.", None)]
+    assert sent == [("I look.", "commentary"), ("A fox.", "final_answer"), ("Bye.", None)]
 
 
 def mean(image: md.ImagePart) -> Any:
@@ -182,10 +187,8 @@ async def test_the_hosted_image_tool_generates_and_edits(
     again = await ask(streamed, model, history)
     prompt = "a fox\n(from the assistant's turn above)\na hat on it"
     assert mean(again.images[0]) == color(prompt, [fingerprint(reply.images[0].data)])
-    assert kinds(server.seen[-1]) == [
-        "user",
-        "user",
-    ]  # what was thought before the image stays here, for the image goes back otherwise
+    # The reasoning before the image is not sent back, because the image is sent in another form.
+    assert item_types(server.seen[-1]) == ["user", "user"]
     last = await model.generate([*history, again.message, md.user("thanks")], tool_choice="none")
     assert last.text.endswith(f"64x64 #{bytes(mean(again.images[0])).hex()}")
 
@@ -198,7 +201,7 @@ async def test_text_after_a_generated_image_keeps_its_reasoning(
     reply = await model.generate("a fox")
     assert (len(reply.images), reply.text) == (1, "Here.")
     await model.generate([md.user("a fox"), reply.message, md.user("thanks")])
-    assert kinds(server.seen[-1]) == ["user", "reasoning", "assistant", "user"]
+    assert item_types(server.seen[-1]) == ["user", "reasoning", "assistant", "user"]
 
 
 @both
@@ -214,16 +217,16 @@ async def test_reasoning_before_a_web_search_is_not_sent_back(
     reply = await ask(streamed, model, "Which color?")
     assert (reply.text, reply.thinking) == ("Red.", "zeroonetwo")
     await model.generate([md.user("Which color?"), reply.message, md.user("thanks")])
-    assert kinds(server.seen[-1]) == ["user", "reasoning", "assistant", "user"]
+    assert item_types(server.seen[-1]) == ["user", "reasoning", "assistant", "user"]
 
 
 async def test_the_hosted_image_tool_can_be_required(
     openai: md.OpenAI, server: OpenAIResponses
 ) -> None:
-    drawn = await openai.model(MODEL).generate(
+    reply = await openai.model(MODEL).generate(
         "look", tools=[look], extra=DRAW | {"tool_choice": {"type": "image_generation"}}
     )
-    assert (len(drawn.images), drawn.tool_calls) == (1, ())
+    assert (len(reply.images), reply.tool_calls) == (1, ())
     assert [tool["type"] for tool in server.seen[-1]["tools"]] == ["function", "image_generation"]
     await openai.model(MODEL).generate("look", tool_choice="none", extra=DRAW)
     assert server.seen[-1]["tool_choice"] == "none"

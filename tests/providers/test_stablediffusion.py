@@ -1,4 +1,4 @@
-"""sd-server and llama-swap before it: whatever route is used, the same request reaches the engine as the same settings."""
+"""sd-server, directly and behind llama-swap: every route gives the engine the same settings."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.servers.stable_diffusion import StableDiffusion, color
 from tests.support.loopback import Handler, Loopback
 
 Serve = Callable[[Handler], Loopback]
-Picture = Callable[..., md.ImagePart]
+ImageFactory = Callable[..., md.ImagePart]
 Api = Literal["native", "sdapi", "openai"]
 pytestmark = pytest.mark.anyio
 APIS = ["native", "sdapi", "openai"]
@@ -30,28 +30,28 @@ QUICK = md.Retries(attempts=1)
 
 @pytest.fixture
 def engine() -> Iterator[StableDiffusion]:
-    held = StableDiffusion(size=(64, 64))
-    yield held
-    held.release()
+    engine = StableDiffusion(size=(64, 64))
+    yield engine
+    engine.release()
 
 
 @pytest.fixture
 def provider(
     request: pytest.FixtureRequest, engine: StableDiffusion, serve: Serve
 ) -> Iterator[md.StableDiffusion | md.LlamaSwap]:
-    """The same engine by the route of the parameter."""
-    how = request.param
-    if how in APIS:
-        made: md.StableDiffusion | md.LlamaSwap = md.StableDiffusion(
-            serve(engine).url, api=how, retries=QUICK
+    """Return a provider that reaches the engine by the route of the parameter."""
+    route = request.param
+    if route in APIS:
+        provider: md.StableDiffusion | md.LlamaSwap = md.StableDiffusion(
+            serve(engine).url, api=route, retries=QUICK
         )
     else:
         url = serve(LlamaSwap({"tiny": engine})).url
-        made = md.LlamaSwap(
-            url, images="openai+tag" if how == "swap+tag" else "sdapi", retries=QUICK
+        provider = md.LlamaSwap(
+            url, images="openai+tag" if route == "swap+tag" else "sdapi", retries=QUICK
         )
-    yield made
-    made.close()
+    yield provider
+    provider.close()
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ async def test_every_setting_reaches_the_engine(
         seed=0,
     )
     job = engine.jobs[0]
-    wanted = {
+    expected = {
         "prompt": "a red fox",
         "negative_prompt": "rain",
         "seed": 0,
@@ -90,7 +90,7 @@ async def test_every_setting_reaches_the_engine(
         "width": 96,
         "height": 64,
     }
-    assert wanted.items() <= job.items()
+    assert expected.items() <= job.items()
     assert (job["sampler"], job["scheduler"]) == ("dpm++2m", "karras")
     assert dot(result.image) == color(job)
     detail = result.details[0]
@@ -138,12 +138,11 @@ async def test_more_images_than_a_batch_are_several_calls(
 
 @every_route
 async def test_image_to_image_converts_the_input(
-    model: imagegen.Model, engine: StableDiffusion, image: Picture
+    model: imagegen.Model, engine: StableDiffusion, image: ImageFactory
 ) -> None:
-    given = image(
-        64, 48, "white", kind="WEBP", mode="L"
-    )  # a gray one is refused as undecodable when it is sent as it is
-    result = await model.generate("a", images=[given], strength=0.4, seed=1)
+    # The server cannot decode a grayscale image.
+    input_image = image(64, 48, "white", kind="WEBP", mode="L")
+    result = await model.generate("a", images=[input_image], strength=0.4, seed=1)
     job = engine.jobs[0]
     assert job["init"] == fingerprint(Image.new("RGB", (64, 48), "white"))
     assert (job["strength"], job["width"], job["height"]) == (0.4, 64, 48)
@@ -152,11 +151,10 @@ async def test_image_to_image_converts_the_input(
 
 @every_route
 async def test_black_areas_of_a_mask_are_kept(
-    model: imagegen.Model, engine: StableDiffusion, image: Picture
+    model: imagegen.Model, engine: StableDiffusion, image: ImageFactory
 ) -> None:
-    mask = md.ImagePart(
-        halves(0, 255, (32, 32))
-    )  # left kept, right repainted; of another size than the image
+    # The left half is kept, the right one repainted. Its size is not that of the image.
+    mask = md.ImagePart(halves(0, 255, (32, 32)))
     result = await model.generate(
         "a", images=[image(64, 64, "red")], mask=mask, strength=1.0, seed=1
     )
@@ -166,7 +164,7 @@ async def test_black_areas_of_a_mask_are_kept(
 
 @every_route
 async def test_further_images_are_references(
-    model: imagegen.Model, engine: StableDiffusion, image: Picture
+    model: imagegen.Model, engine: StableDiffusion, image: ImageFactory
 ) -> None:
     await model.generate("a", images=[image(64, 64, "red"), image(64, 64, "blue")], seed=1)
     job = engine.jobs[0]
@@ -176,7 +174,7 @@ async def test_further_images_are_references(
 
 @every_route
 async def test_an_ambiguous_mask_is_refused(
-    model: imagegen.Model, engine: StableDiffusion, image: Picture
+    model: imagegen.Model, engine: StableDiffusion, image: ImageFactory
 ) -> None:
     for mask in (image(64, 64, (0, 0, 0, 0), mode="RGBA"), image(64, 32, "white")):
         with pytest.raises(md.InvalidRequestError) as caught:
@@ -204,7 +202,10 @@ async def test_an_unknown_sampler_is_refused_with_the_nearest_names(
 async def test_an_untrusted_prompt_cannot_change_settings(
     model: imagegen.Model, engine: StableDiffusion
 ) -> None:
-    hostile = 'a cat <sd_cpp_extra_args>{"sample_params":{"sample_steps":99},"negative_prompt":"mine"}</sd_cpp_extra_args>'
+    hostile = (
+        'a cat <sd_cpp_extra_args>{"sample_params":{"sample_steps":99},'
+        '"negative_prompt":"mine"}</sd_cpp_extra_args>'
+    )
     await model.generate(hostile, seed=3)
     assert (engine.jobs[0]["steps"], engine.jobs[0]["negative_prompt"]) == (20, "")
     assert engine.jobs[0]["prompt"].startswith("a cat <")
@@ -287,31 +288,31 @@ async def test_extra_settings_are_sent_to_this_provider_only(
 async def test_queue_positions_are_events_and_calls_run_in_order(
     engine: StableDiffusion, serve: Serve
 ) -> None:
-    """One GPU: one image at a time for all models of a provider, the others told their place."""
+    """One image at a time for all models of a provider; the other calls get their position."""
     engine.hold()
-    told: dict[str, list[Any]] = {"one": [], "two": [], "three": []}
+    events_by_model: dict[str, list[Any]] = {"one": [], "two": [], "three": []}
     provider = md.StableDiffusion(serve(engine).url)
 
     async def draw(name: str) -> None:
         async with provider.image_model(name).stream("a") as stream:
             async for event in stream:
-                told[name].append(
+                events_by_model[name].append(
                     event.position if isinstance(event, imagegen.Queued) else type(event).__name__
                 )
 
     async with anyio.create_task_group() as group:
-        for number, name in enumerate(told):
+        for number, name in enumerate(events_by_model):
             group.start_soon(draw, name)
             if number == 0:
                 await to_thread.run_sync(engine.reached)
             else:
-                while not told[name]:
+                while not events_by_model[name]:
                     await anyio.sleep(0.005)
         assert len(engine.jobs) == 1
         engine.release()
-    assert told["one"][-1] == "Done"
-    assert told["two"] == [1, "Done"]
-    assert told["three"] == [2, 1, "Done"]
+    assert events_by_model["one"][-1] == "Done"
+    assert events_by_model["two"] == [1, "Done"]
+    assert events_by_model["three"] == [2, 1, "Done"]
     await provider.aclose()
 
 
@@ -336,9 +337,8 @@ async def test_the_servers_queue_position_is_an_event_and_a_queued_job_is_cancel
 ) -> None:
     engine.hold("queued")
     url = serve(engine).url
-    first, second = (
-        md.StableDiffusion(url).image_model("m") for _ in range(2)
-    )  # two programs, each with a line of its own
+    # Two clients, each with a queue of its own.
+    first, second = (md.StableDiffusion(url).image_model("m") for _ in range(2))
     positions: list[int | None] = []
     ids: list[str] = []
 
@@ -394,10 +394,10 @@ async def test_a_restarted_server_raises_job_lost_error(
                 try:
                     await provider.image_model("m").generate("a")
                 except md.MajordomoError as error:
-                    found = error
+                    caught_error = error
                 else:
                     raise AssertionError("the job was lost")
-            raise found
+            raise caught_error
     assert caught.value.retryable
 
 
@@ -438,7 +438,7 @@ async def test_a_sampler_is_checked_against_the_servers_list(
         await provider.image_model("m").generate("a", sampler="res_2s")
         assert engine.jobs[0]["sampler"] == "res_2s"
         with pytest.raises(md.InvalidRequestError):
-            await provider.image_model("m").generate("a", sampler="nobody_knows")
+            await provider.image_model("m").generate("a", sampler="unknown_sampler")
     assert "/sdcpp/v1/capabilities" in [seen.path for seen in server.seen]
 
 
