@@ -89,7 +89,7 @@ async def test_images_are_converted_to_formats_that_the_backend_reads(
     (body,) = chat_bodies(server)
     images = sent(body)
     assert len(images) == 2, "one of the user, one of the tool"
-    assert {(one.width, one.height) for one in images} == {(40, 30)}
+    assert {(image.width, image.height) for image in images} == {(40, 30)}
     conversion_warnings = [
         warning for warning in reply.warnings if warning.code == "IMAGE_CONVERTED"
     ]
@@ -97,7 +97,7 @@ async def test_images_are_converted_to_formats_that_the_backend_reads(
         assert images == [image, image]
         assert not conversion_warnings
     else:
-        assert {one.mime for one in images} == {"image/png" if kind == "GIF" else "image/jpeg"}
+        assert {image.mime for image in images} == {"image/png" if kind == "GIF" else "image/jpeg"}
         assert [warning.field for warning in conversion_warnings] == ["messages"]
         assert image.mime in conversion_warnings[0].message
 
@@ -142,15 +142,17 @@ async def test_an_image_is_converted_once_per_conversation(
 async def test_the_cache_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     images = [encoded("GIF", "P") for _ in range(4)]
     converter = ImageConverter(PNG_AND_JPEG, md.Limits())
-    for one in images:
-        await converter.convert(llm.Request((md.user(one),)))
+    for image in images:
+        await converter.convert(llm.Request((md.user(image),)))
     assert len(converter._cache) == 4
-    max_bytes = sum(len(one.data) + len(converter._cache[one.data].data) for one in images[2:])
+    max_bytes = sum(
+        len(image.data) + len(converter._cache[image.data].data) for image in images[2:]
+    )
     monkeypatch.setattr("majordomo.models.image_conversion.MAX_CACHE_BYTES", max_bytes)
     converter = ImageConverter(PNG_AND_JPEG, md.Limits())
-    for one in images:
-        await converter.convert(llm.Request((md.user(one),)))
-    assert list(converter._cache) == [one.data for one in images[2:]]
+    for image in images:
+        await converter.convert(llm.Request((md.user(image),)))
+    assert list(converter._cache) == [image.data for image in images[2:]]
 
 
 async def test_an_image_that_cannot_be_decoded_is_refused_before_sending(serve: Serve) -> None:

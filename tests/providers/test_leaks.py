@@ -120,13 +120,13 @@ class FaultyServer:
 
 
 def sockets() -> int:
-    found = 0
+    count = 0
     for name in os.listdir("/proc/self/fd"):
         try:
-            found += os.readlink(f"/proc/self/fd/{name}").startswith("socket:")
+            count += os.readlink(f"/proc/self/fd/{name}").startswith("socket:")
         except OSError:
             continue
-    return found
+    return count
 
 
 # Threads that do not belong to a provider: the portal's own, and those that event loops keep for
@@ -152,11 +152,11 @@ def assert_nothing_left(case: Case, loop: str) -> Iterator[tuple[str, FaultyServ
     portal.run(anyio.lowlevel.checkpoint)
     gc.collect()
     before = sockets(), threads(loop)
-    server_modes = FaultyServer(case.handler() if case.handler is not None else lambda peer: None)
+    faulty_server = FaultyServer(case.handler() if case.handler is not None else lambda peer: None)
     with warnings.catch_warnings(record=True) as recorded_warnings:
         warnings.simplefilter("always", ResourceWarning)
-        server = Loopback(server_modes)
-        yield server.url, server_modes
+        server = Loopback(faulty_server)
+        yield server.url, faulty_server
         open_connections = sum(not _gone(peer) for peer in server.peers)
         server.close()
         gc.collect()
@@ -201,7 +201,7 @@ async def tasks_have_ended(before: int) -> bool:
     return tasks() <= before
 
 
-async def run_calls(case: Case, url: str, server_modes: FaultyServer) -> None:
+async def run_calls(case: Case, url: str, faulty_server: FaultyServer) -> None:
     before = tasks()
     provider = case.connect(url, retries=ONCE)
     model, fields = case.model(provider), case.fields or {}
@@ -228,17 +228,17 @@ async def run_calls(case: Case, url: str, server_modes: FaultyServer) -> None:
         await raising()
     if case.handler is not None:
         for mode in ("refuses", "breaks off"):
-            server_modes.mode = mode
+            faulty_server.mode = mode
             for call in calls:
                 with pytest.raises(md.MajordomoError):
                     await call()
-        server_modes.mode = "is silent"
+        faulty_server.mode = "is silent"
     for call in calls:
         async with anyio.create_task_group() as group:
             group.start_soon(call)
             await anyio.wait_all_tasks_blocked()
             group.cancel_scope.cancel()
-    server_modes.mode = "fine"
+    faulty_server.mode = "fine"
     await streamed(1)
     await provider.aclose()
     assert await tasks_have_ended(before)
@@ -247,8 +247,8 @@ async def run_calls(case: Case, url: str, server_modes: FaultyServer) -> None:
 @every_case
 @pytest.mark.parametrize("loop", ["asyncio", "trio"])
 def test_async_calls_leave_no_resources(case: Case, loop: str) -> None:
-    with assert_nothing_left(case, loop) as (url, server_modes):
-        anyio.run(run_calls, case, url, server_modes, backend=loop)
+    with assert_nothing_left(case, loop) as (url, faulty_server):
+        anyio.run(run_calls, case, url, faulty_server, backend=loop)
 
 
 @every_case
@@ -256,7 +256,7 @@ def test_sync_calls_leave_no_resources(case: Case) -> None:
     async def count_tasks() -> int:
         return tasks()
 
-    with assert_nothing_left(case, "blocking") as (url, server_modes):
+    with assert_nothing_left(case, "blocking") as (url, faulty_server):
         before = portal.run(count_tasks)
         provider = case.connect(url, retries=ONCE)
         model, fields = case.model(provider), case.fields or {}
@@ -266,10 +266,10 @@ def test_sync_calls_leave_no_resources(case: Case) -> None:
                 for _, _ in zip(range(max_events), stream, strict=False):
                     pass
         if case.handler is not None:
-            server_modes.mode = "refuses"
+            faulty_server.mode = "refuses"
             with pytest.raises(md.MajordomoError):
                 model.generate_sync("a red fox", **fields)
-            server_modes.mode = "fine"
+            faulty_server.mode = "fine"
         with pytest.raises(LookupError), model.stream_sync("a red fox", **fields) as stream:
             for _ in stream:
                 raise LookupError
