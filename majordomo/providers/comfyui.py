@@ -20,7 +20,7 @@ from majordomo.dialects.comfyui.prompts import (
     ComfyUICodec,
     decode_choices,
     decode_server_version,
-    lists_from,
+    sampler_catalog,
 )
 from majordomo.dialects.comfyui.workflow import Workflow
 from majordomo.dialects.samplers import SamplerCatalog
@@ -149,7 +149,7 @@ class ComfyUI(HTTPProvider):
 
         Raises NotFoundError for "current" on a server without checkpoints.
         """
-        if model != CURRENT or self._codec.given is not None:
+        if model != CURRENT or self._codec.custom_workflow is not None:
             return model
         if self._first_checkpoint is None:
             names = await self._checkpoints()
@@ -170,7 +170,7 @@ class ComfyUI(HTTPProvider):
             try:
                 catalog = await self._query_decoded(
                     "/object_info/KSampler",
-                    lambda body, limits: lists_from(decode_choices(body, "KSampler", limits)),
+                    lambda body, limits: sampler_catalog(decode_choices(body, "KSampler", limits)),
                 )
             except (NotFoundError, BadResponseError):
                 # A proxy that only forwards the routes of a generation: use the built-in table.

@@ -147,7 +147,7 @@ class LlamaSwap(HTTPProvider):
 
     def embedding_model(self, id: str) -> HTTPEmbeddingModel:
         """Return an embedding model."""
-        from majordomo.dialects.embeddings import OpenAIEmbeddingsCodec
+        from majordomo.dialects.openai.embeddings import OpenAIEmbeddingsCodec
 
         return self._make_embedding_model(OpenAIEmbeddingsCodec("/v1/embeddings"), id)
 

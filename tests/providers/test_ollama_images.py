@@ -263,11 +263,11 @@ class TestVersions:
     @pytest.mark.parametrize(
         ("version", "message"),
         [
-            ("0.33.0", "this server is 0.33.0; Ollama drew images from 0.14.0 to 0.32.5"),
-            ("0.32.6", "this server is 0.32.6; Ollama drew images from 0.14.0 to 0.32.5"),
-            ("1.0.0", "this server is 1.0.0; Ollama drew images from 0.14.0 to 0.32.5"),
-            ("0.14.2", "this server is 0.14.2; images need Ollama 0.14.3 to 0.32.5"),
-            ("0.9.1", "this server is 0.9.1; images need Ollama 0.14.3 to 0.32.5"),
+            ("0.33.0", "this server is 0.33.0; image generation needs Ollama 0.14.3 to 0.32.5"),
+            ("0.32.6", "this server is 0.32.6; image generation needs Ollama 0.14.3 to 0.32.5"),
+            ("1.0.0", "this server is 1.0.0; image generation needs Ollama 0.14.3 to 0.32.5"),
+            ("0.14.2", "this server is 0.14.2; image generation needs Ollama 0.14.3 to 0.32.5"),
+            ("0.9.1", "this server is 0.9.1; image generation needs Ollama 0.14.3 to 0.32.5"),
         ],
     )
     async def test_an_unsupported_version_is_named_in_the_error(
@@ -308,7 +308,7 @@ class TestVersions:
                     await model.generate("a", steps=1)
                 assert (
                     caught.value.message
-                    == "this server is 0.33.0; Ollama drew images from 0.14.0 to 0.32.5"
+                    == "this server is 0.33.0; image generation needs Ollama 0.14.3 to 0.32.5"
                 )
 
     async def test_a_model_deleted_between_two_images_raises_not_found_error(
@@ -352,7 +352,7 @@ class TestVersions:
             with pytest.raises(md.UnsupportedError) as caught:
                 await provider.image_model(MODEL).generate("a")
             assert message in caught.value.message
-            assert "0.14.0 to 0.32.5" in caught.value.message
+            assert "0.14.3 to 0.32.5" in caught.value.message
 
     async def test_an_unrelated_refusal_keeps_its_error(self, url: str, server: Ollama) -> None:
         async with md.Ollama(url) as provider:
@@ -460,7 +460,7 @@ class TestFailures:
         server.outcome = "no_image"
         async with md.Ollama(url) as provider:
             model = provider.image_model(MODEL)
-            with pytest.raises(md.NoImageError, match="failed while drawing") as caught:
+            with pytest.raises(md.NoImageError, match="failed to generate the image") as caught:
                 await model.generate("a red fox", **SMALL)
             assert caught.value.retryable
             assert (caught.value.provider, caught.value.model) == ("ollama", MODEL)

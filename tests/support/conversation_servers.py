@@ -22,7 +22,7 @@ from tests.servers import openai_account as openai_speech
 from tests.servers.openai_account import Speech, Turn
 from tests.servers.openai_chat import OpenAIChat
 from tests.servers.openai_responses import OpenAIResponses
-from tests.support.chat_dialects import data, named
+from tests.support.chat_dialects import data_events, named_events
 from tests.support.loopback import Handler, Peer
 
 Json = dict[str, Any]
@@ -162,7 +162,7 @@ class OpenAIShaped:
         deltas += [{"content": word} for word in reply.text.split(" ", 1)[:1] if word]
         deltas += [{"content": " " + rest} for rest in reply.text.split(" ", 1)[1:]]
         deltas += [{"tool_calls": [{"index": index, **call}]} for index, call in enumerate(calls)]
-        stream = data(*(chunk(piece) for piece in deltas), chunk({}, reason), "[DONE]")
+        stream = data_events(*(chunk(piece) for piece in deltas), chunk({}, reason), "[DONE]")
         return head | {
             "choices": [{"index": 0, "message": message, "finish_reason": reason}]
         }, stream
@@ -231,7 +231,7 @@ class OpenAIShaped:
             events.append(
                 {"type": "response.output_item.done", "output_index": index, "item": item}
             )
-        return complete, named(*events, {"type": "response.completed", "response": complete})
+        return complete, named_events(*events, {"type": "response.completed", "response": complete})
 
 
 def _check_image(url: str) -> None:
