@@ -134,7 +134,7 @@ WORDS = {
     "`usage` tells": ["tests/dialects/test_chat_dialects.py::test_a_complete_response_is_decoded"],
     "cancelling": [
         "tests/providers/test_chat_providers.py::test_leaving_a_stream_closes_its_connection",
-        "tests/providers/test_chat_hostile.py::test_a_call_that_is_cancelled_in_any_phase_leaves_no_socket_and_the_next_one_works",
+        "tests/providers/test_chat_hostile.py::test_canceling_in_any_phase_leaves_no_socket_and_the_next_call_works",
     ],
     "`models()` tells": [
         "tests/dialects/test_model_lists.py::test_a_list_gives_the_declared_capabilities",

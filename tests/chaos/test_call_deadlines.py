@@ -199,7 +199,7 @@ async def test_a_storm_on_a_dead_server_stays_within_the_budget(
             async with anyio.create_task_group() as group:
                 for _ in range(40):
                     group.start_soon(ask)
-        assert provider._client.budget.left < 1
+        assert provider._client.budget.remaining < 1
     assert len(server.seen) <= 120 + 40 + 40, "the questions of some backends before an image"
 
 

@@ -67,7 +67,9 @@ def hanging(*chunks: bytes) -> Handler:
 
 def compatible(server: Loopback, *observers: Observer, **common: Any) -> md.OpenAICompatible:
     return keep_alive(
-        md.OpenAICompatible(server.url + "/v1", KEY, observers=observers, retries=QUICK, **common)
+        md.OpenAICompatible(
+            server.url + "/v1", api_key=KEY, observers=observers, retries=QUICK, **common
+        )
     )
 
 
@@ -196,13 +198,15 @@ async def test_the_last_failure_calls_on_error(serve: Serve) -> None:
 async def test_a_request_that_is_rejected_locally_calls_on_error_once(serve: Serve) -> None:
     observer = RecordingObserver()
     server = serve(always(whole(chat("x"))))
-    gemini = keep_alive(md.Gemini(KEY, server.url, strict=True, observers=[observer]))
+    gemini = keep_alive(md.Gemini(KEY, base_url=server.url, strict=True, observers=[observer]))
     with pytest.raises(md.UnsupportedError):
         async with gemini.image_model("gemini-2.5-flash-image").stream("a fox", steps=3) as stream:
             [event async for event in stream]
     assert observer.event_names == ["on_start", "on_error"]
     anthropic = keep_alive(
-        md.Anthropic(KEY, server.url, strict=True, observers=[second := RecordingObserver()])
+        md.Anthropic(
+            KEY, base_url=server.url, strict=True, observers=[second := RecordingObserver()]
+        )
     )
     with pytest.raises(md.UnsupportedError):
         async with anthropic.model("m").stream("hi", seed=3):
@@ -437,7 +441,9 @@ async def test_content_is_only_for_observers_that_want_it(serve: Serve) -> None:
     }
     gemini = keep_alive(
         md.Gemini(
-            KEY, serve(always(whole(gemini_answer))).url, observers=[observer, content_observer]
+            KEY,
+            base_url=serve(always(whole(gemini_answer))).url,
+            observers=[observer, content_observer],
         )
     )
     with pytest.raises(md.NoImageError):
@@ -464,9 +470,7 @@ async def test_an_output_retry_calls_on_retry(serve: Serve) -> None:
     observer = RecordingObserver()
     server = serve(always(whole(chat("no json")), whole(chat('{"size": 3}'))))
     reply = (
-        await compatible(server, observer)
-        .model("m")
-        .generate("hi", output=Form, output_retries=True)
+        await compatible(server, observer).model("m").generate("hi", output=Form, output_retries=1)
     )
     assert reply.output == Form(size=3)
     assert observer.event_names == ["on_start", "on_retry", "on_success"]
@@ -524,7 +528,7 @@ async def test_an_observer_does_not_change_what_is_sent(serve: Serve) -> None:
     bodies = []
     for observers in ([], [RecordingObserver(content=True)]):
         server = serve(always(whole(images_reply(md.ImagePart.from_base64(DOT).data))))
-        async with md.OpenAI(KEY, server.url, observers=observers) as provider:
+        async with md.OpenAI(KEY, base_url=server.url, observers=observers) as provider:
             await provider.image_model("gpt-image-1").generate("a fox", user_id="user-42")
         bodies.append(
             [(seen.path, seen.body, {**seen.headers, "host": ""}) for seen in server.seen]

@@ -392,9 +392,9 @@ async def test_an_image_is_not_sent_to_a_model_that_would_not_see_it(ollama: md.
     drawn = (
         await md.Offline().image_model("renderer").generate("a lighthouse", size="64x64")
     ).image
-    with pytest.raises(md.UnsupportedError, match="sees no images"):
+    with pytest.raises(md.UnsupportedError, match="has no vision"):
         await ollama.model("recite").generate([md.user("Look.", drawn)])
-    with pytest.raises(md.UnsupportedError, match="sees no images"):
+    with pytest.raises(md.UnsupportedError, match="has no vision"):
         await ollama.admin.generate("recite", "Look.", images=[drawn])
     plain = await ollama.admin.generate("recite", "Look.")
     blind = await ollama.admin.generate(

@@ -429,7 +429,7 @@ def test_an_error_of_the_constructor_names_the_line() -> None:
         )
     )
     with pytest.raises(
-        md.ConfigurationError, match=r"line 3: providers\.box\.preset: preset is one of"
+        md.ConfigurationError, match=r"line 3: providers\.box\.preset: preset must be one of"
     ):
         registry.provider("box")
     with pytest.raises(

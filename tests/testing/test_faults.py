@@ -100,7 +100,7 @@ async def test_cut_after_breaks_the_stream_at_its_size(serve: Serve) -> None:
 async def test_model_loading_fault_makes_the_call_wait(
     server: Loopback, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("majordomo.models.client.LOADING_INTERVAL", 0.0)
+    monkeypatch.setattr("majordomo.models.retries.LOADING_RETRY_SECONDS", 0.0)
     faults = Faults([ModelLoading(times=3)])
     async with provider(server, faults) as backend, backend.model("m").stream("hi") as stream:
         events = [event async for event in stream]

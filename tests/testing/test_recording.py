@@ -37,7 +37,7 @@ ONCE = md.Retries(attempts=1)
 
 
 def compatible(url: str, transport: Any, **settings: Any) -> md.OpenAICompatible:
-    return md.OpenAICompatible(url + "/v1", KEY, transport=transport, **settings)
+    return md.OpenAICompatible(url + "/v1", api_key=KEY, transport=transport, **settings)
 
 
 def files(folder: Path) -> list[Path]:
@@ -151,7 +151,7 @@ async def test_images_and_uploads_are_stored_once(
     generated, uploaded = image(40, 30), image(64, 64, "red")
     server = serve(always(whole(images_reply(generated.data, generated.data))))
     options: dict[str, Any] = {"images": [uploaded], "n": 2}
-    async with md.OpenAI(KEY, server.url + "/v1", transport=Recorder(tmp_path)) as backend:
+    async with md.OpenAI(KEY, base_url=server.url + "/v1", transport=Recorder(tmp_path)) as backend:
         first = await backend.image_model("gpt-image-1").generate("a hat", **options)
     server.close()
     stored = [path.read_bytes() for path in (tmp_path / "images").iterdir()]
@@ -163,7 +163,9 @@ async def test_images_and_uploads_are_stored_once(
         "content"
     ].startswith("<images/")
     assert "boundary" not in json.dumps(recording)
-    async with md.OpenAI("other-key", server.url + "/v1", transport=Replay(tmp_path)) as backend:
+    async with md.OpenAI(
+        "other-key", base_url=server.url + "/v1", transport=Replay(tmp_path)
+    ) as backend:
         assert (
             await backend.image_model("gpt-image-1").generate("a hat", **options)
         ).images == first.images
@@ -281,7 +283,7 @@ async def test_image_with_a_secret_is_not_recorded(serve: Serve, tmp_path: Path)
     generated = plain_image().data
     generated += KEY.encode()
     server = serve(always(whole(images_reply(generated))))
-    async with md.OpenAI(KEY, server.url + "/v1", transport=Recorder(tmp_path)) as backend:
+    async with md.OpenAI(KEY, base_url=server.url + "/v1", transport=Recorder(tmp_path)) as backend:
         with pytest.raises(RecordingError) as caught:
             await backend.image_model("gpt-image-1").generate("a hat")
     assert caught.value.code == "SECRET_IN_IMAGE"
