@@ -18,7 +18,8 @@ from majordomo.cli.generation import (
     targets,
     with_seed_option,
 )
-from majordomo.media.image_part import ImagePart, safe_stem
+from majordomo.media.filenames import safe_stem
+from majordomo.media.image_part import ImagePart
 from majordomo.routing import registry
 
 

@@ -12,7 +12,8 @@ from rich.console import Console
 
 from majordomo.cli.generation import plain_console
 from majordomo.errors import MajordomoError, plain_text
-from majordomo.media.image_part import ImagePart, read_orientation
+from majordomo.media.image_header import read_orientation
+from majordomo.media.image_part import ImagePart
 
 _TURNED = {
     2: "mirrored", 3: "turned by 180 degrees", 4: "upside down, mirrored", 5: "turned and mirrored", 6: "turned by 90 degrees",

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypedDict
 
 from majordomo.errors import InvalidRequestError
-from majordomo.media.image_part import ImagePart, check_sendable
+from majordomo.media.image_limits import check_sendable
+from majordomo.media.image_part import ImagePart
 from majordomo.options import SEEDS
 from majordomo.settings import Limits
 from majordomo.validation import as_extra, as_tuple, check_number, check_text, check_user_id

@@ -12,7 +12,8 @@ from PIL import Image
 from majordomo.errors import InvalidRequestError
 from majordomo.imaging.pixels import WEBP_SIDE, EncodeOptions, Pixels, decode, encode, flatten_onto
 from majordomo.media.generation_metadata import write_parameters
-from majordomo.media.image_part import ImagePart, with_metadata
+from majordomo.media.image_header import with_metadata
+from majordomo.media.image_part import ImagePart
 from majordomo.settings import Limits
 from majordomo.validation import as_tuple, check_number
 

@@ -12,7 +12,8 @@ from majordomo.errors import CallWarning, InvalidRequestError
 from majordomo.imaging.derivative import Derivative
 from majordomo.imaging.pipeline import DecodedImage
 from majordomo.imaging.recipe_runner import as_recipe, run
-from majordomo.media.image_part import SUFFIXES, ImagePart, safe_stem
+from majordomo.media.filenames import SUFFIXES, safe_stem
+from majordomo.media.image_part import ImagePart
 from majordomo.settings import Limits
 from majordomo.validation import as_tuple
 

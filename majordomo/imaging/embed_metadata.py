@@ -7,7 +7,8 @@ from typing import Any
 
 from majordomo.errors import InvalidRequestError
 from majordomo.media.generation_metadata import write_parameters
-from majordomo.media.image_part import ImagePart, with_metadata
+from majordomo.media.image_header import with_metadata
+from majordomo.media.image_part import ImagePart
 
 
 def embed_parameters(image: ImagePart, parameters: Mapping[str, Any] | None = None) -> ImagePart:

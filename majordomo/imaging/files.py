@@ -25,7 +25,8 @@ from majordomo.imaging.pixels import (
 from majordomo.imaging.sanitizer import strip_metadata
 from majordomo.media.exif import write_exif
 from majordomo.media.image_containers import with_exif
-from majordomo.media.image_part import ImagePart, read_orientation
+from majordomo.media.image_header import read_orientation
+from majordomo.media.image_part import ImagePart
 
 
 def sanitize(work: Pipeline, step: Sanitize) -> None:

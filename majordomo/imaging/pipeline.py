@@ -18,7 +18,9 @@ from majordomo.imaging.pixels import (
     upright_size,
 )
 from majordomo.media.generation_metadata import read_parameters, write_parameters
-from majordomo.media.image_part import ImagePart, check_size, read_texts, with_metadata
+from majordomo.media.image_header import read_texts, with_metadata
+from majordomo.media.image_limits import check_size
+from majordomo.media.image_part import ImagePart
 from majordomo.settings import Limits
 
 

@@ -16,7 +16,9 @@ from PIL import Image, ImageCms, ImageColor, ImageMath, features
 
 from majordomo.errors import InvalidRequestError, UnsupportedError
 from majordomo.media.image_containers import webp_chunks
-from majordomo.media.image_part import ImagePart, check_area, check_size, read_orientation
+from majordomo.media.image_header import read_orientation
+from majordomo.media.image_limits import check_area, check_size
+from majordomo.media.image_part import ImagePart
 from majordomo.settings import Limits
 
 Note = Callable[[str, str], None]  # code, message

@@ -18,7 +18,8 @@ from majordomo.imaging.pixels import (
     open_image,
 )
 from majordomo.media.image_containers import png_chunks
-from majordomo.media.image_part import ImagePart, ImageSupport
+from majordomo.media.image_limits import ImageSupport
+from majordomo.media.image_part import ImagePart
 from majordomo.settings import Limits
 
 Size = tuple[int, int]

@@ -14,7 +14,8 @@ from majordomo.imaging import text_overlay as lettering
 from majordomo.imaging.operations import STEPS, Recipe, Resize, Sanitize, Step
 from majordomo.imaging.pipeline import DecodedImage, Pipeline
 from majordomo.imaging.pixels import Size, upright_size
-from majordomo.media.image_part import ImagePart, read_orientation
+from majordomo.media.image_header import read_orientation
+from majordomo.media.image_part import ImagePart
 from majordomo.settings import Limits
 
 _DOES: dict[str, Callable[[Pipeline, Any], None]] = {

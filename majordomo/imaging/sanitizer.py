@@ -15,7 +15,7 @@ from majordomo.media.image_containers import (
     jpeg_segments,
     riff_chunks,
     webp_chunks,
-    webp_of,
+    build_webp,
 )
 
 # PNG: what the pixels are, what their colors mean, and the frames of an APNG (W3C PNG, third edition)
@@ -128,7 +128,7 @@ def _webp(data: bytes, icc: bool, block: bytes) -> bytes:
         flags = kept[0][1][0] & ~(_EXIF | _XMP | (0 if icc else _ICC)) | (_EXIF if block else 0)
         kept[0] = (b"VP8X", bytes([flags]) + kept[0][1][1:10])
     # only an extended file can be turned by an EXIF that counts, so that it has a VP8X
-    return webp_of([*kept, (b"EXIF", block)] if block else kept)
+    return build_webp([*kept, (b"EXIF", block)] if block else kept)
 
 
 def _frame(data: bytes, kind: bytes, start: int, stop: int) -> bytes:

@@ -8,7 +8,7 @@ from majordomo.errors import InvalidRequestError
 from majordomo.imaging.operations import Crop, Orient, Resize
 from majordomo.imaging.pipeline import Pipeline
 from majordomo.imaging.pixels import Pixels, Size
-from majordomo.media.image_part import read_orientation
+from majordomo.media.image_header import read_orientation
 from majordomo.settings import Limits
 
 Box = tuple[float, float, float, float]

@@ -18,7 +18,7 @@ from majordomo.llm.parts import (
     ToolResultPart,
 )
 from majordomo.llm.tools import Tool, as_tool
-from majordomo.media.image_part import check_size
+from majordomo.media.image_limits import check_size
 from majordomo.options import SEEDS
 from majordomo.settings import Limits
 from majordomo.validation import as_extra, as_tuple, check_number, check_text, check_user_id

@@ -10,7 +10,8 @@ from dataclasses import replace
 from majordomo import llm
 from majordomo.concurrency.fork_safety import register_fork_aware
 from majordomo.errors import CallWarning
-from majordomo.media.image_part import ImagePart, ImageSupport
+from majordomo.media.image_limits import ImageSupport
+from majordomo.media.image_part import ImagePart
 from majordomo.settings import Limits
 
 CACHE_SIZE = 16  # converted images that are remembered, so that a conversation's old ones are not converted at every turn

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from PIL import Image, ImageStat
 
 from majordomo.media.generation_metadata import read_text
-from majordomo.media.image_part import ImagePart, read_texts
+from majordomo.media.image_header import read_texts
+from majordomo.media.image_part import ImagePart
 from majordomo.offline.renderer.palette import NAMED, RGB
 
 SAMPLE = 64  # pixels a side: enough for shares of colors, and a large image costs no more than a small one

@@ -11,7 +11,7 @@ import majordomo as md
 from majordomo import imaging
 from majordomo.imaging import Sanitize, apply, apply_with_notes
 from majordomo.imaging.sanitizer import strip_metadata
-from majordomo.media.image_containers import jpeg_segments, png_chunks, webp_chunks, webp_of
+from majordomo.media.image_containers import jpeg_segments, png_chunks, webp_chunks, build_webp
 from tests.support.hypothesis_effort import tries
 from tests.support.sample_images import (
     SECRET,
@@ -168,7 +168,7 @@ def test_unknown_chunks_in_the_frames_of_a_webp_go() -> None:
         if kind == b"ANMF":
             body += b"hide" + len(SECRET).to_bytes(4, "little") + SECRET
         chunks.append((kind, body))
-    hidden = webp_of(chunks)
+    hidden = build_webp(chunks)
     assert md.ImagePart(hidden).to_pil().n_frames == 3  # type: ignore[attr-defined]
     assert SECRET not in strip_metadata(hidden)
     assert strip_metadata(hidden) == strip_metadata(given.data)

@@ -15,8 +15,14 @@ from PIL import Image
 import majordomo as md
 from majordomo.dialects.image_fields import parse_image
 from majordomo.imaging.pixels import open_image
-from majordomo.media.image_containers import jpeg_segments, webp_chunks, webp_of
-from majordomo.media.image_part import png_chunks, png_text, read_header
+from majordomo.media.image_containers import (
+    build_webp,
+    jpeg_segments,
+    png_chunks,
+    png_text,
+    webp_chunks,
+)
+from majordomo.media.image_header import read_header
 from tests.fuzz.targets import guard
 from tests.support.hypothesis_effort import tries
 from tests.support.sample_images import animation, gradient, part, png_chunk, telling
@@ -64,7 +70,7 @@ FORMS: dict[
             part(gradient(8, 6, "RGBA"), "WEBP").data,
         ],
         webp_pieces,
-        webp_of,
+        build_webp,
     ),
 }
 

@@ -17,13 +17,8 @@ from majordomo.media.image_containers import (
     webp_chunks,
     with_exif,
 )
-from majordomo.media.image_part import (
-    ImagePart,
-    read_header,
-    read_orientation,
-    read_texts,
-    with_metadata,
-)
+from majordomo.media.image_header import read_header, read_orientation, read_texts, with_metadata
+from majordomo.media.image_part import ImagePart
 from tests.support.hypothesis_effort import tries
 from tests.support.sample_images import gradient, part
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 import majordomo as md
 from majordomo.media.image_containers import png_text
-from majordomo.media.image_part import read_header
+from majordomo.media.image_header import read_header
 
 Picture = Callable[..., md.ImagePart]
 KINDS = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp", "GIF": "image/gif"}
