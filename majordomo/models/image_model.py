@@ -439,7 +439,7 @@ class HTTPImageModel(ImageModel):
             result,
             images=noted,
             details=details,
-            usage=result.usage.drew(noted),
+            usage=result.usage.with_image_counts(noted),
             provider=self.provider,
             model=model,
             warnings=tuple(dict.fromkeys(warned)),

@@ -223,7 +223,7 @@ def test_what_a_backend_says_is_shown_as_it_is(serve: Serve, tmp_path: Path) -> 
         ),
         (["draw", "a", "--size", "axb"], "size is"),
         (["draw", "a", "--steps", "0"], "steps is"),
-        (["draw", " "], "prompt is empty"),
+        (["draw", " "], "prompt must not be empty"),
         (["chat", "x", "--image", "missing.png"], "missing.png: No such file"),
         (["chat", "x", "--image", "text.png"], "must be a PNG, JPEG, WebP, GIF or AVIF"),
         (["models", "llamaswap://127.0.0.1:9"], "cannot connect"),

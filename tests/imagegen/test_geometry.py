@@ -10,7 +10,7 @@ from majordomo.imagegen.geometry import Geometry, local_geometry
 from majordomo.imagegen.request import check_request
 from majordomo.settings import Limits
 
-FREE = Geometry(multiple=16, smallest=256, largest=3840, most=3840 * 2160, widest=3.0)
+FREE = Geometry(multiple=16, min_side=256, max_side=3840, max_pixels=3840 * 2160, max_aspect_ratio=3.0)
 LISTED = Geometry(sizes=((1024, 1024), (1536, 1024), (1024, 1536)))
 
 
@@ -43,14 +43,14 @@ def test_the_nearest_size_is_one_the_model_takes_and_stays(
         assert near in geometry.sizes
     else:
         assert near[0] % geometry.multiple == near[1] % geometry.multiple == 0
-        assert geometry.smallest <= min(near) <= max(near) <= geometry.largest
+        assert geometry.min_side <= min(near) <= max(near) <= geometry.max_side
 
 
 @given(st.floats(1 / 16, 16), st.floats(0.01, 40))
 def test_any_shape_and_area_gives_a_legal_size(ratio: float, megapixels: float) -> None:
     for geometry in (FREE, LISTED, local_geometry("sdxl")):
         size = geometry.resolve(ratio, megapixels)
-        assert size[0] * size[1] <= geometry.most * 1.05
+        assert size[0] * size[1] <= geometry.max_pixels * 1.05
         assert size in geometry.sizes if geometry.sizes else size[0] % geometry.multiple == 0
 
 

@@ -160,7 +160,7 @@ async def test_options_of_the_member_lie_lowest_and_none_unsets_them() -> None:
     assert (got.steps, got.size, got.n) == (None, "", 0)
     with pytest.raises(TypeError):
         await sent(stepps=1)
-    with pytest.raises(md.InvalidRequestError, match="prompt is empty"):
+    with pytest.raises(md.InvalidRequestError, match="prompt must not be empty"):
         await sent("")
 
 

@@ -89,7 +89,7 @@ class SDAPICodec:
         geometry = local_geometry(model)
         if not self.sdcpp and request.size:
             geometry = replace(
-                geometry, multiple=8, smallest=8
+                geometry, multiple=8, min_side=8
             )  # the latent's grid; anything else fails or is floored
         request, more = resolve_size(request, geometry, exactly=not self.sdcpp)
         return request, [*warnings, *more]

@@ -141,7 +141,7 @@ class ComfyUICodec:
             )
             return request, warnings + lost
         # The grid of latents; ComfyUI floors what is between
-        geometry = replace(local_geometry(model), multiple=8, smallest=16, largest=16_384)
+        geometry = replace(local_geometry(model), multiple=8, min_side=16, max_side=16_384)
         if (
             self.given is None
             and not request.images

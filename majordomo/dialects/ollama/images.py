@@ -63,7 +63,7 @@ _LACKING = (
     "quality",
     "background",
 )
-_GEOMETRY = Geometry(pixels=1024 * 1024, multiple=16, largest=LARGEST)
+_GEOMETRY = Geometry(pixels=1024 * 1024, multiple=16, max_side=LARGEST)
 _WORDS: dict[str, Capability] = {
     "completion": "chat",
     "tools": "tools",
