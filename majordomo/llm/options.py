@@ -48,8 +48,8 @@ def with_output(output: Any) -> Option:
     return _set(output=output)
 
 
-def with_output_retries(output_retries: bool = True) -> Option:
-    """Whether an answer that does not fit `output` is asked for once more."""
+def with_output_retries(output_retries: int = 1) -> Option:
+    """Ask again up to this many times, 0 to 10, when the answer does not match `output`."""
     return _set(output_retries=output_retries)
 
 

@@ -31,7 +31,7 @@ class LoopOverrides(TypedDict, total=False):
 
     tool_choice: str | None
     output: Any
-    output_retries: bool | None
+    output_retries: int | None
     temperature: float | None
     top_p: float | None
     top_k: int | None
@@ -55,7 +55,7 @@ class Request:
 
     temperature 0 to 2, top_p above 0 to 1, top_k and max_tokens from 1, stop up to 16 texts, seed 0 to 2**63-1,
     reasoning "off", "low", "medium", "high" or a number of tokens, tool_choice "auto", "none", "required" or a tool's name.
-    `reask`: when the answer does not fit `output`, ask once more and say why; whole answers only, not streams. `extra` is merged deeply
+    `output_retries`: how many times to ask again, 0 to 10, when the answer does not match `output`; not for streams. `extra` is merged deeply
     into the backend's body, for what only that backend knows. `caller` is for whom the call is made, up to 256 characters, never sent.
     """
 
@@ -63,7 +63,7 @@ class Request:
     tools: tuple[Tool, ...] = ()
     tool_choice: str | None = None
     output: Any = None
-    output_retries: bool = False
+    output_retries: int = 0
     temperature: float | None = None
     top_p: float | None = None
     top_k: int | None = None
@@ -129,6 +129,7 @@ def check_request(request: Request, limits: Limits) -> None:
     check_number("top_p", request.top_p, 0, 1)
     check_number("top_k", request.top_k, 1, 2**31, whole=True)
     check_number("max_tokens", request.max_tokens, 1, 2**31, whole=True)
+    check_number("output_retries", request.output_retries, 0, 10, whole=True)
     check_number("seed", request.seed, 0, SEEDS - 1, whole=True)
     if len(request.stop) > 16 or any(
         not isinstance(text, str) or not text for text in request.stop

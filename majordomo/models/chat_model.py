@@ -110,23 +110,22 @@ class ChatModel(llm.Model):
         return ObservedCall(self._observers, "chat", self.provider, self.id, request, **about)
 
     async def _generate_with_retries(self, request: llm.Request) -> llm.Reply:
-        """The answer; where it does not fit the output asked for, and `reask` allows it, the answer to why."""
-        try:
-            return await self._generate(request)
-        except BadResponseError as error:
-            if error.code != "BAD_OUTPUT" or not request.output_retries:
-                raise
-            if (observed := current_call()) is not None:
-                observed.record_retry(1, error, 0.0)
-            said = str(error.details.get("text") or "(nothing)")
-            correction = f"That does not fit: {error.message}. Answer again, with the JSON alone."
-            return await self._generate(
-                replace(
-                    request,
-                    messages=(*request.messages, llm.assistant(said), llm.user(correction)),
-                    output_retries=False,
-                )
-            )
+        """Return the reply; ask again, with the error, while it does not match `output`.
+
+        At most `request.output_retries` times. The model's answer and a correction are appended to
+        the messages each time. Raises the last BadResponseError (`BAD_OUTPUT`) after that.
+        """
+        attempt = 0
+        while True:
+            try:
+                return await self._generate(request)
+            except BadResponseError as error:
+                if error.code != "BAD_OUTPUT" or attempt >= request.output_retries:
+                    raise
+                attempt += 1
+                if (observed := current_call()) is not None:
+                    observed.record_retry(attempt, error, 0.0)
+                request = _with_correction(request, error)
 
     async def generate(
         self,
@@ -175,6 +174,15 @@ class ChatModel(llm.Model):
 
     def __repr__(self) -> str:
         return f"<chat model {self.provider}/{self.id}>"
+
+
+def _with_correction(request: llm.Request, error: BadResponseError) -> llm.Request:
+    """Append the answer that did not match `output`, and why it did not."""
+    answer = str(error.details.get("text") or "(nothing)")
+    correction = f"That does not fit: {error.message}. Answer again, with the JSON alone."
+    return replace(
+        request, messages=(*request.messages, llm.assistant(answer), llm.user(correction))
+    )
 
 
 class HTTPChatModel(ChatModel):

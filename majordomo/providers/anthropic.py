@@ -35,8 +35,8 @@ class Anthropic(HTTPProvider):
     def __init__(
         self,
         api_key: str | Secret | None = None,
-        base_url: str = HOME,
         *,
+        base_url: str = HOME,
         version: Version = "2023-06-01",
         cache: Literal["5m", "1h"] | None = None,
         **common: Unpack[CommonSettings],

@@ -44,8 +44,8 @@ class Automatic1111(HTTPProvider):
     def __init__(
         self,
         base_url: str = "http://localhost:7860",
-        api_key: str | Secret | None = None,
         *,
+        api_key: str | Secret | None = None,
         exclusive: bool = False,
         **common: Unpack[CommonSettings],
     ) -> None:

@@ -56,8 +56,8 @@ class ComfyUI(HTTPProvider):
     def __init__(
         self,
         base_url: str = "http://localhost:8188",
-        api_key: str | Secret | None = None,
         *,
+        api_key: str | Secret | None = None,
         workflow: Mapping[str, Any] | str | os.PathLike[str] | None = None,
         slots: Mapping[str, Any] | None = None,
         **common: Unpack[CommonSettings],

@@ -35,6 +35,7 @@ class Gemini(HTTPProvider):
     def __init__(
         self,
         api_key: str | Secret | None = None,
+        *,
         base_url: str = HOME,
         **common: Unpack[CommonSettings],
     ) -> None:

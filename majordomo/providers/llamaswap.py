@@ -52,8 +52,8 @@ class LlamaSwap(HTTPProvider):
     def __init__(
         self,
         base_url: str = "http://localhost:8080",
-        api_key: str | Secret | None = None,
         *,
+        api_key: str | Secret | None = None,
         images: Literal["openai+tag", "openai", "sdapi"] = "openai+tag",
         **common: Unpack[CommonSettings],
     ) -> None:

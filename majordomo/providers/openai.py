@@ -44,8 +44,8 @@ class OpenAI(HTTPProvider):
     def __init__(
         self,
         api_key: str | Secret | None = None,
-        base_url: str = HOME,
         *,
+        base_url: str = HOME,
         api: Literal["responses", "chat"] | None = None,
         edits: Literal["multipart", "json"] = "multipart",
         system_role: SystemRole = "system",

@@ -53,8 +53,8 @@ class OpenAICompatible(HTTPProvider):
     def __init__(
         self,
         base_url: str | None = None,
-        api_key: str | Secret | None = None,
         *,
+        api_key: str | Secret | None = None,
         preset: str | None = None,
         json_output: Literal["json_schema", "json_object"] | None = None,
         system_role: SystemRole = "system",

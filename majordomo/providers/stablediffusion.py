@@ -36,8 +36,8 @@ class StableDiffusion(HTTPProvider):
     def __init__(
         self,
         base_url: str = "http://localhost:1234",
-        api_key: str | Secret | None = None,
         *,
+        api_key: str | Secret | None = None,
         api: Literal["native", "sdapi", "openai"] = "native",
         **common: Unpack[CommonSettings],
     ) -> None:

@@ -140,7 +140,7 @@ class PromptAssistant:
     ) -> Plan:
         with anyio.move_on_after(self._timeout) as scope:
             reply = await chat.generate(
-                question, output=asking.answer_type(), output_retries=True, user_id=user_id or None
+                question, output=asking.answer_type(), output_retries=1, user_id=user_id or None
             )
         if scope.cancelled_caught:
             raise DeadlineExceededError(

@@ -126,7 +126,7 @@ class VisionModerator:
             llm.user("Judge this image.", image),
         ]
         with anyio.move_on_after(self._timeout) as scope:
-            reply = await self._chat.generate(question, output=_verdict_type(), output_retries=True)
+            reply = await self._chat.generate(question, output=_verdict_type(), output_retries=1)
         if scope.cancelled_caught:
             raise DeadlineExceededError(
                 f"no verdict within {self._timeout:g} s",

@@ -132,7 +132,7 @@ def test_a_cancelled_call_ends_at_once_and_for_good(
 
     async def story() -> None:
         async with md.OpenAI(
-            "k", server.url + "/v1", max_concurrency=1, timeout=md.Timeout(queue=5)
+            "k", base_url=server.url + "/v1", max_concurrency=1, timeout=md.Timeout(queue=5)
         ) as provider:
             ask = asking(provider, kind)
             for _ in range(ATTEMPTS):

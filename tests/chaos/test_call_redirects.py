@@ -127,7 +127,9 @@ def test_no_carriage_follows(runner: Runner, every: bool, serve: Serve) -> None:
             client = importlib.import_module(runner.carriage).AsyncClient(
                 trust_env=False, verify=_public_trust(), follow_redirects=True
             )
-        async with md.OpenAICompatible(server.url + "/v1", "k", transport=client) as provider:
+        async with md.OpenAICompatible(
+            server.url + "/v1", api_key="k", transport=client
+        ) as provider:
             model = provider.model("m")
             await nobody_follows(
                 provider,

@@ -336,7 +336,7 @@ def test_a_key_in_the_head_of_an_answer_shows_in_no_log(
                 )
             )
             async with md.OpenAICompatible(
-                server.url + "/v1", key, retries=ONCE, transport=carrier
+                server.url + "/v1", api_key=key, retries=ONCE, transport=carrier
             ) as provider:
                 with pytest.raises(md.MajordomoError):
                     await provider.model("m").generate("a")
@@ -392,7 +392,7 @@ def test_broken_exchanges_show_no_key_over_any_carriage(
         )
         provider = md.OpenAICompatible(
             server.url + "/v1",
-            KEY,
+            api_key=KEY,
             retries=ONCE,
             timeout=0.3,
             headers={"x-other": OTHER},
@@ -456,7 +456,7 @@ async def test_a_recording_of_a_quoted_key_has_none(serve: Serve, tmp_path: Path
     quoting = Quoting()
     server = serve(quoting)
     async with md.OpenAICompatible(
-        server.url + "/v1", KEY, retries=ONCE, transport=Recorder(tmp_path)
+        server.url + "/v1", api_key=KEY, retries=ONCE, transport=Recorder(tmp_path)
     ) as provider:
         for number, body in enumerate(
             bodies(

@@ -38,7 +38,7 @@ def test_there_is_one_option_per_field(name: str) -> None:
 CHAT_OPTIONS: dict[str, tuple[Callable[..., llm.Option], object]] = {
     "tools": (md.with_tools, md.Tool("f")), "tool_choice": (md.with_tool_choice, "auto"), "output": (md.with_output, {"type": "object"}),
     "temperature": (md.with_temperature, 0.0), "top_p": (md.with_top_p, 0.1), "top_k": (md.with_top_k, 5), "max_tokens": (md.with_max_tokens, 9),
-    "stop": (md.with_stop, "x"), "seed": (md.with_seed, 0), "reasoning": (md.with_reasoning, "low"), "output_retries": (md.with_output_retries, True), "extra": (md.with_extra, {"a": 1}),
+    "stop": (md.with_stop, "x"), "seed": (md.with_seed, 0), "reasoning": (md.with_reasoning, "low"), "output_retries": (md.with_output_retries, 1), "extra": (md.with_extra, {"a": 1}),
     "user_id": (md.with_user_id, "user-42"),
 }  # fmt: skip
 

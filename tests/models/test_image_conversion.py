@@ -23,13 +23,13 @@ from tests.support.loopback import Handler, Loopback, Peer
 Serve = Callable[[Handler], Loopback]
 pytestmark = pytest.mark.anyio
 PROVIDERS: dict[str, tuple[Callable[[str], Any], str]] = {
-    "openai": (lambda url: md.OpenAI("k", url, api="responses"), "responses"),
-    "openai chat": (lambda url: md.OpenAI("k", url, api="chat"), "chat"),
+    "openai": (lambda url: md.OpenAI("k", base_url=url, api="responses"), "responses"),
+    "openai chat": (lambda url: md.OpenAI("k", base_url=url, api="chat"), "chat"),
     "openaicompatible": (md.OpenAICompatible, "chat"),
     "llamaswap": (md.LlamaSwap, "chat"),
     "ollama": (md.Ollama, "ollama"),
-    "anthropic": (lambda url: md.Anthropic("k", url), "anthropic"),
-    "gemini": (lambda url: md.Gemini("k", url), "gemini"),
+    "anthropic": (lambda url: md.Anthropic("k", base_url=url), "anthropic"),
+    "gemini": (lambda url: md.Gemini("k", base_url=url), "gemini"),
 }
 SEES = {"capabilities": ["completion", "vision"]}  # asked by Ollama's models before an image goes
 READS_WEBP = {"openai", "openai chat", "anthropic", "gemini"}
@@ -164,7 +164,7 @@ async def test_an_image_too_large_for_a_backend_is_made_small_enough(serve: Serv
     server = serve(answering("anthropic"))
     large = encoded("PNG", size=(1300, 1300))
     assert len(large.data) > 3_932_160
-    async with md.Anthropic("k", server.url) as provider:
+    async with md.Anthropic("k", base_url=server.url) as provider:
         reply = await provider.model("m").generate(md.user("look", large))
     (image,) = sent(server.seen[0].body)
     assert len(image.to_base64()) <= 5_242_880

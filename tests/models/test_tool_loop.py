@@ -344,19 +344,39 @@ async def test_what_a_tool_draws_is_drawn_for_whom_the_chat_speaks_to(how: dict[
     assert {user_id: account.images for user_id, account in ledger.by_user().items()} == {"ann": 1}
 
 
-async def test_an_unfit_answer_is_asked_for_once_more_when_wished(ask: Any) -> None:
-    model, server = ask('{"width": "wide"}', '{"width": 4}', '{"width": "wide"}', "no", "no")
+async def test_output_retries_show_the_model_its_mistake(ask: Any) -> None:
+    model, server = ask('{"width": "wide"}', '{"width": 4}')
     reply = await model.generate("box?", output=Box, output_retries=1)
     assert reply.output == Box(width=4)
-    said = [message["content"] for message in server.seen[1].json["messages"]]
-    assert said[1] == '{"width": "wide"}'
-    assert "width: Input should be a valid integer" in said[2]
-    for wish in (False, True):
-        before = len(server.seen)
-        with pytest.raises(md.BadResponseError) as caught:
-            await model.generate("box?", output=Box, output_retries=wish)
-        assert caught.value.code == "BAD_OUTPUT"
-        assert len(server.seen) - before == 1 + wish
+    sent = [message["content"] for message in server.seen[1].json["messages"]]
+    assert sent[1] == '{"width": "wide"}'
+    assert "width: Input should be a valid integer" in sent[2]
+
+
+@pytest.mark.parametrize("output_retries", [0, 1, 2])
+async def test_output_retries_limit_the_number_of_requests(ask: Any, output_retries: int) -> None:
+    model, server = ask("no", "no", "no", '{"width": 4}')
+    with pytest.raises(md.BadResponseError) as caught:
+        await model.generate("box?", output=Box, output_retries=output_retries)
+    assert caught.value.code == "BAD_OUTPUT"
+    assert len(server.seen) == 1 + output_retries
+
+
+async def test_every_output_retry_sees_all_failed_answers(ask: Any) -> None:
+    model, server = ask('{"width": "wide"}', '{"width": "high"}', '{"width": 4}')
+    reply = await model.generate("box?", output=Box, output_retries=2)
+    assert reply.output == Box(width=4)
+    sent = [message["content"] for message in server.seen[2].json["messages"]]
+    assert sent[1::2] == ['{"width": "wide"}', '{"width": "high"}']
+
+
+@pytest.mark.parametrize("output_retries", [-1, 11, 1.5, True])
+async def test_output_retries_out_of_range_are_refused(ask: Any, output_retries: Any) -> None:
+    model, server = ask("no")
+    with pytest.raises(md.InvalidRequestError) as caught:
+        await model.generate("box?", output=Box, output_retries=output_retries)
+    assert caught.value.details["field"] == "output_retries"
+    assert server.seen == []
 
 
 async def test_a_stream_shows_the_object_as_it_grows(serve: Callable[[Handler], Loopback]) -> None:

@@ -67,7 +67,9 @@ def hanging(*pieces: bytes) -> Handler:
 
 def compatible(server: Loopback, *observers: Observer, **common: Any) -> md.OpenAICompatible:
     return kept(
-        md.OpenAICompatible(server.url + "/v1", KEY, observers=observers, retries=QUICK, **common)
+        md.OpenAICompatible(
+            server.url + "/v1", api_key=KEY, observers=observers, retries=QUICK, **common
+        )
     )
 
 
@@ -189,12 +191,14 @@ async def test_the_last_failure_is_told_as_it_is_raised(serve: Serve) -> None:
 async def test_a_request_that_is_refused_here_fails_once(serve: Serve) -> None:
     witness = Witness()
     server = serve(always(whole(chat("x"))))
-    gemini = kept(md.Gemini(KEY, server.url, strict=True, observers=[witness]))
+    gemini = kept(md.Gemini(KEY, base_url=server.url, strict=True, observers=[witness]))
     with pytest.raises(md.UnsupportedError):
         async with gemini.image_model("gemini-2.5-flash-image").stream("a fox", steps=3) as stream:
             [event async for event in stream]
     assert witness.names == ["started", "failed"]
-    anthropic = kept(md.Anthropic(KEY, server.url, strict=True, observers=[later := Witness()]))
+    anthropic = kept(
+        md.Anthropic(KEY, base_url=server.url, strict=True, observers=[later := Witness()])
+    )
     with pytest.raises(md.UnsupportedError):
         async with anthropic.model("m").stream("hi", seed=3):
             pass
@@ -419,7 +423,7 @@ async def test_content_is_for_those_who_want_it(serve: Serve) -> None:
         "candidates": [{"content": {"parts": [{"text": refused}]}, "finishReason": "STOP"}]
     }
     gemini = kept(
-        md.Gemini(KEY, serve(always(whole(gemini_answer))).url, observers=[witness, nosy])
+        md.Gemini(KEY, base_url=serve(always(whole(gemini_answer))).url, observers=[witness, nosy])
     )
     with pytest.raises(md.NoImageError):
         await gemini.image_model("gemini-2.5-flash-image").generate(SECRET_TEXT)
@@ -444,9 +448,7 @@ async def test_an_answer_asked_for_once_more_is_a_second_try(serve: Serve) -> No
     witness = Witness()
     server = serve(always(whole(chat("no json")), whole(chat('{"size": 3}'))))
     reply = (
-        await compatible(server, witness)
-        .model("m")
-        .generate("hi", output=Form, output_retries=True)
+        await compatible(server, witness).model("m").generate("hi", output=Form, output_retries=1)
     )
     assert reply.output == Form(size=3)
     assert witness.names == ["started", "attempted", "finished"]
@@ -502,7 +504,7 @@ async def test_an_observer_changes_nothing_that_is_sent(serve: Serve) -> None:
     bodies = []
     for observers in ([], [Witness(content=True)]):
         server = serve(always(whole(images_reply(md.ImagePart.from_base64(DOT).data))))
-        async with md.OpenAI(KEY, server.url, observers=observers) as provider:
+        async with md.OpenAI(KEY, base_url=server.url, observers=observers) as provider:
             await provider.image_model("gpt-image-1").generate("a fox", user_id="user-42")
         bodies.append(
             [(seen.path, seen.body, {**seen.headers, "host": ""}) for seen in server.seen]

@@ -143,7 +143,7 @@ async def test_an_image_is_generated_content(telemetry: Telemetry) -> None:
 @pytest.mark.anyio
 async def test_embeddings_have_no_output_type(serve: Serve, telemetry: Telemetry) -> None:
     server = serve(always(whole({"data": [{"embedding": [1]}], "usage": {"prompt_tokens": 7}})))
-    async with md.OpenAI("k", server.url, observers=[telemetry.observer]) as provider:
+    async with md.OpenAI("k", base_url=server.url, observers=[telemetry.observer]) as provider:
         await provider.embedding_model("e").embed("a")
     assert telemetry.span.name == "embeddings e"
     attributes = dict(telemetry.span.attributes or {})
@@ -164,7 +164,7 @@ async def test_providers_have_the_names_of_the_conventions(
             )
         )
     )
-    async with md.Gemini("k", server.url, observers=[telemetry.observer]) as provider:
+    async with md.Gemini("k", base_url=server.url, observers=[telemetry.observer]) as provider:
         await provider.model("gemini-3-pro").generate("hi", output={"type": "object"})
     attributes = dict(telemetry.span.attributes or {})
     assert attributes["gen_ai.provider.name"] == "gcp.gemini"

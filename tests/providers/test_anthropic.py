@@ -26,7 +26,7 @@ def server() -> Anthropic:
 
 @pytest.fixture
 def claude(server: Anthropic, serve: Callable[[Handler], Loopback]) -> md.Anthropic:
-    return md.Anthropic("k", serve(server).url + "/v1", retries=md.Retries(attempts=1))
+    return md.Anthropic("k", base_url=serve(server).url + "/v1", retries=md.Retries(attempts=1))
 
 
 class Mood(BaseModel):
@@ -96,7 +96,7 @@ async def test_both_versions(
     version: Any, server: Anthropic, serve: Callable[[Handler], Loopback]
 ) -> None:
     running = serve(server)
-    model = md.Anthropic("k", running.url + "/v1", version=version, cache="1h").model(
+    model = md.Anthropic("k", base_url=running.url + "/v1", version=version, cache="1h").model(
         "claude-sonnet-4-5"
     )
     reply = await model.generate("hi", temperature=0.5)

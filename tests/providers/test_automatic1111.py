@@ -306,10 +306,12 @@ async def test_errors_have_their_kinds(
 
 async def test_user_and_password(serve: Serve) -> None:
     url = serve(Automatic1111(auth=("bob", "secret-word"))).url
-    async with md.Automatic1111(url, "bob:secret-word") as provider:
+    async with md.Automatic1111(url, api_key="bob:secret-word") as provider:
         await provider.image_model("current").generate("a", **SMALL)
         assert "secret-word" not in repr(vars(provider))
-    async with md.Automatic1111(url, "bob:wrong-word", retries=md.Retries(attempts=1)) as provider:
+    async with md.Automatic1111(
+        url, api_key="bob:wrong-word", retries=md.Retries(attempts=1)
+    ) as provider:
         with pytest.raises(md.AuthenticationError) as caught:
             await provider.image_model("current").generate("a", **SMALL)
         token = base64.b64encode(b"bob:wrong-word").decode()

@@ -136,7 +136,7 @@ async def test_gemini_a_tool_that_draws(
         return [f"sun in {city}", image()]
 
     server = GeminiChat()
-    chat = md.Gemini("k", serve(server).url + "/v1beta").model(model)
+    chat = md.Gemini("k", base_url=serve(server).url + "/v1beta").model(model)
     reply = await md.run_tools(chat, 'weather {"city": "Ulm"}', tools=[weather])
     assert "sun in Ulm" in reply.text
     assert reply.images == (image(),)
@@ -155,7 +155,7 @@ async def test_gemini_refusals_are_answers_and_blocked_prompts_are_errors(
     serve: Callable[[Handler], Loopback],
 ) -> None:
     server = GeminiChat()
-    model = md.Gemini("k", serve(server).url + "/v1beta").model("gemini-2.5-flash")
+    model = md.Gemini("k", base_url=serve(server).url + "/v1beta").model("gemini-2.5-flash")
     server.script = [
         Turn([], finish="SAFETY"),
         Turn([], blocked="PROHIBITED_CONTENT"),
@@ -177,7 +177,7 @@ async def test_gemini_broken_streams_keep_the_prefix(
     broken: str, serve: Callable[[Handler], Loopback]
 ) -> None:
     server = GeminiChat()
-    model = md.Gemini("k", serve(server).url + "/v1beta").model("gemini-2.5-flash")
+    model = md.Gemini("k", base_url=serve(server).url + "/v1beta").model("gemini-2.5-flash")
     server.script = [Turn([{"text": "Hello."}], broken=broken)]
     with pytest.raises(md.StreamBrokenError) as caught:
         async with model.stream("hi") as stream:
@@ -196,7 +196,7 @@ async def test_gemini_thinks_and_fills_a_schema_as_each_generation_wants_it(
         word: str
         score: int
 
-    provider = md.Gemini("k", serve(GeminiChat()).url + "/v1beta")
+    provider = md.Gemini("k", base_url=serve(GeminiChat()).url + "/v1beta")
     for model in ("gemini-2.5-flash", "gemini-3-flash-preview"):
         reply = await provider.model(model).generate(
             "mood?", output=Mood, reasoning="low", temperature=0.1, max_tokens=400

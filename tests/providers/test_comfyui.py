@@ -571,7 +571,7 @@ async def held(provider: md.ComfyUI, server: ComfyUI, **fields: Any) -> list[ima
 async def test_steps_and_previews_are_told(serve: Serve, old: bool) -> None:
     server = ComfyUI(old=old)
     handler = serve(server)
-    async with md.ComfyUI(handler.url, "user-key") as provider:
+    async with md.ComfyUI(handler.url, api_key="user-key") as provider:
         events = await held(provider, server, previews=1)
         told = [event for event in events if not isinstance(event, imagegen.Queued)]
         assert told[:2] == [imagegen.Step(1, 3), imagegen.Step(2, 3)]

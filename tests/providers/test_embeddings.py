@@ -56,7 +56,7 @@ async def test_openai_form(serve: Serve) -> None:
 async def test_vectors_stand_in_the_order_of_the_texts(serve: Serve) -> None:
     data = [{"index": 1, "embedding": [2]}, {"index": 0, "embedding": [1]}]
     made = (
-        await md.OpenAI("k", serve(answering({"data": data})).url)
+        await md.OpenAI("k", base_url=serve(answering({"data": data})).url)
         .embedding_model("e")
         .embed(["a", "b"])
     )
@@ -82,7 +82,9 @@ async def test_ollama(serve: Serve) -> None:
 
 async def test_gemini(serve: Serve) -> None:
     server = GeminiChat()
-    model = md.Gemini("k", serve(server).url + "/v1beta").embedding_model("gemini-embedding-001")
+    model = md.Gemini("k", base_url=serve(server).url + "/v1beta").embedding_model(
+        "gemini-embedding-001"
+    )
     made = await model.embed(["a", "b"], extra={"taskType": "RETRIEVAL_QUERY"})
     assert len(made.vectors) == 2
     assert [request["taskType"] for request in server.seen[-1]["requests"]] == [

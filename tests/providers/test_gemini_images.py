@@ -41,7 +41,7 @@ def wire(server: Gemini, serve: Serve) -> Loopback:
 
 @pytest.fixture
 def provider(wire: Loopback) -> Iterator[md.Gemini]:
-    with md.Gemini("k", wire.url + "/v1beta", retries=QUICK) as made:
+    with md.Gemini("k", base_url=wire.url + "/v1beta", retries=QUICK) as made:
         yield made
 
 
@@ -270,7 +270,7 @@ async def test_it_says_how_long_to_wait(provider: md.Gemini, server: Gemini) -> 
 
 async def test_a_wait_is_waited_for(wire: Loopback, server: Gemini) -> None:
     server.failures, server.retry_delay = ["RESOURCE_EXHAUSTED"], "0.2s"
-    async with md.Gemini("k", wire.url + "/v1beta") as provider:
+    async with md.Gemini("k", base_url=wire.url + "/v1beta") as provider:
         began = anyio.current_time()
         await provider.image_model(FLASH).generate("a")
     assert anyio.current_time() - began >= 0.2
@@ -287,7 +287,7 @@ SECRET = "AIza+not/a-real=key"
 
 
 async def test_a_wrong_key(wire: Loopback) -> None:
-    async with md.Gemini(SECRET, wire.url + "/v1beta") as provider:
+    async with md.Gemini(SECRET, base_url=wire.url + "/v1beta") as provider:
         with pytest.raises(md.AuthenticationError) as caught:
             await provider.image_model(FLASH).generate("a")
         health = await provider.health()
@@ -344,7 +344,7 @@ async def test_a_mask_is_refused(provider: md.Gemini, wire: Loopback, image: Ima
 
 
 async def test_strict_refuses_what_would_be_lost(wire: Loopback) -> None:
-    async with md.Gemini("k", wire.url + "/v1beta", strict=True) as provider:
+    async with md.Gemini("k", base_url=wire.url + "/v1beta", strict=True) as provider:
         with pytest.raises(md.UnsupportedError) as caught:
             await provider.image_model(FLASH).generate("a", steps=20)
     assert caught.value.field == "steps"

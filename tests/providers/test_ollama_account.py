@@ -97,11 +97,14 @@ async def test_the_service_itself_has_other_paths_and_wants_the_key(
 
     async with (
         Rerouted() as way,
-        md.Ollama("https://ollama.com", "sesame", transport=way) as ollama,
+        md.Ollama("https://ollama.com", api_key="sesame", transport=way) as ollama,
     ):
         assert len(await ollama.admin.web_search("lighthouses", max_results=2)) == 2
         assert (await ollama.admin.web_fetch("https://example.test/1")).title == "Page 1"
-    async with Rerouted() as way, md.Ollama("https://ollama.com", "wrong", transport=way) as ollama:
+    async with (
+        Rerouted() as way,
+        md.Ollama("https://ollama.com", api_key="wrong", transport=way) as ollama,
+    ):
         with pytest.raises(md.AuthenticationError) as caught:
             await ollama.admin.web_search("lighthouses")
     assert "signin_url" not in caught.value.details

@@ -180,7 +180,7 @@ class TestDrawing:
         monkeypatch.setenv("OLLAMA_API_KEY", "from-the-environment")
         async with md.Ollama(url) as provider:
             await provider.health()
-        async with md.Ollama(url, "mine") as provider:
+        async with md.Ollama(url, api_key="mine") as provider:
             await provider.health()
         keys = [seen.headers.get("authorization") for seen in loopback.seen]
         assert keys == [None, "Bearer from-the-environment", "Bearer mine"]

@@ -34,7 +34,7 @@ def server(api: str) -> Speech:
 
 @pytest.fixture
 def openai(api: Any, server: Speech, serve: Callable[[Handler], Loopback]) -> md.OpenAI:
-    return md.OpenAI("k", serve(server).url + "/v1", api=api, retries=ONCE)
+    return md.OpenAI("k", base_url=serve(server).url + "/v1", api=api, retries=ONCE)
 
 
 async def heard(stream: Any) -> tuple[list[llm.ChatEvent], llm.Reply]:
@@ -84,7 +84,7 @@ async def test_system_turns_go_under_the_word_the_model_knows(
 
     async def roles(name: str, word: Any) -> list[str]:
         assert (
-            await md.OpenAI("k", url, api=api, retries=ONCE, system_role=word)
+            await md.OpenAI("k", base_url=url, api=api, retries=ONCE, system_role=word)
             .model(name)
             .generate(history)
         ).text
@@ -328,7 +328,7 @@ def test_settings_that_cannot_be_are_refused(monkeypatch: pytest.MonkeyPatch) ->
     ["https://api.openai.com/v1", "https://api.openai.com/v1/", "HTTPS://API.OpenAI.com/v1"],
 )
 def test_openai_is_openai_however_its_address_is_written(address: str) -> None:
-    provider = md.OpenAI("k", address)
+    provider = md.OpenAI("k", base_url=address)
     assert type(provider.model("gpt-5.4")._codec).__name__ == "OpenAIResponsesCodec"
     with pytest.raises(
         md.InvalidRequestError

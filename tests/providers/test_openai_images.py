@@ -38,7 +38,7 @@ def wire(server: OpenAIImages, serve: Serve) -> Loopback:
 
 @pytest.fixture
 def provider(wire: Loopback) -> Iterator[md.OpenAI]:
-    with md.OpenAI("k", wire.url + "/v1", retries=QUICK) as made:
+    with md.OpenAI("k", base_url=wire.url + "/v1", retries=QUICK) as made:
         yield made
 
 
@@ -131,7 +131,7 @@ async def test_images_that_fail_do_not_cost_the_others(
 async def test_calls_that_would_all_fail_alike_are_not_made(
     wire: Loopback, server: OpenAIImages
 ) -> None:
-    async with md.OpenAI("wrong", wire.url + "/v1", max_concurrency=1) as provider:
+    async with md.OpenAI("wrong", base_url=wire.url + "/v1", max_concurrency=1) as provider:
         with pytest.raises(md.AuthenticationError):
             await provider.image_model("dall-e-3").generate("a", n=5)
     assert len(wire.seen) == 1
@@ -142,7 +142,7 @@ async def test_calls_that_would_all_fail_alike_are_not_made(
 async def test_editing(
     wire: Loopback, server: OpenAIImages, image: Picture, model: str, edits: Any
 ) -> None:
-    async with md.OpenAI("k", wire.url + "/v1", edits=edits, retries=QUICK) as provider:
+    async with md.OpenAI("k", base_url=wire.url + "/v1", edits=edits, retries=QUICK) as provider:
         one, other = image(64, 64, "red"), image(64, 48, "blue", kind="JPEG")
         await provider.image_model(model).generate("a hat", images=[one])
         await provider.image_model(model).generate("a hat", images=[one, other], n=2)
@@ -182,7 +182,7 @@ async def test_a_prompt_longer_than_the_model_takes_is_refused_before_sending(
 
 
 async def test_strict_refuses_what_would_be_lost(wire: Loopback, server: OpenAIImages) -> None:
-    async with md.OpenAI("k", wire.url + "/v1", strict=True) as provider:
+    async with md.OpenAI("k", base_url=wire.url + "/v1", strict=True) as provider:
         with pytest.raises(md.UnsupportedError) as caught:
             await provider.image_model("gpt-image-2").generate("a", seed=1)
     assert caught.value.field == "seed"

@@ -64,9 +64,9 @@ def server(request: pytest.FixtureRequest) -> Speech:
 @pytest.fixture
 def model(server: Speech, serve: Callable[[Handler], Loopback]) -> Any:
     api: Any = "responses" if isinstance(server, OpenAIResponses) else "chat"
-    return md.OpenAI("k", serve(server).url + "/v1", api=api, retries=md.Retries(attempts=1)).model(
-        "gpt-5.4"
-    )
+    return md.OpenAI(
+        "k", base_url=serve(server).url + "/v1", api=api, retries=md.Retries(attempts=1)
+    ).model("gpt-5.4")
 
 
 ANSWERS = {

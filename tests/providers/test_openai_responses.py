@@ -29,7 +29,7 @@ def server() -> OpenAIResponses:
 @pytest.fixture
 def openai(server: OpenAIResponses, serve: Callable[[Handler], Loopback]) -> md.OpenAI:
     return md.OpenAI(
-        "k", serve(server).url + "/v1", api="responses", retries=md.Retries(attempts=1)
+        "k", base_url=serve(server).url + "/v1", api="responses", retries=md.Retries(attempts=1)
     )
 
 

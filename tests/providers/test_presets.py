@@ -47,7 +47,7 @@ def connect(serve: Serve) -> Connect:
 
     def make(preset: str, message: dict[str, Any] | None = None) -> tuple[llm.Model, Loopback]:
         server = serve(answering(message or {"content": "ok"}))
-        kept.append(md.OpenAICompatible(server.url, "k", preset=preset))
+        kept.append(md.OpenAICompatible(server.url, api_key="k", preset=preset))
         return kept[-1].model("m"), server
 
     return make
@@ -151,9 +151,9 @@ async def test_a_list_is_asked_for_as_an_object_where_only_objects_are_answered(
 
 async def test_system_turns_go_under_the_word_given(serve: Serve) -> None:
     server = serve(answering({"content": "ok"}))
-    model = md.OpenAICompatible(server.url, "k", preset="deepseek", system_role="developer").model(
-        "m"
-    )
+    model = md.OpenAICompatible(
+        server.url, api_key="k", preset="deepseek", system_role="developer"
+    ).model("m")
     await model.generate([md.system("be brief"), md.user("hi")])
     assert [turn["role"] for turn in server.seen[0].json["messages"]] == ["developer", "user"]
 
@@ -188,7 +188,7 @@ async def test_openrouter_gets_its_details_back_verbatim(serve: Serve) -> None:
         peer.reply(chat("fine"))
 
     server = serve(handler)
-    model = md.OpenAICompatible(server.url, "k", preset="openrouter").model("m")
+    model = md.OpenAICompatible(server.url, api_key="k", preset="openrouter").model("m")
     async with model.stream("hi", reasoning=2000) as stream:
         async for _ in stream:
             pass
@@ -237,5 +237,9 @@ async def test_groq_reports_bad_arguments_as_what_they_are(serve: Serve) -> None
             peer.reply(body, 400)
 
     with pytest.raises(md.InvalidRequestError) as caught:
-        await md.OpenAICompatible(serve(handler).url, "k", preset="groq").model("m").generate("hi")
+        await (
+            md.OpenAICompatible(serve(handler).url, api_key="k", preset="groq")
+            .model("m")
+            .generate("hi")
+        )
     assert caught.value.code == "TOOL_USE_FAILED"

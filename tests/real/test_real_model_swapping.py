@@ -146,7 +146,7 @@ async def test_an_unknown_model_is_not_found(swap: md.LlamaSwap) -> None:
 async def test_without_the_key_it_is_an_authentication_error(
     locked_gateway: Any, key: str | None
 ) -> None:
-    async with md.LlamaSwap(locked_gateway.url, key) as provider:
+    async with md.LlamaSwap(locked_gateway.url, api_key=key) as provider:
         with pytest.raises(md.AuthenticationError) as caught:
             await provider.model("recite").generate("Say it.")
         with pytest.raises(md.AuthenticationError):
@@ -156,14 +156,14 @@ async def test_without_the_key_it_is_an_authentication_error(
 
 
 async def test_the_right_key_opens(locked_gateway: Any) -> None:
-    async with md.LlamaSwap(locked_gateway.url, KEY) as provider:
+    async with md.LlamaSwap(locked_gateway.url, api_key=KEY) as provider:
         assert (await provider.model("recite").generate("Say it.")).text == SENTENCE
 
 
 async def test_one_chat_too_many_is_a_rate_limit(locked_gateway: Any) -> None:
-    impatient = md.LlamaSwap(locked_gateway.url, KEY, retries=md.Retries(attempts=1))
+    impatient = md.LlamaSwap(locked_gateway.url, api_key=KEY, retries=md.Retries(attempts=1))
     async with (
-        md.LlamaSwap(locked_gateway.url, KEY) as provider,
+        md.LlamaSwap(locked_gateway.url, api_key=KEY) as provider,
         impatient,
         provider.model("endless").stream("Go on.", seed=1) as stream,
     ):
@@ -174,7 +174,7 @@ async def test_one_chat_too_many_is_a_rate_limit(locked_gateway: Any) -> None:
 
 
 async def test_a_limit_that_passes_is_waited_for(locked_gateway: Any) -> None:
-    async with md.LlamaSwap(locked_gateway.url, KEY) as provider:
+    async with md.LlamaSwap(locked_gateway.url, api_key=KEY) as provider:
         model = provider.model("endless")
         speaking, spoken = anyio.Event(), anyio.Event()
 
@@ -194,10 +194,12 @@ async def test_a_limit_that_passes_is_waited_for(locked_gateway: Any) -> None:
 
 
 async def test_errors_of_every_age_of_the_gateway_are_understood(gateway_of_an_age: Any) -> None:
-    async with md.LlamaSwap(gateway_of_an_age.url, "another") as provider:
+    async with md.LlamaSwap(gateway_of_an_age.url, api_key="another") as provider:
         with pytest.raises(md.AuthenticationError, match="invalid or missing API key"):
             await provider.models()
-    async with md.LlamaSwap(gateway_of_an_age.url, KEY, retries=md.Retries(attempts=1)) as provider:
+    async with md.LlamaSwap(
+        gateway_of_an_age.url, api_key=KEY, retries=md.Retries(attempts=1)
+    ) as provider:
         with pytest.raises(md.NotFoundError, match="no router for requested model"):
             await provider.model("nobody").generate("Hello?")
         with pytest.raises(md.BackendError, match="upstream command exited prematurely"):

@@ -30,14 +30,14 @@ def _by(name: str) -> Dialect:
 
 
 def _openai(url: str, **common: Any) -> md.OpenAI:
-    return md.OpenAI(KEY, url + "/v1", api="responses", **common)
+    return md.OpenAI(KEY, base_url=url + "/v1", api="responses", **common)
 
 
 BACKENDS = [
     Backend(
         "anthropic",
         _by("anthropic"),
-        lambda url, **common: md.Anthropic(KEY, url + "/v1", **common),
+        lambda url, **common: md.Anthropic(KEY, base_url=url + "/v1", **common),
         "/v1/messages",
         "/v1/messages",
         ("x-api-key", KEY),
@@ -45,7 +45,7 @@ BACKENDS = [
     Backend(
         "ollama",
         _by("ollama"),
-        lambda url, **c: md.Ollama(url, KEY, **c),
+        lambda url, **c: md.Ollama(url, api_key=KEY, **c),
         "/api/chat",
         "/api/chat",
         kind="application/x-ndjson",
@@ -53,7 +53,7 @@ BACKENDS = [
     Backend(
         "gemini",
         _by("gemini"),
-        lambda url, **common: md.Gemini(KEY, url + "/v1beta", **common),
+        lambda url, **common: md.Gemini(KEY, base_url=url + "/v1beta", **common),
         "/v1beta/models/gemini-3-pro:generateContent",
         "/v1beta/models/gemini-3-pro:streamGenerateContent?alt=sse",
         ("x-goog-api-key", KEY),
@@ -63,21 +63,21 @@ BACKENDS = [
     Backend(
         "openai chat",
         _by("chat"),
-        lambda url, **c: md.OpenAI(KEY, url + "/v1", **c),
+        lambda url, **c: md.OpenAI(KEY, base_url=url + "/v1", **c),
         "/v1/chat/completions",
         "/v1/chat/completions",
     ),
     Backend(
         "openaicompatible",
         _by("chat"),
-        lambda url, **c: md.OpenAICompatible(url + "/v1", KEY, **c),
+        lambda url, **c: md.OpenAICompatible(url + "/v1", api_key=KEY, **c),
         "/v1/chat/completions",
         "/v1/chat/completions",
     ),
     Backend(
         "llamaswap",
         _by("chat"),
-        lambda url, **c: md.LlamaSwap(url, KEY, **c),
+        lambda url, **c: md.LlamaSwap(url, api_key=KEY, **c),
         "/v1/chat/completions",
         "/v1/chat/completions",
     ),

@@ -306,30 +306,43 @@ BACKENDS = [
     Backend(
         "openai",
         _openai(OpenAIResponses),
-        lambda url: md.OpenAI("k", url + "/v1", api="responses"),
+        lambda url: md.OpenAI("k", base_url=url + "/v1", api="responses"),
         "gpt-5.4",
     ),
     Backend(
         "openai chat",
         _openai(OpenAIChat),
-        lambda url: md.OpenAI("k", url + "/v1", api="chat"),
+        lambda url: md.OpenAI("k", base_url=url + "/v1", api="chat"),
         "gpt-5.4",
         shows_thoughts=False,
     ),
-    Backend("openaicompatible", OpenAIShaped, lambda url: md.OpenAICompatible(url + "/v1", "k")),
-    Backend("llamaswap", OpenAIShaped, lambda url: md.LlamaSwap(url, "k")),
+    Backend(
+        "openaicompatible", OpenAIShaped, lambda url: md.OpenAICompatible(url + "/v1", api_key="k")
+    ),
+    Backend("llamaswap", OpenAIShaped, lambda url: md.LlamaSwap(url, api_key="k")),
     Backend("ollama", _ollama, lambda url: md.Ollama(url), "qwen3-vl"),
     Backend(
-        "anthropic", _anthropic, lambda url: md.Anthropic("k", url + "/v1"), "claude-sonnet-4-5"
+        "anthropic",
+        _anthropic,
+        lambda url: md.Anthropic("k", base_url=url + "/v1"),
+        "claude-sonnet-4-5",
     ),
     Backend(
         "anthropic 2026",
         _anthropic,
-        lambda url: md.Anthropic("k", url + "/v1", version="2026-10-21"),
+        lambda url: md.Anthropic("k", base_url=url + "/v1", version="2026-10-21"),
         "claude-opus-4-8",
     ),
     Backend(
-        "gemini", _gemini, lambda url: md.Gemini("k", url + "/v1beta"), "gemini-3-flash-preview"
+        "gemini",
+        _gemini,
+        lambda url: md.Gemini("k", base_url=url + "/v1beta"),
+        "gemini-3-flash-preview",
     ),
-    Backend("gemini 2.5", _gemini, lambda url: md.Gemini("k", url + "/v1beta"), "gemini-2.5-flash"),
+    Backend(
+        "gemini 2.5",
+        _gemini,
+        lambda url: md.Gemini("k", base_url=url + "/v1beta"),
+        "gemini-2.5-flash",
+    ),
 ]

@@ -32,14 +32,14 @@ async def test_a_forgotten_provider_says_where_it_wanted_to_go() -> None:
             ("https://api.openai.com/v1", "api.openai.com:443"),
             ("http://192.0.2.7:8080", "192.0.2.7:8080"),
         ):
-            async with md.OpenAICompatible(base_url, "k") as backend:
+            async with md.OpenAICompatible(base_url, api_key="k") as backend:
                 with pytest.raises(NetworkForbiddenError, match=where) as caught:
                     await backend.model("m").generate("hi")
             assert f"{caught.value.host}:{caught.value.port}" == where
             assert not caught.value.retryable
             with (
                 pytest.raises(NetworkForbiddenError),
-                md.OpenAICompatible(base_url, "k") as blocking,
+                md.OpenAICompatible(base_url, api_key="k") as blocking,
             ):
                 blocking.model("m").generate_sync("hi")
     assert [str(attempt) for attempt in network.forbidden] == ["api.openai.com:443"] * 2 + [

@@ -37,7 +37,7 @@ ONCE = md.Retries(attempts=1)
 
 
 def compatible(url: str, transport: Any, **settings: Any) -> md.OpenAICompatible:
-    return md.OpenAICompatible(url + "/v1", KEY, transport=transport, **settings)
+    return md.OpenAICompatible(url + "/v1", api_key=KEY, transport=transport, **settings)
 
 
 def files(folder: Path) -> list[Path]:
@@ -151,7 +151,7 @@ async def test_images_are_kept_once_and_uploads_too(
     drawn, given = image(40, 30), image(64, 64, "red")
     server = serve(always(whole(images_reply(drawn.data, drawn.data))))
     ask: dict[str, Any] = {"images": [given], "n": 2}
-    async with md.OpenAI(KEY, server.url + "/v1", transport=Recorder(tmp_path)) as backend:
+    async with md.OpenAI(KEY, base_url=server.url + "/v1", transport=Recorder(tmp_path)) as backend:
         first = await backend.image_model("gpt-image-1").generate("a hat", **ask)
     server.close()
     kept = [path.read_bytes() for path in (tmp_path / "images").iterdir()]
@@ -163,7 +163,9 @@ async def test_images_are_kept_once_and_uploads_too(
         "content"
     ].startswith("<images/")
     assert "boundary" not in json.dumps(told)
-    async with md.OpenAI("other-key", server.url + "/v1", transport=Replay(tmp_path)) as backend:
+    async with md.OpenAI(
+        "other-key", base_url=server.url + "/v1", transport=Replay(tmp_path)
+    ) as backend:
         assert (
             await backend.image_model("gpt-image-1").generate("a hat", **ask)
         ).images == first.images
@@ -277,7 +279,7 @@ async def test_an_image_that_holds_a_key_is_not_kept(serve: Serve, tmp_path: Pat
     drawn = plain_image().data
     drawn += KEY.encode()
     server = serve(always(whole(images_reply(drawn))))
-    async with md.OpenAI(KEY, server.url + "/v1", transport=Recorder(tmp_path)) as backend:
+    async with md.OpenAI(KEY, base_url=server.url + "/v1", transport=Recorder(tmp_path)) as backend:
         with pytest.raises(RecordingError) as caught:
             await backend.image_model("gpt-image-1").generate("a hat")
     assert caught.value.code == "SECRET_IN_IMAGE"

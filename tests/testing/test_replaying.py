@@ -142,7 +142,9 @@ async def test_members_that_do_not_count_are_left_out(serve: Serve, tmp_path: Pa
 
 
 async def test_a_key_that_is_an_ordinary_word_does_not_hide_the_request(folder: Path) -> None:
-    backend = md.OpenAICompatible("http://nowhere.invalid/v1", "Tell me", transport=Replay(folder))
+    backend = md.OpenAICompatible(
+        "http://nowhere.invalid/v1", api_key="Tell me", transport=Replay(folder)
+    )
     assert (await backend.model("m").generate("Tell me of the sea", temperature=0.5)).text == "hi"
 
 

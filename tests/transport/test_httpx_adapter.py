@@ -36,7 +36,7 @@ def provider(
     transport = httpx.MockTransport(answer)
     return md.OpenAICompatible(
         "http://backend.test/v1",
-        "sk-key",
+        api_key="sk-key",
         transport=transport,
         retries=md.Retries(attempts=1),
         **settings,
@@ -202,7 +202,10 @@ async def test_a_wrapper_is_told_the_path_and_the_keys_and_stands_on_what_it_nam
             return port
 
     async with md.OpenAICompatible(
-        server.url + "/v1", "sk-key", transport=Wrapper(), headers={"x-more": "Token token-of-mine"}
+        server.url + "/v1",
+        api_key="sk-key",
+        transport=Wrapper(),
+        headers={"x-more": "Token token-of-mine"},
     ) as backend:
         assert (await backend.model("m").generate("hi")).text == "hi"
     assert told == [("/v1", "*** or ***, and a ***")]

@@ -110,6 +110,7 @@ class Ollama(HTTPProvider):
     def __init__(
         self,
         base_url: str = "http://localhost:11434",
+        *,
         api_key: str | Secret | None = None,
         **common: Unpack[CommonSettings],
     ) -> None:
