@@ -118,7 +118,7 @@ def test_blocking(ask: Any) -> None:
     [
         (("add", '{"a": "many"}'), "a: Input should be a valid integer"),
         (("add", "{}"), "a: Field required"),
-        (("add", '{"a": 1'), "no JSON object"),
+        (("add", '{"a": 1'), "must be a JSON object"),
         (("subtract", "{}"), "there is no tool 'subtract'; there are: add"),
     ],
 )
