@@ -240,7 +240,7 @@ async def test_a_cancellation_waits_for_nothing_and_what_has_not_begun_is_never_
 async def test_work_that_nobody_waits_for_stops_at_the_next_step(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from majordomo.imaging import recipe_runner as applying
+    from majordomo.imaging import recipe_runner
 
     began, go, ended, later = threading.Event(), threading.Event(), threading.Event(), []
 
@@ -248,7 +248,7 @@ async def test_work_that_nobody_waits_for_stops_at_the_next_step(
         began.set()
         go.wait(10)
 
-    real = applying.run
+    real = recipe_runner.run
 
     def run(*given: object) -> object:
         try:
@@ -256,9 +256,11 @@ async def test_work_that_nobody_waits_for_stops_at_the_next_step(
         finally:
             ended.set()
 
-    monkeypatch.setattr(applying, "run", run)
-    monkeypatch.setitem(applying._DOES, "orient", slow)
-    monkeypatch.setitem(applying._DOES, "flatten", lambda work, step: later.append(step))
+    monkeypatch.setattr(recipe_runner, "run", run)
+    monkeypatch.setitem(recipe_runner._STEP_FUNCTIONS, "orient", slow)
+    monkeypatch.setitem(
+        recipe_runner._STEP_FUNCTIONS, "flatten", lambda work, step: later.append(step)
+    )
     async with anyio.create_task_group() as group:
         group.start_soon(apply_async, part(gradient()), Recipe(imaging.Orient(), imaging.Flatten()))
         while not began.is_set():

@@ -8,8 +8,8 @@ from PIL import Image, ImageChops
 
 import majordomo as md
 from majordomo.imaging import Text, Watermark, apply, apply_with_notes, compare
-from majordomo.imaging import text_overlay as lettering
-from majordomo.imaging.text_overlay import font_of, wrapped
+from majordomo.imaging import text_overlay
+from majordomo.imaging.text_overlay import load_font, wrap_text
 from tests.support.sample_images import at, gradient, noisy, part
 
 ANCHORS = [
@@ -106,13 +106,13 @@ def test_long_text_is_wrapped_within_its_width_and_shrunk_with_a_note() -> None:
 
 
 def test_lines_break_at_spaces_and_long_words_where_they_must() -> None:
-    font = font_of(None, 20)
+    font = load_font(None, 20)
     width = font.getlength("aaaa bbbb") + 1
-    assert wrapped("aaaa bbbb cccc\n\ndd", font, width) == ["aaaa bbbb", "cccc", "", "dd"]
-    pieces = wrapped("x" * 60, font, width)
+    assert wrap_text("aaaa bbbb cccc\n\ndd", font, width) == ["aaaa bbbb", "cccc", "", "dd"]
+    pieces = wrap_text("x" * 60, font, width)
     assert "".join(pieces) == "x" * 60
     assert all(font.getlength(piece) <= width for piece in pieces)
-    assert wrapped("a " + "x" * 60, font, width)[0] == "a"
+    assert wrap_text("a " + "x" * 60, font, width)[0] == "a"
 
 
 def test_text_without_room_is_an_error() -> None:
@@ -139,7 +139,7 @@ def test_a_file_that_is_no_font_is_told_by_its_field(tmp_path: Path) -> None:
 
 
 def test_a_font_file_is_used(tmp_path: Path) -> None:
-    own = font_of(None, 10).font_bytes  # Pillow's own letters, from a file
+    own = load_font(None, 10).font_bytes  # Pillow's own letters, from a file
     (tmp_path / "own.ttf").write_bytes(own)
     theirs = apply(GREY, Text("Hello", font=str(tmp_path / "own.ttf")))
     assert compare(theirs, apply(GREY, Text("Hello"))).mean_error < 0.005  # kerned, perhaps
@@ -147,28 +147,30 @@ def test_a_font_file_is_used(tmp_path: Path) -> None:
 
 
 def test_letters_that_the_font_lacks_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lettering, "_STAND_INS", ())
+    monkeypatch.setattr(text_overlay, "_FALLBACK_FONTS", ())
     made = apply_with_notes(GREY, Text("a 海 é"))
     assert [note.code for note in made.notes] == ["GLYPHS_MISSING"]
     assert "海" in made.notes[0].message
     assert apply_with_notes(GREY, Text("plain ASCII, it's fine!")).notes == ()
 
 
-def test_a_font_of_this_machine_stands_in_for_one_that_lacks_a_letter(
+def test_a_load_font_this_machine_stands_in_for_one_that_lacks_a_letter(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    real = font_of
+    real = load_font
     asked: list[str | None] = []
 
     def other(path: str | None, size: float) -> object:
         asked.append(path)
         return real(None, size)
 
-    monkeypatch.setattr(lettering, "font_of", other)
+    monkeypatch.setattr(text_overlay, "load_font", other)
     monkeypatch.setattr(
-        lettering, "_missing", lambda words, font: ["é"] if asked[-1] != "Found.ttf" else []
+        text_overlay,
+        "_missing_glyphs",
+        lambda words, font: ["é"] if asked[-1] != "Found.ttf" else [],
     )
-    monkeypatch.setattr(lettering, "_STAND_INS", ("Other.ttf", "Found.ttf"))
+    monkeypatch.setattr(text_overlay, "_FALLBACK_FONTS", ("Other.ttf", "Found.ttf"))
     assert apply_with_notes(GREY, Text("é")).notes == ()
     assert asked[:4] == [None, "Other.ttf", "Found.ttf", "Found.ttf"]
 
