@@ -13,7 +13,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, fields
-from functools import cache
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from majordomo.errors import InvalidRequestError
@@ -171,7 +170,7 @@ def _parse_step(text: str, field: str, step_types: StepTypes[S]) -> S:
     name, equals, value = head.partition("=")
     name = _ALIASES.get(name.strip().lower(), name.strip().lower())
     step_type = _find_type(name, field, step_types)
-    hints = _field_types(step_type)
+    hints = get_type_hints(step_type)
     settings = _parse_main_value(name, _unquote(value.strip()), hints, field) if equals else {}
     for option in options:
         key, equals, value = option.removeprefix(":").partition("=")
@@ -186,7 +185,7 @@ def _parse_step(text: str, field: str, step_types: StepTypes[S]) -> S:
 def _parse_main_value(
     name: str, value: str, hints: Mapping[str, Any], field: str
 ) -> dict[str, Any]:
-    """Return the settings that the value after the name of a step stands for."""
+    """Return the settings given by the value after the name of a step."""
     size = _SIZE.fullmatch(value)
     if name == "resize" and value.isdecimal():
         return {"width": int(value), "how": "long_side"}
@@ -263,8 +262,3 @@ def _unquote(value: str) -> str:
     return re.sub(
         r"\\(.)", lambda match: "\n" if match[1] == "n" else match[1], value[1:-1], flags=re.DOTALL
     )
-
-
-@cache
-def _field_types(step_type: type) -> dict[str, Any]:
-    return get_type_hints(step_type)

@@ -44,9 +44,7 @@ def resize(pipeline: Pipeline, step: Resize) -> None:
     full = pipeline.size
     plan = plan_resize(step, full)
     if plan.is_too_small:
-        pipeline.note(
-            "NOT_ENLARGED", f"the image is {full[0]}x{full[1]} pixels and was not enlarged"
-        )
+        pipeline.note("NOT_ENLARGED", f"the image is {full[0]}x{full[1]} and was not enlarged")
     if plan.size == full:
         return
     check_target(plan.size, pipeline.limits, "width")
@@ -182,7 +180,7 @@ def crop(pipeline: Pipeline, step: Crop) -> None:
         if size == pipeline.size:
             return
         left, top = (
-            find_most_detail(pipeline.pixels().image, size)
+            find_detail_window(pipeline.pixels().image, size)
             if step.how == "smart"
             else anchor_position(step.anchor, pipeline.size, size)
         )
@@ -203,7 +201,7 @@ def _requested_size(step: Crop, size: Size) -> Size:
     return max(1, round(wide * scale)), max(1, round(high * scale))
 
 
-def find_most_detail(image: Image.Image, size: Size) -> tuple[int, int]:
+def find_detail_window(image: Image.Image, size: Size) -> tuple[int, int]:
     """Return left and top of the window of this size that contains the most edges.
 
     Of several such windows, the one nearest to the center is returned.

@@ -27,7 +27,7 @@ PILLOW_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "AVIF")
 # What decoding a broken file raises, besides Pillow's DecompressionBombError. The second row comes
 # from the libraries below Pillow, and from Pillow's warnings about unusual files in a program that
 # turns warnings into errors.
-DECODING_ERRORS: tuple[type[Exception], ...] = (
+DECODING_ERRORS = (
     *(OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error),
     *(RuntimeError, LookupError, TypeError, Warning),
 )

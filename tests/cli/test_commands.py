@@ -221,7 +221,7 @@ def test_what_a_backend_says_is_shown_as_it_is(serve: Serve, tmp_path: Path) -> 
             ["draw", "a", "--model", "llamaswap://127.0.0.1:9/x"],
             "llamaswap/x: cannot connect to 127.0.0.1:9",
         ),
-        (["draw", "a", "--size", "axb"], "size is"),
+        (["draw", "a", "--size", "axb"], "size must be"),
         (["draw", "a", "--steps", "0"], "steps is"),
         (["draw", " "], "prompt must not be empty"),
         (["chat", "x", "--image", "missing.png"], "missing.png: No such file"),

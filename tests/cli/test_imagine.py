@@ -248,7 +248,7 @@ def test_a_chat_model_that_fails_is_told_and_the_rules_go_on(majordomo: Any) -> 
     [
         ([], "Missing argument"),
         ([BRIEF, "-n", "0"], "-n"),
-        ([BRIEF, "--recipe", "bend=3"], "there is no step 'bend'"),
+        ([BRIEF, "--recipe", "bend=3"], "got 'bend'"),
         ([BRIEF, "--size", "64x64", "--aspect", "1:1"], "a size says the shape already"),
     ],
 )

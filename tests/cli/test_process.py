@@ -105,7 +105,7 @@ def test_a_folder_that_cannot_be_written_to_has_a_code(majordomo: Any, image: Im
             ["a.png", "--recipe", "strip", "--recipe-file", "broken.json"],
             "one of --recipe and --recipe-file",
         ),
-        (["a.png", "--recipe", "bend=3"], "there is no step 'bend'"),
+        (["a.png", "--recipe", "bend=3"], "got 'bend'"),
         (["a.png", "--recipe-file", "broken.json"], "broken.json is no JSON"),
         (["a.png", "--recipe-file", "missing.json"], "missing.json: No such file"),
         (["*.webp", "--recipe", "strip"], "no file is like *.webp"),
