@@ -18,7 +18,7 @@ from majordomo.imaging import (
     apply_with_notes,
     compare,
 )
-from tests.support.sample_images import SRGB, animation, at, gradient, noisy, part, png_chunk
+from tests.support.sample_images import SRGB, animation, pixel_at, gradient, noise, part, png_chunk
 
 XYZ = ImageCms.ImageCmsProfile(ImageCms.createProfile("XYZ")).tobytes()
 
@@ -70,7 +70,7 @@ def test_conversion_to_srgb_changes_values_but_not_the_appearance() -> None:
     original = part(Image.new("RGB", (8, 8), (250, 10, 10)), icc_profile=wide_gamut())
     result = apply_with_notes(original, Convert("png", colors="srgb"))
     assert "icc_profile" not in result.image.to_pil().info
-    assert at(result.image, 4, 4) == pytest.approx((10, 10, 250), abs=12)
+    assert pixel_at(result.image, 4, 4) == pytest.approx((10, 10, 250), abs=12)
     assert [note.code for note in result.notes] == ["COLORS_CONVERTED"]
     assert compare(original, result.image).mean_error < 0.01
 
@@ -109,7 +109,7 @@ def test_a_gray_profile_is_kept_for_gray_and_applied_for_color() -> None:
     assert (small.mode, small.info["icc_profile"]) == ("L", gray_profile())
     result = apply_with_notes(original, Text("a", color="red"))
     assert result.image.to_pil().mode == "RGB"
-    assert at(result.image, 0, 0) == pytest.approx((128, 128, 128), abs=6)
+    assert pixel_at(result.image, 0, 0) == pytest.approx((128, 128, 128), abs=6)
     assert [note.code for note in result.notes] == ["COLORS_CONVERTED"]
 
 
@@ -117,7 +117,7 @@ def test_cmyk_is_converted_to_rgb_with_a_note() -> None:
     original = part(Image.new("CMYK", (16, 16), (0, 255, 255, 0)), "JPEG")
     for kind in ("png", "webp"):
         result = apply_with_notes(original, Convert(kind))  # type: ignore[arg-type]
-        assert at(result.image, 8, 8) == pytest.approx((255, 0, 0), abs=8)
+        assert pixel_at(result.image, 8, 8) == pytest.approx((255, 0, 0), abs=8)
         assert [note.code for note in result.notes] == ["COLORS_CONVERTED"]
     assert apply(original, Resize(8)).to_pil().mode == "RGB"
     assert apply(original, Convert("jpeg", colors="srgb")).to_pil().mode == "RGB"
@@ -132,7 +132,7 @@ def test_an_rgb_profile_on_cmyk_is_ignored() -> None:
 def test_sixteen_bits_are_reduced_to_eight_with_a_note() -> None:
     image = Image.new("I;16", (4, 4), 257 * 100)
     result = apply_with_notes(part(image), Convert("webp", lossless=True))
-    assert at(result.image, 0, 0) == (100, 100, 100)
+    assert pixel_at(result.image, 0, 0) == (100, 100, 100)
     assert [note.code for note in result.notes] == ["EIGHT_BITS"]
     assert part(image) == apply(part(image), Sanitize())  # what changes no pixel keeps all bits
 
@@ -188,7 +188,7 @@ def test_a_palette_keeps_its_transparency() -> None:
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])
 def test_every_mode_keeps_its_appearance(mode: str) -> None:
-    image = noisy(32, 32, mode="RGBA").convert("RGB").convert(mode)
+    image = noise(32, 32, mode="RGBA").convert("RGB").convert(mode)
     original = part(image)
     result = apply(original, Resize(32, 31, "exact"))
     assert result.to_pil().mode in ("L", "RGB", "RGBA")
@@ -200,7 +200,7 @@ def test_every_mode_keeps_its_appearance(mode: str) -> None:
 def test_a_changed_animation_keeps_its_first_frame_with_a_note(kind: str) -> None:
     original = animation(kind)
     result = apply_with_notes(original, Recipe(Resize(10), Convert("png")))
-    assert at(result.image, 5, 2) == pytest.approx((255, 0, 0), abs=12)
+    assert pixel_at(result.image, 5, 2) == pytest.approx((255, 0, 0), abs=12)
     assert "FIRST_FRAME" in [note.code for note in result.notes]
     assert not getattr(Image.open(io.BytesIO(result.image.data)), "is_animated", False)
 

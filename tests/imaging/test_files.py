@@ -29,14 +29,14 @@ from majordomo.media.image_containers import jpeg_segments, with_text
 from tests.support.hypothesis_effort import tries
 from tests.support.sample_images import (
     animation,
-    at,
-    corners,
-    exif_of,
+    pixel_at,
+    four_colors,
+    make_exif,
     gradient,
     image_with_metadata,
-    noisy,
+    noise,
     part,
-    pixels,
+    rgba_bytes,
 )
 
 NOTE = {"prompt": "a fox", "seed": 5, "steps": 9}
@@ -57,11 +57,11 @@ def test_every_format_converts_to_every_other(source: str, kind: str) -> None:
 
 
 def test_lossless_conversion_keeps_every_pixel() -> None:
-    original = part(noisy(mode="RGBA"))
-    assert pixels(apply(original, Convert("webp", lossless=True))) == pixels(original)
-    assert pixels(apply(apply(original, Convert("webp", lossless=True)), Convert("png"))) == pixels(
-        original
-    )
+    original = part(noise(mode="RGBA"))
+    assert rgba_bytes(apply(original, Convert("webp", lossless=True))) == rgba_bytes(original)
+    assert rgba_bytes(
+        apply(apply(original, Convert("webp", lossless=True)), Convert("png"))
+    ) == rgba_bytes(original)
 
 
 @pytest.mark.parametrize("kind", ["jpeg", "webp", "avif"])
@@ -81,10 +81,10 @@ def test_an_image_of_the_format_is_re_encoded_only_with_a_quality() -> None:
 def test_transparency_in_a_jpeg_becomes_the_background_with_a_note() -> None:
     clear = part(Image.new("RGBA", (16, 16), (0, 0, 0, 0)))
     result = apply_with_notes(clear, Convert("jpeg", background="#ff8000"))
-    assert at(result.image, 8, 8) == pytest.approx((255, 128, 0), abs=4)
+    assert pixel_at(result.image, 8, 8) == pytest.approx((255, 128, 0), abs=4)
     assert codes(result) == ["ALPHA_FLATTENED"]
     assert codes(apply_with_notes(part(Image.new("RGBA", (16, 16), "red")), Convert("jpeg"))) == []
-    assert at(apply(clear, Recipe(Flatten("lime"), Convert("jpeg"))), 8, 8) == pytest.approx(
+    assert pixel_at(apply(clear, Recipe(Flatten("lime"), Convert("jpeg"))), 8, 8) == pytest.approx(
         (0, 255, 0), abs=4
     )
 
@@ -100,7 +100,7 @@ def test_flatten_replaces_transparency_with_its_color() -> None:
         (0, 0, 255),
     )
     assert result.getpixel((2, 2)) == (128, 128, 128)
-    opaque = part(corners())
+    opaque = part(four_colors())
     assert apply(opaque, Flatten()) is opaque
 
 
@@ -115,7 +115,7 @@ def test_flatten_replaces_transparency_with_its_color() -> None:
 )
 def test_an_invalid_color_names_its_field(step: imaging.Step) -> None:
     with pytest.raises(md.InvalidRequestError) as caught:
-        apply(part(corners(mode := 40)), step)
+        apply(part(four_colors(mode := 40)), step)
     assert caught.value.field in ("color", "background")
     assert mode == 40
 
@@ -124,19 +124,19 @@ def test_an_invalid_color_names_its_field(step: imaging.Step) -> None:
 def test_optimize_loses_nothing_of_a_png(mode: str) -> None:
     original = part(gradient(80, 60).convert(mode), compress_level=1)
     result = apply(original, Optimize())
-    assert pixels(result) == pixels(original)
+    assert rgba_bytes(result) == rgba_bytes(original)
     assert len(result.data) <= len(original.data)
 
 
 def test_optimize_uses_the_mode_with_the_fewest_bytes() -> None:
-    few = part(corners(64, 64).convert("RGBA"))
+    few = part(four_colors(64, 64).convert("RGBA"))
     result = apply(few, Optimize())
     assert result.to_pil().mode == "P"
-    assert pixels(result) == pixels(few)
-    assert apply(part(noisy(64, 64, mode="L").convert("RGB")), Optimize()).to_pil().mode == "L"
+    assert rgba_bytes(result) == rgba_bytes(few)
+    assert apply(part(noise(64, 64, mode="L").convert("RGB")), Optimize()).to_pil().mode == "L"
     clear = Image.new("RGBA", (64, 64), (1, 2, 3, 0))
     clear.paste((200, 0, 0, 255), (0, 0, 30, 30))
-    assert pixels(apply(part(clear), Optimize())) == pixels(part(clear))
+    assert rgba_bytes(apply(part(clear), Optimize())) == rgba_bytes(part(clear))
 
 
 def test_optimize_reduces_colors_on_request() -> None:
@@ -157,7 +157,7 @@ def test_optimize_re_encodes_a_jpeg_with_its_own_tables() -> None:
             "JPEG",
             quality=95,
             subsampling=0,
-            exif=exif_of(6),
+            exif=make_exif(6),
             comment=b"x" * 500,
         ),
         NOTE,
@@ -173,7 +173,7 @@ def test_optimize_re_encodes_a_jpeg_with_its_own_tables() -> None:
 
 
 def test_optimize_never_increases_the_size() -> None:
-    best = apply(part(noisy()), Optimize())
+    best = apply(part(noise()), Optimize())
     assert apply(best, Optimize()).data == best.data
 
 
@@ -206,7 +206,7 @@ def test_optimize_after_a_change_applies_to_the_result() -> None:
 def test_fit_never_exceeds_max_bytes(
     max_bytes: int, formats: tuple[str, ...] | None, mode: str, side: int
 ) -> None:
-    original = part(noisy(120, 90, mode=mode))
+    original = part(noise(120, 90, mode=mode))
     try:
         result = apply(original, Fit(max_bytes, formats, side))
     except md.InvalidRequestError as error:
@@ -218,14 +218,14 @@ def test_fit_never_exceeds_max_bytes(
 
 
 def test_fit_keeps_the_format_of_convert() -> None:
-    original = part(noisy(300, 300))
+    original = part(noise(300, 300))
     for kind in ("jpeg", "webp", "png", "avif"):
         result = apply(original, Recipe(Convert(kind), Fit(12_000, min_side=16)))  # type: ignore[arg-type]
         assert (result.mime, len(result.data) <= 12_000) == (f"image/{kind}", True)
 
 
 def test_fit_includes_the_metadata_in_the_size() -> None:
-    original = embed_parameters(part(noisy(200, 200)), NOTE | {"prompt": "x" * 900})
+    original = embed_parameters(part(noise(200, 200)), NOTE | {"prompt": "x" * 900})
     result = apply(original, Fit(6000, min_side=16))
     assert len(result.data) <= 6000
     assert md.ImagePart(result.data).parameters["prompt"] == "x" * 900
@@ -233,7 +233,7 @@ def test_fit_includes_the_metadata_in_the_size() -> None:
 
 def test_steps_after_fit_use_its_result() -> None:
     result = apply(
-        part(noisy(200, 200)), Recipe(Fit(6000, ("jpeg",), 16), Resize(10), Convert("png"))
+        part(noise(200, 200)), Recipe(Fit(6000, ("jpeg",), 16), Resize(10), Convert("png"))
     )
     assert (result.mime, max(result.width, result.height)) == ("image/png", 10)
 
@@ -300,9 +300,9 @@ def test_metadata_that_does_not_fit_is_left_out_with_a_note() -> None:
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
 def test_embedding_parameters_changes_no_pixel(kind: str) -> None:
-    original = part(gradient(), kind, exif=exif_of(6))
+    original = part(gradient(), kind, exif=make_exif(6))
     result = embed_parameters(original, NOTE)
-    assert pixels(result) == pixels(original)
+    assert rgba_bytes(result) == rgba_bytes(original)
     assert {key: result.parameters[key] for key in NOTE} == NOTE
     assert embed_parameters(embed_parameters(original, {"prompt": "x"}), NOTE).data == result.data
     assert embed_parameters(original.with_parameters(NOTE)).parameters["seed"] == 5

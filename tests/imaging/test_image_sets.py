@@ -38,27 +38,31 @@ from majordomo.settings import Limits
 from tests.support.hypothesis_effort import tries
 from tests.support.sample_images import (
     animation,
-    at,
-    corners,
-    exif_of,
+    pixel_at,
+    four_colors,
+    make_exif,
     gradient,
     image_with_metadata,
-    noisy,
+    noise,
     part,
 )
 
 RED, LIME, BLUE = ((255, 0, 0), (0, 255, 0), (0, 0, 255))
 PLAIN = [part(Image.new("RGB", (40, 20), color)) for color in ("red", "lime", "blue")]
-BROKEN = md.ImagePart(part(noisy()).data[:200])
+BROKEN = md.ImagePart(part(noise()).data[:200])
 
 
 def test_a_contact_sheet_arranges_images_in_rows() -> None:
     sheet = contact_sheet(PLAIN, columns=2, tile=40, margin=10)
     assert (sheet.width, sheet.height) == (110, 70)  # the rows are as high as the images
-    assert [at(sheet, *point) for point in ((30, 20), (80, 20), (30, 50))] == [RED, LIME, BLUE]
-    assert at(sheet, 80, 50) == (255, 255, 255)
+    assert [pixel_at(sheet, *point) for point in ((30, 20), (80, 20), (30, 50))] == [
+        RED,
+        LIME,
+        BLUE,
+    ]
+    assert pixel_at(sheet, 80, 50) == (255, 255, 255)
     mixed = contact_sheet([PLAIN[0], part(Image.new("RGB", (10, 40)))], tile=40, margin=10)
-    assert [at(mixed, 30, 15), at(mixed, 30, 30)] == [
+    assert [pixel_at(mixed, 30, 15), pixel_at(mixed, 30, 30)] == [
         (255, 255, 255),
         RED,
     ]  # in the middle of its tile
@@ -90,7 +94,7 @@ def test_captions_are_below_and_cut_off_at_the_tile() -> None:
 
 
 def test_a_contact_sheet_shows_upright_images() -> None:
-    turned = part(corners(), exif=exif_of(6))
+    turned = part(four_colors(), exif=make_exif(6))
     sheet = contact_sheet(
         [turned, animation("GIF"), part(Image.new("RGBA", (9, 9)))],
         tile=40,
@@ -100,8 +104,8 @@ def test_a_contact_sheet_shows_upright_images() -> None:
         format="webp",
     )
     assert sheet.mime == "image/webp"
-    assert at(sheet, 15, 5) == pytest.approx(BLUE, abs=60)
-    assert at(sheet, 100, 20) == pytest.approx((32, 32, 32), abs=4)
+    assert pixel_at(sheet, 15, 5) == pytest.approx(BLUE, abs=60)
+    assert pixel_at(sheet, 100, 20) == pytest.approx((32, 32, 32), abs=4)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +135,11 @@ def test_an_invalid_contact_sheet_names_its_field(arguments: dict[str, object], 
 def test_before_and_after_are_side_by_side() -> None:
     strip = before_after(PLAIN[0], PLAIN[1], ("", ""), margin=10)
     assert (strip.width, strip.height) == (110, 40)
-    assert [at(strip, 30, 20), at(strip, 80, 20), at(strip, 55, 20)] == [RED, LIME, (255, 255, 255)]
+    assert [pixel_at(strip, 30, 20), pixel_at(strip, 80, 20), pixel_at(strip, 55, 20)] == [
+        RED,
+        LIME,
+        (255, 255, 255),
+    ]
     labeled = before_after(part(gradient(300, 200)), PLAIN[1], height=100)
     assert labeled.height > 124
     with pytest.raises(md.InvalidRequestError) as caught:
@@ -222,7 +230,7 @@ def test_a_rectangle_mask_is_white_inside() -> None:
         assert (mask.mode, mask.size, mask.getbbox()) == ("L", (40, 20), (10, 5, 30, 15))
         assert set(mask.tobytes()) == {0, 255}
     assert mask_rectangle((40, 20), (-5, -5, 10, 10)).to_pil().getbbox() == (0, 0, 10, 10)
-    assert mask_rectangle(part(corners(), exif=exif_of(6)), (0, 0, 5, 5)).width == 20
+    assert mask_rectangle(part(four_colors(), exif=make_exif(6)), (0, 0, 5, 5)).width == 20
 
 
 @pytest.mark.parametrize(

@@ -34,9 +34,9 @@ from tests.support.hypothesis_effort import tries
 from tests.support.sample_images import (
     gradient,
     image_with_metadata,
-    noisy,
+    noise,
     part,
-    pixels,
+    rgba_bytes,
     png_chunk,
 )
 
@@ -68,7 +68,7 @@ def test_only_images_and_recipes_are_accepted() -> None:
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "AVIF"])
 def test_a_truncated_file_is_a_bad_image(kind: str) -> None:
-    data = part(noisy(90, 90), kind).data
+    data = part(noise(90, 90), kind).data
     original = md.ImagePart(data[: len(data) // 2])
     assert failing(original) == ("image", "BAD_IMAGE")
 
@@ -91,7 +91,7 @@ def test_broken_bytes_are_an_image_or_a_typed_error(kind: str, data: st.DataObje
         assert (result.width, result.height) == (8, 8)
 
 
-SAMPLES = {kind: part(noisy(24, 18), kind).data for kind in ("PNG", "JPEG", "WEBP", "GIF", "AVIF")}
+SAMPLES = {kind: part(noise(24, 18), kind).data for kind in ("PNG", "JPEG", "WEBP", "GIF", "AVIF")}
 
 
 def bomb(width: int, height: int) -> md.ImagePart:
@@ -113,7 +113,7 @@ def test_a_decompression_bomb_is_rejected_by_its_header() -> None:
 
 
 def test_the_limits_of_the_call_apply() -> None:
-    original = part(noisy(100, 50))
+    original = part(noise(100, 50))
     assert failing(original, max_image_pixels=4999) == ("image", "IMAGE_TOO_LARGE")
     assert failing(original, max_image_side=99) == ("image", "IMAGE_TOO_LARGE")
     assert failing(original, max_image_bytes=len(original.data) - 1) == ("image", "IMAGE_TOO_LARGE")
@@ -330,4 +330,4 @@ def test_metadata_is_removed_without_decoding(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(Image, "open", refuse)
     results = [apply(image, Sanitize(parameters=True)) for image in originals]
     monkeypatch.undo()
-    assert [pixels(image) for image in results] == [pixels(image) for image in originals]
+    assert [rgba_bytes(image) for image in results] == [rgba_bytes(image) for image in originals]

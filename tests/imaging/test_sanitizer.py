@@ -17,14 +17,14 @@ from tests.support.sample_images import (
     SECRET,
     SRGB,
     animation,
-    at,
-    corners,
-    exif_of,
+    pixel_at,
+    four_colors,
+    make_exif,
     gradient,
     image_with_metadata,
-    noisy,
+    noise,
     part,
-    pixels,
+    rgba_bytes,
     png_chunk,
 )
 
@@ -65,7 +65,7 @@ def test_sanitize_removes_everything_but_the_image_and_its_profile(kind: str) ->
         assert result.data[12:16] == b"VP8X"
         assert result.data[20] & 0x0C == 0  # it announces neither EXIF nor XMP
     assert result.to_pil().info["icc_profile"] == SRGB
-    assert pixels(result) == pixels(original)
+    assert rgba_bytes(result) == rgba_bytes(original)
     assert result.parameters == {}
 
 
@@ -83,22 +83,22 @@ def test_sanitize_can_keep_the_generation_parameters(kind: str) -> None:
     result = apply(original, Sanitize(parameters=True))
     assert result.parameters == original.parameters
     assert SECRET not in result.data
-    assert pixels(result) == pixels(original)
+    assert rgba_bytes(result) == rgba_bytes(original)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("orientation", range(2, 9))
 def test_a_rotated_image_stays_upright(kind: str, orientation: int) -> None:
-    original = image_with_metadata(corners(), kind, orientation)
+    original = image_with_metadata(four_colors(), kind, orientation)
     upright = apply(original, imaging.Orient())
     kept = apply(original, Sanitize())
-    assert pixels(kept) == pixels(original)
+    assert rgba_bytes(kept) == rgba_bytes(original)
     assert dict(kept.to_pil().getexif()) == {0x0112: orientation}
     assert SECRET not in kept.data
-    assert pixels(apply(kept, imaging.Orient())) == pixels(upright)
+    assert rgba_bytes(apply(kept, imaging.Orient())) == rgba_bytes(upright)
     turned = apply_with_notes(original, Sanitize(orientation="apply"))
     assert dict(turned.image.to_pil().getexif()) == {}
-    assert pixels(turned.image) == pixels(upright)
+    assert rgba_bytes(turned.image) == rgba_bytes(upright)
     assert [note.code for note in turned.notes] == (["ENCODED_ANEW"] if kind == "JPEG" else [])
 
 
@@ -124,7 +124,7 @@ def test_the_comment_of_a_gif_is_removed() -> None:
     assert SECRET in original.data
     result = apply(original, Sanitize())
     assert SECRET not in result.data
-    assert pixels(result) == pixels(original)
+    assert rgba_bytes(result) == rgba_bytes(original)
 
 
 def test_a_progressive_jpeg_keeps_all_its_scans() -> None:
@@ -132,7 +132,7 @@ def test_a_progressive_jpeg_keeps_all_its_scans() -> None:
         gradient(200, 200), "JPEG", progressive=True, comment=SECRET, restart_marker_blocks=3
     )
     result = apply(original, Sanitize())
-    assert pixels(result) == pixels(original)
+    assert rgba_bytes(result) == rgba_bytes(original)
     assert SECRET not in result.data
 
 
@@ -157,7 +157,7 @@ def test_a_comment_between_two_scans_is_removed() -> None:
     comment = b"\xff\xff\xfe" + (2 + len(SECRET)).to_bytes(2, "big") + SECRET  # behind a fill byte
     result = strip_metadata(data[:second] + comment + data[second:])
     assert SECRET not in result
-    assert pixels(md.ImagePart(result)) == pixels(md.ImagePart(data))
+    assert rgba_bytes(md.ImagePart(result)) == rgba_bytes(md.ImagePart(data))
 
 
 def test_unknown_chunks_in_webp_frames_are_removed() -> None:
@@ -175,7 +175,7 @@ def test_unknown_chunks_in_webp_frames_are_removed() -> None:
 
 
 def test_an_avif_is_re_encoded_with_a_note() -> None:
-    original = part(gradient(), "AVIF", exif=exif_of().tobytes())
+    original = part(gradient(), "AVIF", exif=make_exif().tobytes())
     result = apply_with_notes(original, Sanitize())
     assert SECRET in original.data
     assert SECRET not in result.image.data
@@ -188,7 +188,7 @@ def test_an_avif_is_re_encoded_with_a_note() -> None:
 @pytest.mark.parametrize("kind", [*KINDS, "GIF"])
 @pytest.mark.parametrize("lost", [2, 20, 0.5])
 def test_a_truncated_file_raises_an_error(kind: str, lost: float) -> None:
-    data = part(noisy(), kind).data
+    data = part(noise(), kind).data
     cut = data[: int(len(data) * lost) if lost < 1 else len(data) - int(lost)]
     with pytest.raises(md.InvalidRequestError) as caught:
         apply(md.ImagePart(cut), Sanitize())
@@ -219,7 +219,7 @@ def test_pixels_are_unchanged_and_hidden_bytes_are_removed(
     mode = data.draw(st.sampled_from(MODES[kind]))
     width, height = data.draw(st.integers(1, 40)), data.draw(st.integers(1, 40))
     image = (
-        noisy(width, height, data.draw(st.integers(0, 99)), "RGBA")
+        noise(width, height, data.draw(st.integers(0, 99)), "RGBA")
         .convert("RGB" if mode in ("CMYK", "P", "1") else "RGBA")
         .convert(mode)
     )
@@ -243,7 +243,7 @@ def test_pixels_are_unchanged_and_hidden_bytes_are_removed(
             + plain.data[2:]
         )
     result = apply(md.ImagePart(hidden), Sanitize())
-    assert pixels(result) == pixels(plain)
+    assert rgba_bytes(result) == rgba_bytes(plain)
     assert result.to_pil().mode == plain.to_pil().mode
     assert secret not in result.data
     assert leftovers(result) - {"adobe", "adobe_transform"} == set()
@@ -268,4 +268,4 @@ def test_broken_bytes_are_a_typed_error_or_a_sanitized_file(kind: str, data: st.
 
 
 def test_an_image_of_one_pixel_is_sanitized() -> None:
-    assert at(apply(part(Image.new("RGB", (1, 1), "red")), Sanitize()), 0, 0) == (255, 0, 0)
+    assert pixel_at(apply(part(Image.new("RGB", (1, 1), "red")), Sanitize()), 0, 0) == (255, 0, 0)

@@ -22,7 +22,15 @@ from majordomo.imaging import (
     compare,
 )
 from tests.support.hypothesis_effort import tries
-from tests.support.sample_images import at, corners, exif_of, gradient, noisy, part, pixels
+from tests.support.sample_images import (
+    pixel_at,
+    four_colors,
+    make_exif,
+    gradient,
+    noise,
+    part,
+    rgba_bytes,
+)
 
 RED, LIME, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
@@ -30,7 +38,7 @@ RED, LIME, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("kind", ["PNG", "WEBP"])
 def test_orient_applies_the_exif_orientation(orientation: int, kind: str) -> None:
-    original = part(corners(), kind, exif=exif_of(orientation), lossless=True)
+    original = part(four_colors(), kind, exif=make_exif(orientation), lossless=True)
     expected = ImageOps.exif_transpose(original.to_pil())
     result = apply(original, Orient())
     assert result.to_pil().tobytes() == expected.tobytes()
@@ -39,33 +47,33 @@ def test_orient_applies_the_exif_orientation(orientation: int, kind: str) -> Non
 
 
 def test_orient_applies_the_orientation_of_an_avif() -> None:
-    original = part(corners(), "AVIF", exif=exif_of(6).tobytes(), quality=100)
+    original = part(four_colors(), "AVIF", exif=make_exif(6).tobytes(), quality=100)
     result = apply(original, Recipe(Orient(), Convert("png")))
     assert (result.width, result.height) == (20, 40)
 
 
 def test_an_upright_image_is_not_changed() -> None:
-    original = part(corners(), "JPEG")
+    original = part(four_colors(), "JPEG")
     assert apply(original, Orient()) is original
 
 
 @pytest.mark.parametrize(("turn", "first"), [(90, BLUE), (180, WHITE), (270, LIME)])
 def test_orient_rotates_clockwise(turn: int, first: object) -> None:
-    result = apply(part(corners()), Orient(turn))
-    assert at(result, 0, 0) == first
+    result = apply(part(four_colors()), Orient(turn))
+    assert pixel_at(result, 0, 0) == first
     assert (result.width, result.height) == ((40, 20) if turn == 180 else (20, 40))
 
 
 def test_orient_mirrors() -> None:
-    assert at(apply(part(corners()), Orient(mirror=True)), 0, 0) == LIME
+    assert pixel_at(apply(part(four_colors()), Orient(mirror=True)), 0, 0) == LIME
 
 
 def test_steps_use_the_upright_image() -> None:
     original = part(
-        corners(), exif=exif_of(6)
+        four_colors(), exif=make_exif(6)
     )  # rotated clockwise, so that blue is at the top left
     result = apply(original, Crop(box=(0, 0, 5, 5)))
-    assert at(result, 0, 0) == BLUE
+    assert pixel_at(result, 0, 0) == BLUE
     assert (lambda p: (p.width, p.height))(apply(original, Resize(10, 10))) == (5, 10)
 
 
@@ -87,7 +95,7 @@ def test_steps_use_the_upright_image() -> None:
 )
 @pytest.mark.parametrize("fast", [False, True])
 def test_a_resize_gives_the_requested_size(step: Resize, size: tuple[int, int], fast: bool) -> None:
-    result = apply_with_notes(part(corners()), replace(step, fast=fast))
+    result = apply_with_notes(part(four_colors()), replace(step, fast=fast))
     assert (result.image.width, result.image.height) == size
     assert result.notes == ()
 
@@ -104,27 +112,27 @@ def test_a_resize_gives_the_requested_size(step: Resize, size: tuple[int, int], 
 def test_an_image_is_not_enlarged_by_default_with_a_note(
     step: Resize, size: tuple[int, int]
 ) -> None:
-    result = apply_with_notes(part(corners()), step)
+    result = apply_with_notes(part(four_colors()), step)
     assert (result.image.width, result.image.height) == size
     assert [(note.code, note.field) for note in result.notes] == [("NOT_ENLARGED", "resize")]
 
 
 def test_an_image_of_the_requested_size_is_not_changed() -> None:
-    original = part(corners(), "JPEG")
+    original = part(four_colors(), "JPEG")
     assert apply(original, Resize(40, 20)) is original
     assert apply(original, Recipe(Resize(1000), Crop(aspect="2:1"))) is original
 
 
 def test_fill_crops_at_the_anchor() -> None:
-    original = part(corners())
+    original = part(four_colors())
     for anchor, color in {"left": RED, "right": LIME}.items():
-        assert at(apply(original, Resize(10, 10, "fill", anchor=anchor)), 1, 1) == color  # type: ignore[arg-type]
+        assert pixel_at(apply(original, Resize(10, 10, "fill", anchor=anchor)), 1, 1) == color  # type: ignore[arg-type]
     tall = apply(original, Orient(90))
-    assert at(apply(tall, Resize(10, 10, "fill", anchor="bottom")), 1, 8) == WHITE
+    assert pixel_at(apply(tall, Resize(10, 10, "fill", anchor="bottom")), 1, 8) == WHITE
 
 
 def test_a_resize_equals_pillows_lanczos() -> None:
-    image = noisy(64, 48)
+    image = noise(64, 48)
     result = apply(part(image), Resize(20, 15))
     assert result.to_pil().tobytes() == image.resize((20, 15), Image.Resampling.LANCZOS).tobytes()
 
@@ -138,7 +146,7 @@ def test_a_fast_resize_looks_similar(mode: str) -> None:
 
 
 def test_a_fast_resize_of_a_jpeg_looks_similar() -> None:
-    original = part(gradient(800, 600), "JPEG", quality=95, exif=exif_of(6))
+    original = part(gradient(800, 600), "JPEG", quality=95, exif=make_exif(6))
     for step in (Resize(100, 133), Resize(64, 64, "fill"), Resize(120, how="long_side")):
         slow, fast = apply(original, step), apply(original, replace(step, fast=True))
         assert (slow.width, slow.height) == (fast.width, fast.height)
@@ -156,7 +164,7 @@ def test_colors_of_transparent_pixels_do_not_bleed() -> None:
 
 
 def test_cropping_is_exact() -> None:
-    image = noisy(64, 48)
+    image = noise(64, 48)
     assert (
         apply(part(image), Crop(box=(3, 5, 33, 45))).to_pil().tobytes()
         == image.crop((3, 5, 33, 45)).tobytes()
@@ -179,7 +187,9 @@ def test_cropping_is_exact() -> None:
     ],
 )
 def test_a_crop_is_taken_at_its_anchor(anchor: str, color: object) -> None:
-    assert at(apply(part(corners()), Crop(width=8, height=8, anchor=anchor)), 1, 1) == color  # type: ignore[arg-type]
+    assert (
+        pixel_at(apply(part(four_colors()), Crop(width=8, height=8, anchor=anchor)), 1, 1) == color
+    )  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -187,26 +197,26 @@ def test_a_crop_is_taken_at_its_anchor(anchor: str, color: object) -> None:
     [("1:1", (20, 20)), ("2:1", (40, 20)), ("4:1", (40, 10)), ("1:1000", (1, 20))],
 )
 def test_an_aspect_gives_the_largest_part_of_that_ratio(aspect: str, size: tuple[int, int]) -> None:
-    result = apply(part(corners()), Crop(aspect=aspect))
+    result = apply(part(four_colors()), Crop(aspect=aspect))
     assert (result.width, result.height) == size
 
 
 def test_a_crop_larger_than_the_image_is_reduced_with_a_note() -> None:
-    result = apply_with_notes(part(corners()), Crop(width=100, height=10))
+    result = apply_with_notes(part(four_colors()), Crop(width=100, height=10))
     assert (result.image.width, result.image.height) == (40, 10)
     assert [note.code for note in result.notes] == ["NOT_ENLARGED"]
 
 
 def test_a_box_outside_of_the_image_raises_an_error() -> None:
     with pytest.raises(md.InvalidRequestError) as caught:
-        apply(part(corners()), Recipe(Orient(), Crop(box=(0, 0, 41, 20))))
+        apply(part(four_colors()), Recipe(Orient(), Crop(box=(0, 0, 41, 20))))
     assert (caught.value.field, caught.value.details["step"]) == ("box", "steps[1].crop")
 
 
 @pytest.mark.parametrize("position", [(0, 10), (130, 50), (60, 0)])
 def test_a_smart_crop_finds_the_detail(position: tuple[int, int]) -> None:
     image = Image.new("RGB", (200, 100), "white")
-    image.paste(noisy(40, 40), position)
+    image.paste(noise(40, 40), position)
     result = apply(part(image), Crop(width=60, height=60, how="smart"))
     colors = result.to_pil().getcolors(10_000)
     assert colors is not None
@@ -236,7 +246,7 @@ def test_a_smart_crop_of_a_plain_image_is_its_center() -> None:
 def test_any_crop_lies_within_the_image(
     width: int, height: int, wide: int, high: int, how: str
 ) -> None:
-    result = apply(part(noisy(width, height)), Crop(width=wide, height=high, how=how))  # type: ignore[arg-type]
+    result = apply(part(noise(width, height)), Crop(width=wide, height=high, how=how))  # type: ignore[arg-type]
     assert (result.width, result.height) == (min(width, wide), min(height, high))
 
 
@@ -254,7 +264,7 @@ def test_any_resize_respects_its_limits(
     width: int, height: int, wide: int, high: int, how: str, enlarge: bool
 ) -> None:
     result = apply_with_notes(
-        part(noisy(width, height)), Resize(wide, high, how, enlarge=enlarge)
+        part(noise(width, height)), Resize(wide, high, how, enlarge=enlarge)
     ).image  # type: ignore[arg-type]
     assert 1 <= result.width <= wide
     assert 1 <= result.height <= high
@@ -267,14 +277,14 @@ def test_any_resize_respects_its_limits(
 
 def test_the_format_is_kept_and_a_gif_becomes_a_png() -> None:
     for kind in ("PNG", "JPEG", "WEBP", "AVIF"):
-        assert apply(part(corners(), kind), Resize(8)).mime == f"image/{kind.lower()}"
-    result = apply_with_notes(part(corners(), "GIF"), Resize(8))
+        assert apply(part(four_colors(), kind), Resize(8)).mime == f"image/{kind.lower()}"
+    result = apply_with_notes(part(four_colors(), "GIF"), Resize(8))
     assert result.image.mime == "image/png"
     assert [note.code for note in result.notes] == ["FORMAT_CHANGED"]
 
 
 def test_a_lossless_webp_stays_lossless() -> None:
-    image = noisy(32, 32)
+    image = noise(32, 32)
     result = apply(part(image, "WEBP", lossless=True), Crop(box=(1, 1, 9, 9)))
     assert result.to_pil().convert("RGB").tobytes() == image.crop((1, 1, 9, 9)).tobytes()
 
@@ -311,12 +321,12 @@ def test_added_recipes_equal_applying_them_in_turn(
             apply(apply(original, a), b)
         assert caught.value.field == error.field
     else:
-        assert pixels(together) == pixels(apply(apply(original, a), b))
+        assert rgba_bytes(together) == rgba_bytes(apply(apply(original, a), b))
 
 
 def test_a_result_larger_than_the_limits_is_rejected() -> None:
     with pytest.raises(md.InvalidRequestError) as caught:
-        apply(part(corners()), Resize(20_000, 20_000, "exact", enlarge=True))
+        apply(part(four_colors()), Resize(20_000, 20_000, "exact", enlarge=True))
     assert (caught.value.field, caught.value.code) == ("width", "IMAGE_TOO_LARGE")
 
 
@@ -343,7 +353,7 @@ def test_a_very_wide_image_is_supported() -> None:
 @pytest.mark.parametrize("orientation", [1, 6])
 @pytest.mark.slow
 def test_a_jpeg_decoded_at_a_fraction_gets_the_same_size(line: str, orientation: int) -> None:
-    original = part(gradient(1013, 677), "JPEG", exif=exif_of(orientation))
+    original = part(gradient(1013, 677), "JPEG", exif=make_exif(orientation))
     fast, slow = (
         apply(original, Recipe.parse(line)),
         apply(original, Recipe.parse(line.replace(":fast", ""))),

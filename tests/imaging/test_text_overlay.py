@@ -9,7 +9,7 @@ from PIL import Image, ImageChops
 import majordomo as md
 from majordomo.imaging import Text, Watermark, apply, apply_with_notes, compare, text_overlay
 from majordomo.imaging.text_overlay import load_font, wrap_text
-from tests.support.sample_images import at, gradient, noisy, part
+from tests.support.sample_images import pixel_at, gradient, noise, part
 
 ANCHORS = [
     "top-left",
@@ -181,9 +181,9 @@ def test_an_image_watermark_keeps_its_transparency() -> None:
         GRAY, Watermark(image=part(stamp), opacity=1, scale=0.2, anchor="top-left", margin=0)
     )
     assert changed(GRAY, result)[2:] == (60, 60)
-    assert at(result, 10, 30) == (100, 100, 100)
-    assert at(result, 50, 30) == (255, 0, 0)
-    assert at(result, 70, 30) == (100, 100, 100)
+    assert pixel_at(result, 10, 30) == (100, 100, 100)
+    assert pixel_at(result, 50, 30) == (255, 0, 0)
+    assert pixel_at(result, 70, 30) == (100, 100, 100)
 
 
 def test_tiles_cover_the_whole_image() -> None:
@@ -217,7 +217,7 @@ def test_text_on_transparency_keeps_its_opacity() -> None:
         apply(clear, Text("Hi", opacity=0.5, anchor="centre", size=0.5)).to_pil().getchannel("A")
     )
     assert alpha.getextrema() == (0, pytest.approx(128, abs=1))
-    assert apply(part(noisy(50, 50)), Text("x")).to_pil().mode == "RGB"
+    assert apply(part(noise(50, 50)), Text("x")).to_pil().mode == "RGB"
 
 
 def test_the_source_image_is_not_modified() -> None:

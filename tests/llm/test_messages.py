@@ -100,7 +100,7 @@ class Location(BaseModel):
 
 def test_the_signature_of_a_function_becomes_its_schema() -> None:
     async def forecast(
-        place: Location,
+        location: Location,
         days: Annotated[int, Field(ge=1)] = 3,
         unit: Literal["C", "F"] = "C",
         tags: list[str] | None = None,
@@ -109,7 +109,7 @@ def test_the_signature_of_a_function_becomes_its_schema() -> None:
         for some days.
 
         Args:
-            place: where it is
+            location: where it is
                 asked for
             days (int): how many
 
@@ -121,7 +121,7 @@ def test_the_signature_of_a_function_becomes_its_schema() -> None:
     tool = as_tool(forecast)
     properties: Any = tool.parameters["properties"]
     assert (tool.name, tool.description) == ("forecast", "Tell the weather\nfor some days.")
-    assert tool.parameters["required"] == ["place"]
+    assert tool.parameters["required"] == ["location"]
     assert properties["days"] == {
         "default": 3,
         "description": "how many",
@@ -130,7 +130,7 @@ def test_the_signature_of_a_function_becomes_its_schema() -> None:
         "type": "integer",
     }
     assert properties["unit"]["enum"] == ["C", "F"]
-    assert properties["place"]["description"] == "where it is asked for"
+    assert properties["location"]["description"] == "where it is asked for"
     assert json.dumps(tool.parameters)
 
 

@@ -1,4 +1,4 @@
-"""Checks before decoding: with any chunks and sizes, a file is an image within limits or an error."""
+"""Checks before decoding: any file is an image within the limits or a typed error."""
 
 from __future__ import annotations
 

@@ -27,7 +27,8 @@ SDCPP = (
 )
 GRAPH = {
     "3": {"class_type": "KSampler", "inputs": {"seed": 7, "steps": 5, "cfg": 2.0,
-          "sampler_name": "euler", "scheduler": "karras", "positive": ["6", 0], "negative": ["7", 0]}},
+          "sampler_name": "euler", "scheduler": "karras",
+          "positive": ["6", 0], "negative": ["7", 0]}},
     "4": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "m.safetensors"}},
     "6": {"class_type": "CLIPTextEncode", "inputs": {"text": "a fox"}},
     "7": {"class_type": "CLIPTextEncode", "inputs": {"text": "rain"}},

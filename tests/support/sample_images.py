@@ -23,7 +23,10 @@ def part(image: Image.Image, kind: str = "PNG", **settings: object) -> ImagePart
 
 
 def gradient(width: int = 64, height: int = 48, mode: str = "RGB") -> Image.Image:
-    """Return an image with red and alpha increasing to the right, green downward, blue checkered."""
+    """Return a gradient.
+
+    Red and alpha increase to the right, green downward; blue is checkered.
+    """
     image = Image.new("RGB", (width, height))
     image.putdata(
         [
@@ -41,13 +44,13 @@ def gradient(width: int = 64, height: int = 48, mode: str = "RGB") -> Image.Imag
     return image.convert(mode)
 
 
-def noisy(width: int = 64, height: int = 48, seed: int = 1, mode: str = "RGB") -> Image.Image:
+def noise(width: int = 64, height: int = 48, seed: int = 1, mode: str = "RGB") -> Image.Image:
     return Image.frombytes(
         mode, (width, height), random.Random(seed).randbytes(width * height * len(mode))
     )
 
 
-def corners(width: int = 40, height: int = 20) -> Image.Image:
+def four_colors(width: int = 40, height: int = 20) -> Image.Image:
     """Return an image with red, lime, blue and white quarters, row by row."""
     image = Image.new("RGB", (width, height), "white")
     half = (width // 2, height // 2)
@@ -56,7 +59,7 @@ def corners(width: int = 40, height: int = 20) -> Image.Image:
     return image
 
 
-def exif_of(orientation: int = 1) -> Image.Exif:
+def make_exif(orientation: int = 1) -> Image.Exif:
     exif = Image.Exif()
     exif[0x010E] = SECRET.decode()
     exif[0x0112] = orientation
@@ -68,7 +71,7 @@ def exif_of(orientation: int = 1) -> Image.Exif:
 def image_with_metadata(image: Image.Image, kind: str, orientation: int = 1) -> ImagePart:
     """Return an image with all metadata of its format, a color profile, and bytes after its end."""
     xmp = b"<x:xmpmeta xmlns:x='adobe:ns:meta/'>" + SECRET + b"</x:xmpmeta>"
-    settings: dict[str, object] = {"exif": exif_of(orientation)}
+    settings: dict[str, object] = {"exif": make_exif(orientation)}
     if image.mode != "L":
         settings["icc_profile"] = SRGB
     if kind == "PNG":
@@ -83,7 +86,7 @@ def image_with_metadata(image: Image.Image, kind: str, orientation: int = 1) -> 
         settings |= {"xmp": xmp, "lossless": True, "exact": True}
     encoded = part(image, kind, **settings)
     data = encoded.data
-    if kind == "PNG":  # an unknown chunk and a time
+    if kind == "PNG":  # add an unknown chunk and a time
         end = data.index(b"IEND") - 4
         data = data[:end] + png_chunk(b"prVt", SECRET) + png_chunk(b"tIME", bytes(7)) + data[end:]
     return ImagePart(data + b"PK\3\4" + SECRET)
@@ -103,11 +106,12 @@ def animation(kind: str, frames: int = 3) -> ImagePart:
     )
 
 
-def pixels(image_part: ImagePart) -> bytes:
+def rgba_bytes(image_part: ImagePart) -> bytes:
     """Return the pixels as RGBA bytes, as stored."""
     image = image_part.to_pil()
     return image.convert("RGBA").tobytes()
 
 
-def at(image: ImagePart, x: int, y: int) -> object:
+def pixel_at(image: ImagePart, x: int, y: int) -> object:
+    """Return the color of one pixel."""
     return image.to_pil().getpixel((x, y))
