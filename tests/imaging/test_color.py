@@ -18,7 +18,7 @@ from majordomo.imaging import (
     apply_with_notes,
     compare,
 )
-from tests.support.sample_images import SRGB, animation, pixel_at, gradient, noise, part, png_chunk
+from tests.support.sample_images import SRGB, animation, gradient, noise, part, pixel_at, png_chunk
 
 XYZ = ImageCms.ImageCmsProfile(ImageCms.createProfile("XYZ")).tobytes()
 

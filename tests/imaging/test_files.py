@@ -29,13 +29,13 @@ from majordomo.media.image_containers import jpeg_segments, with_text
 from tests.support.hypothesis_effort import tries
 from tests.support.sample_images import (
     animation,
-    pixel_at,
     four_colors,
-    make_exif,
     gradient,
     image_with_metadata,
+    make_exif,
     noise,
     part,
+    pixel_at,
     rgba_bytes,
 )
 

@@ -38,13 +38,13 @@ from majordomo.settings import Limits
 from tests.support.hypothesis_effort import tries
 from tests.support.sample_images import (
     animation,
-    pixel_at,
     four_colors,
-    make_exif,
     gradient,
     image_with_metadata,
+    make_exif,
     noise,
     part,
+    pixel_at,
 )
 
 RED, LIME, BLUE = ((255, 0, 0), (0, 255, 0), (0, 0, 255))

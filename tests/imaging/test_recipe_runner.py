@@ -36,8 +36,8 @@ from tests.support.sample_images import (
     image_with_metadata,
     noise,
     part,
-    rgba_bytes,
     png_chunk,
+    rgba_bytes,
 )
 
 SMALL = Recipe(Resize(8), Convert("jpeg"))

@@ -17,15 +17,15 @@ from tests.support.sample_images import (
     SECRET,
     SRGB,
     animation,
-    pixel_at,
     four_colors,
-    make_exif,
     gradient,
     image_with_metadata,
+    make_exif,
     noise,
     part,
-    rgba_bytes,
+    pixel_at,
     png_chunk,
+    rgba_bytes,
 )
 
 KINDS = ["PNG", "JPEG", "WEBP"]

@@ -23,12 +23,12 @@ from majordomo.imaging import (
 )
 from tests.support.hypothesis_effort import tries
 from tests.support.sample_images import (
-    pixel_at,
     four_colors,
-    make_exif,
     gradient,
+    make_exif,
     noise,
     part,
+    pixel_at,
     rgba_bytes,
 )
 

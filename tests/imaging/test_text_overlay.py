@@ -9,7 +9,7 @@ from PIL import Image, ImageChops
 import majordomo as md
 from majordomo.imaging import Text, Watermark, apply, apply_with_notes, compare, text_overlay
 from majordomo.imaging.text_overlay import load_font, wrap_text
-from tests.support.sample_images import pixel_at, gradient, noise, part
+from tests.support.sample_images import gradient, noise, part, pixel_at
 
 ANCHORS = [
     "top-left",
