@@ -80,8 +80,9 @@ class SyncStream(Protocol):
 class Model(ABC):
     """An image model: text to image, image to image (`images`) and inpainting (`mask`).
 
-    Settings override each other in this order: options of the constructor, fields of the request,
-    options of the call, keyword arguments. None unsets a field. A setting that the backend cannot
+    Settings come from four places; later ones override earlier ones: the options passed when the
+    model was created, the fields of the request, the options of the call, the keyword arguments.
+    None unsets a field. A setting that the backend cannot
     honor becomes a warning in the result, or raises UnsupportedError with `strict=True`.
 
     Example:

@@ -75,6 +75,9 @@ def fit(
             file.
         limits: Size limits for decoding. Default: `Limits()`.
 
+    Returns:
+        The image itself if it fits, otherwise the re-encoded image.
+
     Raises:
         InvalidRequestError: Field `max_bytes`: the image cannot be made to fit (code
             IMAGE_TOO_LARGE). Field `image`: it cannot be decoded or exceeds `limits`.

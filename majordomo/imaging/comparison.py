@@ -49,6 +49,9 @@ def compare(a: ImagePart, b: ImagePart, *, limits: Limits | None = None) -> Comp
         b: The second image; it is scaled to the size of the first one.
         limits: Size limits for decoding. Default: `Limits()`.
 
+    Returns:
+        The differences.
+
     Raises:
         InvalidRequestError: Field `a` or `b`: the image cannot be decoded or exceeds the limits.
     """

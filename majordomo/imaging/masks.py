@@ -29,6 +29,9 @@ def mask_from_alpha(image: ImagePart, *, limits: Limits | None = None) -> ImageP
         image: An image with transparency.
         limits: Size limits for decoding. Default: `Limits()`.
 
+    Returns:
+        A grayscale PNG.
+
     Raises:
         InvalidRequestError: Field `image`: it has no transparency (code NO_ALPHA), cannot be
             decoded, or exceeds the limits.
@@ -55,6 +58,9 @@ def mask_rectangle(
         box: Left, top, right and bottom in pixels; parts outside of the image are cut off.
         feather: Blur radius of the edges in pixels, 0 to 1000.
         limits: Largest size of the mask. Default: `Limits()`.
+
+    Returns:
+        A grayscale PNG.
 
     Raises:
         InvalidRequestError: Field `box`: it has no pixel of the image. Field `image` or `feather`:
@@ -95,6 +101,9 @@ def mask_inverted(mask: ImagePart, *, limits: Limits | None = None) -> ImagePart
         mask: A grayscale mask.
         limits: Size limits for decoding. Default: `Limits()`.
 
+    Returns:
+        A grayscale PNG.
+
     Raises:
         InvalidRequestError: Field `mask`: it has transparent pixels, cannot be decoded, or exceeds
             the limits.
@@ -109,6 +118,9 @@ def mask_feathered(mask: ImagePart, radius: float, *, limits: Limits | None = No
         mask: A grayscale mask.
         radius: Blur radius in pixels, 0 to 1000.
         limits: Size limits for decoding. Default: `Limits()`.
+
+    Returns:
+        A grayscale PNG.
 
     Raises:
         InvalidRequestError: Field `mask`: as for `mask_inverted`. Field `feather`: the radius is

@@ -62,6 +62,9 @@ def contact_sheet(
         format: Format of the sheet: `"png"`, `"jpeg"`, `"webp"` or `"avif"`.
         limits: Size limits for the images and the sheet. Default: `Limits()`.
 
+    Returns:
+        The sheet.
+
     Raises:
         InvalidRequestError: Names the field: `images[2]` for an image that cannot be decoded,
             `tile` for a sheet that exceeds the limits, or the parameter that is not valid.
@@ -123,6 +126,9 @@ def before_after(
         font: Path of a TrueType or OpenType file. Default: as for `Text`.
         format: Format of the result: `"png"`, `"jpeg"`, `"webp"` or `"avif"`.
         limits: Size limits for the images and the result. Default: `Limits()`.
+
+    Returns:
+        The strip.
 
     Raises:
         InvalidRequestError: Names the field: `before` or `after` for an image that cannot be

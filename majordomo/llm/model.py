@@ -86,8 +86,9 @@ class SyncStream(Protocol):
 class Model(ABC):
     """A chat model.
 
-    Settings override each other in this order: options of the constructor, fields of the request,
-    options of the call, keyword arguments. None unsets a field.
+    Settings come from four places; later ones override earlier ones: the options passed when the
+    model was created, the fields of the request, the options of the call, the keyword arguments.
+    None unsets a field.
 
     Example:
         ```python

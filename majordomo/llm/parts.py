@@ -35,7 +35,7 @@ class FilePart:
     data: bytes
     """Content of the file; up to `Limits.max_image_bytes` (32 MiB by default)."""
     mime: str
-    """Media type, for example `"application/pdf"`; with `name` up to 1000 characters."""
+    """Media type, for example `"application/pdf"`; with `name` at most 1,000 characters."""
     name: str = ""
     """Name of the file."""
 
@@ -48,7 +48,7 @@ class ThinkingPart:
     """Reasoning that a model emitted before its reply."""
 
     text: str
-    """The reasoning, as far as the provider reveals it."""
+    """The text of the reasoning."""
     provider: str = ""
     """Name of the provider that produced it. It is never sent to another provider."""
     opaque: dict[str, Any] = field(default_factory=dict)
