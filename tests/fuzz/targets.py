@@ -46,7 +46,7 @@ from majordomo.media.image_limits import check_size
 from majordomo.media.image_part import ImagePart
 from majordomo.routing import config as configuration
 from majordomo.routing.model_string import canonical, parse, split
-from tests.support.chat_dialects import DIALECTS, Dialect, joined
+from tests.support.chat_dialects import DIALECTS, Dialect, join_deltas
 from tests.support.h11_reference import alone, past
 
 LIMITS = md.Limits()
@@ -214,7 +214,7 @@ def _read(
 
 def _same(read: tuple[list[llm.ChatEvent], llm.Reply, MajordomoError | None]) -> tuple[Any, ...]:
     told, _, error = read
-    return joined(told), type(error), error and error.code
+    return join_deltas(told), type(error), error and error.code
 
 
 def _whole(dialect: Dialect) -> Target:
