@@ -159,7 +159,9 @@ async def test_ignored_members_are_not_compared(serve: Serve, tmp_path: Path) ->
 
 
 async def test_key_that_is_an_ordinary_word_does_not_prevent_matching(folder: Path) -> None:
-    backend = md.OpenAICompatible("http://nowhere.invalid/v1", "Tell me", transport=Replay(folder))
+    backend = md.OpenAICompatible(
+        "http://nowhere.invalid/v1", api_key="Tell me", transport=Replay(folder)
+    )
     assert (await backend.model("m").generate("Tell me of the sea", temperature=0.5)).text == "hi"
 
 
