@@ -19,7 +19,8 @@ from majordomo.cli.generation import (
     seed_or_random,
     select_model,
 )
-from majordomo.media.image_part import ImagePart, safe_stem
+from majordomo.media.filenames import safe_stem
+from majordomo.media.image_part import ImagePart
 from majordomo.routing import registry
 
 

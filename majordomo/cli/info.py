@@ -12,7 +12,8 @@ from rich.console import Console
 
 from majordomo.cli.generation import plain_console
 from majordomo.errors import MajordomoError, plain_text
-from majordomo.media.image_part import ImagePart, read_orientation
+from majordomo.media.image_header import read_orientation
+from majordomo.media.image_part import ImagePart
 
 # EXIF orientation to text; 1 is upright.
 _ORIENTATIONS = {

@@ -11,7 +11,8 @@ from pathlib import Path
 import typer
 
 from majordomo import imaging
-from majordomo.media.image_part import ImagePart, safe_stem
+from majordomo.media.filenames import safe_stem
+from majordomo.media.image_part import ImagePart
 from majordomo.studio import StudioResult
 from majordomo.studio.classifier import Classification
 from majordomo.studio.files import write_new

@@ -23,7 +23,8 @@ from majordomo.concurrency import portal
 from majordomo.concurrency.worker_threads import MAX_WORKERS
 from majordomo.errors import CallWarning, InvalidRequestError, MajordomoError
 from majordomo.imaging import Recipe
-from majordomo.media.image_part import SUFFIXES, ImagePart, safe_stem
+from majordomo.media.filenames import SUFFIXES, safe_stem
+from majordomo.media.image_part import ImagePart
 from majordomo.studio.errors import with_stage
 from majordomo.studio.files import write_new
 

@@ -41,7 +41,7 @@ from majordomo.errors import (
     StreamBrokenError,
 )
 from majordomo.llm.reply import empty_reply
-from majordomo.media.image_part import ImageSupport
+from majordomo.media.image_limits import ImageSupport
 from majordomo.models.client import BackendClient, read_all
 from majordomo.queueing.admission import Admission
 from majordomo.settings import Limits, Timeout

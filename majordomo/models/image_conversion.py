@@ -13,7 +13,8 @@ from dataclasses import replace
 from majordomo import llm
 from majordomo.concurrency.fork_safety import register_fork_aware
 from majordomo.errors import CallWarning
-from majordomo.media.image_part import ImagePart, ImageSupport
+from majordomo.media.image_limits import ImageSupport
+from majordomo.media.image_part import ImagePart
 from majordomo.settings import Limits
 
 MAX_CACHED_IMAGES = 16

@@ -514,7 +514,7 @@ class HTTPImageModel(ImageModel):
             result,
             images=images_with_parameters,
             details=details,
-            usage=result.usage.drew(images_with_parameters),
+            usage=result.usage.with_image_counts(images_with_parameters),
             provider=self.provider,
             model=model,
             warnings=tuple(dict.fromkeys(all_warnings)),

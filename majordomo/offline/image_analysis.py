@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from PIL import Image, ImageStat
 
 from majordomo.media.generation_metadata import read_text
-from majordomo.media.image_part import ImagePart, read_texts
+from majordomo.media.image_header import read_texts
+from majordomo.media.image_part import ImagePart
 from majordomo.offline.renderer.palette import NAMED_COLORS, RGB
 
 # Images are reduced to this many pixels per side. That is enough for shares of colors, and a large

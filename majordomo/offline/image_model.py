@@ -143,7 +143,7 @@ class _ImageJob:
             "neural_network": False,
             "note": "drawn by rules; no neural network drew this",
         }
-        usage = imagegen.Usage().drew(self._images)
+        usage = imagegen.Usage().with_image_counts(self._images)
         return imagegen.Result(
             tuple(self._images),
             tuple(details),

@@ -18,7 +18,8 @@ from majordomo.dialects.samplers import SamplerCatalog
 from majordomo.errors import BadResponseError, InvalidRequestError, MajordomoError, NotFoundError
 from majordomo.framing.base64_placeholders import Splices
 from majordomo.framing.json import decode_object
-from majordomo.media.image_part import ImagePart, check_sendable
+from majordomo.media.image_limits import check_sendable
+from majordomo.media.image_part import ImagePart
 from majordomo.models.polled_image_model import PolledImageModel
 from majordomo.providers.base import CommonSettings, HTTPProvider, with_secret_headers
 from majordomo.redaction import Secret, as_secret

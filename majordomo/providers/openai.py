@@ -17,7 +17,7 @@ from majordomo.dialects.openai.images import OpenAIImagesCodec
 from majordomo.dialects.openai.models import decode_models, openai_capabilities
 from majordomo.dialects.openai.responses import OpenAIResponsesCodec
 from majordomo.errors import ConfigurationError
-from majordomo.media.image_part import COMMON_FORMATS
+from majordomo.media.image_limits import COMMON_FORMATS
 from majordomo.models.chat_model import HTTPChatModel
 from majordomo.models.embedding_model import HTTPEmbeddingModel
 from majordomo.models.streamed_image_model import StreamedImageModel

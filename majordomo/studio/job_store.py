@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from majordomo.errors import ConfigurationError, InvalidRequestError, StorageError
-from majordomo.media.image_part import SUFFIXES, ImagePart
+from majordomo.media.filenames import SUFFIXES
+from majordomo.media.image_part import ImagePart
 from majordomo.studio.errors import storage_error, with_stage
 from majordomo.studio.files import TEMPORARY, replace_file
 from majordomo.studio.result import StudioResult

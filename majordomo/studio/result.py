@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from majordomo.errors import CallWarning, InvalidRequestError, MajordomoError
-from majordomo.media.image_part import SUFFIXES, ImagePart, safe_stem
+from majordomo.media.filenames import SUFFIXES, safe_stem
+from majordomo.media.image_part import ImagePart
 from majordomo.studio.classifier import Classification
 from majordomo.studio.errors import reported
 from majordomo.studio.files import write_new

@@ -109,7 +109,7 @@ def test_wrong_usage_is_status_2_and_changes_no_file(
     ("arguments", "message"),
     [
         (["missing.png", "a cat"], "missing.png: No such file"),
-        (["text.png", "a cat"], "no PNG, JPEG, WebP"),
+        (["text.png", "a cat"], "must be a PNG, JPEG, WebP"),
         (["in.png", "a cat", "--strength", "2"], "strength"),
         (["in.png", "a cat", "--model", "unknown/x"], "there is no provider 'unknown'"),
     ],

@@ -254,7 +254,7 @@ def test_failing_chat_model_is_a_warning_and_rules_write_the_prompts(majordomo: 
     [
         ([], "Missing argument"),
         ([BRIEF, "-n", "0"], "-n"),
-        ([BRIEF, "--recipe", "bend=3"], "there is no step 'bend'"),
+        ([BRIEF, "--recipe", "bend=3"], "got 'bend'"),
         (
             [BRIEF, "--size", "64x64", "--aspect", "1:1"],
             "--size already determines the aspect ratio",

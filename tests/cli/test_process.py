@@ -105,7 +105,7 @@ def test_unwritable_folder_has_an_error_code(majordomo: Any, image: ImageFactory
             ["a.png", "--recipe", "strip", "--recipe-file", "broken.json"],
             "exactly one of --recipe and",
         ),
-        (["a.png", "--recipe", "bend=3"], "there is no step 'bend'"),
+        (["a.png", "--recipe", "bend=3"], "got 'bend'"),
         (["a.png", "--recipe-file", "broken.json"], "broken.json is not valid JSON"),
         (["a.png", "--recipe-file", "missing.json"], "missing.json: No such file"),
         (["*.webp", "--recipe", "strip"], "no file matches *.webp"),

@@ -9,14 +9,14 @@ import majordomo as md
 from majordomo import llm
 from majordomo.media.exif import write_exif
 from tests.support.chat_dialects import DIALECTS
-from tests.support.sample_images import animation, gradient, part, telling
+from tests.support.sample_images import animation, gradient, image_with_metadata, part
 
 PNG = part(gradient(8, 6)).data
 TEXT = base64.b64encode(PNG).decode()
 SLICED = b"\x55"  # pieces of 6 bytes
 FILES = [
     *(part(gradient(8, 6), kind).data for kind in ("PNG", "JPEG", "WEBP", "GIF", "AVIF")),
-    *(telling(gradient(8, 6), kind, 6).data for kind in ("PNG", "JPEG", "WEBP")),
+    *(image_with_metadata(gradient(8, 6), kind, 6).data for kind in ("PNG", "JPEG", "WEBP")),
     *(animation(kind).data for kind in ("GIF", "WEBP", "PNG")),
     part(gradient(8, 6, "RGBA"), "WEBP", lossless=True).data,
 ]

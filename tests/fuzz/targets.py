@@ -40,16 +40,10 @@ from majordomo.imaging.sanitizer import strip_metadata
 from majordomo.llm import Done
 from majordomo.media.exif import read_exif, write_exif
 from majordomo.media.generation_metadata import read_parameters
-from majordomo.media.image_containers import avif_size, exif_block, with_exif
-from majordomo.media.image_part import (
-    ImagePart,
-    check_size,
-    png_text,
-    read_header,
-    read_orientation,
-    read_texts,
-    with_metadata,
-)
+from majordomo.media.image_containers import avif_size, exif_block, png_text, with_exif
+from majordomo.media.image_header import read_header, read_orientation, read_texts, with_metadata
+from majordomo.media.image_limits import check_size
+from majordomo.media.image_part import ImagePart
 from majordomo.routing import config as configuration
 from majordomo.routing.model_string import canonical, parse, split
 from tests.support.chat_dialects import DIALECTS, Dialect, join_deltas

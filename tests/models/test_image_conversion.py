@@ -15,7 +15,7 @@ from PIL import Image
 import majordomo as md
 from majordomo import llm
 from majordomo.imaging.prepare import readable
-from majordomo.media.image_part import PNG_AND_JPEG, ImageSupport
+from majordomo.media.image_limits import PNG_AND_JPEG, ImageSupport
 from majordomo.models.image_conversion import ImageConverter
 from tests.support.chat_dialects import DIALECTS
 from tests.support.loopback import Handler, Loopback, Peer

@@ -121,7 +121,7 @@ def test_the_loop_works_synchronously(ask: Any) -> None:
     [
         (("add", '{"a": "many"}'), "a: Input should be a valid integer"),
         (("add", "{}"), "a: Field required"),
-        (("add", '{"a": 1'), "no JSON object"),
+        (("add", '{"a": 1'), "must be a JSON object"),
         (("subtract", "{}"), "unknown tool 'subtract'; available tools: add"),
     ],
 )

@@ -172,7 +172,7 @@ async def test_member_options_have_the_lowest_precedence_and_none_unsets_them() 
     assert (request.steps, request.size, request.n) == (None, "", 0)
     with pytest.raises(TypeError):
         await sent_request(stepps=1)
-    with pytest.raises(md.InvalidRequestError, match="prompt is empty"):
+    with pytest.raises(md.InvalidRequestError, match="prompt must not be empty"):
         await sent_request("")
 
 
