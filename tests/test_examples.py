@@ -43,8 +43,9 @@ SAYS = {
     ],
     "edit_an_image.py": ["lighthouse-at-night.png", "'prompt': 'a sky full of stars'", "'seed': 8"],
     "brief_to_files.py": [
-        "read: a poster about an event, portrait, 2 times, titled BLUE ROOM",
-        "planned by rules: A poster for a jazz night.",
+        "medium: poster, subject: event",
+        "2 images, portrait, text: BLUE ROOM",
+        "prompt by rules: A poster for a jazz night.",
         "ready: main, <ImagePart image/png 256x384",
         "derived from main-2: main-2-thumbnail.webp",
         "blue-room/manifest.json",

@@ -172,7 +172,7 @@ def test_one_image_that_fails_costs_the_others_nothing(
     assert [one["file"] for one in told["images"]] == ["blue-room.png", "blue-room-3.png"]
     assert (told["errors"][0]["code"], told["errors"][0]["details"]["stage"]) == (
         "BACKEND_FAILED",
-        "paint",
+        "generate",
     )
 
 
@@ -231,7 +231,7 @@ def test_a_chat_model_writes_the_prompts_and_the_manifest_keeps_what_it_said(
     assert "smoky stage: A saxophone in blue smoke." in done.out
     assert "smoky_stage.png" in os.listdir("out")
     told = json.loads(Path("out/manifest.json").read_text())
-    assert told["plan"]["answer"] == answer
+    assert told["plan"]["chat_reply"] == answer
 
 
 def test_a_chat_model_that_fails_is_told_and_the_rules_go_on(majordomo: Any) -> None:
@@ -239,7 +239,7 @@ def test_a_chat_model_that_fails_is_told_and_the_rules_go_on(majordomo: Any) -> 
         "imagine", BRIEF, "-o", "out", "--chat", "openaicompatible://127.0.0.1:9/m", *QUICK
     )
     assert done.status == 0, done
-    assert "warning: the prompts are the rules' own: " in done.out
+    assert "warning: the prompts were written by rules: " in done.out
     assert "blue-room.png" in os.listdir("out")
 
 
