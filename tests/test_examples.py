@@ -13,8 +13,8 @@ FOLDER = Path(__file__).parent.parent / "examples"
 EXAMPLES = sorted(path for path in FOLDER.glob("*.py") if path.name != "discord_bot.py")
 EXPECTED_OUTPUT = {
     "chat_that_generates_images.py": [
-        "drawn: <ImagePart image/png 256x192",
-        "draw_image gave 1 parts",
+        "image: <ImagePart image/png 256x192",
+        "draw_image returned 1 parts",
         "from 9 to 17, dear guest",
         "width=256 height=192",
     ],
@@ -36,7 +36,7 @@ EXPECTED_OUTPUT = {
     ],
     "chat_platform.py": ["ann says: hello"],
     "generate_then_chat.py": [
-        "drawn from seed ",
+        "generated with seed ",
         "<ImagePart image/png 384x256",
         "The image looks ",
     ],
@@ -63,8 +63,8 @@ EXPECTED_OUTPUT = {
     "watch_an_image.py": [
         "step 1 of 8",
         "step 8 of 8",
-        "so far: <ImagePart",
-        "completed: <ImagePart image/png 512x512",
+        "preview: <ImagePart",
+        "done: <ImagePart image/png 512x512",
     ],
 }
 
