@@ -134,19 +134,21 @@ BACKENDS = [
 # The tests for the rows that are written as text.
 TESTS = {
     "images in answers": [
-        "tests/dialects/test_chat_dialects.py::test_responses_draw_with_the_hosted_tool",
-        "tests/dialects/test_chat_dialects.py::test_gemini_a_drawn_image_comes_out_and_its_draft_does_not",
-        "tests/dialects/test_openai_chat.py::test_images_in_answers_become_parts_and_links_are_not_fetched",
+        "tests/dialects/test_chat_dialects.py::test_responses_generate_images_with_the_hosted_tool",
+        "tests/dialects/test_chat_dialects.py::test_gemini_returns_the_final_image_without_its_draft",
+        "tests/dialects/test_openai_chat.py::test_images_in_responses_become_parts_and_links_are_not_fetched",
     ],
-    "`usage` reports": ["tests/dialects/test_chat_dialects.py::test_a_whole_answer"],
+    "`usage` reports": [
+        "tests/dialects/test_chat_dialects.py::test_a_complete_response_is_decoded"
+    ],
     "cancelling": [
         "tests/providers/test_chat_providers.py::test_leaving_a_stream_closes_its_connection",
         "tests/providers/test_chat_hostile.py::test_a_call_that_is_cancelled_in_any_phase_leaves_no_socket_and_the_next_one_works",
     ],
     "`models()` reports": [
-        "tests/dialects/test_model_lists.py::test_a_list_tells_what_its_server_declares",
-        "tests/dialects/test_model_lists.py::test_openais_names_tell_their_family",
-        "tests/dialects/test_model_lists.py::test_geminis_list_tells_by_methods",
+        "tests/dialects/test_model_lists.py::test_a_list_gives_the_declared_capabilities",
+        "tests/dialects/test_model_lists.py::test_openai_capabilities_follow_from_the_name",
+        "tests/dialects/test_model_lists.py::test_gemini_capabilities_follow_from_the_methods",
     ],
     "one conversation with all backends": [
         "tests/providers/test_one_conversation.py::test_the_conversation_is_the_same_with_every_backend"
@@ -191,9 +193,10 @@ CELL_VALUES = {
     "merged": "all system messages are combined at the start, and the reply has a warning",
     "prompted": "the schema is put in the prompt, not enforced by the server",
 }
-LEGEND = """`thinking sent back` lists which parts of its own thinking a model gets back: the text, the
-signature (or its equivalent), or both. Thinking of another provider is never sent. A name without a
-class is a preset of `OpenAICompatible`. What the backend supports, the model behind it may not."""
+LEGEND = """\
+`thinking sent back` lists which parts of its own thinking a model gets back: the text, the
+signature (or its equivalent), or both. Thinking of another provider is never sent. A name without
+a class is a preset of `OpenAICompatible`. What the backend supports, the model behind it may not."""
 
 
 def body_of(

@@ -53,7 +53,7 @@ from majordomo.media.image_part import (
 )
 from majordomo.routing import config as configuration
 from majordomo.routing.model_string import canonical, parse, split
-from tests.support.chat_dialects import DIALECTS, Dialect, joined
+from tests.support.chat_dialects import DIALECTS, Dialect, join_deltas
 from tests.support.h11_reference import alone, past
 
 LIMITS = md.Limits()
@@ -228,7 +228,7 @@ def _comparable(
     read: tuple[list[llm.ChatEvent], llm.Reply, MajordomoError | None],
 ) -> tuple[Any, ...]:
     events, _, error = read
-    return joined(events), type(error), error and error.code
+    return join_deltas(events), type(error), error and error.code
 
 
 def _whole(dialect: Dialect) -> Target:
