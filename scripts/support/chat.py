@@ -195,8 +195,9 @@ CELL_VALUES = {
 }
 LEGEND = """\
 `thinking sent back` lists which parts of its own thinking a model gets back: the text, the
-signature (or its equivalent), or both. Thinking of another provider is never sent. A name without
-a class is a preset of `OpenAICompatible`. What the backend supports, the model behind it may not."""
+signature (or its equivalent), or both. Thinking of another provider is never sent. A name
+without a class is a preset of `OpenAICompatible`. What the backend supports, the model behind
+it may not."""
 
 
 def body_of(
