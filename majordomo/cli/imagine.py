@@ -29,7 +29,7 @@ from majordomo.imaging import STANDARD_SET, Recipe, Text
 from majordomo.imaging.operations import Step
 from majordomo.routing import registry
 from majordomo.studio import Classification, Studio, StudioResult, classify
-from majordomo.studio.errors import reported
+from majordomo.studio.errors import error_from_dict
 
 # The images themselves are written as well, so no derivative needs to be the original.
 DERIVATIVES = tuple(derivative for derivative in STANDARD_SET if derivative.name != "original")
@@ -134,7 +134,8 @@ def imagine(
             )
         except MajordomoError as error:
             for failure in error.details.pop("failures", ()):
-                print_failure(console, str(failure["details"].get("image", "")), reported(failure))
+                image_name = str(failure["details"].get("image", ""))
+                print_failure(console, image_name, error_from_dict(failure))
             raise
     _save(
         console,

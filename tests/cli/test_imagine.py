@@ -178,7 +178,7 @@ def test_failed_image_does_not_affect_the_others(
     assert [entry["file"] for entry in manifest["images"]] == ["blue-room.png", "blue-room-3.png"]
     assert (manifest["errors"][0]["code"], manifest["errors"][0]["details"]["stage"]) == (
         "BACKEND_FAILED",
-        "paint",
+        "generate",
     )
 
 
@@ -237,7 +237,7 @@ def test_chat_model_writes_the_prompts_and_its_answer_is_in_the_manifest(
     assert "smoky stage: A saxophone in blue smoke." in done.out
     assert "smoky_stage.png" in os.listdir("out")
     manifest = json.loads(Path("out/manifest.json").read_text())
-    assert manifest["plan"]["answer"] == answer
+    assert manifest["plan"]["chat_reply"] == answer
 
 
 def test_failing_chat_model_is_a_warning_and_rules_write_the_prompts(majordomo: Any) -> None:
@@ -245,7 +245,7 @@ def test_failing_chat_model_is_a_warning_and_rules_write_the_prompts(majordomo: 
         "imagine", BRIEF, "-o", "out", "--chat", "openaicompatible://127.0.0.1:9/m", *QUICK
     )
     assert done.status == 0, done
-    assert "warning: the prompts are the rules' own: " in done.out
+    assert "warning: the prompts were written by rules: " in done.out
     assert "blue-room.png" in os.listdir("out")
 
 
