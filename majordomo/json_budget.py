@@ -1,4 +1,4 @@
-"""Upper estimate of the memory that a JSON text takes when it is parsed, made without parsing it."""
+"""Upper estimate of the memory that parsing a JSON text takes, made without parsing it."""
 
 # Budget in bytes for the text itself, the strings in it, and its values.
 MAX_BYTES = 60 << 20

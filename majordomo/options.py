@@ -29,7 +29,9 @@ R = TypeVar("R", bound=Overridable)
 class SharedOption(Protocol):
     """An option that applies to any kind of request."""
 
-    def __call__(self, request: R, /) -> R: ...
+    def __call__(self, request: R, /) -> R:
+        """Return a copy of the request with the option applied."""
+        ...
 
 
 def _override_with(changes: Callable[[], dict[str, Any]]) -> SharedOption:

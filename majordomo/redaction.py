@@ -78,6 +78,7 @@ class Redactor:
         self._forms = sorted(forms, key=len, reverse=True)
 
     def __call__(self, text: str) -> str:
+        """Return `text` with the secrets replaced."""
         for form in self._forms:
             text = text.replace(form, HIDDEN)
         return self._redact_beginnings(text) if CUT in text else text

@@ -1,4 +1,4 @@
-"""Settings of a provider: time limits, retries, size limits and rate limits. Values only, no I/O."""
+"""Settings of a provider: time limits, retries, size limits and rate limits. No I/O."""
 
 from __future__ import annotations
 
