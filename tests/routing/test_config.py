@@ -411,7 +411,7 @@ def test_what_only_the_constructor_knows_is_said_with_its_line() -> None:
     ):
         registry.provider("box")
     with pytest.raises(
-        md.ConfigurationError, match=r"line 6: providers\.a\.base_url: base_url is unusable"
+        md.ConfigurationError, match=r"line 6: providers\.a\.base_url: base_url is not a valid URL"
     ):
         registry.provider("a")
     with pytest.raises(md.ConfigurationError, match=r"providers\.x\.api_key: OpenAI needs a key"):
