@@ -222,7 +222,7 @@ def test_what_a_backend_says_is_shown_as_it_is(serve: Serve, tmp_path: Path) -> 
             "llamaswap/x: cannot connect to 127.0.0.1:9",
         ),
         (["draw", "a", "--size", "axb"], "size is"),
-        (["draw", "a", "--steps", "0"], "steps is"),
+        (["draw", "a", "--steps", "0"], "steps must be"),
         (["draw", " "], "prompt is empty"),
         (["chat", "x", "--image", "missing.png"], "missing.png: No such file"),
         (["chat", "x", "--image", "text.png"], "no PNG, JPEG, WebP, GIF or AVIF"),

@@ -53,7 +53,7 @@ from majordomo.media.image_part import (
 from majordomo.routing import config as configuration
 from majordomo.routing.model_string import canonical, parse, split
 from tests.support.chat_dialects import DIALECTS, Dialect, joined
-from tests.support.h11_reference import alone, past
+from tests.support.h11_reference import decode_with_chunks, decode_with_h11
 
 LIMITS = md.Limits()
 CHAT = llm.Request(
@@ -177,7 +177,7 @@ def chunks(data: bytes) -> None:
     head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" if data[:1] < b"\x80" else b""
     _, pieces = cut(data[1:])
     pieces = [head + piece if index == 0 else piece for index, piece in enumerate(pieces)]
-    assert past(pieces)[0] == alone(pieces)
+    assert decode_with_chunks(pieces)[0] == decode_with_h11(pieces)
 
 
 # Chat

@@ -444,7 +444,7 @@ def test_a_name_means_the_same_group_as_long_as_somebody_uses_it() -> None:
         is second._client.admission._resource_group
         is named_group("cellar")
     )
-    with pytest.raises(md.ConfigurationError, match="another slots"):
+    with pytest.raises(md.ConfigurationError, match="another value of slots"):
         named_group("cellar", slots=3)
     del first, second
     gc.collect()

@@ -286,7 +286,7 @@ def town(authority: trustme.CA, certificates: str) -> Iterator[Town]:
     async def led(host: Any, port: int, **more: Any) -> Any:
         return await connect("127.0.0.1", made.port(str(host), port), **more)
 
-    tls._context.cache_clear()
+    tls._create_context.cache_clear()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(anyio, "connect_tcp", led)
         patch.setattr(certifi, "where", lambda: certificates)
@@ -299,4 +299,4 @@ def town(authority: trustme.CA, certificates: str) -> Iterator[Town]:
             yield made
         finally:
             made.close()
-            tls._context.cache_clear()
+            tls._create_context.cache_clear()
