@@ -285,7 +285,7 @@ async def test_a_page_runs_from_top_to_bottom(
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.chdir(folder)
     monkeypatch.setattr(
-        group, "_named", weakref.WeakValueDictionary()
+        group, "_groups", weakref.WeakValueDictionary()
     )  # a page is a program of its own, with groups of its own
     reader = Reader(folder, built, monkeypatch)
     parts = read(await anyio.Path(page).read_text())

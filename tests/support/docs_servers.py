@@ -291,7 +291,7 @@ def town(authority: trustme.CA, certificates: str) -> Iterator[Town]:
         patch.setattr(anyio, "connect_tcp", led)
         patch.setattr(certifi, "where", lambda: certificates)
         patch.setattr(
-            group, "_named", weakref.WeakValueDictionary()
+            group, "_groups", weakref.WeakValueDictionary()
         )  # each page is a process of its own, as far as it can tell
         for name in VARIABLES:
             patch.setenv(name, KEY)
