@@ -1,6 +1,12 @@
-"""majordomo: chat and images from any backend, through one interface.
+"""Chat and image generation over any backend, through one interface.
 
-Importing this module costs next to nothing: every name is loaded when it is first used.
+Importing this module is cheap: each public name is loaded when it is first used.
+
+Example:
+    import majordomo as md
+
+    image = md.Offline().image_model("renderer").generate_sync("a lighthouse at dusk").image
+    image.save("lighthouse.png")
 """
 
 from __future__ import annotations
@@ -10,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-# Where each public name lives. A test pins this table.
+# The module that defines each public name. A test pins this table.
 _HOME = {
     "majordomo.errors": (
         "AuthenticationError BackendError BadResponseError CallWarning ChainExhaustedError ConfigurationError "
@@ -60,7 +66,7 @@ _NAMES |= {
     "ImageRequest": ("majordomo.imagegen", "Request"),
     "ImageResult": ("majordomo.imagegen", "Result"),
 }
-_PACKAGES = ("imagegen", "imaging", "llm")
+_PACKAGES = ("bots", "imagegen", "imaging", "llm", "studio", "testing")
 
 __all__ = [
     "Anthropic",
@@ -130,6 +136,7 @@ __all__ = [
     "ToolResultPart",
     "UnsupportedError",
     "assistant",
+    "bots",
     "cost",
     "dump_messages",
     "embedding_model",
@@ -144,7 +151,9 @@ __all__ = [
     "run_tools_sync",
     "stream_tools",
     "stream_tools_sync",
+    "studio",
     "system",
+    "testing",
     "tool_result",
     "user",
     "user_parts",
@@ -181,23 +190,12 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name in _PACKAGES:
-        return importlib.import_module(f"majordomo.{name}")
-    if name not in _NAMES:
-        raise AttributeError(f"module 'majordomo' has no attribute {name!r}")
-    home, real = _NAMES[name]
-    value = getattr(importlib.import_module(home), real)
-    globals()[name] = value
-    return value
-
-
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
 if TYPE_CHECKING:
-    from majordomo import imagegen, imaging, llm
+    from majordomo import bots, imagegen, imaging, llm, studio, testing
     from majordomo.backend_status import Health, ModelInfo
     from majordomo.errors import (
         AuthenticationError,
@@ -307,3 +305,14 @@ if TYPE_CHECKING:
     from majordomo.routing.health import ChainHealth, HealthChanged, MemberStatus
     from majordomo.routing.registry import Registry, embedding_model, image_model, model
     from majordomo.settings import Limits, Rate, Retries, Timeout
+else:
+    # Type checkers do not see this function, so that they reject a misspelled name.
+    def __getattr__(name: str) -> Any:
+        if name in _PACKAGES:
+            return importlib.import_module(f"majordomo.{name}")
+        if name not in _NAMES:
+            raise AttributeError(f"module 'majordomo' has no attribute {name!r}")
+        home, real_name = _NAMES[name]
+        value = getattr(importlib.import_module(home), real_name)
+        globals()[name] = value
+        return value

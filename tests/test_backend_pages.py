@@ -139,8 +139,8 @@ def test_errors_and_codes_exist(page: str) -> None:
 def test_every_page_says_what_starts_it_what_arrives_and_what_mends_it(page: str) -> None:
     text = text_of(page)
     heads = re.findall(r"^## (.*)", text, re.MULTILINE)
-    assert {"Construct it", "What arrives", "Pitfalls", "When it fails"} <= set(heads)
-    assert "Start it" in heads or "Get a key" in heads
+    assert {"Construct the provider", "Supported fields", "Pitfalls", "Troubleshooting"} <= set(heads)
+    assert "Start the server" in heads or "Get a key" in heads
     assert "```toml" in text
     assert "```sh" in text
 

@@ -33,7 +33,7 @@ SAYS = {
         "bot says: bob: 1 stopped",
         "bot edits: The image looks ",
         '"@\u200deveryone rowing',
-        "bot says: I am majordomo's offline clerk",
+        "bot says: I am majordomo's offline rule-based chat",
     ],
     "chat_platform.py": ["ann says: hello"],
     "generate_then_chat.py": [

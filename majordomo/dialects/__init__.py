@@ -1,2 +1,5 @@
-"""What each backend's JSON looks like. A door translates values into requests and answers into values, and nothing else:
-no socket, no clock, no randomness; what it needs of those it takes as arguments."""
+"""Codecs: the JSON of each backend, one folder per vendor.
+
+A codec translates values into HTTP requests and response bodies into values, and nothing else. It
+uses no socket, no clock and no randomness: time and ids are arguments.
+"""

@@ -1,10 +1,21 @@
-"""One mapping from an error answer to an error, total over any status, headers and body.
+"""Map an HTTP error response to an exception: one mapping for every dialect.
 
-Bodies understood: `{"error":"text"}`, `{"error":"word","message":"text"}` (sd-server), `{"src":"llama-swap","error":"text"|{...}}`,
-`{"error":{message,type,param,code}}` (OpenAI and many), `{"error":{code,message,status,details}}` (Gemini),
-`{"error":{type,message,details},"node_errors":{}}` (ComfyUI), `{"error":"Word","detail":"text","errors":"text"}` (A1111),
-`{"detail":"text"|[...]}` (FastAPI), `{"object":"error","message":...}` (vLLM), text/plain, HTML, and nothing at all.
-The class follows from the status and from the words backends use as codes, never from the wording of a message.
+The mapping is total: any status, headers and body give a `MajordomoError`. These bodies are
+recognized:
+
+* `{"error":"text"}`
+* `{"error":"code","message":"text"}` (sd-server)
+* `{"src":"llama-swap","error":"text"|{...}}`
+* `{"error":{message,type,param,code}}` (OpenAI and many others)
+* `{"error":{code,message,status,details}}` (Gemini)
+* `{"error":{type,message,details},"node_errors":{}}` (ComfyUI)
+* `{"error":"Code","detail":"text","errors":"text"}` (A1111)
+* `{"detail":"text"|[...]}` (FastAPI)
+* `{"object":"error","message":...}` (vLLM)
+* text/plain, HTML, and an empty body
+
+The exception class follows from the status and from the error codes of the backends, never from
+the wording of a message.
 """
 
 from __future__ import annotations
@@ -31,7 +42,13 @@ from majordomo.errors import (
 from majordomo.framing.json import decode_json
 from majordomo.redaction import CUT, redact_details
 
-LONGEST_WAIT = 1e9
+MAX_RETRY_AFTER_SECONDS = 1e9
+_EMPTY_BODY_MESSAGES = {
+    404: "no such route or model; the response is empty",
+    502: (
+        "the process behind the gateway crashed or refused the connection; the response is empty"
+    ),
+}
 
 _BY_STATUS: dict[int, tuple[type[MajordomoError], str | None]] = {
     400: (InvalidRequestError, None),
@@ -53,8 +70,8 @@ _BY_STATUS: dict[int, tuple[type[MajordomoError], str | None]] = {
     529: (OverloadedError, None),  # Anthropic: overloaded
 }
 
-# The words backends use as `code`, `type` or `status`: (class, our code)
-_BY_WORD: dict[str, tuple[type[MajordomoError], str | None]] = {
+# The error codes of the backends, in `code`, `type` or `status`: (exception class, our code).
+_BY_BACKEND_CODE: dict[str, tuple[type[MajordomoError], str | None]] = {
     "moderation_blocked": (ContentRefusedError, None),
     "content_policy_violation": (ContentRefusedError, None),
     "image_content_policy_violation": (ContentRefusedError, None),
@@ -72,20 +89,24 @@ _BY_WORD: dict[str, tuple[type[MajordomoError], str | None]] = {
 
 @dataclass(frozen=True, slots=True)
 class ErrorBody:
-    """What an error body says, whatever its shape."""
+    """The contents of an error body, independent of its shape."""
 
     message: str = ""
+    """The backend's message; empty when the body has none."""
     codes: tuple[str, ...] = ()
+    """The backend's error codes; the first becomes `backend_code` in `MajordomoError.details`."""
     source: str = ""
+    """The server that reports the error, such as "llama-swap"; empty when it is not named."""
     details: Mapping[str, Any] | None = None
+    """Further values for `MajordomoError.details`."""
 
 
 def read_error_body(body: bytes, content_type: str = "") -> ErrorBody:
-    """Never raises: a body that nobody understands is quoted."""
+    """Parse an error body; a body of unknown shape is quoted. Never raises."""
     text = body.decode("utf-8", "replace").strip()
     if not text:
         return ErrorBody()
-    # "parse JSON regardless of content type": some send it as octet-stream or text
+    # Parse JSON regardless of the content type: some servers send it as octet-stream or text.
     if text[0] in "{[":
         try:
             return _from_json(decode_json(body))
@@ -103,7 +124,7 @@ def read_error_body(body: bytes, content_type: str = "") -> ErrorBody:
 
 
 def error_value(value: Any) -> ErrorBody:
-    """The same for a body that is parsed already, such as an event of a stream."""
+    """Read an error body that is already parsed, such as an event of a stream."""
     return _from_json(value)
 
 
@@ -116,65 +137,67 @@ def error_from_reply(
     redact: Callable[[str], str] = str,
     missing_is: str = "",
 ) -> MajordomoError:
-    """The error for an answer that is no success. `now` is the Unix time, `hide` removes secrets from text,
-    `missing_is` says what a bare 404 of this route means."""
-    said = read_error_body(body, headers.get("content-type", "").lower())
-    return build_error(status, said, headers, now=now, redact=redact, missing_is=missing_is)
+    """Build the exception for a response whose status is not a success.
+
+    `now` is the Unix time in seconds, `redact` removes secrets from text, and `missing_is` is the
+    message for a 404 of this route with an empty body.
+    """
+    error_body = read_error_body(body, headers.get("content-type", "").lower())
+    return build_error(status, error_body, headers, now=now, redact=redact, missing_is=missing_is)
 
 
 def build_error(
     status: int,
-    said: ErrorBody,
+    error_body: ErrorBody,
     headers: Mapping[str, str],
     *,
     now: float = 0.0,
     redact: Callable[[str], str] = str,
     missing_is: str = "",
 ) -> MajordomoError:
-    kind, code = _decide(status, said)
+    """Build the exception for a parsed error body; status 200 is an error within a success.
+
+    The other arguments are those of `error_from_reply`.
+    """
+    error_class, code = _classify(status, error_body)
     if 300 <= status < 400:
-        said = ErrorBody("the backend redirects elsewhere, which is never followed")
+        error_body = ErrorBody("the backend sent a redirect; redirects are never followed")
     message = (
-        said.message
+        error_body.message
         or (missing_is if status == 404 else "")
-        or _EMPTY.get(status, "an answer without a word of explanation")
+        or _EMPTY_BODY_MESSAGES.get(status, "the backend returned an error without a message")
     )
-    if said.source:
-        message = f"{said.source}: {message}"
-    error = kind(
+    if error_body.source:
+        message = f"{error_body.source}: {message}"
+    error = error_class(
         redact(f"{message} (HTTP {status})" if status != 200 else message), code=code, status=status
     )
-    error.details.update(redact_details(said.details or {}, redact))
-    if said.codes:
-        error.details["backend_code"] = redact(said.codes[0])
-    error.retry_after = retry_after(headers, said, now)
+    error.details.update(redact_details(error_body.details or {}, redact))
+    if error_body.codes:
+        error.details["backend_code"] = redact(error_body.codes[0])
+    error.retry_after = retry_after(headers, error_body, now)
     if error.code in ("QUOTA_EXHAUSTED", "REDIRECT"):
         error.retryable = False
-    wish = headers.get("x-should-retry", "").strip().lower()
-    if wish in ("true", "false"):
-        error.retryable = wish == "true"
+    should_retry = headers.get("x-should-retry", "").strip().lower()
+    if should_retry in ("true", "false"):
+        error.retryable = should_retry == "true"
     if (request_id := headers.get("x-request-id")) is not None:
         error.details["request_id"] = redact(request_id)[:200]
     return error
 
 
-_EMPTY = {
-    404: "no such route or model; the answer is empty",
-    502: "the process behind the gateway died or refused the connection; the answer is empty",
-}
-
-
-def _decide(status: int, said: ErrorBody) -> tuple[type[MajordomoError], str | None]:
-    for word in said.codes:
-        if (found := _BY_WORD.get(word.lower())) is not None:
-            return found
-    if status == 503 and "unavailable_error" in said.codes:  # llama.cpp while it loads
+def _classify(status: int, error_body: ErrorBody) -> tuple[type[MajordomoError], str | None]:
+    """Return the exception class and our error code; codes of the backend override the status."""
+    for backend_code in error_body.codes:
+        if (known := _BY_BACKEND_CODE.get(backend_code.lower())) is not None:
+            return known
+    # llama.cpp while it loads a model.
+    if status == 503 and "unavailable_error" in error_body.codes:
         return OverloadedError, "MODEL_LOADING"
-    if (
-        status == 409 and said.source == "llama-swap"
-    ):  # "not loaded; path matches ignorePaths": waiting does not help
+    # "not loaded; path matches ignorePaths": waiting does not help.
+    if status == 409 and error_body.source == "llama-swap":
         return InvalidRequestError, "CONFLICT"
-    if status == 502 and not said.message:
+    if status == 502 and not error_body.message:
         return BackendError, "UPSTREAM_DIED"
     if (known := _BY_STATUS.get(status)) is not None:
         return known
@@ -188,7 +211,8 @@ def _decide(status: int, said: ErrorBody) -> tuple[type[MajordomoError], str | N
 
 
 def _from_json(value: Any) -> ErrorBody:
-    if isinstance(value, list):  # Gemini wraps streamed errors in an array
+    # Gemini wraps streamed errors in an array.
+    if isinstance(value, list):
         return _from_json(value[0]) if value else ErrorBody()
     if isinstance(value, str):
         return ErrorBody(value)
@@ -198,32 +222,35 @@ def _from_json(value: Any) -> ErrorBody:
     error = value.get("error")
     if isinstance(error, dict):
         return _from_object(error, value, source)
-    words: tuple[str, ...] = ()
-    reasons = [_text(value.get(name)) for name in ("message", "detail", "errors")]
-    message = next((reason for reason in reasons if reason), "")
+    codes: tuple[str, ...] = ()
+    texts = [text for name in ("message", "detail", "errors") if (text := _text(value.get(name)))]
+    message = texts[0] if texts else ""
     if isinstance(error, str) and error:
-        # beside a message or detail, `error` is a word: "server_error", "OutOfMemoryError", "HTTPException"
+        # Next to a message or detail, `error` is a code: "server_error", "OutOfMemoryError",
+        # "HTTPException".
         if message:
-            words = (error,)
+            codes = (error,)
         else:
             message = error
     if isinstance(value.get("code"), str):
-        words += (value["code"],)
+        codes += (value["code"],)
     if isinstance(value.get("type"), str):
-        words += (value["type"],)
-    if len([reason for reason in reasons if reason]) > 1:
-        message = "; ".join(dict.fromkeys(reason for reason in reasons if reason))
-    where = value.get("signin_url")  # Ollama without an account
+        codes += (value["type"],)
+    if len(texts) > 1:
+        message = "; ".join(dict.fromkeys(texts))
+    # Ollama sends this URL when the user is not signed in.
+    url = value.get("signin_url")
     return ErrorBody(
-        message, words, source, {"signin_url": where} if isinstance(where, str) and where else None
+        message, codes, source, {"signin_url": url} if isinstance(url, str) and url else None
     )
 
 
-def _from_object(error: dict[str, Any], whole: dict[str, Any], source: str) -> ErrorBody:
-    words = tuple(
-        word
+def _from_object(error: dict[str, Any], document: dict[str, Any], source: str) -> ErrorBody:
+    """Read the error object of a body; `document` is the body."""
+    codes = tuple(
+        code
         for name in ("code", "type", "status")
-        if isinstance(word := error.get(name), str) and word
+        if isinstance(code := error.get(name), str) and code
     )
     message = _text(error.get("message")) or _text(error.get("detail"))
     details: dict[str, Any] = {}
@@ -231,81 +258,92 @@ def _from_object(error: dict[str, Any], whole: dict[str, Any], source: str) -> E
         if isinstance(error.get(name), (str, int)):
             details[name] = error[name]
     metadata = error.get("metadata")
-    if isinstance(metadata, dict):  # OpenRouter quotes the provider behind it
-        behind = _text(metadata.get("raw"))
-        message = f"{message}: {behind}" if behind else message
-    if isinstance(whole.get("node_errors"), dict):  # ComfyUI: which node, and why
-        for node, trouble in list(whole["node_errors"].items())[:5]:
-            faults = trouble.get("errors") if isinstance(trouble, dict) else None
-            for fault in faults[:3] if isinstance(faults, list) else []:
-                if isinstance(fault, dict):
-                    asked = fault.get("extra_info")
+    # OpenRouter quotes the provider that it called.
+    if isinstance(metadata, dict):
+        upstream_message = _text(metadata.get("raw"))
+        message = f"{message}: {upstream_message}" if upstream_message else message
+    # ComfyUI lists the errors of each node.
+    if isinstance(document.get("node_errors"), dict):
+        for node, node_report in list(document["node_errors"].items())[:5]:
+            node_errors = node_report.get("errors") if isinstance(node_report, dict) else None
+            for node_error in node_errors[:3] if isinstance(node_errors, list) else []:
+                if isinstance(node_error, dict):
+                    info = node_error.get("extra_info")
                     if (
-                        fault.get("type") == "value_not_in_list"
-                        and isinstance(asked, dict)
-                        and asked.get("input_name") == "ckpt_name"
+                        node_error.get("type") == "value_not_in_list"
+                        and isinstance(info, dict)
+                        and info.get("input_name") == "ckpt_name"
                     ):
-                        words += ("model_not_found",)
-                    message += f"; node {node}: {_text(fault.get('message'))} {_text(fault.get('details'))}".rstrip()
+                        codes += ("model_not_found",)
+                    description = _text(node_error.get("message"))
+                    reason = _text(node_error.get("details"))
+                    message += f"; node {node}: {description} {reason}".rstrip()
     extra = error.get("details")
     if isinstance(extra, str) and extra:
         message = f"{message}: {extra}" if message else extra
-    if isinstance(extra, dict) and isinstance(
-        extra.get("error_code"), str
-    ):  # Anthropic: what kind of limit it was
-        words += (extra["error_code"],)
+    # Anthropic names the kind of limit here.
+    if isinstance(extra, dict) and isinstance(extra.get("error_code"), str):
+        codes += (extra["error_code"],)
     if isinstance(extra, list):
-        words += _reasons(extra)
-        if (wait := _retry_info(extra)) is not None:
-            details["retry_after"] = wait
-    return ErrorBody(message or (words[0] if words else ""), words, source, details)
+        codes += _error_info_reasons(extra)
+        if (seconds := _retry_info_seconds(extra)) is not None:
+            details["retry_after"] = seconds
+    return ErrorBody(message or (codes[0] if codes else ""), codes, source, details)
 
 
 def _text(value: Any) -> str:
-    """Text, or FastAPI's list of {loc, msg}, or its wrapping, as one line."""
+    """Return a text, FastAPI's list of `{loc, msg}`, or an object around either, as one line."""
     if isinstance(value, str):
         return value
     if isinstance(value, dict):
         return _text(value.get("detail")) or _text(value.get("msg")) or _text(value.get("message"))
     if isinstance(value, list):
-        found = []
+        lines = []
         for item in value[:5]:
-            where = (
+            location = (
                 ".".join(str(step) for step in item["loc"])
                 if isinstance(item, dict) and isinstance(item.get("loc"), list)
                 else ""
             )
-            what = _text(item)
-            found.append(f"{where}: {what}" if where else what)
-        return "; ".join(part for part in found if part)
+            text = _text(item)
+            lines.append(f"{location}: {text}" if location else text)
+        return "; ".join(line for line in lines if line)
     return ""
 
 
 _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)s")
 
 
-def _reasons(details: list[Any]) -> tuple[str, ...]:
-    """google.rpc.ErrorInfo in the body: `{"@type":"…ErrorInfo","reason":"API_KEY_INVALID"}`. Of the first ten entries, each a word."""
-    found = (item.get("reason") for item in details[:10] if isinstance(item, dict))
-    return tuple(reason for reason in found if isinstance(reason, str) and reason)
+def _error_info_reasons(details: list[Any]) -> tuple[str, ...]:
+    """Return the reasons of google.rpc.ErrorInfo in the first ten entries, each an error code.
+
+    Example: `{"@type":"…ErrorInfo","reason":"API_KEY_INVALID"}`.
+    """
+    reasons = (item.get("reason") for item in details[:10] if isinstance(item, dict))
+    return tuple(reason for reason in reasons if isinstance(reason, str) and reason)
 
 
-def _retry_info(details: list[Any]) -> float | None:
-    """google.rpc.RetryInfo in the body: `{"@type":"…RetryInfo","retryDelay":"3.5s"}`."""
+def _retry_info_seconds(details: list[Any]) -> float | None:
+    """Return the delay of google.rpc.RetryInfo in seconds.
+
+    Example: `{"@type":"…RetryInfo","retryDelay":"3.5s"}`.
+    """
     for item in details:
         if isinstance(item, dict) and str(item.get("@type", "")).endswith("RetryInfo"):
-            found = _DURATION.fullmatch(str(item.get("retryDelay", "")))
-            if found:
-                return float(found[1])
+            duration = _DURATION.fullmatch(str(item.get("retryDelay", "")))
+            if duration:
+                return float(duration[1])
     return None
 
 
 def retry_after(
-    headers: Mapping[str, str], said: ErrorBody | None = None, now: float = 0.0
+    headers: Mapping[str, str], error_body: ErrorBody | None = None, now: float = 0.0
 ) -> float | None:
-    """Seconds the backend asks us to wait, 0 to 1e9, or None: `retry-after-ms`, `retry-after` (seconds or an HTTP date), RetryInfo.
+    """Return the seconds that the backend asks us to wait, 0 to 1e9, or None.
 
-    Any text gives a wait in range or None, never an exception.
+    The first of these that is present counts: `retry-after-ms`, `retry-after` (seconds or an HTTP
+    date, relative to the Unix time `now`), RetryInfo in the body. Any text gives a value in range
+    or None, never an exception.
     """
     milliseconds = _seconds(headers.get("retry-after-ms"))
     if milliseconds is not None:
@@ -314,19 +352,24 @@ def retry_after(
     if header is not None:
         seconds = _seconds(header)
         if seconds is None:
-            from email.utils import parsedate_to_datetime  # rare, and slow to load
+            # Imported here because dates are rare and the module is slow to load.
+            from email.utils import parsedate_to_datetime
 
             try:
                 seconds = parsedate_to_datetime(header.strip()).timestamp() - now
             except (ValueError, TypeError, OverflowError, IndexError):
                 seconds = None
         if seconds is not None:
-            return min(max(seconds, 0.0), LONGEST_WAIT)
-    wait = (said.details or {}).get("retry_after") if said is not None else None
-    return min(float(wait), LONGEST_WAIT) if isinstance(wait, (int, float)) else None
+            return min(max(seconds, 0.0), MAX_RETRY_AFTER_SECONDS)
+    body_seconds = (error_body.details or {}).get("retry_after") if error_body is not None else None
+    if isinstance(body_seconds, (int, float)):
+        return min(float(body_seconds), MAX_RETRY_AFTER_SECONDS)
+    return None
 
 
 def _seconds(text: str | None) -> float | None:
-    # White space as HTTP has it (RFC 9110, 5.6.3); what else Python takes for it is none to `float`
-    found = re.fullmatch(r"[ \t]*([0-9]{1,15}(?:\.[0-9]{0,9})?)[ \t]*", text or "")
-    return min(float(found[1]), LONGEST_WAIT) if found else None
+    """Parse a number of seconds or milliseconds; None for anything else."""
+    # Only the white space of HTTP (RFC 9110, 5.6.3): `float` rejects some characters that Python's
+    # `\s` matches.
+    number = re.fullmatch(r"[ \t]*([0-9]{1,15}(?:\.[0-9]{0,9})?)[ \t]*", text or "")
+    return min(float(number[1]), MAX_RETRY_AFTER_SECONDS) if number else None

@@ -1,4 +1,7 @@
-"""Images in requests and answers: what a backend can take of a request, and what of its answer can be believed."""
+"""Fields of image requests and responses, for every dialect.
+
+Requests are adapted to what a backend accepts; images in responses are checked before use.
+"""
 
 from __future__ import annotations
 
@@ -15,67 +18,79 @@ from majordomo.media.image_containers import png_chunks, png_text
 from majordomo.media.image_part import SENDABLE, ImagePart, check_size
 from majordomo.settings import Limits
 
-_DEFAULT = Request("")
+_DEFAULT_REQUEST = Request("")
+# Counts from this value on are ignored.
+_MAX_REPORTED_COUNT = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class ImageInputFormat:
-    """How a backend wants its images: as RGB PNG or as they are, and its mask's kind (None: it takes none)."""
+    """The format in which a backend accepts input images and masks."""
 
     rgb_png: bool = False
+    """Whether images are converted to RGB PNG; otherwise they are sent unchanged."""
     mask: Literal["luminance", "alpha"] | None = "luminance"
+    """The channel that carries the mask; None when the backend accepts no mask."""
 
 
 def drop_fields(
     request: Request, names: Iterable[str], reason: str
 ) -> tuple[Request, list[CallWarning]]:
-    """The request with these fields unset, and a warning for each that was set."""
+    """Return the request with these fields unset, and a warning for each that was set."""
     warnings = unsupported(request, names, reason)
     if not warnings:
         return request, warnings
-    unset: dict[str, Any] = {
-        warning.field: getattr(_DEFAULT, warning.field) for warning in warnings if warning.field
+    defaults: dict[str, Any] = {
+        warning.field: getattr(_DEFAULT_REQUEST, warning.field)
+        for warning in warnings
+        if warning.field
     }
-    return replace(request, **unset), warnings
+    return replace(request, **defaults), warnings
 
 
 def resolve_size(
     request: Request, geometry: Geometry, *, exactly: bool = True
 ) -> tuple[Request, list[CallWarning]]:
-    """The request with a size instead of aspect and megapixels, and with one that the model takes.
+    """Return the request with a size instead of aspect and megapixels, and any warnings.
 
-    `exactly`: a size the model does not take is replaced by the nearest, with a warning; else it is left to the backend.
+    With `exactly`, a size that the model does not accept is replaced by the nearest one, with a
+    warning; otherwise such a size is left to the backend.
     """
     ratio = request.ratio
     if ratio is not None or request.megapixels is not None:
-        if ratio is None and request.images:  # a new area for the image at hand keeps its shape
+        # Only the area changes: keep the shape of the input image.
+        if ratio is None and request.images:
             ratio = request.images[0].width / request.images[0].height
         width, height = geometry.resolve(ratio, request.megapixels)
         return replace(request, size=f"{width}x{height}", aspect="", megapixels=None), []
     size = request.pixels
     if size is None or not exactly:
         return request, []
-    near = geometry.nearest(size)
-    if near == size:
+    nearest = geometry.nearest(size)
+    if nearest == size:
         return request, []
-    words = f"{near[0]}x{near[1]}"
+    nearest_text = f"{nearest[0]}x{nearest[1]}"
     warning = CallWarning(
         UNSUPPORTED,
-        f"size {request.size} is none this model draws; {words} was asked for instead",
+        f"this model does not support size {request.size}; {nearest_text} was requested instead",
         "size",
     )
-    return replace(request, size=words), [warning]
+    return replace(request, size=nearest_text), [warning]
 
 
 def first_size(request: Request) -> tuple[int, int] | None:
-    """Width and height to ask for: what the request says, else the size of the image it begins with."""
+    """Return the size to request in pixels, by default that of the first input image."""
     if (size := request.pixels) is not None:
         return size
     return (request.images[0].width, request.images[0].height) if request.images else None
 
 
 def parse_image(data: bytes, limits: Limits) -> ImagePart:
-    """An image from an answer. Raises BadResponseError when it is none, is cut off, or is larger than the limits; nothing is decoded."""
+    """Parse an image of a response without decoding its pixels.
+
+    Raises BadResponseError for data that is not a PNG, JPEG or WebP image, for a truncated image,
+    and for one beyond the limits.
+    """
     try:
         image = ImagePart(data)
         check_size(
@@ -86,35 +101,38 @@ def parse_image(data: bytes, limits: Limits) -> ImagePart:
         )
     except InvalidRequestError as error:
         raise BadResponseError(
-            f"the answer's image is unusable: {error.message}", code=error.code
+            f"the image in the response is unusable: {error.message}", code=error.code
         ) from None
     if image.mime not in SENDABLE:
         raise BadResponseError(
-            f"the answer's image is a {image.mime}; PNG, JPEG and WebP are received",
+            f"the image in the response must be PNG, JPEG or WebP; got {image.mime}",
             code="NOT_AN_IMAGE",
         )
-    if not _is_whole(image):
+    if not _is_complete(image):
         raise BadResponseError(
-            f"the answer's {image.mime} image is cut off", code="IMAGE_TRUNCATED"
+            f"the {image.mime} image in the response is truncated", code="IMAGE_TRUNCATED"
         )
     return image
 
 
 def parse_base64_image(text: str, limits: Limits) -> ImagePart:
-    """The same from base64 or a base64 data URL. A link is never fetched."""
+    """Parse an image of a response from base64 or a base64 data URL. Links are never fetched.
+
+    Raises BadResponseError as `parse_image` does, and for invalid base64.
+    """
     try:
         data = ImagePart.from_base64(
             text.partition(",")[2] if text.startswith("data:") else text
         ).data
     except InvalidRequestError:
         raise BadResponseError(
-            "what should be an image in base64 is none", code="NOT_AN_IMAGE"
+            "the response holds invalid base64 instead of an image", code="NOT_AN_IMAGE"
         ) from None
     return parse_image(data, limits)
 
 
 def parse_preview(text: Any, limits: Limits) -> ImagePart | None:
-    """An unfinished image in base64, or None: one that cannot be shown is no reason to stop."""
+    """Parse a preview from base64. Return None for an unusable one: the call continues without."""
     if not isinstance(text, str) or not text:
         return None
     try:
@@ -123,13 +141,13 @@ def parse_preview(text: Any, limits: Limits) -> ImagePart | None:
         return None
 
 
-def base64_text(image: ImagePart) -> dict[str, str]:
-    """The text chunks of a PNG, {} for anything else."""
+def text_chunks(image: ImagePart) -> dict[str, str]:
+    """Return the text chunks of a PNG image; empty for other formats."""
     return png_text(image.data) if image.mime == "image/png" else {}
 
 
 def reported_seed(texts: Mapping[str, str]) -> int | None:
-    """The seed that the image's own text names, as A1111, stable-diffusion.cpp and ComfyUI write it."""
+    """Return the seed in an image's text, in the notation of A1111, sd.cpp and ComfyUI."""
     seed = read_parameters(texts).get("seed")
     return seed if isinstance(seed, int) else None
 
@@ -137,34 +155,33 @@ def reported_seed(texts: Mapping[str, str]) -> int | None:
 def details_of(
     image: ImagePart, sent_seed: int | None, revised_prompt: str | None = None
 ) -> ImageDetails:
-    """What an image tells of itself: its texts, and the seed that they name, else the one that was sent."""
-    texts = base64_text(image)
-    told = reported_seed(texts)
+    """Return an image's details: its text chunks and the seed in them, or else the sent seed."""
+    texts = text_chunks(image)
+    embedded_seed = reported_seed(texts)
     return ImageDetails(
-        seed=told if told is not None else sent_seed,
+        seed=embedded_seed if embedded_seed is not None else sent_seed,
         revised_prompt=revised_prompt,
         settings=dict(texts),
     )
 
 
 def reported_count(value: Any) -> int:
-    """A number of steps or jobs that a backend tells; 0 for anything that is none."""
-    return (
-        value
-        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1_000_000
-        else 0
-    )
+    """Return a backend's count of steps or jobs; 0 for anything that is not a plausible count."""
+    is_count = isinstance(value, int) and not isinstance(value, bool)
+    return value if is_count and 0 <= value < _MAX_REPORTED_COUNT else 0
 
 
 def describe_image(image: ImagePart) -> str:
-    """What stands in `raw` where an image's bytes were."""
+    """Return the text that replaces an image's bytes in `raw`."""
     return f"<{image.mime}, {len(image.data)} bytes>"
 
 
-def _is_whole(image: ImagePart) -> bool:
+def _is_complete(image: ImagePart) -> bool:
+    """Whether the file has its end mark (PNG, JPEG) or the size that its header says (WebP)."""
     data = image.data
     if image.mime == "image/png":
         return any(kind == b"IEND" for kind, _ in png_chunks(data))
     if image.mime == "image/jpeg":
-        return b"\xff\xd9" in data[-4096:]  # some writers add bytes behind the end-of-image mark
+        # Some writers append bytes after the end-of-image marker.
+        return b"\xff\xd9" in data[-4096:]
     return len(data) >= int.from_bytes(data[4:8], "little") + 8

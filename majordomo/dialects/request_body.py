@@ -1,4 +1,4 @@
-"""What every dialect does with a request's body: merge the caller's extra values, and say what it cannot express."""
+"""Request bodies of every dialect: merge extra values, warn about what cannot be expressed."""
 
 from __future__ import annotations
 
@@ -19,37 +19,54 @@ UNSUPPORTED = "UNSUPPORTED_FIELD"
 def own_extra(
     extra: Mapping[str, Any], provider: str, peers: Callable[[], Collection[str]]
 ) -> Mapping[str, Any]:
-    """What of `extra` is for this provider: what stands under its name, and what stands under no provider's name."""
+    """Return the values of `extra` that are for this provider.
+
+    These are the values under its own name, merged into those under no provider's name. `peers`
+    returns the names of all providers. Raises InvalidRequestError (field `extra`) when the value
+    under the provider's name is not a mapping with string keys.
+    """
     if not extra:
         return extra
-    names = peers()
-    named = {key for key, value in extra.items() if isinstance(value, Mapping) and key in names} | {
-        provider
-    }
-    common = {key: value for key, value in extra.items() if key not in named}
-    ours = extra.get(provider, {})
-    if not isinstance(ours, Mapping) or not all(isinstance(key, str) for key in ours):
-        raise InvalidRequestError(f"extra[{provider!r}] is a mapping with text keys", field="extra")
-    return deep_merge(common, ours)
+    peer_names = peers()
+    provider_keys = {
+        key for key, value in extra.items() if isinstance(value, Mapping) and key in peer_names
+    } | {provider}
+    common = {key: value for key, value in extra.items() if key not in provider_keys}
+    own = extra.get(provider, {})
+    if not isinstance(own, Mapping) or not all(isinstance(key, str) for key in own):
+        raise InvalidRequestError(
+            f"extra[{provider!r}] must be a mapping with string keys", field="extra"
+        )
+    return deep_merge(common, own)
 
 
 def check_extra(extra: Mapping[str, Any]) -> None:
-    """Raise InvalidRequestError (field `extra`) for what JSON cannot hold, and for what can be read once only: tries and the members of a
-    chain read it again. Said here, it is said before the questions that some backends are asked first."""
+    """Raise InvalidRequestError (field `extra`) for values that cannot be encoded repeatedly.
+
+    JSON must be able to express them, and iterating over them must not consume them, because
+    retries and the other models of a chain encode them again. Checked before the first request,
+    because some backends are queried before the body is encoded.
+    """
     if extra and encode_json(extra) != encode_json(extra):
-        raise InvalidRequestError("extra holds something that can be read only once", field="extra")
+        raise InvalidRequestError(
+            "extra must hold values that can be encoded repeatedly; got an iterator or similar",
+            field="extra",
+        )
 
 
 def json_request(
     path: str,
     body: dict[str, Any],
     extra: Mapping[str, Any],
-    splices: Splices,
+    placeholders: Splices,
     *,
     stream: bool = False,
 ) -> HTTPRequest:
-    """A POST of this JSON, `extra` merged into it, its images put in while it leaves."""
-    raw = encode_json(deep_merge(body, extra), splices.fallback)
+    """Build a POST of this JSON with `extra` merged into it.
+
+    The images of the body are encoded and inserted while the request is being sent.
+    """
+    encoded = encode_json(deep_merge(body, extra), placeholders.fallback)
     accept = (
         "application/json"
         if not stream
@@ -58,7 +75,7 @@ def json_request(
     return HTTPRequest(
         "POST",
         path,
-        Base64Body(splices.cut(raw)) if splices else raw,
+        Base64Body(placeholders.cut(encoded)) if placeholders else encoded,
         "application/json",
         accept,
         stream,
@@ -66,32 +83,38 @@ def json_request(
 
 
 def deep_merge(body: dict[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
-    """`body` with `extra` merged into it deeply: objects key by key, anything else replaced."""
+    """Return `body` with `extra` merged into it: objects key by key, anything else replaced."""
     if not extra:
         return body
-    whole = dict(body)
+    merged = dict(body)
     for key, value in extra.items():
-        below = whole.get(key)
-        whole[key] = (
-            deep_merge(below, value)
-            if isinstance(below, dict) and isinstance(value, Mapping)
+        current = merged.get(key)
+        merged[key] = (
+            deep_merge(current, value)
+            if isinstance(current, dict) and isinstance(value, Mapping)
             else value
         )
-    return whole
+    return merged
 
 
 def unsupported(request: ImageRequest, names: Iterable[str], reason: str) -> list[CallWarning]:
-    """A warning for each of these fields that is set; under `strict=True` the first becomes an UnsupportedError."""
-    are_set = fields_set(request)
+    """Return a warning for each of these fields that is set.
+
+    With `strict=True`, `refuse_unsupported` turns the first one into an UnsupportedError.
+    """
+    set_fields = fields_set(request)
     return [
         CallWarning(UNSUPPORTED, f"{name} has no effect: {reason}", name)
         for name in names
-        if name in are_set
+        if name in set_fields
     ]
 
 
 def refuse_unsupported(warnings: Sequence[CallWarning], strict: bool) -> None:
-    """Under `strict`, raise UnsupportedError for the first field that would have no effect. Nothing has been sent then."""
+    """Raise UnsupportedError for the first field without effect if `strict`.
+
+    Called before anything is sent.
+    """
     if strict:
         for warning in warnings:
             if warning.code == UNSUPPORTED:

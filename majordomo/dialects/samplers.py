@@ -1,7 +1,10 @@
-"""One vocabulary of samplers and schedulers, and how each kind of backend spells it.
+"""Canonical names of samplers and schedulers, and the spelling of each kind of backend.
 
-Needed because a wrong name is no error where it matters: sd-server takes its default, A1111 from 1.9 its first sampler, both without a
-word. Sources: stable-diffusion.cpp at 97d2990, A1111 1.6-1.10 `modules/sd_samplers*.py`, ComfyUI's KSampler.
+Names are checked here because some backends accept an unknown name silently: sd-server then uses
+its default sampler, and A1111 (from version 1.9) uses its first sampler.
+
+Sources: stable-diffusion.cpp at 97d2990, A1111 1.6-1.10 `modules/sd_samplers*.py`, ComfyUI's
+KSampler.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from types import MappingProxyType
 from majordomo.errors import InvalidRequestError, UnsupportedError
 from majordomo.imagegen import Request
 
-# canonical: (stable-diffusion.cpp, A1111, ComfyUI); "" where there is none
+# Canonical name: (stable-diffusion.cpp, A1111, ComfyUI); "" when the backend has none.
 _SAMPLERS = {
     "euler": ("euler", "Euler", "euler"),
     "euler_a": ("euler_a", "Euler a", "euler_ancestral"),
@@ -68,88 +71,102 @@ _SCHEDULERS = {
 }
 
 
-def _key(name: str) -> str:
-    """Names that differ only in case, spaces, hyphens and `++` are one: "DPM++ 2M SDE" is dpmpp_2m_sde."""
-    word = re.sub(r"[\s-]+", "_", name.strip().lower().replace("++", "pp_"))
-    return re.sub(r"_+", "_", word).removeprefix("k_")
+def _normalize(name: str) -> str:
+    """Normalize case, spaces, hyphens and `++`: "DPM++ 2M SDE" becomes "dpmpp_2m_sde"."""
+    underscored = re.sub(r"[\s-]+", "_", name.strip().lower().replace("++", "pp_"))
+    return re.sub(r"_+", "_", underscored).removeprefix("k_")
 
 
-def _readings(table: Mapping[str, tuple[str, str, str]]) -> dict[str, str]:
-    found: dict[str, str] = {}
+def _canonical_names(table: Mapping[str, tuple[str, str, str]]) -> dict[str, str]:
+    """Map every normalized spelling to its canonical name.
+
+    An ambiguous spelling belongs to the canonical name itself first, then to the leftmost column.
+    """
+    names: dict[str, str] = {}
     for column in (2, 1, 0):
-        for canonical, spelt in table.items():
-            if spelt[column]:
-                found[_key(spelt[column])] = canonical
-    return found | {_key(canonical): canonical for canonical in table}
+        for canonical, spellings in table.items():
+            if spellings[column]:
+                names[_normalize(spellings[column])] = canonical
+    return names | {_normalize(canonical): canonical for canonical in table}
 
 
 @dataclass(frozen=True, slots=True)
 class SamplerCatalog:
-    """What a backend says it has, each name in its own spelling; None: it was not, or could not be, asked."""
+    """The samplers and schedulers that a backend lists, in its own spelling."""
 
     samplers: tuple[str, ...] | None = None
+    """Names of its samplers; None when the list was not requested or is not available."""
     schedulers: tuple[str, ...] | None = None
-    aliases: Mapping[str, str] = field(
-        default_factory=dict
-    )  # other names of its samplers, to the name in `samplers`
-    labels: Mapping[str, str] = field(default_factory=dict)  # the same of its schedulers
+    """Names of its schedulers; None when the list was not requested or is not available."""
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    """Other names of its samplers, mapped to the name in `samplers`."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """Other names of its schedulers, mapped to the name in `schedulers`."""
 
 
 @dataclass(frozen=True, slots=True)
 class SamplerVocabulary:
-    """How one kind of backend spells the vocabulary."""
+    """The spelling that one kind of backend uses for samplers and schedulers."""
 
     backend: str
+    """Name of the backend in error messages."""
     samplers: Mapping[str, str]
+    """Canonical sampler name to the backend's spelling."""
     schedulers: Mapping[str, str]
-    certain: frozenset[str] = frozenset()  # canonical names that every build has: no need to ask
+    """Canonical scheduler name to the backend's spelling."""
+    certain: frozenset[str] = frozenset()
+    """Canonical names that every build of the backend has, so that no list is needed."""
 
     def needs_catalog(self, request: Request) -> bool:
-        """Whether only the backend itself can tell if it has this sampler and scheduler."""
-        pairs = ((request.sampler, _SAMPLER_READINGS), (request.scheduler, _SCHEDULER_READINGS))
+        """Whether it takes the backend's own list to know if it has this sampler and scheduler."""
+        pairs = ((request.sampler, _CANONICAL_SAMPLERS), (request.scheduler, _CANONICAL_SCHEDULERS))
         return any(
-            name and readings.get(_key(name)) not in self.certain for name, readings in pairs
+            name and canonical_names.get(_normalize(name)) not in self.certain
+            for name, canonical_names in pairs
         )
 
-    def translate(self, request: Request, lists: SamplerCatalog | None = None) -> Request:
-        """The request with sampler and scheduler as this backend spells them.
+    def translate(self, request: Request, catalog: SamplerCatalog | None = None) -> Request:
+        """Return the request with sampler and scheduler in the spelling of this backend.
 
-        Read are canonical names, any backend's spelling, and whatever stands in the backend's own lists. Raises UnsupportedError for a
-        name that this backend lacks, InvalidRequestError for one nobody knows, both with the nearest names.
+        Accepted are canonical names, the spelling of any backend, and every name in the backend's
+        own `catalog`. Raises UnsupportedError for a name that this backend lacks and
+        InvalidRequestError for an unknown name, both with the nearest names.
         """
-        lists = lists or SamplerCatalog()
+        catalog = catalog or SamplerCatalog()
         sampler, scheduler = request.sampler, request.scheduler
         if sampler:
-            name = lists.aliases.get(sampler, sampler)
-            sampler = self._spell("sampler", name, self.samplers, _SAMPLER_READINGS, lists.samplers)
+            name = catalog.aliases.get(sampler, sampler)
+            sampler = self._translate_name(
+                "sampler", name, self.samplers, _CANONICAL_SAMPLERS, catalog.samplers
+            )
         if scheduler:
-            name = lists.labels.get(scheduler, scheduler)
-            scheduler = self._spell(
-                "scheduler", name, self.schedulers, _SCHEDULER_READINGS, lists.schedulers
+            name = catalog.labels.get(scheduler, scheduler)
+            scheduler = self._translate_name(
+                "scheduler", name, self.schedulers, _CANONICAL_SCHEDULERS, catalog.schedulers
             )
         return replace(request, sampler=sampler, scheduler=scheduler)
 
-    def _spell(
+    def _translate_name(
         self,
         kind: str,
         name: str,
-        table: Mapping[str, str],
-        readings: Mapping[str, str],
-        known: Sequence[str] | None,
+        spellings: Mapping[str, str],
+        canonical_names: Mapping[str, str],
+        listed: Sequence[str] | None,
     ) -> str:
-        own = tuple(table.values()) if known is None else tuple(known)
-        if name in own:
+        available = tuple(spellings.values()) if listed is None else tuple(listed)
+        if name in available:
             return name
-        canonical = readings.get(_key(name))
-        spelt = table.get(canonical, "") if canonical else ""
-        if spelt and spelt in own:
-            return spelt
-        same = next((other for other in own if _key(other) == _key(name)), None)
+        canonical = canonical_names.get(_normalize(name))
+        spelling = spellings.get(canonical, "") if canonical else ""
+        if spelling and spelling in available:
+            return spelling
+        same = next((other for other in available if _normalize(other) == _normalize(name)), None)
         if same is not None:
             return same
-        near = self._near(canonical or name, table, own)
-        hint = f"; nearest: {', '.join(near)}" if near else ""
-        details = {"known": list(own), "nearest": near}
+        nearest = self._nearest(canonical or name, spellings, available)
+        hint = f"; nearest: {', '.join(nearest)}" if nearest else ""
+        details = {"known": list(available), "nearest": nearest}
         if canonical:
             raise UnsupportedError(
                 f"{self.backend} has no {kind} {name}{hint}",
@@ -158,40 +175,51 @@ class SamplerVocabulary:
                 details=details,
             )
         raise InvalidRequestError(
-            f"there is no {kind} {name!r}{hint}",
+            f"unknown {kind} {name!r}{hint}",
             field=kind,
             code=f"UNKNOWN_{kind.upper()}",
             details=details,
         )
 
     @staticmethod
-    def _near(name: str, table: Mapping[str, str], own: Sequence[str]) -> list[str]:
-        """Canonical names where there is one, for what this backend really has."""
-        import difflib  # only when somebody has misspelled
+    def _nearest(name: str, spellings: Mapping[str, str], available: Sequence[str]) -> list[str]:
+        """Return up to three similar names that this backend has, canonical ones if possible."""
+        # Imported here because it is only needed for misspelled names.
+        import difflib
 
-        words = {_key(canonical): canonical for canonical, spelt in table.items() if spelt in own}
-        named = {table[canonical] for canonical in words.values()}
-        words |= {_key(other): other for other in own if other not in named}
-        return [words[key] for key in difflib.get_close_matches(_key(name), words, 3, 0.4)]
+        suggestions = {
+            _normalize(canonical): canonical
+            for canonical, spelling in spellings.items()
+            if spelling in available
+        }
+        covered = {spellings[canonical] for canonical in suggestions.values()}
+        suggestions |= {_normalize(other): other for other in available if other not in covered}
+        matches = difflib.get_close_matches(_normalize(name), suggestions, 3, 0.4)
+        return [suggestions[key] for key in matches]
 
 
-def _column(table: Mapping[str, tuple[str, str, str]], column: int) -> Mapping[str, str]:
+def _spellings(table: Mapping[str, tuple[str, str, str]], column: int) -> Mapping[str, str]:
+    """Map canonical names to the spelling in this column."""
     return MappingProxyType(
-        {canonical: spelt[column] for canonical, spelt in table.items() if spelt[column]}
+        {
+            canonical: spellings[column]
+            for canonical, spellings in table.items()
+            if spellings[column]
+        }
     )
 
 
-_SAMPLER_READINGS = _readings(_SAMPLERS)
-_SCHEDULER_READINGS = _readings(_SCHEDULERS)
+_CANONICAL_SAMPLERS = _canonical_names(_SAMPLERS)
+_CANONICAL_SCHEDULERS = _canonical_names(_SCHEDULERS)
 
 
 def canonical_sampler(name: str) -> str | None:
-    """The canonical name of a sampler in anybody's spelling; None for one that nobody knows."""
-    return _SAMPLER_READINGS.get(_key(name))
+    """Return the canonical name of a sampler in any spelling, or None for an unknown name."""
+    return _CANONICAL_SAMPLERS.get(_normalize(name))
 
 
-# All but the names that came in after 2025, by the dates of the wire's history
-_CERTAIN = frozenset(
+# All names except those that stable-diffusion.cpp added after 2025, by the dates in its history.
+_IN_EVERY_SDCPP_BUILD = frozenset(
     (
         "euler",
         "euler_a",
@@ -216,7 +244,10 @@ _CERTAIN = frozenset(
     )
 )
 SDCPP = SamplerVocabulary(
-    "stable-diffusion.cpp", _column(_SAMPLERS, 0), _column(_SCHEDULERS, 0), _CERTAIN
+    "stable-diffusion.cpp",
+    _spellings(_SAMPLERS, 0),
+    _spellings(_SCHEDULERS, 0),
+    _IN_EVERY_SDCPP_BUILD,
 )
-A1111 = SamplerVocabulary("AUTOMATIC1111", _column(_SAMPLERS, 1), _column(_SCHEDULERS, 1))
-COMFYUI = SamplerVocabulary("ComfyUI", _column(_SAMPLERS, 2), _column(_SCHEDULERS, 2))
+A1111 = SamplerVocabulary("AUTOMATIC1111", _spellings(_SAMPLERS, 1), _spellings(_SCHEDULERS, 1))
+COMFYUI = SamplerVocabulary("ComfyUI", _spellings(_SAMPLERS, 2), _spellings(_SCHEDULERS, 2))

@@ -19,7 +19,7 @@ from majordomo.dialects.comfyui.prompts import (
     ComfyUICodec,
     decode_choices,
     decode_server_version,
-    lists_from,
+    sampler_catalog,
 )
 from majordomo.dialects.comfyui.workflow import Workflow
 from majordomo.dialects.samplers import SamplerCatalog
@@ -116,7 +116,7 @@ class ComfyUI(HTTPProvider):
 
     async def _resolved(self, model: str) -> str:
         """The checkpoint for a model id. Raises NotFoundError for "current" on a server without any."""
-        if model != CURRENT or self._codec.given is not None:
+        if model != CURRENT or self._codec.custom_workflow is not None:
             return model
         if self._first is None:
             names = await self._checkpoints()
@@ -135,7 +135,7 @@ class ComfyUI(HTTPProvider):
             try:
                 found = await self._query_decoded(
                     "/object_info/KSampler",
-                    lambda body, limits: lists_from(decode_choices(body, "KSampler", limits)),
+                    lambda body, limits: sampler_catalog(decode_choices(body, "KSampler", limits)),
                 )
             except (NotFoundError, BadResponseError):
                 return SamplerCatalog()  # something in front of it answers only the routes of drawing: our own table must do

@@ -6,8 +6,8 @@ from typing import Unpack
 
 from majordomo import env, imagegen, llm
 from majordomo.backend_status import Health, ModelInfo
-from majordomo.dialects.embeddings import GeminiEmbeddingsCodec
 from majordomo.dialects.gemini.chat import GeminiChatCodec
+from majordomo.dialects.gemini.embeddings import GeminiEmbeddingsCodec
 from majordomo.dialects.gemini.images import GeminiImagesCodec
 from majordomo.dialects.gemini.models import decode_models, models_path
 from majordomo.errors import ConfigurationError

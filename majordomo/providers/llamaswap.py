@@ -130,7 +130,7 @@ class LlamaSwap(HTTPProvider):
         return self._known[model]
 
     def embedding_model(self, id: str) -> HTTPEmbeddingModel:
-        from majordomo.dialects.embeddings import OpenAIEmbeddingsCodec
+        from majordomo.dialects.openai.embeddings import OpenAIEmbeddingsCodec
 
         return self._make_embedding_model(OpenAIEmbeddingsCodec("/v1/embeddings"), id)
 

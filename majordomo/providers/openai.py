@@ -7,11 +7,11 @@ from typing import Literal, Unpack, get_args
 from majordomo import env, imagegen, llm
 from majordomo.backend_status import Health, ModelInfo
 from majordomo.dialects.conversation import SystemRole
-from majordomo.dialects.embeddings import OpenAIEmbeddingsCodec
 from majordomo.dialects.openai.chat import OpenAIChatCodec
+from majordomo.dialects.openai.embeddings import OpenAIEmbeddingsCodec
 from majordomo.dialects.openai.image_families import compatible_family, hosted_family
 from majordomo.dialects.openai.images import OpenAIImagesCodec
-from majordomo.dialects.openai.models import decode_models, openai_family
+from majordomo.dialects.openai.models import decode_models, openai_capabilities
 from majordomo.dialects.openai.responses import OpenAIResponsesCodec
 from majordomo.errors import ConfigurationError
 from majordomo.media.image_part import COMMON_FORMATS
@@ -109,7 +109,10 @@ class OpenAI(HTTPProvider):
     async def models(self) -> list[ModelInfo]:
         """What `GET /models` lists for this key: ids alone, so what a model can do is told by its name, where that tells."""
         return await self._query_decoded(
-            "/models", lambda body, limits: decode_models(body, limits, named=openai_family)
+            "/models",
+            lambda body, limits: decode_models(
+                body, limits, capabilities_by_name=openai_capabilities
+            ),
         )
 
     async def health(self) -> Health:

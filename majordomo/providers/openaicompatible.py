@@ -9,7 +9,7 @@ from typing import Literal, Unpack, get_args
 from majordomo import env, imagegen, llm
 from majordomo.backend_status import Health, ModelInfo
 from majordomo.dialects.conversation import SystemRole
-from majordomo.dialects.embeddings import OpenAIEmbeddingsCodec
+from majordomo.dialects.openai.embeddings import OpenAIEmbeddingsCodec
 from majordomo.dialects.openai.image_families import compatible_family
 from majordomo.dialects.openai.images import OpenAIImagesCodec
 from majordomo.dialects.openai.models import decode_models

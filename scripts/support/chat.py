@@ -127,19 +127,19 @@ BACKENDS = [
 # What stands in words above, and the tests that show it
 WORDS = {
     "images in answers": [
-        "tests/dialects/test_chat_dialects.py::test_responses_draw_with_the_hosted_tool",
-        "tests/dialects/test_chat_dialects.py::test_gemini_a_drawn_image_comes_out_and_its_draft_does_not",
-        "tests/dialects/test_openai_chat.py::test_images_in_answers_become_parts_and_links_are_not_fetched",
+        "tests/dialects/test_chat_dialects.py::test_responses_generate_images_with_the_hosted_tool",
+        "tests/dialects/test_chat_dialects.py::test_gemini_returns_the_final_image_without_its_draft",
+        "tests/dialects/test_openai_chat.py::test_images_in_responses_become_parts_and_links_are_not_fetched",
     ],
-    "`usage` tells": ["tests/dialects/test_chat_dialects.py::test_a_whole_answer"],
+    "`usage` tells": ["tests/dialects/test_chat_dialects.py::test_a_complete_response_is_decoded"],
     "cancelling": [
         "tests/providers/test_chat_providers.py::test_leaving_a_stream_closes_its_connection",
         "tests/providers/test_chat_hostile.py::test_a_call_that_is_cancelled_in_any_phase_leaves_no_socket_and_the_next_one_works",
     ],
     "`models()` tells": [
-        "tests/dialects/test_model_lists.py::test_a_list_tells_what_its_server_declares",
-        "tests/dialects/test_model_lists.py::test_openais_names_tell_their_family",
-        "tests/dialects/test_model_lists.py::test_geminis_list_tells_by_methods",
+        "tests/dialects/test_model_lists.py::test_a_list_gives_the_declared_capabilities",
+        "tests/dialects/test_model_lists.py::test_openai_capabilities_follow_from_the_name",
+        "tests/dialects/test_model_lists.py::test_gemini_capabilities_follow_from_the_methods",
     ],
     "one conversation, the same with all": [
         "tests/providers/test_one_conversation.py::test_the_conversation_is_the_same_with_every_backend"

@@ -14,7 +14,7 @@ import majordomo as md
 from majordomo import imagegen
 from majordomo.dialects.ollama.images import OllamaImagesCodec, OllamaServer
 from majordomo.models.image_model import HTTPImageModel
-from majordomo.offline import provider as offline
+from majordomo.offline import image_model as offline
 
 PICTURE = md.ImagePart.from_pil(Image.new("RGB", (1024, 1024)))
 EDIT: dict[str, Any] = {"images": (PICTURE,)}

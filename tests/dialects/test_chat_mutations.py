@@ -1,4 +1,4 @@
-"""A value of another type at any place of any answer: a reply or a typed error, in every chat dialect."""
+"""A value of another type anywhere in a response gives a reply or a typed error."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import pytest
 import majordomo as md
 from majordomo import llm
 from majordomo.llm import Done
-from tests.support.chat_dialects import DIALECTS, Dialect, decoded
+from tests.support.chat_dialects import DIALECTS, Dialect, decode_chunks
 
 REQUEST = llm.Request(
     (md.user("hi"),), output={"type": "object"}, tool_choice="draw", tools=(md.Tool("draw"),)
 )
 LIMITS = md.Limits()
-OTHERS: list[Any] = [
+OTHER_VALUES: list[Any] = [
     None,
     True,
     -1,
@@ -34,12 +34,13 @@ OTHERS: list[Any] = [
     {"a": [1]},
     "\u2028",
 ]
-GONE = object()
+# Removes the value instead of replacing it.
+REMOVED = object()
 pytestmark = pytest.mark.slow
-each = pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
+each_dialect = pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
 
 
-def paths(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+def iter_paths(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     if path:
         yield path
     items = (
@@ -50,23 +51,23 @@ def paths(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
         else ()
     )
     for step, item in items:
-        yield from paths(item, (*path, step))
+        yield from iter_paths(item, (*path, step))
 
 
-def changed(value: Any, path: tuple[Any, ...], new: Any) -> Any:
-    made = json.loads(json.dumps(value))
-    inner = made
+def replace_at(value: Any, path: tuple[Any, ...], new: Any) -> Any:
+    copy = json.loads(json.dumps(value))
+    inner = copy
     for step in path[:-1]:
         inner = inner[step]
-    if new is GONE:
+    if new is REMOVED:
         del inner[path[-1]]
     else:
         inner[path[-1]] = new
-    return made
+    return copy
 
 
 def check(reply: llm.Reply) -> None:
-    """A reply is one through and through: it can be kept and sent again."""
+    """Assert that every field of the reply has its type, and that the reply can be saved."""
     assert (
         isinstance(reply.text, str)
         and isinstance(reply.thinking, str)
@@ -79,45 +80,45 @@ def check(reply: llm.Reply) -> None:
         for call in reply.tool_calls
     )
     for name in ("input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens"):
-        counted = getattr(reply.usage, name)
-        assert counted is None or (type(counted) is int and counted >= 0)
+        tokens = getattr(reply.usage, name)
+        assert tokens is None or (type(tokens) is int and tokens >= 0)
     assert llm.load_messages(llm.dump_messages([reply.message])) == [reply.message]
 
 
 @contextlib.contextmanager
-def typed() -> Iterator[None]:
-    """Whatever an answer holds, it is neither the request nor the program that is wrong."""
+def allow_typed_errors() -> Iterator[None]:
+    """Allow a MajordomoError, except one that blames the request or the configuration."""
     try:
         yield
     except md.MajordomoError as error:
         assert not isinstance(error, (md.InvalidRequestError, md.ConfigurationError)), error
 
 
-@each
-def test_a_whole_answer_with_anything_anywhere(dialect: Dialect) -> None:
-    for path in paths(dialect.whole):
-        for other in (*OTHERS, GONE):
-            with typed():
+@each_dialect
+def test_a_complete_response_with_any_value_anywhere(dialect: Dialect) -> None:
+    for path in iter_paths(dialect.whole):
+        for other in (*OTHER_VALUES, REMOVED):
+            with allow_typed_errors():
                 check(
                     dialect.codec.decode_reply(
-                        json.dumps(changed(dialect.whole, path, other)).encode(), REQUEST, LIMITS
+                        json.dumps(replace_at(dialect.whole, path, other)).encode(), REQUEST, LIMITS
                     )
                 )
 
 
-@each
-def test_a_stream_with_anything_anywhere(dialect: Dialect) -> None:
+@each_dialect
+def test_a_stream_with_any_value_anywhere(dialect: Dialect) -> None:
     lines = dialect.stream.splitlines(keepends=True)
-    for place, line in enumerate(lines):
-        begin = b"data: " if line.startswith(b"data: ") else b""
+    for number, line in enumerate(lines):
+        prefix = b"data: " if line.startswith(b"data: ") else b""
         if not line.startswith((b"data: {", b"{")):
             continue
-        event = json.loads(line[len(begin) :])
-        for path in paths(event):
-            for other in (*OTHERS, GONE):
-                made = begin + json.dumps(changed(event, path, other)).encode() + b"\n"
+        event = json.loads(line[len(prefix) :])
+        for path in iter_paths(event):
+            for other in (*OTHER_VALUES, REMOVED):
+                mutated = prefix + json.dumps(replace_at(event, path, other)).encode() + b"\n"
                 decoder = dialect.codec.stream_decoder(REQUEST, LIMITS)
-                with typed():
-                    events = decoded(decoder, *lines[:place], made, *lines[place + 1 :])
+                with allow_typed_errors():
+                    events = decode_chunks(decoder, *lines[:number], mutated, *lines[number + 1 :])
                     assert isinstance(events[-1], Done)
                 check(decoder.reply)

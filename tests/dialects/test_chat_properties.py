@@ -1,4 +1,7 @@
-"""What holds of every chat dialect whatever is said in it: there and back again, nothing lost in silence, and no bytes that break it."""
+"""Properties of every chat dialect, for any conversation and any bytes.
+
+Conversations survive encoding, no field is lost silently, and no bytes break a decoder.
+"""
 
 from __future__ import annotations
 
@@ -17,21 +20,22 @@ from majordomo import llm
 from majordomo.llm import Done, Message, Request, TextDelta, ThinkingDelta
 from majordomo.llm.request import check_request
 from majordomo.transport_types import HTTPRequest
-from tests.support.chat_dialects import DIALECTS, Dialect, joined
+from tests.support.chat_dialects import DIALECTS, Dialect, join_deltas
 from tests.support.sample_images import gradient, part
 
 LIMITS = md.Limits()
-ASKED = Request((md.user("hi"),))
+REQUEST = Request((md.user("hi"),))
 IMAGES = [part(gradient(2, 2)), part(gradient(3, 2))]
-MODEL = "gemini-3-pro"  # which the other dialects take as any name
-MOST_MEMORY = 32 << 20
-each = pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
+# The other dialects accept any model name.
+MODEL = "gemini-3-pro"
+MAX_MEMORY_BYTES = 32 << 20
+each_dialect = pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
 
-# There and back again
+# Round trip
 
-Said = tuple[
-    Any, ...
-]  # ("system", text), ("user", text, images), ("assistant", text, calls), ("result", number of its call, text)
+# ("system", text), ("user", text, images), ("assistant", text, calls),
+# ("result", number of its call, text)
+Turn = tuple[Any, ...]
 TEXT = st.text(
     st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=20
 ).filter(str.strip)
@@ -49,41 +53,44 @@ VALUES = st.recursive(
     ),
     max_leaves=6,
 )
-CALLS = st.tuples(
-    NAMES, st.dictionaries(NAMES, VALUES, max_size=3), TEXT
-)  # what is called, with what, and what it answers
+# The name of the tool, its arguments, and its result.
+CALLS = st.tuples(NAMES, st.dictionaries(NAMES, VALUES, max_size=3), TEXT)
 TURNS = st.tuples(
     TEXT, st.lists(st.sampled_from([0, 1]), max_size=2), st.lists(CALLS, max_size=3), TEXT
 )
 
 
 @st.composite
-def conversations(draw: Any) -> tuple[list[Message], list[Said]]:
-    """A history such as a program keeps, and the same as plain words. It ends with the user, so that no backend wants it changed."""
+def conversations(draw: Any) -> tuple[list[Message], list[Turn]]:
+    """Draw a history such as a program keeps, and its contents as turns.
+
+    It ends with a user message, so that no backend requires a change.
+    """
     history: list[Message] = []
-    said: list[Said] = []
+    turns: list[Turn] = []
     if instructions := draw(st.none() | TEXT):
         history.append(md.system(instructions))
-        said.append(("system", instructions))
+        turns.append(("system", instructions))
     number = 0
-    for asked, shown, calls, answer in draw(st.lists(TURNS, max_size=3)):
-        history.append(md.user(asked, *(IMAGES[index] for index in shown)))
-        said.append(("user", asked, [IMAGES[index].to_base64() for index in shown]))
+    for question, image_indexes, calls, answer in draw(st.lists(TURNS, max_size=3)):
+        images = [IMAGES[index] for index in image_indexes]
+        history.append(md.user(question, *images))
+        turns.append(("user", question, [image.to_base64() for image in images]))
         if calls:
-            made = [
-                md.ToolCallPart(f"id{number + place}", name, json.dumps(given))
-                for place, (name, given, _) in enumerate(calls)
+            call_parts = [
+                md.ToolCallPart(f"id{number + index}", name, json.dumps(arguments))
+                for index, (name, arguments, _) in enumerate(calls)
             ]
-            history.append(llm.assistant(*made))
-            said.append(("assistant", "", [(name, given) for name, given, _ in calls]))
-            for call, (_, _, told) in zip(made, calls, strict=True):
-                history.append(md.tool_result(call, told))
-                said.append(("result", number, told))
+            history.append(llm.assistant(*call_parts))
+            turns.append(("assistant", "", [(name, arguments) for name, arguments, _ in calls]))
+            for call, (_, _, result) in zip(call_parts, calls, strict=True):
+                history.append(md.tool_result(call, result))
+                turns.append(("result", number, result))
                 number += 1
         history.append(llm.assistant(answer))
-        said.append(("assistant", answer, []))
+        turns.append(("assistant", answer, []))
     last = draw(TEXT)
-    return [*history, md.user(last)], [*said, ("user", last, [])]
+    return [*history, md.user(last)], [*turns, ("user", last, [])]
 
 
 def body_of(http_request: HTTPRequest) -> Any:
@@ -94,7 +101,7 @@ def body_of(http_request: HTTPRequest) -> Any:
     )
 
 
-def _url(url: str) -> str:
+def _base64_of_url(url: str) -> str:
     return url.partition(";base64,")[2]
 
 
@@ -106,41 +113,41 @@ def _texts(content: Any, kinds: tuple[str, ...] = ("text", "input_text", "output
     )
 
 
-def read_anthropic(body: Any) -> list[Said]:
-    said: list[Said] = [("system", _texts(body["system"]))] if "system" in body else []
+def read_anthropic(body: Any) -> list[Turn]:
+    turns: list[Turn] = [("system", _texts(body["system"]))] if "system" in body else []
     ids: list[str] = []
     for turn in body["messages"]:
         blocks = turn["content"]
         calls = [block for block in blocks if block["type"] == "tool_use"]
         for block in blocks:
             if block["type"] == "tool_result":
-                said.append(("result", ids.index(block["tool_use_id"]), _texts(block["content"])))
+                turns.append(("result", ids.index(block["tool_use_id"]), _texts(block["content"])))
         ids += [call["id"] for call in calls]
         if turn["role"] == "assistant":
-            said.append(
+            turns.append(
                 ("assistant", _texts(blocks), [(call["name"], call["input"]) for call in calls])
             )
         elif text := _texts(blocks):
-            said.append(
+            turns.append(
                 (
                     "user",
                     text,
                     [block["source"]["data"] for block in blocks if block["type"] == "image"],
                 )
             )
-    return said
+    return turns
 
 
-def read_ollama(body: Any) -> list[Said]:
-    said: list[Said] = []
+def read_ollama(body: Any) -> list[Turn]:
+    turns: list[Turn] = []
     ids: list[str] = []
     for turn in body["messages"]:
         calls = turn.get("tool_calls", [])
         ids += [call["id"] for call in calls]
         if turn["role"] == "tool":
-            said.append(("result", ids.index(turn["tool_call_id"]), turn["content"]))
+            turns.append(("result", ids.index(turn["tool_call_id"]), turn["content"]))
         elif turn["role"] == "assistant":
-            said.append(
+            turns.append(
                 (
                     "assistant",
                     turn["content"],
@@ -148,16 +155,16 @@ def read_ollama(body: Any) -> list[Said]:
                 )
             )
         else:
-            said.append(
+            turns.append(
                 (turn["role"], turn["content"], turn.get("images", []))
                 if turn["role"] == "user"
                 else ("system", turn["content"])
             )
-    return said
+    return turns
 
 
-def read_gemini(body: Any) -> list[Said]:
-    said: list[Said] = [
+def read_gemini(body: Any) -> list[Turn]:
+    turns: list[Turn] = [
         ("system", part["text"]) for part in body.get("systemInstruction", {"parts": []})["parts"]
     ]
     ids: list[str] = []
@@ -167,68 +174,74 @@ def read_gemini(body: Any) -> list[Said]:
         ids += [call["id"] for call in calls]
         for part_ in turn["parts"]:
             if "functionResponse" in part_:
-                answer = part_["functionResponse"]
-                response = answer["response"]
-                # a tool that answered with a JSON object answers with one here
-                told = response["result"] if list(response) == ["result"] else json.dumps(response)
-                said.append(("result", ids.index(answer["id"]), told))
+                function_response = part_["functionResponse"]
+                response = function_response["response"]
+                # A result that is a JSON object is sent as an object.
+                result = (
+                    response["result"] if list(response) == ["result"] else json.dumps(response)
+                )
+                turns.append(("result", ids.index(function_response["id"]), result))
         if turn["role"] == "model":
-            said.append(("assistant", text, [(call["name"], call["args"]) for call in calls]))
+            turns.append(("assistant", text, [(call["name"], call["args"]) for call in calls]))
         elif text:
-            said.append(
+            turns.append(
                 (
                     "user",
                     text,
                     [part["inlineData"]["data"] for part in turn["parts"] if "inlineData" in part],
                 )
             )
-    return said
+    return turns
 
 
-def read_responses(body: Any) -> list[Said]:
-    said: list[Said] = []
+def read_responses(body: Any) -> list[Turn]:
+    turns: list[Turn] = []
     ids: list[str] = []
     for item in body["input"]:
         if item.get("type") == "function_call":
             call = (item["name"], json.loads(item["arguments"]))
-            if said[-1][0] == "assistant" and said[-1][2] and not said[-1][1]:
-                said[-1][2].append(call)
+            if turns[-1][0] == "assistant" and turns[-1][2] and not turns[-1][1]:
+                turns[-1][2].append(call)
             else:
-                said.append(("assistant", "", [call]))
+                turns.append(("assistant", "", [call]))
             ids.append(item["call_id"])
         elif item.get("type") == "function_call_output":
-            said.append(("result", ids.index(item["call_id"]), _texts(item["output"])))
+            turns.append(("result", ids.index(item["call_id"]), _texts(item["output"])))
         elif item.get("type") == "reasoning":
             continue
         elif item["role"] == "user":
             images = (
                 []
                 if isinstance(item["content"], str)
-                else [_url(b["image_url"]) for b in item["content"] if b["type"] == "input_image"]
+                else [
+                    _base64_of_url(b["image_url"])
+                    for b in item["content"]
+                    if b["type"] == "input_image"
+                ]
             )
-            said.append(("user", _texts(item["content"]), images))
+            turns.append(("user", _texts(item["content"]), images))
         else:
-            said.append(
+            turns.append(
                 (
                     item["role"],
                     _texts(item["content"]),
                     *([[]] if item["role"] == "assistant" else []),
                 )
             )
-    return said
+    return turns
 
 
-def read_chat(body: Any) -> list[Said]:
-    said: list[Said] = []
+def read_chat(body: Any) -> list[Turn]:
+    turns: list[Turn] = []
     ids: list[str] = []
     for turn in body["messages"]:
         content = turn.get("content") or ""
         calls = turn.get("tool_calls", [])
         ids += [call["id"] for call in calls]
         if turn["role"] == "tool":
-            said.append(("result", ids.index(turn["tool_call_id"]), content))
+            turns.append(("result", ids.index(turn["tool_call_id"]), content))
         elif turn["role"] == "assistant":
-            said.append(
+            turns.append(
                 (
                     "assistant",
                     content,
@@ -242,15 +255,19 @@ def read_chat(body: Any) -> list[Said]:
             images = (
                 []
                 if isinstance(content, str)
-                else [_url(b["image_url"]["url"]) for b in content if b["type"] == "image_url"]
+                else [
+                    _base64_of_url(b["image_url"]["url"])
+                    for b in content
+                    if b["type"] == "image_url"
+                ]
             )
-            said.append(("user", _texts(content), images))
+            turns.append(("user", _texts(content), images))
         else:
-            said.append(("system", _texts(content)))
-    return said
+            turns.append(("system", _texts(content)))
+    return turns
 
 
-READERS: dict[str, Callable[[Any], list[Said]]] = {
+READERS: dict[str, Callable[[Any], list[Turn]]] = {
     "anthropic": read_anthropic,
     "ollama": read_ollama,
     "gemini": read_gemini,
@@ -259,78 +276,81 @@ READERS: dict[str, Callable[[Any], list[Said]]] = {
 }
 
 
-@each
+@each_dialect
 @settings(max_examples=12, deadline=None)
 @given(conversations())
-def test_a_conversation_goes_there_and_back(
-    dialect: Dialect, conversation: tuple[list[Message], list[Said]]
+def test_a_conversation_survives_encoding(
+    dialect: Dialect, conversation: tuple[list[Message], list[Turn]]
 ) -> None:
-    history, said = conversation
+    history, turns = conversation
     check_request(Request(tuple(history)), LIMITS)
-    wire, warnings = dialect.codec.encode_request(MODEL, Request(tuple(history)))
+    http_request, warnings = dialect.codec.encode_request(MODEL, Request(tuple(history)))
     assert warnings == []
-    assert READERS[dialect.name](body_of(wire)) == said
+    assert READERS[dialect.name](body_of(http_request)) == turns
 
 
-@each
+@each_dialect
 @settings(max_examples=12, deadline=None)
 @given(
     st.lists(st.tuples(NAMES, st.dictionaries(NAMES, VALUES, max_size=3)), min_size=1, max_size=3)
 )
-def test_what_a_model_called_goes_back_as_it_called_it(
-    dialect: Dialect, wanted: list[tuple[str, dict[str, Any]]]
+def test_tool_calls_are_sent_back_unchanged(
+    dialect: Dialect, expected_calls: list[tuple[str, dict[str, Any]]]
 ) -> None:
-    """A whole answer is decoded, kept as JSON, loaded, and sent again: the calls are the same."""
+    """Decode a response, save and load the message, send it again: the calls are the same."""
     reply = dialect.codec.decode_reply(
-        json.dumps(_calling(dialect, wanted)).encode(), ASKED, LIMITS
+        json.dumps(_response_with_calls(dialect, expected_calls)).encode(), REQUEST, LIMITS
     )
-    assert [(call.name, call.arguments) for call in reply.tool_calls] == wanted
-    (kept,) = llm.load_messages(llm.dump_messages([reply.message]))
+    assert [(call.name, call.arguments) for call in reply.tool_calls] == expected_calls
+    (message,) = llm.load_messages(llm.dump_messages([reply.message]))
     results = [md.tool_result(call, "ok") for call in reply.tool_calls]
-    body = body_of(dialect.codec.encode_request(MODEL, Request((md.user("hi"), kept, *results)))[0])
+    body = body_of(
+        dialect.codec.encode_request(MODEL, Request((md.user("hi"), message, *results)))[0]
+    )
     assert [
         call for turn in READERS[dialect.name](body) if turn[0] == "assistant" for call in turn[2]
-    ] == wanted
+    ] == expected_calls
 
 
-def _calling(dialect: Dialect, wanted: list[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
-    """The dialect's own answer with these calls in place of its one."""
-    whole = json.loads(json.dumps(dialect.whole))
+def _response_with_calls(
+    dialect: Dialect, calls: list[tuple[str, dict[str, Any]]]
+) -> dict[str, Any]:
+    """Return the complete response of the dialect with these calls instead of its own."""
+    response = json.loads(json.dumps(dialect.whole))
     if dialect.name == "anthropic":
-        whole["content"][2:] = [
-            {"type": "tool_use", "id": f"c{n}", "name": name, "input": given}
-            for n, (name, given) in enumerate(wanted)
+        response["content"][2:] = [
+            {"type": "tool_use", "id": f"c{n}", "name": name, "input": arguments}
+            for n, (name, arguments) in enumerate(calls)
         ]
     elif dialect.name == "ollama":
-        made = [
-            {"id": f"c{n}", "function": {"name": name, "arguments": given}}
-            for n, (name, given) in enumerate(wanted)
+        response["message"]["tool_calls"] = [
+            {"id": f"c{n}", "function": {"name": name, "arguments": arguments}}
+            for n, (name, arguments) in enumerate(calls)
         ]
-        whole["message"]["tool_calls"] = made
     elif dialect.name == "gemini":
-        parts = whole["candidates"][0]["content"]["parts"]
-        parts[2:] = [{"functionCall": {"name": name, "args": given}} for name, given in wanted]
-    elif dialect.name == "responses":
-        call = whole["output"][2]
-        made = [
-            call | {"call_id": f"c{n}", "name": name, "arguments": json.dumps(given)}
-            for n, (name, given) in enumerate(wanted)
+        parts = response["candidates"][0]["content"]["parts"]
+        parts[2:] = [
+            {"functionCall": {"name": name, "args": arguments}} for name, arguments in calls
         ]
-        whole["output"][2:] = made
+    elif dialect.name == "responses":
+        call = response["output"][2]
+        response["output"][2:] = [
+            call | {"call_id": f"c{n}", "name": name, "arguments": json.dumps(arguments)}
+            for n, (name, arguments) in enumerate(calls)
+        ]
     else:
-        made = [
+        response["choices"][0]["message"]["tool_calls"] = [
             {
                 "id": f"c{n}",
                 "type": "function",
-                "function": {"name": name, "arguments": json.dumps(given)},
+                "function": {"name": name, "arguments": json.dumps(arguments)},
             }
-            for n, (name, given) in enumerate(wanted)
+            for n, (name, arguments) in enumerate(calls)
         ]
-        whole["choices"][0]["message"]["tool_calls"] = made
-    return whole
+    return response
 
 
-@each
+@each_dialect
 @settings(max_examples=20, deadline=None)
 @given(st.text(max_size=20) | VALUES.map(json.dumps))
 @example('{"what": "fo')
@@ -339,8 +359,8 @@ def _calling(dialect: Dialect, wanted: list[tuple[str, dict[str, Any]]]) -> dict
 @example('{"a": "\\ud800"}')
 @example('["a"]')
 @example("")
-def test_a_call_with_any_arguments_can_stand_in_a_history(dialect: Dialect, arguments: str) -> None:
-    """Models do write arguments that are no JSON: what they wrote goes back to them with what was wrong about it."""
+def test_a_history_may_hold_calls_with_any_arguments(dialect: Dialect, arguments: str) -> None:
+    """Models do write invalid JSON: their text is sent back to them, marked as invalid."""
     call = md.ToolCallPart("c1", "draw", arguments)
     request = Request(
         (md.user("hi"), llm.assistant(call), md.tool_result(call, "that is no JSON", is_error=True))
@@ -356,13 +376,14 @@ def test_a_call_with_any_arguments_can_stand_in_a_history(dialect: Dialect, argu
             arguments
         ) in json.dumps(body)
         return
-    ((_, given),) = next(turn for turn in READERS[dialect.name](body) if turn[0] == "assistant")[2]
-    assert given == {"INVALID_JSON": arguments} or given == (
+    calls = next(turn for turn in READERS[dialect.name](body) if turn[0] == "assistant")[2]
+    ((_, sent_arguments),) = calls
+    assert sent_arguments == {"INVALID_JSON": arguments} or sent_arguments == (
         json.loads(arguments) if arguments.strip() else {}
     )
 
 
-# Nothing is lost in silence
+# No field is lost silently
 
 FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "temperature": st.floats(0, 2)
@@ -379,27 +400,27 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
 }
 
 
-@each
+@each_dialect
 @settings(max_examples=20, deadline=None)
 @given(st.fixed_dictionaries({}, optional=FIELDS))
-def test_every_field_that_is_set_is_sent_or_warned_of(
+def test_every_set_field_is_sent_or_gives_a_warning(
     dialect: Dialect, fields: dict[str, Any]
 ) -> None:
     request = Request((md.user("hi"),), **fields)
     check_request(request, LIMITS)
-    wire, warnings = dialect.codec.encode_request(MODEL, request)
-    body = body_of(wire)
+    http_request, warnings = dialect.codec.encode_request(MODEL, request)
+    body = body_of(http_request)
     plain = body_of(dialect.codec.encode_request(MODEL, Request((md.user("hi"),)))[0])
     warned = {warning.field for warning in warnings}
     leaves = _leaves(body)
     for name, value in fields.items():
         if name in warned:
             continue
-        wanted = value if isinstance(value, tuple) else (value,)
+        expected = value if isinstance(value, tuple) else (value,)
         if name == "reasoning" and isinstance(value, str):
             assert body != plain
         else:
-            assert all(item in leaves for item in wanted), name
+            assert all(item in leaves for item in expected), name
 
 
 def _leaves(value: Any) -> list[Any]:
@@ -412,27 +433,27 @@ def _leaves(value: Any) -> list[Any]:
     return [value]
 
 
-MISFITS: dict[str, Message] = {
-    "a result in a user's turn": Message("user", (md.ToolResultPart("c1", "draw", ()),)),
-    "a call in a user's turn": Message("user", (md.ToolCallPart("c1", "draw"),)),
-    "words in a tool's turn": Message("tool", (llm.TextPart("x"),)),
+MISPLACED: dict[str, Message] = {
+    "a result in a user message": Message("user", (md.ToolResultPart("c1", "draw", ()),)),
+    "a call in a user message": Message("user", (md.ToolCallPart("c1", "draw"),)),
+    "text in a tool message": Message("tool", (llm.TextPart("x"),)),
 }
 
 
-@each
+@each_dialect
 @settings(max_examples=8, deadline=None)
-@given(conversations(), st.sampled_from(sorted(MISFITS)), st.integers(0, 20))
-def test_what_cannot_be_expressed_raises_before_anything_is_sent(
-    dialect: Dialect, conversation: tuple[list[Message], list[Said]], misfit: str, at: int
+@given(conversations(), st.sampled_from(sorted(MISPLACED)), st.integers(0, 20))
+def test_misplaced_parts_raise_before_anything_is_sent(
+    dialect: Dialect, conversation: tuple[list[Message], list[Turn]], kind: str, index: int
 ) -> None:
     history = list(conversation[0])
-    history.insert(at % (len(history) + 1), MISFITS[misfit])
+    history.insert(index % (len(history) + 1), MISPLACED[kind])
     with pytest.raises(md.InvalidRequestError) as caught:
         dialect.codec.encode_request(MODEL, Request(tuple(history)))
     assert caught.value.field == "messages"
 
 
-@each
+@each_dialect
 @settings(max_examples=10, deadline=None)
 @given(
     st.recursive(
@@ -440,94 +461,102 @@ def test_what_cannot_be_expressed_raises_before_anything_is_sent(
         lambda inner: st.lists(inner, min_size=1, max_size=2),
     )
 )
-def test_what_json_cannot_hold_is_refused_with_its_field(dialect: Dialect, value: Any) -> None:
+def test_values_that_json_cannot_express_raise_with_their_field(
+    dialect: Dialect, value: Any
+) -> None:
     with pytest.raises(md.InvalidRequestError) as caught:
         dialect.codec.encode_request(MODEL, Request((md.user("hi"),), extra={"x": value}))
     assert caught.value.field == "extra"
 
 
-# Bytes that break off, and bytes that are not what they were
+# Truncated and changed bytes
 
 
-def fed(
-    dialect: Dialect, pieces: list[bytes]
+def feed_all(
+    dialect: Dialect, chunks: list[bytes]
 ) -> tuple[list[llm.ChatEvent], llm.Reply, md.MajordomoError | None]:
-    decoder = dialect.codec.stream_decoder(ASKED, LIMITS)
-    told: list[llm.ChatEvent] = []
+    """Return the events, the reply so far, and the error of a stream in these chunks."""
+    decoder = dialect.codec.stream_decoder(REQUEST, LIMITS)
+    events: list[llm.ChatEvent] = []
     try:
-        for piece in pieces:
-            told += decoder.feed(piece)
-        told += decoder.finish()
+        for chunk in chunks:
+            events += decoder.feed(chunk)
+        events += decoder.finish()
     except md.MajordomoError as error:
-        return told, decoder.reply, error
-    return told, decoder.reply, decoder.failure
+        return events, decoder.reply, error
+    return events, decoder.reply, decoder.failure
 
 
-def ends(dialect: Dialect) -> list[bytes]:
-    """The stream with line ends of every legal kind, comments and unknown fields between its events, and no last line end."""
+def equivalent_streams(dialect: Dialect) -> list[bytes]:
+    """Return the stream in every legal form.
+
+    The forms differ in line ends, comments, unknown fields, and whether the last line ends.
+    """
     stream = dialect.stream.replace(b"\r\n", b"\n")
-    made = [stream, stream.replace(b"\n", b"\r\n"), stream.rstrip(b"\n")]
+    forms = [stream, stream.replace(b"\n", b"\r\n"), stream.rstrip(b"\n")]
     if dialect.name != "ollama":
-        made += [
+        forms += [
             stream.replace(b"\n", b"\r"),
             stream.replace(b"\n\n", b"\n\n: still here\nid: 7\nretry: 5\nx-unknown: y\n\n"),
             stream.replace(b"data: ", b"data:"),
-            b"\xef\xbb\xbf"
-            + stream,  # "one leading U+FEFF BYTE ORDER MARK character must be ignored" (HTML standard)
+            # "one leading U+FEFF BYTE ORDER MARK character must be ignored" (HTML standard)
+            b"\xef\xbb\xbf" + stream,
         ]
-    return made
+    return forms
 
 
-@each
+@each_dialect
 @settings(max_examples=15, deadline=None)
 @given(st.data())
-def test_any_split_with_any_line_ends_tells_the_same(dialect: Dialect, data: st.DataObject) -> None:
-    expected = joined(fed(dialect, [dialect.stream])[0])
-    stream = data.draw(st.sampled_from(ends(dialect)))
-    places = data.draw(st.lists(st.integers(0, len(stream)), max_size=12))
-    edges = [0, *sorted(places), len(stream)]
-    told, _, error = fed(
+def test_any_split_with_any_line_ends_gives_the_same_events(
+    dialect: Dialect, data: st.DataObject
+) -> None:
+    expected = join_deltas(feed_all(dialect, [dialect.stream])[0])
+    stream = data.draw(st.sampled_from(equivalent_streams(dialect)))
+    cuts = data.draw(st.lists(st.integers(0, len(stream)), max_size=12))
+    edges = [0, *sorted(cuts), len(stream)]
+    events, _, error = feed_all(
         dialect, [stream[begin:end] for begin, end in pairwise(edges) if end > begin]
     )
     assert error is None
-    assert joined(told) == expected
+    assert join_deltas(events) == expected
 
 
-@each
+@each_dialect
 @pytest.mark.parametrize("step", [pytest.param(1, marks=pytest.mark.slow), 17])
-def test_any_truncation_is_whole_or_a_typed_error_with_exactly_the_prefix(
+def test_any_truncation_gives_the_complete_reply_or_an_error_with_the_exact_prefix(
     dialect: Dialect, step: int
 ) -> None:
-    """The text told, the text of `partial` and of the reply are one, and a prefix of the whole."""
-    whole, _, _ = fed(dialect, [dialect.stream])
-    done = whole[-1]
+    """The emitted text, that of `partial` and that of the reply are the same prefix."""
+    complete, _, _ = feed_all(dialect, [dialect.stream])
+    done = complete[-1]
     assert isinstance(done, Done)
     for length in (
         *range(0, len(dialect.stream), step),
         *range(len(dialect.stream) - 20, len(dialect.stream) + 1),
     ):
-        told, reply, error = fed(dialect, [dialect.stream[:length]])
-        text = "".join(event.text for event in told if isinstance(event, TextDelta))
-        thought = "".join(event.text for event in told if isinstance(event, ThinkingDelta))
+        events, reply, error = feed_all(dialect, [dialect.stream[:length]])
+        text = "".join(event.text for event in events if isinstance(event, TextDelta))
+        thinking = "".join(event.text for event in events if isinstance(event, ThinkingDelta))
         assert done.reply.text.startswith(text)
-        assert done.reply.thinking.startswith(thought)
+        assert done.reply.thinking.startswith(thinking)
         if error is None:
-            last = told[-1]
+            last = events[-1]
             assert isinstance(last, Done)
             assert last.reply.message == done.reply.message
             continue
-        assert (reply.text, reply.thinking) == (text, thought)
+        assert (reply.text, reply.thinking) == (text, thinking)
         if isinstance(error, md.StreamBrokenError):
-            assert (error.partial.text, error.partial.thinking) == (text, thought)
+            assert (error.partial.text, error.partial.thinking) == (text, thinking)
         else:
             assert not text
             assert isinstance(error, md.BadResponseError)
 
 
-@each
+@each_dialect
 @settings(max_examples=20, deadline=None)
 @given(st.data())
-def test_any_change_of_the_bytes_is_an_answer_or_a_typed_error_in_little_memory(
+def test_any_byte_change_gives_a_reply_or_a_typed_error_in_bounded_memory(
     dialect: Dialect, data: st.DataObject
 ) -> None:
     stream = bytearray(
@@ -555,12 +584,12 @@ def test_any_change_of_the_bytes_is_an_answer_or_a_typed_error_in_little_memory(
         )
     tracemalloc.start()
     try:
-        for asked in (
-            lambda: fed(dialect, [bytes(stream)])[2],
-            lambda: dialect.codec.decode_reply(bytes(stream), ASKED, LIMITS),
+        for decode in (
+            lambda: feed_all(dialect, [bytes(stream)])[2],
+            lambda: dialect.codec.decode_reply(bytes(stream), REQUEST, LIMITS),
         ):
             try:
-                error = asked()
+                error = decode()
             except md.MajordomoError as raised:
                 error = raised
             if isinstance(error, md.MajordomoError):
@@ -569,4 +598,4 @@ def test_any_change_of_the_bytes_is_an_answer_or_a_typed_error_in_little_memory(
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert peak < MOST_MEMORY
+    assert peak < MAX_MEMORY_BYTES

@@ -10,10 +10,11 @@ import majordomo as md
 from majordomo.dialects.errors import error_from_reply, retry_after
 from tests.support.hypothesis_effort import tries
 
-# Every shape of error body that the backends are known to send: (status, body, class, words that must survive)
+# Every shape of error body that the backends are known to send:
+# (status, body, exception class, text that the message must contain).
 BODIES = {
     "sd-server text": (400, {"error": "invalid params"}, md.InvalidRequestError, "invalid params"),
-    "sd-server word and message": (
+    "sd-server code and message": (
         500,
         {"error": "server_error", "message": "[json.exception.302]"},
         md.BackendError,
@@ -187,7 +188,7 @@ BODIES = {
         "502 Bad Gateway",
     ),
     "empty 404": (404, "", md.NotFoundError, "no such route"),
-    "empty 502": (502, "", md.BackendError, "died"),
+    "empty 502": (502, "", md.BackendError, "crashed"),
     "router without the model": (
         400,
         {"error": {"code": 400, "message": "model 'x' not found", "type": "invalid_request_error"}},
@@ -197,14 +198,16 @@ BODIES = {
 }
 
 
-@pytest.mark.parametrize(("status", "body", "kind", "words"), BODIES.values(), ids=BODIES.keys())
-def test_every_known_body_keeps_its_reason(
-    status: int, body: object, kind: type[md.MajordomoError], words: str
+@pytest.mark.parametrize(
+    ("status", "body", "error_class", "text"), BODIES.values(), ids=BODIES.keys()
+)
+def test_every_known_error_body_keeps_its_message(
+    status: int, body: object, error_class: type[md.MajordomoError], text: str
 ) -> None:
     raw = body.encode() if isinstance(body, str) else json.dumps(body).encode()
     error = error_from_reply(status, {}, raw)
-    assert type(error) is kind
-    assert words in str(error)
+    assert type(error) is error_class
+    assert text in str(error)
     assert error.status == status
 
 
@@ -221,7 +224,7 @@ def test_every_known_body_keeps_its_reason(
         ("openai refusal", "CONTENT_REFUSED", False),
     ],
 )
-def test_codes_carry_the_decision(name: str, code: str, retryable: bool) -> None:
+def test_error_codes_decide_whether_to_retry(name: str, code: str, retryable: bool) -> None:
     status, body, _, _ = BODIES[name]
     error = error_from_reply(
         status, {}, body.encode() if isinstance(body, str) else json.dumps(body).encode()
@@ -231,8 +234,8 @@ def test_codes_carry_the_decision(name: str, code: str, retryable: bool) -> None
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda c: (
-        st.lists(c)
+    lambda children: (
+        st.lists(children)
         | st.dictionaries(
             st.sampled_from(
                 [
@@ -254,7 +257,7 @@ JSON = st.recursive(
                 ]
             )
             | st.text(),
-            c,
+            children,
         )
     ),
 )
@@ -293,18 +296,21 @@ def test_the_mapping_is_total(status: int, body: bytes, headers: dict[str, str])
         ({"retry-after": "9" * 400}, None),
         ({"retry-after": "nan"}, None),
         ({"retry-after": " 3\t"}, 3),
-        ({"retry-after": "\x1d3"}, None),  # white space to Python, none to float
+        ({"retry-after": "\x1d3"}, None),  # white space for `re`, but not for `float`
         ({"retry-after": "\u20033"}, None),
         ({"retry-after-ms": "\x1f250"}, None),
         ({}, None),
     ],
 )
-def test_every_form_of_retry_after_is_read(headers: dict[str, str], seconds: float | None) -> None:
+def test_every_form_of_retry_after_is_parsed(
+    headers: dict[str, str], seconds: float | None
+) -> None:
     assert retry_after(headers, now=1795435200.0) == seconds
 
 
-# what an HTTP field may hold (RFC 9110, 5.5) and what else Python takes for white space, digits or a sign, among the beginnings of dates
-_AS_SENT = st.text(st.characters(max_codepoint=255)) | st.lists(
+# Text that an HTTP field may hold (RFC 9110, 5.5), other characters that Python accepts as white
+# space, digits or signs, and the beginnings of dates.
+_HEADER_TEXTS = st.text(st.characters(max_codepoint=255)) | st.lists(
     st.sampled_from(
         [
             *"0123456789+-.:, \t\x1c\x1d\x1e\x1f\x85\xa0\u2003\u0663",
@@ -323,15 +329,15 @@ _AS_SENT = st.text(st.characters(max_codepoint=255)) | st.lists(
 
 @settings(max_examples=tries(300))
 @given(
-    _AS_SENT,
+    _HEADER_TEXTS,
     st.sampled_from(["retry-after", "retry-after-ms"]),
     st.sampled_from([0.0, 1795435200.0]),
 )
-def test_any_text_of_retry_after_is_a_wait_in_range_or_none(
+def test_any_retry_after_text_gives_seconds_in_range_or_none(
     text: str, name: str, now: float
 ) -> None:
-    wait = retry_after({name: text}, now=now)
-    assert wait is None or 0 <= wait <= 1e9
+    seconds = retry_after({name: text}, now=now)
+    assert seconds is None or 0 <= seconds <= 1e9
     details = [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": text}]
     error = error_from_reply(
         429,
@@ -351,14 +357,14 @@ def test_retry_info_in_the_body_is_read() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wish", "status", "retryable"),
+    ("header", "status", "retryable"),
     [("true", 400, True), ("false", 503, False), ("maybe", 503, True)],
 )
-def test_x_should_retry_overrides(wish: str, status: int, retryable: bool) -> None:
-    assert error_from_reply(status, {"x-should-retry": wish}, b"x").retryable is retryable
+def test_x_should_retry_overrides_the_status(header: str, status: int, retryable: bool) -> None:
+    assert error_from_reply(status, {"x-should-retry": header}, b"x").retryable is retryable
 
 
-def test_a_redirect_is_never_followed_and_never_repeated() -> None:
+def test_a_redirect_is_neither_followed_nor_retried() -> None:
     error = error_from_reply(302, {"location": "http://evil.test"}, b"")
     assert type(error) is md.BadResponseError
     assert not error.retryable

@@ -1,4 +1,4 @@
-"""Gemini's bodies byte by byte, and answers that anything may have happened to."""
+"""Gemini's image requests byte by byte, and replies that are damaged in any way."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from PIL import Image
 
 import majordomo as md
 from majordomo.dialects.errors import error_from_reply
-from majordomo.dialects.gemini.images import LARGEST_BODY, GeminiImagesCodec
+from majordomo.dialects.gemini.images import MAX_BODY_BYTES, GeminiImagesCodec
 from majordomo.dialects.gemini.models import decode_models
 from majordomo.imagegen import Request, Result
 from majordomo.settings import Limits
 from majordomo.transport_types import HTTPRequest
 from tests.support.hypothesis_effort import tries
 
-DOOR = GeminiImagesCodec()
+CODEC = GeminiImagesCodec()
 FLASH = "gemini-2.5-flash-image"
 PRO = "gemini-3-pro-image-preview"
 LIMITS = Limits()
 
 
 def png(width: int = 2, height: int = 1) -> bytes:
-    held = io.BytesIO()
-    Image.new("RGB", (width, height), "navy").save(held, "PNG")
-    return held.getvalue()
+    buffer = io.BytesIO()
+    Image.new("RGB", (width, height), "navy").save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 PNG = base64.b64encode(png()).decode()
@@ -38,9 +38,9 @@ INLINE = f'{{"inlineData":{{"mimeType":"image/png","data":"{PNG}"}}}}'
 IMAGE = md.ImagePart(png())
 
 
-def sent(request: Request, model: str = FLASH) -> HTTPRequest:
-    fitted, _ = DOOR.adapt(model, request)
-    return DOOR.encode_request(model, fitted)
+def encode(request: Request, model: str = FLASH) -> HTTPRequest:
+    adapted, _ = CODEC.adapt(model, request)
+    return CODEC.encode_request(model, adapted)
 
 
 def body_of(http_request: HTTPRequest) -> bytes:
@@ -87,15 +87,15 @@ BODIES: list[tuple[str, Request, str, str]] = [
 
 
 @pytest.mark.parametrize(("model", "request_", "parts", "config"), BODIES)
-def test_bodies(model: str, request_: Request, parts: str, config: str) -> None:
-    wire = sent(request_, model)
-    assert (wire.method, wire.path, wire.content_type) == (
+def test_request_bodies(model: str, request_: Request, parts: str, config: str) -> None:
+    http_request = encode(request_, model)
+    assert (http_request.method, http_request.path, http_request.content_type) == (
         "POST",
         f"/models/{model}:generateContent",
         "application/json",
     )
     assert (
-        body_of(wire).decode()
+        body_of(http_request).decode()
         == f'{{"contents":[{{"role":"user","parts":{parts}}}],"generationConfig":{config}}}'
     )
 
@@ -112,11 +112,11 @@ SHAPES: list[tuple[str, str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("model", "aspect", "taken"), SHAPES)
-def test_the_nearest_shape_is_taken_and_said(model: str, aspect: str, taken: str) -> None:
-    fitted, warnings = DOOR.adapt(model, Request("a", aspect=aspect))
-    assert fitted.aspect == taken
-    assert [warning.field for warning in warnings] == ([] if taken == aspect else ["aspect"])
+@pytest.mark.parametrize(("model", "aspect", "expected"), SHAPES)
+def test_the_nearest_aspect_is_sent_with_a_warning(model: str, aspect: str, expected: str) -> None:
+    adapted, warnings = CODEC.adapt(model, Request("a", aspect=aspect))
+    assert adapted.aspect == expected
+    assert [warning.field for warning in warnings] == ([] if expected == aspect else ["aspect"])
 
 
 @given(
@@ -124,55 +124,57 @@ def test_the_nearest_shape_is_taken_and_said(model: str, aspect: str, taken: str
     st.integers(1, 99_999),
     st.sampled_from([FLASH, PRO, "gemini-3.1-flash-image"]),
 )
-def test_any_size_has_a_shape_and_is_fitted_once(width: int, height: int, model: str) -> None:
-    fitted, warnings = DOOR.adapt(model, Request("a", size=f"{width}x{height}"))
-    assert fitted.aspect
-    assert fitted.size == ""
+def test_any_size_gets_an_aspect_and_adapting_is_idempotent(
+    width: int, height: int, model: str
+) -> None:
+    adapted, warnings = CODEC.adapt(model, Request("a", size=f"{width}x{height}"))
+    assert adapted.aspect
+    assert adapted.size == ""
     assert warnings == []
-    assert DOOR.adapt(model, fitted) == (fitted, [])
+    assert CODEC.adapt(model, adapted) == (adapted, [])
 
 
-def test_a_body_may_have_so_many_bytes_and_no_more() -> None:
-    bare = len(body_of(sent(Request("a", images=(md.ImagePart(png()),))))) - len(PNG)
-    room = (LARGEST_BODY - bare) // 4 * 3
+def test_a_body_above_the_size_limit_is_refused() -> None:
+    overhead = len(body_of(encode(Request("a", images=(md.ImagePart(png()),))))) - len(PNG)
+    max_image_bytes = (MAX_BODY_BYTES - overhead) // 4 * 3
     data = png()
-    fits = md.ImagePart(data + bytes(room - len(data)))
-    wire = sent(Request("a", images=(fits,)))
-    assert LARGEST_BODY - 4 < len(body_of(wire)) <= LARGEST_BODY
-    for images in ((md.ImagePart(fits.data + b"\0"),), (fits, IMAGE)):
+    largest_image = md.ImagePart(data + bytes(max_image_bytes - len(data)))
+    http_request = encode(Request("a", images=(largest_image,)))
+    assert MAX_BODY_BYTES - 4 < len(body_of(http_request)) <= MAX_BODY_BYTES
+    for images in ((md.ImagePart(largest_image.data + b"\0"),), (largest_image, IMAGE)):
         with pytest.raises(md.InvalidRequestError) as caught:
-            sent(Request("a", images=images))
+            encode(Request("a", images=images))
         assert caught.value.field == "images"
 
 
 def decode(document: Any, limits: Limits = LIMITS) -> Result:
-    decoder = DOOR.reply_decoder(limits)
+    decoder = CODEC.reply_decoder(limits)
     raw = document if isinstance(document, bytes) else json.dumps(document).encode()
-    for at in range(0, len(raw), 1000):
-        decoder.feed(raw[at : at + 1000])
-    return DOOR.decode_reply(decoder, Request("a", seed=3), limits)
+    for start in range(0, len(raw), 1000):
+        decoder.feed(raw[start : start + 1000])
+    return CODEC.decode_reply(decoder, Request("a", seed=3), limits)
 
 
-def part(data: Any = PNG, mime: Any = "image/png", **more: Any) -> dict[str, Any]:
-    return {"inlineData": {"mimeType": mime, "data": data}, **more}
+def part(data: Any = PNG, mime: Any = "image/png", **fields: Any) -> dict[str, Any]:
+    return {"inlineData": {"mimeType": mime, "data": data}, **fields}
 
 
-def answer(*parts: Any, **more: Any) -> dict[str, Any]:
+def reply_document(*parts: Any, **fields: Any) -> dict[str, Any]:
     return {
         "candidates": [
             {"content": {"role": "model", "parts": list(parts)}, "finishReason": "STOP"}
         ],
-        **more,
+        **fields,
     }
 
 
-def test_images_of_all_candidates_but_drafts_and_sounds() -> None:
-    document = answer(
+def test_images_of_all_candidates_without_drafts_and_audio() -> None:
+    document = reply_document(
         {"text": "Here."}, part(thought=True), part(mime="audio/wav"), part(thoughtSignature="c2ln")
     )
     document["candidates"] += [
         {"finishReason": "SAFETY"},
-        *answer(part(thought=False, thoughtSignature=7))["candidates"],
+        *reply_document(part(thought=False, thoughtSignature=7))["candidates"],
     ]
     document["usageMetadata"] = {"promptTokenCount": 5, "thoughtsTokenCount": 2}
     result = decode(document)
@@ -190,9 +192,9 @@ def test_images_of_all_candidates_but_drafts_and_sounds() -> None:
     )
 
 
-def test_only_a_draft_is_no_image() -> None:
+def test_a_reply_with_only_a_draft_raises_no_image_error() -> None:
     with pytest.raises(md.NoImageError):
-        decode(answer(part(thought=True)))
+        decode(reply_document(part(thought=True)))
 
 
 @pytest.mark.parametrize(
@@ -209,25 +211,27 @@ def test_only_a_draft_is_no_image() -> None:
             {"error": {"code": 429, "message": "slow", "status": "RESOURCE_EXHAUSTED"}},
             md.BackendError,
         ),
-        (answer(part("aGVsbG8=")), md.BadResponseError),
-        (answer(part("!")), md.BadResponseError),
-        (answer(part(None)), md.BadResponseError),
-        (answer(part(PNG[:-20])), md.BadResponseError),
-        (answer(part(mime=7)), md.NoImageError),
+        (reply_document(part("aGVsbG8=")), md.BadResponseError),
+        (reply_document(part("!")), md.BadResponseError),
+        (reply_document(part(None)), md.BadResponseError),
+        (reply_document(part(PNG[:-20])), md.BadResponseError),
+        (reply_document(part(mime=7)), md.NoImageError),
     ],
 )
-def test_answers_without_an_image(document: Any, error: type[md.MajordomoError]) -> None:
+def test_replies_without_an_image_raise_typed_errors(
+    document: Any, error: type[md.MajordomoError]
+) -> None:
     with pytest.raises(error):
         decode(document)
 
 
-def test_an_answer_larger_than_the_limit_is_not_read_on() -> None:
+def test_a_reply_above_the_size_limit_raises_bad_response_error() -> None:
     with pytest.raises(md.BadResponseError) as caught:
-        decode(answer(part()), Limits(max_image_reply_bytes=50))
+        decode(reply_document(part()), Limits(max_image_reply_bytes=50))
     assert caught.value.code == "TOO_LARGE"
 
 
-WHOLE = answer(
+COMPLETE_REPLY = reply_document(
     {"text": "Here."},
     part(thoughtSignature="c2ln"),
     promptFeedback={"blockReason": ""},
@@ -240,40 +244,41 @@ JSON = st.recursive(
     | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(max_size=9)
     | st.just(PNG),
-    lambda below: (
-        st.lists(below, max_size=3) | st.dictionaries(st.text(max_size=5), below, max_size=3)
+    lambda child: (
+        st.lists(child, max_size=3) | st.dictionaries(st.text(max_size=5), child, max_size=3)
     ),
     max_leaves=5,
 )
 
 
-def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    steps: Any = (
+def paths_in(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Return the paths of a JSON value and of everything in it."""
+    items: Any = (
         value.items()
         if isinstance(value, dict)
         else enumerate(value)
         if isinstance(value, list)
         else ()
     )
-    return [path, *(place for step, below in steps for place in places(below, (*path, step)))]
+    return [path, *(inner for key, child in items for inner in paths_in(child, (*path, key)))]
 
 
-def replaced(value: Any, path: tuple[Any, ...], new: Any) -> Any:
+def replace_at(value: Any, path: tuple[Any, ...], new: Any) -> Any:
     if not path:
         return new
     copy = value.copy()
-    copy[path[0]] = replaced(value[path[0]], path[1:], new)
+    copy[path[0]] = replace_at(value[path[0]], path[1:], new)
     return copy
 
 
 @given(st.lists(st.tuples(st.integers(0), JSON), min_size=1, max_size=3))
-def test_an_answer_with_anything_in_any_place_gives_a_result_or_a_typed_error(
+def test_a_reply_with_any_changed_value_gives_a_result_or_a_typed_error(
     changes: list[tuple[int, Any]],
 ) -> None:
-    document: Any = WHOLE
+    document: Any = COMPLETE_REPLY
     for number, new in changes:
-        spots = places(document)
-        document = replaced(document, spots[number % len(spots)], new)
+        paths = paths_in(document)
+        document = replace_at(document, paths[number % len(paths)], new)
     try:
         result = decode(document)
     except md.MajordomoError as error:
@@ -286,11 +291,11 @@ def test_an_answer_with_anything_in_any_place_gives_a_result_or_a_typed_error(
 
 @settings(max_examples=tries(200))
 @given(st.integers(0), st.integers(0, 255), st.integers(0))
-def test_an_answer_with_broken_bytes_gives_a_result_or_a_typed_error(
-    at: int, byte: int, cut: int
+def test_a_reply_with_any_changed_byte_gives_a_result_or_a_typed_error(
+    index: int, byte: int, cut: int
 ) -> None:
-    raw = bytearray(json.dumps(WHOLE).encode())
-    raw[at % len(raw)] = byte
+    raw = bytearray(json.dumps(COMPLETE_REPLY).encode())
+    raw[index % len(raw)] = byte
     for damaged in (bytes(raw), bytes(raw[: cut % len(raw)])):
         try:
             assert decode(damaged).images
@@ -299,7 +304,7 @@ def test_an_answer_with_broken_bytes_gives_a_result_or_a_typed_error(
             assert not isinstance(error, md.InvalidRequestError)
 
 
-def google(*details: Any, status: int = 400) -> md.MajordomoError:
+def google_error(*details: Any, status: int = 400) -> md.MajordomoError:
     error = {
         "code": status,
         "message": "API key not valid.",
@@ -309,26 +314,32 @@ def google(*details: Any, status: int = 400) -> md.MajordomoError:
     return error_from_reply(status, {}, json.dumps({"error": error}).encode())
 
 
-def test_a_wrong_key_is_told_by_its_reason_never_by_its_message() -> None:
+def test_an_invalid_key_is_recognized_by_its_reason_not_its_message() -> None:
     info = {
         "@type": "type.googleapis.com/google.rpc.ErrorInfo",
         "reason": "API_KEY_INVALID",
         "domain": "googleapis.com",
     }
     assert (
-        type(google(info)) is type(google({"reason": 1}, "x", None, info)) is md.AuthenticationError
+        type(google_error(info))
+        is type(google_error({"reason": 1}, "x", None, info))
+        is md.AuthenticationError
     )
-    assert type(google()) is type(google({"reason": ["API_KEY_INVALID"]})) is md.InvalidRequestError
-    assert google(info).details["backend_code"] == "INVALID_ARGUMENT"
+    assert (
+        type(google_error())
+        is type(google_error({"reason": ["API_KEY_INVALID"]}))
+        is md.InvalidRequestError
+    )
+    assert google_error(info).details["backend_code"] == "INVALID_ARGUMENT"
 
 
 @given(JSON)
-def test_any_list_of_details_is_an_error_all_the_same(details: Any) -> None:
-    assert isinstance(google(details), md.MajordomoError)
+def test_any_error_details_give_a_majordomo_error(details: Any) -> None:
+    assert isinstance(google_error(details), md.MajordomoError)
 
 
 @given(JSON)
-def test_any_model_list_is_a_list_or_a_typed_error(item: Any) -> None:
+def test_any_model_list_is_decoded_or_raises_a_typed_error(item: Any) -> None:
     for document in (
         item,
         {"models": item},
@@ -342,14 +353,14 @@ def test_any_model_list_is_a_list_or_a_typed_error(item: Any) -> None:
         assert all(isinstance(model.id, str) for model in models)
 
 
-def test_what_a_chat_answer_says_beside_its_images_is_kept() -> None:
+def test_text_with_images_is_kept_in_the_details() -> None:
     parts = (
         f'{{"text":"hm","thought":true}},{{"text":"Here "}},{INLINE},{{"text":"it is."}},{INLINE}'
     )
-    reply = DOOR.reply_decoder(LIMITS)
+    reply = CODEC.reply_decoder(LIMITS)
     reply.feed(
         f'{{"candidates":[{{"content":{{"parts":[{parts}]}},"finishReason":"STOP"}}]}}'.encode()
     )
-    result = DOOR.decode_reply(reply, Request("a"), LIMITS)
+    result = CODEC.decode_reply(reply, Request("a"), LIMITS)
     assert result.images == (IMAGE, IMAGE)
     assert [detail.settings for detail in result.details] == [{"text": "Here it is."}, {}]

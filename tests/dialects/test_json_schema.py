@@ -9,59 +9,59 @@ from majordomo.dialects.json_schema import closed_schema, is_strict, object_sche
 TEXT = {"type": "string"}
 
 
-def an_object(required: list[str], **properties: Any) -> dict[str, Any]:
+def object_with(required: list[str], **properties: Any) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": required}
 
 
-def test_every_object_is_closed_and_names_are_no_keywords() -> None:
-    inner = an_object(["a"], a=TEXT)
-    made = closed_schema(
-        an_object(["properties"], properties=inner)
+def test_every_object_is_closed_and_property_names_are_not_keywords() -> None:
+    inner = object_with(["a"], a=TEXT)
+    schema = closed_schema(
+        object_with(["properties"], properties=inner)
         | {"$defs": {"X": inner}, "examples": [{"type": "object"}]}
     )
     closed = inner | {"additionalProperties": False}
-    assert made["additionalProperties"] is False
-    assert made["properties"] == {"properties": closed}
-    assert made["$defs"] == {"X": closed}
-    assert made["examples"] == [{"type": "object"}]
+    assert schema["additionalProperties"] is False
+    assert schema["properties"] == {"properties": closed}
+    assert schema["$defs"] == {"X": closed}
+    assert schema["examples"] == [{"type": "object"}]
 
 
 @pytest.mark.parametrize(
     ("schema", "strict"),
     [
-        (an_object(["a"], a=TEXT), True),
-        (an_object([], a=TEXT), False),
-        (an_object(["default", "not"], **{"default": TEXT, "not": TEXT}), True),
-        (an_object(["a"], a={"type": "object", "additionalProperties": TEXT}), False),
-        (an_object(["a"], a={"anyOf": [TEXT, an_object([], b=TEXT)]}), False),
-        (an_object(["a"], a={"oneOf": [TEXT]}), False),
-        (an_object(["a"], a={"$ref": "#/$defs/X", "description": "x"}), False),
+        (object_with(["a"], a=TEXT), True),
+        (object_with([], a=TEXT), False),
+        (object_with(["default", "not"], **{"default": TEXT, "not": TEXT}), True),
+        (object_with(["a"], a={"type": "object", "additionalProperties": TEXT}), False),
+        (object_with(["a"], a={"anyOf": [TEXT, object_with([], b=TEXT)]}), False),
+        (object_with(["a"], a={"oneOf": [TEXT]}), False),
+        (object_with(["a"], a={"$ref": "#/$defs/X", "description": "x"}), False),
         (
-            an_object(["a"], a={"$ref": "#/$defs/X"}) | {"$defs": {"X": an_object([], b=TEXT)}},
+            object_with(["a"], a={"$ref": "#/$defs/X"}) | {"$defs": {"X": object_with([], b=TEXT)}},
             False,
         ),
-        (an_object(["a"], a=TEXT | {"format": "uri"}), False),
-        (an_object(["a"], a=TEXT | {"format": "date", "enum": [{"type": "object"}]}), True),
-        (an_object(["a"], a={"type": "array"}), False),
+        (object_with(["a"], a=TEXT | {"format": "uri"}), False),
+        (object_with(["a"], a=TEXT | {"format": "date", "enum": [{"type": "object"}]}), True),
+        (object_with(["a"], a={"type": "array"}), False),
     ],
 )
-def test_what_the_strict_mode_takes(schema: dict[str, Any], strict: bool) -> None:
+def test_schemas_that_strict_mode_accepts(schema: dict[str, Any], strict: bool) -> None:
     assert is_strict(schema) is strict
 
 
-def test_an_object_stands_at_the_root() -> None:
-    assert wrap_root_object(an_object([])) == (an_object([]), "")
-    made, field = wrap_root_object(
+def test_other_schemas_are_wrapped_in_an_object() -> None:
+    assert wrap_root_object(object_with([])) == (object_with([]), "")
+    schema, field = wrap_root_object(
         {"type": "array", "items": {"$ref": "#/$defs/X"}, "$defs": {"X": TEXT}}
     )
-    assert (made["type"], made["properties"][field]["items"], made["required"]) == (
+    assert (schema["type"], schema["properties"][field]["items"], schema["required"]) == (
         "object",
         {"$ref": "#/$defs/X"},
         [field],
     )
-    assert made["$defs"] == {"X": TEXT}
+    assert schema["$defs"] == {"X": TEXT}
 
 
-def test_parameters_are_an_object_even_where_nothing_says_so() -> None:
+def test_tool_parameters_are_an_object_by_default() -> None:
     assert object_schema({}) == {"type": "object", "properties": {}}
-    assert object_schema(an_object(["a"], a=TEXT)) == an_object(["a"], a=TEXT)
+    assert object_schema(object_with(["a"], a=TEXT)) == object_with(["a"], a=TEXT)

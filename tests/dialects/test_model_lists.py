@@ -1,4 +1,4 @@
-"""What the model lists tell about each model, in the words of each server that lists."""
+"""Capabilities of models, from the model list of each server."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import pytest
 
 import majordomo as md
 from majordomo.dialects.gemini import models as gemini_models
-from majordomo.dialects.openai.models import decode_models, openai_family
+from majordomo.dialects.openai.models import decode_models, openai_capabilities
 
 LIMITS = md.Limits()
 
 DECLARED: dict[str, tuple[dict[str, Any], set[str]]] = {
-    "OpenRouter, one that sees and calls": (
+    "OpenRouter, vision and tools": (
         {
             "architecture": {
                 "input_modalities": ["text", "image", "file"],
@@ -31,7 +31,7 @@ DECLARED: dict[str, tuple[dict[str, Any], set[str]]] = {
         },
         {"chat", "vision", "tools", "thinking"},
     ),
-    "OpenRouter, one that draws": (
+    "OpenRouter, image generation": (
         {
             "architecture": {
                 "input_modalities": ["text", "image"],
@@ -57,14 +57,14 @@ DECLARED: dict[str, tuple[dict[str, Any], set[str]]] = {
         },
         {"chat", "tools", "thinking"},
     ),
-    "Mistral, embeddings: nothing is said": (
+    "Mistral, embeddings: nothing is declared": (
         {"capabilities": {"completion_chat": False, "function_calling": False}},
         set(),
     ),
     "Together, chat": ({"type": "chat"}, {"chat"}),
     "Together, images": ({"type": "image"}, {"image"}),
     "Together, embeddings": ({"type": "embedding"}, {"embed"}),
-    "Together, one that only continues": ({"type": "language"}, set()),
+    "Together, text completion only": ({"type": "language"}, set()),
     "llama-swap": (
         {"capabilities": {"image_generation": True, "image_to_image": True}},
         {"image", "edit"},
@@ -78,7 +78,7 @@ DECLARED: dict[str, tuple[dict[str, Any], set[str]]] = {
     ),
     "vLLM": ({"max_model_len": 4096, "permission": [{"allow_sampling": True}]}, set()),
     "LM Studio": ({"owned_by": "organization_owner"}, set()),
-    "words that are none": (
+    "values of other types": (
         {
             "capabilities": ["chat"],
             "architecture": "x",
@@ -87,23 +87,28 @@ DECLARED: dict[str, tuple[dict[str, Any], set[str]]] = {
         },
         set(),
     ),
-    "numbers for answers": ({"capabilities": {"completion_chat": "yes", "vision": 1}}, set()),
+    "numbers and strings instead of booleans": (
+        {"capabilities": {"completion_chat": "yes", "vision": 1}},
+        set(),
+    ),
 }
 
 
-@pytest.mark.parametrize(("item", "able"), DECLARED.values(), ids=DECLARED.keys())
-def test_a_list_tells_what_its_server_declares(item: dict[str, Any], able: set[str]) -> None:
+@pytest.mark.parametrize(("item", "capabilities"), DECLARED.values(), ids=DECLARED.keys())
+def test_a_list_gives_the_declared_capabilities(
+    item: dict[str, Any], capabilities: set[str]
+) -> None:
     body = json.dumps({"object": "list", "data": [{"id": "m", "object": "model", **item}]}).encode()
-    (found,) = decode_models(body, LIMITS)
-    assert (found.id, found.capabilities) == ("m", able)
+    (model,) = decode_models(body, LIMITS)
+    assert (model.id, model.capabilities) == ("m", capabilities)
 
 
-def test_togethers_list_stands_bare() -> None:
-    (found,) = decode_models(b' [{"id": "a/b", "type": "chat"}, 5, {"id": 7}]', LIMITS)
-    assert (found.id, found.capabilities) == ("a/b", {"chat"})
+def test_a_list_without_an_object_around_it_is_decoded() -> None:
+    (model,) = decode_models(b' [{"id": "a/b", "type": "chat"}, 5, {"id": 7}]', LIMITS)
+    assert (model.id, model.capabilities) == ("a/b", {"chat"})
 
 
-def test_llamacpp_tells_in_a_list_beside() -> None:
+def test_llamacpp_declares_capabilities_in_a_second_list() -> None:
     body = {
         "models": [
             {"name": "gemma", "capabilities": ["completion", "multimodal"]},
@@ -118,7 +123,7 @@ def test_llamacpp_tells_in_a_list_beside() -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"[", b"{}", b'{"data": 5}', b"null", b'"x"', b"[" * 3000])
-def test_what_is_no_list_is_a_bad_response(body: bytes) -> None:
+def test_an_invalid_list_raises_bad_response_error(body: bytes) -> None:
     with pytest.raises(md.BadResponseError):
         decode_models(body, LIMITS)
 
@@ -148,34 +153,36 @@ OPENAI = {
 }
 
 
-@pytest.mark.parametrize(("name", "able"), OPENAI.items())
-def test_openais_names_tell_their_family(name: str, able: set[str]) -> None:
-    (found,) = decode_models(
+@pytest.mark.parametrize(("name", "capabilities"), OPENAI.items())
+def test_openai_capabilities_follow_from_the_name(name: str, capabilities: set[str]) -> None:
+    (model,) = decode_models(
         json.dumps({"data": [{"id": name, "owned_by": "system"}]}).encode(),
         LIMITS,
-        named=openai_family,
+        capabilities_by_name=openai_capabilities,
     )
-    assert found.capabilities == able
+    assert model.capabilities == capabilities
 
 
-def test_what_a_list_declares_stands_before_what_a_name_tells() -> None:
+def test_declared_capabilities_override_the_name() -> None:
     body = b'{"data": [{"id": "gpt-4o", "capabilities": {"image_generation": true}}]}'
-    assert decode_models(body, LIMITS, named=openai_family)[0].capabilities == {"image"}
+    assert decode_models(body, LIMITS, capabilities_by_name=openai_capabilities)[
+        0
+    ].capabilities == {"image"}
 
 
-WRITES = ["generateContent", "countTokens"]
+CHAT_METHODS = ["generateContent", "countTokens"]
 GEMINI: dict[str, tuple[dict[str, Any], set[str]]] = {
     "gemini-3-pro-preview": (
-        {"supportedGenerationMethods": WRITES, "thinking": True},
+        {"supportedGenerationMethods": CHAT_METHODS, "thinking": True},
         {"chat", "vision", "thinking"},
     ),
-    "gemini-2.0-flash": ({"supportedGenerationMethods": WRITES}, {"chat", "vision"}),
+    "gemini-2.0-flash": ({"supportedGenerationMethods": CHAT_METHODS}, {"chat", "vision"}),
     "gemini-2.5-flash-image": (
-        {"supportedGenerationMethods": WRITES},
+        {"supportedGenerationMethods": CHAT_METHODS},
         {"chat", "vision", "image", "edit"},
     ),
-    "gemma-3-1b-it": ({"supportedGenerationMethods": WRITES}, {"chat"}),
-    "gemini-2.5-flash-preview-tts": ({"supportedGenerationMethods": WRITES}, set()),
+    "gemma-3-1b-it": ({"supportedGenerationMethods": CHAT_METHODS}, {"chat"}),
+    "gemini-2.5-flash-preview-tts": ({"supportedGenerationMethods": CHAT_METHODS}, set()),
     "gemini-embedding-001": (
         {"supportedGenerationMethods": ["embedContent", "batchEmbedContents"]},
         {"embed"},
@@ -183,14 +190,16 @@ GEMINI: dict[str, tuple[dict[str, Any], set[str]]] = {
     "veo-3.0": ({"supportedGenerationMethods": ["predictLongRunning"]}, set()),
     "imagen-4.0": ({"supportedGenerationMethods": ["predict"]}, set()),
     "aqa": ({"supportedGenerationMethods": ["generateAnswer"]}, set()),
-    "gemini-strange": ({"supportedGenerationMethods": 7, "thinking": "yes"}, set()),
+    "gemini-unusual": ({"supportedGenerationMethods": 7, "thinking": "yes"}, set()),
 }
 
 
-@pytest.mark.parametrize(("name", "told"), GEMINI.items(), ids=GEMINI.keys())
-def test_geminis_list_tells_by_methods(name: str, told: tuple[dict[str, Any], set[str]]) -> None:
-    item, able = told
-    (found,), token = gemini_models.decode_models(
+@pytest.mark.parametrize(("name", "declared"), GEMINI.items(), ids=GEMINI.keys())
+def test_gemini_capabilities_follow_from_the_methods(
+    name: str, declared: tuple[dict[str, Any], set[str]]
+) -> None:
+    item, capabilities = declared
+    (model,), token = gemini_models.decode_models(
         json.dumps({"models": [{"name": f"models/{name}", **item}]}).encode(), LIMITS
     )
-    assert (found.id, found.capabilities, token) == (name, able, "")
+    assert (model.id, model.capabilities, token) == (name, capabilities, "")

@@ -1,4 +1,4 @@
-"""Ollama's image dialect, byte by byte: what is sent, and what any bytes that come back may do."""
+"""Ollama's image dialect: requests byte by byte, and replies of any bytes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.servers.hashed_images import b64, encoded, plain
 
 LIMITS = Limits()
 PNG = encoded(plain((1, 2, 3), (8, 8)))
-BLANK = imagegen.Request("")
+EMPTY_REQUEST = imagegen.Request("")
 STEPS = b"".join(
     json.dumps(
         {"model": "m", "response": "", "done": False}
@@ -39,7 +39,7 @@ STEPS = b"".join(
     + b"\n"
     for step in range(4)
 )
-LAST = (
+LAST_LINE = (
     json.dumps(
         {
             "model": "m",
@@ -52,15 +52,17 @@ LAST = (
     ).encode()
     + b"\n"
 )
-WHOLE = STEPS + LAST
+STREAM = STEPS + LAST_LINE
 
 
-def codec(version: tuple[int, int, int] | None = (0, 15, 4), *words: str) -> OllamaImagesCodec:
-    server = OllamaServer(version, frozenset(words or ("image", "vision")))
+def codec(
+    version: tuple[int, int, int] | None = (0, 15, 4), *capabilities: str
+) -> OllamaImagesCodec:
+    server = OllamaServer(version, frozenset(capabilities or ("image", "vision")))
     return OllamaImagesCodec(lambda model: server)
 
 
-def sent(http_request: HTTPRequest) -> bytes:
+def body_bytes(http_request: HTTPRequest) -> bytes:
     return (
         http_request.body
         if isinstance(http_request.body, bytes)
@@ -69,17 +71,23 @@ def sent(http_request: HTTPRequest) -> bytes:
 
 
 REQUESTS: dict[str, tuple[dict[str, Any], str]] = {
-    "bare": ({}, '"stream":true}'),
+    "only a prompt": ({}, '"stream":true}'),
     "all": (
         {"size": "640x480", "steps": 9, "seed": 7},
         '"width":640,"height":480,"steps":9,"options":{"seed":7},"stream":true}',
     ),
-    "shape": ({"aspect": "16:9"}, '"width":1360,"height":768,"stream":true}'),
-    "area": ({"megapixels": 0.5}, '"width":704,"height":704,"stream":true}'),
-    "both": ({"aspect": "1:2", "megapixels": 0.5}, '"width":496,"height":992,"stream":true}'),
+    "aspect": ({"aspect": "16:9"}, '"width":1360,"height":768,"stream":true}'),
+    "megapixels": ({"megapixels": 0.5}, '"width":704,"height":704,"stream":true}'),
+    "aspect and megapixels": (
+        {"aspect": "1:2", "megapixels": 0.5},
+        '"width":496,"height":992,"stream":true}',
+    ),
     "png": ({"output_format": "png"}, '"stream":true}'),
     "n": ({"n": 3}, '"stream":true}'),
-    "an odd size stays": ({"size": "641x479"}, '"width":641,"height":479,"stream":true}'),
+    "a size of odd numbers is kept": (
+        {"size": "641x479"},
+        '"width":641,"height":479,"stream":true}',
+    ),
     "seed of 0": ({"seed": 0}, '"stream":true}'),
     "extra": (
         {"seed": 1, "extra": {"options": {"seed": 2}, "keep_alive": 0}},
@@ -92,36 +100,41 @@ REQUESTS: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
-@pytest.mark.parametrize(("fields", "tail"), REQUESTS.values(), ids=REQUESTS.keys())
-def test_the_bytes_of_a_request(fields: dict[str, Any], tail: str) -> None:
-    fitted, _ = codec().adapt("x/m", imagegen.Request("a «fox»", **fields))
-    wire = codec().encode_stream("x/m", fitted)
-    assert sent(wire).decode() == '{"model":"x/m","prompt":"a «fox»",' + tail
-    assert (wire.method, wire.path, wire.stream, wire.content_type) == (
+@pytest.mark.parametrize(("fields", "expected_end"), REQUESTS.values(), ids=REQUESTS.keys())
+def test_request_bodies(fields: dict[str, Any], expected_end: str) -> None:
+    adapted, _ = codec().adapt("x/m", imagegen.Request("a «fox»", **fields))
+    http_request = codec().encode_stream("x/m", adapted)
+    assert body_bytes(http_request).decode() == '{"model":"x/m","prompt":"a «fox»",' + expected_end
+    assert (
+        http_request.method,
+        http_request.path,
+        http_request.stream,
+        http_request.content_type,
+    ) == (
         "POST",
         "/api/generate",
         True,
         "application/json",
     )
-    assert "application/x-ndjson" in wire.accept
+    assert "application/x-ndjson" in http_request.accept
 
 
-def test_what_is_fitted_stays_fitted() -> None:
+def test_adapting_is_idempotent() -> None:
     request = imagegen.Request(
         "a", aspect="3:2", cfg_scale=1.0, seed=0, sampler="euler", output_format="webp", n=2
     )
-    fitted, warnings = codec().adapt("m", request)
+    adapted, warnings = codec().adapt("m", request)
     assert [warning.field for warning in warnings] == [
         "seed",
         "cfg_scale",
         "sampler",
         "output_format",
     ]
-    assert codec().adapt("m", fitted) == (fitted, [])
+    assert codec().adapt("m", adapted) == (adapted, [])
 
 
 @pytest.mark.parametrize(
-    ("version", "draws", "edits"),
+    ("version", "generates", "edits"),
     [
         (None, True, False),
         ((0, 14, 2), False, False),
@@ -134,15 +147,15 @@ def test_what_is_fitted_stays_fitted() -> None:
         ((1, 0, 0), False, False),
     ],
 )
-def test_the_table_of_versions(
-    version: tuple[int, int, int] | None, draws: bool, edits: bool
+def test_supported_versions(
+    version: tuple[int, int, int] | None, generates: bool, edits: bool
 ) -> None:
     server = OllamaServer(version)
-    assert (server.generates_images, server.edits_images) == (draws, edits)
-    if draws:
+    assert (server.generates_images, server.edits_images) == (generates, edits)
+    if generates:
         server.check_version()
     else:
-        with pytest.raises(md.UnsupportedError, match=server.name):
+        with pytest.raises(md.UnsupportedError, match=server.version_text):
             server.check_version()
     image = imagegen.Request("a", images=(md.ImagePart(PNG),))
     if edits:
@@ -164,11 +177,13 @@ def test_the_table_of_versions(
         (b"{}", None),
     ],
 )
-def test_versions_are_read(body: bytes, version: tuple[int, int, int] | None) -> None:
+def test_versions_are_decoded(body: bytes, version: tuple[int, int, int] | None) -> None:
     assert decode_version(body, LIMITS) == version
 
 
-def fed(data: bytes, cuts: list[int]) -> tuple[list[imagegen.ImageEvent], imagegen.Result]:
+def decode_stream(
+    data: bytes, cuts: list[int]
+) -> tuple[list[imagegen.ImageEvent], imagegen.Result]:
     decoder = OllamaImageStreamDecoder(imagegen.Request("a", seed=7), LIMITS)
     events: list[imagegen.ImageEvent] = []
     edges = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
@@ -180,11 +195,11 @@ def fed(data: bytes, cuts: list[int]) -> tuple[list[imagegen.ImageEvent], imageg
 
 @settings(deadline=None)
 @given(
-    st.lists(st.integers(0, len(WHOLE)), max_size=12),
-    st.sampled_from([WHOLE, WHOLE[:-1], WHOLE.replace(b"\n", b"\r\n"), b"\n\n" + WHOLE]),
+    st.lists(st.integers(0, len(STREAM)), max_size=12),
+    st.sampled_from([STREAM, STREAM[:-1], STREAM.replace(b"\n", b"\r\n"), b"\n\n" + STREAM]),
 )
-def test_any_slicing_gives_the_same(data_cuts: list[int], data: bytes) -> None:
-    events, result = fed(data, data_cuts)
+def test_any_slicing_gives_the_same_events_and_result(cuts: list[int], data: bytes) -> None:
+    events, result = decode_stream(data, cuts)
     assert events == [imagegen.Step(step, 3) for step in (1, 2, 3)]
     assert result.image.data == PNG
     assert (result.details[0].seed, result.usage, result.model) == (
@@ -195,25 +210,25 @@ def test_any_slicing_gives_the_same(data_cuts: list[int], data: bytes) -> None:
     assert b64(PNG) not in json.dumps(result.raw)
 
 
-def test_byte_by_byte() -> None:
-    assert fed(WHOLE, list(range(len(WHOLE))))[1] == fed(WHOLE, [])[1]
+def test_single_bytes_give_the_same_result() -> None:
+    assert decode_stream(STREAM, list(range(len(STREAM))))[1] == decode_stream(STREAM, [])[1]
 
 
 @settings(deadline=None)
-@given(st.integers(0, len(WHOLE) - 2))
-def test_a_stream_cut_anywhere_is_broken_and_never_a_result(length: int) -> None:
+@given(st.integers(0, len(STREAM) - 2))
+def test_a_truncated_stream_raises_stream_broken_error(length: int) -> None:
     with pytest.raises(md.StreamBrokenError):
-        fed(WHOLE[:length], [])
+        decode_stream(STREAM[:length], [])
 
 
-ODD: dict[str, tuple[bytes, type[md.MajordomoError], str]] = {
-    "nothing": (b"", md.StreamBrokenError, "STREAM_BROKEN"),
+INVALID_STREAMS: dict[str, tuple[bytes, type[md.MajordomoError], str]] = {
+    "an empty stream": (b"", md.StreamBrokenError, "STREAM_BROKEN"),
     "done without an image": (b'{"done":true,"done_reason":"stop"}\n', md.NoImageError, "NO_IMAGE"),
     "an empty image": (b'{"done":true,"image":""}\n', md.NoImageError, "NO_IMAGE"),
     "an image that is a number": (b'{"done":true,"image":5}\n', md.NoImageError, "NO_IMAGE"),
-    "no base64": (b'{"done":true,"image":"%%%"}\n', md.BadResponseError, "NOT_AN_IMAGE"),
-    "no image": (b'{"done":true,"image":"QUJD"}\n', md.BadResponseError, "NOT_AN_IMAGE"),
-    "half an image": (
+    "invalid base64": (b'{"done":true,"image":"%%%"}\n', md.BadResponseError, "NOT_AN_IMAGE"),
+    "invalid image": (b'{"done":true,"image":"QUJD"}\n', md.BadResponseError, "NOT_AN_IMAGE"),
+    "a truncated image": (
         b'{"done":true,"image":"' + b64(PNG[:60]).encode() + b'"}\n',
         md.BadResponseError,
         "IMAGE_TRUNCATED",
@@ -223,20 +238,20 @@ ODD: dict[str, tuple[bytes, type[md.MajordomoError], str]] = {
         md.BackendError,
         "BACKEND_FAILED",
     ),
-    "an error line without its end": (
+    "an error line without a newline": (
         STEPS + b'{"error":"mlx runner failed"}',
         md.BackendError,
         "BACKEND_FAILED",
     ),
     "a web page": (b"<html></html>\n", md.BadResponseError, "NOT_JSON"),
     "only steps": (STEPS, md.StreamBrokenError, "STREAM_BROKEN"),
-    "no objects": (b'[]\n5\nnull\n"x"\n', md.StreamBrokenError, "STREAM_BROKEN"),
-    "done that is no true": (
+    "lines that are not objects": (b'[]\n5\nnull\n"x"\n', md.StreamBrokenError, "STREAM_BROKEN"),
+    "done that is not a boolean": (
         b'{"done":"yes","image":"' + b64(PNG).encode() + b'"}\n',
         md.StreamBrokenError,
         "STREAM_BROKEN",
     ),
-    "words": (
+    "text instead of an image": (
         b'{"response":"hello","done":false}\n{"response":"","done":true}\n',
         md.NoImageError,
         "NO_IMAGE",
@@ -244,12 +259,16 @@ ODD: dict[str, tuple[bytes, type[md.MajordomoError], str]] = {
 }
 
 
-@pytest.mark.parametrize(("data", "kind", "code"), ODD.values(), ids=ODD.keys())
-def test_odd_ends(data: bytes, kind: type[md.MajordomoError], code: str) -> None:
+@pytest.mark.parametrize(
+    ("data", "error_type", "code"), INVALID_STREAMS.values(), ids=INVALID_STREAMS.keys()
+)
+def test_invalid_streams_raise_typed_errors(
+    data: bytes, error_type: type[md.MajordomoError], code: str
+) -> None:
     for cuts in ([], list(range(len(data)))):
         with pytest.raises(md.MajordomoError) as caught:
-            fed(data, cuts)
-        assert (type(caught.value), caught.value.code) == (kind, code)
+            decode_stream(data, cuts)
+        assert (type(caught.value), caught.value.code) == (error_type, code)
 
 
 @pytest.mark.parametrize(
@@ -263,23 +282,23 @@ def test_odd_ends(data: bytes, kind: type[md.MajordomoError], code: str) -> None
         '"completed":1e300,"total":1e300',
     ],
 )
-def test_steps_nobody_can_count_are_no_news(frame: str) -> None:
-    events, result = fed(b'{"done":false,' + frame.encode() + b"}\n" + LAST, [])
+def test_invalid_step_counts_are_ignored(frame: str) -> None:
+    events, result = decode_stream(b'{"done":false,' + frame.encode() + b"}\n" + LAST_LINE, [])
     assert events == []
     assert result.image.data == PNG
 
 
-def test_what_follows_the_last_line_is_not_read() -> None:
-    assert fed(WHOLE + b'{"error":"late"}\n', [])[1].image.data == PNG
+def test_data_after_the_last_line_is_ignored() -> None:
+    assert decode_stream(STREAM + b'{"error":"late"}\n', [])[1].image.data == PNG
 
 
 @pytest.mark.parametrize(
     "limits", [Limits(max_image_event_bytes=100), Limits(max_image_reply_bytes=100)]
 )
-def test_limits_hold(limits: Limits) -> None:
-    decoder = OllamaImageStreamDecoder(BLANK, limits)
+def test_size_limits_raise_bad_response_error(limits: Limits) -> None:
+    decoder = OllamaImageStreamDecoder(EMPTY_REQUEST, limits)
     with pytest.raises(md.BadResponseError) as caught:
-        list(decoder.feed(LAST))
+        list(decoder.feed(LAST_LINE))
     assert caught.value.code == "TOO_LARGE"
 
 
@@ -303,23 +322,23 @@ KEYS = st.sampled_from(
 )
 JSON = st.recursive(
     LEAVES,
-    lambda below: st.lists(below, max_size=4) | st.dictionaries(KEYS, below, max_size=5),
+    lambda child: st.lists(child, max_size=4) | st.dictionaries(KEYS, child, max_size=5),
     max_leaves=12,
 )
 
 
 @settings(deadline=None)
 @given(st.lists(JSON | st.dictionaries(KEYS, JSON), max_size=4), st.binary(max_size=50))
-def test_any_answer_gives_a_result_or_a_typed_error(frames: list[Any], noise: bytes) -> None:
+def test_any_reply_gives_a_result_or_a_typed_error(frames: list[Any], noise: bytes) -> None:
     lines = b"".join(json.dumps(frame).encode() + b"\n" for frame in frames)
     for data in (lines, lines + noise, noise):
         try:
-            fed(data, [])
+            decode_stream(data, [])
         except md.MajordomoError as error:
             json.dumps(error.to_dict())
 
 
-def everything(body: bytes) -> None:
+def read_model_infos(body: bytes) -> None:
     for item in decode_tags(body, LIMITS):
         model_info(item, OllamaServer((0, 15, 1)), frozenset())
 
@@ -328,7 +347,7 @@ READERS: list[Callable[[bytes], object]] = [
     lambda body: decode_version(body, LIMITS),
     lambda body: decode_show(body, LIMITS),
     lambda body: decode_loaded(body, LIMITS),
-    everything,
+    read_model_infos,
 ]
 
 
@@ -337,7 +356,7 @@ READERS: list[Callable[[bytes], object]] = [
     st.dictionaries(KEYS, JSON).map(lambda value: json.dumps(value).encode())
     | st.binary(max_size=60)
 )
-def test_any_catalogue_is_read_or_a_typed_error(body: bytes) -> None:
+def test_any_model_list_is_decoded_or_raises_a_typed_error(body: bytes) -> None:
     for reader in READERS:
         try:
             reader(body)

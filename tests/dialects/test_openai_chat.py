@@ -26,14 +26,14 @@ from majordomo.llm import (
 )
 from majordomo.settings import Limits
 from majordomo.transport_types import HTTPRequest
-from tests.support.chat_dialects import decoded
+from tests.support.chat_dialects import decode_chunks
 from tests.support.loopback import DONE, chat, delta
 
-DOOR = OpenAIChatCodec(provider="here")
+CODEC = OpenAIChatCodec(provider="here")
 LIMITS = Limits()
 
 
-def sent(http_request: HTTPRequest) -> Any:
+def sent_body(http_request: HTTPRequest) -> Any:
     return json.loads(
         http_request.body
         if isinstance(http_request.body, bytes)
@@ -42,30 +42,30 @@ def sent(http_request: HTTPRequest) -> Any:
 
 
 def body(messages: Any, **fields: Any) -> Any:
-    given_messages = (messages,) if isinstance(messages, llm.Message) else tuple(messages)
-    wire, warnings = DOOR.encode_request("m", Request(given_messages, **fields))
+    history = (messages,) if isinstance(messages, llm.Message) else tuple(messages)
+    http_request, warnings = CODEC.encode_request("m", Request(history, **fields))
     assert warnings == []
-    return sent(wire)
+    return sent_body(http_request)
 
 
 def read(document: dict[str, Any], request: Request | None = None) -> md.Reply:
-    return DOOR.decode_reply(
+    return CODEC.decode_reply(
         json.dumps(document).encode(), request or Request((md.user("hi"),)), LIMITS
     )
 
 
 def stream(
-    data: bytes, size: int = 10**9, codec: OpenAIChatCodec = DOOR, request: Request | None = None
+    data: bytes, size: int = 10**9, codec: OpenAIChatCodec = CODEC, request: Request | None = None
 ) -> list[llm.ChatEvent]:
     decoder = codec.stream_decoder(request or Request((md.user("hi"),)), LIMITS)
-    return decoded(decoder, *(data[at : at + size] for at in range(0, len(data), size)))
+    return decode_chunks(decoder, *(data[at : at + size] for at in range(0, len(data), size)))
 
 
-def test_it_sends_nothing_that_is_not_set() -> None:
+def test_unset_fields_are_not_sent() -> None:
     assert body(md.user("hi")) == {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 
 
-def test_it_sends_every_field_that_is_set() -> None:
+def test_every_set_field_is_sent() -> None:
     got = body(
         md.user("hi"),
         temperature=0.0,
@@ -91,33 +91,35 @@ def test_it_sends_every_field_that_is_set() -> None:
 
 
 def test_extra_is_merged_deeply() -> None:
-    wire, _ = DOOR.encode_request(
+    http_request, _ = CODEC.encode_request(
         "m",
         Request((md.user("hi"),), extra={"stream_options": {"a": 1}, "model": "other"}),
         stream=True,
     )
-    assert sent(wire)["stream_options"] == {"include_usage": True, "a": 1}
-    assert sent(wire)["model"] == "other"
+    assert sent_body(http_request)["stream_options"] == {"include_usage": True, "a": 1}
+    assert sent_body(http_request)["model"] == "other"
 
 
-def test_a_token_budget_for_reasoning_is_a_warning() -> None:
-    _, warnings = DOOR.encode_request("m", Request((md.user("hi"),), reasoning=1000))
-    assert [(w.code, w.field) for w in warnings] == [("UNSUPPORTED_FIELD", "reasoning")]
+def test_a_token_budget_for_reasoning_gives_a_warning() -> None:
+    _, warnings = CODEC.encode_request("m", Request((md.user("hi"),), reasoning=1000))
+    assert [(warning.code, warning.field) for warning in warnings] == [
+        ("UNSUPPORTED_FIELD", "reasoning")
+    ]
 
 
-def test_a_whole_conversation_with_tools_and_images_keeps_the_order_the_api_demands(
+def test_a_conversation_with_tools_and_images_has_the_order_that_the_api_requires(
     image: Callable[..., md.ImagePart],
 ) -> None:
-    one, two = image(), image(color="red")
+    blue, red = image(), image(color="red")
     calls = [md.ToolCallPart("a", "draw", '{"x":1}'), md.ToolCallPart("b", "look", "")]
     got = body(
         [
             md.system("be brief"),
-            md.user("draw", one),
+            md.user("draw", blue),
             llm.assistant("sure", *calls),
-            md.tool_result(calls[0], "done", two),
+            md.tool_result(calls[0], "done", red),
             md.tool_result(calls[1], "nothing", is_error=True),
-            llm.assistant("here", two),
+            llm.assistant("here", red),
             md.user("thanks"),
         ]
     )["messages"]
@@ -133,7 +135,7 @@ def test_a_whole_conversation_with_tools_and_images_keeps_the_order_the_api_dema
     ]
     assert got[1]["content"] == [
         {"type": "text", "text": "draw"},
-        {"type": "image_url", "image_url": {"url": one.to_data_url()}},
+        {"type": "image_url", "image_url": {"url": blue.to_data_url()}},
     ]
     assert got[2]["content"] == "sure"
     assert got[2]["tool_calls"][1] == {
@@ -143,9 +145,9 @@ def test_a_whole_conversation_with_tools_and_images_keeps_the_order_the_api_dema
     }
     assert got[3]["content"] == "done (see attachment 1 of tool draw)"
     assert got[4] == {"role": "tool", "tool_call_id": "b", "content": "error: nothing"}
-    assert got[5]["content"][1]["image_url"]["url"] == two.to_data_url()
+    assert got[5]["content"][1]["image_url"]["url"] == red.to_data_url()
     assert got[7]["content"][-1] == {"type": "text", "text": "thanks"}
-    assert got[7]["content"][1]["image_url"]["url"] == two.to_data_url()
+    assert got[7]["content"][1]["image_url"]["url"] == red.to_data_url()
 
 
 def test_a_file_is_a_data_url() -> None:
@@ -161,14 +163,14 @@ def test_a_file_is_a_data_url() -> None:
     ]
 
 
-def test_thinking_is_not_shown_again() -> None:
+def test_thinking_of_another_provider_is_not_sent() -> None:
     got = body(
         [md.user("a"), llm.assistant(md.ThinkingPart("secret", "elsewhere"), "b"), md.user("c")]
     )
     assert "secret" not in json.dumps(got)
 
 
-def test_tools_and_their_choice() -> None:
+def test_tools_and_tool_choice_are_encoded() -> None:
     def weather(city: str, days: int = 1) -> str:
         """Tell the weather.
 
@@ -192,26 +194,29 @@ class Mood(BaseModel):
 
 
 @pytest.mark.parametrize("form", ["json_schema", "json_object"])
-def test_structured_output_is_asked_for_and_validated(form: Any) -> None:
+def test_structured_output_is_requested_and_validated(form: Any) -> None:
     codec = OpenAIChatCodec(schema_form=form)
     request = Request((md.user("hi"),), output=Mood)
-    wire, _ = codec.encode_request("m", request)
-    asked = sent(wire)["response_format"]
-    assert asked["type"] == form
-    assert (asked["schema"] if form == "json_object" else asked["json_schema"]["schema"])[
-        "required"
-    ] == ["mood", "score"]
+    http_request, _ = codec.encode_request("m", request)
+    response_format = sent_body(http_request)["response_format"]
+    assert response_format["type"] == form
+    schema = (
+        response_format["schema"]
+        if form == "json_object"
+        else response_format["json_schema"]["schema"]
+    )
+    assert schema["required"] == ["mood", "score"]
     assert read(chat('{"mood":"calm","score":3}'), request).output == Mood(mood="calm", score=3)
     assert read(chat('```json\n{"mood":"calm","score":3}\n```'), request).output == Mood(
         mood="calm", score=3
     )
-    for bad in ("calm", '{"mood":"calm"}', '{"mood":"calm","score":"x"}'):
+    for invalid in ("calm", '{"mood":"calm"}', '{"mood":"calm","score":"x"}'):
         with pytest.raises(md.BadResponseError, match="answer") as caught:
-            read(chat(bad), request)
+            read(chat(invalid), request)
         assert caught.value.code == "BAD_OUTPUT"
 
 
-def test_a_reply_is_read_whole() -> None:
+def test_a_complete_response_is_decoded() -> None:
     reply = read(
         chat(
             "hello",
@@ -255,7 +260,7 @@ def test_a_reply_is_read_whole() -> None:
         ({"content": None, "reasoning": ""}, "", ""),
     ],
 )
-def test_thinking_is_told_apart_wherever_servers_put_it(
+def test_thinking_is_separated_from_text_in_every_field(
     message: dict[str, Any], thinking: str, text: str
 ) -> None:
     document = chat("")
@@ -268,7 +273,7 @@ def test_thinking_is_told_apart_wherever_servers_put_it(
     "raw",
     ["stop", "eos", "length", "model_length", "tool_calls", "content_filter", "weird", "", None],
 )
-def test_finish_reasons_are_normalized_and_the_raw_one_kept(raw: str | None) -> None:
+def test_finish_reasons_are_normalized_and_kept_raw(raw: str | None) -> None:
     document = chat("a")
     document["choices"][0]["finish_reason"] = raw
     expected = {
@@ -294,14 +299,14 @@ def test_finish_reasons_are_normalized_and_the_raw_one_kept(raw: str | None) -> 
         ({"error": "boom", "choices": None}, md.BackendError),
     ],
 )
-def test_an_answer_without_a_message_is_an_error(
+def test_a_response_without_a_message_raises(
     document: dict[str, Any], error: type[Exception]
 ) -> None:
     with pytest.raises(error):
         read(document)
 
 
-def test_images_in_answers_become_parts_and_links_are_not_fetched(
+def test_images_in_responses_become_parts_and_links_are_not_fetched(
     image: Callable[..., md.ImagePart],
 ) -> None:
     document = chat("")
@@ -373,10 +378,10 @@ TOOL_STREAMS: dict[str, tuple[list[dict[str, Any]], list[tuple[str, str, str]]]]
 
 @pytest.mark.parametrize(("deltas", "calls"), TOOL_STREAMS.values(), ids=TOOL_STREAMS.keys())
 @pytest.mark.parametrize("size", [1, 10_000])
-def test_tool_calls_come_together_from_every_kind_of_stream(
+def test_tool_calls_are_assembled_from_every_kind_of_stream(
     deltas: list[dict[str, Any]], calls: list[tuple[str, str, str]], size: int
 ) -> None:
-    data = b"".join(delta(piece) for piece in deltas) + delta({}, "stop") + DONE
+    data = b"".join(delta(content) for content in deltas) + delta({}, "stop") + DONE
     events = stream(data, size)
     assert isinstance(events[-1], Done)
     assert [(c.id, c.name, c.arguments_json) for c in events[-1].reply.tool_calls] == calls
@@ -399,7 +404,7 @@ def texts(events: list[llm.ChatEvent]) -> str:
 
 FRAME = delta("Good ") + delta("evening") + delta({}, "stop")
 USAGE = b'data: {"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":2}}\n\n'
-WHOLE = {
+COMPLETE_STREAMS = {
     "openai": FRAME + USAGE + DONE,
     "no DONE": FRAME + USAGE,
     "no end at all": (FRAME + USAGE).rstrip(),
@@ -426,8 +431,8 @@ WHOLE = {
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 10_000])
-@pytest.mark.parametrize("data", WHOLE.values(), ids=WHOLE.keys())
-def test_every_shape_of_a_whole_stream_gives_the_same_reply(data: bytes, size: int) -> None:
+@pytest.mark.parametrize("data", COMPLETE_STREAMS.values(), ids=COMPLETE_STREAMS.keys())
+def test_every_shape_of_a_complete_stream_gives_the_same_reply(data: bytes, size: int) -> None:
     events = stream(data, size)
     assert texts(events) == "Good evening"
     assert isinstance(events[-1], Done)
@@ -441,17 +446,17 @@ def test_every_shape_of_a_whole_stream_gives_the_same_reply(data: bytes, size: i
 
 
 @given(st.integers(0, len(FRAME)), st.integers(1, 50))
-def test_any_truncation_gives_the_whole_reply_or_exactly_the_prefix(cut: int, size: int) -> None:
+def test_any_truncation_gives_the_complete_reply_or_the_exact_prefix(cut: int, size: int) -> None:
     data = FRAME[:cut]
     try:
         arrived = texts(stream(data, size))
         assert data.endswith(FRAME[-10:]) or b'"stop"' in data, (
-            "it is whole only when the finish reason was seen"
+            "a reply is complete only if the finish reason has arrived"
         )
     except md.StreamBrokenError as broken:
         arrived = broken.partial.text
-        whole = [text for text in ("Good ", "evening") if json.dumps(text).encode() in data]
-        arrived = arrived if len(arrived) >= len("".join(whole[:-1])) else "lost"
+        texts_in_data = [text for text in ("Good ", "evening") if json.dumps(text).encode() in data]
+        arrived = arrived if len(arrived) >= len("".join(texts_in_data[:-1])) else "lost"
     except md.BadResponseError:
         arrived = ""
     assert "Good evening".startswith(arrived)
@@ -469,8 +474,8 @@ def test_any_truncation_gives_the_whole_reply_or_exactly_the_prefix(cut: int, si
             "Good ",
         ),
         (
-            delta("Good ")
-            + b'data: {"error":{"message":"boom"},"choices":[{"delta":{"content":"x"},"index":0}]}\n\n',
+            delta("Good ") + b'data: {"error":{"message":"boom"},'
+            b'"choices":[{"delta":{"content":"x"},"index":0}]}\n\n',
             md.StreamBrokenError,
             "Good ",
         ),
@@ -485,7 +490,7 @@ def test_any_truncation_gives_the_whole_reply_or_exactly_the_prefix(cut: int, si
         (b"data: [1,2]\n\n", md.BadResponseError, None),
     ],
 )
-def test_a_stream_that_breaks_says_so_with_what_had_arrived(
+def test_a_broken_stream_raises_with_the_partial_reply(
     data: bytes, error: type[Exception], partial: str | None
 ) -> None:
     for size in (1, 10_000):
@@ -497,7 +502,7 @@ def test_a_stream_that_breaks_says_so_with_what_had_arrived(
             assert "boom" in str(caught.value)
 
 
-def test_thinking_streams_apart_from_text() -> None:
+def test_thinking_and_text_are_streamed_separately() -> None:
     data = (
         delta({"reasoning_content": "hm "})
         + delta({"content": "<th"})
@@ -517,7 +522,7 @@ def test_thinking_streams_apart_from_text() -> None:
         )
 
 
-def test_the_gateways_loading_text_is_an_event_and_no_thinking() -> None:
+def test_loading_text_of_the_gateway_is_an_event_not_thinking() -> None:
     data = (
         b'data: {"choices":[{"delta":{"reasoning_content":"loading qwen3 ...\\n"}}]}\n\n'
         + FRAME
@@ -541,8 +546,8 @@ def test_a_streamed_image_is_an_event(image: Callable[..., md.ImagePart]) -> Non
     assert ImageReady(image()) in events
 
 
-def test_text_without_end_is_refused() -> None:
-    decoder = DOOR.stream_decoder(Request((md.user("hi"),)), Limits(max_reply_bytes=1000))
+def test_endless_text_raises_bad_response_error() -> None:
+    decoder = CODEC.stream_decoder(Request((md.user("hi"),)), Limits(max_reply_bytes=1000))
     with pytest.raises(md.BadResponseError, match="larger"):
         for _ in range(100):
             decoder.feed(delta("x" * 100))
@@ -550,8 +555,8 @@ def test_text_without_end_is_refused() -> None:
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),
-    lambda c: (
-        st.lists(c, max_size=3)
+    lambda children: (
+        st.lists(children, max_size=3)
         | st.dictionaries(
             st.sampled_from(
                 [
@@ -579,7 +584,7 @@ JSON = st.recursive(
                     "text",
                 ]
             ),
-            c,
+            children,
             max_size=4,
         )
     ),
@@ -590,9 +595,9 @@ JSON = st.recursive(
 @given(st.lists(JSON, max_size=5))
 def test_any_events_give_a_reply_or_a_typed_error(values: list[Any]) -> None:
     data = b"".join(b"data: " + json.dumps(value).encode() + b"\n\n" for value in values)
-    for piece in (data, data + delta({}, "stop") + DONE):
+    for encoded in (data, data + delta({}, "stop") + DONE):
         try:
-            events = stream(piece)
+            events = stream(encoded)
         except md.MajordomoError:
             continue
         assert isinstance(events[-1], Done)
@@ -610,7 +615,7 @@ def test_any_document_gives_a_reply_or_a_typed_error(value: Any) -> None:
         },
     ):
         try:
-            reply = DOOR.decode_reply(
+            reply = CODEC.decode_reply(
                 json.dumps(document).encode(), Request((md.user("hi"),)), LIMITS
             )
         except md.MajordomoError:
@@ -618,12 +623,12 @@ def test_any_document_gives_a_reply_or_a_typed_error(value: Any) -> None:
         assert isinstance(reply, md.Reply)
 
 
-def test_a_list_grows_while_it_comes() -> None:
+def test_a_partial_output_grows_while_it_arrives() -> None:
     decoder = OpenAIChatCodec(object_root=True).stream_decoder(
         Request((md.user("numbers?"),), output=list[int]), LIMITS
     )
-    found = []
-    for piece in ('{"value": [1', ", 2", ", 3]}"):
-        decoder.feed(delta(piece))
-        found.append(decoder.reply.output)
-    assert found == [[1], [1, 2], [1, 2, 3]]
+    outputs = []
+    for text in ('{"value": [1', ", 2", ", 3]}"):
+        decoder.feed(delta(text))
+        outputs.append(decoder.reply.output)
+    assert outputs == [[1], [1, 2], [1, 2, 3]]

@@ -14,39 +14,38 @@ from majordomo.dialects.samplers import (
 )
 from majordomo.imagegen import Request
 
-TONGUES = (SDCPP, A1111, COMFYUI)
+VOCABULARIES = (SDCPP, A1111, COMFYUI)
 
 
-@pytest.mark.parametrize("tongue", TONGUES, ids=lambda t: t.backend)
-def test_every_canonical_name_is_spelt_or_refused(tongue: SamplerVocabulary) -> None:
-    column = TONGUES.index(tongue)
+@pytest.mark.parametrize("vocabulary", VOCABULARIES, ids=lambda v: v.backend)
+def test_every_canonical_name_is_translated_or_rejected(vocabulary: SamplerVocabulary) -> None:
+    column = VOCABULARIES.index(vocabulary)
     for kind, table in (("sampler", _SAMPLERS), ("scheduler", _SCHEDULERS)):
-        for canonical, spelt in table.items():
+        for canonical, spellings in table.items():
             request = Request("a", **{kind: canonical})  # type: ignore[arg-type]
-            if spelt[column]:
-                assert getattr(tongue.translate(request), kind) == spelt[column]
+            if spellings[column]:
+                assert getattr(vocabulary.translate(request), kind) == spellings[column]
             else:
                 with pytest.raises(md.UnsupportedError) as caught:
-                    tongue.translate(request)
+                    vocabulary.translate(request)
                 assert caught.value.field == kind
 
 
 @pytest.mark.parametrize("column", range(3))
-@pytest.mark.parametrize("tongue", TONGUES, ids=lambda t: t.backend)
-def test_any_backends_spelling_is_understood(tongue: SamplerVocabulary, column: int) -> None:
-    own = TONGUES.index(tongue)
+@pytest.mark.parametrize("vocabulary", VOCABULARIES, ids=lambda v: v.backend)
+def test_the_spelling_of_any_backend_is_accepted(
+    vocabulary: SamplerVocabulary, column: int
+) -> None:
+    own = VOCABULARIES.index(vocabulary)
     for kind, table in (("sampler", _SAMPLERS), ("scheduler", _SCHEDULERS)):
-        for spelt in table.values():
-            if (
-                spelt[column] and spelt[own] and spelt[column] != "DDIM"
-            ):  # A1111 calls a sampler and a scheduler so
-                assert (
-                    getattr(tongue.translate(Request("a", **{kind: spelt[column]})), kind)
-                    == spelt[own]
-                )  # type: ignore[arg-type]
+        for spellings in table.values():
+            # A1111 has both a sampler and a scheduler of the name DDIM.
+            if spellings[column] and spellings[own] and spellings[column] != "DDIM":
+                request = Request("a", **{kind: spellings[column]})  # type: ignore[arg-type]
+                assert getattr(vocabulary.translate(request), kind) == spellings[own]
 
 
-def test_the_backends_own_list_decides() -> None:
+def test_the_list_of_the_backend_overrides_the_table() -> None:
     older = SamplerCatalog(("euler", "euler_a"), ("discrete",))
     assert (
         SDCPP.translate(Request("a", sampler="Euler a", scheduler="normal"), older).sampler
@@ -66,16 +65,16 @@ def test_the_backends_own_list_decides() -> None:
         A1111.translate(Request("a", scheduler="karras"), extended)
 
 
-def test_a_name_nobody_knows_is_a_bad_request_with_the_nearest() -> None:
+def test_an_unknown_name_raises_with_the_nearest_names() -> None:
     with pytest.raises(md.InvalidRequestError, match="dpmpp_2m") as caught:
         COMFYUI.translate(Request("a", sampler="dpmp_2m"))
     assert not isinstance(caught.value, md.UnsupportedError)
     assert (caught.value.field, caught.value.code) == ("sampler", "UNKNOWN_SAMPLER")
 
 
-def test_only_names_that_not_every_build_has_need_asking() -> None:
+def test_only_names_missing_in_some_builds_need_the_catalog() -> None:
     assert not SDCPP.needs_catalog(Request("a", sampler="DPM++ 2M", scheduler="Karras"))
     assert not SDCPP.needs_catalog(Request("a"))
     assert SDCPP.needs_catalog(Request("a", sampler="res_2s"))
     assert SDCPP.needs_catalog(Request("a", scheduler="beta"))
-    assert SDCPP.needs_catalog(Request("a", sampler="nobody"))
+    assert SDCPP.needs_catalog(Request("a", sampler="unknown"))

@@ -1,4 +1,4 @@
-"""What backends tell of what a call took, as they tell it."""
+"""Token counts and durations in the responses of each backend."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from majordomo import imagegen, llm
-from majordomo.dialects.embeddings import OllamaEmbeddingsCodec
 from majordomo.dialects.gemini.images import GeminiImagesCodec
+from majordomo.dialects.ollama.embeddings import OllamaEmbeddingsCodec
 from majordomo.dialects.openai.chat import OpenAIChatCodec
 from majordomo.dialects.openai.images import usage_of
 from majordomo.settings import Limits
 from tests.support.hypothesis_effort import tries
 
-ASKED = llm.Request((llm.user("hi"),))
-CHATS: dict[str, tuple[dict[str, Any], llm.Usage]] = {
+REQUEST = llm.Request((llm.user("hi"),))
+CHAT_USAGES: dict[str, tuple[dict[str, Any], llm.Usage]] = {
     "nothing": ({}, llm.Usage()),
     "null": ({"usage": None}, llm.Usage()),
     "no details": ({"usage": {"prompt_tokens": 3, "completion_tokens": 0}}, llm.Usage(3, 0)),
@@ -73,7 +73,7 @@ CHATS: dict[str, tuple[dict[str, Any], llm.Usage]] = {
         },
         llm.Usage(3, 2, prompt_seconds=0.25, output_seconds=0.5),
     ),
-    "what is no number": (
+    "invalid numbers": (
         {
             "usage": {
                 "prompt_tokens": "3",
@@ -85,31 +85,35 @@ CHATS: dict[str, tuple[dict[str, Any], llm.Usage]] = {
         },
         llm.Usage(),
     ),
-    "a time beyond all times": ({"usage": {"prompt_time": 10**400}}, llm.Usage()),
+    "an impossible duration": ({"usage": {"prompt_time": 10**400}}, llm.Usage()),
 }
 
 
-@pytest.mark.parametrize(("told", "usage"), CHATS.values(), ids=CHATS.keys())
-def test_a_chat_answer_tells_its_usage(told: dict[str, Any], usage: llm.Usage) -> None:
+@pytest.mark.parametrize(("fields", "usage"), CHAT_USAGES.values(), ids=CHAT_USAGES.keys())
+def test_chat_usage_is_decoded(fields: dict[str, Any], usage: llm.Usage) -> None:
     message = {"choices": [{"message": {"content": "x"}, "finish_reason": "stop"}]}
     assert (
-        OpenAIChatCodec().decode_reply(json.dumps(message | told).encode(), ASKED, Limits()).usage
+        OpenAIChatCodec()
+        .decode_reply(json.dumps(message | fields).encode(), REQUEST, Limits())
+        .usage
         == usage
     )
 
 
-def test_a_stream_tells_timings_with_its_usage() -> None:
-    told, usage = CHATS["llama.cpp"]
-    decoder = OpenAIChatCodec().stream_decoder(ASKED, Limits())
+def test_a_stream_reports_timings_with_its_usage() -> None:
+    fields, usage = CHAT_USAGES["llama.cpp"]
+    decoder = OpenAIChatCodec().stream_decoder(REQUEST, Limits())
     decoder.feed(
         b'data: {"choices":[{"index":0,"delta":{"content":"x"},"finish_reason":"stop"}]}\n\n'
     )
-    decoder.feed(b"data: " + json.dumps({"choices": [], **told}).encode() + b"\n\ndata: [DONE]\n\n")
+    decoder.feed(
+        b"data: " + json.dumps({"choices": [], **fields}).encode() + b"\n\ndata: [DONE]\n\n"
+    )
     assert decoder.reply.usage == usage
 
 
-def test_speed_leaves_out_what_came_from_a_cache() -> None:
-    usage = CHATS["llama.cpp"][1]
+def test_tokens_per_second_exclude_cached_tokens() -> None:
+    usage = CHAT_USAGES["llama.cpp"][1]
     assert (usage.input_tokens_per_second, round(usage.output_tokens_per_second or 0, 3)) == (
         40.0,
         79.84,
@@ -121,19 +125,19 @@ def test_speed_leaves_out_what_came_from_a_cache() -> None:
     assert llm.Usage(3, 2, output_seconds=0.0).output_tokens_per_second is None
 
 
-def test_openai_images_tell_tokens_by_modality() -> None:
-    told = {
+def test_openai_image_usage_is_split_by_modality() -> None:
+    usage = {
         "input_tokens": 50,
         "output_tokens": 60,
         "input_tokens_details": {"text_tokens": 10, "image_tokens": 40},
         "output_tokens_details": {"image_tokens": 55, "text_tokens": 5},
     }
-    assert usage_of(told) == imagegen.Usage(50, 60, None, 10, 40, None, 5, 55)
+    assert usage_of(usage) == imagegen.Usage(50, 60, None, 10, 40, None, 5, 55)
     assert usage_of({"input_tokens": 50, "output_tokens_details": "x"}) == imagegen.Usage(50)
 
 
-def test_gemini_images_tell_tokens_by_modality(image: Any) -> None:
-    told = {
+def test_gemini_image_usage_is_split_by_modality(image: Any) -> None:
+    usage_metadata = {
         "promptTokenCount": 9,
         "candidatesTokenCount": 1290,
         "thoughtsTokenCount": 10,
@@ -146,7 +150,7 @@ def test_gemini_images_tell_tokens_by_modality(image: Any) -> None:
     part = {"inlineData": {"mimeType": "image/png", "data": image().to_base64()}}
     document = {
         "candidates": [{"content": {"parts": [part]}, "finishReason": "STOP"}],
-        "usageMetadata": told,
+        "usageMetadata": usage_metadata,
     }
     codec = GeminiImagesCodec()
     decoder = codec.reply_decoder(Limits())
@@ -155,25 +159,25 @@ def test_gemini_images_tell_tokens_by_modality(image: Any) -> None:
     assert usage == imagegen.Usage(9, 1300, None, 4, 5, None, 0, 1290)
 
 
-def test_ollama_embeddings_tell_their_times() -> None:
-    told = {"embeddings": [[0.5]], "prompt_eval_count": 4, "load_duration": 1_500_000_000}
+def test_ollama_embeddings_report_durations() -> None:
+    document = {"embeddings": [[0.5]], "prompt_eval_count": 4, "load_duration": 1_500_000_000}
     assert OllamaEmbeddingsCodec().decode_reply(
-        json.dumps(told).encode(), 1, Limits()
+        json.dumps(document).encode(), 1, Limits()
     ).usage == llm.Usage(4, load_seconds=1.5)
 
 
-counts = st.none() | st.integers(0, 10**9)
-usages = st.builds(llm.Usage, *[counts] * 12)
+token_counts = st.none() | st.integers(0, 10**9)
+usages = st.builds(llm.Usage, *[token_counts] * 12)
 
 
 @settings(deadline=None, max_examples=tries(50))
 @given(st.lists(usages, min_size=1, max_size=6))
-def test_a_sum_is_known_where_every_part_is(parts: list[llm.Usage]) -> None:
-    whole = llm.Usage.sum(parts)
+def test_a_sum_is_known_if_every_part_is(parts: list[llm.Usage]) -> None:
+    total = llm.Usage.sum(parts)
     for name in ("input_tokens", "cached_tokens", "image_output_tokens"):
         values = [getattr(part, name) for part in parts]
-        assert getattr(whole, name) == (None if None in values else sum(values))
+        assert getattr(total, name) == (None if None in values else sum(values))
 
 
-def test_a_sum_of_nothing_knows_nothing() -> None:
+def test_an_empty_sum_is_unknown() -> None:
     assert (llm.Usage.sum([]), imagegen.Usage.sum([])) == (llm.Usage(), imagegen.Usage())

@@ -52,7 +52,7 @@ from majordomo.media.image_part import (
 )
 from majordomo.routing import config as configuration
 from majordomo.routing.model_string import canonical, parse, split
-from tests.support.chat_dialects import DIALECTS, Dialect, joined
+from tests.support.chat_dialects import DIALECTS, Dialect, join_deltas
 from tests.support.h11_reference import decode_with_chunks, decode_with_h11
 
 LIMITS = md.Limits()
@@ -220,7 +220,7 @@ def _read(
 
 def _same(read: tuple[list[llm.ChatEvent], llm.Reply, MajordomoError | None]) -> tuple[Any, ...]:
     told, _, error = read
-    return joined(told), type(error), error and error.code
+    return join_deltas(told), type(error), error and error.code
 
 
 def _whole(dialect: Dialect) -> Target:

@@ -14,7 +14,7 @@ from majordomo.llm import Done
 from majordomo.providers.base import provider_names
 from tests.servers.gemini_chat import GeminiChat, Turn
 from tests.support.chat_backends import BACKENDS, KEY, Backend, answering
-from tests.support.chat_dialects import check, joined
+from tests.support.chat_dialects import check, join_deltas
 from tests.support.loopback import Handler, Loopback, Peer
 from tests.support.recording_observer import Witness
 
@@ -49,8 +49,8 @@ async def test_a_stream(backend: Backend, serve: Callable[[Handler], Loopback]) 
     check(backend.dialect, stream.reply)
     assert server.seen[-1].path == backend.streamed
     decoder = backend.dialect.codec.stream_decoder(llm.Request((md.user("hi"),)), md.Limits())
-    expected = joined([*decoder.feed(backend.dialect.stream), *decoder.finish()])
-    assert joined(events)[:-1] == expected[:-1]
+    expected = join_deltas([*decoder.feed(backend.dialect.stream), *decoder.finish()])
+    assert join_deltas(events)[:-1] == expected[:-1]
 
 
 @each

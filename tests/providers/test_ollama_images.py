@@ -257,11 +257,11 @@ class TestVersions:
     @pytest.mark.parametrize(
         ("version", "says"),
         [
-            ("0.33.0", "this server is 0.33.0; Ollama drew images from 0.14.0 to 0.32.5"),
-            ("0.32.6", "this server is 0.32.6; Ollama drew images from 0.14.0 to 0.32.5"),
-            ("1.0.0", "this server is 1.0.0; Ollama drew images from 0.14.0 to 0.32.5"),
-            ("0.14.2", "this server is 0.14.2; images need Ollama 0.14.3 to 0.32.5"),
-            ("0.9.1", "this server is 0.9.1; images need Ollama 0.14.3 to 0.32.5"),
+            ("0.33.0", "this server is 0.33.0; image generation needs Ollama 0.14.3 to 0.32.5"),
+            ("0.32.6", "this server is 0.32.6; image generation needs Ollama 0.14.3 to 0.32.5"),
+            ("1.0.0", "this server is 1.0.0; image generation needs Ollama 0.14.3 to 0.32.5"),
+            ("0.14.2", "this server is 0.14.2; image generation needs Ollama 0.14.3 to 0.32.5"),
+            ("0.9.1", "this server is 0.9.1; image generation needs Ollama 0.14.3 to 0.32.5"),
         ],
     )
     async def test_one_that_draws_nothing_names_both_versions(
@@ -298,7 +298,7 @@ class TestVersions:
                     await model.generate("a", steps=1)
                 assert (
                     caught.value.message
-                    == "this server is 0.33.0; Ollama drew images from 0.14.0 to 0.32.5"
+                    == "this server is 0.33.0; image generation needs Ollama 0.14.3 to 0.32.5"
                 )
 
     async def test_a_model_deleted_between_two_images_is_not_found(
@@ -342,7 +342,7 @@ class TestVersions:
             with pytest.raises(md.UnsupportedError) as caught:
                 await provider.image_model(MODEL).generate("a")
             assert says in caught.value.message
-            assert "0.14.0 to 0.32.5" in caught.value.message
+            assert "0.14.3 to 0.32.5" in caught.value.message
 
     async def test_a_refusal_for_another_reason_stays_what_it_is(
         self, url: str, server: Ollama
@@ -448,7 +448,7 @@ class TestFailures:
         server.outcome = "no_image"
         async with md.Ollama(url) as provider:
             model = provider.image_model(MODEL)
-            with pytest.raises(md.NoImageError, match="failed while drawing") as caught:
+            with pytest.raises(md.NoImageError, match="failed to generate the image") as caught:
                 await model.generate("a red fox", **SMALL)
             assert caught.value.retryable
             assert (caught.value.provider, caught.value.model) == ("ollama", MODEL)

@@ -15,7 +15,7 @@ from tests.servers.openai_account import Speech, Turn, calls, refuses, says, thi
 from tests.servers.openai_chat import OpenAIChat
 from tests.servers.openai_responses import OpenAIResponses
 from tests.support.loopback import Handler, Loopback
-from tests.support.openai_conversations import LONG_ID, look, strangers
+from tests.support.openai_conversations import LONG_ID, foreign_history, look
 
 ONCE = md.Retries(attempts=1)
 MODEL = "gpt-5.4"
@@ -190,7 +190,7 @@ async def test_arguments_that_are_no_json_do_not_lose_the_turn(
 async def test_a_history_of_strangers_is_legal(
     name: str, openai: md.OpenAI, server: Speech, image: Callable[..., md.ImagePart]
 ) -> None:
-    reply = await openai.model(name).generate(strangers(image()))
+    reply = await openai.model(name).generate(foreign_history(image()))
     assert (
         reply.text
         == "(from the assistant's turn above)\nthanks\n64x48 #000080\na.pdf: application/pdf of 10 bytes"

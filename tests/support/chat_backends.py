@@ -1,4 +1,7 @@
-"""Every provider that chats over a wire, each with its dialect's bytes: who adds a provider adds a line here, or a test is red."""
+"""Every provider that sends chat requests over HTTP, each with the bytes of its dialect.
+
+A new provider needs a row in `BACKENDS`; a test fails without it.
+"""
 
 from __future__ import annotations
 
@@ -15,17 +18,24 @@ KEY = "sk-chat/key+1"
 
 @dataclass
 class Backend:
+    """A provider and what its server does."""
+
     name: str
     dialect: Dialect
     connect: Callable[..., Any]
+    """Returns the provider for the server at a URL."""
     path: str
+    """Path of requests for a complete response."""
     streamed: str
+    """Path of requests for a stream."""
     header: tuple[str, str] = ("authorization", f"Bearer {KEY}")
+    """The header with the key."""
     kind: str = "text/event-stream"
+    """Content type of streams."""
     model: str = "m"
 
 
-def _by(name: str) -> Dialect:
+def _dialect(name: str) -> Dialect:
     return next(dialect for dialect in DIALECTS if dialect.name == name)
 
 
@@ -36,7 +46,7 @@ def _openai(url: str, **common: Any) -> md.OpenAI:
 BACKENDS = [
     Backend(
         "anthropic",
-        _by("anthropic"),
+        _dialect("anthropic"),
         lambda url, **common: md.Anthropic(KEY, url + "/v1", **common),
         "/v1/messages",
         "/v1/messages",
@@ -44,40 +54,40 @@ BACKENDS = [
     ),
     Backend(
         "ollama",
-        _by("ollama"),
-        lambda url, **c: md.Ollama(url, KEY, **c),
+        _dialect("ollama"),
+        lambda url, **common: md.Ollama(url, KEY, **common),
         "/api/chat",
         "/api/chat",
         kind="application/x-ndjson",
     ),
     Backend(
         "gemini",
-        _by("gemini"),
+        _dialect("gemini"),
         lambda url, **common: md.Gemini(KEY, url + "/v1beta", **common),
         "/v1beta/models/gemini-3-pro:generateContent",
         "/v1beta/models/gemini-3-pro:streamGenerateContent?alt=sse",
         ("x-goog-api-key", KEY),
         model="gemini-3-pro",
     ),
-    Backend("openai", _by("responses"), _openai, "/v1/responses", "/v1/responses"),
+    Backend("openai", _dialect("responses"), _openai, "/v1/responses", "/v1/responses"),
     Backend(
         "openai chat",
-        _by("chat"),
-        lambda url, **c: md.OpenAI(KEY, url + "/v1", **c),
+        _dialect("chat"),
+        lambda url, **common: md.OpenAI(KEY, url + "/v1", **common),
         "/v1/chat/completions",
         "/v1/chat/completions",
     ),
     Backend(
         "openaicompatible",
-        _by("chat"),
-        lambda url, **c: md.OpenAICompatible(url + "/v1", KEY, **c),
+        _dialect("chat"),
+        lambda url, **common: md.OpenAICompatible(url + "/v1", KEY, **common),
         "/v1/chat/completions",
         "/v1/chat/completions",
     ),
     Backend(
         "llamaswap",
-        _by("chat"),
-        lambda url, **c: md.LlamaSwap(url, KEY, **c),
+        _dialect("chat"),
+        lambda url, **common: md.LlamaSwap(url, KEY, **common),
         "/v1/chat/completions",
         "/v1/chat/completions",
     ),
@@ -85,14 +95,17 @@ BACKENDS = [
 
 
 def answering(backend: Backend, *, size: int = 7, cut: int | None = None) -> Handler:
-    """Whole answers whole, streams in pieces of `size` bytes, up to `cut`."""
+    """Return a handler that sends the reply of the backend's dialect.
+
+    Streams are sent in chunks of `size` bytes, and end after `cut` bytes if it is set.
+    """
 
     def handler(peer: Peer) -> None:
-        while (seen := peer.request()) is not None:
-            if seen.method == "GET":
+        while (request := peer.request()) is not None:
+            if request.method == "GET":
                 peer.reply({"running": []})
-            elif seen.path == backend.streamed and (
-                seen.json.get("stream") is True or backend.path != backend.streamed
+            elif request.path == backend.streamed and (
+                request.json.get("stream") is True or backend.path != backend.streamed
             ):
                 peer.begin(headers={"content-type": backend.kind})
                 data = backend.dialect.stream[:cut]

@@ -1,4 +1,4 @@
-"""The chat dialects by their bytes: what each one's server sends for one and the same answer."""
+"""The bytes with which the server of each chat dialect sends the same reply."""
 
 from __future__ import annotations
 
@@ -17,38 +17,51 @@ from majordomo.dialects.openai.responses import OpenAIResponsesCodec
 from majordomo.llm import TextDelta, ThinkingDelta
 
 
-def named(*events: dict[str, Any]) -> bytes:
-    """Server-sent events that say their type twice."""
+def named_events(*events: dict[str, Any]) -> bytes:
+    """Encode server-sent events with their type in the `event:` line and in the data."""
     return b"".join(
         f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode() for event in events
     )
 
 
-def data(*events: Any, end: str = "\n\n") -> bytes:
+def data_events(*events: Any, end: str = "\n\n") -> bytes:
+    """Encode server-sent events without an `event:` line; a string is sent unchanged."""
     return b"".join(
         f"data: {event if isinstance(event, str) else json.dumps(event)}{end}".encode()
         for event in events
     )
 
 
-def lines(*frames: Any) -> bytes:
+def json_lines(*frames: Any) -> bytes:
+    """Encode newline-delimited JSON."""
     return b"".join(json.dumps(frame, ensure_ascii=False).encode() + b"\n" for frame in frames)
 
 
 @dataclass
 class Dialect:
-    """What the door of this dialect reads as: a thought, the text "Grüße 🦊", a call of draw with {"what": "fox"}."""
+    """Bytes that the codec of this dialect decodes to the same reply.
+
+    The reply has the thinking "a fox", the text "Grüße 🦊" and a call of the tool `draw` with
+    {"what": "fox"}.
+    """
 
     name: str
     codec: Any
     stream: bytes
+    """The streamed response."""
     whole: dict[str, Any]
+    """The complete response."""
     raw_reason: str | None
+    """The dialect's own finish reason."""
     usage: llm.Usage
-    failing: bytes  # a stream that says "too busy" after some text
-    says: Callable[[str], bytes]  # an event that adds so much to the text
-    keeps: dict[str, Any] = field(default_factory=dict)  # what of the thought goes back
-    end: bytes = b""  # what of the stream may be missing without harm
+    failing: bytes
+    """A stream with the error "too busy" after some text."""
+    says: Callable[[str], bytes]
+    """Encodes an event that adds this text to the reply."""
+    keeps: dict[str, Any] = field(default_factory=dict)
+    """Opaque data of the thinking part that is sent back."""
+    end: bytes = b""
+    """End of the stream that may be missing without an error."""
 
 
 def _anthropic() -> Dialect:
@@ -82,7 +95,7 @@ def _anthropic() -> Dialect:
         {"type": "text_delta", "text": "Grü"},
         {"type": "text_delta", "text": "ße 🦊"},
     )
-    stream = named(
+    stream = named_events(
         start,
         {"type": "ping"},
         *block(
@@ -117,18 +130,18 @@ def _anthropic() -> Dialect:
         "stop_reason": "tool_use",
         "usage": {**counts, "output_tokens": 9},
     }
-    failing = named(
+    failing = named_events(
         start,
         *text,
         {"type": "error", "error": {"type": "overloaded_error", "message": "too busy"}},
     )
 
-    def says(words: str) -> bytes:
-        return named(
+    def says(text: str) -> bytes:
+        return named_events(
             {
                 "type": "content_block_delta",
                 "index": 1,
-                "delta": {"type": "text_delta", "text": words},
+                "delta": {"type": "text_delta", "text": text},
             }
         )
 
@@ -162,7 +175,7 @@ def _ollama() -> Dialect:
         "prompt_eval_duration": 500_000_000,
         "eval_duration": 250_000_000,
     }
-    stream = lines(
+    stream = json_lines(
         frame(content="", thinking="a fox"),
         frame(content="Grü"),
         frame(content="ße 🦊"),
@@ -170,10 +183,10 @@ def _ollama() -> Dialect:
         {**frame(True, content=""), **counts},
     )
     whole = {**frame(True, content="Grüße 🦊", thinking="a fox", tool_calls=[call]), **counts}
-    failing = lines(frame(content="Grüße 🦊"), {"error": "too busy"})
+    failing = json_lines(frame(content="Grüße 🦊"), {"error": "too busy"})
 
-    def says(words: str) -> bytes:
-        return lines(frame(content=words))
+    def says(text: str) -> bytes:
+        return json_lines(frame(content=text))
 
     usage = llm.Usage(17, 9, load_seconds=2.0, prompt_seconds=0.5, output_seconds=0.25)
     return Dialect(
@@ -203,11 +216,11 @@ def _gemini() -> Dialect:
         ],
         "candidatesTokensDetails": [{"modality": "TEXT", "tokenCount": 5}],
     }
-    split = {"text_input_tokens": 7, "image_input_tokens": 10, "audio_input_tokens": 0}
-    split |= {"text_output_tokens": 5, "image_output_tokens": 0, "audio_output_tokens": 0}
+    by_modality = {"text_input_tokens": 7, "image_input_tokens": 10, "audio_input_tokens": 0}
+    by_modality |= {"text_output_tokens": 5, "image_output_tokens": 0, "audio_output_tokens": 0}
     thought = {"text": "a fox", "thought": True}
     call = {"functionCall": {"name": "draw", "args": {"what": "fox"}}, "thoughtSignature": "c2ln"}
-    stream = data(
+    stream = data_events(
         chunk(thought),
         chunk({"text": "Grü"}),
         chunk({"text": "ße 🦊"}),
@@ -218,16 +231,16 @@ def _gemini() -> Dialect:
         **chunk(thought, {"text": "Grüße 🦊"}, call, finishReason="STOP"),
         "usageMetadata": counts,
     }
-    failing = data(
+    failing = data_events(
         chunk({"text": "Grüße 🦊"}),
         {"error": {"code": 503, "message": "too busy", "status": "UNAVAILABLE"}},
         end="\r\n\r\n",
     )
 
-    def says(words: str) -> bytes:
-        return data(chunk({"text": words}), end="\r\n\r\n")
+    def says(text: str) -> bytes:
+        return data_events(chunk({"text": text}), end="\r\n\r\n")
 
-    usage = llm.Usage(17, 9, 4, 4, **split)
+    usage = llm.Usage(17, 9, 4, 4, **by_modality)
     return Dialect(
         "gemini",
         GeminiChatCodec("gemini-3-pro"),
@@ -255,13 +268,13 @@ def _responses() -> Dialect:
         "summary": [{"type": "summary_text", "text": "a fox"}],
         "encrypted_content": "enc",
     }
-    said = {"type": "output_text", "text": "Grüße 🦊", "annotations": []}
+    content = [{"type": "output_text", "text": "Grüße 🦊", "annotations": []}]
     message = {
         "type": "message",
         "id": "msg_1",
         "role": "assistant",
         "status": "completed",
-        "content": [said],
+        "content": content,
     }
     call = {
         "type": "function_call",
@@ -287,7 +300,7 @@ def _responses() -> Dialect:
         "obfuscation": "xx",
     }
     text = [{**delta, "delta": "Grü"}, {**delta, "delta": "ße 🦊"}]
-    stream = named(
+    stream = named_events(
         {"type": "response.created", "response": {**head, "status": "in_progress", "output": []}},
         {
             "type": "response.output_item.added",
@@ -324,13 +337,13 @@ def _responses() -> Dialect:
         {"type": "response.output_item.done", "output_index": 2, "item": call},
         {"type": "response.completed", "response": whole},
     )
-    failing = named(
+    failing = named_events(
         *text, {"type": "error", "code": "server_error", "message": "too busy", "param": None}
     )
     keeps = {"encrypted_content": "enc"}
 
-    def says(words: str) -> bytes:
-        return named({**delta, "delta": words})
+    def says(text: str) -> bytes:
+        return named_events({**delta, "delta": text})
 
     return Dialect(
         "responses",
@@ -366,7 +379,7 @@ def _chat() -> Dialect:
         },
         "completion_tokens_details": {"reasoning_tokens": 4},
     }
-    stream = data(
+    stream = data_events(
         chunk({"role": "assistant", "content": ""}),
         chunk({"reasoning_content": "a fox"}),
         chunk({"content": "Grü"}),
@@ -376,7 +389,9 @@ def _chat() -> Dialect:
         {"id": "x", "object": "chat.completion.chunk", "model": "m", "choices": [], "usage": usage},
         "[DONE]",
     )
-    told = llm.Usage(17, 9, 4, 4, text_input_tokens=15, image_input_tokens=2, audio_input_tokens=0)
+    expected_usage = llm.Usage(
+        17, 9, 4, 4, text_input_tokens=15, image_input_tokens=2, audio_input_tokens=0
+    )
     message = {
         "role": "assistant",
         "content": "Grüße 🦊",
@@ -389,13 +404,22 @@ def _chat() -> Dialect:
         "choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}],
         "usage": usage,
     }
-    failing = data(chunk({"content": "Grüße 🦊"}), {"error": {"message": "too busy", "code": 503}})
+    failing = data_events(
+        chunk({"content": "Grüße 🦊"}), {"error": {"message": "too busy", "code": 503}}
+    )
 
-    def says(words: str) -> bytes:
-        return data(chunk({"content": words}))
+    def says(text: str) -> bytes:
+        return data_events(chunk({"content": text}))
 
     return Dialect(
-        "chat", OpenAIChatCodec(provider="openai"), stream, whole, "tool_calls", told, failing, says
+        "chat",
+        OpenAIChatCodec(provider="openai"),
+        stream,
+        whole,
+        "tool_calls",
+        expected_usage,
+        failing,
+        says,
     )
 
 
@@ -403,6 +427,7 @@ DIALECTS = [_anthropic(), _ollama(), _gemini(), _responses(), _chat()]
 
 
 def check(dialect: Dialect, reply: md.Reply) -> None:
+    """Assert that the reply is the one that every dialect's bytes hold."""
     assert (reply.thinking, reply.text, reply.finish_reason) == ("a fox", "Grüße 🦊", "tool_calls")
     assert [(call.name, call.arguments) for call in reply.tool_calls] == [("draw", {"what": "fox"})]
     assert reply.tool_calls[0].id
@@ -410,21 +435,28 @@ def check(dialect: Dialect, reply: md.Reply) -> None:
     assert reply.model == dialect.whole.get("model", "gemini-x")
 
 
-def decoded(decoder: Any, *pieces: bytes) -> list[llm.ChatEvent]:
-    """All events of a stream that came in these pieces. Raises what went wrong, at once or behind the last events."""
-    events = [event for piece in pieces for event in decoder.feed(piece)]
+def decode_chunks(decoder: Any, *chunks: bytes) -> list[llm.ChatEvent]:
+    """Return all events of a stream that arrives in these chunks.
+
+    Raises the error of the decoder, whether it is raised at once or after the last events.
+    """
+    events = [event for chunk in chunks for event in decoder.feed(chunk)]
     events += decoder.finish()
     if decoder.failure is not None:
         raise decoder.failure
     return events
 
 
-def joined(events: list[llm.ChatEvent]) -> list[Any]:
-    """The events with neighboring pieces of one text put together: how they are sliced is the network's affair."""
-    made: list[Any] = []
+def join_deltas(events: list[llm.ChatEvent]) -> list[Any]:
+    """Return the events with adjacent deltas of the same kind joined.
+
+    How text is divided into deltas depends on how the network divides the bytes.
+    """
+    merged: list[Any] = []
     for event in events:
-        if isinstance(event, (TextDelta, ThinkingDelta)) and made and type(made[-1]) is type(event):
-            made[-1] = type(event)(made[-1].text + event.text)
+        is_delta = isinstance(event, (TextDelta, ThinkingDelta))
+        if is_delta and merged and type(merged[-1]) is type(event):
+            merged[-1] = type(event)(merged[-1].text + event.text)
         else:
-            made.append(event)
-    return made
+            merged.append(event)
+    return merged

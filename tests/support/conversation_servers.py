@@ -22,7 +22,7 @@ from tests.servers import openai_account as openai_speech
 from tests.servers.openai_account import Speech, Turn
 from tests.servers.openai_chat import OpenAIChat
 from tests.servers.openai_responses import OpenAIResponses
-from tests.support.chat_dialects import data, named
+from tests.support.chat_dialects import data_events, named_events
 from tests.support.loopback import Handler, Peer
 
 Json = dict[str, Any]
@@ -161,7 +161,7 @@ class OpenAIShaped:
         pieces += [{"content": word} for word in said.text.split(" ", 1)[:1] if word]
         pieces += [{"content": " " + rest} for rest in said.text.split(" ", 1)[1:]]
         pieces += [{"tool_calls": [{"index": index, **call}]} for index, call in enumerate(calls)]
-        stream = data(*(chunk(piece) for piece in pieces), chunk({}, reason), "[DONE]")
+        stream = data_events(*(chunk(piece) for piece in pieces), chunk({}, reason), "[DONE]")
         return about | {
             "choices": [{"index": 0, "message": message, "finish_reason": reason}]
         }, stream
@@ -230,7 +230,7 @@ class OpenAIShaped:
             events.append(
                 {"type": "response.output_item.done", "output_index": index, "item": item}
             )
-        return whole, named(*events, {"type": "response.completed", "response": whole})
+        return whole, named_events(*events, {"type": "response.completed", "response": whole})
 
 
 def _check_image(url: str) -> None:

@@ -1,4 +1,4 @@
-"""Conversations that OpenAI's providers are tested with."""
+"""Conversations for the tests of OpenAI's providers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import majordomo as md
 from majordomo import llm
 from majordomo.llm import ThinkingPart
 
-LONG_ID = "chatcmpl-tool-" + "0123456789abcdef" * 8  # as vLLM makes them, and longer
+# Like the ids of vLLM, and longer.
+LONG_ID = "chatcmpl-tool-" + "0123456789abcdef" * 8
 
 
 def look(at: str) -> str:
@@ -14,8 +15,12 @@ def look(at: str) -> str:
     return f"looked at {at}"
 
 
-def strangers(image: md.ImagePart) -> list[llm.Message]:
-    """A history made with others: their thoughts, ids that are long, odd, or twice the same, and turns where no rule here allows them."""
+def foreign_history(image: md.ImagePart) -> list[llm.Message]:
+    """Return a history from other providers, which breaks the rules of OpenAI's APIs.
+
+    It has the thinking of other providers, tool call ids that are long, unusual or duplicate, and
+    messages in an order that the APIs reject.
+    """
     odd = [md.ToolCallPart("a:b/c", "draw", '{"x":1}'), md.ToolCallPart("a:b/c", "draw", "")]
     long = [
         md.ToolCallPart(LONG_ID + "1", "look", "{}"),

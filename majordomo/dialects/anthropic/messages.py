@@ -1,6 +1,7 @@
-"""Anthropic's Messages.
+"""Anthropic's Messages API.
 
-Sources: anthropic-sdk-python 2.10.0, pydantic-ai at 4fda389, vercel/ai at ed857f5, recorded traffic from 2025 to August 2026.
+Sources: anthropic-sdk-python 2.10.0, pydantic-ai at 4fda389, vercel/ai at ed857f5, recorded
+traffic from 2025 to August 2026.
 """
 
 from __future__ import annotations
@@ -56,50 +57,62 @@ from majordomo.settings import Limits
 from majordomo.transport_types import HTTPRequest
 
 Version = Literal["2023-06-01", "2026-10-21"]
-DEFAULT_MAX_TOKENS = 4096  # `max_tokens` is required; every model takes this many
+
+# The API requires `max_tokens`; every model accepts this many.
+DEFAULT_MAX_TOKENS = 4096
 MIN_THINKING_BUDGET = 1024
-_WRITTEN = (
-    "server_tool_use",
-    "mcp_tool_use",
-)  # calls of hosted tools, whose input is streamed as that of ours
-_EFFORT = {"low": 2048, "medium": 8192, "high": 16384}  # tokens, for models that know budgets only
-_NOT_AN_ID = re.compile(r"[^a-zA-Z0-9_-]")
+
+# Calls of hosted tools. Their input is streamed like the input of our own tools.
+_HOSTED_TOOL_CALLS = ("server_tool_use", "mcp_tool_use")
+
+# Thinking budgets in tokens, for models that accept only budgets.
+_THINKING_BUDGETS = {"low": 2048, "medium": 8192, "high": 16384}
+_INVALID_ID_CHARACTER = re.compile(r"[^a-zA-Z0-9_-]")
 _FAMILY = re.compile(r"claude-[a-z]+-(\d{1,2})(?:-(\d{1,2}))?(?![0-9])")
 
-# "image exceeds 5 MB maximum: … > 5242880 bytes" (of base64), and at most 8,000 pixels a side (Anthropic's vision page)
+# "image exceeds 5 MB maximum: … > 5242880 bytes" (of base64), and at most 8,000 pixels per side
+# (Anthropic's vision page).
 IMAGE_SUPPORT = ImageSupport(max_bytes=5_242_880 // 4 * 3, max_side=8_000)
 
 
 @dataclass(frozen=True, slots=True)
 class AnthropicMessagesCodec:
-    """Client door. `cache` marks the last block that can be cached, for five minutes or an hour."""
+    """Client-side codec for Anthropic's Messages API."""
 
     provider: str = "anthropic"
+    """Name of the provider whose thinking parts are sent back."""
     version: Version = "2023-06-01"
+    """Version of the API."""
     cache: Literal["5m", "1h"] | None = None
+    """How long the server caches the prompt, up to the last block that can be cached.
+
+    None turns caching off.
+    """
     path: str = "/messages"
+    """Path of the route below the base URL."""
     image_support: ImageSupport = IMAGE_SUPPORT
+    """The images that the API accepts. Other images are converted first."""
 
     def encode_request(
         self, model: str, request: Request, *, stream: bool = False
     ) -> tuple[HTTPRequest, list[CallWarning]]:
-        """The request, and what of it will not happen as asked."""
+        """Return the HTTP request, and a warning for each field that has no or another effect."""
         warnings: list[CallWarning] = []
-        splices = Splices()
-        messages = normalize_tool_ids(request.messages, _spell)
+        placeholders = Splices()
+        messages = normalize_tool_ids(request.messages, _normalize_tool_id)
         body: dict[str, Any] = {
             "model": model,
             "max_tokens": request.max_tokens or DEFAULT_MAX_TOKENS,
         }
         if instructions := [
-            {"type": "text", "text": part.text} for part in _system(messages) if part.text
+            {"type": "text", "text": part.text} for part in _system_parts(messages) if part.text
         ]:
             body["system"] = instructions
         warnings += merge_system_messages(messages)
-        thinks = self._add_thinking(model, request, body, warnings)
-        body["messages"] = self._messages(messages, splices, warnings, model)
-        self._add_sampling(request, body, thinks, warnings)
-        self._add_tools(request, messages, body, thinks, warnings)
+        thinking = self._add_thinking(model, request, body, warnings)
+        body["messages"] = self._encode_messages(messages, placeholders, warnings)
+        self._add_sampling(request, body, thinking, warnings)
+        self._add_tools(request, messages, body, thinking, warnings)
         if request.output is not None:
             body.setdefault("output_config", {})["format"] = {
                 "type": "json_schema",
@@ -109,16 +122,17 @@ class AnthropicMessagesCodec:
             body["cache_control"] = {"type": "ephemeral", "ttl": self.cache}
         if stream:
             body["stream"] = True
-        return json_request(self.path, body, request.extra, splices, stream=stream), warnings
+        http_request = json_request(self.path, body, request.extra, placeholders, stream=stream)
+        return http_request, warnings
 
     def _add_sampling(
-        self, request: Request, body: dict[str, Any], thinks: bool, warnings: list[CallWarning]
+        self, request: Request, body: dict[str, Any], thinking: bool, warnings: list[CallWarning]
     ) -> None:
         reason = (
-            f"version {self.version} of this API has no such field"
+            f"version {self.version} of the API has no such field"
             if self.version != "2023-06-01"
-            else "a model that thinks takes none"
-            if thinks
+            else "the API does not accept it together with thinking"
+            if thinking
             else ""
         )
         for name in ("temperature", "top_p", "top_k"):
@@ -128,14 +142,18 @@ class AnthropicMessagesCodec:
                 warnings.append(CallWarning(UNSUPPORTED, f"{name} has no effect: {reason}", name))
             elif name == "temperature" and value > 1:
                 warnings.append(
-                    CallWarning(UNSUPPORTED, "temperature is 0 to 1 here: 1 was sent", name)
+                    CallWarning(
+                        UNSUPPORTED,
+                        f"temperature must be from 0 to 1 for Anthropic; got {value}, sent 1",
+                        name,
+                    )
                 )
                 body[name] = 1
             else:
                 body[name] = value
         if request.seed is not None:
             warnings.append(
-                CallWarning(UNSUPPORTED, "seed has no effect: this API has none", "seed")
+                CallWarning(UNSUPPORTED, "seed has no effect: the API has no such field", "seed")
             )
         if request.stop:
             body["stop_sequences"] = list(request.stop)
@@ -143,46 +161,54 @@ class AnthropicMessagesCodec:
     def _add_thinking(
         self, model: str, request: Request, body: dict[str, Any], warnings: list[CallWarning]
     ) -> bool:
-        """Whether the model is asked to think. Models from 4.6 on decide themselves how much; later ones refuse a number of tokens."""
-        wish = request.reasoning
-        if wish is None:
+        """Add the fields for thinking; return whether the model thinks.
+
+        Models from 4.6 on decide themselves how much they think; those after 4.6 reject a budget
+        in tokens.
+        """
+        reasoning = request.reasoning
+        if reasoning is None:
             return False
-        if wish == "off":
+        if reasoning == "off":
             body["thinking"] = {"type": "disabled"}
             return False
         version = _version_of(model)
-        if isinstance(wish, int) and version > (4, 6):
+        if isinstance(reasoning, int) and version > (4, 6):
             warnings.append(
                 CallWarning(
                     UNSUPPORTED,
-                    "this model takes low, medium and high, not a number of tokens",
+                    'this model accepts reasoning "low", "medium" or "high", '
+                    "not a number of tokens; the model decides how much it thinks",
                     "reasoning",
                 )
             )
-        if version >= (4, 6) and not (isinstance(wish, int) and version == (4, 6)):
+        if version >= (4, 6) and not (isinstance(reasoning, int) and version == (4, 6)):
             body["thinking"] = {"type": "adaptive"}
-            if isinstance(wish, str):
-                body["output_config"] = {"effort": wish}
+            if isinstance(reasoning, str):
+                body["output_config"] = {"effort": reasoning}
             return True
-        budget = wish if isinstance(wish, int) else _EFFORT[wish]
+        budget = reasoning if isinstance(reasoning, int) else _THINKING_BUDGETS[reasoning]
         if budget < MIN_THINKING_BUDGET:
             warnings.append(
                 CallWarning(
                     UNSUPPORTED,
-                    f"the least number of tokens is {MIN_THINKING_BUDGET}, which was sent",
+                    f"reasoning must be at least {MIN_THINKING_BUDGET} tokens; "
+                    f"got {budget}, sent {MIN_THINKING_BUDGET}",
                     "reasoning",
                 )
             )
             budget = MIN_THINKING_BUDGET
         body["thinking"] = {"type": "enabled", "budget_tokens": budget}
         if request.max_tokens is None:
-            body["max_tokens"] = budget + DEFAULT_MAX_TOKENS  # "budget_tokens … < max_tokens"
+            # "budget_tokens … < max_tokens"
+            body["max_tokens"] = budget + DEFAULT_MAX_TOKENS
         elif request.max_tokens <= budget:
             body["thinking"]["budget_tokens"] = max(MIN_THINKING_BUDGET, request.max_tokens - 1)
             warnings.append(
                 CallWarning(
                     UNSUPPORTED,
-                    "max_tokens leaves fewer tokens to think than reasoning asks for",
+                    f"max_tokens={request.max_tokens} leaves fewer tokens for thinking than "
+                    f"reasoning asks for ({budget}); raise max_tokens",
                     "reasoning",
                 )
             )
@@ -196,7 +222,7 @@ class AnthropicMessagesCodec:
         request: Request,
         messages: list[Message],
         body: dict[str, Any],
-        thinks: bool,
+        thinking: bool,
         warnings: list[CallWarning],
     ) -> None:
         # "History containing tool_use while tools is absent: 400"
@@ -217,32 +243,42 @@ class AnthropicMessagesCodec:
             choice = "none"
         if choice is None:
             return
-        if thinks and choice not in ("auto", "none"):
+        if thinking and choice not in ("auto", "none"):
             warnings.append(
                 CallWarning(
-                    UNSUPPORTED, "a model that thinks cannot be made to call a tool", "tool_choice"
+                    UNSUPPORTED,
+                    f'tool_choice="{choice}" cannot be combined with thinking; sent "auto"',
+                    "tool_choice",
                 )
             )
             choice = "auto"
-        named = {"auto": "auto", "none": "none", "required": "any"}.get(choice)
-        body["tool_choice"] = {"type": named} if named else {"type": "tool", "name": choice}
+        choice_type = {"auto": "auto", "none": "none", "required": "any"}.get(choice)
+        body["tool_choice"] = (
+            {"type": choice_type} if choice_type else {"type": "tool", "name": choice}
+        )
 
-    def _messages(
-        self, messages: list[Message], splices: Splices, warnings: list[CallWarning], model: str
+    def _encode_messages(
+        self, messages: list[Message], placeholders: Splices, warnings: list[CallWarning]
     ) -> list[dict[str, Any]]:
-        """User and assistant in turn: results first, what the assistant drew in the user turn after it."""
+        """Return alternating user and assistant messages.
+
+        Tool results come first in a user message. Images and files of an assistant message are
+        sent in the next user message.
+        """
         turns: list[dict[str, Any]] = []
-        drawn: list[dict[str, Any]] = []
+        deferred: list[dict[str, Any]] = []
         for message in messages:
             blocks: list[dict[str, Any]] = []
             if message.role == "system":
                 continue
             if message.role == "assistant":
                 for part in message.parts:
-                    blocks += self._assistant_part(part, splices, drawn, model)
+                    blocks += self._encode_assistant_part(part, placeholders, deferred)
             elif message.role == "tool":
                 for result in tool_results(message):
-                    content = [block for part in result.parts for block in _block(part, splices)]
+                    content = [
+                        block for part in result.parts for block in _encode_part(part, placeholders)
+                    ]
                     block = {
                         "type": "tool_result",
                         "tool_use_id": result.call_id,
@@ -250,11 +286,11 @@ class AnthropicMessagesCodec:
                     }
                     blocks.append(block | {"is_error": True} if result.is_error else block)
             else:
-                blocks += drawn
-                drawn = []
+                blocks += deferred
+                deferred = []
                 for part in message.parts:
                     refuse_misplaced(part)
-                    blocks += _block(part, splices)
+                    blocks += _encode_part(part, placeholders)
             if not blocks:
                 continue
             role = "assistant" if message.role == "assistant" else "user"
@@ -262,13 +298,13 @@ class AnthropicMessagesCodec:
                 turns[-1]["content"] += blocks
             else:
                 turns.append({"role": role, "content": blocks})
-        if drawn:
-            turns.append({"role": "user", "content": drawn})
+        if deferred:
+            turns.append({"role": "user", "content": deferred})
         if turns and turns[0]["role"] != "user":
             warnings.append(
                 CallWarning(
                     "HISTORY_CHANGED",
-                    "a conversation begins with the user here: a turn was put first",
+                    "the first message must be a user message; one was inserted",
                     "messages",
                 )
             )
@@ -279,19 +315,17 @@ class AnthropicMessagesCodec:
                     "content": [{"type": "text", "text": "(the conversation so far)"}],
                 },
             )
-        if (
-            turns and turns[-1]["role"] == "assistant"
-        ):  # "trailing whitespace in a final assistant message is 400"
+        # "trailing whitespace in a final assistant message is 400"
+        if turns and turns[-1]["role"] == "assistant":
             last = turns[-1]["content"][-1]
-            paused = any(
-                block["type"] in _WRITTEN for block in turns[-1]["content"]
-            )  # "send the assistant content back unchanged"
+            # "send the assistant content back unchanged"
+            paused = any(block["type"] in _HOSTED_TOOL_CALLS for block in turns[-1]["content"])
             if last["type"] == "text" and not paused:
                 last["text"] = last["text"].rstrip() or "."
         return turns
 
-    def _assistant_part(
-        self, part: Part, splices: Splices, drawn: list[dict[str, Any]], model: str
+    def _encode_assistant_part(
+        self, part: Part, placeholders: Splices, deferred: list[dict[str, Any]]
     ) -> list[dict[str, Any]]:
         match part:
             case ToolCallPart():
@@ -315,33 +349,39 @@ class AnthropicMessagesCodec:
                     else []
                 )
             case ImagePart() | FilePart():
-                drawn += [
+                deferred += [
                     {"type": "text", "text": "(from the assistant's turn above)"},
-                    *_block(part, splices),
+                    *_encode_part(part, placeholders),
                 ]
                 return []
             case _:
                 refuse_misplaced(part)
-                return _block(part, splices)
+                return _encode_part(part, placeholders)
 
     def decode_reply(self, body: bytes, request: Request, limits: Limits) -> Reply:
-        """The reply in a whole answer. Raises BadResponseError, or the error that a 200 carries."""
+        """Return the reply in a response body that is not streamed.
+
+        Raises:
+            BadResponseError: The body is not a valid response.
+            MajordomoError: The body of the 200 response is an error.
+        """
         document = decode_object(body, limits.max_json_depth)
         if document.get("type") == "error" or "error" in document:
             raise build_error(200, error_value(document), {})
         if not isinstance(document.get("content"), list):
-            raise BadResponseError("the answer holds no content")
-        answer = AnthropicAccumulator(request, limits, self.provider)
+            raise BadResponseError('the response has no list "content"')
+        accumulator = AnthropicAccumulator(request, limits, self.provider)
         events: list[ChatEvent] = []
         for block in as_objects(document["content"]):
-            answer.begin(block, events)
-            answer.finish_block(events)
-        answer.head(document)
-        answer.finish_reason = as_text(document.get("stop_reason"))
-        answer.close(events)
-        return answer.reply(whole=True, raw=document)
+            accumulator.start_block(block, events)
+            accumulator.finish_block(events)
+        accumulator.update_metadata(document)
+        accumulator.finish_reason = as_text(document.get("stop_reason"))
+        accumulator.close(events)
+        return accumulator.reply(complete=True, raw=document)
 
     def stream_decoder(self, request: Request, limits: Limits) -> AnthropicStreamDecoder:
+        """Return a decoder of the server-sent events of one response."""
         return AnthropicStreamDecoder(
             AnthropicAccumulator(request, limits, self.provider),
             EventDecoder(limits.max_event_bytes),
@@ -349,10 +389,13 @@ class AnthropicMessagesCodec:
         )
 
     def reply_limit(self, request: Request, limits: Limits) -> int:
+        """Return the maximum size of a response body in bytes."""
         return limits.max_reply_bytes
 
 
 class AnthropicAccumulator(ChatAccumulator):
+    """The reply of one request, built block by block."""
+
     finish_reasons: ClassVar[Mapping[str, FinishReason]] = {
         "end_turn": "stop",
         "stop_sequence": "stop",
@@ -363,46 +406,45 @@ class AnthropicAccumulator(ChatAccumulator):
         "refusal": "content_filter",
     }
 
-    def __init__(self, request: Request, limits: Limits, owner: str) -> None:
-        super().__init__(request, limits, owner)
-        self._counts: dict[str, Any] = {}
-        self._at: dict[
-            int, tuple[str, int]
-        ] = {}  # index of a block: its kind, and the place of its call
-        self._kept: dict[
-            int, tuple[dict[str, Any], list[str]]
-        ] = {}  # blocks to replay, and pieces of them that come later
+    def __init__(self, request: Request, limits: Limits, provider: str) -> None:
+        super().__init__(request, limits, provider)
+        self._token_counts: dict[str, Any] = {}
+        # Type and tool call index (-1: not a tool call) of each block, by the index of the block.
+        self._blocks: dict[int, tuple[str, int]] = {}
+        # Blocks to send back unchanged, with the fragments of their content that follow.
+        self._replayed_blocks: dict[int, tuple[dict[str, Any], list[str]]] = {}
 
-    def head(self, message: dict[str, Any]) -> None:
-        """Model and counts. Later counts replace earlier ones: they are cumulative."""
+    def update_metadata(self, message: dict[str, Any]) -> None:
+        """Read model and usage. Later token counts are cumulative and replace earlier ones."""
         self.model: str = as_text(message.get("model")) or self.model
         if isinstance(usage := message.get("usage"), dict):
-            self._counts.update({key: value for key, value in usage.items() if value is not None})
-            read = as_token_count(self._counts.get("cache_read_input_tokens"))
-            written = as_token_count(self._counts.get("cache_creation_input_tokens"))
-            given = as_token_count(self._counts.get("input_tokens"))
-            details, kept = (
-                self._counts.get("output_tokens_details"),
-                self._counts.get("cache_creation"),
-            )
+            counts = self._token_counts
+            counts.update({key: value for key, value in usage.items() if value is not None})
+            cache_read = as_token_count(counts.get("cache_read_input_tokens"))
+            cache_write = as_token_count(counts.get("cache_creation_input_tokens"))
+            input_tokens = as_token_count(counts.get("input_tokens"))
+            output_details = counts.get("output_tokens_details")
+            cache_details = counts.get("cache_creation")
             self.usage: Usage = Usage(
-                given + (read or 0) + (written or 0)
-                if given is not None
-                else None,  # "input_tokens (excludes cache)"
-                as_token_count(self._counts.get("output_tokens")),
-                read,
-                as_token_count(details.get("thinking_tokens"))
-                if isinstance(details, dict)
+                # "input_tokens (excludes cache)"
+                input_tokens + (cache_read or 0) + (cache_write or 0)
+                if input_tokens is not None
                 else None,
-                written,
-                as_token_count(kept.get("ephemeral_1h_input_tokens"))
-                if isinstance(kept, dict)
+                as_token_count(counts.get("output_tokens")),
+                cache_read,
+                as_token_count(output_details.get("thinking_tokens"))
+                if isinstance(output_details, dict)
+                else None,
+                cache_write,
+                as_token_count(cache_details.get("ephemeral_1h_input_tokens"))
+                if isinstance(cache_details, dict)
                 else None,
             )
 
-    def begin(self, block: dict[str, Any], events: list[ChatEvent], index: int = 0) -> None:
+    def start_block(self, block: dict[str, Any], events: list[ChatEvent], index: int = 0) -> None:
+        """Start a content block; what it already holds is added."""
         kind = block.get("type")
-        place = -1
+        call_index = -1
         if kind == "text":
             self.add_text(as_text(block.get("text")) or "", events)
         elif kind == "thinking":
@@ -411,18 +453,20 @@ class AnthropicAccumulator(ChatAccumulator):
             if signature := as_text(block.get("signature")):
                 self.attach_opaque({"signature": signature})
         elif kind == "tool_use":
-            place = self.start_call(
+            call_index = self.start_call(
                 as_text(block.get("id")) or "", as_text(block.get("name")) or "", events
             )
             if block.get("input"):
-                self.add_arguments(place, as_json(block["input"]), events)
-        else:  # redacted thoughts, and the steps of hosted tools: "replay untouched"
+                self.add_arguments(call_index, as_json(block["input"]), events)
+        else:
+            # Redacted thinking, and the steps of hosted tools: "replay untouched".
             self.attach_opaque({"block": block}, apart=True)
-            self._kept[index] = (block, [])
-        self._at[index] = (str(kind), place)
+            self._replayed_blocks[index] = (block, [])
+        self._blocks[index] = (str(kind), call_index)
 
-    def more(self, index: int, delta: dict[str, Any], events: list[ChatEvent]) -> None:
-        kind, place = self._at.get(index, ("", -1))
+    def add_delta(self, index: int, delta: dict[str, Any], events: list[ChatEvent]) -> None:
+        """Add a fragment to the content block with this index."""
+        kind, call_index = self._blocks.get(index, ("", -1))
         match delta.get("type"):
             case "text_delta":
                 self.add_text(as_text(delta.get("text")) or "", events)
@@ -432,64 +476,78 @@ class AnthropicAccumulator(ChatAccumulator):
                 if signature := as_text(delta.get("signature")):
                     self.attach_opaque({"signature": signature})
             case "input_json_delta" if kind == "tool_use":
-                self.add_arguments(place, as_text(delta.get("partial_json")) or "", events)
-            case "input_json_delta" | "compaction_delta" if index in self._kept:
-                piece = as_text(delta.get("partial_json") or delta.get("content")) or ""
-                self._grow(len(piece))
-                self._kept[index][1].append(piece)
+                self.add_arguments(call_index, as_text(delta.get("partial_json")) or "", events)
+            case "input_json_delta" | "compaction_delta" if index in self._replayed_blocks:
+                fragment = as_text(delta.get("partial_json") or delta.get("content")) or ""
+                self._count_characters(len(fragment))
+                self._replayed_blocks[index][1].append(fragment)
 
     def finish_block(self, events: list[ChatEvent], index: int = 0) -> None:
-        kind, place = self._at.get(index, ("", -1))
+        """Finish the content block with this index."""
+        kind, call_index = self._blocks.get(index, ("", -1))
         if kind == "tool_use":
-            self.end_call(place, events)
+            self.end_call(call_index, events)
         elif kind == "thinking":
             self.end_part()
-        elif (kept := self._kept.pop(index, None)) and (written := "".join(kept[1])):
-            block = kept[0]
+        elif (replayed := self._replayed_blocks.pop(index, None)) and (
+            streamed := "".join(replayed[1])
+        ):
+            block = replayed[0]
             if kind == "compaction":
-                block["content"] = (as_text(block.get("content")) or "") + written
+                block["content"] = (as_text(block.get("content")) or "") + streamed
             else:
-                block["input"] = decode_json(written.encode(), self._limits.max_json_depth)
+                block["input"] = decode_json(streamed.encode(), self._limits.max_json_depth)
 
     def close(self, events: list[ChatEvent]) -> None:
+        """Finish the reply; warn when the server paused the turn."""
         super().close(events)
         if self.finish_reason == "pause_turn":
             self.warnings.append(
                 CallWarning(
                     "TURN_PAUSED",
-                    "the model has not finished: send its message back as it is, and it goes on",
+                    "the model paused before it finished; send its message back unchanged "
+                    "to let it continue",
                 )
             )
 
 
 class AnthropicStreamDecoder(ChatStreamDecoder):
-    """Whole at `message_stop`; "end without message_stop is a failure"."""
+    """A decoder of streamed replies, complete at `message_stop`.
+
+    "end without message_stop is a failure"
+    """
 
     accumulator: AnthropicAccumulator
 
     def handle_document(self, document: dict[str, Any], events: list[ChatEvent]) -> None:
-        answer = self.accumulator
+        """Apply one event of the stream to the reply."""
+        accumulator = self.accumulator
         index = document.get("index")
         index = index if isinstance(index, int) else 0
         match document.get("type"):
             case "message_start" if isinstance(message := document.get("message"), dict):
-                answer.head(message)
+                accumulator.update_metadata(message)
             case "content_block_start" if isinstance(block := document.get("content_block"), dict):
-                answer.begin(block, events, index)
+                accumulator.start_block(block, events, index)
             case "content_block_delta" if isinstance(delta := document.get("delta"), dict):
-                answer.more(index, delta, events)
+                accumulator.add_delta(index, delta, events)
             case "content_block_stop":
-                answer.finish_block(events, index)
+                accumulator.finish_block(events, index)
             case "message_delta":
-                answer.head(document)
+                accumulator.update_metadata(document)
                 if isinstance(delta := document.get("delta"), dict):
-                    answer.finish_reason = as_text(delta.get("stop_reason")) or answer.finish_reason
+                    accumulator.finish_reason = (
+                        as_text(delta.get("stop_reason")) or accumulator.finish_reason
+                    )
             case "message_stop":
                 self.end(events)
 
 
 def decode_models(body: bytes, limits: Limits) -> tuple[list[ModelInfo], str]:
-    """The models of a page of `GET /models`, and the id after which the next begins, "" on the last."""
+    """Return the models on one page of `GET /models`, and the id after which the next page begins.
+
+    The id is "" on the last page. Raises BadResponseError when the body is not a model list.
+    """
     document = decode_object(body, limits.max_json_depth)
     if not isinstance(document.get("data"), list):
         raise BadResponseError('the model list has no list "data"')
@@ -503,28 +561,29 @@ def decode_models(body: bytes, limits: Limits) -> tuple[list[ModelInfo], str]:
         for item in as_objects(document["data"])
         if isinstance(item.get("id"), str)
     ]
-    return models, (as_text(document.get("last_id")) or "") if document.get(
-        "has_more"
-    ) is True else ""
+    has_more = document.get("has_more") is True
+    return models, (as_text(document.get("last_id")) or "") if has_more else ""
 
 
-def _system(messages: list[Message]) -> list[TextPart]:
-    """What stands in system turns, wherever they stand: the API has one place for it."""
-    found: list[TextPart] = []
+def _system_parts(messages: list[Message]) -> list[TextPart]:
+    """Return the text of all system messages: the API has one `system` field."""
+    parts: list[TextPart] = []
     for message in messages:
         if message.role == "system":
             if attachments(message.parts):
-                raise UnsupportedError("a system turn holds text only", field="messages")
-            found += [part for part in message.parts if isinstance(part, TextPart)]
-    return found
+                raise UnsupportedError(
+                    "a system message must hold text only; got an image or a file",
+                    field="messages",
+                )
+            parts += [part for part in message.parts if isinstance(part, TextPart)]
+    return parts
 
 
-def _block(part: Part, splices: Splices) -> list[dict[str, Any]]:
+def _encode_part(part: Part, placeholders: Splices) -> list[dict[str, Any]]:
     match part:
         case TextPart():
-            return (
-                [{"type": "text", "text": part.text}] if part.text else []
-            )  # "empty text blocks are 400"
+            # "empty text blocks are 400"
+            return [{"type": "text", "text": part.text}] if part.text else []
         case ImagePart():
             return [
                 {
@@ -532,14 +591,18 @@ def _block(part: Part, splices: Splices) -> list[dict[str, Any]]:
                     "source": {
                         "type": "base64",
                         "media_type": part.mime,
-                        "data": splices.base64(part),
+                        "data": placeholders.base64(part),
                     },
                 }
             ]
         case FilePart():
             source: dict[str, Any]
             if part.mime == "application/pdf":
-                source = {"type": "base64", "media_type": part.mime, "data": splices.base64(part)}
+                source = {
+                    "type": "base64",
+                    "media_type": part.mime,
+                    "data": placeholders.base64(part),
+                }
             elif part.mime.startswith("text/"):
                 source = {
                     "type": "text",
@@ -548,7 +611,7 @@ def _block(part: Part, splices: Splices) -> list[dict[str, Any]]:
                 }
             else:
                 raise UnsupportedError(
-                    f"documents here are PDF or text, not {part.mime}", field="messages"
+                    f"Anthropic accepts PDF and text files; got {part.mime}", field="messages"
                 )
             return [
                 {
@@ -560,14 +623,18 @@ def _block(part: Part, splices: Splices) -> list[dict[str, Any]]:
     return []
 
 
-def _spell(identity: str, number: int) -> str:
-    """Tool ids match ^[a-zA-Z0-9_-]+$"""
-    return _NOT_AN_ID.sub("_", identity) or f"call_{number}"
+def _normalize_tool_id(identity: str, number: int) -> str:
+    """Return a tool id that matches `^[a-zA-Z0-9_-]+$`, as the API requires."""
+    return _INVALID_ID_CHARACTER.sub("_", identity) or f"call_{number}"
 
 
 def _version_of(model: str) -> tuple[int, int]:
-    """(4, 6) of claude-opus-4-6; names of another kind are taken for newer ones. The old ones had their number before the family."""
+    """Return the version in a model id: (4, 6) for claude-opus-4-6.
+
+    An id of another form counts as newer than every known model. Ids of versions 1 to 3 have the
+    number before the family.
+    """
     if re.search(r"claude-[123](?:[.-]|$)", model):
         return (3, 0)
-    found = _FAMILY.search(model)
-    return (int(found[1]), int(found[2] or 0)) if found else (99, 0)
+    match = _FAMILY.search(model)
+    return (int(match[1]), int(match[2] or 0)) if match else (99, 0)

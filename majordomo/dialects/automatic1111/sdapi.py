@@ -1,6 +1,7 @@
-"""AUTOMATIC1111's `/sdapi/v1` routes, as A1111 and its forks speak them and as sd-server and llama-swap do.
+"""AUTOMATIC1111's `/sdapi/v1` routes, also served by its forks, sd-server and llama-swap.
 
-Sources: AUTOMATIC1111/stable-diffusion-webui 1.6 to 1.10 `modules/api`, stable-diffusion.cpp at 97d2990, llama-swap at 0bdb372.
+Sources: AUTOMATIC1111/stable-diffusion-webui 1.6 to 1.10 `modules/api`, stable-diffusion.cpp at
+97d2990, llama-swap at 0bdb372.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from typing import Any
 from majordomo.dialects.errors import build_error, error_value
 from majordomo.dialects.image_fields import (
     ImageInputFormat,
-    base64_text,
     describe_image,
     drop_fields,
     first_size,
@@ -21,6 +21,7 @@ from majordomo.dialects.image_fields import (
     reported_count,
     reported_seed,
     resolve_size,
+    text_chunks,
 )
 from majordomo.dialects.image_jobs import JobProgress
 from majordomo.dialects.request_body import json_request
@@ -36,74 +37,105 @@ from majordomo.media.image_part import ImagePart
 from majordomo.settings import Limits
 from majordomo.transport_types import HTTPRequest
 
-CURRENT = "current"  # the model id that leaves A1111 with the checkpoint it has loaded
-ORIGINAL = 1  # inpainting_fill: begin with what is there; the API's default 0 blurs it away, A1111's own page sends 1
-CROP = 1  # resize_mode: crop and resize; 0 would stretch
+# The model id for the checkpoint that A1111 has loaded.
+CURRENT = "current"
+
+# `inpainting_fill`: start from the image. The API's default 0 blurs it; A1111's own page sends 1.
+ORIGINAL_FILL = 1
+
+# `resize_mode`: crop and resize. 0 would stretch.
+CROP_AND_RESIZE = 1
+
+# Longer texts in the echoed parameters are images.
+MAX_ECHOED_CHARACTERS = 20_000
 
 
 @dataclass(frozen=True, slots=True)
 class SDAPICodec:
-    """Client door of txt2img and img2img."""
+    """Client-side codec for txt2img and img2img."""
 
-    sdcpp: bool = False  # sd-server's subset: its own names, no mini-language, PNG only, 8 at once, no progress
+    sdcpp: bool = False
+    """Whether the server implements sd-server's subset.
+
+    It has its own names, no prompt syntax, PNG only, at most 8 images at once and no progress.
+    """
     path: str = "/sdapi/v1"
-    names_model: bool = False  # llama-swap finds the model in the body; sd-server has one
+    """Path of the API below the base URL."""
+    names_model: bool = False
+    """Whether to send the model in the body: llama-swap reads it there, sd-server has one model."""
 
     def input_format(self, model: str) -> ImageInputFormat:
+        """Return the format of input images: RGB PNG, with a luminance mask."""
         return ImageInputFormat(rgb_png=True, mask="luminance")
 
     def max_per_call(self, model: str, request: Request) -> int:
+        """Return the maximum number of images per call."""
         return 8 if self.sdcpp else 100
 
     def adapt(
-        self, model: str, request: Request, lists: SamplerCatalog | None = None
+        self, model: str, request: Request, catalog: SamplerCatalog | None = None
     ) -> tuple[Request, list[CallWarning]]:
+        """Return the request as the server can honor it, and a warning for each dropped field.
+
+        Raises:
+            UnsupportedError: A1111 would get several input images, or the backend lacks the
+                sampler or the scheduler.
+            InvalidRequestError: The sampler or the scheduler is unknown.
+        """
         warnings: list[CallWarning] = []
         backend = SDCPP.backend if self.sdcpp else A1111.backend
         if not self.sdcpp:
-            request = _joined(request, lists)
-        request = (SDCPP if self.sdcpp else A1111).translate(request, lists)
-        lacking = ["quality", "background"]
+            request = _join_sampler_and_scheduler(request, catalog)
+        request = (SDCPP if self.sdcpp else A1111).translate(request, catalog)
+        unsupported = ["quality", "background"]
         if not request.images:
-            request, lost = drop_fields(request, ("strength",), "it needs images")
-            warnings += lost
+            request, dropped = drop_fields(request, ("strength",), "it needs input images")
+            warnings += dropped
         elif len(request.images) > 1 and not self.sdcpp:
             raise UnsupportedError(
-                "AUTOMATIC1111 begins with one image; several need an extension", field="images"
+                f"AUTOMATIC1111 accepts one input image; got {len(request.images)} "
+                "(several need an extension)",
+                field="images",
             )
         if self.sdcpp:
-            request, tagged = with_neutralized_text(request)
-            request, cut = clamp_steps(request)
-            warnings += tagged + cut
-            lacking.append("previews")
+            request, tag_warnings = with_neutralized_text(request)
+            request, step_warnings = clamp_steps(request)
+            warnings += tag_warnings + step_warnings
+            unsupported.append("previews")
             if request.output_format != "png":
-                lacking.append("output_format")
+                unsupported.append("output_format")
         else:
-            lacking.append("output_format")
-        reason = {"output_format": "this server answers in its own format"}
-        for name in lacking:
-            request, lost = drop_fields(
-                request, (name,), reason.get(name, f"{backend} has no such setting")
+            unsupported.append("output_format")
+        reasons = {"output_format": "the server chooses the format of its images"}
+        for name in unsupported:
+            request, dropped = drop_fields(
+                request, (name,), reasons.get(name, f"{backend} has no such setting")
             )
-            warnings += lost
+            warnings += dropped
         geometry = local_geometry(model)
         if not self.sdcpp and request.size:
-            geometry = replace(
-                geometry, multiple=8, smallest=8
-            )  # the latent's grid; anything else fails or is floored
-        request, more = resolve_size(request, geometry, exactly=not self.sdcpp)
-        return request, [*warnings, *more]
+            # The grid of the latent; other sizes fail or are rounded down.
+            geometry = replace(geometry, multiple=8, smallest=8)
+        request, size_warnings = resolve_size(request, geometry, exactly=not self.sdcpp)
+        return request, [*warnings, *size_warnings]
 
     def encode_request(self, model: str, request: Request, task: str = "") -> HTTPRequest:
-        splices = Splices()
+        """Return the HTTP request for an adapted request.
+
+        Args:
+            model: A checkpoint, or `CURRENT` for the loaded one.
+            request: The adapted request.
+            task: Id under which `encode_progress` reports this call; "" leaves it to the server.
+        """
+        placeholders = Splices()
         body: dict[str, Any] = {"prompt": request.prompt}
         if self.names_model:
             body["model"] = model
         elif not self.sdcpp and model != CURRENT:
             body["override_settings"] = {"sd_model_checkpoint": model}
+        # sd-server uses the input image's size by default; A1111 would use 512x512.
         size = request.pixels if self.sdcpp else first_size(request)
         if size is not None:
-            # sd-server takes the input's size by itself; A1111 would take 512x512
             body["width"], body["height"] = (
                 size if self.sdcpp else (max(8, side // 8 * 8) for side in size)
             )
@@ -115,100 +147,122 @@ class SDAPICodec:
             ("scheduler", request.scheduler or None),
             ("seed", request.seed),
             ("denoising_strength", None if request.strength is None else float(request.strength)),
-            # one after the other: n at once would need n times the memory. Seeds count up either way
+            # A1111 generates the images one after the other: n at once would need n times the
+            # memory. Seeds count up either way.
             ("batch_size" if self.sdcpp else "n_iter", request.n or None),
             ("force_task_id", task or None),
         )
         body.update({name: value for name, value in settings if value is not None})
         if request.images:
-            body["init_images"] = [splices.base64(request.images[0])]
+            body["init_images"] = [placeholders.base64(request.images[0])]
             if self.sdcpp and len(request.images) > 1:
-                body["extra_images"] = [splices.base64(image) for image in request.images[1:]]
+                body["extra_images"] = [placeholders.base64(image) for image in request.images[1:]]
             if not self.sdcpp:
-                body["resize_mode"] = CROP
+                body["resize_mode"] = CROP_AND_RESIZE
             if request.mask is not None:
-                body["mask"] = splices.base64(request.mask)
+                body["mask"] = placeholders.base64(request.mask)
                 body["inpainting_mask_invert"] = 0
                 if not self.sdcpp:
-                    body["inpainting_fill"] = ORIGINAL
-                    body["inpaint_full_res"] = (
-                        False  # else only the masked part is drawn, at full size, and put back
-                    )
+                    body["inpainting_fill"] = ORIGINAL_FILL
+                    # True would generate only the masked part, at full size, and paste it in.
+                    body["inpaint_full_res"] = False
         route = "img2img" if request.images else "txt2img"
-        return json_request(f"{self.path}/{route}", body, request.extra, splices)
+        return json_request(f"{self.path}/{route}", body, request.extra, placeholders)
 
     def encode_task(self, model: str, request: Request, task: str) -> HTTPRequest:
+        """Return the HTTP request for an adapted request with a task id."""
         return self.encode_request(model, request, task)
 
     def encode_progress(self, *, preview: bool) -> HTTPRequest:
+        """Return the request for the progress of the running task.
+
+        Args:
+            preview: Whether to ask for the unfinished image too.
+        """
         return HTTPRequest(
             "GET", f"{self.path}/progress?skip_current_image={'false' if preview else 'true'}"
         )
 
     def encode_interrupt(self) -> HTTPRequest:
-        """Stops whatever runs, whoever began it."""
+        """Return the request that stops the running task, also one of another client."""
         return HTTPRequest("POST", f"{self.path}/interrupt")
 
     def decode_progress(self, body: bytes, limits: Limits) -> JobProgress:
+        """Return the progress of the running task."""
         return decode_progress(body, limits)
 
     def reply_decoder(self, limits: Limits) -> BufferedBody:
+        """Return a buffer for one response body."""
         return BufferedBody(limits.max_image_reply_bytes)
 
     def decode_reply(self, reply: BufferedBody, request: Request, limits: Limits) -> Result:
-        """The images, without the contact sheet that some servers put first. Raises NoImageError when there is none."""
+        """Return the images, without the contact sheet that some servers put first.
+
+        Raises:
+            NoImageError: The response has no image.
+            BadResponseError: The body is not a valid response.
+        """
         document = decode_object(reply.body(), limits.max_json_depth)
         if "error" in document and not document.get("images"):
             raise build_error(200, error_value(document), {})
-        texts = document.get("images")
-        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-            raise BadResponseError('the answer has no list "images"')
-        info = _info(document.get("info"), limits)
+        encoded_images = document.get("images")
+        if not isinstance(encoded_images, list) or not all(
+            isinstance(text, str) for text in encoded_images
+        ):
+            raise BadResponseError('the response has no list "images"')
+        info = _decode_info(document.get("info"), limits)
         first = info.get("index_of_first_image")
-        if isinstance(first, int) and 0 < first < len(
-            texts
-        ):  # option return_grid: the sheet has an infotext too, but no seed
-            texts = texts[first:]
+        # With the option return_grid a contact sheet comes first. It has an infotext, but no seed.
+        if isinstance(first, int) and 0 < first < len(encoded_images):
+            encoded_images = encoded_images[first:]
+            infotexts = info.get("infotexts")
             info = {
                 **info,
-                "infotexts": infotexts[first:]
-                if isinstance(infotexts := info.get("infotexts"), list)
-                else None,
+                "infotexts": infotexts[first:] if isinstance(infotexts, list) else None,
             }
-        images = [parse_base64_image(text, limits) for text in texts if text]
+        images = [parse_base64_image(text, limits) for text in encoded_images if text]
         if not images:
-            raise NoImageError("the answer holds no image")
+            raise NoImageError("the response has no image")
         details = tuple(_details(image, index, info, request) for index, image in enumerate(images))
-        told = info.get("sd_model_name")
+        model_name = info.get("sd_model_name")
         raw = {
             **document,
             "images": [describe_image(image) for image in images],
-            "parameters": _short(document.get("parameters")),
+            "parameters": _without_images(document.get("parameters")),
         }
         return Result(
             tuple(images),
             details,
-            model=told if isinstance(told, str) and not self.sdcpp else "",
+            model=model_name if isinstance(model_name, str) and not self.sdcpp else "",
             raw=raw,
         )
 
-    def is_other(self, model: str, told: str) -> bool:
-        """Whether another checkpoint drew: A1111 keeps its own, silently, when it does not know the one asked for."""
-        return bool(told) and model != CURRENT and told.lower() not in model.lower()
+    def is_other(self, model: str, reported: str) -> bool:
+        """Return whether the server used another checkpoint than the requested one.
+
+        A1111 silently keeps its checkpoint when it does not know the requested one.
+        """
+        return bool(reported) and model != CURRENT and reported.lower() not in model.lower()
 
 
-def _joined(request: Request, lists: SamplerCatalog | None) -> Request:
-    """Before 1.9 there were no schedulers: the name of a sampler carried it, "DPM++ 2M Karras"."""
-    if lists is None or lists.schedulers != () or not request.scheduler:
+def _join_sampler_and_scheduler(request: Request, catalog: SamplerCatalog | None) -> Request:
+    """Return the request with the scheduler in the sampler's name, for servers before 1.9.
+
+    They have no schedulers; a sampler's name included it, for example "DPM++ 2M Karras".
+    """
+    if catalog is None or catalog.schedulers != () or not request.scheduler:
         return request
-    bare, old = SamplerCatalog(), lists.samplers or ()
-    spelt = A1111.translate(replace(request, sampler=request.sampler or "Euler"), bare)
-    joined = f"{spelt.sampler} {spelt.scheduler}"
-    return replace(request, sampler=joined, scheduler="") if joined in old else request
+    translated = A1111.translate(
+        replace(request, sampler=request.sampler or "Euler"), SamplerCatalog()
+    )
+    joined = f"{translated.sampler} {translated.scheduler}"
+    if joined not in (catalog.samplers or ()):
+        return request
+    return replace(request, sampler=joined, scheduler="")
 
 
-def _info(value: Any, limits: Limits) -> dict[str, Any]:
-    """`info` is JSON within JSON; older sd-server builds leave it empty."""
+def _decode_info(value: Any, limits: Limits) -> dict[str, Any]:
+    """Return `info`, which is JSON in a JSON string; older sd-server builds leave it empty."""
     if not isinstance(value, str) or not value.strip():
         return {}
     try:
@@ -219,38 +273,43 @@ def _info(value: Any, limits: Limits) -> dict[str, Any]:
 
 
 def _details(image: ImagePart, index: int, info: dict[str, Any], request: Request) -> ImageDetails:
-    texts = base64_text(image)
+    texts = text_chunks(image)
     seeds, infotexts = info.get("all_seeds"), info.get("infotexts")
-    seed = _at(seeds, index, int)
+    seed = _item_at(seeds, index, int)
     if seed is None:
         seed = reported_seed(texts)
     if seed is None and request.seed is not None:
         seed = request.seed + index
     settings: dict[str, Any] = dict(texts)
-    if "parameters" not in settings and (text := _at(infotexts, index, str)):
+    if "parameters" not in settings and (text := _item_at(infotexts, index, str)):
         settings["parameters"] = text
     return ImageDetails(seed=seed, settings=settings)
 
 
-def _at(values: Any, index: int, kind: type) -> Any:
+def _item_at(values: Any, index: int, kind: type) -> Any:
+    """Return the item of a list if it is of this type (a bool never is), else None."""
     value = values[index] if isinstance(values, list) and index < len(values) else None
     return value if isinstance(value, kind) and not isinstance(value, bool) else None
 
 
-def _short(parameters: Any) -> Any:
-    """The echo of our own body, without its images."""
+def _without_images(parameters: Any) -> Any:
+    """Return the server's echo of the request body, without its images."""
     if isinstance(parameters, dict):
-        return {name: _short(value) for name, value in parameters.items()}
+        return {name: _without_images(value) for name, value in parameters.items()}
     if isinstance(parameters, list):
-        return [_short(value) for value in parameters]
-    return "<elided>" if isinstance(parameters, str) and len(parameters) > 20_000 else parameters
+        return [_without_images(value) for value in parameters]
+    is_image = isinstance(parameters, str) and len(parameters) > MAX_ECHOED_CHARACTERS
+    return "<elided>" if is_image else parameters
 
 
 def decode_progress(body: bytes, limits: Limits) -> JobProgress:
-    """`GET /sdapi/v1/progress`. Steps count through all images of a job."""
+    """Return the response of `GET /sdapi/v1/progress`.
+
+    Steps are counted through all images of a job.
+    """
     document = decode_object(body, limits.max_json_depth)
-    found = document.get("state")
-    state: dict[str, Any] = found if isinstance(found, dict) else {}
+    value = document.get("state")
+    state: dict[str, Any] = value if isinstance(value, dict) else {}
     step, steps, job, jobs = (
         reported_count(state.get(name))
         for name in ("sampling_step", "sampling_steps", "job_no", "job_count")
@@ -270,21 +329,31 @@ def decode_progress(body: bytes, limits: Limits) -> JobProgress:
 def decode_names(
     body: bytes, limits: Limits, key: str = "name"
 ) -> tuple[list[str], dict[str, str]]:
-    """The names in one of the list routes, and their other spellings (aliases, labels, titles) to them."""
+    """Return the names in the response of a list route, and a map of other spellings to them.
+
+    Other spellings are aliases, labels and titles.
+
+    Args:
+        body: The response body.
+        limits: Limits for the JSON.
+        key: The field with the name that requests use.
+    """
     items = decode_json(body, limits.max_json_depth)
     if not isinstance(items, list):
-        raise BadResponseError("the answer is no list")
+        raise BadResponseError("the response is not a JSON list")
     names: list[str] = []
     aliases: dict[str, str] = {}
     for item in items:
         if not isinstance(item, dict) or not isinstance(item.get(key), str):
             continue
         names.append(item[key])
-        others: Sequence[Any] = [
+        spellings: Sequence[Any] = [
             *(item["aliases"] if isinstance(item.get("aliases"), list) else []),
             item.get("name"),
         ]
         aliases |= {
-            other: item[key] for other in others if isinstance(other, str) and other != item[key]
+            spelling: item[key]
+            for spelling in spellings
+            if isinstance(spelling, str) and spelling != item[key]
         }
     return names, aliases

@@ -1,17 +1,19 @@
-"""Built-in workflows for a plain checkpoint (Stable Diffusion 1, 2, XL): from text, from an image, and repainting a part of one.
+"""Built-in workflows for a plain checkpoint (Stable Diffusion 1, 2, XL).
 
-Flux, SD3, Qwen and others need loaders of their own: for those a workflow is given, not guessed.
+They generate an image from text, from an image, or repaint the masked part of an image. Flux, SD3,
+Qwen and others need their own loader nodes: the user has to pass a workflow for them.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from majordomo.dialects.comfyui.workflow import Graph, Slot, Workflow
+from majordomo.dialects.comfyui.workflow import Graph, NodeInput, Workflow
 
-STRENGTH = 0.75  # what the other local engines take when nothing is said
+# The default of the other local engines.
+DEFAULT_STRENGTH = 0.75
 _SAMPLER = "3"
-_SLOTS: dict[str, tuple[Slot, ...]] = {
+_SLOTS: dict[str, tuple[NodeInput, ...]] = {
     "prompt": (("6", "text"),),
     "negative_prompt": (("7", "text"),),
     "seed": ((_SAMPLER, "seed"),),
@@ -24,9 +26,15 @@ _SLOTS: dict[str, tuple[Slot, ...]] = {
 
 
 def template(*, image: bool = False, mask: bool = False, scaled: bool = False) -> Workflow:
-    """`scaled`: the image it begins with is brought to another size."""
+    """Return the built-in workflow for a request.
+
+    Args:
+        image: Whether to start from an input image.
+        mask: Whether to repaint only the masked part of the input image.
+        scaled: Whether to scale the input image to the requested size.
+    """
     slots = dict(_SLOTS)
-    latent = "5"
+    latent_node = "5"
     graph: Graph = {
         "4": _node("CheckpointLoaderSimple", ckpt_name=""),
         "6": _node("CLIPTextEncode", text="", clip=["4", 1]),
@@ -40,11 +48,11 @@ def template(*, image: bool = False, mask: bool = False, scaled: bool = False) -
             "n": (("5", "batch_size"),),
         }
     else:
-        pixels = "10"
+        pixels_node = "10"
         graph["10"] = _node("LoadImage", image="")
         slots |= {"images": (("10", "image"),), "strength": ((_SAMPLER, "denoise"),)}
         if scaled:
-            # A mask is stretched to the latent's size, so the image below it must be as well
+            # The mask is stretched to the size of the latent, so the image must be stretched too.
             crop = "disabled" if mask else "center"
             graph["11"] = _node(
                 "ImageScale",
@@ -55,17 +63,17 @@ def template(*, image: bool = False, mask: bool = False, scaled: bool = False) -
                 crop=crop,
             )
             slots |= {"width": (("11", "width"),), "height": (("11", "height"),)}
-            pixels = "11"
-        graph["12"] = _node("VAEEncode", pixels=[pixels, 0], vae=["4", 2])
-        latent = "12"
+            pixels_node = "11"
+        graph["12"] = _node("VAEEncode", pixels=[pixels_node, 0], vae=["4", 2])
+        latent_node = "12"
         if mask:
             graph["13"] = _node("LoadImageMask", image="", channel="red")
             graph["14"] = _node("SetLatentNoiseMask", samples=["12", 0], mask=["13", 0])
             slots["mask"] = (("13", "image"),)
-            latent = "14"
-        graph["15"] = _node("RepeatLatentBatch", samples=[latent, 0], amount=1)
+            latent_node = "14"
+        graph["15"] = _node("RepeatLatentBatch", samples=[latent_node, 0], amount=1)
         slots["n"] = (("15", "amount"),)
-        latent = "15"
+        latent_node = "15"
     graph[_SAMPLER] = _node(
         "KSampler",
         seed=0,
@@ -73,16 +81,16 @@ def template(*, image: bool = False, mask: bool = False, scaled: bool = False) -
         cfg=7.0,
         sampler_name="euler",
         scheduler="normal",
-        denoise=STRENGTH if image else 1.0,
+        denoise=DEFAULT_STRENGTH if image else 1.0,
         model=["4", 0],
         positive=["6", 0],
         negative=["7", 0],
-        latent_image=[latent, 0],
+        latent_image=[latent_node, 0],
     )
     graph["8"] = _node("VAEDecode", samples=[_SAMPLER, 0], vae=["4", 2])
     graph["9"] = _node("SaveImage", filename_prefix="majordomo", images=["8", 0])
     return Workflow(graph, slots)
 
 
-def _node(kind: str, **inputs: Any) -> dict[str, Any]:
-    return {"class_type": kind, "inputs": inputs}
+def _node(class_type: str, **inputs: Any) -> dict[str, Any]:
+    return {"class_type": class_type, "inputs": inputs}

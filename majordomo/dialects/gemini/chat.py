@@ -1,6 +1,7 @@
 """Gemini's generateContent as a chat.
 
-Sources: pydantic-ai at 4fda389, vercel/ai at ed857f5, recorded traffic of the developer API and of Vertex up to August 2026.
+Sources: pydantic-ai at 4fda389, vercel/ai at ed857f5, recorded traffic of the developer API and of
+Vertex up to August 2026.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from majordomo.dialects.conversation import (
     tool_results,
 )
 from majordomo.dialects.errors import build_error, error_value
-from majordomo.dialects.gemini.images import LARGEST_SEED, without_bytes
+from majordomo.dialects.gemini.images import MAX_SEED, without_image_bytes
 from majordomo.dialects.gemini.partial_arguments import PartialArguments
 from majordomo.dialects.gemini.usage import tokens_by_modality, usage_by_modality
 from majordomo.dialects.image_fields import parse_base64_image
@@ -60,63 +61,77 @@ from majordomo.media.image_part import COMMON_FORMATS, ImageSupport
 from majordomo.settings import Limits
 from majordomo.transport_types import HTTPRequest
 
-# What Google's SDK puts where a call was not made by this model: base64 of "skip_thought_signature_validator"
+# The signature that Google's SDK puts on a tool call that this model did not make: base64 of
+# "skip_thought_signature_validator".
 SENTINEL = "c2tpcF90aG91Z2h0X3NpZ25hdHVyZV92YWxpZGF0b3I="
-# Steps of hosted tools: they go back as they came, signatures included
-_HOSTED = ("executableCode", "codeExecutionResult", "toolCall", "toolResponse")
-_BUDGET = {"off": 0, "low": 1024, "medium": 8192, "high": 24576}
-_VERSION = re.compile(r"gemini-(\d{1,3})")
-_CONFIG = {
+
+# Steps of hosted tools. They are sent back unchanged, signatures included.
+_HOSTED_TOOL_PARTS = ("executableCode", "codeExecutionResult", "toolCall", "toolResponse")
+_THINKING_BUDGETS = {"off": 0, "low": 1024, "medium": 8192, "high": 24576}
+_GENERATION = re.compile(r"gemini-(\d{1,3})")
+_CONFIG_FIELDS = {
     "temperature": "temperature",
     "top_p": "topP",
     "top_k": "topK",
     "max_tokens": "maxOutputTokens",
 }
+_MAX_STOP_SEQUENCES = 5
 
 
 @dataclass(frozen=True, slots=True)
 class GeminiChatCodec:
-    """Client door of one `model`: signatures of another one are never sent."""
+    """Client-side codec for chats with one Gemini model."""
 
     model: str
+    """The model. Thought signatures of another model are never sent to it."""
     provider: str = "gemini"
+    """Name of the provider whose thinking parts are sent back."""
     image_support: ImageSupport = COMMON_FORMATS
+    """The images that the API accepts. Other images are converted first."""
 
     def encode_request(
         self, model: str, request: Request, *, stream: bool = False
     ) -> tuple[HTTPRequest, list[CallWarning]]:
-        """The request, and what of it will not happen as asked."""
+        """Return the HTTP request, and a warning for each field that has no or another effect."""
         warnings: list[CallWarning] = []
-        splices = Splices()
+        placeholders = Splices()
         messages = normalize_tool_ids(request.messages)
-        body: dict[str, Any] = {"contents": self._contents(messages, splices, warnings, model)}
-        if said := [
+        body: dict[str, Any] = {
+            "contents": self._encode_contents(messages, placeholders, warnings, model)
+        }
+        if instructions := [
             {"text": part.text}
-            for m in messages
-            if m.role == "system"
-            for part in m.parts
+            for message in messages
+            if message.role == "system"
+            for part in message.parts
             if isinstance(part, TextPart)
         ]:
-            body["systemInstruction"] = {"parts": said}
+            body["systemInstruction"] = {"parts": instructions}
         warnings += merge_system_messages(messages)
         config: dict[str, Any] = {
-            word: value
-            for name, word in _CONFIG.items()
+            field: value
+            for name, field in _CONFIG_FIELDS.items()
             if (value := getattr(request, name)) is not None
         }
         if request.stop:
-            config["stopSequences"] = list(request.stop[:5])
-            if len(request.stop) > 5:
+            config["stopSequences"] = list(request.stop[:_MAX_STOP_SEQUENCES])
+            if len(request.stop) > _MAX_STOP_SEQUENCES:
                 warnings.append(
                     CallWarning(
                         UNSUPPORTED,
-                        "Gemini takes five stop texts: the first five were sent",
+                        f"Gemini accepts at most {_MAX_STOP_SEQUENCES} stop sequences; "
+                        f"got {len(request.stop)}, sent the first {_MAX_STOP_SEQUENCES}",
                         "stop",
                     )
                 )
-        if request.seed is not None and request.seed > LARGEST_SEED:
+        if request.seed is not None and request.seed > MAX_SEED:
             warnings.append(
-                CallWarning(UNSUPPORTED, f"Gemini's seeds go up to {LARGEST_SEED}", "seed")
+                CallWarning(
+                    UNSUPPORTED,
+                    f"seed has no effect: it must be at most {MAX_SEED} for Gemini; "
+                    f"got {request.seed}",
+                    "seed",
+                )
             )
         elif request.seed is not None:
             config["seed"] = request.seed
@@ -126,7 +141,9 @@ class GeminiChatCodec:
                 "responseJsonSchema": output_schema(request.output),
             }
         if request.reasoning is not None:
-            config["thinkingConfig"] = _thinking(request.reasoning, _generation(model), warnings)
+            config["thinkingConfig"] = _thinking_config(
+                request.reasoning, _generation(model), warnings
+            )
         if config:
             body["generationConfig"] = config
         if request.tools:
@@ -134,119 +151,139 @@ class GeminiChatCodec:
                 {
                     "functionDeclarations": [
                         {
-                            "name": t.name,
-                            "description": t.description,
-                            "parametersJsonSchema": dict(t.parameters),
+                            "name": tool.name,
+                            "description": tool.description,
+                            "parametersJsonSchema": dict(tool.parameters),
                         }
-                        for t in request.tools
+                        for tool in request.tools
                     ]
                 }
             ]
             if request.tool_choice is not None:
                 mode = {"auto": "AUTO", "none": "NONE"}.get(request.tool_choice, "ANY")
-                calling: dict[str, Any] = {"mode": mode}
+                calling_config: dict[str, Any] = {"mode": mode}
                 if request.tool_choice not in ("auto", "none", "required"):
-                    calling["allowedFunctionNames"] = [request.tool_choice]
-                body["toolConfig"] = {"functionCallingConfig": calling}
-        # Without alt=sse the stream is one JSON array
+                    calling_config["allowedFunctionNames"] = [request.tool_choice]
+                body["toolConfig"] = {"functionCallingConfig": calling_config}
+        # Without alt=sse the stream is one JSON array.
         method = "streamGenerateContent?alt=sse" if stream else "generateContent"
-        return json_request(
-            f"/models/{quote(model, safe='')}:{method}", body, request.extra, splices, stream=stream
-        ), warnings
+        path = f"/models/{quote(model, safe='')}:{method}"
+        return json_request(path, body, request.extra, placeholders, stream=stream), warnings
 
-    def _contents(
-        self, messages: list[Message], splices: Splices, warnings: list[CallWarning], model: str
+    def _encode_contents(
+        self,
+        messages: list[Message],
+        placeholders: Splices,
+        warnings: list[CallWarning],
+        model: str,
     ) -> list[dict[str, Any]]:
-        """User and model in turn. All results of a step stand in one content; images of other models move to the user's next."""
+        """Return alternating user and model contents.
+
+        All tool results of a step are in one content. Images of the assistant that carry no
+        signature of this model are sent in the next user content.
+        """
         contents: list[dict[str, Any]] = []
-        drawn: list[dict[str, Any]] = []
+        deferred: list[dict[str, Any]] = []
         for message in messages:
             if message.role == "system":
                 continue
             parts: list[dict[str, Any]] = []
             if message.role == "assistant":
-                parts = self._assistant_parts(message.parts, splices, drawn, model)
+                parts = self._encode_assistant_parts(message.parts, placeholders, deferred, model)
             elif message.role == "tool":
                 for result in tool_results(message):
-                    parts += _result(result, splices, _generation(model))
+                    parts += _encode_tool_result(result, placeholders, _generation(model))
             else:
-                parts, drawn = drawn, []
+                parts, deferred = deferred, []
                 for part in message.parts:
                     refuse_misplaced(part)
-                    parts += _part(part, splices)
-            if not parts:  # "no content may have empty parts"
+                    parts += _encode_part(part, placeholders)
+            # "no content may have empty parts"
+            if not parts:
                 continue
             role = "model" if message.role == "assistant" else "user"
             if contents and contents[-1]["role"] == role:
                 contents[-1]["parts"] += parts
             else:
                 contents.append({"role": role, "parts": parts})
-        if drawn:
-            contents.append({"role": "user", "parts": drawn})
-        if contents and contents[0]["role"] == "model":  # "a call turn must follow a user turn"
+        if deferred:
+            contents.append({"role": "user", "parts": deferred})
+        # "a call turn must follow a user turn"
+        if contents and contents[0]["role"] == "model":
             warnings.append(
                 CallWarning(
                     "HISTORY_CHANGED",
-                    "a conversation begins with the user here: a turn was put first",
+                    "the first message must be a user message; one was inserted",
                     "messages",
                 )
             )
             contents.insert(0, {"role": "user", "parts": [{"text": "(the conversation so far)"}]})
         return contents
 
-    def _assistant_parts(
-        self, parts: tuple[Part, ...], splices: Splices, drawn: list[dict[str, Any]], model: str
+    def _encode_assistant_parts(
+        self,
+        parts: tuple[Part, ...],
+        placeholders: Splices,
+        deferred: list[dict[str, Any]],
+        model: str,
     ) -> list[dict[str, Any]]:
-        said: list[dict[str, Any]] = []
+        encoded: list[dict[str, Any]] = []
         signature: str | None = None
-        called = False
+        has_call = False
         for part in parts:
             if isinstance(part, ThinkingPart):
-                if own_thinking(part, self.provider, model) and isinstance(
-                    part.opaque.get("part"), dict
-                ):
-                    said.append(part.opaque["part"])
-                elif own_thinking(part, self.provider, model) and (
-                    found := as_text(part.opaque.get("signature"))
-                ):
+                if not own_thinking(part, self.provider, model):
+                    continue
+                if isinstance(part.opaque.get("part"), dict):
+                    encoded.append(part.opaque["part"])
+                elif part_signature := as_text(part.opaque.get("signature")):
                     if part.opaque.get("on") == "nothing":
-                        said.append(
-                            {"text": "", "thoughtSignature": found}
-                        )  # "never drop an empty text part that has one"
+                        # "never drop an empty text part that has one"
+                        encoded.append({"text": "", "thoughtSignature": part_signature})
                     else:
-                        signature = found
+                        signature = part_signature
                 continue
             signed: dict[str, Any] = {"thoughtSignature": signature} if signature else {}
             if isinstance(part, ToolCallPart):
-                if not signed and not called and _generation(model) >= 3:
+                if not signed and not has_call and _generation(model) >= 3:
                     signed = {"thoughtSignature": SENTINEL}
-                called = True
-                said.append(
+                has_call = True
+                encoded.append(
                     {"functionCall": {"id": part.id, "name": part.name, "args": arguments_of(part)}}
                     | signed
                 )
             elif isinstance(part, ImagePart) and not signature:
-                drawn += [{"text": "(from the model's turn above)"}, *_part(part, splices)]
+                deferred += [
+                    {"text": "(from the model's turn above)"},
+                    *_encode_part(part, placeholders),
+                ]
             else:
                 refuse_misplaced(part)
-                said += [made | signed for made in _part(part, splices)]
+                encoded += [item | signed for item in _encode_part(part, placeholders)]
             signature = None
-        return said
+        return encoded
 
     def decode_reply(self, body: bytes, request: Request, limits: Limits) -> Reply:
-        """The reply in a whole answer. Raises ContentRefusedError when the prompt was blocked, BadResponseError for what is no answer."""
+        """Return the reply in a response body that is not streamed.
+
+        Raises:
+            ContentRefusedError: The prompt was blocked.
+            BadResponseError: The body is not a valid response.
+            MajordomoError: The body of the 200 response is an error.
+        """
         document = decode_object(body, limits.max_json_depth)
         if "error" in document and not document.get("candidates"):
             raise build_error(200, error_value(document), {})
-        answer = GeminiAccumulator(request, limits, self.provider, self.model)
+        accumulator = GeminiAccumulator(request, limits, self.provider, self.model)
         events: list[ChatEvent] = []
-        answer.chunk(document, events)
+        accumulator.add_chunk(document, events)
         if not isinstance(document.get("candidates"), list):
-            raise BadResponseError('the answer has no list "candidates"')
-        answer.close(events)
-        return answer.reply(whole=True, raw=without_bytes(document))
+            raise BadResponseError('the response has no list "candidates"')
+        accumulator.close(events)
+        return accumulator.reply(complete=True, raw=without_image_bytes(document))
 
     def stream_decoder(self, request: Request, limits: Limits) -> GeminiStreamDecoder:
+        """Return a decoder of the server-sent events of one response."""
         return GeminiStreamDecoder(
             GeminiAccumulator(request, limits, self.provider, self.model),
             EventDecoder(limits.max_image_event_bytes),
@@ -254,12 +291,14 @@ class GeminiChatCodec:
         )
 
     def reply_limit(self, request: Request, limits: Limits) -> int:
-        return (
-            limits.max_image_reply_bytes
-        )  # "image parts … up to 3 MB, sometimes bigger than the image"
+        """Return the maximum size of a response body in bytes."""
+        # "image parts … up to 3 MB, sometimes bigger than the image"
+        return limits.max_image_reply_bytes
 
 
 class GeminiAccumulator(ChatAccumulator):
+    """The reply of one request, built chunk by chunk."""
+
     finish_reasons: ClassVar[Mapping[str, FinishReason]] = {
         "STOP": "stop",
         "MAX_TOKENS": "length",
@@ -292,12 +331,16 @@ class GeminiAccumulator(ChatAccumulator):
         ),
     }
 
-    def __init__(self, request: Request, limits: Limits, owner: str, asked: str) -> None:
-        super().__init__(request, limits, owner)
-        self._asked = asked
-        self._pieces: PartialArguments | None = None  # of the last call, while it is still written
+    def __init__(
+        self, request: Request, limits: Limits, provider: str, requested_model: str
+    ) -> None:
+        super().__init__(request, limits, provider)
+        self._requested_model = requested_model
+        # Arguments of the last tool call while they are streamed, else None.
+        self._partial_arguments: PartialArguments | None = None
 
-    def chunk(self, document: dict[str, Any], events: list[ChatEvent]) -> None:
+    def add_chunk(self, document: dict[str, Any], events: list[ChatEvent]) -> None:
+        """Add one response document. Raises ContentRefusedError when the prompt was blocked."""
         feedback = document.get("promptFeedback")
         if isinstance(feedback, dict) and (reason := as_text(feedback.get("blockReason"))):
             message = plain_text(as_text(feedback.get("blockReasonMessage")) or "", 500)
@@ -307,37 +350,40 @@ class GeminiAccumulator(ChatAccumulator):
             )
         self.model: str = as_text(document.get("modelVersion")) or self.model
         if isinstance(usage := document.get("usageMetadata"), dict):
-            self.usage: Usage = _usage(usage)  # cumulative, "and may shrink: take the last"
+            # The counts are cumulative, "and may shrink: take the last".
+            self.usage: Usage = _usage(usage)
         for candidate in as_objects(document.get("candidates"))[:1]:
             content = candidate.get("content")
             for part in as_objects(content.get("parts") if isinstance(content, dict) else None):
-                self._take(part, events)
+                self._add_part(part, events)
             self.finish_reason: str | None = (
                 as_text(candidate.get("finishReason")) or self.finish_reason
             )
 
-    def _take(self, part: dict[str, Any], events: list[ChatEvent]) -> None:
+    def _add_part(self, part: dict[str, Any], events: list[ChatEvent]) -> None:
         text, call, inline = part.get("text"), part.get("functionCall"), part.get("inlineData")
         signature = as_text(part.get("thoughtSignature"))
-        if any(name in part for name in _HOSTED):
-            self.attach_opaque({"part": part, "model": self._asked}, apart=True)
+        if any(name in part for name in _HOSTED_TOOL_PARTS):
+            self.attach_opaque({"part": part, "model": self._requested_model}, apart=True)
             return
         if part.get("thought") is True:
+            # Draft images are thoughts too. They are not part of the reply.
             if isinstance(text, str):
-                self.add_thinking(text, events)  # drafts of images are no answer
+                self.add_thinking(text, events)
             return
         if signature:
-            # It belongs to this part and goes back on it, so it is kept just before it
+            # A signature belongs to its part and must be sent back on it, so keep it directly
+            # before that part.
             self.attach_opaque(
                 {
                     "signature": signature,
-                    **({"fallback_on": "nothing"} if text == "" else {}),
-                    "model": self._asked,
+                    **({"on": "nothing"} if text == "" else {}),
+                    "model": self._requested_model,
                 },
                 apart=True,
             )
         if isinstance(call, dict):
-            self._take_call(call, events)
+            self._add_call(call, events)
         elif isinstance(inline, dict) and str(inline.get("mimeType", "")).startswith("image/"):
             self.add_image(
                 parse_base64_image(as_text(inline.get("data")) or "", self._limits), events
@@ -347,43 +393,59 @@ class GeminiAccumulator(ChatAccumulator):
         if signature:
             self.end_part()
 
-    def _take_call(self, call: dict[str, Any], events: list[ChatEvent]) -> None:
-        """A call comes whole, or (`streamFunctionCallArguments`) as its name, then pieces, then an empty one that closes it."""
+    def _add_call(self, call: dict[str, Any], events: list[ChatEvent]) -> None:
+        """Add a complete tool call, or one step of a streamed one.
+
+        With `streamFunctionCallArguments` the name of a call comes first, then fragments of its
+        arguments, then an empty call that ends it.
+        """
         name, arguments = as_text(call.get("name")), call.get("args")
-        goes_on, pieces = call.get("willContinue") is True, as_objects(call.get("partialArgs"))
+        will_continue = call.get("willContinue") is True
+        fragments = as_objects(call.get("partialArgs"))
         if name:
-            self._end_pieces(events)
-            if arguments or not (goes_on or pieces):
+            self._end_partial_arguments(events)
+            if arguments or not (will_continue or fragments):
                 self.add_call(as_text(call.get("id")) or "", name, as_json(arguments or {}), events)
                 return
             self.start_call(as_text(call.get("id")) or "", name, events)
-            self._pieces = PartialArguments(self._limits.max_json_depth)
-        if self._pieces is None:
+            self._partial_arguments = PartialArguments(self._limits.max_json_depth)
+        if self._partial_arguments is None:
             return
-        for piece in pieces:
-            self.add_arguments(self.calls - 1, self._pieces.feed(piece), events)
-        if not goes_on:
-            self._end_pieces(events)
+        for fragment in fragments:
+            self.add_arguments(self.calls - 1, self._partial_arguments.feed(fragment), events)
+        if not will_continue:
+            self._end_partial_arguments(events)
 
-    def _end_pieces(self, events: list[ChatEvent]) -> None:
-        if self._pieces is not None:
-            self.add_arguments(self.calls - 1, self._pieces.close(), events)
+    def _end_partial_arguments(self, events: list[ChatEvent]) -> None:
+        if self._partial_arguments is not None:
+            self.add_arguments(self.calls - 1, self._partial_arguments.close(), events)
             self.end_call(self.calls - 1, events)
-            self._pieces = None
+            self._partial_arguments = None
 
 
 class GeminiStreamDecoder(ChatStreamDecoder):
-    """There is no end mark: whole when the bytes end after some chunk had a finishReason."""
+    """A decoder of streamed replies.
+
+    The stream has no end marker. It is complete when the bytes end after a chunk with a
+    finishReason.
+    """
 
     accumulator: GeminiAccumulator
 
     def handle_document(self, document: dict[str, Any], events: list[ChatEvent]) -> None:
-        self.accumulator.chunk(document, events)
+        """Apply one event of the stream to the reply."""
+        self.accumulator.add_chunk(document, events)
         self.complete: bool = self.accumulator.finish_reason is not None
 
 
-def _result(result: ToolResultPart, splices: Splices, generation: int) -> list[dict[str, Any]]:
-    """`response` must be an object: text that is a JSON object goes in as that object, any other is wrapped."""
+def _encode_tool_result(
+    result: ToolResultPart, placeholders: Splices, generation: int
+) -> list[dict[str, Any]]:
+    """Return the parts for a tool result.
+
+    `response` must be an object: text that is a JSON object is sent as that object, any other
+    text is wrapped in one.
+    """
     text = text_of(result.parts)
     response: Any = None
     if result.is_error:
@@ -395,57 +457,69 @@ def _result(result: ToolResultPart, splices: Splices, generation: int) -> list[d
             response = None
     if not isinstance(response, dict):
         response = {"result": text}
-    answered: dict[str, Any] = {"id": result.call_id, "name": result.name, "response": response}
-    files = [made for part in attachments(result.parts) for made in _part(part, splices)]
+    encoded: dict[str, Any] = {"id": result.call_id, "name": result.name, "response": response}
+    files = [
+        item for part in attachments(result.parts) for item in _encode_part(part, placeholders)
+    ]
     if files and generation >= 3:
-        answered["parts"] = files
+        encoded["parts"] = files
         files = []
-    return [{"functionResponse": answered}, *files]
+    return [{"functionResponse": encoded}, *files]
 
 
-def _part(part: Part, splices: Splices) -> list[dict[str, Any]]:
+def _encode_part(part: Part, placeholders: Splices) -> list[dict[str, Any]]:
     if isinstance(part, TextPart):
         return [{"text": part.text}] if part.text else []
     if isinstance(part, (ImagePart, FilePart)):
-        return [{"inlineData": {"mimeType": part.mime, "data": splices.base64(part)}}]
+        return [{"inlineData": {"mimeType": part.mime, "data": placeholders.base64(part)}}]
     return []
 
 
-def _thinking(wish: str | int, generation: int, warnings: list[CallWarning]) -> dict[str, Any]:
-    """Models before Gemini 3 take a number of tokens, later ones a level; never both."""
-    shown: dict[str, Any] = {} if wish == "off" else {"includeThoughts": True}
+def _thinking_config(
+    reasoning: str | int, generation: int, warnings: list[CallWarning]
+) -> dict[str, Any]:
+    """Return `thinkingConfig`.
+
+    Models before Gemini 3 accept a number of tokens, later models a level; neither accepts both.
+    """
+    config: dict[str, Any] = {} if reasoning == "off" else {"includeThoughts": True}
     if generation < 3:
-        return shown | {"thinkingBudget": wish if isinstance(wish, int) else _BUDGET[wish]}
-    if isinstance(wish, int):
+        budget = reasoning if isinstance(reasoning, int) else _THINKING_BUDGETS[reasoning]
+        return config | {"thinkingBudget": budget}
+    if isinstance(reasoning, int):
         warnings.append(
             CallWarning(
                 UNSUPPORTED,
-                "this model takes low, medium and high, not a number of tokens",
+                'this model accepts reasoning "low", "medium" or "high", not a number of tokens; '
+                "the model decides how much it thinks",
                 "reasoning",
             )
         )
-        return shown
-    if wish == "off":
+        return config
+    if reasoning == "off":
         warnings.append(
             CallWarning(
                 UNSUPPORTED,
-                "this model always thinks; it was asked to think as little as it can",
+                "thinking cannot be turned off for this model; sent the lowest level",
                 "reasoning",
             )
         )
         return {"thinkingLevel": "MINIMAL"}
-    return shown | {"thinkingLevel": wish.upper()}
+    return config | {"thinkingLevel": reasoning.upper()}
 
 
 def _generation(model: str) -> int:
-    """3 of gemini-3-pro; a name without a number is taken for a newer one."""
-    found = _VERSION.search(model)
-    return int(found[1]) if found else 3
+    """Return the generation in a model id: 3 for gemini-3-pro, and for an id without a number."""
+    match = _GENERATION.search(model)
+    return int(match[1]) if match else 3
 
 
 def _usage(usage: dict[str, Any]) -> Usage:
-    """Of this dialect: "zero and false fields are omitted": within usage a missing count is 0."""
-    asked, tools, made, thought = (
+    """Return the token usage of a chat.
+
+    "zero and false fields are omitted": in a usage object a missing count is 0.
+    """
+    prompt, tool_prompt, output, thinking = (
         as_token_count(usage.get(name)) or 0
         for name in (
             "promptTokenCount",
@@ -454,17 +528,19 @@ def _usage(usage: dict[str, Any]) -> Usage:
             "thoughtsTokenCount",
         )
     )
-    read = usage_by_modality(usage, "promptTokensDetails", "toolUsePromptTokensDetails")
-    written = usage_by_modality(usage, "candidatesTokensDetails")
+    input_by_modality = usage_by_modality(
+        usage, "promptTokensDetails", "toolUsePromptTokensDetails"
+    )
+    output_by_modality = usage_by_modality(usage, "candidatesTokensDetails")
     return Usage(
-        asked + tools,
-        made + thought,
+        prompt + tool_prompt,
+        output + thinking,
         as_token_count(usage.get("cachedContentTokenCount")) or 0,
-        thought,
-        text_input_tokens=tokens_by_modality(read, "TEXT", "DOCUMENT"),
-        image_input_tokens=tokens_by_modality(read, "IMAGE"),
-        audio_input_tokens=tokens_by_modality(read, "AUDIO"),
-        text_output_tokens=tokens_by_modality(written, "TEXT", "DOCUMENT"),
-        image_output_tokens=tokens_by_modality(written, "IMAGE"),
-        audio_output_tokens=tokens_by_modality(written, "AUDIO"),
+        thinking,
+        text_input_tokens=tokens_by_modality(input_by_modality, "TEXT", "DOCUMENT"),
+        image_input_tokens=tokens_by_modality(input_by_modality, "IMAGE"),
+        audio_input_tokens=tokens_by_modality(input_by_modality, "AUDIO"),
+        text_output_tokens=tokens_by_modality(output_by_modality, "TEXT", "DOCUMENT"),
+        image_output_tokens=tokens_by_modality(output_by_modality, "IMAGE"),
+        audio_output_tokens=tokens_by_modality(output_by_modality, "AUDIO"),
     )

@@ -1,6 +1,7 @@
 """Gemini's image models: chat models that answer with images, `POST /models/{id}:generateContent`.
 
-Sources: vercel/ai at ed857f5 (packages google and google-vertex), Google's public REST reference. Imagen, the older route, was shut down.
+Sources: vercel/ai at ed857f5 (packages google and google-vertex), Google's public REST reference.
+Imagen, the older route, was shut down.
 """
 
 from __future__ import annotations
@@ -39,17 +40,22 @@ from majordomo.transport_types import HTTPRequest
 
 RATIOS = ("1:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9")
 LONG_RATIOS = ("1:4", "4:1", "1:8", "8:1")
-SIZES = {"1K": 1024 * 1024 / 1e6, "2K": 2048 * 2048 / 1e6, "4K": 4096 * 4096 / 1e6}  # in megapixels
-LARGEST_SEED = 2**31 - 1
-LARGEST_BODY = (
-    20 * 1024 * 1024
-)  # with images in it; larger ones would have to be uploaded as files before
-LONGEST_TEXT = 2000  # characters of an answer in words that go into an error
-CLOSE = (
-    1.01  # shapes this near to each other are the same: nobody writes 21:9 with all its decimals
-)
 
-_LACKING = (
+# Megapixels by the name of the size.
+SIZES = {"1K": 1024 * 1024 / 1e6, "2K": 2048 * 2048 / 1e6, "4K": 4096 * 4096 / 1e6}
+MAX_SEED = 2**31 - 1
+
+# For a body with images in it. Larger images would have to be uploaded as files first.
+MAX_BODY_BYTES = 20 * 1024 * 1024
+
+# Of the model's text in errors and in `details`.
+MAX_TEXT_CHARACTERS = 2000
+
+# Ratios within this factor of each other count as the same, so that 21:9 need not be written with
+# all its decimals.
+RATIO_TOLERANCE = 1.01
+
+_UNSUPPORTED_FIELDS = (
     "strength",
     "steps",
     "cfg_scale",
@@ -61,75 +67,96 @@ _LACKING = (
     "background",
     "previews",
 )
-_REFUSING = ("SAFETY", "PROHIBITED_CONTENT", "BLOCKLIST", "SPII", "RECITATION")
-_IMAGELESS = ("NO_IMAGE", "IMAGE_OTHER")
+_REFUSAL_REASONS = ("SAFETY", "PROHIBITED_CONTENT", "BLOCKLIST", "SPII", "RECITATION")
+_NO_IMAGE_REASONS = ("NO_IMAGE", "IMAGE_OTHER")
 _VERSION = re.compile(r"gemini-(\d{1,3})(?:\.(\d{1,3}))?(?!\d)")
 
 
 @dataclass(frozen=True, slots=True)
 class ImageModelFamily:
-    """What a model takes: shapes, and whether one of three areas may be chosen."""
+    """What the models of one family accept."""
 
     ratios: tuple[str, ...]
+    """Accepted aspect ratios, as "16:9"."""
     sizes: bool
+    """Whether one of the three sizes (`SIZES`) can be chosen."""
 
-    def nearest(self, shape: float) -> str:
-        return min(self.ratios, key=lambda name: abs(math.log(_quotient(name) / shape)))
+    def nearest(self, ratio: float) -> str:
+        """Return the accepted aspect ratio that is nearest to width divided by height."""
+        return min(self.ratios, key=lambda name: abs(math.log(_ratio_value(name) / ratio)))
 
 
 def family_of(model: str) -> ImageModelFamily:
-    """Guessed from the id. One without a version is taken for a model of Gemini 3, which takes no long shapes."""
-    found = _VERSION.search(model)
-    version = (int(found[1]), int(found[2] or 0)) if found else (3, 0)
+    """Return the family of a model, guessed from its id.
+
+    An id without a version counts as Gemini 3, which accepts none of the long ratios.
+    """
+    match = _VERSION.search(model)
+    version = (int(match[1]), int(match[2] or 0)) if match else (3, 0)
     return ImageModelFamily(RATIOS + LONG_RATIOS if version > (3, 0) else RATIOS, version >= (3, 0))
 
 
 class GeminiImagesCodec:
-    """Client door of `generateContent` for images. What the strict server does not know is never sent, but for the caller's `extra`."""
+    """Client-side codec for images from `generateContent`.
+
+    The server rejects unknown fields, so no field that it does not know is sent, except for what
+    the request's `extra` adds.
+    """
 
     def input_format(self, model: str) -> ImageInputFormat:
+        """Return the format of input images. They are sent unchanged; masks are not accepted."""
         return ImageInputFormat(rgb_png=False, mask=None)
 
     def max_per_call(self, model: str, request: Request) -> int:
-        """One: `candidateCount` does not count images."""
+        """Return the maximum number of images per call: 1. `candidateCount` ignores images."""
         return 1
 
     def adapt(
-        self, model: str, request: Request, lists: SamplerCatalog | None = None
+        self, model: str, request: Request, catalog: SamplerCatalog | None = None
     ) -> tuple[Request, list[CallWarning]]:
-        """The request with a shape and an area the model takes, in `aspect` and `megapixels`, instead of a size.
+        """Return the request with an accepted `aspect` and `megapixels` instead of a size.
 
-        A size in pixels brings no warning here: what came is compared with it. Raises UnsupportedError for a model of Imagen and for a
-        mask.
+        A size in pixels brings no warning here: it is compared with the size of the result.
+
+        Raises:
+            UnsupportedError: The model is an Imagen model, or the request has a mask.
         """
         if model.startswith("imagen-"):
             raise UnsupportedError(
-                "Google has shut Imagen down; the gemini models with -image in their ids draw now"
+                f"{model} is not available: Google has shut Imagen down; use a gemini model with "
+                "-image in its id"
             )
         if request.mask is not None:
             raise UnsupportedError(
-                "Gemini takes no mask: say in the prompt what is to change", field="mask"
+                "Gemini does not accept a mask; describe in the prompt what to change", field="mask"
             )
         warnings: list[CallWarning] = []
-        for name in _LACKING:
-            hint = "; say in the prompt what to leave out" if name == "negative_prompt" else ""
-            request, lost = drop_fields(request, (name,), f"Gemini has no such setting{hint}")
-            warnings += lost
-        # The images of one request are drawn from seed, seed + 1, …
-        if request.seed is not None and request.seed + max(request.n, 1) - 1 > LARGEST_SEED:
-            request, lost = drop_fields(
-                request, ("seed",), f"Gemini's seeds go up to {LARGEST_SEED}"
+        for name in _UNSUPPORTED_FIELDS:
+            hint = "; describe in the prompt what to leave out" if name == "negative_prompt" else ""
+            request, dropped = drop_fields(request, (name,), f"Gemini has no such setting{hint}")
+            warnings += dropped
+        # The images of one request use seed, seed + 1, …
+        if request.seed is not None and request.seed + max(request.n, 1) - 1 > MAX_SEED:
+            request, dropped = drop_fields(
+                request,
+                ("seed",),
+                f"it must be at most {MAX_SEED} for Gemini, counted up for each image; "
+                f"got {request.seed}",
             )
-            warnings += lost
-        request, more = _shaped(request, family_of(model))
-        return request, [*warnings, *more]
+            warnings += dropped
+        request, shape_warnings = _fit_shape(request, family_of(model))
+        return request, [*warnings, *shape_warnings]
 
     def encode_request(self, model: str, request: Request) -> HTTPRequest:
-        """Of a fitted request. Raises InvalidRequestError (field `images`) when its images make it larger than 20 MiB."""
-        splices = Splices()
+        """Return the HTTP request for an adapted request.
+
+        Raises:
+            InvalidRequestError: The images make the body larger than 20 MiB (field `images`).
+        """
+        placeholders = Splices()
         parts: list[dict[str, Any]] = [{"text": request.prompt}]
         parts += [
-            {"inlineData": {"mimeType": image.mime, "data": splices.base64(image)}}
+            {"inlineData": {"mimeType": image.mime, "data": placeholders.base64(image)}}
             for image in request.images
         ]
         config: dict[str, Any] = {"responseModalities": ["TEXT", "IMAGE"]}
@@ -143,26 +170,34 @@ class GeminiImagesCodec:
         if request.seed is not None:
             config["seed"] = request.seed
         body = {"contents": [{"role": "user", "parts": parts}], "generationConfig": config}
-        wire = json_request(
-            f"/models/{quote(model, safe='')}:generateContent", body, request.extra, splices
+        http_request = json_request(
+            f"/models/{quote(model, safe='')}:generateContent", body, request.extra, placeholders
         )
-        if isinstance(wire.body, Base64Body) and wire.body.length > LARGEST_BODY:
+        if isinstance(http_request.body, Base64Body) and http_request.body.length > MAX_BODY_BYTES:
             raise InvalidRequestError(
-                "Gemini takes images of at most 20 MB together",
+                "the images are too large for Gemini: the request must be at most 20 MiB; "
+                f"got {http_request.body.length:,} bytes",
                 field="images",
                 code="IMAGE_TOO_LARGE",
             )
-        return wire
+        return http_request
 
     def reply_decoder(self, limits: Limits) -> BufferedBody:
+        """Return a buffer for one response body."""
         return BufferedBody(limits.max_image_reply_bytes)
 
     def decode_reply(self, reply: BufferedBody, request: Request, limits: Limits) -> Result:
-        """All images of all candidates but drafts. These are chat models: what one says beside its images stands in the first
-        image's `details` (settings `text`, at most 2,000 characters).
+        """Return all images of all candidates, without drafts.
 
-        Without an image: ContentRefusedError (details `reason`, `message`) when that was a matter of rules, else NoImageError, with what
-        the model said instead in its details (`text`, at most 2,000 characters). Raises BadResponseError for what is no answer.
+        These are chat models: text beside the images is in the first image's `details` (settings
+        `text`, at most 2,000 characters).
+
+        Raises:
+            ContentRefusedError: There is no image because of the provider's content rules
+                (details `reason`, `message`).
+            NoImageError: There is no image for another reason; the model's text is in the details
+                (`text`, at most 2,000 characters).
+            BadResponseError: The body is not a valid response.
         """
         document = decode_object(reply.body(), limits.max_json_depth)
         if "error" in document and not document.get("candidates"):
@@ -179,7 +214,7 @@ class GeminiImagesCodec:
                 continue
             data = inline.get("data")
             if not isinstance(data, str) or not data:
-                raise BadResponseError("an image of the answer has no bytes", code="NOT_AN_IMAGE")
+                raise BadResponseError("an image in the response has no data", code="NOT_AN_IMAGE")
             images.append(parse_base64_image(data, limits))
             signature = part.get("thoughtSignature")
             details.append(
@@ -189,55 +224,60 @@ class GeminiImagesCodec:
                 )
             )
         if not images:
-            raise _why_none(document)
-        if words := _said(document):
-            details[0] = replace(details[0], settings={**details[0].settings, "text": words})
+            raise _no_image_error(document)
+        if text := _reply_text(document):
+            details[0] = replace(details[0], settings={**details[0].settings, "text": text})
         return Result(
             tuple(images),
             tuple(details),
             usage=_usage(document.get("usageMetadata")),
-            raw=without_bytes(document),
+            raw=without_image_bytes(document),
         )
 
 
-def _shaped(request: Request, family: ImageModelFamily) -> tuple[Request, list[CallWarning]]:
-    """The request with one of the family's shapes as `aspect`, and an area only where the family lets one choose."""
+def _fit_shape(request: Request, family: ImageModelFamily) -> tuple[Request, list[CallWarning]]:
+    """Return the request with an accepted `aspect`, and `megapixels` if the family has sizes."""
     warnings: list[CallWarning] = []
-    size, shape, area = request.pixels, request.ratio, request.megapixels
+    size, ratio, megapixels = request.pixels, request.ratio, request.megapixels
     if size is not None:
-        shape, area = size[0] / size[1], size[0] * size[1] / 1e6
-    aspect = family.nearest(shape) if shape is not None else ""
-    if size is None and shape is not None and not 1 / CLOSE < _quotient(aspect) / shape < CLOSE:
-        words = f"aspect {request.aspect} is none this model draws; {aspect} was asked for instead"
-        warnings.append(CallWarning(UNSUPPORTED, words, "aspect"))
+        ratio, megapixels = size[0] / size[1], size[0] * size[1] / 1e6
+    aspect = family.nearest(ratio) if ratio is not None else ""
+    if (
+        size is None
+        and ratio is not None
+        and not 1 / RATIO_TOLERANCE < _ratio_value(aspect) / ratio < RATIO_TOLERANCE
+    ):
+        message = f"this model does not support aspect {request.aspect}; sent {aspect}"
+        warnings.append(CallWarning(UNSUPPORTED, message, "aspect"))
     if not family.sizes:
-        request, lost = drop_fields(
-            request, ("megapixels",), "this model draws images of one area only"
+        request, dropped = drop_fields(
+            request, ("megapixels",), "this model generates images of one area only"
         )
-        warnings += lost
-        area = None
-    elif area is not None:
-        area = SIZES[_size_name(area)]
-    return replace(request, size="", aspect=aspect, megapixels=area), warnings
+        warnings += dropped
+        megapixels = None
+    elif megapixels is not None:
+        megapixels = SIZES[_size_name(megapixels)]
+    return replace(request, size="", aspect=aspect, megapixels=megapixels), warnings
 
 
 def _size_name(megapixels: float) -> str:
     return min(SIZES, key=lambda name: abs(math.log(SIZES[name] / megapixels)))
 
 
-def _quotient(ratio: str) -> float:
-    across, _, down = ratio.partition(":")
-    return int(across) / int(down)
+def _ratio_value(ratio: str) -> float:
+    """Return width divided by height of a ratio such as "16:9"."""
+    width, _, height = ratio.partition(":")
+    return int(width) / int(height)
 
 
-def _said(document: Mapping[str, Any]) -> str:
-    """The words of an answer, without its thoughts."""
+def _reply_text(document: Mapping[str, Any]) -> str:
+    """Return the text of a response, without thoughts, at most `MAX_TEXT_CHARACTERS` long."""
     texts = (
         part["text"]
         for part in _parts(document)
         if part.get("thought") is not True and isinstance(part.get("text"), str)
     )
-    return "".join(texts).strip()[:LONGEST_TEXT]
+    return "".join(texts).strip()[:MAX_TEXT_CHARACTERS]
 
 
 def _parts(document: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -246,77 +286,83 @@ def _parts(document: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         yield from as_objects(content.get("parts")) if isinstance(content, dict) else ()
 
 
-def _why_none(document: Mapping[str, Any]) -> MajordomoError:
-    """The error for an answer without an image: the prompt's fault, then the image's, then words instead."""
+def _no_image_error(document: Mapping[str, Any]) -> MajordomoError:
+    """Return the error for a response without an image.
+
+    Checked in this order: the prompt was refused, the image was refused, the model answered with
+    text instead.
+    """
     feedback = document.get("promptFeedback")
-    if isinstance(feedback, dict) and (reason := _word(feedback.get("blockReason"))):
-        return _refused("Gemini refused the prompt", reason, feedback.get("blockReasonMessage"))
+    if isinstance(feedback, dict) and (reason := _plain(feedback.get("blockReason"))):
+        return _refusal(
+            "Gemini refused the prompt", reason, _plain(feedback.get("blockReasonMessage"))
+        )
     if not isinstance(document.get("candidates"), list):
-        return BadResponseError('the answer has no list "candidates"')
+        return BadResponseError('the response has no list "candidates"')
     reasons = [
-        (reason, item.get("finishMessage"))
+        (reason, _plain(item.get("finishMessage")))
         for item in as_objects(document.get("candidates"))
-        if (reason := _word(item.get("finishReason")))
+        if (reason := _plain(item.get("finishReason")))
     ]
     for reason, message in reasons:
-        if reason in _REFUSING or (reason.startswith("IMAGE_") and reason not in _IMAGELESS):
-            return _refused("Gemini refused to show the image", reason, message)
-    reason, told = reasons[0] if reasons else ("", None)
+        if reason in _REFUSAL_REASONS or (
+            reason.startswith("IMAGE_") and reason not in _NO_IMAGE_REASONS
+        ):
+            return _refusal("Gemini refused to return the image", reason, message)
+    reason, message = reasons[0] if reasons else ("", "")
     details = {"reason": reason} if reason else {}
-    text = _said(document)
-    if text and reason not in _IMAGELESS:
+    text = _reply_text(document)
+    if text and reason not in _NO_IMAGE_REASONS:
         return NoImageError(
-            f"the model answered in words: {text}", details={**details, "text": text}
+            f"the model answered with text instead of an image: {text}",
+            details={**details, "text": text},
         )
-    words = f"{reason}: {_word(told)}".removesuffix(": ") if reason else "no reason is given"
+    explanation = f"{reason}: {message}".removesuffix(": ") if reason else "no reason is given"
     return NoImageError(
-        f"the answer holds no image ({words})",
+        f"the response has no image ({explanation})",
         details={**details, "text": text} if text else details,
     )
 
 
-def _refused(what: str, reason: str, message: Any) -> ContentRefusedError:
-    message = _word(message)
-    words = f"{what} ({reason}){': ' if message else ''}{message}"
-    return ContentRefusedError(words, details={"reason": reason, "message": message})
+def _refusal(summary: str, reason: str, message: str) -> ContentRefusedError:
+    text = f"{summary} ({reason}){': ' if message else ''}{message}"
+    return ContentRefusedError(text, details={"reason": reason, "message": message})
 
 
-def _word(value: Any) -> str:
-    return plain_text(value, LONGEST_TEXT) if isinstance(value, str) else ""
+def _plain(value: Any) -> str:
+    """Return a text of the server without control characters, "" for anything else."""
+    return plain_text(value, MAX_TEXT_CHARACTERS) if isinstance(value, str) else ""
 
 
 def _usage(value: Any) -> Usage:
-    """Thoughts are paid for as output; counts that are zero are left out by the server."""
+    """Return the token usage. Thinking counts as output; the server omits counts of zero."""
     if not isinstance(value, dict):
         return Usage()
-    asked, made, thought = (
+    prompt, output, thinking = (
         as_token_count(value.get(f"{name}TokenCount"))
         for name in ("prompt", "candidates", "thoughts")
     )
-    read, written = (
-        usage_by_modality(value, "promptTokensDetails"),
-        usage_by_modality(value, "candidatesTokensDetails"),
-    )
+    input_by_modality = usage_by_modality(value, "promptTokensDetails")
+    output_by_modality = usage_by_modality(value, "candidatesTokensDetails")
     return Usage(
-        asked,
-        None if made is None and thought is None else (made or 0) + (thought or 0),
-        text_input_tokens=tokens_by_modality(read, "TEXT", "DOCUMENT"),
-        image_input_tokens=tokens_by_modality(read, "IMAGE"),
+        prompt,
+        None if output is None and thinking is None else (output or 0) + (thinking or 0),
+        text_input_tokens=tokens_by_modality(input_by_modality, "TEXT", "DOCUMENT"),
+        image_input_tokens=tokens_by_modality(input_by_modality, "IMAGE"),
         cached_tokens=as_token_count(value.get("cachedContentTokenCount")),
-        text_output_tokens=tokens_by_modality(written, "TEXT", "DOCUMENT"),
-        image_output_tokens=tokens_by_modality(written, "IMAGE"),
+        text_output_tokens=tokens_by_modality(output_by_modality, "TEXT", "DOCUMENT"),
+        image_output_tokens=tokens_by_modality(output_by_modality, "IMAGE"),
     )
 
 
-def without_bytes(value: Any) -> Any:
-    """The answer without the bytes of its images, drafts included."""
+def without_image_bytes(value: Any) -> Any:
+    """Return a response with a placeholder for the data of each image, drafts included."""
     if isinstance(value, list):
-        return [without_bytes(item) for item in value]
+        return [without_image_bytes(item) for item in value]
     if not isinstance(value, dict):
         return value
-    if isinstance(value.get("data"), str) and "mimeType" in value:
-        return {
-            **value,
-            "data": f"<{value['mimeType']}, {len(value['data']) * 3 // 4 - value['data'][-2:].count('=')} bytes>",
-        }
-    return {name: without_bytes(item) for name, item in value.items()}
+    data = value.get("data")
+    if isinstance(data, str) and "mimeType" in value:
+        size = len(data) * 3 // 4 - data[-2:].count("=")
+        return {**value, "data": f"<{value['mimeType']}, {size} bytes>"}
+    return {name: without_image_bytes(item) for name, item in value.items()}

@@ -1,4 +1,4 @@
-"""Gemini's `GET /models`, which comes in pages. Source: Google's public REST reference."""
+"""Gemini's `GET /models`, a paged list. Source: Google's public REST reference."""
 
 from __future__ import annotations
 
@@ -10,56 +10,66 @@ from majordomo.errors import BadResponseError
 from majordomo.framing.json import decode_object
 from majordomo.settings import Limits
 
-PAGE_SIZE = 1000  # the most that the server gives at once
+# The maximum that the server allows.
+PAGE_SIZE = 1000
 
 
 def models_path(token: str = "") -> str:
-    """The path of the first page, or of the one that a page before gave the token for."""
-    return f"/models?pageSize={PAGE_SIZE}" + (
-        f"&pageToken={quote(token, safe='')}" if token else ""
-    )
+    """Return the path of a page: the first, or the one of this `nextPageToken`."""
+    page_token = f"&pageToken={quote(token, safe='')}" if token else ""
+    return f"/models?pageSize={PAGE_SIZE}{page_token}"
 
 
 def decode_models(body: bytes, limits: Limits) -> tuple[list[ModelInfo], str]:
-    """The models of a page, and the token of the next one, "" on the last. Raises BadResponseError for what is no page."""
+    """Return the models of a page, and the token of the next page, "" on the last one.
+
+    Raises BadResponseError when the body is not a page of models.
+    """
     document = decode_object(body, limits.max_json_depth)
-    found = document.get("models", [])  # an empty list is left out
-    if not isinstance(found, list) or not ("models" in document or not document):
+    # The server omits an empty list.
+    items = document.get("models", [])
+    if not isinstance(items, list) or not ("models" in document or not document):
         raise BadResponseError('the model list has no list "models"')
     token = document.get("nextPageToken")
     models = [
-        _model(item)
-        for item in found
+        _model_info(item)
+        for item in items
         if isinstance(item, dict) and isinstance(item.get("name"), str)
     ]
     return models, token if isinstance(token, str) else ""
 
 
-def _model(item: dict[str, Any]) -> ModelInfo:
+def _model_info(item: dict[str, Any]) -> ModelInfo:
     name = item["name"].removeprefix("models/")
-    said = item.get("description") or item.get("displayName")
+    description = item.get("description") or item.get("displayName")
     return ModelInfo(
-        name, _capabilities(name, item), description=said if isinstance(said, str) else "", raw=item
+        name,
+        _capabilities(name, item),
+        description=description if isinstance(description, str) else "",
+        raw=item,
     )
 
 
 def _capabilities(name: str, item: dict[str, Any]) -> frozenset[Capability]:
-    """What the methods of a model tell, and for images its name: the list does not say who sees and who draws."""
+    """Return the capabilities of a model, from its methods and its name.
+
+    The list does not say which models accept or generate images; only the name does.
+    """
     methods = item.get("supportedGenerationMethods")
     methods = methods if isinstance(methods, list) else []
-    found: set[Capability] = set()
-    # Those that speak are listed with the method of those that write
+    capabilities: set[Capability] = set()
+    # Speech models are listed with the same method as text models.
     if "generateContent" in methods and not any(word in name for word in ("tts", "audio", "live")):
-        found.add("chat")
-        if name.startswith(
-            "gemini-"
-        ):  # all of them take images; others of the list (gemma) may not
-            found.add("vision")
+        capabilities.add("chat")
+        # All gemini models accept images; others in the list (gemma) may not.
+        if name.startswith("gemini-"):
+            capabilities.add("vision")
     if item.get("thinking") is True:
-        found.add("thinking")
+        capabilities.add("thinking")
     if "embedContent" in methods:
-        found.add("embed")
-    # All that draw are named so, and all of them begin with images too. Imagen is listed in places and is gone
+        capabilities.add("embed")
+    # Every image model has "image" in its name, and every one accepts input images too. Some lists
+    # still name Imagen, which has been shut down.
     if "image" in name and not name.startswith("imagen-"):
-        found |= {"image", "edit"}
-    return frozenset(found)
+        capabilities |= {"image", "edit"}
+    return frozenset(capabilities)

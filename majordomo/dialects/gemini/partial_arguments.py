@@ -1,6 +1,9 @@
-"""Arguments of a call that arrive in pieces, each with its path: Gemini's `streamFunctionCallArguments`.
+"""Tool call arguments that arrive as fragments with paths: `streamFunctionCallArguments`.
 
 Source: vercel/ai at ed857f5, Google's public REST reference (PartialArg).
+
+The JSON text is written front to back. A stack holds the objects and lists that are still open;
+each fragment closes those that its path leaves, and opens those that its path enters.
 """
 
 from __future__ import annotations
@@ -21,54 +24,63 @@ _STEP = re.compile(
 
 @dataclass(slots=True)
 class _Level:
-    """An object or a list that is still open, and what it holds already."""
+    """An open object or list."""
 
-    step: str | int  # its place in the one around it
+    step: str | int
+    """Its key or index in the surrounding object or list."""
     is_list: bool
     keys: set[str | int] = field(default_factory=set)
+    """The keys or indexes written so far."""
 
 
 class PartialArguments:
-    """Pieces in, JSON text out, which is one object once `close` was called. What was closed is never opened again: a model writes
-    its arguments from the front to the back."""
+    """A writer of one JSON object from fragments. Call `close` to complete the text.
 
-    def __init__(self, depth: int) -> None:
-        self._depth = depth
+    What was closed is never opened again: a model writes its arguments from front to back.
+    """
+
+    def __init__(self, max_depth: int) -> None:
+        self._max_depth = max_depth
         self._levels: list[_Level] = []
-        self._string: tuple[str | int, ...] | None = None  # where a text goes on
+        # Path of the string value that the next fragment may continue, else None.
+        self._open_string: tuple[str | int, ...] | None = None
 
-    def feed(self, piece: dict[str, Any]) -> str:
-        """The JSON text that this piece adds. Raises BadResponseError for a path that is none, or leads back."""
-        path = self._path(piece.get("jsonPath"))
-        goes_on = piece.get("willContinue") is True
-        text = piece.get("stringValue")
-        if path == self._string:
-            self._string = path if goes_on else None
-            return (_escaped(text) if isinstance(text, str) else "") + ("" if goes_on else '"')
+    def feed(self, fragment: dict[str, Any]) -> str:
+        """Return the JSON text that this fragment adds.
+
+        Raises BadResponseError for an invalid path, and for one that leads back into a value that
+        is already closed.
+        """
+        path = self._parse_path(fragment.get("jsonPath"))
+        will_continue = fragment.get("willContinue") is True
+        text = fragment.get("stringValue")
+        if path == self._open_string:
+            self._open_string = path if will_continue else None
+            return (_escape(text) if isinstance(text, str) else "") + ("" if will_continue else '"')
         if isinstance(text, str):
-            written = self._move(path) + f'"{_escaped(text)}' + ("" if goes_on else '"')
-            self._string = path if goes_on else None
-            return written
+            json_text = self._move_to(path) + f'"{_escape(text)}' + ("" if will_continue else '"')
+            self._open_string = path if will_continue else None
+            return json_text
         for name in ("numberValue", "boolValue", "nullValue"):
-            if name in piece:
-                value = None if name == "nullValue" else piece[name]
+            if name in fragment:
+                value = None if name == "nullValue" else fragment[name]
                 if isinstance(value, bool) != (name == "boolValue") or not isinstance(
                     value, (bool, int, float, type(None))
                 ):
-                    raise BadResponseError(f"a piece of a tool call has a {name} that is none")
-                return self._move(path) + as_json(value)
+                    raise BadResponseError(f"a fragment of a tool call has an invalid {name}")
+                return self._move_to(path) + as_json(value)
         return ""
 
     def close(self) -> str:
-        """What is still missing to make the text whole."""
-        return self._end_string() + self._end_levels(0)
+        """Return the text that completes the JSON object."""
+        return self._close_string() + self._close_levels(0)
 
-    def _path(self, given: Any) -> tuple[str | int, ...]:
+    def _parse_path(self, json_path: Any) -> tuple[str | int, ...]:
         steps: list[str | int] = []
-        text = given if isinstance(given, str) else ""
+        text = json_path if isinstance(json_path, str) else ""
         at = 1
-        while text.startswith("$") and at < len(text) and (found := _STEP.match(text, at)):
-            name, index, *quoted = found.groups()
+        while text.startswith("$") and at < len(text) and (match := _STEP.match(text, at)):
+            name, index, *quoted = match.groups()
             steps.append(
                 int(index)
                 if index
@@ -76,17 +88,17 @@ class PartialArguments:
                 if name
                 else re.sub(r"\\(.)", r"\1", next((q for q in quoted if q is not None), ""))
             )
-            at = found.end()
-        if not steps or at < len(text) or len(steps) > self._depth or isinstance(steps[0], int):
-            raise BadResponseError("a piece of a tool call has no path that can be followed")
+            at = match.end()
+        if not steps or at < len(text) or len(steps) > self._max_depth or isinstance(steps[0], int):
+            raise BadResponseError("a fragment of a tool call has an invalid jsonPath")
         return tuple(steps)
 
-    def _move(self, path: tuple[str | int, ...]) -> str:
+    def _move_to(self, path: tuple[str | int, ...]) -> str:
         """Close what the path leaves and open what it enters, up to the value itself."""
-        written = self._end_string()
+        json_text = self._close_string()
         if not self._levels:
             self._levels.append(_Level("", is_list=False))
-            written += "{"
+            json_text += "{"
         common = 1
         while (
             common < len(self._levels)
@@ -94,37 +106,38 @@ class PartialArguments:
             and self._levels[common].step == path[common - 1]
         ):
             common += 1
-        written += self._end_levels(common)
-        for place in range(common - 1, len(path)):
-            written += self._enter(path[place])
-            if place + 1 < len(path):
-                below = isinstance(path[place + 1], int)
-                self._levels.append(_Level(path[place], below))
-                written += "[" if below else "{"
-        return written
+        json_text += self._close_levels(common)
+        for position in range(common - 1, len(path)):
+            json_text += self._write_key(path[position])
+            if position + 1 < len(path):
+                is_list = isinstance(path[position + 1], int)
+                self._levels.append(_Level(path[position], is_list))
+                json_text += "[" if is_list else "{"
+        return json_text
 
-    def _enter(self, step: str | int) -> str:
+    def _write_key(self, step: str | int) -> str:
         level = self._levels[-1]
-        fits = (
+        is_next = (
             step == len(level.keys)
             if level.is_list
             else isinstance(step, str) and step not in level.keys
         )
-        if not fits:
-            raise BadResponseError("the pieces of a tool call do not follow one another")
+        if not is_next:
+            raise BadResponseError("the fragments of a tool call are out of order")
         comma = "," if level.keys else ""
         level.keys.add(step)
-        return comma if level.is_list else f'{comma}"{_escaped(str(step))}":'
+        return comma if level.is_list else f'{comma}"{_escape(str(step))}":'
 
-    def _end_string(self) -> str:
-        ended, self._string = self._string is not None, None
-        return '"' if ended else ""
+    def _close_string(self) -> str:
+        was_open, self._open_string = self._open_string is not None, None
+        return '"' if was_open else ""
 
-    def _end_levels(self, down_to: int) -> str:
-        ended = self._levels[down_to:]
-        del self._levels[down_to:]
-        return "".join("]" if level.is_list else "}" for level in reversed(ended))
+    def _close_levels(self, depth: int) -> str:
+        """Close all levels from this depth on, innermost first."""
+        closed = self._levels[depth:]
+        del self._levels[depth:]
+        return "".join("]" if level.is_list else "}" for level in reversed(closed))
 
 
-def _escaped(text: str) -> str:
+def _escape(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)[1:-1]

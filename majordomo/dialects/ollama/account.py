@@ -1,4 +1,4 @@
-"""What a server of Ollama's tells of the hosted service: its switch, its account, and what it finds on the web.
+"""Ollama's routes about the hosted service: its status, the account, web search and web fetch.
 
 Source: ollama/ollama at fb30760 (api types, routes, docs), and tag v0.24.0 as run.
 """
@@ -18,113 +18,150 @@ from majordomo.transport_types import HTTPRequest
 from majordomo.validation import check_number, check_text
 
 MAX_RESULTS = 10
-HOSTED, LOCAL = "/api", "/api/experimental"  # a local server asks in the name of its account
+
+# A local server sends web requests with the account that is signed in on it.
+_HOSTED_PREFIX, _LOCAL_PREFIX = "/api", "/api/experimental"
 
 
 @dataclass(frozen=True, slots=True)
 class CloudStatus:
-    """Whether the server keeps away from the hosted service, and what told it so: "none", "env", "config" or "both"."""
+    """Whether an Ollama server uses the hosted service."""
 
     disabled: bool
+    """True when the server does not use the hosted service."""
     source: str = ""
+    """What set `disabled`: "none", "env", "config" or "both"; "" when the server does not say."""
     raw: Any = field(default=None, repr=False, compare=False)
+    """The response as the server sent it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Who is signed in. `plan` is the service's word, as "free"."""
+    """The account that is signed in."""
 
     name: str
+    """User name."""
     email: str = ""
+    """Email address; "" when the server does not say."""
     id: str = ""
+    """The service's id of the account; "" when the server does not say."""
     plan: str = ""
+    """The service's name of the plan, for example "free"; "" when the server does not say."""
     raw: Any = field(default=None, repr=False, compare=False)
+    """The response as the server sent it."""
 
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """One page found. `content` is an extract of it."""
+    """A page that a web search found."""
 
     title: str
     url: str
     content: str
+    """An extract of the page."""
     raw: Any = field(default=None, repr=False, compare=False)
+    """The result as the server sent it."""
 
 
 @dataclass(frozen=True, slots=True)
 class WebPage:
-    """One page read: its text, and where its links lead."""
+    """A fetched web page."""
 
     title: str
     content: str
+    """The text of the page."""
     links: tuple[str, ...] = ()
+    """The URLs that the page links to."""
     raw: Any = field(default=None, repr=False, compare=False)
+    """The response as the server sent it."""
 
 
 def encode_search(
     query: str, max_results: int | None, limits: Limits, *, hosted: bool
 ) -> HTTPRequest:
-    """Raises InvalidRequestError for a query that is empty or no text, and unless `max_results` is from 1 to 10."""
+    """Return the request for a web search.
+
+    Raises:
+        InvalidRequestError: `query` is empty or not a text, or `max_results` is not an integer
+            from 1 to 10.
+    """
     check_text(query, "query", limits.max_prompt_characters)
     _refuse_empty(query, "query")
     check_number("max_results", max_results, 1, MAX_RESULTS, whole=True)
-    body: dict[str, Any] = {"query": query} | (
-        {} if max_results is None else {"max_results": max_results}
-    )
-    return json_request(f"{HOSTED if hosted else LOCAL}/web_search", body, {}, Splices())
+    body: dict[str, Any] = {"query": query}
+    if max_results is not None:
+        body["max_results"] = max_results
+    return json_request(f"{_prefix(hosted)}/web_search", body, {}, Splices())
 
 
 def encode_fetch(url: str, limits: Limits, *, hosted: bool) -> HTTPRequest:
-    """Raises InvalidRequestError for a URL that is empty or no text; what can be fetched is the service's to say."""
+    """Return the request to fetch a web page. The service decides which URLs it can fetch.
+
+    Raises:
+        InvalidRequestError: `url` is empty or not a text.
+    """
     check_text(url, "url", limits.max_prompt_characters)
     _refuse_empty(url, "url")
-    return json_request(f"{HOSTED if hosted else LOCAL}/web_fetch", {"url": url}, {}, Splices())
+    return json_request(f"{_prefix(hosted)}/web_fetch", {"url": url}, {}, Splices())
 
 
 def decode_status(body: bytes, limits: Limits) -> CloudStatus:
+    """Return the status in a response body. Raises BadResponseError when there is none."""
     document = decode_object(body, limits.max_json_depth)
     cloud = document.get("cloud")
     if not isinstance(cloud, dict) or not isinstance(cloud.get("disabled"), bool):
-        raise BadResponseError('the answer has no "cloud" with its "disabled"')
-    return CloudStatus(cloud["disabled"], _word(cloud, "source"), document)
+        raise BadResponseError('the response has no "cloud" with a boolean "disabled"')
+    return CloudStatus(cloud["disabled"], _text_field(cloud, "source"), document)
 
 
 def decode_account(body: bytes, limits: Limits) -> Account:
+    """Return the account in a response body. Raises BadResponseError when there is none."""
     document = decode_object(body, limits.max_json_depth)
-    if not (name := _word(document, "name")):
-        raise BadResponseError("the answer names no account")
+    if not (name := _text_field(document, "name")):
+        raise BadResponseError('the response has no account "name"')
     return Account(
-        name, _word(document, "email"), _word(document, "id"), _word(document, "plan"), document
+        name,
+        _text_field(document, "email"),
+        _text_field(document, "id"),
+        _text_field(document, "plan"),
+        document,
     )
 
 
 def decode_search(body: bytes, limits: Limits) -> list[SearchResult]:
+    """Return the results in a response body. Raises BadResponseError when there is no list."""
     document = decode_object(body, limits.max_json_depth)
-    if (
-        not isinstance(document.get("results"), list | None) or "results" not in document
-    ):  # Go writes an empty list as null
-        raise BadResponseError('the answer has no list "results"')
+    # Go writes an empty list as null.
+    if not isinstance(document.get("results"), list | None) or "results" not in document:
+        raise BadResponseError('the response has no list "results"')
     return [
-        SearchResult(_word(item, "title"), _word(item, "url"), _word(item, "content"), item)
+        SearchResult(
+            _text_field(item, "title"), _text_field(item, "url"), _text_field(item, "content"), item
+        )
         for item in as_objects(document["results"])
     ]
 
 
 def decode_fetch(body: bytes, limits: Limits) -> WebPage:
+    """Return the page in a response body. Raises BadResponseError when there is no text."""
     document = decode_object(body, limits.max_json_depth)
     if not isinstance(document.get("content"), str):
-        raise BadResponseError("the answer has no text of the page")
-    links = document.get("links")
-    found = (
-        tuple(link for link in links if isinstance(link, str)) if isinstance(links, list) else ()
+        raise BadResponseError('the response has no text "content"')
+    items = document.get("links")
+    links = (
+        tuple(link for link in items if isinstance(link, str)) if isinstance(items, list) else ()
     )
-    return WebPage(_word(document, "title"), document["content"], found, document)
+    return WebPage(_text_field(document, "title"), document["content"], links, document)
 
 
-def _word(item: dict[str, Any], name: str) -> str:
+def _prefix(hosted: bool) -> str:
+    return _HOSTED_PREFIX if hosted else _LOCAL_PREFIX
+
+
+def _text_field(item: dict[str, Any], name: str) -> str:
     return as_text(item.get(name)) or ""
 
 
 def _refuse_empty(text: str, name: str) -> None:
     if not text.strip():
-        raise InvalidRequestError(f"{name} is empty", field=name)
+        raise InvalidRequestError(f"{name} must not be empty", field=name)

@@ -1,4 +1,7 @@
-"""Ollama's own business: models pulled, pushed, made, copied, deleted, loaded; blobs; and `/api/generate` with every field.
+"""Ollama's model management and `/api/generate`.
+
+Models are pulled, pushed, created, copied, deleted and loaded; files are uploaded as blobs.
+`/api/generate` is covered with every field.
 
 Source: ollama/ollama at fb30760 (api types, routes).
 """
@@ -23,152 +26,213 @@ from majordomo.settings import Limits
 from majordomo.transport_types import HTTPRequest
 from majordomo.validation import check_name, check_text
 
-DIGEST = 64  # hexadecimal digits of a sha256
+# Of a SHA-256 digest.
+DIGEST_HEX_DIGITS = 64
 
 
 @dataclass(frozen=True, slots=True)
 class PullProgress:
-    """One step of a pull, a push or a creation. `completed` and `total` are bytes of the layer `digest`, None while nothing flows."""
+    """One step of a pull, a push or a creation."""
 
     status: str
+    """What the server does, in its own words."""
     digest: str = ""
+    """The layer that is transferred; "" when the step transfers nothing."""
     total: int | None = None
+    """Size of the layer in bytes; None while nothing is transferred."""
     completed: int | None = None
+    """Transferred bytes of the layer; None while nothing is transferred."""
 
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """An answer of `/api/generate`. `context` is the conversation in tokens, to be given back (an old form of memory)."""
+    """The result of `/api/generate`."""
 
     text: str
+    """The completion."""
     thinking: str = ""
+    """The model's thinking; "" when it did not think."""
     context: tuple[int, ...] = ()
+    """The conversation as tokens, to send with the next request (an old form of memory)."""
     finish_reason: str = ""
+    """The server's `done_reason`, for example "stop" or "length"."""
     usage: Usage = field(default_factory=Usage)
+    """Token counts and durations."""
     model: str = ""
+    """The model that the server used."""
     raw: Any = field(default=None, repr=False, compare=False)
+    """The last line of the response as the server sent it."""
 
 
 def model_request(
     method: str, path: str, model: str, *, stream: bool = False, **fields: Any
 ) -> HTTPRequest:
-    """A request about one model; fields that are None stay at home."""
+    """Return a request about one model. Fields that are None are not sent."""
     body: dict[str, Any] = {
         "model": check_name(model, "model"),
         **{key: value for key, value in fields.items() if value is not None},
     }
-    made = json_request(path, body, {}, Splices(), stream=stream)
-    return HTTPRequest(method, path, made.body, made.content_type, made.accept, stream)
+    post = json_request(path, body, {}, Splices(), stream=stream)
+    return HTTPRequest(method, path, post.body, post.content_type, post.accept, stream)
 
 
 class CreateFields(TypedDict, total=False):
-    """What a model may be made of. `files` and `adapters` are names and digests of blobs sent before; `extra` holds fields not named
-    here."""
+    """What a model is created from. `from_model` or `files` is required."""
 
     from_model: str | None
+    """Name of an existing model."""
     files: Mapping[str, str] | None
+    """File names, and the digests of the uploaded blobs with their content."""
     adapters: Mapping[str, str] | None
+    """File names of LoRA adapters, and the digests of the uploaded blobs with their content."""
     template: str | None
+    """Prompt template."""
     system: str | None
+    """System prompt."""
     license: str | Sequence[str] | None
+    """The text of one license, or of several."""
     parameters: Mapping[str, Any] | None
+    """Default options of the model."""
     messages: Sequence[Mapping[str, Any]] | None
+    """Messages added before every chat and generation request."""
     quantize: str | None
+    """Quantization of the new model."""
     renderer: str | None
+    """Ollama's `renderer`, sent unchanged."""
     parser: str | None
+    """Ollama's `parser`, sent unchanged."""
     requires: str | None
+    """The minimum version of Ollama that the model requires."""
     extra: Mapping[str, Any] | None
+    """Fields that are not listed here."""
 
 
 class GenerateFields(TypedDict, total=False):
-    """What a completion may be told besides its prompt. `output` is a schema or a pydantic model (`format`), "json" for any JSON;
-    `keep_alive` is seconds, or a duration as "10m"; `extra` holds fields not named here."""
+    """Settings of a completion."""
 
     suffix: str | None
+    """Text that follows the completion."""
     system: str | None
+    """System prompt, instead of the model's own."""
     template: str | None
+    """Prompt template, instead of the model's own."""
     images: Sequence[ImagePart]
+    """Images for a vision model."""
     output: Any
+    """A JSON schema or a pydantic model (sent as `format`), or "json" for any JSON."""
     options: Mapping[str, Any] | None
+    """Model options, for example `{"num_ctx": 8192}`."""
     think: bool | str | None
+    """Ollama's `think`: whether a thinking model thinks, or how much ("low", "medium", "high")."""
     raw: bool
+    """Send the prompt without a template; excludes `template`, `system` and `context`."""
     keep_alive: str | float | None
+    """How long the model stays loaded: seconds, or a duration such as "10m"."""
     context: Sequence[int] | None
+    """`Generated.context` of an earlier completion."""
     extra: Mapping[str, Any] | None
+    """Fields that are not listed here."""
 
 
 def encode_create(model: str, fields: CreateFields) -> HTTPRequest:
-    """Raises InvalidRequestError for a model made of nothing and for a digest that is none, TypeError for a field nobody knows."""
-    known = _known(fields, CreateFields, "create")
+    """Return the request that creates a model.
+
+    Raises:
+        InvalidRequestError: Neither `from_model` nor `files` is set, or a digest is invalid.
+        TypeError: A field is unknown.
+    """
+    values = _checked_fields(fields, CreateFields, "create")
     if not (fields.get("from_model") or fields.get("files")):
         raise InvalidRequestError(
-            "a model is made from another one, or from files", field="from_model"
+            "from_model or files must be set to create a model", field="from_model"
         )
     for digest in {**(fields.get("files") or {}), **(fields.get("adapters") or {})}.values():
         check_digest(digest)
-    extra = known.pop("extra", None) or {}
-    known["from"] = known.pop("from_model", None)
-    return model_request("POST", "/api/create", model, stream=True, **{**known, **extra})
+    extra = values.pop("extra", None) or {}
+    values["from"] = values.pop("from_model", None)
+    return model_request("POST", "/api/create", model, stream=True, **{**values, **extra})
 
 
 def encode_generate(model: str, prompt: str, fields: GenerateFields, limits: Limits) -> HTTPRequest:
-    """Raises InvalidRequestError for text and images no backend can take, and for `raw` beside what it replaces; TypeError for a
-    field nobody knows."""
-    known = _known(fields, GenerateFields, "generate")
+    """Return the streamed request for a completion.
+
+    Raises:
+        InvalidRequestError: The prompt or an image is one that no backend accepts, or `raw` is
+            combined with `template`, `system` or `context`.
+        TypeError: A field is unknown.
+    """
+    values = _checked_fields(fields, GenerateFields, "generate")
     check_text(prompt, "prompt", limits.max_prompt_characters)
-    extra = known.pop("extra", None) or {}
-    images = tuple(known.pop("images", ()))
-    output, context = known.pop("output", None), known.pop("context", None)
-    known["format"] = output if output is None or output == "json" else output_schema(output)
-    known["context"] = None if context is None else list(context)
-    known["raw"] = known.get("raw") or None
-    known |= extra
-    if known.get("raw") and any(known.get(name) for name in ("template", "system", "context")):
-        raise InvalidRequestError("raw means without template, system and context", field="raw")
-    splices = Splices()
+    extra = values.pop("extra", None) or {}
+    images = tuple(values.pop("images", ()))
+    output, context = values.pop("output", None), values.pop("context", None)
+    values["format"] = output if output is None or output == "json" else output_schema(output)
+    values["context"] = None if context is None else list(context)
+    values["raw"] = values.get("raw") or None
+    values |= extra
+    if values.get("raw") and any(values.get(name) for name in ("template", "system", "context")):
+        raise InvalidRequestError(
+            "raw cannot be combined with template, system or context", field="raw"
+        )
+    placeholders = Splices()
     body: dict[str, Any] = {"model": check_name(model, "model"), "prompt": prompt, "stream": True}
-    body |= {key: value for key, value in known.items() if value is not None}
+    body |= {key: value for key, value in values.items() if value is not None}
     for image in images:
         check_sendable(image, limits, "images")
     if images:
-        body["images"] = [splices.base64(image) for image in images]
-    return json_request("/api/generate", body, {}, splices, stream=True)
+        body["images"] = [placeholders.base64(image) for image in images]
+    return json_request("/api/generate", body, {}, placeholders, stream=True)
 
 
 def encode_unload(model: str) -> HTTPRequest:
-    """An empty prompt to be kept for no time: "with keep_alive 0 unloads"."""
+    """Return the request that unloads a model: an empty prompt, "with keep_alive 0 unloads"."""
     body = {"model": check_name(model, "model"), "prompt": "", "keep_alive": 0, "stream": False}
     return json_request("/api/generate", body, {}, Splices())
 
 
-def _known(fields: Mapping[str, Any], kind: type, call: str) -> dict[str, Any]:
+def _checked_fields(fields: Mapping[str, Any], kind: type, function: str) -> dict[str, Any]:
+    """Return a copy of the fields. Raises TypeError for one that `kind` does not declare."""
     for name in fields:
         if name not in kind.__annotations__:
-            raise TypeError(f"{call}() got an unexpected keyword argument {name!r}")
+            raise TypeError(f"{function}() got an unexpected keyword argument {name!r}")
     return dict(fields)
 
 
 def check_digest(digest: str) -> str:
-    """`sha256:` and 64 hexadecimal digits. Raises InvalidRequestError (field `digest`)."""
-    kind, _, digits = digest.partition(":")
-    if kind != "sha256" or len(digits) != DIGEST or not set(digits) <= set("0123456789abcdef"):
+    """Return the digest, `sha256:` and 64 hexadecimal digits in lower case.
+
+    Raises:
+        InvalidRequestError: It has another form (field `digest`).
+    """
+    algorithm, _, digits = digest.partition(":")
+    if (
+        algorithm != "sha256"
+        or len(digits) != DIGEST_HEX_DIGITS
+        or not set(digits) <= set("0123456789abcdef")
+    ):
         raise InvalidRequestError(
-            "a digest is sha256: and 64 hexadecimal digits in lower case", field="digest"
+            'digest must be "sha256:" and 64 hexadecimal digits in lower case; '
+            f"got {digest[:100]!r}",
+            field="digest",
         )
     return digest
 
 
 def decode_frame(line: bytes, limits: Limits) -> dict[str, Any]:
-    """One line of an answer. Raises the error it tells: after the first line there is no status to tell it."""
+    """Return the object on one line of a streamed response.
+
+    Raises the error that a line reports: after the first line an HTTP status can no longer do so.
+    """
     frame = decode_json(line, limits.max_json_depth)
     if not isinstance(frame, dict):
-        raise BadResponseError("a line of the answer is no JSON object")
+        raise BadResponseError("a line of the response is not a JSON object")
     if frame.get("error"):
         raise build_error(200, error_value(frame), {})
     return frame
 
 
 def decode_progress(frame: Mapping[str, Any]) -> PullProgress:
+    """Return the progress in one line of a pull, a push or a creation."""
     return PullProgress(
         as_text(frame.get("status")) or "",
         as_text(frame.get("digest")) or "",
@@ -178,25 +242,27 @@ def decode_progress(frame: Mapping[str, Any]) -> PullProgress:
 
 
 class GenerationAccumulator:
-    """The frames of `/api/generate`, put together."""
+    """The result of `/api/generate`, built from the lines of its stream."""
 
     def __init__(self) -> None:
         self._text: list[str] = []
         self._thinking: list[str] = []
         self._size = 0
+        # None until the last line has arrived.
         self.done: Generated | None = None
 
     def feed(self, frame: Mapping[str, Any], limits: Limits) -> str:
-        """The text of this frame."""
-        text, thought = as_text(frame.get("response")) or "", as_text(frame.get("thinking")) or ""
-        self._size += len(text) + len(thought)
+        """Add a line and return its text. Raises BadResponseError beyond the size limit."""
+        text = as_text(frame.get("response")) or ""
+        thinking = as_text(frame.get("thinking")) or ""
+        self._size += len(text) + len(thinking)
         if self._size > limits.max_reply_bytes:
             raise BadResponseError(
-                f"the answer is larger than the limit of {limits.max_reply_bytes:,} characters",
+                f"the response is larger than the limit of {limits.max_reply_bytes:,} characters",
                 code="TOO_LARGE",
             )
         self._text.append(text)
-        self._thinking.append(thought)
+        self._thinking.append(thinking)
         if frame.get("done") is True:
             context = frame.get("context")
             self.done = Generated(
@@ -214,9 +280,13 @@ class GenerationAccumulator:
 
     @property
     def partial(self) -> Generated:
+        """Text and thinking that have arrived so far."""
         return Generated("".join(self._text), "".join(self._thinking))
 
     def result(self) -> Generated:
+        """Return the complete result. Raises StreamBrokenError before the last line."""
         if self.done is None:
-            raise StreamBrokenError("the answer ended before it was done", partial=self.partial)
+            raise StreamBrokenError(
+                "the stream ended before the completion did", partial=self.partial
+            )
         return self.done

@@ -1,4 +1,4 @@
-"""Ollama's own chat: `/api/chat`, streamed as JSON lines.
+"""Ollama's native chat API: `/api/chat`, streamed as JSON lines.
 
 Source: ollama/ollama at fb30760 (api types, routes, middleware).
 """
@@ -62,31 +62,37 @@ _OPTIONS = {
 
 @dataclass(frozen=True, slots=True)
 class OllamaChatCodec:
-    """Client door. What else the API has (`keep_alive`, `truncate`, `options.num_ctx`) goes through `extra`."""
+    """Client-side codec for Ollama chats.
+
+    Other settings of the API (`keep_alive`, `truncate`, `options.num_ctx`) are set with `extra`.
+    """
 
     provider: str = "ollama"
+    """Name of the provider whose thinking parts are sent back."""
     image_support: ImageSupport = PNG_AND_JPEG
+    """The images that the API accepts. Other images are converted first."""
 
     def encode_request(
         self, model: str, request: Request, *, stream: bool = False
     ) -> tuple[HTTPRequest, list[CallWarning]]:
-        """The request, and what of it will not happen as asked."""
+        """Return the HTTP request, and a warning for each field that has no or another effect."""
         warnings: list[CallWarning] = []
-        splices = Splices()
-        body: dict[str, Any] = {"model": model, "stream": stream}  # unset it means true
-        body["messages"] = self._messages(normalize_tool_ids(request.messages), splices)
+        placeholders = Splices()
+        # The server's default for `stream` is true, so always send it.
+        body: dict[str, Any] = {"model": model, "stream": stream}
+        body["messages"] = self._encode_messages(normalize_tool_ids(request.messages), placeholders)
         options = {
-            word: value
-            for name, word in _OPTIONS.items()
+            option: value
+            for name, option in _OPTIONS.items()
             if (value := getattr(request, name)) is not None
         }
         if request.stop:
-            options["stop"] = list(request.stop)  # "list only"
+            # "list only"
+            options["stop"] = list(request.stop)
         if options:
             body["options"] = options
-        if (
-            request.tools and request.tool_choice != "none"
-        ):  # "there is no tool_choice"; none is to offer none
+        # "there is no tool_choice"; for "none", offer no tools.
+        if request.tools and request.tool_choice != "none":
             tools = [
                 tool
                 for tool in request.tools
@@ -96,17 +102,20 @@ class OllamaChatCodec:
                 {
                     "type": "function",
                     "function": {
-                        "name": t.name,
-                        "description": t.description,
-                        "parameters": dict(t.parameters),
+                        "name": tool.name,
+                        "description": tool.description,
+                        "parameters": dict(tool.parameters),
                     },
                 }
-                for t in tools
+                for tool in tools
             ]
             if request.tool_choice not in (None, "auto"):
                 warnings.append(
                     CallWarning(
-                        UNSUPPORTED, "Ollama cannot make a model call a tool", "tool_choice"
+                        UNSUPPORTED,
+                        f'tool_choice="{request.tool_choice}" is not enforced: Ollama cannot make '
+                        "a model call a tool",
+                        "tool_choice",
                     )
                 )
         if request.output is not None:
@@ -116,73 +125,90 @@ class OllamaChatCodec:
             warnings.append(
                 CallWarning(
                     UNSUPPORTED,
-                    "Ollama knows low, medium and high, not a number of tokens",
+                    'Ollama accepts reasoning "low", "medium" or "high", not a number of tokens; '
+                    "thinking was turned on without a level",
                     "reasoning",
                 )
             )
         elif request.reasoning is not None:
             body["think"] = False if request.reasoning == "off" else request.reasoning
-        return json_request("/api/chat", body, request.extra, splices, stream=stream), warnings
+        http_request = json_request("/api/chat", body, request.extra, placeholders, stream=stream)
+        return http_request, warnings
 
-    def _messages(self, messages: list[Message], splices: Splices) -> list[dict[str, Any]]:
-        turns: list[dict[str, Any]] = []
-        drawn: list[ImagePart] = []
+    def _encode_messages(
+        self, messages: list[Message], placeholders: Splices
+    ) -> list[dict[str, Any]]:
+        """Return Ollama's messages. Images of the assistant are sent in the next user message."""
+        encoded: list[dict[str, Any]] = []
+        deferred: list[ImagePart] = []
         for message in messages:
             if message.role == "tool":
                 for result in tool_results(message):
                     text = text_of(result.parts)
-                    turn = _turn(
-                        "tool", f"error: {text}" if result.is_error else text, result.parts, splices
+                    if result.is_error:
+                        text = f"error: {text}"
+                    encoded.append(
+                        _encode_message("tool", text, result.parts, placeholders)
+                        | {"tool_name": result.name, "tool_call_id": result.call_id}
                     )
-                    turns.append(turn | {"tool_name": result.name, "tool_call_id": result.call_id})
                 continue
             if message.role == "assistant":
-                turns.append(self._assistant_message(message))
-                drawn += [
+                encoded.append(self._encode_assistant_message(message))
+                deferred += [
                     part for part in attachments(message.parts) if isinstance(part, ImagePart)
                 ]
                 continue
             for part in message.parts:
                 refuse_misplaced(part)
             if message.role == "user":
-                turns.append(_turn("user", message.text, (*drawn, *message.parts), splices))
-                drawn = []
+                parts = (*deferred, *message.parts)
+                encoded.append(_encode_message("user", message.text, parts, placeholders))
+                deferred = []
             else:
-                turns.append(_turn(message.role, message.text, message.parts, splices))
-        if drawn:
-            turns.append(_turn("user", "(from the assistant's turn above)", drawn, splices))
-        return turns
+                encoded.append(
+                    _encode_message(message.role, message.text, message.parts, placeholders)
+                )
+        if deferred:
+            text = "(from the assistant's turn above)"
+            encoded.append(_encode_message("user", text, deferred, placeholders))
+        return encoded
 
-    def _assistant_message(self, message: Message) -> dict[str, Any]:
-        turn: dict[str, Any] = {"role": "assistant", "content": message.text}
-        if thought := "".join(
+    def _encode_assistant_message(self, message: Message) -> dict[str, Any]:
+        encoded: dict[str, Any] = {"role": "assistant", "content": message.text}
+        if thinking := "".join(
             part.text
             for part in message.parts
             if isinstance(part, ThinkingPart) and own_thinking(part, self.provider)
         ):
-            turn["thinking"] = thought
+            encoded["thinking"] = thinking
         calls = [part for part in message.parts if isinstance(part, ToolCallPart)]
         if calls:
-            turn["tool_calls"] = [
+            encoded["tool_calls"] = [
                 {"id": call.id, "function": {"name": call.name, "arguments": arguments_of(call)}}
                 for call in calls
             ]
-        return turn
+        return encoded
 
     def decode_reply(self, body: bytes, request: Request, limits: Limits) -> Reply:
-        """The reply in a whole answer. Raises BadResponseError, or the error that a 200 carries."""
+        """Return the reply in a response body that is not streamed.
+
+        Raises:
+            BadResponseError: The body is not a valid response.
+            MajordomoError: The body of the 200 response is an error.
+        """
         document = decode_object(body, limits.max_json_depth)
         if document.get("error"):
             raise build_error(200, error_value(document), {})
         if not isinstance(document.get("message"), dict):
-            raise BadResponseError("the answer holds no message")
-        answer = OllamaAccumulator(request, limits, self.provider)
+            raise BadResponseError('the response has no object "message"')
+        accumulator = OllamaAccumulator(request, limits, self.provider)
         events: list[ChatEvent] = []
-        answer.frame(document, events)
-        answer.close(events)
-        return answer.reply(whole=True, raw=document)
+        accumulator.add_frame(document, events)
+        accumulator.close(events)
+        return accumulator.reply(complete=True, raw=document)
 
     def stream_decoder(self, request: Request, limits: Limits) -> OllamaStreamDecoder:
+        """Return a decoder of the JSON lines of one response."""
         return OllamaStreamDecoder(
             OllamaAccumulator(request, limits, self.provider),
             JSONLinesDecoder(limits.max_event_bytes),
@@ -190,10 +216,13 @@ class OllamaChatCodec:
         )
 
     def reply_limit(self, request: Request, limits: Limits) -> int:
+        """Return the maximum size of a response body in bytes."""
         return limits.max_reply_bytes
 
 
 class OllamaAccumulator(ChatAccumulator):
+    """The reply of one request, built frame by frame."""
+
     finish_reasons: ClassVar[Mapping[str, FinishReason]] = {
         "stop": "stop",
         "length": "length",
@@ -201,7 +230,8 @@ class OllamaAccumulator(ChatAccumulator):
         "unload": "stop",
     }
 
-    def frame(self, frame: dict[str, Any], events: list[ChatEvent]) -> None:
+    def add_frame(self, frame: dict[str, Any], events: list[ChatEvent]) -> None:
+        """Add one line of a stream, or a response that is not streamed."""
         message = frame.get("message")
         if isinstance(message, dict):
             self.add_thinking(as_text(message.get("thinking")) or "", events)
@@ -224,7 +254,10 @@ class OllamaAccumulator(ChatAccumulator):
 
 
 def usage_of(frame: Mapping[str, Any]) -> Usage:
-    """Counts are omitted when zero or cached; durations are nanoseconds."""
+    """Return the usage in the last line of a response.
+
+    The server omits counts that are zero or cached; its durations are in nanoseconds.
+    """
     load, prompt, output = (
         as_seconds(frame.get(f"{name}_duration"), 1e-9) for name in ("load", "prompt_eval", "eval")
     )
@@ -238,27 +271,33 @@ def usage_of(frame: Mapping[str, Any]) -> Usage:
 
 
 class OllamaStreamDecoder(ChatStreamDecoder):
-    """Whole at the frame with `done: true`; "a stream ending without it is an error"."""
+    """A decoder of streamed replies, complete at the frame with `done: true`.
+
+    "a stream ending without it is an error"
+    """
 
     accumulator: OllamaAccumulator
 
     def handle_document(self, document: dict[str, Any], events: list[ChatEvent]) -> None:
-        self.accumulator.frame(document, events)
+        """Apply one line of the stream to the reply."""
+        self.accumulator.add_frame(document, events)
         if document.get("done") is True:
             self.end(events)
 
 
-def _turn(role: str, text: str, parts: Any, splices: Splices) -> dict[str, Any]:
-    """`content` is text, images stand beside it as bare base64."""
-    turn: dict[str, Any] = {"role": role, "content": text}
-    images = [_image(part) for part in attachments(parts)]
+def _encode_message(role: str, text: str, parts: Any, placeholders: Splices) -> dict[str, Any]:
+    """Return a message. Its `content` is text; images go into `images` as bare base64."""
+    message: dict[str, Any] = {"role": role, "content": text}
+    images = [_require_image(part) for part in attachments(parts)]
     if images:
-        turn["images"] = [splices.base64(image) for image in images]
-    return turn
+        message["images"] = [placeholders.base64(image) for image in images]
+    return message
 
 
-def _image(part: Part) -> ImagePart:
+def _require_image(part: Part) -> ImagePart:
     if isinstance(part, FilePart):
-        raise UnsupportedError(f"Ollama takes text and images, not {part.mime}", field="messages")
+        raise UnsupportedError(
+            f"Ollama accepts text and images; got a file of type {part.mime}", field="messages"
+        )
     assert isinstance(part, ImagePart)
     return part

@@ -1,7 +1,8 @@
-"""Ollama's images: `/api/generate`, streamed as JSON lines, and what a server's version and lists say about it.
+"""Ollama's images: `/api/generate`, streamed as JSON lines; and the servers that support it.
 
-Sources: ollama/ollama at the tags v0.14.0, v0.15.4 and v0.32.5, and at fb30760, where drawing is gone. Everything here was called
-experimental there, and what a server cannot do it ignores in silence: it is said here instead.
+Sources: ollama/ollama at the tags v0.14.0, v0.15.4 and v0.32.5, and at fb30760, where image
+generation has been removed. Ollama called it experimental and silently ignores what it cannot do,
+so this module checks the version and the capabilities first and reports what has no effect.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from majordomo.backend_status import Capability, ModelInfo
 from majordomo.dialects.errors import build_error, error_value
 from majordomo.dialects.image_fields import (
     ImageInputFormat,
-    base64_text,
     describe_image,
     drop_fields,
     parse_base64_image,
     reported_count,
     resolve_size,
+    text_chunks,
 )
 from majordomo.dialects.request_body import json_request
 from majordomo.dialects.samplers import SamplerCatalog
@@ -43,18 +44,26 @@ from majordomo.settings import Limits
 from majordomo.transport_types import HTTPRequest
 
 Version = tuple[int, int, int]
-FIRST: Version = (0, 14, 3)  # 0.14.0 to 0.14.2 drew under another contract
-GONE: Version = (0, 32, 6)
-EDITS: tuple[Version, Version] = (
-    (0, 15, 0),
-    (0, 15, 5),
-)  # from the first, before the second; later the engine ignores them
-LISTED: Version = (0, 30, 0)  # `/api/tags` names capabilities since then
-MOST_IMAGES = 2
-LARGEST = 4096  # a side; anything more is a 400
-EXACT = 1 << 53  # a seed goes through a float64 on its way
+
+# Image generation in 0.14.0 to 0.14.2 used another contract, which is not supported here.
+FIRST_IMAGE_VERSION: Version = (0, 14, 3)
+FIRST_VERSION_WITHOUT_IMAGES: Version = (0, 32, 6)
+
+# Input images work from the first of these versions and before the second; later engines ignore
+# them.
+EDIT_VERSIONS: tuple[Version, Version] = ((0, 15, 0), (0, 15, 5))
+
+# From this version on `/api/tags` lists the capabilities of each model.
+CAPABILITIES_LISTED_SINCE: Version = (0, 30, 0)
+MAX_INPUT_IMAGES = 2
+
+# In pixels. The server answers 400 to anything larger.
+MAX_SIDE = 4096
+
+# The server passes a seed through a float64.
+MAX_SEED = 1 << 53
 _VERSION = re.compile(r"v?(\d{1,6})\.(\d{1,6})\.(\d{1,6})")
-_LACKING = (
+_UNSUPPORTED_FIELDS = (
     "cfg_scale",
     "negative_prompt",
     "sampler",
@@ -63,8 +72,11 @@ _LACKING = (
     "quality",
     "background",
 )
-_GEOMETRY = Geometry(pixels=1024 * 1024, multiple=16, largest=LARGEST)
-_WORDS: dict[str, Capability] = {
+_GEOMETRY = Geometry(pixels=1024 * 1024, multiple=16, largest=MAX_SIDE)
+_IMAGES_NEED = "image generation needs Ollama 0.14.3 to 0.32.5"
+
+# Our capabilities by Ollama's names of them.
+_CAPABILITIES: dict[str, Capability] = {
     "completion": "chat",
     "tools": "tools",
     "thinking": "thinking",
@@ -75,239 +87,290 @@ _WORDS: dict[str, Capability] = {
 
 @dataclass(frozen=True, slots=True)
 class OllamaServer:
-    """What is known before an image: the server's version (None: it tells none, as a build from source) and the model's capabilities."""
+    """What is known about a server and one of its models before the first image."""
 
     version: Version | None = None
+    """None when the server does not report a version, as a build from source."""
     capabilities: frozenset[str] = frozenset()
+    """The capabilities of the model, by Ollama's names."""
 
     @property
     def generates_images(self) -> bool:
-        return self.version is None or FIRST <= self.version < GONE
+        """Whether this version generates images. An unknown version counts as yes."""
+        return (
+            self.version is None
+            or FIRST_IMAGE_VERSION <= self.version < FIRST_VERSION_WITHOUT_IMAGES
+        )
 
     @property
     def edits_images(self) -> bool:
-        """Whether images to begin with are honored. A version that is not known is not trusted with them."""
-        return self.version is not None and EDITS[0] <= self.version < EDITS[1]
+        """Whether this version honors input images. An unknown version counts as no."""
+        return self.version is not None and EDIT_VERSIONS[0] <= self.version < EDIT_VERSIONS[1]
 
     @property
-    def name(self) -> str:
-        return (
-            "of unknown version"
-            if self.version is None
-            else ".".join(str(number) for number in self.version)
-        )
+    def version_text(self) -> str:
+        """The version for messages, as "0.15.4" or "of unknown version"."""
+        if self.version is None:
+            return "of unknown version"
+        return ".".join(str(number) for number in self.version)
 
     def check_version(self) -> None:
-        """Raises UnsupportedError when this version draws no images, or in another way."""
-        if self.generates_images:
-            return
-        assert self.version is not None
-        if self.version >= GONE:
+        """Raise UnsupportedError when this version does not generate images, or in another way."""
+        if not self.generates_images:
             raise UnsupportedError(
-                f"this server is {self.name}; Ollama drew images from 0.14.0 to 0.32.5",
-                field="model",
+                f"this server is {self.version_text}; {_IMAGES_NEED}", field="model"
             )
-        raise UnsupportedError(
-            f"this server is {self.name}; images need Ollama 0.14.3 to 0.32.5", field="model"
-        )
 
     def check_model(self, model: str) -> None:
-        """Raises UnsupportedError for a model that draws no images."""
+        """Raise UnsupportedError when the model does not generate images."""
         if "image" not in self.capabilities:
             raise UnsupportedError(
-                f"{model} draws no images: its capabilities are {_listing(self.capabilities)}",
+                f"{model} does not generate images; its capabilities are "
+                f"{_join_names(self.capabilities)}",
                 field="model",
             )
 
-    def refused(self, error: MajordomoError) -> UnsupportedError | None:
-        """The error for a server that will not draw, whatever it said before; None when `error` is about something else.
+    def unsupported_error(self, error: MajordomoError) -> UnsupportedError | None:
+        """Return the error for a server that does not generate images, whatever it reported before.
 
-        Native errors are one text without a code: this text, of 0.32.6 and later, is all there is to go by.
+        None when `error` has another cause. Errors of the native API are one text without a code;
+        the text of 0.32.6 and later is the only sign of this case.
         """
-        if error.status == 404:  # the model is there: it is the route that has gone
+        # With a 404 it is the route that is missing: the model was found before.
+        if error.status == 404:
             reason = "has no /api/generate"
         elif error.status == 400 and "not currently supported" in error.message:
             reason = f"answers: {error.message}"
         else:
             return None
-        drew = "Ollama drew images from 0.14.0 to 0.32.5"
         return UnsupportedError(
-            f"this server is {self.name} and {reason}; {drew}", field="model", status=error.status
+            f"this server is {self.version_text} and {reason}; {_IMAGES_NEED}",
+            field="model",
+            status=error.status,
         )
 
 
 @dataclass(frozen=True, slots=True)
 class OllamaImagesCodec:
-    """Client door of `/api/generate` for images: always streamed, as the steps are the only sign of life. `server` tells what is
-    known of the server and a model of it."""
+    """Client-side codec for images from `/api/generate`.
+
+    Requests are always streamed, because the steps are the only sign that the server works.
+    """
 
     server: Callable[[str], OllamaServer]
+    """Returns what is known about the server and this model."""
 
     def input_format(self, model: str) -> ImageInputFormat:
+        """Return the format of input images: RGB PNG; masks are not accepted."""
         return ImageInputFormat(rgb_png=True, mask=None)
 
     def max_per_call(self, model: str, request: Request) -> int:
+        """Return the maximum number of images per call: 1."""
         return 1
 
     def adapt(
-        self, model: str, request: Request, lists: SamplerCatalog | None = None
+        self, model: str, request: Request, catalog: SamplerCatalog | None = None
     ) -> tuple[Request, list[CallWarning]]:
-        """Raises UnsupportedError for a mask, and for images where the version or the model would ignore them; InvalidRequestError
-        (field `size`) above 4096 a side, (field `seed`) above 2**53."""
+        """Return the request as the server can honor it, and a warning for each dropped field.
+
+        Raises:
+            UnsupportedError: The request has a mask, or input images that this version or this
+                model would ignore.
+            InvalidRequestError: A side is above 4096 pixels (field `size`), or a seed is above
+                2**53 (field `seed`).
+        """
         warnings: list[CallWarning] = []
         if request.mask is not None:
-            raise UnsupportedError("Ollama takes no mask", field="mask")
+            raise UnsupportedError("Ollama does not accept a mask", field="mask")
         if request.images:
             self._check_edit(model, request)
             request, warnings = drop_fields(
                 request,
                 ("size", "aspect", "megapixels"),
-                "Ollama draws an edit in its first image's size",
+                "with input images Ollama uses the size of the first one",
             )
-        if (size := request.pixels) is not None and max(size) > LARGEST:
+        if (size := request.pixels) is not None and max(size) > MAX_SIDE:
             raise InvalidRequestError(
-                f"size {request.size} is more than Ollama's {LARGEST} a side", field="size"
+                f"size must be at most {MAX_SIDE} pixels per side for Ollama; got {request.size}",
+                field="size",
             )
-        if request.seed is not None and request.seed + max(request.n - 1, 0) > EXACT:
+        if request.seed is not None and request.seed + max(request.n - 1, 0) > MAX_SEED:
             raise InvalidRequestError(
-                "Ollama takes seeds up to 2**53, counted up for each image", field="seed"
+                "seed must be at most 2**53 for Ollama, counted up for each image; "
+                f"got {request.seed} with n={request.n}",
+                field="seed",
             )
         if request.seed == 0:
-            request, lost = drop_fields(request, ("seed",), "0 means a random seed to Ollama")
-            warnings += lost
-        reasons = dict.fromkeys(_LACKING, "Ollama has no such setting")
-        reasons["previews"] = "Ollama shows no unfinished images"
+            request, dropped = drop_fields(
+                request, ("seed",), "0 means a random seed to Ollama; use another number"
+            )
+            warnings += dropped
+        reasons = dict.fromkeys(_UNSUPPORTED_FIELDS, "Ollama has no such setting")
+        reasons["previews"] = "Ollama sends no unfinished images"
         if request.output_format != "png":
-            reasons["output_format"] = "Ollama answers in PNG"
+            reasons["output_format"] = "Ollama returns PNG"
         for name, reason in reasons.items():
-            request, lost = drop_fields(request, (name,), reason)
-            warnings += lost
-        # A size that is asked for is left alone: which multiples a model rounds to, only its engine knows
-        request, more = resolve_size(request, _GEOMETRY, exactly=False)
-        return request, [*warnings, *more]
+            request, dropped = drop_fields(request, (name,), reason)
+            warnings += dropped
+        # Keep a requested size: only the engine knows the multiples that its model rounds to.
+        request, size_warnings = resolve_size(request, _GEOMETRY, exactly=False)
+        return request, [*warnings, *size_warnings]
 
     def _check_edit(self, model: str, request: Request) -> None:
         server = self.server(model)
         if not server.edits_images:
             raise UnsupportedError(
-                f"this server is {server.name}; images are silently ignored by the engine except in Ollama 0.15.0 to 0.15.4",
+                f"this server is {server.version_text}; input images are silently ignored by the "
+                "engine except in Ollama 0.15.0 to 0.15.4",
                 field="images",
             )
         if "vision" not in server.capabilities:
             raise UnsupportedError(
-                f"{model} draws from text only: its capabilities do not list vision", field="images"
+                f"{model} does not accept input images: its capabilities do not include vision",
+                field="images",
             )
-        if len(request.images) > MOST_IMAGES:
-            raise UnsupportedError(f"Ollama takes at most {MOST_IMAGES} images", field="images")
+        if len(request.images) > MAX_INPUT_IMAGES:
+            raise UnsupportedError(
+                f"Ollama accepts at most {MAX_INPUT_IMAGES} images; got {len(request.images)}",
+                field="images",
+            )
 
     def encode_request(self, model: str, request: Request) -> HTTPRequest:
-        splices = Splices()
+        """Return the streamed HTTP request for an adapted request."""
+        placeholders = Splices()
         body: dict[str, Any] = {"model": model, "prompt": request.prompt}
         if (size := request.pixels) is not None:
             body["width"], body["height"] = size
         if request.steps is not None:
-            body["steps"] = request.steps  # top level; within `options` it is ignored
+            # At the top level: in `options` it is ignored.
+            body["steps"] = request.steps
         if request.images:
-            body["images"] = [splices.base64(image) for image in request.images]
+            body["images"] = [placeholders.base64(image) for image in request.images]
         if request.seed is not None:
             body["options"] = {"seed": request.seed}
         body["stream"] = True
-        return json_request("/api/generate", body, request.extra, splices, stream=True)
+        return json_request("/api/generate", body, request.extra, placeholders, stream=True)
 
     def supports_streaming(self, model: str, request: Request) -> bool:
+        """Return True."""
         return True
 
     def encode_stream(self, model: str, request: Request) -> HTTPRequest:
+        """Return the streamed HTTP request, which is that of `encode_request`."""
         return self.encode_request(model, request)
 
     def stream_decoder(self, request: Request, limits: Limits) -> OllamaImageStreamDecoder:
+        """Return a decoder of the JSON lines of one response."""
         return OllamaImageStreamDecoder(request, limits)
 
     def reply_decoder(self, limits: Limits) -> DiscardEvents:
-        """The same, for a proxy that sends the lines under another name: one object is a stream of one line."""
+        """Return a decoder for a response that is read as a whole.
+
+        Needed behind a proxy that sends the lines with another content type: one object is a
+        stream of one line.
+        """
         return DiscardEvents(OllamaImageStreamDecoder(Request(""), limits))
 
     def decode_reply(self, reply: DiscardEvents, request: Request, limits: Limits) -> Result:
+        """Return the result of a response. Raises as `OllamaImageStreamDecoder.finish` does."""
         return reply.stream.finish(request)
 
 
 @dataclass(frozen=True, slots=True)
 class DiscardEvents:
-    """A stream to whose steps nobody listens."""
+    """A stream decoder whose events are dropped."""
 
     stream: OllamaImageStreamDecoder
 
     def feed(self, chunk: bytes) -> None:
+        """Decode a chunk. Raises as `OllamaImageStreamDecoder.feed` does."""
         for _ in self.stream.feed(chunk):
             pass
 
 
 class OllamaImageStreamDecoder:
-    """Lines of progress, then one with the image: `feed` bytes in any slicing, then `finish`."""
+    """A decoder of lines of progress, and one line with the image.
+
+    Call `feed` with bytes in any slicing, then `finish`.
+    """
 
     def __init__(self, request: Request, limits: Limits) -> None:
         self._request = request
         self._limits = limits
         self._lines = JSONLinesDecoder(limits.max_image_event_bytes)
-        self._last: dict[str, Any] | None = None
-        self._seen = 0
+        self._last_frame: dict[str, Any] | None = None
+        self._received_bytes = 0
 
     @property
     def complete(self) -> bool:
-        """Whether the last line is there, with an image or without."""
-        return self._last is not None
+        """Whether the last line has arrived, with an image or without."""
+        return self._last_frame is not None
 
     def feed(self, chunk: bytes) -> Iterator[ImageEvent]:
-        """The steps that `chunk` completes, one by one: what came before an error is told. Raises the error of a line that says one, and
-        BadResponseError beyond the limits or for a line that is no JSON."""
-        self._seen += len(chunk)
-        if self._seen > self._limits.max_image_reply_bytes:
+        """Yield the steps that `chunk` completes, one by one.
+
+        Steps before an error are yielded before it is raised.
+
+        Raises:
+            MajordomoError: A line reports an error.
+            BadResponseError: The response is beyond the limits, or a line is not valid JSON.
+        """
+        self._received_bytes += len(chunk)
+        if self._received_bytes > self._limits.max_image_reply_bytes:
             raise BadResponseError(
-                f"the answer is larger than the limit of {self._limits.max_image_reply_bytes:,} bytes",
+                "the response is larger than the limit of "
+                f"{self._limits.max_image_reply_bytes:,} bytes",
                 code="TOO_LARGE",
             )
         for line in self._lines.feed(chunk):
-            if (event := self._take(decode_json(line, self._limits.max_json_depth))) is not None:
+            event = self._decode_frame(decode_json(line, self._limits.max_json_depth))
+            if event is not None:
                 yield event
 
     def finish(self, request: Request | None = None) -> Result:
-        """The result. Raises NoImageError when drawing ended without an image, StreamBrokenError when the stream ended before it did."""
+        """Return the result once the bytes have ended.
+
+        Raises:
+            NoImageError: Generation ended without an image.
+            StreamBrokenError: The stream ended before the last line.
+        """
         for line in self._lines.finish():
             try:
                 frame = decode_json(line, self._limits.max_json_depth)
             except BadResponseError:
-                break  # a line that was cut off
-            self._take(frame)
-        if self._last is None:
-            raise StreamBrokenError("the stream ended before the image")
-        return self._result(self._last, request or self._request)
+                # The line was cut off.
+                break
+            self._decode_frame(frame)
+        if self._last_frame is None:
+            raise StreamBrokenError("the stream ended before the image arrived")
+        return self._result(self._last_frame, request or self._request)
 
-    def _take(self, frame: Any) -> ImageEvent | None:
+    def _decode_frame(self, frame: Any) -> ImageEvent | None:
         if not isinstance(frame, dict) or self.complete:
             return None
         if frame.get("error"):
             raise build_error(200, error_value(frame), {})
         if frame.get("done") is True:
-            self._last = frame
+            self._last_frame = frame
             return None
+        # The server omits `completed` while it is 0.
         step, total = reported_count(frame.get("completed")), reported_count(frame.get("total"))
-        return (
-            Step(step, total) if 0 < step <= total else None
-        )  # `completed` is left out while it is 0
+        return Step(step, total) if 0 < step <= total else None
 
     def _result(self, frame: dict[str, Any], request: Request) -> Result:
         text = frame.get("image")
         if not isinstance(text, str) or not text:
-            # The engine's own error is not passed on: this line is all that tells of it
+            # Ollama does not pass on the engine's own error: this line is the only sign of it.
             raise NoImageError(
-                "the engine failed while drawing; Ollama does not pass on why",
+                "the engine failed to generate the image; Ollama reports no reason, "
+                "its log may show more",
                 details={"done_reason": plain_text(str(frame.get("done_reason", "")), 100)},
             )
         image = parse_base64_image(text, self._limits)
         model = frame.get("model")
         return Result(
             (image,),
-            (ImageDetails(seed=request.seed, settings=dict(base64_text(image))),),
+            (ImageDetails(seed=request.seed, settings=dict(text_chunks(image))),),
             usage=Usage(
                 seconds=_seconds(frame.get("total_duration")),
                 load_seconds=_seconds(frame.get("load_duration")),
@@ -318,23 +381,30 @@ class OllamaImageStreamDecoder:
 
 
 def decode_version(body: bytes, limits: Limits) -> Version | None:
-    """`GET /api/version`. A build from source calls itself 0.0.0, which tells nothing."""
-    found = _VERSION.match(str(decode_object(body, limits.max_json_depth).get("version", "")))
-    version = (int(found[1]), int(found[2]), int(found[3])) if found else None
+    """Return the version in a response of `GET /api/version`, None when there is none.
+
+    A build from source reports 0.0.0, which says nothing about it and counts as None.
+    """
+    match = _VERSION.match(str(decode_object(body, limits.max_json_depth).get("version", "")))
+    version = (int(match[1]), int(match[2]), int(match[3])) if match else None
     return None if version == (0, 0, 0) else version
 
 
 def encode_show(model: str) -> HTTPRequest:
+    """Return the request for the description of one model."""
     return json_request("/api/show", {"model": model}, {}, Splices())
 
 
 def decode_show(body: bytes, limits: Limits) -> frozenset[str]:
-    """The capabilities of one model, in Ollama's words. None at all are left out of the answer."""
-    return _capabilities(decode_object(body, limits.max_json_depth))
+    """Return the capabilities of one model, by Ollama's names.
+
+    The server omits an empty list of capabilities.
+    """
+    return _capability_names(decode_object(body, limits.max_json_depth))
 
 
 def decode_tags(body: bytes, limits: Limits) -> list[dict[str, Any]]:
-    """The models pulled, as `GET /api/tags` lists them."""
+    """Return the local models, as `GET /api/tags` lists them."""
     models = decode_object(body, limits.max_json_depth).get("models")
     if not isinstance(models, list):
         raise BadResponseError('the model list has no list "models"')
@@ -342,44 +412,52 @@ def decode_tags(body: bytes, limits: Limits) -> list[dict[str, Any]]:
 
 
 def decode_loaded(body: bytes, limits: Limits) -> frozenset[str]:
-    """The names of the models in memory, as `GET /api/ps` lists them."""
+    """Return the names of the models in memory, as `GET /api/ps` lists them."""
     return frozenset(model_name(item) for item in decode_tags(body, limits))
 
 
 def model_info(
     item: Mapping[str, Any], server: OllamaServer, loaded: frozenset[str] | None
 ) -> ModelInfo:
-    """One model of the list. `server` has its capabilities where the list does not name them."""
-    words = server.capabilities | _capabilities(item)
-    found = {known for word in words if (known := _WORDS.get(word)) is not None}
-    if "vision" in words and "completion" in words:
-        found.add("vision")
-    if "image" in found and not server.generates_images:  # they are listed for ever
-        found.remove("image")
-    if "image" in found and "vision" in words and server.edits_images:
-        found.add("edit")
+    """Return the description of one model of the list.
+
+    Args:
+        item: The model as `/api/tags` lists it.
+        server: Its version, and the model's capabilities where the list does not name them.
+        loaded: Names of the models in memory; None when they are unknown.
+    """
+    names = server.capabilities | _capability_names(item)
+    capabilities = {known for name in names if (known := _CAPABILITIES.get(name)) is not None}
+    if "vision" in names and "completion" in names:
+        capabilities.add("vision")
+    # Models keep this capability in versions that no longer generate images.
+    if "image" in capabilities and not server.generates_images:
+        capabilities.remove("image")
+    if "image" in capabilities and "vision" in names and server.edits_images:
+        capabilities.add("edit")
     name = model_name(item)
     return ModelInfo(
-        name, frozenset(found), None if loaded is None else name in loaded, raw=dict(item)
+        name, frozenset(capabilities), None if loaded is None else name in loaded, raw=dict(item)
     )
 
 
 def model_name(item: Mapping[str, Any]) -> str:
+    """Return the name of a listed model, "" when it has none."""
     names = (item.get("name"), item.get("model"))
     return next((name for name in names if isinstance(name, str) and name), "")
 
 
-def _capabilities(item: Mapping[str, Any]) -> frozenset[str]:
-    words = item.get("capabilities")
+def _capability_names(item: Mapping[str, Any]) -> frozenset[str]:
+    names = item.get("capabilities")
     return (
-        frozenset(word for word in words if isinstance(word, str))
-        if isinstance(words, list)
+        frozenset(name for name in names if isinstance(name, str))
+        if isinstance(names, list)
         else frozenset()
     )
 
 
-def _listing(words: frozenset[str]) -> str:
-    return ", ".join(sorted(words)[:20]) or "not listed"
+def _join_names(names: frozenset[str]) -> str:
+    return ", ".join(sorted(names)[:20]) or "not listed"
 
 
 def _seconds(nanoseconds: Any) -> float | None:

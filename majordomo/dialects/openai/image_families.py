@@ -1,6 +1,7 @@
-"""How image models behind OpenAI's routes differ: what each takes, so that nothing illegal is ever sent.
+"""What the image models behind OpenAI's routes accept, so that no invalid field is sent.
 
-Source: openai-openapi at f85dbe2 (the per-model notes of CreateImageRequest and CreateImageEditRequest), openai-python at e43b422.
+Sources: openai-openapi at f85dbe2 (the per-model notes of CreateImageRequest and
+CreateImageEditRequest), openai-python at e43b422.
 """
 
 from __future__ import annotations
@@ -14,37 +15,47 @@ MIB = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class ImageModelFamily:
-    """What models of one kind take. A server that is not OpenAI's takes anything: it ignores what it does not know."""
+    """What the models of one family accept.
+
+    Compatible servers accept any value: they ignore what they do not know.
+    """
 
     backend: str
-    geometry: Geometry | None = (
-        None  # None: any size, guessed from the id where one must be worked out
-    )
-    prompt: int = 1_000_000  # characters
-    max_images: int = 10  # images a call
-    edits: int = 16  # images an edit takes, 0: no edits
-    edit_bytes: int = 50 * MIB
-    qualities: tuple[str, ...] | None = None  # None: any
-    formats: bool = True  # output_format
+    """Name of the backend in messages."""
+    geometry: Geometry | None = None
+    """Supported sizes. None: any size; if one has to be computed, it follows from the model id."""
+    max_prompt_characters: int = 1_000_000
+    max_images: int = 10
+    """Maximum number of images per request."""
+    max_edit_images: int = 16
+    """Maximum number of input images of an edit; 0 if the family supports no edits."""
+    max_edit_image_bytes: int = 50 * MIB
+    qualities: tuple[str, ...] | None = None
+    """Accepted values of `quality`; None accepts any value."""
+    output_formats: bool = True
+    """Whether `output_format` is accepted."""
     backgrounds: bool = True
-    response_format: bool = (
-        False  # illegal for the gpt-image family, which always answers in base64
-    )
+    """Whether `background` is accepted."""
+    response_format: bool = False
+    """Whether `response_format` is sent: the gpt-image family, always base64, rejects it."""
     streams: bool = False
-    settings: bool = False  # steps, seed and the like, at the top level
-    square_png: bool = False  # an edit's image
+    """Whether responses can be streamed."""
+    settings: bool = False
+    """Whether steps, seed and similar fields are accepted at the top level."""
+    square_png: bool = False
+    """Whether the input image of an edit has to be a square PNG."""
 
 
-_LANDSCAPES = ((1024, 1024), (1536, 1024), (1024, 1536))
-_GPT = ("auto", "low", "medium", "high")
+_GPT_IMAGE_SIZES = ((1024, 1024), (1536, 1024), (1024, 1536))
+_GPT_IMAGE_QUALITIES = ("auto", "low", "medium", "high")
 DALL_E_2 = ImageModelFamily(
     "dall-e-2",
     Geometry(sizes=((256, 256), (512, 512), (1024, 1024))),
-    prompt=1000,
-    edits=1,
-    edit_bytes=4 * MIB,
+    max_prompt_characters=1000,
+    max_edit_images=1,
+    max_edit_image_bytes=4 * MIB,
     qualities=("standard",),
-    formats=False,
+    output_formats=False,
     backgrounds=False,
     response_format=True,
     square_png=True,
@@ -52,23 +63,27 @@ DALL_E_2 = ImageModelFamily(
 DALL_E_3 = ImageModelFamily(
     "dall-e-3",
     Geometry(sizes=((1024, 1024), (1792, 1024), (1024, 1792))),
-    prompt=4000,
+    max_prompt_characters=4000,
     max_images=1,
-    edits=0,
+    max_edit_images=0,
     qualities=("standard", "hd"),
-    formats=False,
+    output_formats=False,
     backgrounds=False,
     response_format=True,
 )
 GPT_IMAGE = ImageModelFamily(
-    "gpt-image", Geometry(sizes=_LANDSCAPES), prompt=32_000, qualities=_GPT, streams=True
+    "gpt-image",
+    Geometry(sizes=_GPT_IMAGE_SIZES),
+    max_prompt_characters=32_000,
+    qualities=_GPT_IMAGE_QUALITIES,
+    streams=True,
 )
 # "any WxH with both divisible by 16, ratio 1:3..3:1, max 3840x2160"
 GPT_IMAGE_2 = ImageModelFamily(
     "gpt-image-2",
     Geometry(multiple=16, smallest=256, largest=3840, most=3840 * 2160, widest=3.0),
-    prompt=32_000,
-    qualities=_GPT,
+    max_prompt_characters=32_000,
+    qualities=_GPT_IMAGE_QUALITIES,
     streams=True,
 )
 COMPATIBLE = ImageModelFamily("this server", response_format=True, settings=True)
@@ -83,20 +98,24 @@ SDCPP = ImageModelFamily(
 
 
 def hosted_family(model: str) -> ImageModelFamily:
-    """OpenAI's own models; an id it does not know yet is taken for the newest kind."""
-    return _known(model) or GPT_IMAGE_2
+    """Return the family of a model hosted by OpenAI; an unknown id counts as the newest family."""
+    return _known_family(model) or GPT_IMAGE_2
 
 
 def compatible_family(model: str) -> ImageModelFamily:
-    """The same ids behind any OpenAI-shaped server keep their rules (it may be a proxy); others are free."""
-    return _known(model) or COMPATIBLE
+    """Return the family of a model behind a compatible server.
+
+    OpenAI's model ids keep their rules, because the server may be a proxy; other ids have none.
+    """
+    return _known_family(model) or COMPATIBLE
 
 
 def sdcpp_family(model: str) -> ImageModelFamily:
+    """Return the family of every model behind stable-diffusion.cpp."""
     return SDCPP
 
 
-def _known(model: str) -> ImageModelFamily | None:
+def _known_family(model: str) -> ImageModelFamily | None:
     name = model.rpartition("/")[2].lower()
     if name.startswith("dall-e-2"):
         return DALL_E_2
@@ -110,4 +129,5 @@ def _known(model: str) -> ImageModelFamily | None:
 
 
 def geometry_of(family: ImageModelFamily, model: str) -> Geometry:
+    """Return the family's sizes, or for any size those that suit the model id."""
     return family.geometry or local_geometry(model)

@@ -1,4 +1,4 @@
-"""OpenAI's image routes, as OpenAI, the many compatible servers, llama-swap and sd-server answer them.
+"""OpenAI's image routes, for OpenAI, compatible servers, llama-swap and sd-server.
 
 Sources: openai-openapi at f85dbe2, llama-swap at 0bdb372, stable-diffusion.cpp at 97d2990.
 """
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from majordomo.dialects.chat_accumulator import as_token_count
+from majordomo.dialects.chat_accumulator import as_text, as_token_count
 from majordomo.dialects.errors import build_error, error_value
 from majordomo.dialects.image_fields import (
     ImageInputFormat,
@@ -21,7 +21,12 @@ from majordomo.dialects.image_fields import (
     parse_preview,
     resolve_size,
 )
-from majordomo.dialects.openai.image_families import ImageModelFamily, geometry_of, sdcpp_family
+from majordomo.dialects.openai.image_families import (
+    MIB,
+    ImageModelFamily,
+    geometry_of,
+    sdcpp_family,
+)
 from majordomo.dialects.request_body import UNSUPPORTED, deep_merge, json_request
 from majordomo.dialects.samplers import SDCPP, SamplerCatalog
 from majordomo.dialects.stable_diffusion_cpp.prompt_tag import (
@@ -48,70 +53,83 @@ from majordomo.media.image_part import SUFFIXES, ImagePart
 from majordomo.settings import Limits
 from majordomo.transport_types import HTTPRequest
 
+# Maximum of `partial_images`.
+_MAX_PREVIEWS = 3
 _SETTINGS = ("steps", "cfg_scale", "negative_prompt", "sampler", "scheduler", "seed")
 
 
 @dataclass(frozen=True, slots=True)
 class OpenAIImagesCodec:
-    """Client door of `/images/generations` and `/images/edits`."""
+    """Client-side codec for `/images/generations` and `/images/edits`."""
 
     family: Callable[[str], ImageModelFamily] = sdcpp_family
+    """Returns the family of a model id, which says what the model accepts."""
     path: str = "/v1/images"
-    tag: bool = (
-        True  # behind it stands stable-diffusion.cpp, which reads settings only from the tag
-    )
-    # OpenAI's SDK sends one image as `image` and several as `image[]`; sd-server wants `image[]` always
+    """Path below the base URL."""
+    tag: bool = True
+    """Whether the server is stable-diffusion.cpp, which reads settings only from a prompt tag."""
     edits: Literal["multipart", "json"] = "multipart"
+    """Encoding of edit requests: a form with the images as files, or JSON with data URLs."""
 
     def input_format(self, model: str) -> ImageInputFormat:
+        """Return the format in which this model accepts input images."""
         return ImageInputFormat(
             rgb_png=self.tag or self.family(model).square_png,
             mask="luminance" if self.tag else "alpha",
         )
 
     def max_per_call(self, model: str, request: Request) -> int:
+        """Return the maximum number of images per request."""
         return self.family(model).max_images
 
     def adapt(
-        self, model: str, request: Request, lists: SamplerCatalog | None = None
+        self, model: str, request: Request, catalog: SamplerCatalog | None = None
     ) -> tuple[Request, list[CallWarning]]:
+        """Return the request as this model accepts it, and a warning for each change.
+
+        Raises InvalidRequestError or UnsupportedError for a request that cannot be adapted.
+        """
         family = self.family(model)
-        if len(request.prompt) > family.prompt:
+        if len(request.prompt) > family.max_prompt_characters:
             raise InvalidRequestError(
-                f"{family.backend} takes prompts of at most {family.prompt:,} characters",
+                f"{family.backend} accepts prompts of at most {family.max_prompt_characters:,} "
+                f"characters; got {len(request.prompt):,}",
                 field="prompt",
             )
         _check_edit(request, family)
         warnings: list[CallWarning] = []
         if self.tag:
-            request = SDCPP.translate(request, lists)
-            request, tagged = with_neutralized_text(request)
-            request, cut = clamp_steps(request)
-            warnings += tagged + cut
+            request = SDCPP.translate(request, catalog)
+            request, tag_warnings = with_neutralized_text(request)
+            request, step_warnings = clamp_steps(request)
+            warnings += tag_warnings + step_warnings
             if request.images and request.output_format == "webp":
-                request, lost = drop_fields(
-                    request, ("output_format",), "an edit answers in PNG or JPEG"
+                request, dropped = drop_fields(
+                    request, ("output_format",), "edits return PNG or JPEG"
                 )
-                warnings += lost
+                warnings += dropped
             if request.seed is None:
                 warnings.append(SEED_WARNING)
         else:
-            request, tagged = with_neutralized_text(request)
-            warnings += tagged
+            request, tag_warnings = with_neutralized_text(request)
+            warnings += tag_warnings
         if not request.images or not self.tag:
             reason = "it needs images" if self.tag else f"{family.backend} has no such setting"
-            request, lost = drop_fields(request, ("strength",), reason)
-            warnings += lost
+            request, dropped = drop_fields(request, ("strength",), reason)
+            warnings += dropped
         if not family.settings:
-            request, lost = drop_fields(request, _SETTINGS, f"{family.backend} has no such setting")
-            warnings += lost
-        request, lost = _choices(request, family)
-        request, more = resolve_size(
+            request, dropped = drop_fields(
+                request, _SETTINGS, f"{family.backend} has no such setting"
+            )
+            warnings += dropped
+        request, dropped = _drop_unsupported_choices(request, family)
+        request, size_warnings = resolve_size(
             request, geometry_of(family, model), exactly=family.geometry is not None
         )
-        return request, [*warnings, *lost, *more]
+        return request, [*warnings, *dropped, *size_warnings]
 
     def encode_request(self, model: str, request: Request, *, stream: bool = False) -> HTTPRequest:
+        """Encode an adapted request: a generation, or an edit if it has input images."""
         family = self.family(model)
         body: dict[str, Any] = {
             "model": model,
@@ -131,7 +149,7 @@ class OpenAIImagesCodec:
             ("output_format", request.output_format or None),
             ("response_format", "b64_json" if family.response_format else None),
             ("stream", True if stream else None),
-            ("partial_images", min(request.previews, 3) if stream else None),
+            ("partial_images", min(request.previews, _MAX_PREVIEWS) if stream else None),
         )
         body.update({name: value for name, value in settings if value is not None})
         if not request.images:
@@ -139,40 +157,47 @@ class OpenAIImagesCodec:
                 f"{self.path}/generations", body, request.extra, Splices(), stream=stream
             )
         if self.edits == "json":
-            splices = Splices()
-            body["images"] = [{"image_url": splices.data_url(image)} for image in request.images]
+            placeholders = Splices()
+            body["images"] = [
+                {"image_url": placeholders.data_url(image)} for image in request.images
+            ]
             if request.mask is not None:
-                body["mask"] = {"image_url": splices.data_url(request.mask)}
-            return json_request(f"{self.path}/edits", body, request.extra, splices, stream=stream)
-        return self._form(body, request, stream)
+                body["mask"] = {"image_url": placeholders.data_url(request.mask)}
+            return json_request(
+                f"{self.path}/edits", body, request.extra, placeholders, stream=stream
+            )
+        return self._encode_form(body, request, stream)
 
-    def _form(self, body: dict[str, Any], request: Request, stream: bool) -> HTTPRequest:
+    def _encode_form(self, body: dict[str, Any], request: Request, stream: bool) -> HTTPRequest:
         fields = [
-            FormField(name, _scalar(name, value))
+            FormField(name, _form_value(value))
             for name, value in deep_merge(body, request.extra).items()
         ]
-        several = self.tag or len(request.images) > 1
+        # OpenAI's SDK sends one image as `image` and several as `image[]`; sd-server accepts only
+        # `image[]`.
+        image_field = "image[]" if self.tag or len(request.images) > 1 else "image"
         for number, image in enumerate(request.images):
-            fields.append(_file("image[]" if several else "image", f"image{number}", image))
+            fields.append(_file_field(image_field, f"image{number}", image))
         if request.mask is not None:
-            fields.append(_file("mask", "mask", request.mask))
-        upload = MultipartBody(fields)
+            fields.append(_file_field("mask", "mask", request.mask))
+        form = MultipartBody(fields)
         accept = "text/event-stream, application/json" if stream else "application/json"
-        return HTTPRequest(
-            "POST", f"{self.path}/edits", upload, upload.content_type, accept, stream
-        )
+        return HTTPRequest("POST", f"{self.path}/edits", form, form.content_type, accept, stream)
 
     def supports_streaming(self, model: str, request: Request) -> bool:
+        """Whether to stream this request: it asks for previews, and the model can send them."""
         return request.previews > 0 and self.family(model).streams
 
     def encode_stream(self, model: str, request: Request) -> HTTPRequest:
+        """Encode a request for a streamed response."""
         return self.encode_request(model, request, stream=True)
 
     def stream_decoder(self, request: Request, limits: Limits) -> OpenAIImageStreamDecoder:
+        """Return a decoder for the bytes of a streamed response."""
         return OpenAIImageStreamDecoder(self, request, limits)
 
     def reply_decoder(self, limits: Limits) -> ImageReplyDecoder:
-        """Feed it the answer's bytes as they come, then give it to `decode`."""
+        """Return a decoder for the bytes of a response; pass it to `decode_reply` at the end."""
         return ImageReplyDecoder(
             limit=limits.max_image_reply_bytes,
             image_limit=limits.max_image_bytes,
@@ -180,51 +205,63 @@ class OpenAIImagesCodec:
         )
 
     def decode_reply(self, reply: ImageReplyDecoder, request: Request, limits: Limits) -> Result:
-        """The images. Raises NoImageError when there is none, BadResponseError for what is no image or no answer."""
-        return self.result(reply.finish(), reply.images, request, limits)
+        """Decode a complete response.
 
-    def result(
-        self, document: dict[str, Any], cut: Sequence[bytes], request: Request, limits: Limits
+        Raises NoImageError if it has no image, and BadResponseError for an invalid response or an
+        invalid image.
+        """
+        return self.decode_document(reply.finish(), reply.images, request, limits)
+
+    def decode_document(
+        self,
+        document: dict[str, Any],
+        extracted: Sequence[bytes],
+        request: Request,
+        limits: Limits,
     ) -> Result:
+        """Decode the JSON of a response. Raises as `decode_reply` does.
+
+        An integer in `b64_json` is an index into `extracted`, the image data that was decoded while
+        the response arrived.
+        """
         if "error" in document and not document.get("data"):
             raise build_error(200, error_value(document), {})
         data = document.get("data")
         if not isinstance(data, list):
-            raise BadResponseError('the answer has no list "data"')
+            raise BadResponseError('the response has no list "data"')
         images: list[ImagePart] = []
         details: list[ImageDetails] = []
         warnings: list[CallWarning] = []
         for index, item in enumerate(data):
-            image = _image(item, cut, limits)
+            image = _decode_image(item, extracted, limits)
             if image is None:
                 warnings.append(
-                    CallWarning(
-                        "IMAGE_MISSING", f"entry {index} of the answer holds no image bytes"
-                    )
+                    CallWarning("IMAGE_MISSING", f"entry {index} of the response has no image data")
                 )
                 continue
-            details.append(_details(image, item, request, len(images), counted=self.tag))
+            details.append(_decode_details(image, item, request, len(images), seeds_count=self.tag))
             images.append(image)
         if not images:
-            linked = any(isinstance(item, dict) and item.get("url") for item in data)
+            has_link = any(isinstance(item, dict) and item.get("url") for item in data)
             raise NoImageError(
-                "the answer has a link instead of an image; links are never fetched"
-                if linked
-                else "the answer holds no image"
+                "the response has a link instead of an image; links are never fetched"
+                if has_link
+                else "the response has no image"
             )
         return Result(
             tuple(images),
             tuple(details),
             tuple(warnings),
             usage_of(document.get("usage")),
-            raw=_elided(document, images),
+            raw=_without_image_data(document, images),
         )
 
 
 class OpenAIImageStreamDecoder:
-    """Server-sent events with unfinished images, then the finished ones: `feed` bytes in any slicing, then `finish`.
+    """Decoder of server-sent events with previews and finished images, in any slicing.
 
-    The kind of an event stands in its JSON (`type`); the `event:` line repeats it and is not needed.
+    Call `feed` with the bytes, then `finish` for the result. The type of an event is in its JSON
+    (`type`); the `event:` line repeats it and is ignored.
     """
 
     def __init__(self, codec: OpenAIImagesCodec, request: Request, limits: Limits) -> None:
@@ -233,29 +270,37 @@ class OpenAIImageStreamDecoder:
         self._limits = limits
         self._events = EventDecoder(limits.max_image_event_bytes)
         self._finished: list[dict[str, Any]] = []
-        self._seen = 0
+        self._received_bytes = 0
 
     @property
     def complete(self) -> bool:
-        """Whether all images are there; what follows is only a farewell."""
+        """Whether all images have arrived; only an end mark may follow."""
         return len(self._finished) >= max(self._request.n, 1)
 
     def feed(self, chunk: bytes) -> Iterator[ImageEvent]:
-        """The images that `chunk` completes, one by one: what came before an error is told."""
-        self._seen += len(chunk)
-        if self._seen > self._limits.max_image_reply_bytes:
+        """Yield the events that these bytes complete, so that those before an error are emitted.
+
+        Raises BadResponseError for an invalid stream or one beyond the limits, and the error that
+        the stream reports.
+        """
+        self._received_bytes += len(chunk)
+        limit = self._limits.max_image_reply_bytes
+        if self._received_bytes > limit:
             raise BadResponseError(
-                f"the answer is larger than the limit of {self._limits.max_image_reply_bytes:,} bytes",
-                code="TOO_LARGE",
+                f"the response is larger than the limit of {limit:,} bytes", code="TOO_LARGE"
             )
         for data in self._events.feed(chunk):
-            if (event := self._take(data)) is not None:
+            if (event := self._handle_event(data)) is not None:
                 yield event
 
     def finish(self) -> Result:
-        """The result. Raises StreamBrokenError when the stream ended before a finished image."""
+        """Return the result.
+
+        Raises StreamBrokenError if the stream ended before all its images; the error holds the
+        partial result if at least one image is finished.
+        """
         for data in self._events.finish():
-            self._take(data)
+            self._handle_event(data)
         if self._finished:
             last = self._finished[-1]
             document = {
@@ -263,43 +308,47 @@ class OpenAIImageStreamDecoder:
                 "data": [{"b64_json": item.get("b64_json")} for item in self._finished],
             }
             document.pop("b64_json", None)
-            result = self._codec.result(document, (), self._request, self._limits)
+            result = self._codec.decode_document(document, (), self._request, self._limits)
             if self.complete:
                 return result
-            raise StreamBrokenError("the stream ended before all its images", partial=result)
+            raise StreamBrokenError("the stream ended before its last image", partial=result)
         raise StreamBrokenError("the stream ended without a finished image")
 
-    def _take(self, data: bytes) -> ImageEvent | None:
-        if self.complete or data.strip() == b"[DONE]":  # a farewell may be cut off
+    def _handle_event(self, data: bytes) -> ImageEvent | None:
+        # After the last image an event may be truncated, so it is not parsed.
+        if self.complete or data.strip() == b"[DONE]":
             return None
         event = decode_json(data, self._limits.max_json_depth)
         if not isinstance(event, dict):
             return None
         if event.get("error"):
             raise build_error(200, error_value(event), {})
-        kind = str(event.get("type", ""))
-        if kind.endswith(".partial_image"):
+        event_type = str(event.get("type", ""))
+        if event_type.endswith(".partial_image"):
             image = parse_preview(event.get("b64_json"), self._limits)
             return Preview(image, len(self._finished)) if image is not None else None
-        if kind.endswith(".completed"):
+        if event_type.endswith(".completed"):
             self._finished.append(event)
         return None
 
 
 def _check_edit(request: Request, family: ImageModelFamily) -> None:
-    """Raise UnsupportedError or InvalidRequestError for what an edit may not be."""
+    """Raise UnsupportedError or InvalidRequestError for an edit that the family rejects."""
     if not request.images:
         return
-    if not family.edits:
-        raise UnsupportedError(f"{family.backend} draws from text only", field="images")
-    if len(request.images) > family.edits:
+    if not family.max_edit_images:
+        raise UnsupportedError(f"{family.backend} generates images from text only", field="images")
+    if len(request.images) > family.max_edit_images:
         raise UnsupportedError(
-            f"{family.backend} takes at most {family.edits} images", field="images"
+            f"{family.backend} accepts at most {family.max_edit_images} images; "
+            f"got {len(request.images)}",
+            field="images",
         )
-    for name, picture in (*(("images", image) for image in request.images), ("mask", request.mask)):
-        if picture is not None and len(picture.data) > family.edit_bytes:
+    for name, image in (*(("images", image) for image in request.images), ("mask", request.mask)):
+        if image is not None and len(image.data) > family.max_edit_image_bytes:
             raise InvalidRequestError(
-                f"{family.backend} takes images of at most {family.edit_bytes // (1 << 20)} MiB",
+                f"{family.backend} accepts images of at most "
+                f"{family.max_edit_image_bytes // MIB} MiB; got {len(image.data):,} bytes",
                 field=name,
                 code="IMAGE_TOO_LARGE",
             )
@@ -307,92 +356,96 @@ def _check_edit(request: Request, family: ImageModelFamily) -> None:
         raise UnsupportedError(f"{family.backend} edits square images only", field="images")
 
 
-def _choices(request: Request, family: ImageModelFamily) -> tuple[Request, list[CallWarning]]:
-    """Fields that are one of a few words."""
+def _drop_unsupported_choices(
+    request: Request, family: ImageModelFamily
+) -> tuple[Request, list[CallWarning]]:
+    """Drop values that the family does not accept from fields with a fixed set of values."""
     warnings: list[CallWarning] = []
-    for name, taken in (
+    for name, accepted in (
         ("quality", family.qualities),
         ("background", None if family.backgrounds else ()),
     ):
         value = getattr(request, name)
-        if value and taken is not None and value not in taken:
-            words = f"takes {', '.join(taken)}" if taken else "has no such setting"
-            request, lost = drop_fields(request, (name,), f"{family.backend} {words}")
-            warnings += lost
-    if not family.formats:
+        if value and accepted is not None and value not in accepted:
+            reason = f"accepts {', '.join(accepted)}" if accepted else "has no such setting"
+            request, dropped = drop_fields(request, (name,), f"{family.backend} {reason}")
+            warnings += dropped
+    if not family.output_formats:
         if request.output_format != "png":
-            request, lost = drop_fields(
-                request, ("output_format",), f"{family.backend} answers in PNG"
+            request, dropped = drop_fields(
+                request, ("output_format",), f"{family.backend} returns PNG"
             )
-            warnings += lost
+            warnings += dropped
         request = replace(request, output_format="")
     if request.background == "transparent" and request.output_format == "jpeg":
-        request, lost = drop_fields(request, ("background",), "a JPEG cannot be transparent")
-        warnings += lost
+        request, dropped = drop_fields(request, ("background",), "a JPEG cannot be transparent")
+        warnings += dropped
     if request.previews and not family.streams:
-        request, lost = drop_fields(request, ("previews",), "this route shows no unfinished images")
-        warnings += lost
-    if request.previews > 3:
+        request, dropped = drop_fields(request, ("previews",), "this route sends no previews")
+        warnings += dropped
+    if request.previews > _MAX_PREVIEWS:
         warnings.append(
-            CallWarning(UNSUPPORTED, "at most 3 unfinished images are shown", "previews")
+            CallWarning(UNSUPPORTED, f"at most {_MAX_PREVIEWS} previews are sent", "previews")
         )
     return request, warnings
 
 
-def _scalar(name: str, value: Any) -> bytes:
-    """A form has text only: what is neither text nor number nor true or false travels as JSON."""
+def _form_value(value: Any) -> bytes:
+    """Encode a value as text for a form; anything but a string is written as JSON."""
     if isinstance(value, str):
         return value.encode()
     return encode_json(value)
 
 
-def _file(name: str, stem: str, image: ImagePart) -> FormField:
-    # "parts without an image MIME type are rejected": every file has its name and its kind
+def _file_field(name: str, stem: str, image: ImagePart) -> FormField:
+    # "parts without an image MIME type are rejected": every file has a name and a MIME type.
     return FormField(name, image.data, stem + SUFFIXES[image.mime], image.mime)
 
 
-def _image(item: Any, cut: Sequence[bytes], limits: Limits) -> ImagePart | None:
+def _decode_image(item: Any, extracted: Sequence[bytes], limits: Limits) -> ImagePart | None:
     value = item.get("b64_json") if isinstance(item, dict) else None
     if isinstance(value, int) and not isinstance(value, bool):
-        if not 0 <= value < len(cut):
-            raise BadResponseError("b64_json is a number")
-        return parse_image(cut[value], limits)
+        if not 0 <= value < len(extracted):
+            raise BadResponseError("b64_json is a number, not base64 text")
+        return parse_image(extracted[value], limits)
     return parse_base64_image(value, limits) if isinstance(value, str) and value else None
 
 
-def _details(
-    image: ImagePart, item: Mapping[str, Any], request: Request, index: int, *, counted: bool
+def _decode_details(
+    image: ImagePart, item: Mapping[str, Any], request: Request, index: int, *, seeds_count: bool
 ) -> ImageDetails:
-    # Batch item i is drawn from seed + i (stable-diffusion.cpp)
-    sent = request.seed + index if request.seed is not None and counted else request.seed
-    revised = item.get("revised_prompt")
-    return details_of(image, sent, revised if isinstance(revised, str) and revised else None)
+    """Return an image's details; with `seeds_count`, the seed grows by one from image to image."""
+    # stable-diffusion.cpp generates item i of a batch from seed + i.
+    seed = request.seed + index if request.seed is not None and seeds_count else request.seed
+    return details_of(image, seed, as_text(item.get("revised_prompt")))
 
 
 def usage_of(value: Any) -> Usage:
+    """Decode the `usage` object of an image response; an empty Usage for anything else."""
     if not isinstance(value, dict):
         return Usage()
-    read, written = (
-        found if isinstance(found, dict) else {}
-        for found in (value.get("input_tokens_details"), value.get("output_tokens_details"))
+    input_details, output_details = (
+        details if isinstance(details, dict) else {}
+        for details in (value.get("input_tokens_details"), value.get("output_tokens_details"))
     )
     return Usage(
         as_token_count(value.get("input_tokens")),
         as_token_count(value.get("output_tokens")),
-        text_input_tokens=as_token_count(read.get("text_tokens")),
-        image_input_tokens=as_token_count(read.get("image_tokens")),
-        cached_tokens=as_token_count(read.get("cached_tokens")),
-        text_output_tokens=as_token_count(written.get("text_tokens")),
-        image_output_tokens=as_token_count(written.get("image_tokens")),
+        text_input_tokens=as_token_count(input_details.get("text_tokens")),
+        image_input_tokens=as_token_count(input_details.get("image_tokens")),
+        cached_tokens=as_token_count(input_details.get("cached_tokens")),
+        text_output_tokens=as_token_count(output_details.get("text_tokens")),
+        image_output_tokens=as_token_count(output_details.get("image_tokens")),
     )
 
 
-def _elided(document: dict[str, Any], images: Sequence[ImagePart]) -> dict[str, Any]:
+def _without_image_data(document: dict[str, Any], images: Sequence[ImagePart]) -> dict[str, Any]:
+    """Return the response with a short description in place of each image's data."""
     data = []
-    sizes = iter(images)
+    remaining = iter(images)
     for item in document["data"]:
         if isinstance(item, dict) and item.get("b64_json") not in (None, ""):
-            image = next(sizes, None)
+            image = next(remaining, None)
             item = {**item, "b64_json": describe_image(image) if image else "<elided>"}
         data.append(item)
     return {**document, "data": data}

@@ -1,7 +1,8 @@
-"""`GET /v1/models`, as OpenAI, llama-swap, llama.cpp, OpenRouter, Mistral and Together answer it, and llama-swap's `GET /running` and
-`GET /api/events`.
+"""`GET /v1/models` of OpenAI and compatible servers; llama-swap's `/running` and `/api/events`.
 
-What a model can do is taken from what the list declares, in whatever words; OpenAI declares nothing, and its names must do.
+The model lists of OpenAI, llama-swap, llama.cpp, OpenRouter, Mistral and Together are understood.
+The capabilities of a model are those that the list declares, in the terms of each server. OpenAI
+declares none, so they follow from the model's name.
 """
 
 from __future__ import annotations
@@ -16,56 +17,60 @@ from majordomo.errors import BadResponseError
 from majordomo.framing.json import decode_json, decode_object
 from majordomo.settings import Limits
 
-ModelKind = Callable[[str], frozenset[Capability]]
+CapabilitiesByName = Callable[[str], frozenset[Capability]]
 
 
 def decode_models(
     body: bytes,
     limits: Limits,
     running: dict[str, str] | None = None,
-    named: ModelKind | None = None,
+    capabilities_by_name: CapabilitiesByName | None = None,
 ) -> list[ModelInfo]:
-    """The models listed. `running` (id to state) is truer than what the list says: there a model that still starts counts as loaded.
+    """Decode a model list.
 
-    `named` says what a model can do by its id, where the list says nothing.
+    `running` (model id to state) overrides the states in the list, which counts a model as loaded
+    while it still starts. `capabilities_by_name` returns the capabilities of a model from its id,
+    for models for which the list declares none. Raises BadResponseError.
     """
     document = (
         decode_json(body, limits.max_json_depth)
         if body.lstrip().startswith(b"[")
         else decode_object(body, limits.max_json_depth)
     )
-    data = (
-        document if isinstance(document, list) else document.get("data")
-    )  # Together's list stands bare
+    # Together sends the list without an object around it.
+    data = document if isinstance(document, list) else document.get("data")
     if not isinstance(data, list):
         raise BadResponseError('the model list has no list "data"')
-    beside = {} if isinstance(document, list) else _beside(document)
+    llamacpp = {} if isinstance(document, list) else _llamacpp_capabilities(document)
     return [
-        _model(item, running, beside.get(item["id"], frozenset()), named)
+        _decode_model(item, running, llamacpp.get(item["id"], frozenset()), capabilities_by_name)
         for item in as_objects(data)
         if isinstance(item.get("id"), str)
     ]
 
 
-def _beside(document: dict[str, Any]) -> dict[str, frozenset[Capability]]:
-    """llama.cpp: beside `data` stands a list in Ollama's form. Its "multimodal" may be eyes or ears, so it proves neither."""
-    found: dict[str, frozenset[Capability]] = {}
+def _llamacpp_capabilities(document: dict[str, Any]) -> dict[str, frozenset[Capability]]:
+    """Return capabilities by model from llama.cpp's second list, which has Ollama's format.
+
+    Its "multimodal" may mean vision or audio, so it is ignored.
+    """
+    capabilities: dict[str, frozenset[Capability]] = {}
     for item in as_objects(document.get("models")):
-        words = item.get("capabilities")
+        declared = item.get("capabilities")
         if (
             (name := as_text(item.get("name")))
-            and isinstance(words, list)
-            and "completion" in words
+            and isinstance(declared, list)
+            and "completion" in declared
         ):
-            found[name] = frozenset({"chat"})
-    return found
+            capabilities[name] = frozenset({"chat"})
+    return capabilities
 
 
-def _model(
+def _decode_model(
     item: dict[str, Any],
     running: dict[str, str] | None,
-    beside: frozenset[Capability],
-    named: ModelKind | None,
+    llamacpp_capabilities: frozenset[Capability],
+    capabilities_by_name: CapabilitiesByName | None,
 ) -> ModelInfo:
     state = ""
     loaded: bool | None = None
@@ -76,20 +81,20 @@ def _model(
     if running is not None:
         state = running.get(item["id"], state if state != "loaded" else "unloaded")
         loaded = running.get(item["id"]) == "ready"
+    capabilities = _declared_capabilities(item) | llamacpp_capabilities
+    if not capabilities and capabilities_by_name:
+        capabilities = capabilities_by_name(item["id"])
+    return ModelInfo(item["id"], capabilities, loaded, state, _description(item), item)
+
+
+def _description(item: dict[str, Any]) -> str:
+    """Return the description of a model, or else its display name."""
     description = item.get("description") or item.get("name")
-    capabilities = _declared(item) | beside or (named(item["id"]) if named else frozenset())
-    return ModelInfo(
-        item["id"],
-        capabilities,
-        loaded,
-        state,
-        description if isinstance(description, str) else "",
-        item,
-    )
+    return description if isinstance(description, str) else ""
 
 
-# The words of the lists. llama-swap and Mistral: keys of `capabilities`
-_ABLE: dict[str, Capability] = {
+# llama-swap and Mistral: keys of `capabilities`.
+_CAPABILITY_KEYS: dict[str, Capability] = {
     "image_generation": "image",
     "image_to_image": "edit",
     "completion_chat": "chat",
@@ -97,71 +102,82 @@ _ABLE: dict[str, Capability] = {
     "vision": "vision",
     "reasoning": "thinking",
 }
-# OpenRouter: `supported_parameters`
-_TAKES: dict[str, Capability] = {
+# OpenRouter: entries of `supported_parameters`.
+_PARAMETERS: dict[str, Capability] = {
     "tools": "tools",
     "reasoning": "thinking",
     "include_reasoning": "thinking",
 }
-# Together: `type`. A "language" or "code" model only continues a text
+# Together: values of `type`. A "language" or "code" model only completes text.
 _TYPES: dict[str, Capability] = {"chat": "chat", "image": "image", "embedding": "embed"}
 
 
-def _declared(item: dict[str, Any]) -> frozenset[Capability]:
-    """What the operator declared."""
-    found: set[Capability] = set()
+def _declared_capabilities(item: dict[str, Any]) -> frozenset[Capability]:
+    """Return the capabilities that the list declares for a model."""
+    capabilities: set[Capability] = set()
     declared = item.get("capabilities")
     if isinstance(declared, dict):
-        found |= {able for word, able in _ABLE.items() if declared.get(word) is True}
+        capabilities |= {
+            capability for key, capability in _CAPABILITY_KEYS.items() if declared.get(key) is True
+        }
     architecture = item.get("architecture")
     if isinstance(architecture, dict):
-        found |= _modalities(
+        capabilities |= _modality_capabilities(
             architecture.get("input_modalities"), architecture.get("output_modalities")
         )
-    taken = item.get("supported_parameters")
-    if isinstance(taken, list):
-        found |= {able for word, able in _TAKES.items() if word in taken}
-    kind = item.get("type")
-    if isinstance(kind, str) and kind in _TYPES:
-        found.add(_TYPES[kind])
-    return frozenset(found)
+    parameters = item.get("supported_parameters")
+    if isinstance(parameters, list):
+        capabilities |= {
+            capability for name, capability in _PARAMETERS.items() if name in parameters
+        }
+    model_type = item.get("type")
+    if isinstance(model_type, str) and model_type in _TYPES:
+        capabilities.add(_TYPES[model_type])
+    return frozenset(capabilities)
 
 
-def _modalities(taken: Any, given: Any) -> set[Capability]:
-    """llama-swap, llama.cpp and OpenRouter: what goes in and what comes out."""
-    found: set[Capability] = set()
-    if isinstance(given, list) and "text" in given:
-        found.add("chat")
-        if isinstance(taken, list) and "image" in taken:
-            found.add("vision")
-    if isinstance(given, list) and "image" in given:
-        found.add("image")
-    if isinstance(given, list) and "embeddings" in given:
-        found.add("embed")
-    return found
+def _modality_capabilities(inputs: Any, outputs: Any) -> set[Capability]:
+    """Derive capabilities from the modalities of llama-swap, llama.cpp and OpenRouter."""
+    capabilities: set[Capability] = set()
+    if isinstance(outputs, list) and "text" in outputs:
+        capabilities.add("chat")
+        if isinstance(inputs, list) and "image" in inputs:
+            capabilities.add("vision")
+    if isinstance(outputs, list) and "image" in outputs:
+        capabilities.add("image")
+    if isinstance(outputs, list) and "embeddings" in outputs:
+        capabilities.add("embed")
+    return capabilities
 
 
-# OpenAI's names. Of those that chat, some only hear, speak or continue a text
-_OTHER = re.compile(r"transcribe|tts|realtime|audio|instruct|moderation|-live|translate")
-_CHATS = re.compile(r"(ft:)?(gpt-[3-9]|chatgpt-|o[1-9](-|$))")
+# OpenAI's model names. Some that look like chat models only transcribe, speak or complete text.
+_NOT_CHAT = re.compile(r"transcribe|tts|realtime|audio|instruct|moderation|-live|translate")
+_CHAT = re.compile(r"(ft:)?(gpt-[3-9]|chatgpt-|o[1-9](-|$))")
 
 
-def openai_family(name: str) -> frozenset[Capability]:
-    """What an OpenAI model can do, as far as its name tells; whether it sees or calls tools, it does not."""
+def openai_capabilities(name: str) -> frozenset[Capability]:
+    """Return the capabilities of an OpenAI model, as far as they follow from its name.
+
+    The name does not show whether a model has vision or calls tools.
+    """
     if name.startswith(("gpt-image-", "chatgpt-image-")) or name == "dall-e-2":
         return frozenset({"image", "edit"})
     if name == "dall-e-3":
         return frozenset({"image"})
     if name.startswith("text-embedding-"):
         return frozenset({"embed"})
-    return frozenset({"chat"}) if _CHATS.match(name) and not _OTHER.search(name) else frozenset()
+    is_chat = _CHAT.match(name) and not _NOT_CHAT.search(name)
+    return frozenset({"chat"}) if is_chat else frozenset()
 
 
 def decode_running(body: bytes, limits: Limits) -> dict[str, str]:
-    """Id to state (starting, ready, stopping) of what llama-swap has in memory."""
+    """Decode llama-swap's `GET /running`: id to state (starting, ready, stopping).
+
+    Raises BadResponseError.
+    """
     running = decode_object(body, limits.max_json_depth).get("running")
     if not isinstance(running, list):
-        raise BadResponseError('the answer has no list "running"')
+        raise BadResponseError('the response has no list "running"')
     return {
         item["model"]: item["state"] if isinstance(item.get("state"), str) else ""
         for item in running
@@ -170,36 +186,36 @@ def decode_running(body: bytes, limits: Limits) -> dict[str, str]:
 
 
 def decode_change(data: bytes, limits: Limits) -> list[ModelInfo] | None:
-    """The models of llama-swap after a change, from one event of its feed; None for an event about something else (logs, metrics).
+    """Decode one event of llama-swap's `GET /api/events`: its models after a change.
 
-    Each event is `{"type": "modelStatus", "data": "[{id, name, description, state, aliases, …}]"}`, the inner JSON as text; states are
-    stopped, starting, ready, stopping, shutdown (llama-swap's API handlers, 2026).
+    Returns None for an event about something else (logs, metrics). Each event is `{"type":
+    "modelStatus", "data": "[{id, name, description, state, aliases, …}]"}`, with the inner JSON as
+    text; states are stopped, starting, ready, stopping, shutdown (llama-swap's API handlers, 2026).
     """
     try:
         event = decode_object(data, limits.max_json_depth)
-        listed = (
+        models = (
             decode_json(event["data"].encode(), limits.max_json_depth)
             if event.get("type") == "modelStatus"
             else None
         )
     except (BadResponseError, KeyError, AttributeError):
         return None
-    if not isinstance(listed, list):
+    if not isinstance(models, list):
         return None
     return [
-        _changed(item)
-        for item in listed
+        _decode_changed_model(item)
+        for item in models
         if isinstance(item, dict) and isinstance(item.get("id"), str)
     ]
 
 
-def _changed(item: dict[str, Any]) -> ModelInfo:
+def _decode_changed_model(item: dict[str, Any]) -> ModelInfo:
     state = item.get("state") if isinstance(item.get("state"), str) else ""
-    said = item.get("description") or item.get("name")
     return ModelInfo(
         item["id"],
         loaded=state == "ready",
         state=state or "",
-        description=said if isinstance(said, str) else "",
+        description=_description(item),
         raw=item,
     )

@@ -1,7 +1,7 @@
-"""Servers that speak OpenAI's chat completions, a row each: where they are, and in what they differ.
+"""Servers compatible with OpenAI's chat completions: their addresses and their deviations.
 
-Sources: the providers' documentation pages, pydantic-ai at 4fda389, any-llm at f949923, vercel/ai at ed857f5, and recorded traffic of Groq,
-Mistral, OpenRouter, DeepSeek and vLLM.
+Sources: the providers' documentation pages, pydantic-ai at 4fda389, any-llm at f949923, vercel/ai
+at ed857f5, and recorded traffic of Groq, Mistral, OpenRouter, DeepSeek and vLLM.
 """
 
 from __future__ import annotations
@@ -13,14 +13,18 @@ from majordomo.dialects.openai.chat import OpenAIChatCodec
 
 @dataclass(frozen=True, slots=True)
 class Preset:
+    """The defaults for one server."""
+
     base_url: str
     key_variable: str
+    """Environment variable with the API key."""
     codec: OpenAIChatCodec = field(default_factory=OpenAIChatCodec)
-    local: bool = False  # waits for models to load, and needs no key
+    local: bool = False
+    """Whether it is a self-hosted server: it needs no key, and calls wait while a model loads."""
 
 
 PRESETS = {
-    # Among much else it serves OpenAI's models, whose answers have an object at their root
+    # It also serves OpenAI's models, whose output schemas need an object at the root.
     "openrouter": Preset(
         "https://openrouter.ai/api/v1",
         "OPENROUTER_API_KEY",
@@ -29,7 +33,7 @@ PRESETS = {
         ),
     ),
     "groq": Preset("https://api.groq.com/openai/v1", "GROQ_API_KEY", OpenAIChatCodec(top_k=False)),
-    # Unknown fields are refused (422); usage comes without being asked for
+    # Unknown fields are rejected (422); usage is sent without being requested.
     "mistral": Preset(
         "https://api.mistral.ai/v1",
         "MISTRAL_API_KEY",
@@ -44,7 +48,7 @@ PRESETS = {
     "deepseek": Preset(
         "https://api.deepseek.com",
         "DEEPSEEK_API_KEY",
-        OpenAIChatCodec(schema_form="words", thinking_field="reasoning_content", top_k=False),
+        OpenAIChatCodec(schema_form="prompt", thinking_field="reasoning_content", top_k=False),
     ),
     "xai": Preset("https://api.x.ai/v1", "XAI_API_KEY", OpenAIChatCodec(top_k=False)),
     "together": Preset("https://api.together.xyz/v1", "TOGETHER_API_KEY"),

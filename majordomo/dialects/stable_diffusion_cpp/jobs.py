@@ -1,4 +1,7 @@
-"""stable-diffusion.cpp's own API: `/sdcpp/v1/img_gen` and its jobs. Source: stable-diffusion.cpp at 97d2990, `examples/server`."""
+"""stable-diffusion.cpp's own API: `/sdcpp/v1/img_gen` and its jobs.
+
+Source: stable-diffusion.cpp at 97d2990, `examples/server`.
+"""
 
 from __future__ import annotations
 
@@ -37,46 +40,57 @@ from majordomo.media.image_part import ImagePart
 from majordomo.settings import Limits
 from majordomo.transport_types import HTTPRequest
 
-BATCH = 8
+MAX_BATCH = 8
 
 
 @dataclass(frozen=True, slots=True)
 class SdcppJobsCodec:
-    """Client door. The tag of the other routes is plain text here, so a prompt goes as it is."""
+    """Client-side codec for image jobs of sd-server.
+
+    The `<sd_cpp_extra_args>` tag of the other routes is plain text here, so the prompt is sent
+    unchanged.
+    """
 
     path: str = "/sdcpp/v1"
+    """Path of the API below the base URL."""
 
     def input_format(self, model: str) -> ImageInputFormat:
+        """Return the format of input images: RGB PNG, with a luminance mask."""
         return ImageInputFormat(rgb_png=True, mask="luminance")
 
     def max_per_call(self, model: str, request: Request) -> int:
-        return BATCH
+        """Return the maximum number of images per job."""
+        return MAX_BATCH
 
     def adapt(
-        self, model: str, request: Request, lists: SamplerCatalog | None = None
+        self, model: str, request: Request, catalog: SamplerCatalog | None = None
     ) -> tuple[Request, list[CallWarning]]:
-        request, warnings = clamp_steps(SDCPP.translate(request, lists))
-        request, lost = drop_fields(
+        """Return the request as the server can honor it, and a warning for each dropped field.
+
+        Raises as `SamplerVocabulary.translate` does.
+        """
+        request, warnings = clamp_steps(SDCPP.translate(request, catalog))
+        request, dropped = drop_fields(
             request, ("quality", "background"), f"{SDCPP.backend} has no such setting"
         )
-        request, more = drop_fields(
-            request, ("previews",), f"{SDCPP.backend} shows no unfinished images"
+        request, dropped_previews = drop_fields(
+            request, ("previews",), f"{SDCPP.backend} sends no unfinished images"
         )
-        warnings = [*warnings, *lost, *more]
+        warnings = [*warnings, *dropped, *dropped_previews]
         if not request.images:
-            request, lost = drop_fields(request, ("strength",), "it needs images")
-            warnings += lost
+            request, dropped = drop_fields(request, ("strength",), "it needs input images")
+            warnings += dropped
         if request.seed is None:
             warnings.append(SEED_WARNING)
-        request, lost = resolve_size(request, local_geometry(model), exactly=False)
-        return request, [*warnings, *lost]
+        request, size_warnings = resolve_size(request, local_geometry(model), exactly=False)
+        return request, [*warnings, *size_warnings]
 
     def encode_request(self, model: str, request: Request) -> HTTPRequest:
-        splices = Splices()
+        """Return the HTTP request that submits a job."""
+        placeholders = Splices()
         body: dict[str, Any] = {"prompt": request.prompt}
-        if (
-            (size := first_size(request)) is not None
-        ):  # "sent without width/height the output is the server default, not the image's size"
+        # "sent without width/height the output is the server default, not the image's size"
+        if (size := first_size(request)) is not None:
             body["width"], body["height"] = size
         fields: tuple[tuple[str, Any], ...] = (
             ("negative_prompt", request.negative_prompt or None),
@@ -98,28 +112,33 @@ class SdcppJobsCodec:
         if sampling := {name: value for name, value in fields if value is not None}:
             body["sample_params"] = sampling
         if request.images:
-            body["init_image"] = splices.base64(request.images[0])
+            body["init_image"] = placeholders.base64(request.images[0])
             if len(request.images) > 1:
-                body["ref_images"] = [splices.base64(image) for image in request.images[1:]]
+                body["ref_images"] = [placeholders.base64(image) for image in request.images[1:]]
         if request.mask is not None:
-            body["mask_image"] = splices.base64(request.mask)
-        return json_request(f"{self.path}/img_gen", body, request.extra, splices)
+            body["mask_image"] = placeholders.base64(request.mask)
+        return json_request(f"{self.path}/img_gen", body, request.extra, placeholders)
 
     def decode_job_id(self, body: bytes, limits: Limits) -> str:
-        """The job's id."""
+        """Return the id of a submitted job. Raises BadResponseError when there is none."""
         job = decode_object(body, limits.max_json_depth).get("id")
         if not isinstance(job, str) or not job:
-            raise BadResponseError("the answer names no job")
+            raise BadResponseError('the response has no job "id"')
         return job
 
     def encode_poll(self, job: str) -> HTTPRequest:
+        """Return the request for the status of a job."""
         return HTTPRequest("GET", f"{self.path}/jobs/{quote(job, safe='')}")
 
     def encode_cancel(self, job: str) -> HTTPRequest:
-        """Works while the job waits; once it is drawn the answer is 409, and it is drawn to its end."""
+        """Return the request that cancels a queued job.
+
+        The server answers 409 for a job that runs, and finishes it.
+        """
         return HTTPRequest("POST", f"{self.path}/jobs/{quote(job, safe='')}/cancel")
 
     def reply_decoder(self, limits: Limits) -> ImageReplyDecoder:
+        """Return a decoder for one status response."""
         return ImageReplyDecoder(
             limit=limits.max_image_reply_bytes,
             image_limit=limits.max_image_bytes,
@@ -129,44 +148,54 @@ class SdcppJobsCodec:
     def decode_status(
         self, reply: ImageReplyDecoder, request: Request, limits: Limits
     ) -> JobStatus:
-        """Raises BackendError for a job that failed, JobCancelledError for one that somebody cancelled."""
+        """Return the status of a job, with the result of a finished one.
+
+        Raises:
+            BackendError: The job failed.
+            JobCancelledError: The job was canceled.
+            NoImageError: The finished job has no image.
+        """
         job = reply.finish()
         status = job.get("status")
         if status == "queued":
             position = job.get("queue_position")
-            return JobStatus(
-                position
-                if isinstance(position, int) and not isinstance(position, bool) and position > 0
-                else 1
-            )
+            if not isinstance(position, int) or isinstance(position, bool) or position < 1:
+                position = 1
+            return JobStatus(position)
         if status == "completed":
-            return JobStatus(result=_result(job, reply.images, request, limits))
+            return JobStatus(result=_decode_result(job, reply.images, request, limits))
         if status in ("failed", "cancelled"):
-            error = job.get("error")
-            words = error if isinstance(error, dict) else {}
-            message = str(words.get("message") or f"the job is {status}")
+            value = job.get("error")
+            error = value if isinstance(value, dict) else {}
+            message = str(error.get("message") or f"the server reports the job as {status}")
             if status == "cancelled":
                 raise JobCancelledError(message)
             raise BackendError(
                 message,
                 code="GENERATION_FAILED",
-                details={"backend_code": str(words.get("code", ""))},
+                details={"backend_code": str(error.get("code", ""))},
             )
         return JobStatus()
 
 
-def _result(job: dict[str, Any], cut: list[bytes], request: Request, limits: Limits) -> Result:
-    found = job.get("result")
-    items = found.get("images") if isinstance(found, dict) else None
+def _decode_result(
+    job: dict[str, Any], decoded_images: list[bytes], request: Request, limits: Limits
+) -> Result:
+    """Return the result of a finished job.
+
+    The reply decoder replaces each image in the JSON with its index in `decoded_images`.
+    """
+    value = job.get("result")
+    items = value.get("images") if isinstance(value, dict) else None
     images: list[ImagePart] = []
     for item in items if isinstance(items, list) else ():
-        value = item.get("b64_json") if isinstance(item, dict) else None
-        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(cut):
-            images.append(parse_image(cut[value], limits))
-        elif isinstance(value, str) and value:
-            images.append(parse_base64_image(value, limits))
+        data = item.get("b64_json") if isinstance(item, dict) else None
+        if isinstance(data, int) and not isinstance(data, bool) and 0 <= data < len(decoded_images):
+            images.append(parse_image(decoded_images[data], limits))
+        elif isinstance(data, str) and data:
+            images.append(parse_base64_image(data, limits))
     if not images:
-        raise NoImageError("the finished job holds no image")
+        raise NoImageError("the finished job has no image")
     details = tuple(
         details_of(image, None if request.seed is None else request.seed + index)
         for index, image in enumerate(images)
@@ -179,21 +208,24 @@ def _result(job: dict[str, Any], cut: list[bytes], request: Request, limits: Lim
 
 
 def decode_capabilities(body: bytes, limits: Limits) -> tuple[SamplerCatalog, ModelInfo]:
-    """`GET /sdcpp/v1/capabilities`: samplers and schedulers, and the one model this process has."""
+    """Return the samplers and schedulers, and the one model of this process.
+
+    They are the response of `GET /sdcpp/v1/capabilities`.
+    """
     document = decode_object(body, limits.max_json_depth)
-    model = document.get("model")
-    named = model if isinstance(model, dict) else {}
+    value = document.get("model")
+    model = value if isinstance(value, dict) else {}
     name = next(
-        (value for key in ("stem", "name") if isinstance(value := named.get(key), str) and value),
+        (text for key in ("stem", "name") if isinstance(text := model.get(key), str) and text),
         "sd-cpp-local",
     )
     info = ModelInfo(name, frozenset({"image", "edit"}), True, "ready", raw=document)
-    return SamplerCatalog(
-        _names(document.get("samplers")), _names(document.get("schedulers"))
-    ), info
+    catalog = SamplerCatalog(_names(document.get("samplers")), _names(document.get("schedulers")))
+    return catalog, info
 
 
 def _names(value: Any) -> tuple[str, ...] | None:
+    """Return the names in a list of names, or of objects with a name; None for anything else."""
     if not isinstance(value, list):
         return None
     return tuple(

@@ -1,9 +1,13 @@
-"""The `<sd_cpp_extra_args>` tag: how settings reach stable-diffusion.cpp behind an OpenAI-shaped route.
+"""The `<sd_cpp_extra_args>` tag: settings in the prompt of a stable-diffusion.cpp server.
 
-No version of sd-server reads steps, cfg, sampler, seed or negative prompt from the top level of `/v1/images/generations`; it reads
-them from one JSON object within the prompt text. Source: stable-diffusion.cpp, `examples/common`, commit 97d2990. Its rules, which
-decide ours: the leftmost complete tag is parsed and all are deleted; the body must be on one line; `<` within it would end it early;
-builds before 2026-04-11 know the flat names, later ones only the nested, and each ignores the other's.
+No version of sd-server reads steps, cfg, sampler, seed or negative prompt from the top level of
+the OpenAI-compatible `/v1/images/generations`; it reads them from one JSON object in the prompt
+text. Source: stable-diffusion.cpp, `examples/common`, commit 97d2990. Its rules:
+
+* The leftmost complete tag is parsed, and all tags are deleted.
+* The body must be on one line, and a `<` in it would end it early.
+* Builds before 2026-04-11 know the flat names, later builds only the nested ones; each ignores
+  the other's names.
 """
 
 from __future__ import annotations
@@ -19,48 +23,57 @@ from majordomo.imagegen import Request
 
 OPENING = "<sd_cpp_extra_args>"
 CLOSING = "</sd_cpp_extra_args>"
-# The server is case-sensitive today; a stranger's text is broken whatever the case
-_IN_TEXT = re.compile(r"<(?=/?sd_cpp_extra_args>)", re.IGNORECASE)
 
-MAX_STEPS = 100  # more are cut to this, silently
+# The server compares case-sensitively today; neutralize every case in text from users.
+_TAG_IN_TEXT = re.compile(r"<(?=/?sd_cpp_extra_args>)", re.IGNORECASE)
+
+# The server silently cuts a larger number to this.
+MAX_STEPS = 100
 SEED_WARNING = CallWarning(
     "SEED_DEFAULT",
-    "no seed was set: a stable-diffusion.cpp server then draws from its own, usually always 42",
+    "no seed is set: stable-diffusion.cpp then uses its own, usually always 42; set seed to vary "
+    "the image",
     "seed",
 )
 
 
 def neutralize(text: str) -> tuple[str, bool]:
-    """The text with every tag in it broken by a space after `<`, and whether there was one. Doing it twice changes nothing more."""
-    broken, count = _IN_TEXT.subn("< ", text)
-    return broken, count > 0
+    """Return the text with a space after the `<` of every tag, and whether it had a tag.
+
+    Idempotent.
+    """
+    neutralized, count = _TAG_IN_TEXT.subn("< ", text)
+    return neutralized, count > 0
 
 
 def with_neutralized_text(request: Request) -> tuple[Request, list[CallWarning]]:
-    """The request with every tag in its prompt broken, and a warning when there was one."""
-    prompt, found = neutralize(request.prompt)
-    if not found:
+    """Return the request with every tag in its prompt neutralized, and a warning if it had one."""
+    prompt, has_tag = neutralize(request.prompt)
+    if not has_tag:
         return request, []
     warning = CallWarning(
         "TAG_NEUTRALIZED",
-        "the prompt held <sd_cpp_extra_args>; it was broken so that it sets nothing",
+        "the prompt contained <sd_cpp_extra_args>; the tag was neutralized so that it sets nothing",
         "prompt",
     )
     return replace(request, prompt=prompt), [warning]
 
 
 def clamp_steps(request: Request) -> tuple[Request, list[CallWarning]]:
-    """The request with no more steps than stable-diffusion.cpp draws."""
+    """Return the request with at most `MAX_STEPS` steps, and a warning if it had more."""
     if request.steps is None or request.steps <= MAX_STEPS:
         return request, []
     warning = CallWarning(
-        UNSUPPORTED, f"stable-diffusion.cpp draws at most {MAX_STEPS} steps", "steps"
+        UNSUPPORTED,
+        f"steps must be at most {MAX_STEPS} for stable-diffusion.cpp; got {request.steps}, "
+        f"sent {MAX_STEPS}",
+        "steps",
     )
     return replace(request, steps=MAX_STEPS), [warning]
 
 
 def encode_tag(request: Request) -> str:
-    """Our tag for the settings that are set, in both spellings; "" when none is."""
+    """Return the tag for the settings of a request, in both spellings; "" when none is set."""
     flat: dict[str, Any] = {}
     sampling: dict[str, Any] = {}
     if request.seed is not None:

@@ -8,11 +8,11 @@ from typing import Any, Protocol, Unpack
 
 from majordomo import env, imagegen, llm
 from majordomo.backend_status import Health, ModelInfo
-from majordomo.dialects.embeddings import OllamaEmbeddingsCodec
 from majordomo.dialects.ollama.admin import encode_unload
 from majordomo.dialects.ollama.chat import OllamaChatCodec
+from majordomo.dialects.ollama.embeddings import OllamaEmbeddingsCodec
 from majordomo.dialects.ollama.images import (
-    LISTED,
+    CAPABILITIES_LISTED_SINCE,
     OllamaImagesCodec,
     OllamaServer,
     Version,
@@ -90,7 +90,7 @@ class OllamaImageModel(StreamedImageModel):
             return reason
         except MajordomoError:
             return error
-        return server.refused(error) or error
+        return server.unsupported_error(error) or error
 
 
 class Ollama(HTTPProvider):
@@ -175,7 +175,11 @@ class Ollama(HTTPProvider):
         found: list[ModelInfo] = []
         for item in items:
             server = OllamaServer(version)
-            if version is not None and version < LISTED and "capabilities" not in item:
+            if (
+                version is not None
+                and version < CAPABILITIES_LISTED_SINCE
+                and "capabilities" not in item
+            ):
                 try:
                     server = await self._shown(model_name(item), version)
                 except NotFoundError:
