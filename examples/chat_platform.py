@@ -42,7 +42,7 @@ class PretendClock(Clock):
     def now(self) -> float:
         return self._time
 
-    async def within(self, seconds: float, wait: Callable[[], Awaitable[object]]) -> bool:
+    async def wait_for(self, seconds: float, wait: Callable[[], Awaitable[object]]) -> bool:
         with anyio.CancelScope() as scope:
             entry = (self._time + seconds, scope)
             self._waits.append(entry)

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from majordomo.cli.generation import plain_console
 from majordomo.concurrency import portal
-from majordomo.routing.doctor import PATIENCE, examine
+from majordomo.routing.doctor import BACKEND_TIMEOUT_SECONDS, examine
 from majordomo.routing.hints import DEFAULT_SERVERS
 from majordomo.routing.report import BackendReport, DoctorReport, Hint
 
@@ -36,7 +36,7 @@ def doctor(
     ] = False,
     patience: Annotated[
         float, typer.Option(help="Timeout per backend in seconds.", min=0.1, max=60)
-    ] = PATIENCE,
+    ] = BACKEND_TIMEOUT_SECONDS,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Check which backends are reachable, and suggest how to fix problems.
@@ -45,7 +45,9 @@ def doctor(
     a configured backend does not work.
     """
     report = portal.run(
-        lambda: examine(config, usual=() if configured else DEFAULT_SERVERS, patience=patience)
+        lambda: examine(
+            config, default_servers=() if configured else DEFAULT_SERVERS, timeout=patience
+        )
     )
     if as_json:
         typer.echo(json.dumps(report.to_dict(), indent=2))

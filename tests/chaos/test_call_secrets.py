@@ -25,7 +25,7 @@ from tests.chaos.fault import RUNNERS, Runner, _over, _public_trust
 from tests.support.chat_backends import BACKENDS as CHATTING
 from tests.support.image_backends import BACKENDS as DRAWING
 from tests.support.loopback import Handler, Loopback, Peer, whole
-from tests.support.recording_observer import Witness
+from tests.support.recording_observer import RecordingObserver
 
 pytestmark = pytest.mark.anyio
 Serve = Callable[[Handler], Loopback]
@@ -278,7 +278,7 @@ async def nothing_shows(
     backend: Any, serve: Serve, logged: Callable[[], str], given: list[tuple[int, bytes]]
 ) -> None:
     """What observers were told, and the logs, are looked through at the end."""
-    quoting, seen = Quoting(), Witness()
+    quoting, seen = Quoting(), RecordingObserver()
     server = serve(quoting)
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
@@ -295,12 +295,12 @@ async def nothing_shows(
             assert_hidden(f"{provider!r} {provider} {vars(provider)}", "provider")
     assert_hidden(repr([str(one.message) for one in warned]), "warnings")
     assert_hidden(logged(), "logs")
-    for name, thing in seen.story:
+    for name, thing in seen.events:
         assert_hidden(
             f"{thing!r} {getattr(thing, '__dict__', '')} {getattr(getattr(thing, 'error', None), '__dict__', '')}",
             name,
         )
-    assert len(seen.story) > len(given)
+    assert len(seen.events) > len(given)
     assert server.seen[0].headers["x-other"] == OTHER
 
 

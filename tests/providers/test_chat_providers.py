@@ -16,7 +16,7 @@ from tests.servers.gemini_chat import GeminiChat, Turn
 from tests.support.chat_backends import BACKENDS, KEY, Backend, answering
 from tests.support.chat_dialects import check, join_deltas
 from tests.support.loopback import Handler, Loopback, Peer
-from tests.support.recording_observer import Witness
+from tests.support.recording_observer import RecordingObserver
 
 each = pytest.mark.parametrize("backend", BACKENDS, ids=lambda backend: backend.name)
 ONCE = md.Retries(attempts=1)
@@ -213,7 +213,7 @@ async def test_every_call_is_observed_once(
     server = serve(answering(backend))
     name = backend.name.partition(" ")[0]
     for streamed in (False, True):
-        witness = Witness()
+        witness = RecordingObserver()
         async with backend.connect(server.url, observers=[witness]) as provider:
             model = provider.model(backend.model)
             if streamed:
@@ -233,10 +233,10 @@ async def test_every_call_is_observed_once(
             server.url,
             {"temperature": 0.5, "messages": 1},
         )
-        assert witness.names == (
-            ["started", "told", "finished"] if streamed else ["started", "finished"]
+        assert witness.event_names == (
+            ["on_start", "on_event", "on_success"] if streamed else ["on_start", "on_success"]
         )
-        outcome = witness.end
+        outcome = witness.outcome
         assert (outcome.usage, outcome.finish_reason, outcome.content) == (
             backend.dialect.usage,
             "tool_calls",
@@ -250,11 +250,11 @@ def test_a_blocking_call_is_observed_once(
     backend: Backend, serve: Callable[[Handler], Loopback]
 ) -> None:
     server = serve(answering(backend))
-    witness = Witness()
+    witness = RecordingObserver()
     with backend.connect(server.url, observers=[witness]) as provider:
         provider.model(backend.model).generate_sync("hi")
-        assert witness.names == ["started", "finished"]
+        assert witness.event_names == ["on_start", "on_success"]
         with provider.model(backend.model).stream_sync("hi") as stream:
             list(stream)
-    assert witness.names[2:] == ["started", "told", "finished"]
+    assert witness.event_names[2:] == ["on_start", "on_event", "on_success"]
     assert len({call.id for call in witness.calls}) == 2

@@ -14,7 +14,7 @@ from majordomo import imagegen
 from majordomo.providers.base import provider_names
 from tests.support.image_backends import BACKENDS, Backend
 from tests.support.loopback import Handler, Loopback, Peer, always, whole
-from tests.support.recording_observer import Witness
+from tests.support.recording_observer import RecordingObserver
 
 Serve = Callable[[Handler], Loopback]
 Image = Callable[..., md.ImagePart]
@@ -106,7 +106,7 @@ def test_the_blocking_color_gives_the_same(backend: Backend, serve: Serve) -> No
 async def test_every_call_is_observed_once(backend: Backend, serve: Serve) -> None:
     server = serve(backend.server())
     for streamed in (False, True):
-        witness = Witness()
+        witness = RecordingObserver()
         async with backend.connect(server.url, observers=[witness]) as provider:
             model = provider.image_model(backend.model, imagegen.with_user_id("user-42"))
             if streamed:
@@ -117,7 +117,7 @@ async def test_every_call_is_observed_once(backend: Backend, serve: Serve) -> No
                     for event in events
                     if isinstance(event, (imagegen.Queued, imagegen.Loading, imagegen.Step))
                 ]
-                assert [thing for name, thing in witness.story if name == "told"] == heard
+                assert [thing for name, thing in witness.events if name == "on_event"] == heard
             else:
                 await model.generate("a red fox", n=2, **backend.fields)
         [call] = witness.calls
@@ -132,7 +132,7 @@ async def test_every_call_is_observed_once(backend: Backend, serve: Serve) -> No
             server.url,
             {"n": 2, **backend.fields},
         )
-        outcome = witness.end
+        outcome = witness.outcome
         assert (outcome.images, outcome.usage.images, outcome.content) == (2, 2, None)
         assert outcome.usage.pixels
         assert outcome.seconds <= call.elapsed()
