@@ -291,7 +291,7 @@ async def test_page_runs_from_top_to_bottom(
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.chdir(folder)
     # A page is a separate program with resource groups of its own.
-    monkeypatch.setattr(group, "_named", weakref.WeakValueDictionary())
+    monkeypatch.setattr(group, "_groups", weakref.WeakValueDictionary())
     reader = Reader(folder, built, monkeypatch)
     parts = read(await anyio.Path(page).read_text())
     for part in parts:

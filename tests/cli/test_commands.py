@@ -242,7 +242,7 @@ def test_backend_text_is_not_interpreted_as_markup(serve: Serve, tmp_path: Path)
             "llamaswap/x: cannot connect to 127.0.0.1:9",
         ),
         (["draw", "a", "--size", "axb"], "size must be"),
-        (["draw", "a", "--steps", "0"], "steps is"),
+        (["draw", "a", "--steps", "0"], "steps must be"),
         (["draw", " "], "prompt must not be empty"),
         (["chat", "x", "--image", "missing.png"], "missing.png: No such file"),
         (["chat", "x", "--image", "text.png"], "must be a PNG, JPEG, WebP, GIF or AVIF"),

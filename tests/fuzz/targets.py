@@ -48,7 +48,7 @@ from majordomo.media.image_part import ImagePart
 from majordomo.routing import config as configuration
 from majordomo.routing.model_string import canonical, parse, split
 from tests.support.chat_dialects import DIALECTS, Dialect, join_deltas
-from tests.support.h11_reference import alone, past
+from tests.support.h11_reference import decode_with_chunks, decode_with_h11
 
 LIMITS = md.Limits()
 CHAT = llm.Request(
@@ -177,7 +177,7 @@ def chunks(data: bytes) -> None:
     head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" if data[:1] < b"\x80" else b""
     _, parts = sliced_input(data[1:])
     parts = [head + part if index == 0 else part for index, part in enumerate(parts)]
-    assert past(parts)[0] == alone(parts)
+    assert decode_with_chunks(parts)[0] == decode_with_h11(parts)
 
 
 # Chat

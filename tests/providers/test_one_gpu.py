@@ -443,7 +443,7 @@ def test_a_named_group_exists_while_it_is_used() -> None:
         is second._client.admission._resource_group
         is named_group("cellar")
     )
-    with pytest.raises(md.ConfigurationError, match="another slots"):
+    with pytest.raises(md.ConfigurationError, match="another value of slots"):
         named_group("cellar", slots=3)
     del first, second
     gc.collect()

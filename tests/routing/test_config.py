@@ -433,7 +433,7 @@ def test_an_error_of_the_constructor_names_the_line() -> None:
     ):
         registry.provider("box")
     with pytest.raises(
-        md.ConfigurationError, match=r"line 6: providers\.a\.base_url: base_url is unusable"
+        md.ConfigurationError, match=r"line 6: providers\.a\.base_url: base_url is not a valid URL"
     ):
         registry.provider("a")
     with pytest.raises(md.ConfigurationError, match=r"providers\.x\.api_key: OpenAI needs a key"):

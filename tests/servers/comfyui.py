@@ -102,10 +102,9 @@ class _Socket:
     def heard(self) -> list[Event] | None:
         """What the client says; None when it has gone."""
         try:
-            data = self.peer._held or self.peer.socket.recv(1 << 16)
+            data = self.peer.receive()
         except OSError:
             data = b""
-        self.peer._held = b""
         if not data:
             return None
         with self._lock:

@@ -297,16 +297,16 @@ def page_servers(authority: trustme.CA, certificates: str) -> Iterator[PageServe
     async def connect_locally(host: Any, port: int, **options: Any) -> Any:
         return await connect("127.0.0.1", running.port(str(host), port), **options)
 
-    tls._context.cache_clear()
+    tls._create_context.cache_clear()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(anyio, "connect_tcp", connect_locally)
         patch.setattr(certifi, "where", lambda: certificates)
         # Each page gets resource groups of its own, as a separate process would.
-        patch.setattr(group, "_named", weakref.WeakValueDictionary())
+        patch.setattr(group, "_groups", weakref.WeakValueDictionary())
         for name in VARIABLES:
             patch.setenv(name, KEY)
         try:
             yield running
         finally:
             running.close()
-            tls._context.cache_clear()
+            tls._create_context.cache_clear()
