@@ -75,14 +75,6 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _NAMES:
-        raise AttributeError(f"module 'majordomo.studio' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_NAMES[name]), name)
-    globals()[name] = value
-    return value
-
-
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
@@ -110,3 +102,11 @@ if TYPE_CHECKING:
     from majordomo.studio.studio import StageOverrides, Studio, StudioStream, SyncStudioStream
     from majordomo.studio.targets import TARGETS, Target, target_for
     from majordomo.studio.vocabulary import Vocabulary, load_vocabulary
+else:
+    # Type checkers do not see this function, so that they reject a misspelled name.
+    def __getattr__(name: str) -> Any:
+        if name not in _NAMES:
+            raise AttributeError(f"module 'majordomo.studio' has no attribute {name!r}")
+        value = getattr(importlib.import_module(_NAMES[name]), name)
+        globals()[name] = value
+        return value

@@ -39,6 +39,16 @@ if TYPE_CHECKING:
     from majordomo.testing.sample_image import plain_image
     from majordomo.testing.scripted_chat_model import ScriptedChatModel
     from majordomo.testing.scripted_image_model import ScriptedImageModel
+else:
+    # Type checkers do not see this function, so that they reject a misspelled name.
+    def __getattr__(name: str) -> Any:
+        module = _NAMES.get(name)
+        if module is None:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(importlib.import_module(module), name)
+        globals()[name] = value
+        return value
+
 
 _MODULES = {
     "majordomo.testing.errors": (
@@ -86,15 +96,6 @@ __all__ = [  # noqa: RUF022 (in the order of the table above)
     "Replay",
     "ScriptedChatModel",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    module = _NAMES.get(name)
-    if module is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(module), name)
-    globals()[name] = value
-    return value
 
 
 def __dir__() -> list[str]:
